@@ -1,0 +1,1 @@
+"""The pure core: geometry, tiling, intensity, model cards, parity; numpy and scipy only."""

@@ -1,0 +1,54 @@
+"""Every failure that a user can cause or cure, as one line: what was expected, what came, what to do."""
+
+from __future__ import annotations
+
+
+class VoxportError(Exception):
+    """Base of all errors that voxport raises on purpose.
+
+    Args:
+        subject: what the error is about: a file name, a field, an option.
+        expected: what would have been right.
+        got: what came instead.
+        do: what the user can do about it.
+    """
+
+    def __init__(self, subject: str, *, expected: str, got: str, do: str) -> None:
+        super().__init__(f"{subject}: expected {expected}, got {got}; {do}")
+        self.subject = subject
+        self.expected = expected
+        self.got = got
+        self.do = do
+
+
+class UsageError(VoxportError):
+    """An option or argument that makes no sense, or not with the others."""
+
+
+class InputError(VoxportError):
+    """A volume that cannot be read or does not fit the model."""
+
+
+class ModelError(VoxportError):
+    """A model file, card or certificate that is broken or does not hold."""
+
+
+class LimitError(VoxportError):
+    """A stated limit (memory, voxels) that the request exceeds."""
+
+
+class OutputError(VoxportError):
+    """A result that could not be written."""
+
+    @classmethod
+    def cannot_write(cls, subject: str, reason: OSError | str) -> OutputError:
+        """The error for a place that the system does not let us write to."""
+        got = reason if isinstance(reason, str) else (reason.strerror or "an error").lower()
+        return cls(subject, expected="a place with room that can be written", got=got, do="choose another place")
+
+
+class CancelledError(VoxportError):
+    """The run was asked to stop; nothing was left under the outputs' names."""
+
+    def __init__(self) -> None:
+        super().__init__("run", expected="to finish", got="a request to stop", do="start it again when ready")

@@ -1,0 +1,250 @@
+"""Voxel grids in space: affines, spacing, orientation, reorientation and resampling grids.
+
+Frame: affines map voxel index ``(i, j, k)`` to world in RAS+ (x to the right, y to anterior, z to superior),
+as in NIfTI. Arrays are indexed ``(x, y, z)``; leading axes (channels, classes) are left alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import permutations, product
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Shape3 = tuple[int, int, int]
+FloatArray = NDArray[np.float64]
+
+UNITS = ("mm", "um", "unknown")
+_POSITIVE, _NEGATIVE = "RAS", "LPI"
+_UNIT_IN_UM = {"mm": 1000.0, "um": 1.0}
+# Two assignments of voxel axes to world axes count as equally good within this difference of cosines.
+_TIE_TOLERANCE = 1e-6
+
+
+@dataclass(frozen=True)
+class Box:
+    """A half-open box of voxels: ``start <= index < stop`` on each of the three axes."""
+
+    start: Shape3
+    stop: Shape3
+
+    @classmethod
+    def whole(cls, shape: Shape3) -> Box:
+        """The box that holds every voxel of ``shape``."""
+        return cls((0, 0, 0), shape)
+
+    @property
+    def shape(self) -> Shape3:
+        """Edge lengths in voxels."""
+        return shape3(b - a for a, b in zip(self.start, self.stop, strict=True))
+
+    @property
+    def slices(self) -> tuple[slice, slice, slice]:
+        """The box as an index for the last three axes of an array (after an Ellipsis)."""
+        a, b = self.start, self.stop
+        return slice(a[0], b[0]), slice(a[1], b[1]), slice(a[2], b[2])
+
+    def with_range(self, axis: int, start: int, stop: int) -> Box:
+        """The same box with another extent along one axis."""
+        return Box(_replaced(self.start, axis, start), _replaced(self.stop, axis, stop))
+
+
+@dataclass(frozen=True, eq=False)
+class Grid:
+    """Where voxels lie: a shape, a RAS+ affine ``(4, 4)`` and the unit of its lengths (mm, um or unknown)."""
+
+    shape: Shape3
+    affine: FloatArray
+    unit: str = "unknown"
+
+    def __post_init__(self) -> None:
+        affine = np.array(self.affine, dtype=np.float64)
+        if affine.shape != (4, 4) or not bool(np.isfinite(affine).all()):
+            raise ValueError(f"affine: expected a finite (4, 4) matrix, got shape {affine.shape}")
+        if np.linalg.matrix_rank(affine[:3, :3]) < 3:
+            raise ValueError("affine: expected an invertible matrix, got a singular one")
+        if np.shape(self.shape) != (3,) or min(self.shape) < 1:
+            raise ValueError(f"shape: expected three positive edges, got {self.shape}")
+        if self.unit not in UNITS:
+            raise ValueError(f"unit: expected one of {', '.join(UNITS)}, got {self.unit}")
+        affine.flags.writeable = False
+        object.__setattr__(self, "affine", affine)
+        object.__setattr__(self, "shape", shape3(self.shape))
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Grid):
+            return NotImplemented
+        return (self.shape, self.unit) == (other.shape, other.unit) and np.array_equal(self.affine, other.affine)
+
+    def __hash__(self) -> int:
+        return hash((self.shape, self.unit, self.affine.tobytes()))
+
+    @property
+    def spacing(self) -> tuple[float, float, float]:
+        """Distance between neighbouring voxels along each array axis, in ``unit``."""
+        lengths = np.sqrt((self.affine[:3, :3] ** 2).sum(axis=0))
+        return float(lengths[0]), float(lengths[1]), float(lengths[2])
+
+    @property
+    def axis_codes(self) -> str:
+        """Anatomical direction in which each array index grows, e.g. ``"RAS"``."""
+        return axis_codes(self.affine)
+
+    @property
+    def voxel_volume(self) -> float:
+        """Volume of one voxel in ``unit`` cubed; right for sheared grids as well."""
+        return float(abs(np.linalg.det(self.affine[:3, :3])))
+
+    @property
+    def voxel_count(self) -> int:
+        """Number of voxels."""
+        return self.shape[0] * self.shape[1] * self.shape[2]
+
+    @property
+    def is_sheared(self) -> bool:
+        """Whether the array axes are not at right angles in the world."""
+        columns = self.affine[:3, :3] / np.array(self.spacing)
+        return bool(np.abs(columns.T @ columns - np.eye(3)).max() > 1e-4)
+
+    def world(self, index: Sequence[float] | FloatArray) -> FloatArray:
+        """World coordinates (RAS+, in ``unit``) of voxel indices ``(..., 3)``."""
+        return np.asarray(index, dtype=np.float64) @ self.affine[:3, :3].T + self.affine[:3, 3]
+
+    def same_space(self, other: Grid) -> bool:
+        """Whether both grids put each voxel at the same place, within 1e-3 of a voxel."""
+        if self.shape != other.shape:
+            return False
+        corners = np.array(list(product(*((0, n - 1) for n in self.shape))), dtype=np.float64)
+        away = np.abs(self.world(corners) - other.world(corners)).max()
+        return bool(away <= 1e-3 * min(self.spacing))
+
+    def reorientation_to(self, codes: str) -> Reorientation:
+        """The axis permutation and flips that bring arrays on this grid to ``codes`` (e.g. ``"RAS"``)."""
+        world_axis, sign = _closest_axes(self.affine)
+        axes, flips = [], []
+        for code in check_codes(codes):
+            wanted = (_POSITIVE.find(code) + 1 or _NEGATIVE.find(code) + 1) - 1
+            source = world_axis.index(wanted)
+            axes.append(source)
+            flips.append((sign[source] > 0) != (code in _POSITIVE))
+        return Reorientation(shape3(axes), (flips[0], flips[1], flips[2]))
+
+    def resampled(self, spacing: Sequence[float]) -> Grid:
+        """A grid of the given spacing (in this grid's unit) over the same field of view, with the same centre.
+
+        Edges become ``max(1, round(n * old / new))`` voxels.
+        """
+        ratio = np.asarray(spacing, dtype=np.float64) / np.array(self.spacing)
+        shape = shape3(max(1, round(n / r)) for n, r in zip(self.shape, ratio, strict=True))
+        old_centre, new_centre = (np.array(s, dtype=np.float64) / 2 - 0.5 for s in (self.shape, shape))
+        index_map = np.eye(4)
+        index_map[:3, :3] = np.diag(ratio)
+        index_map[:3, 3] = old_centre - ratio * new_centre
+        return Grid(shape, self.affine @ index_map, self.unit)
+
+
+@dataclass(frozen=True)
+class Reorientation:
+    """A lossless change of axis order: new axis ``i`` is old axis ``axes[i]``, reversed where ``flips[i]``."""
+
+    axes: Shape3
+    flips: tuple[bool, bool, bool]
+
+    @classmethod
+    def identity(cls) -> Reorientation:
+        """The reorientation that changes nothing."""
+        return cls((0, 1, 2), (False, False, False))
+
+    def apply(self, array: NDArray[Any]) -> NDArray[Any]:
+        """A view of ``array`` ``(..., x, y, z)`` with its last three axes in the new order."""
+        lead = array.ndim - 3
+        moved = np.transpose(array, (*range(lead), *(lead + a for a in self.axes)))
+        steps = tuple(slice(None, None, -1 if flip else 1) for flip in self.flips)
+        index: tuple[Any, ...] = (Ellipsis, *steps)
+        flipped: NDArray[Any] = moved[index]
+        return flipped
+
+    def apply_shape(self, shape: Shape3) -> Shape3:
+        """Edge lengths in the new order."""
+        return shape3(shape[a] for a in self.axes)
+
+    def apply_grid(self, grid: Grid) -> Grid:
+        """The grid of a reoriented array: every voxel keeps its place in the world."""
+        index_map = np.zeros((4, 4))
+        index_map[3, 3] = 1.0
+        for new, (old, flip) in enumerate(zip(self.axes, self.flips, strict=True)):
+            index_map[old, new] = -1.0 if flip else 1.0
+            index_map[old, 3] = grid.shape[old] - 1 if flip else 0.0
+        return Grid(self.apply_shape(grid.shape), grid.affine @ index_map, grid.unit)
+
+    def inverse(self) -> Reorientation:
+        """The reorientation that undoes this one."""
+        axes = [self.axes.index(old) for old in range(3)]
+        return Reorientation(shape3(axes), (self.flips[axes[0]], self.flips[axes[1]], self.flips[axes[2]]))
+
+    def source_box(self, box: Box, source_shape: Shape3) -> Box:
+        """The box in the old order that holds the voxels of ``box``, which is in the new order."""
+        start, stop = [0, 0, 0], [0, 0, 0]
+        for new, (old, flip) in enumerate(zip(self.axes, self.flips, strict=True)):
+            edge, a, b = source_shape[old], box.start[new], box.stop[new]
+            start[old], stop[old] = (edge - b, edge - a) if flip else (a, b)
+        return Box(shape3(start), shape3(stop))
+
+
+def shape3(values: Any) -> Shape3:
+    """Three integers as a tuple, from any iterable of three."""
+    x, y, z = (int(v) for v in values)
+    return x, y, z
+
+
+def check_codes(codes: str) -> str:
+    """``codes`` itself, if it names each of the three anatomical axes once; ValueError otherwise."""
+    axes = sorted((_POSITIVE.find(c) + 1 or _NEGATIVE.find(c) + 1) for c in codes)
+    if axes != [1, 2, 3]:
+        raise ValueError(f"orientation: expected axis codes such as RAS or LIA, got {codes}")
+    return codes
+
+
+def axis_codes(affine: FloatArray) -> str:
+    """Anatomical direction (R/L, A/P, S/I) closest to each array axis of a RAS+ affine."""
+    world_axis, sign = _closest_axes(affine)
+    return "".join((_POSITIVE if s > 0 else _NEGATIVE)[w] for w, s in zip(world_axis, sign, strict=True))
+
+
+def unit_factor(source: str, target: str) -> float:
+    """What to multiply a length in ``source`` units by to have it in ``target`` units (1 where one is unknown)."""
+    if "unknown" in (source, target):
+        return 1.0
+    return _UNIT_IN_UM[source] / _UNIT_IN_UM[target]
+
+
+def _closest_axes(affine: FloatArray) -> tuple[list[int], list[int]]:
+    """World axis and sign for each array axis, maximising the summed cosines over the six assignments.
+
+    Ties (a rotation by exactly 45 degrees) are broken by the directions themselves, never by the order in which
+    the axes are stored, so that all 48 storage orders of one volume reorient to the same array.
+    """
+    columns = affine[:3, :3] / np.sqrt((affine[:3, :3] ** 2).sum(axis=0))
+    cosines = np.abs(columns)
+    orders = [shape3(p) for p in permutations(range(3))]
+    score = {p: sum(cosines[w, j] for j, w in enumerate(p)) for p in orders}
+    best = max(score.values())
+    tied = [p for p in orders if score[p] >= best - _TIE_TOLERANCE]
+    order = max(tied, key=lambda p: _direction_key(columns, p))
+    return list(order), [1 if columns[w, j] >= 0 else -1 for j, w in enumerate(order)]
+
+
+def _direction_key(columns: FloatArray, order: Shape3) -> tuple[float, ...]:
+    key: list[float] = []
+    for world in range(3):
+        direction = np.round(columns[:, order.index(world)], 5)
+        leading = direction[np.flatnonzero(direction)[0]]
+        key.extend((direction if leading > 0 else -direction).tolist())
+    return tuple(key)
+
+
+def _replaced(values: Shape3, position: int, value: int) -> Shape3:
+    return shape3(value if i == position else v for i, v in enumerate(values))

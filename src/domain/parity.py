@@ -1,0 +1,110 @@
+"""Parity: are two networks the same network? Comparing score volumes, and the certificate that records it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .segmentation import Output, Scores
+
+LEAST_LABEL_AGREEMENT = 0.99999
+LARGEST_PROBABILITY_DIFFERENCE = 1e-4
+_SAMPLES_PER_INPUT = 32
+
+
+@dataclass(frozen=True)
+class Parity:
+    """How far a candidate's scores are from the reference's.
+
+    ``dice`` holds one value a label, in the table's order; 1 where both are empty.
+    """
+
+    label_agreement: float
+    dice: tuple[float, ...]
+    max_probability_difference: float
+
+    @property
+    def holds(self) -> bool:
+        """Whether the candidate is the same network to fp32 accuracy."""
+        return (
+            self.label_agreement >= LEAST_LABEL_AGREEMENT
+            and self.max_probability_difference <= LARGEST_PROBABILITY_DIFFERENCE
+        )
+
+
+def compare(reference: Sequence[Scores], candidate: Sequence[Scores], output: Output) -> Parity:
+    """Parity over several score volumes ``(N, K, X, Y, Z)``, pooled over all voxels."""
+    same = voxels = 0
+    largest = 0.0
+    values = output.table.values
+    overlap, size = np.zeros(len(values)), np.zeros(len(values))
+    for one, other in zip(reference, candidate, strict=True):
+        if one.shape != other.shape:
+            raise ValueError(f"scores: expected the same shape, got {one.shape} and {other.shape}")
+        for a, b in zip(one, other, strict=True):
+            largest = max(largest, float(np.abs(output.probabilities(a) - output.probabilities(b)).max()))
+            labels_a, labels_b = output.labels(a), output.labels(b)
+            same += int(np.count_nonzero(labels_a == labels_b))
+            voxels += labels_a.size
+            for i, value in enumerate(values):
+                in_a, in_b = labels_a == value, labels_b == value
+                overlap[i] += np.count_nonzero(in_a & in_b)
+                size[i] += np.count_nonzero(in_a) + np.count_nonzero(in_b)
+    dice = np.divide(2 * overlap, size, out=np.ones(len(values)), where=size > 0)
+    return Parity(same / voxels, tuple(float(d) for d in dice), largest)
+
+
+@dataclass(frozen=True)
+class RuntimeParity:
+    """One runtime and precision that was compared with the source network."""
+
+    runtime: str
+    precision: str
+    version: str
+    parity: Parity
+
+
+@dataclass(frozen=True)
+class ProbeInput:
+    """A reproducible network input, and a few of the source network's probabilities on it.
+
+    The input is uniform noise from ``seed`` in ``[0, 1)`` of ``shape`` ``(N, C, x, y, z)``, in the network's own axes.
+    ``probabilities`` are those at the flat positions that the same seed draws, so that parity can be proved again
+    where the source network is not at hand.
+    """
+
+    shape: tuple[int, int, int, int, int]
+    seed: int
+    probabilities: tuple[float, ...] = ()
+
+    def array(self) -> NDArray[np.float32]:
+        """The input; RandomState's stream is frozen, so it is the same with every numpy."""
+        return np.random.RandomState(self.seed).random_sample(self.shape).astype(np.float32)
+
+    def sampled(self, scores: Scores, output: Output) -> tuple[float, ...]:
+        """Probabilities of ``scores`` ``(N, K, x, y, z)`` at this probe's positions."""
+        flat = np.stack([output.probabilities(case) for case in scores]).ravel()
+        at = np.random.RandomState(self.seed + 1).randint(0, flat.size, _SAMPLES_PER_INPUT)
+        return tuple(float(p) for p in flat[at])
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """What was proved about a model file: the hash of its weights, the probes, and each runtime that holds."""
+
+    weights_sha256: str
+    date: str
+    probes: tuple[ProbeInput, ...]
+    runtimes: tuple[RuntimeParity, ...]
+
+    def certifies(self, runtime: str, precision: str) -> bool:
+        """Whether this runtime and precision were compared with the source network and held."""
+        return any((r.runtime, r.precision) == (runtime, precision) for r in self.runtimes)
+
+    def with_runtime(self, added: RuntimeParity, date: str) -> Certificate:
+        """The certificate with one runtime's entry added or replaced."""
+        others = tuple(r for r in self.runtimes if (r.runtime, r.precision) != (added.runtime, added.precision))
+        return Certificate(self.weights_sha256, date, self.probes, (*others, added))

@@ -1,0 +1,359 @@
+"""Sliding windows: which tiles cover a volume, how they are blended, and a stitcher that streams planes.
+
+The stitcher visits tiles row by row along one axis. Blended logits are summed as 64-bit integers (multiples of
+2**-36): integer addition is associative, so a voxel's sum is the same to the last bit whatever the visiting axis,
+the batch or the slab. A plane that no later row touches is finished, handed on and forgotten, so the memory is one
+tile-thick slab, never classes x volume. In halo blending each voxel comes from the one tile whose core it lies in,
+and nothing is summed at all.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice, pairwise, product
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import ModelError
+from .geometry import Box, Shape3, shape3
+
+Blending = Literal["gaussian", "constant", "halo"]
+BLENDINGS: tuple[Blending, ...] = ("gaussian", "constant", "halo")
+Scores = NDArray[np.float32]
+ScoreFunction = Callable[[Scores], Scores]
+
+_FIXED_POINT = float(2**36)
+# |logit| up to 2**19, summed weights below 2**7 (5 tiles an axis at overlap 0.75) and 36 fractional bits: 62 of 63.
+LARGEST_LOGIT = float(2**19)
+LARGEST_OVERLAP = 0.75
+_SIGMA_PER_EDGE = 0.125
+# Per axis; a voxel that only a tile's corner covers keeps 3e-5 of the centre's weight, far above 2**-36.
+_SMALLEST_WEIGHT = 0.03
+# Weights are multiples of 2**-14, so the product of three is exact in float64, whichever two are multiplied first.
+_WEIGHT_STEPS = float(2**14)
+
+
+@dataclass(frozen=True)
+class Padding:
+    """How tiles are filled beyond a volume that is smaller than they are; ``value`` counts for ``constant``."""
+
+    mode: Literal["constant", "edge", "reflect"] = "constant"
+    value: float = 0.0
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """A card's tiling: ``patch`` edges in voxels (None = the whole axis), divisor, overlap fraction, blending."""
+
+    patch: tuple[int | None, int | None, int | None]
+    divisor: int = 1
+    overlap: float = 0.5
+    blending: Blending = "gaussian"
+    padding: Padding = Padding()
+
+
+@dataclass(frozen=True)
+class TilePlan:
+    """Tiles over a volume of ``shape``: equal tiles, their starts along each axis in the padded volume.
+
+    ``pad_before`` and ``padded`` differ from zero and ``shape`` only on an axis shorter than a tile.
+    ``axis`` is the visiting axis: rows of tiles are finished one after the other along it.
+    """
+
+    shape: Shape3
+    tile: Shape3
+    padded: Shape3
+    pad_before: Shape3
+    starts: tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
+    axis: int
+    blending: Blending
+    padding: Padding
+
+    @property
+    def tile_count(self) -> int:
+        """Number of tiles."""
+        return len(self.starts[0]) * len(self.starts[1]) * len(self.starts[2])
+
+    @property
+    def across(self) -> tuple[int, int]:
+        """The two axes of a plane."""
+        first, second = (a for a in range(3) if a != self.axis)
+        return first, second
+
+    def weights(self, axis: int) -> NDArray[np.float64]:
+        """Blending weights along one axis of a tile, at most 1."""
+        return blending_weights(self.tile[axis], self.blending)
+
+    def summed_weights(self, axis: int) -> NDArray[np.float64]:
+        """Weights of all tiles along one axis of the padded volume, summed; their product normalises a voxel."""
+        total = np.zeros(self.padded[axis])
+        for start in self.starts[axis]:
+            total[start : start + self.tile[axis]] += self.weights(axis)
+        return total
+
+    def cores(self, axis: int) -> tuple[tuple[int, int], ...]:
+        """Halo blending: the range of each tile's own voxels along one axis; neighbours split their overlap."""
+        starts, edge = self.starts[axis], self.tile[axis]
+        middles = [(a + b + edge) // 2 for a, b in pairwise(starts)]
+        return tuple(zip([0, *middles], [*middles, self.padded[axis]], strict=True))
+
+
+def plan_tiles(
+    shape: Shape3,
+    tiling: Tiling,
+    *,
+    fixed: tuple[int | None, int | None, int | None] = (None, None, None),
+    axis: int = 2,
+) -> TilePlan:
+    """Cover ``shape`` with equal tiles whose edges are multiples of the divisor.
+
+    A tile is never larger than the axis rounded up to the divisor, so that little padding is scored, unless the
+    network takes one size only (``fixed``). Starts are spread evenly: 110 voxels, tile 64, overlap 0.5: 0, 23, 46.
+    """
+    edges = []
+    for length, patch, only in zip(shape, tiling.patch, fixed, strict=True):
+        whole = -(-length // tiling.divisor) * tiling.divisor
+        edges.append(only or (whole if patch is None else min(patch, whole)))
+    tile = shape3(edges)
+    padded = shape3(max(n, t) for n, t in zip(shape, tile, strict=True))
+    starts = tuple(_starts(n, t, tiling.overlap) for n, t in zip(padded, tile, strict=True))
+    pad_before = shape3((p - n) // 2 for p, n in zip(padded, shape, strict=True))
+    return TilePlan(
+        shape,
+        tile,
+        padded,
+        pad_before,
+        (starts[0], starts[1], starts[2]),
+        axis,
+        tiling.blending,
+        tiling.padding,
+    )
+
+
+def _starts(length: int, tile: int, overlap: float) -> tuple[int, ...]:
+    if length == tile:
+        return (0,)
+    # rounded first: 0.1 and its like are not exact in binary
+    step = max(1, int(round(tile * (1 - overlap), 6)))
+    gaps = -(-(length - tile) // step)
+    return tuple((i * (length - tile) + gaps // 2) // gaps for i in range(gaps + 1))
+
+
+def blending_weights(edge: int, blending: Blending) -> NDArray[np.float64]:
+    """Weights along one edge of a tile, shape ``(edge,)``, at most 1, symmetric and never zero.
+
+    Gaussian weights have their standard deviation at an eighth of the edge, as is usual for sliding windows
+    (Isensee et al., nnU-Net, Nature Methods 2021).
+    """
+    if blending != "gaussian":
+        return np.ones(edge)
+    distance = (np.arange(edge) - (edge - 1) / 2) / (_SIGMA_PER_EDGE * edge)
+    weights = np.maximum(np.exp(-0.5 * distance**2), _SMALLEST_WEIGHT)
+    rounded: NDArray[np.float64] = np.rint(weights * _WEIGHT_STEPS) / _WEIGHT_STEPS
+    return rounded
+
+
+@dataclass(frozen=True, eq=False)
+class Block:
+    """Finished scores ``(K, x, y, z)`` of the voxels in ``box`` of the volume."""
+
+    box: Box
+    scores: Scores
+
+
+def stitch(
+    plan: TilePlan,
+    planes: Iterable[NDArray[np.float32]],
+    score: ScoreFunction,
+    *,
+    batch: int = 1,
+    on_tiles: Callable[[int], None] | None = None,
+) -> Iterator[Block]:
+    """Score every tile and yield each voxel's blended scores once, in blocks ordered along the visiting axis.
+
+    Args:
+        plan: the tiles.
+        planes: the volume as planes ``(C, A, B)`` in order along ``plan.axis``; A and B are ``plan.across``.
+        score: network call, ``(N, C, x, y, z)`` to ``(N, K, x, y, z)``.
+        batch: tiles per call.
+        on_tiles: called with the number of tiles just scored.
+
+    Yields:
+        In halo blending one block a tile; otherwise one block a finished plane.
+    """
+    window: deque[NDArray[np.float32]] = deque()
+    padded = _padded_planes(plan, iter(planes))
+    merger = _HaloMerger(plan) if plan.blending == "halo" else _BlendMerger(plan)
+    first, second = plan.across
+    row_starts = plan.starts[plan.axis]
+    for row, start in enumerate(row_starts):
+        passed = start - (row_starts[row - 1] if row else 0)
+        for _ in range(min(passed, len(window))):
+            window.popleft()
+        window.extend(islice(padded, plan.tile[plan.axis] - len(window)))
+        corners = list(product(range(len(plan.starts[first])), range(len(plan.starts[second]))))
+        for at in range(0, len(corners), batch):
+            chosen = corners[at : at + batch]
+            tiles = np.stack([_cut(plan, window, corner) for corner in chosen])
+            for corner, result in zip(chosen, _checked(score(tiles), tiles), strict=True):
+                yield from merger.add(row, corner, result)
+            if on_tiles is not None:
+                on_tiles(len(chosen))
+        yield from merger.finish(row)
+
+
+def assemble_planes(plan: TilePlan, blocks: Iterable[Block]) -> Iterator[Scores]:
+    """Blocks as finished planes ``(K, A, B)`` in order along the visiting axis; needs no more than a row of them."""
+    first, second = plan.across
+    row: list[Scores] = []
+    reached = 0
+    for block in blocks:
+        start, stop = block.box.start[plan.axis], block.box.stop[plan.axis]
+        if start != reached:
+            yield from row
+            row, reached = [], start
+        if not row:
+            shape = (block.scores.shape[0], plan.shape[first], plan.shape[second])
+            row = [np.empty(shape, np.float32) for _ in range(stop - start)]
+        inside = (slice(None), block.box.slices[first], block.box.slices[second])
+        for plane, scores in zip(row, np.moveaxis(block.scores, 1 + plan.axis, 0), strict=True):
+            plane[inside] = scores
+    yield from row
+
+
+def _cut(plan: TilePlan, window: Iterable[NDArray[np.float32]], corner: tuple[int, int]) -> Scores:
+    first, second = plan.across
+    a, b = plan.starts[first][corner[0]], plan.starts[second][corner[1]]
+    cut = [plane[:, a : a + plan.tile[first], b : b + plan.tile[second]] for plane in window]
+    return np.stack(cut, axis=1 + plan.axis)
+
+
+def _checked(scores: Any, tiles: Scores) -> Scores:
+    """Scores that are safe to blend: right shape, finite, in the range of the fixed-point sums."""
+    expected = (tiles.shape[0], "K", *tiles.shape[2:])
+    if scores.ndim != 5 or scores.shape[0] != tiles.shape[0] or scores.shape[2:] != tiles.shape[2:]:
+        raise ModelError(
+            "network output",
+            expected=f"scores of shape {expected}",
+            got=f"{scores.shape}",
+            do="use a network whose output has its input's spatial shape, or correct the card's patch and divisor",
+        )
+    peak = np.abs(scores).max()
+    if not peak <= LARGEST_LOGIT:
+        raise ModelError(
+            "network output",
+            expected=f"finite scores within +-{LARGEST_LOGIT:.0f}",
+            got=f"{peak}",
+            do="check the card's intensity steps and the network's weights",
+        )
+    return np.asarray(scores, dtype=np.float32)
+
+
+def _padded_planes(plan: TilePlan, planes: Iterator[NDArray[np.float32]]) -> Iterator[NDArray[np.float32]]:
+    """Planes of the padded volume; only an axis shorter than a tile is padded."""
+    before = plan.pad_before
+    after = shape3(p - n - b for p, n, b in zip(plan.padded, plan.shape, before, strict=True))
+    first, second = plan.across
+    around = ((0, 0), (before[first], after[first]), (before[second], after[second]))
+    if before[plan.axis] + after[plan.axis] == 0:
+        for plane in planes:
+            yield _pad(plane, around, plan.padding)
+        return
+    # The axis is shorter than one tile: all of it is in memory anyway.
+    volume = np.stack(list(planes), axis=1)
+    along = (before[plan.axis], after[plan.axis])
+    yield from np.moveaxis(_pad(volume, (around[0], along, *around[1:]), plan.padding), 1, 0)
+
+
+def _pad(array: NDArray[np.float32], widths: Sequence[tuple[int, int]], padding: Padding) -> NDArray[np.float32]:
+    if not any(a or b for a, b in widths):
+        return array
+    if padding.mode == "constant":
+        return np.pad(array, widths, mode="constant", constant_values=padding.value)
+    if padding.mode == "edge":
+        return np.pad(array, widths, mode="edge")
+    return np.pad(array, widths, mode="reflect")
+
+
+class _BlendMerger:
+    """Sums weighted scores of overlapping tiles, plane by plane along the visiting axis."""
+
+    def __init__(self, plan: TilePlan) -> None:
+        self._plan = plan
+        first, second = plan.across
+        self._across = np.multiply.outer(plan.weights(first), plan.weights(second)) * _FIXED_POINT
+        self._along = plan.weights(plan.axis)
+        self._norm = np.multiply.outer(plan.summed_weights(first), plan.summed_weights(second)) * _FIXED_POINT
+        self._norm_along = plan.summed_weights(plan.axis)
+        self._sums: deque[NDArray[np.int64]] = deque()
+
+    def add(self, row: int, corner: tuple[int, int], scores: Scores) -> Iterator[Block]:  # noqa: ARG002
+        plan = self._plan
+        first, second = plan.across
+        if not self._sums or len(self._sums) < plan.tile[plan.axis]:
+            shape = (scores.shape[0], plan.padded[first], plan.padded[second])
+            missing = plan.tile[plan.axis] - len(self._sums)
+            self._sums.extend(np.zeros(shape, np.int64) for _ in range(missing))
+        a, b = plan.starts[first][corner[0]], plan.starts[second][corner[1]]
+        inside = (slice(None), slice(a, a + plan.tile[first]), slice(b, b + plan.tile[second]))
+        for sums, along, plane in zip(self._sums, self._along, np.moveaxis(scores, 1 + plan.axis, 0), strict=True):
+            sums[inside] += np.rint(plane * (self._across * along)).astype(np.int64)
+        return iter(())
+
+    def finish(self, row: int) -> Iterator[Block]:
+        """Hand on the planes that no later row touches."""
+        plan = self._plan
+        starts = plan.starts[plan.axis]
+        following = starts[row + 1] if row + 1 < len(starts) else plan.padded[plan.axis]
+        first, second = plan.across
+        kept = {a: slice(plan.pad_before[a], plan.pad_before[a] + plan.shape[a]) for a in (first, second)}
+        for index in range(starts[row], following):
+            sums = self._sums.popleft()
+            position = index - plan.pad_before[plan.axis]
+            if 0 <= position < plan.shape[plan.axis]:
+                plane = sums / (self._norm * self._norm_along[index])
+                scores = plane[:, kept[first], kept[second]].astype(np.float32)
+                box = Box.whole(plan.shape).with_range(plan.axis, position, position + 1)
+                yield Block(box, np.expand_dims(scores, 1 + plan.axis))
+
+
+class _HaloMerger:
+    """Keeps the core of each tile and drops its halo."""
+
+    def __init__(self, plan: TilePlan) -> None:
+        self._plan = plan
+        self._cores = tuple(plan.cores(axis) for axis in range(3))
+
+    def add(self, row: int, corner: tuple[int, int], scores: Scores) -> Iterator[Block]:
+        plan = self._plan
+        at = {plan.axis: row, plan.across[0]: corner[0], plan.across[1]: corner[1]}
+        start, stop, cut = [], [], []
+        for axis in range(3):
+            low, high = self._cores[axis][at[axis]]
+            low = max(low, plan.pad_before[axis])
+            high = min(high, plan.pad_before[axis] + plan.shape[axis])
+            tile_start = plan.starts[axis][at[axis]]
+            start.append(low - plan.pad_before[axis])
+            stop.append(high - plan.pad_before[axis])
+            cut.append(slice(low - tile_start, high - tile_start))
+        yield Block(Box(shape3(start), shape3(stop)), scores[(slice(None), *cut)])
+
+    def finish(self, row: int) -> Iterator[Block]:  # noqa: ARG002 - every block was handed on by add
+        return iter(())
+
+
+def slab_bytes(plan: TilePlan, channels: int, classes: int) -> int:
+    """Bytes that the stitcher holds at its peak for ``channels`` in and ``classes`` out, the network's not counted."""
+    first, second = plan.across
+    plane, thick = plan.padded[first] * plan.padded[second], plan.tile[plan.axis]
+    tile = plan.tile[0] * plan.tile[1] * plan.tile[2]
+    window = plane * thick * channels * 4
+    tiles = tile * (channels + 2 * classes) * 4
+    if plan.blending == "halo":
+        return window + tiles
+    # int64 sums, and a few float64 planes while one is normalised
+    return window + tiles + plane * thick * classes * 8 + 4 * plane * classes * 8
