@@ -1,0 +1,15 @@
+"""Encoding pictures."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from ..domain.slicing import Picture
+
+
+class PictureEncoder(Protocol):
+    """Turns a picture into a file's bytes."""
+
+    def encode(self, picture: Picture) -> bytes:
+        """The picture as PNG, its marks drawn in white on a dark edge."""
+        ...
