@@ -1,0 +1,1 @@
+"""One folder a technology; each implements ports and imports no other adapter."""

@@ -1,0 +1,1 @@
+"""The use cases; each receives its ports as arguments."""

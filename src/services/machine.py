@@ -1,0 +1,50 @@
+"""What this machine has: processors, memory, and how much of it this process used."""
+
+from __future__ import annotations
+
+import os
+import resource
+import sys
+from pathlib import Path
+
+
+def processors() -> int:
+    """Processors that this process may use, a container's quota included."""
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota = _first_line("/sys/fs/cgroup/cpu.max").split()
+    if len(quota) == 2 and quota[0].isdigit():
+        count = min(count, max(1, int(quota[0]) // int(quota[1])))
+    return count
+
+
+def available_bytes() -> int:
+    """Memory that this process can still take without swapping, a container's limit included."""
+    meminfo = Path("/proc/meminfo")
+    free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if meminfo.exists():
+        lines = dict(line.split(":", 1) for line in meminfo.read_text().splitlines())
+        free = int(lines["MemAvailable"].split()[0]) * 1024
+    limit = _first_line("/sys/fs/cgroup/memory.max")
+    if limit.isdigit():
+        used = _first_line("/sys/fs/cgroup/memory.current")
+        free = min(free, int(limit) - (int(used) if used.isdigit() else 0))
+    return max(free, 0)
+
+
+def peak_resident_bytes() -> int:
+    """The most memory that this process has held so far."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def resident_bytes() -> int:
+    """The memory that this process holds now."""
+    pages = _first_line("/proc/self/statm").split()
+    return int(pages[1]) * os.sysconf("SC_PAGE_SIZE") if len(pages) > 1 else peak_resident_bytes()
+
+
+def _first_line(path: str) -> str:
+    try:
+        return Path(path).read_text().strip()
+    except OSError:
+        return ""

@@ -1,0 +1,72 @@
+"""Foretell a run: tiles, peak memory, time, warnings. Nothing is segmented."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..domain.model_card import ModelCard
+from ..ports.progress import ProgressListener
+from ..ports.runtime import InferenceRuntime
+from ..ports.volume_store import VolumeStore
+from . import machine
+from .case import Case
+from .prepare import Prepared, RunOptions, prepare
+from .scoring import Scorer
+
+_CALIBRATION_TILES = 3
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What a run would take on this machine."""
+
+    prepared: Prepared
+    seconds: float
+    seconds_per_tile: float
+    peak_bytes: int
+
+
+def forecast(
+    inputs: Sequence[str],
+    card: ModelCard,
+    runtime: InferenceRuntime,
+    volumes: VolumeStore,
+    options: RunOptions,
+    progress: ProgressListener,
+) -> Forecast:
+    """Read the case's headers and values, plan, and score a few tiles of noise to measure speed and memory.
+
+    Raises:
+        InputError, ModelError, UsageError, LimitError: as segmenting would.
+    """
+    with ExitStack() as stack:
+        progress.stage("prepare")
+        began = time.perf_counter()
+        case = Case.open(volumes, inputs, stack)
+        scorer = stack.enter_context(Scorer(runtime, card))
+        prepared = prepare(case, card, scorer, options)
+        reading = time.perf_counter() - began
+        per_tile = _seconds_per_tile(prepared, scorer, progress)
+    # Reading and writing each take about as long as the survey did.
+    seconds = per_tile * prepared.plan.tile_count + 3 * reading
+    peak = machine.peak_resident_bytes() + prepared.stitching_bytes
+    return Forecast(prepared, seconds, per_tile, peak)
+
+
+def _seconds_per_tile(prepared: Prepared, scorer: Scorer, progress: ProgressListener) -> float:
+    """The least time that a call took, divided by its tiles; the first call warms up and is not counted."""
+    shape = (scorer.batch, len(prepared.card.input.channels), *prepared.plan.tile)
+    noise = np.random.RandomState(0).random_sample(shape).astype(np.float32)
+    progress.stage("calibrate", _CALIBRATION_TILES)
+    taken = []
+    for _ in range(_CALIBRATION_TILES):
+        began = time.perf_counter()
+        scorer(noise)
+        taken.append(time.perf_counter() - began)
+        progress.advance(1)
+    return min(taken[1:]) / scorer.batch

@@ -1,0 +1,169 @@
+"""What segmenting and planning share: from an open case and a loaded network to a plan that fits the limits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..domain.errors import LimitError, UsageError
+from ..domain.geometry import Box
+from ..domain.intensity import Pointwise, apply, fit
+from ..domain.model_card import ModelCard
+from ..domain.model_space import ModelSpace
+from ..domain.tiling import BLENDINGS, LARGEST_OVERLAP, Blending, TilePlan, Tiling, plan_tiles, slab_bytes
+from . import machine
+from .case import Case, ChannelSurvey, finite, slabs, survey
+from .preflight import preflight_warnings
+from .scoring import Fixed3, Scorer
+
+# Of the memory that is free; the rest is for the network's activations and for everybody else.
+_DEFAULT_MEMORY_SHARE = 0.5
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """What a run may be asked for; None leaves the choice to the card, or to the machine."""
+
+    overlap: float | None = None
+    patch: tuple[int, int, int] | None = None
+    blending: Blending | None = None
+    memory_bytes: int | None = None
+    nan_as: float | None = None
+    axis: int | None = None
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A case that is ready to be scored."""
+
+    case: Case
+    card: ModelCard
+    space: ModelSpace
+    channels: tuple[ChannelSurvey, ...]
+    fitted: tuple[tuple[Pointwise, ...], ...]
+    plan: TilePlan
+    overlap: float
+    stitching_bytes: int
+    warnings: tuple[str, ...]
+    nan_as: float | None
+
+    def planes(self) -> Iterator[NDArray[np.float32]]:
+        """The network's input as planes ``(C, A, B)`` along the plan's axis, normalised and in model space."""
+        return self.space.resampling.planes(self._oriented_planes(), self.plan.axis)
+
+    def stored_box(self, oriented: Box) -> Box:
+        """Where a box of the oriented grid lies in the stored volume."""
+        return self.space.reorientation.source_box(oriented, self.case.grid.shape)
+
+    def _oriented_planes(self) -> Iterator[NDArray[np.float32]]:
+        axis, change = self.plan.axis, self.space.reorientation
+        for oriented in slabs(self.space.oriented, axis):
+            stored = self.case.read(self.stored_box(oriented))
+            normal = [
+                apply(fitted, finite(change.apply(stored[channel.source]), self.nan_as))
+                for channel, fitted in zip(self.card.input.channels, self.fitted, strict=True)
+            ]
+            yield from iter(np.moveaxis(np.stack(normal), 1 + axis, 0))
+
+
+def run_options(
+    overlap: float | None,
+    patch: tuple[int, int, int] | None,
+    blending: str | None,
+    memory_bytes: int | None,
+    nan_as: float | None,
+) -> RunOptions:
+    """Options from words and numbers. Raises UsageError for a blending that there is not."""
+    chosen = next((known for known in BLENDINGS if known == blending), None)
+    if blending is not None and chosen is None:
+        raise UsageError("--blending", expected=f"one of {', '.join(BLENDINGS)}", got=blending, do="choose another")
+    return RunOptions(overlap, patch, chosen, memory_bytes, nan_as)
+
+
+def prepare(case: Case, card: ModelCard, scorer: Scorer, options: RunOptions) -> Prepared:
+    """Survey the case, fit the card's intensity steps, and plan tiles within the memory limit.
+
+    Raises:
+        InputError: the case does not fit the card, or holds NaN or Inf without ``nan_as``.
+        UsageError: an option is at odds with the card or the network.
+        LimitError: no way of tiling fits ``memory_bytes``.
+    """
+    case.check_fits(card)
+    channels = survey(case, options.nan_as)
+    space = ModelSpace.of(case.grid, card.input)
+    fitted = tuple(fit(card.input.intensity, channels[c.source].chunks) for c in card.input.channels)
+    axis = space.model_axis(case.sources[0].slowest_axis) if options.axis is None else options.axis
+    tiling = _tiling(card.tiling, options, scorer.fixed)
+    plan = plan_tiles(space.grid.shape, tiling, fixed=scorer.fixed, axis=axis)
+    plan, needed, notes = _within_memory(plan, card, options)
+    warnings = (*case.notes, *preflight_warnings(case.grid, channels, card, plan), *notes)
+    return Prepared(case, card, space, channels, fitted, plan, tiling.overlap, needed, warnings, options.nan_as)
+
+
+def _tiling(tiling: Tiling, options: RunOptions, fixed: Fixed3) -> Tiling:
+    if options.overlap is not None:
+        if not 0 <= options.overlap <= LARGEST_OVERLAP:
+            raise UsageError(
+                "--overlap",
+                expected=f"a fraction from 0 to {LARGEST_OVERLAP}",
+                got=f"{options.overlap:g}",
+                do="0.5 is usual",
+            )
+        tiling = replace(tiling, overlap=options.overlap)
+    if options.patch is not None:
+        free = [edge for edge, only in zip(options.patch, fixed, strict=True) if only is None]
+        if any(edge < 1 or edge % tiling.divisor for edge in free):
+            raise UsageError(
+                "--patch",
+                expected=f"positive multiples of the model's divisor {tiling.divisor}",
+                got=",".join(map(str, options.patch)),
+                do="round the edges",
+            )
+        if any(only not in (None, edge) for only, edge in zip(fixed, options.patch, strict=True)):
+            raise UsageError(
+                "--patch",
+                expected=f"the one size that this network takes, {','.join(map(str, fixed))}",
+                got=",".join(map(str, options.patch)),
+                do="leave --patch out",
+            )
+        tiling = replace(tiling, patch=options.patch)
+    return tiling if options.blending is None else replace(tiling, blending=options.blending)
+
+
+def _within_memory(plan: TilePlan, card: ModelCard, options: RunOptions) -> tuple[TilePlan, int, tuple[str, ...]]:
+    classes = len(card.output.table.labels) + (card.output.activation != "sigmoid")
+    stated = options.memory_bytes
+    room = int(machine.available_bytes() * _DEFAULT_MEMORY_SHARE)
+    if stated is not None:
+        room = stated - machine.resident_bytes()
+    needed = slab_bytes(plan, len(card.input.channels), classes)
+    if needed <= room:
+        return plan, needed, ()
+    halo = replace(plan, blending="halo")
+    in_halo = slab_bytes(halo, len(card.input.channels), classes)
+    if options.blending is None and in_halo <= room:
+        note = (
+            f"blending changed from {plan.blending} to halo: blended sums would take {size(needed)}, "
+            f"{size(max(room, 0))} are free for them"
+        )
+        return halo, in_halo, (note,)
+    if stated is None and options.blending is not None:
+        return plan, needed, (f"this run wants {size(needed)}, more than the {size(room)} set aside for it",)
+    raise LimitError(
+        "--memory" if stated is not None else "memory",
+        expected=f"at least {size(min(needed, in_halo) + (stated or 0) - room)}",
+        got=size(stated) if stated is not None else f"{size(room)} free",
+        do="raise the limit, or give smaller tiles with --patch",
+    )
+
+
+def size(count: float) -> str:
+    """A number of bytes for people, e.g. ``1.50 GB``."""
+    for unit in ("B", "KB", "MB"):
+        if abs(count) < 1000:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:.2f} GB"

@@ -1,0 +1,96 @@
+"""The provenance of a run, as plain data for a report file."""
+
+from __future__ import annotations
+
+import platform
+from typing import Any
+
+import numpy as np
+import scipy
+
+from ..domain.card_schema import write_card
+from ..domain.geometry import Grid
+from ..ports.model import Model
+from ..ports.runtime import InferenceRuntime
+from .prepare import Prepared
+from .segment import Segmentation
+from .statistics_file import statistics_mapping
+
+
+def run_report(
+    done: Segmentation,
+    model: Model,
+    runtime: InferenceRuntime,
+    *,
+    version: str,
+    command: str,
+    warnings: tuple[str, ...],
+) -> dict[str, Any]:
+    """Everything that is needed to understand a mask later, and to make it again.
+
+    Args:
+        done: the run.
+        model: its model.
+        runtime: what scored.
+        version: voxport's version.
+        command: the command that gives the same mask again.
+        warnings: all that was warned of.
+    """
+    return {
+        "schema": "voxport/report/1",
+        "command": command,
+        "inputs": [{"name": name, "sha256": sha256} for name, sha256 in done.inputs],
+        "outputs": [{"name": name, "sha256": sha256} for name, sha256 in done.outputs],
+        "model": {
+            "name": model.card.name,
+            "version": model.card.version,
+            "file": model.path.name,
+            "sha256": model.sha256,
+            "weights_sha256": model.weights_sha256,
+            "certified": model.card.parity is not None and model.card.parity.certifies(runtime.name, runtime.precision),
+            "card": write_card(model.card),
+        },
+        "runtime": {
+            "name": runtime.name,
+            "library": runtime.version,
+            "device": runtime.device,
+            "precision": runtime.precision,
+        },
+        "versions": {
+            "voxport": version,
+            "python": platform.python_version(),
+            "numpy": np.__version__,
+            "scipy": scipy.__version__,
+            "platform": platform.platform(),
+        },
+        "grid": grid_mapping(done.grid),
+        "model_grid": grid_mapping(done.prepared.space.grid),
+        "tiles": tiles_mapping(done.prepared),
+        "statistics": statistics_mapping(done.statistics, done.grid),
+        "seconds": {name: round(seconds, 4) for name, seconds in done.seconds.items()},
+        "warnings": list(warnings),
+    }
+
+
+def grid_mapping(grid: Grid) -> dict[str, Any]:
+    """A grid as plain data; the affine is in RAS+."""
+    return {
+        "shape": list(grid.shape),
+        "affine_ras": grid.affine.tolist(),
+        "spacing": list(grid.spacing),
+        "unit": grid.unit,
+        "axis_codes": grid.axis_codes,
+    }
+
+
+def tiles_mapping(prepared: Prepared) -> dict[str, Any]:
+    """A tile plan as plain data."""
+    plan = prepared.plan
+    return {
+        "count": plan.tile_count,
+        "tile": list(plan.tile),
+        "padded": list(plan.padded),
+        "axis": "xyz"[plan.axis],
+        "blending": plan.blending,
+        "resampled": prepared.space.resamples,
+    }

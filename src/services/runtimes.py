@@ -1,0 +1,87 @@
+"""Choosing and opening a runtime: certified ones by themselves, others only when asked for by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from ..domain.errors import UsageError
+from ..ports.model import Model
+from ..ports.runtime import InferenceRuntime, RuntimeOpener, RuntimeOptions
+
+AUTO = "auto"
+# What can load which format, the first one being what ``auto`` falls back to.
+_RUNTIMES_OF_FORMAT = {"onnx": ("onnx", "openvino"), "checkpoint": ("torch",)}
+
+
+@dataclass(frozen=True)
+class RuntimeChoice:
+    """A runtime and a precision to score with, and a warning if they are not certified for the model."""
+
+    runtime: str
+    precision: str
+    warning: str | None = None
+
+
+def choose_runtime(
+    model: Model, openers: Mapping[str, RuntimeOpener], runtime: str = AUTO, precision: str = AUTO
+) -> RuntimeChoice:
+    """The runtime and precision for a model.
+
+    ``auto`` takes fp32 in the runtime that the file format belongs to: for an ONNX file that is what its certificate
+    was made with.
+
+    Raises:
+        UsageError: no such runtime here, or one that cannot load this format.
+    """
+    able = [name for name in _RUNTIMES_OF_FORMAT[model.format] if name in openers]
+    name = _automatic(model, able, precision) if runtime == AUTO else runtime
+    if name not in openers:
+        known = ", ".join(openers)
+        raise UsageError("--runtime", expected=f"auto or one of {known}", got=name, do="choose another")
+    if name not in able:
+        raise UsageError(
+            "--runtime",
+            expected=f"a runtime for {model.path.name}: {', '.join(able) or 'none is installed'}",
+            got=name,
+            do="give it a checkpoint with --card" if name == "torch" else "export the checkpoint to ONNX first",
+        )
+    wanted = "fp32" if precision == AUTO else precision
+    return RuntimeChoice(name, wanted, _uncertified(model, name, wanted))
+
+
+def open_runtime(
+    model: Model, openers: Mapping[str, RuntimeOpener], choice: RuntimeChoice, threads: int | None
+) -> InferenceRuntime:
+    """Load the model. Raises ModelError and UsageError as the runtime does."""
+    return openers[choice.runtime](model, RuntimeOptions(choice.precision, threads))
+
+
+def _automatic(model: Model, able: list[str], precision: str) -> str:
+    certificate = model.card.parity
+    if certificate is None or precision != AUTO:
+        return able[0] if able else _RUNTIMES_OF_FORMAT[model.format][0]
+    certified = [name for name in able if certificate.certifies(name, "fp32")]
+    if certified:
+        return certified[0]
+    raise UsageError(
+        "--runtime auto",
+        expected=f"a certified runtime for {model.card.reference}",
+        got=f"none among {', '.join(able)}",
+        do="certify one with voxport verify MODEL --against CHECKPOINT, or ask for one by name",
+    )
+
+
+def _uncertified(model: Model, runtime: str, precision: str) -> str | None:
+    certificate = model.card.parity
+    if model.format == "checkpoint":
+        return None
+    if certificate is None:
+        return (
+            f"{model.card.reference} has no parity certificate: "
+            "nothing proves that this file does what its network did in training"
+        )
+    if certificate.certifies(runtime, precision):
+        return None
+    proved = ", ".join(f"{r.runtime} {r.precision}" for r in certificate.runtimes) or "nothing"
+    return f"{runtime} {precision} is not certified for {model.card.reference} (certified: {proved})"

@@ -1,0 +1,72 @@
+"""Calling a runtime: the card's array order, the network's fixed sizes, and a wait that Ctrl-C can end."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..domain.errors import ModelError
+from ..domain.model_card import ModelCard
+from ..ports.runtime import InferenceRuntime
+
+Fixed3 = tuple[int | None, int | None, int | None]
+
+
+class Scorer:
+    """Scores batches ``(N, C, x, y, z)`` with a runtime whose network may want another array order.
+
+    The runtime works in a thread of its own, so that the caller's wait can be interrupted while native code runs.
+    """
+
+    def __init__(self, runtime: InferenceRuntime, card: ModelCard) -> None:
+        self._runtime = runtime
+        self._card = card
+        self._reversed = card.input.axes == "ZYX"
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="voxport-score")
+        self._check_channels()
+
+    @property
+    def fixed(self) -> Fixed3:
+        """Sizes along x, y and z that the network insists on; None where any multiple of the divisor goes."""
+        a, b, c = self._runtime.input_shape[2:]
+        return (c, b, a) if self._reversed else (a, b, c)
+
+    @property
+    def batch(self) -> int:
+        """Tiles that one call takes at the most: 1 unless the network insists on more."""
+        return self._runtime.input_shape[0] or 1
+
+    def __call__(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Scores ``(N, K, x, y, z)``. Raises ModelError if the network's channels do not fit the card."""
+        given = len(batch)
+        if given < self.batch:
+            batch = np.concatenate([batch, np.repeat(batch[-1:], self.batch - given, axis=0)])
+        handed = np.ascontiguousarray(self._turned(batch))
+        scores = self._turned(self._pool.submit(self._runtime.score, handed).result())[:given]
+        self._card.output.check_channels(scores.shape[1])
+        return scores
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._pool.shutdown(wait=kind is None, cancel_futures=True)
+
+    def _turned(self, array: NDArray[np.float32]) -> NDArray[np.float32]:
+        return array.transpose(0, 1, 4, 3, 2) if self._reversed and array.ndim == 5 else array
+
+    def _check_channels(self) -> None:
+        declared, wanted = self._runtime.input_shape[1], len(self._card.input.channels)
+        if declared is not None and declared != wanted:
+            raise ModelError(
+                self._card.reference,
+                expected=f"a network with the card's {wanted} input channel(s)",
+                got=f"a network with {declared}",
+                do="list each of the network's channels in the card's input.channels",
+            )

@@ -1,0 +1,227 @@
+"""Segment one case: read, prepare, score tile by tile, and put the mask on the case's own voxels."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import astuple, dataclass, field
+
+import numpy as np
+
+from ..domain.errors import UsageError
+from ..domain.geometry import Box, Grid
+from ..domain.segmentation import Output, Scores
+from ..domain.statistics import LabelStatistics, StatisticsAccumulator
+from ..domain.tiling import Block, assemble_planes, stitch
+from ..ports.artifacts import ArtifactWriter
+from ..ports.model import Model
+from ..ports.pictures import PictureEncoder
+from ..ports.progress import ProgressListener
+from ..ports.runtime import InferenceRuntime
+from ..ports.volume_store import VolumeSink, VolumeStore
+from .case import Case, slabs
+from .prepare import Prepared, RunOptions, prepare
+from .preview import preview_picture
+from .scoring import Scorer
+from .statistics_file import statistics_bytes
+
+_PLANES_AT_ONCE = 8
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """Where results go; only the mask is always written. The report is written by who runs the case."""
+
+    mask: str
+    probabilities: str | None = None
+    statistics: str | None = None
+    preview: str | None = None
+    report: str | None = None
+
+    def __post_init__(self) -> None:
+        given = [r for r in astuple(self) if r is not None]
+        if len(set(given)) != len(given):
+            raise UsageError("outputs", expected="a name of its own for each", got=", ".join(given), do="rename one")
+
+
+@dataclass(frozen=True)
+class Segmentation:
+    """What a run did: names and sha256 of files, how it was tiled, what it found and warns of, how long it took."""
+
+    inputs: tuple[tuple[str, str], ...]
+    outputs: tuple[tuple[str, str], ...]
+    grid: Grid
+    prepared: Prepared
+    statistics: tuple[LabelStatistics, ...]
+    warnings: tuple[str, ...]
+    seconds: dict[str, float] = field(compare=False)
+
+
+@dataclass(frozen=True)
+class SegmentPorts:
+    """What segmenting needs from outside."""
+
+    volumes: VolumeStore
+    artifacts: ArtifactWriter
+    pictures: PictureEncoder
+
+
+def segment(
+    inputs: Sequence[str],
+    model: Model,
+    runtime: InferenceRuntime,
+    outputs: Outputs,
+    ports: SegmentPorts,
+    options: RunOptions,
+    progress: ProgressListener,
+) -> Segmentation:
+    """Segment a case and write its mask, on the grid of its first volume; all results appear at the end, or none.
+
+    Args:
+        inputs: references of the volumes whose channels make up the case.
+        model: the model; its card says what the network expects and emits.
+        runtime: the model, loaded.
+        outputs: references of the results.
+        ports: where volumes are kept and how results are written.
+        options: what to do differently from the card.
+        progress: hears of stages and tiles; stops the run by raising CancelledError.
+
+    Raises:
+        InputError, ModelError, UsageError, LimitError, OutputError, CancelledError
+    """
+    clock = _Clock(progress)
+    with ExitStack() as stack:
+        with clock.stage("read"):
+            case = Case.open(ports.volumes, inputs, stack)
+            scorer = stack.enter_context(Scorer(runtime, model.card))
+            hashes = tuple((name, source.sha256()) for name, source in zip(inputs, case.sources, strict=True))
+        with clock.stage("prepare"):
+            prepared = prepare(case, model.card, scorer, options)
+            sinks = _open_sinks(ports, outputs, case, model.card.output, stack)
+        with clock.stage("score", prepared.plan.tile_count):
+            overlapping = _score(prepared, scorer, sinks, progress)
+        with clock.stage("measure"):
+            statistics = _measure(case, sinks.mask, model.card.output)
+            files = _small_files(outputs, ports, case, sinks.mask, prepared, statistics)
+        with clock.stage("write"):
+            written = [(reference, sink.commit()) for reference, sink in sinks.by_reference(outputs)]
+            for reference, content in files:
+                ports.artifacts.write(reference, content)
+                written.append((reference, hashlib.sha256(content).hexdigest()))
+    warnings = (*prepared.warnings, *overlapping)
+    return Segmentation(hashes, tuple(written), case.grid, prepared, statistics, warnings, clock.seconds)
+
+
+@dataclass(frozen=True)
+class _Sinks:
+    mask: VolumeSink
+    probabilities: VolumeSink | None
+
+    def by_reference(self, outputs: Outputs) -> Iterator[tuple[str, VolumeSink]]:
+        if self.probabilities is not None and outputs.probabilities is not None:
+            yield outputs.probabilities, self.probabilities
+        yield outputs.mask, self.mask
+
+
+def _open_sinks(ports: SegmentPorts, outputs: Outputs, case: Case, output: Output, stack: ExitStack) -> _Sinks:
+    """Open all outputs before anything is scored: a folder that cannot be written is found out at once."""
+    for reference in (outputs.statistics, outputs.preview, outputs.report):
+        if reference is not None:
+            ports.artifacts.check(reference)
+    like = case.sources[0]
+    mask = stack.enter_context(ports.volumes.create(outputs.mask, case.grid, output.table.dtype, like=like))
+    if outputs.probabilities is None:
+        return _Sinks(mask, None)
+    channels = len(output.table.labels) + (output.activation != "sigmoid")
+    dtype = np.dtype(np.float32)
+    created = ports.volumes.create(outputs.probabilities, case.grid, dtype, channels=channels, like=like)
+    return _Sinks(mask, stack.enter_context(created))
+
+
+def _score(prepared: Prepared, scorer: Scorer, sinks: _Sinks, progress: ProgressListener) -> tuple[str, ...]:
+    """Score all tiles and write labels, and probabilities if wanted, on the stored grid."""
+    output, axis = prepared.card.output, prepared.plan.axis
+    blocks: Iterable[Block] = stitch(
+        prepared.plan, prepared.planes(), scorer, batch=scorer.batch, on_tiles=progress.advance
+    )
+    if prepared.space.resamples:
+        planes = assemble_planes(prepared.plan, blocks)
+        blocks = _plane_blocks(prepared.space.resampling.inverse().planes(planes, axis), prepared.space.oriented, axis)
+    back = prepared.space.reorientation.inverse()
+    contested = 0
+    for block in _thicker(blocks, axis):
+        stored = prepared.stored_box(block.box)
+        sinks.mask.write(stored, back.apply(output.labels(block.scores)))
+        contested += output.contested(block.scores)
+        if sinks.probabilities is not None:
+            sinks.probabilities.write(stored, back.apply(output.probabilities(block.scores)))
+    if not contested:
+        return ()
+    return (f"{contested} voxels reach the threshold for several labels; each has the last of them in the label table",)
+
+
+def _plane_blocks(planes: Iterable[Scores], grid: Grid, axis: int) -> Iterator[Block]:
+    for index, plane in enumerate(planes):
+        box = Box.whole(grid.shape).with_range(axis, index, index + 1)
+        yield Block(box, np.expand_dims(plane, 1 + axis))
+
+
+def _thicker(blocks: Iterable[Block], axis: int) -> Iterator[Block]:
+    """Single planes joined into blocks of several, so that fewer and larger pieces are written."""
+    held: list[Block] = []
+    for block in blocks:
+        if held and (len(held) == _PLANES_AT_ONCE or not _follows(held[-1].box, block.box, axis)):
+            yield _joined(held, axis)
+            held = []
+        held.append(block)
+    if held:
+        yield _joined(held, axis)
+
+
+def _follows(before: Box, after: Box, axis: int) -> bool:
+    return after == before.with_range(axis, before.stop[axis], before.stop[axis] + 1)
+
+
+def _joined(blocks: list[Block], axis: int) -> Block:
+    box = blocks[0].box.with_range(axis, blocks[0].box.start[axis], blocks[-1].box.stop[axis])
+    return Block(box, np.concatenate([block.scores for block in blocks], axis=1 + axis))
+
+
+def _measure(case: Case, mask: VolumeSink, output: Output) -> tuple[LabelStatistics, ...]:
+    axis = case.sources[0].slowest_axis
+    found = StatisticsAccumulator(case.grid, output.table, case.channels, axis)
+    for box in slabs(case.grid, axis):
+        found.add(box, mask.read(box)[0], case.read(box))
+    return found.result()
+
+
+def _small_files(
+    outputs: Outputs,
+    ports: SegmentPorts,
+    case: Case,
+    mask: VolumeSink,
+    prepared: Prepared,
+    statistics: Sequence[LabelStatistics],
+) -> list[tuple[str, bytes]]:
+    files = []
+    if outputs.statistics is not None:
+        files.append((outputs.statistics, statistics_bytes(outputs.statistics, statistics, case.grid)))
+    if outputs.preview is not None:
+        picture = preview_picture(case, mask, prepared.channels[0], prepared.card.output.table, statistics)
+        files.append((outputs.preview, ports.pictures.encode(picture)))
+    return files
+
+
+class _Clock:
+    def __init__(self, progress: ProgressListener) -> None:
+        self._progress = progress
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def stage(self, name: str, tiles: int = 0) -> Iterator[None]:
+        self._progress.stage(name, tiles)
+        began = time.perf_counter()
+        yield
+        self.seconds[name] = time.perf_counter() - began
