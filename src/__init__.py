@@ -1,0 +1,95 @@
+"""voxport puts a trained 3-D segmentation network to work, with every mask on the right voxels.
+
+The public names, imported when first used::
+
+    from voxport import Container, Grid, Volume, VoxportError
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .container import Container
+    from .domain.card_schema import read_card, write_card
+    from .domain.errors import (
+        CancelledError,
+        InputError,
+        LimitError,
+        ModelError,
+        OutputError,
+        UsageError,
+        VoxportError,
+    )
+    from .domain.geometry import Box, Grid
+    from .domain.model_card import ModelCard
+    from .domain.segmentation import Label, LabelMap, LabelTable
+    from .domain.volume import Volume
+    from .ports.model import Model
+    from .services.prepare import RunOptions
+    from .services.segment import Outputs, Segmentation, SegmentPorts, segment
+    from .settings import Settings
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Box",
+    "CancelledError",
+    "Container",
+    "Grid",
+    "InputError",
+    "Label",
+    "LabelMap",
+    "LabelTable",
+    "LimitError",
+    "Model",
+    "ModelCard",
+    "ModelError",
+    "OutputError",
+    "Outputs",
+    "RunOptions",
+    "SegmentPorts",
+    "Segmentation",
+    "Settings",
+    "UsageError",
+    "Volume",
+    "VoxportError",
+    "read_card",
+    "segment",
+    "write_card",
+]
+
+_HOMES = {
+    "container": ("Container",),
+    "domain.card_schema": ("read_card", "write_card"),
+    "domain.errors": (
+        "CancelledError",
+        "InputError",
+        "LimitError",
+        "ModelError",
+        "OutputError",
+        "UsageError",
+        "VoxportError",
+    ),
+    "domain.geometry": ("Box", "Grid"),
+    "domain.model_card": ("ModelCard",),
+    "domain.segmentation": ("Label", "LabelMap", "LabelTable"),
+    "domain.volume": ("Volume",),
+    "ports.model": ("Model",),
+    "services.prepare": ("RunOptions",),
+    "services.segment": ("Outputs", "SegmentPorts", "Segmentation", "segment"),
+    "settings": ("Settings",),
+}
+
+
+def __getattr__(name: str) -> Any:
+    for home, names in _HOMES.items():
+        if name in names:
+            # services.segment the function hides services.segment the module, as it should for callers
+            return getattr(import_module(f"{__name__}.{home}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

@@ -1,0 +1,113 @@
+"""The composition root: which adapter stands behind each port. The only module that imports adapters."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dependency_injector import containers, providers
+
+from .services.export import ExportPorts
+from .services.machine import processors
+from .services.segment import SegmentPorts
+from .settings import load_settings
+
+if TYPE_CHECKING:
+    from .ports.artifacts import ArtifactWriter
+    from .ports.exporter import Checkpoint, ModelExporter
+    from .ports.model import Model, ModelFiles
+    from .ports.model_repository import ModelRepository
+    from .ports.pictures import PictureEncoder
+    from .ports.runtime import InferenceRuntime, RuntimeOptions
+    from .ports.volume_store import VolumeStore
+
+# Adapters are imported when they are first needed: nibabel, onnx and torch take from tenths of a second to seconds.
+
+
+def _nifti_store(scratch: Path | None, max_voxels: int) -> VolumeStore:
+    from .adapters.nifti_store import NiftiStore
+
+    return NiftiStore(scratch=scratch, max_voxels=max_voxels)
+
+
+def _onnx_files() -> ModelFiles:
+    from .adapters.onnx_files import OnnxModelFiles
+
+    return OnnxModelFiles()
+
+
+def _model_directory(folder: Path, files: ModelFiles) -> ModelRepository:
+    from .adapters.model_directory import ModelDirectory
+
+    return ModelDirectory(folder, files)
+
+
+def _local_files() -> ArtifactWriter:
+    from .adapters.local_files import LocalFiles
+
+    return LocalFiles()
+
+
+def _png_pictures() -> PictureEncoder:
+    from .adapters.png_pictures import PngPictures
+
+    return PngPictures()
+
+
+def _open_onnx(
+    settings: dict[str, Any], threads: int | None, model: Model, options: RuntimeOptions
+) -> InferenceRuntime:
+    from .adapters.onnx_runtime import OnnxRuntimeSettings, open_onnx_runtime
+
+    chosen = OnnxRuntimeSettings(**settings, threads=threads or processors())
+    return open_onnx_runtime(model, options, chosen)
+
+
+def _open_torch(device: str, threads: int | None, model: Model, options: RuntimeOptions) -> InferenceRuntime:
+    from .adapters.torch_runtime import open_torch_runtime
+
+    return open_torch_runtime(model, options, device=device, threads=threads)
+
+
+def _torch_exporter() -> ModelExporter:
+    from .adapters.torch_exporter import TorchExporter
+    from .adapters.torch_runtime import load_network
+
+    return TorchExporter(load_network)
+
+
+def _read_bundle(folder: Path) -> Checkpoint:
+    from .adapters.torch_exporter import checkpoint_from_bundle
+
+    return checkpoint_from_bundle(folder)
+
+
+class Container(containers.DeclarativeContainer):
+    """Everything wired. Override a provider to bring an adapter of your own."""
+
+    config = providers.Configuration(strict=True)
+
+    volumes = providers.Singleton(_nifti_store, config.scratch_dir, config.max_voxels)
+    artifacts = providers.Singleton(_local_files)
+    pictures = providers.Singleton(_png_pictures)
+    model_files = providers.Singleton(_onnx_files)
+    models = providers.Singleton(_model_directory, config.models_dir, model_files)
+    read_bundle = providers.Callable(_read_bundle)
+    exporter = providers.Singleton(_torch_exporter)
+    runtimes = providers.Dict(
+        onnx=providers.Factory(partial, _open_onnx, config.onnx, config.threads),
+        torch=providers.Factory(partial, _open_torch, config.torch.device, config.threads),
+    )
+
+    segment_ports = providers.Factory(SegmentPorts, volumes, artifacts, pictures)
+    export_ports = providers.Factory(
+        ExportPorts, exporter, model_files, artifacts, runtimes.provided["torch"], runtimes.provided["onnx"]
+    )
+
+
+def wired() -> Container:
+    """A container with the settings of this environment. Raises UsageError for a wrong setting."""
+    container = Container()
+    container.config.from_pydantic(load_settings())
+    return container

@@ -1,0 +1,101 @@
+"""What commands share: parsing of option values, the progress bar, warnings, printing."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from ...domain.errors import UsageError
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+    from ...ports.progress import ProgressListener
+
+_BYTES = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
+
+
+def parse_patch(text: str | None) -> tuple[int, int, int] | None:
+    """``X,Y,Z`` as three voxel counts. Raises UsageError."""
+    if text is None:
+        return None
+    parts = text.split(",")
+    if len(parts) != 3 or not all(re.fullmatch(r"\s*\d+\s*", part) for part in parts):
+        raise UsageError("--patch", expected="three whole numbers such as 96,96,16", got=text, do="correct it")
+    x, y, z = (int(part) for part in parts)
+    return x, y, z
+
+
+def parse_bytes(text: str | None) -> int | None:
+    """A size such as 4GB, 800MB or 2e9 in bytes. Raises UsageError."""
+    if text is None:
+        return None
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?(?:e\d+)?)\s*([kmgt]?)(i?)b?\s*", text.lower())
+    if match is None or float(match[1]) == 0:
+        raise UsageError("--memory", expected="a size such as 4GB", got=text, do="correct it")
+    unit = _BYTES[match[2]]
+    if match[3]:
+        unit = 1024 ** list(_BYTES).index(match[2])
+    return int(float(match[1]) * unit)
+
+
+def warn(messages: Iterable[str]) -> None:
+    """Warnings on stderr, one a line."""
+    for message in messages:
+        sys.stderr.write(f"warning: {message}\n")
+
+
+def show_json(data: Any) -> None:
+    """Plain data on stdout."""
+    sys.stdout.write(json.dumps(data, indent=2) + "\n")
+
+
+def show_table(columns: Iterable[str], rows: Iterable[Iterable[object]]) -> None:
+    """A table on stdout."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for position, column in enumerate(columns):
+        table.add_column(column, justify="left" if position == 0 else "right", overflow="fold")
+    for row in rows:
+        table.add_row(*(str(cell) for cell in row))
+    Console(soft_wrap=True).print(table)
+
+
+@contextmanager
+def progress_bar(quiet: bool) -> Iterator[ProgressListener]:
+    """A listener that draws a bar on stderr where that is a terminal, and says nothing otherwise."""
+    if quiet or not sys.stderr.isatty():
+        yield _Silent()
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        yield _Bar(progress)
+
+
+class _Silent:
+    def stage(self, name: str, tiles: int = 0) -> None:
+        pass
+
+    def advance(self, tiles: int) -> None:
+        pass
+
+
+class _Bar:
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._task = progress.add_task("start", total=None)
+
+    def stage(self, name: str, tiles: int = 0) -> None:
+        self._progress.reset(self._task, description=name, total=tiles or None)
+
+    def advance(self, tiles: int) -> None:
+        self._progress.advance(self._task, tiles)

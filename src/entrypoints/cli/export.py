@@ -1,0 +1,58 @@
+"""``voxport export``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from . import options as opt
+from .console import progress_bar, show_json
+
+CardOption = Annotated[Path, typer.Option("--card", help="Model card (YAML).")]
+
+
+def export_command(
+    checkpoint: Annotated[Path | None, typer.Argument(help="A state dict or a TorchScript file.")] = None,
+    *,
+    card: CardOption,
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="MODEL.onnx", help="The model file to write.")],
+    network: Annotated[
+        str | None, typer.Option("--network", help="Class of the network: one of MONAI's, or package.module.Class.")
+    ] = None,
+    network_args: Annotated[
+        str | None, typer.Option("--network-args", metavar="JSON", help="Its arguments, e.g. '{\"init_filters\": 8}'.")
+    ] = None,
+    bundle: Annotated[Path | None, typer.Option("--bundle", metavar="DIR", help="A MONAI bundle.")] = None,
+    as_json: opt.AsJson = False,
+    quiet: opt.Quiet = False,
+) -> None:
+    """Export a checkpoint to one self-describing ONNX file, proved to score like the checkpoint."""
+    from ...container import wired
+    from ...services.checkpoints import describe_checkpoint
+    from ...services.export import export_model
+
+    container = wired()
+    read = container.model_files().read_card(card)
+    given = describe_checkpoint(checkpoint, network, network_args, bundle, container.read_bundle)
+    with progress_bar(quiet) as progress:
+        done = export_model(given, read, output, container.export_ports(), progress)
+    parity = done.verification.entry.parity
+    if as_json:
+        show_json(
+            {
+                "model": str(output),
+                "sha256": done.model.sha256,
+                "dynamic": done.dynamic,
+                "label_agreement": parity.label_agreement,
+                "dice": list(parity.dice),
+                "max_probability_difference": parity.max_probability_difference,
+            }
+        )
+    elif not quiet:
+        sizes = "any size" if done.dynamic else "the card's patch only"
+        typer.echo(
+            f"{output}: {done.model.card.reference}, takes {sizes}; label agreement {parity.label_agreement:.6f}, "
+            f"largest difference {parity.max_probability_difference:.2g} over {len(done.verification.probes)} inputs"
+        )

@@ -1,0 +1,108 @@
+"""``voxport``: the application, and how errors become exit codes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from typing import Annotated, NoReturn
+
+import typer
+
+from ... import __version__
+from ...domain.errors import CancelledError, InputError, LimitError, ModelError, UsageError, VoxportError
+from . import export, inspection, models, planning, segmenting, verification
+
+_EXIT_CODES: dict[type[VoxportError], int] = {
+    UsageError: 2,
+    InputError: 3,
+    ModelError: 4,
+    LimitError: 5,
+    CancelledError: 130,
+}
+_INTERRUPTED, _TERMINATED = 130, 143
+
+app = typer.Typer(
+    name="voxport",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    help="Put a trained 3-D segmentation network to work: masks on the right voxels, from one verified file.",
+    epilog="Exit codes: 0 done, 2 usage, 3 bad input, 4 bad model, 5 out of a stated limit, 1 anything else.",
+)
+app.command("segment")(segmenting.segment_command)
+app.command("export")(export.export_command)
+app.command("verify")(verification.verify_command)
+app.command("inspect")(inspection.inspect_command)
+app.command("plan")(planning.plan_command)
+app.add_typer(models.app, name="models")
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"voxport {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and stop.")
+    ] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show the traceback of an error.")
+    ] = False,
+) -> None:
+    """Options of every command."""
+
+
+def run() -> NoReturn:
+    """Run the command line; leaves by ``os._exit``, so that no thread in native code holds up an interrupted run."""
+    signal.signal(signal.SIGTERM, _terminate)
+    code = _run(sys.argv[1:])
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except BrokenPipeError:
+            code = code or 1
+    os._exit(code)
+
+
+def _run(arguments: list[str]) -> int:
+    debug = "--debug" in arguments or os.environ.get("VOXPORT_DEBUG") == "1"
+    try:
+        # --debug is taken anywhere on the line, as people add it to the end of the command that failed
+        result = app(args=[a for a in arguments if a != "--debug"], standalone_mode=False)
+    except KeyboardInterrupt:
+        return _say("interrupted; no output was written", _INTERRUPTED)
+    except SystemExit as error:
+        return error.code if isinstance(error.code, int) else 1
+    except typer.Abort:
+        return _say("stopped", 1)
+    except Exception as error:
+        if debug:
+            raise
+        return _failed(error)
+    return result if isinstance(result, int) else 0
+
+
+def _failed(error: Exception) -> int:
+    if isinstance(error, VoxportError):
+        return _say(str(error), _EXIT_CODES.get(type(error), 1))
+    if hasattr(error, "format_message") and hasattr(error, "exit_code"):
+        context = getattr(error, "ctx", None)
+        hint = f" (see {context.command_path} --help)" if context is not None else ""
+        return _say(f"{error.format_message()}{hint}", int(error.exit_code))
+    if isinstance(error, MemoryError):
+        return _say("out of memory: expected room for the run; give a limit with --memory, or smaller tiles", 5)
+    kind = type(error).__name__
+    return _say(f"unexpected {kind}: {' '.join(str(error).split())[:300]}; run again with --debug for the place", 1)
+
+
+def _say(message: str, code: int) -> int:
+    sys.stderr.write(f"voxport: {message}\n")
+    return code
+
+
+def _terminate(number: int, frame: object) -> NoReturn:  # noqa: ARG001 - the signature is the system's
+    raise SystemExit(_TERMINATED)

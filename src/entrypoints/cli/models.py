@@ -1,0 +1,62 @@
+"""``voxport models``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from . import options as opt
+from .console import show_json, show_table, warn
+
+app = typer.Typer(no_args_is_help=True, help="The models that can be named with -m.")
+
+
+@app.command("list")
+def list_command(as_json: opt.AsJson = False) -> None:
+    """Show all models."""
+    from ...container import wired
+
+    listing = wired().models().list()
+    if as_json:
+        models = [
+            {
+                "name": m.card.name,
+                "version": m.card.version,
+                "description": m.card.description,
+                "sha256": m.sha256,
+                "certified": [f"{r.runtime} {r.precision}" for r in m.card.parity.runtimes] if m.card.parity else [],
+            }
+            for m in listing.models
+        ]
+        show_json({"models": models, "broken": [{"name": b.name, "reason": b.reason} for b in listing.broken]})
+        return
+    if not listing.models:
+        typer.echo("no models yet: voxport models add MODEL.onnx")
+    else:
+        rows = [(m.card.name, m.card.version, m.card.description) for m in listing.models]
+        show_table(("name", "version", "description"), rows)
+    warn(f"broken: {b.reason}" for b in listing.broken)
+
+
+@app.command("add")
+def add_command(
+    file: Annotated[Path, typer.Argument(help="An ONNX file.")],
+    card: opt.CardFile = None,
+) -> None:
+    """Keep a copy of a model, with its card embedded."""
+    from ...container import wired
+
+    container = wired()
+    stored = container.models().put(container.model_files().read(file, card))
+    typer.echo(f"{stored.card.reference} added")
+
+
+@app.command("remove")
+def remove_command(name: Annotated[str, typer.Argument(help="NAME, or NAME:VERSION.")]) -> None:
+    """Forget a model."""
+    from ...container import wired
+
+    wired().models().remove(name)
+    typer.echo(f"{name} removed")

@@ -1,0 +1,43 @@
+"""Options that several commands take."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Inputs = Annotated[
+    list[str],
+    typer.Argument(metavar="INPUT...", help="NIfTI volume; several are the channels of one case.", show_default=False),
+]
+ModelName = Annotated[
+    str | None,
+    typer.Option("-m", "--model", help="A model file, or the name of an added model.", show_default="the only one"),
+]
+CardFile = Annotated[
+    Path | None, typer.Option("--card", help="Model card (YAML) for a model that has none, or in its place.")
+]
+RuntimeName = Annotated[str, typer.Option("--runtime", help="auto, onnx or torch.")]
+Precision = Annotated[str, typer.Option("--precision", help="auto or fp32.")]
+Threads = Annotated[int | None, typer.Option("--threads", min=1, help="Processors to use.", show_default="all")]
+Overlap = Annotated[
+    float | None, typer.Option("--overlap", help="Overlap of tiles, 0 to 0.75.", show_default="the card's")
+]
+Patch = Annotated[
+    str | None, typer.Option("--patch", metavar="X,Y,Z", help="Tile edges in voxels.", show_default="the card's")
+]
+BlendingName = Annotated[
+    str | None,
+    typer.Option("--blending", help="gaussian, constant, or halo (least memory).", show_default="the card's"),
+]
+Memory = Annotated[
+    str | None,
+    typer.Option("--memory", metavar="SIZE", help="Memory limit, e.g. 4GB.", show_default="half of what is free"),
+]
+NanAs = Annotated[
+    float | None,
+    typer.Option("--nan-as", metavar="VALUE", help="Take this for NaN and Inf, which are refused otherwise."),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="Print errors only.")]

@@ -1,0 +1,66 @@
+"""``voxport plan``."""
+
+from __future__ import annotations
+
+import typer
+
+from . import options as opt
+from .console import parse_bytes, parse_patch, progress_bar, show_json, warn
+
+
+def plan_command(
+    inputs: opt.Inputs,
+    model: opt.ModelName = None,
+    card: opt.CardFile = None,
+    runtime: opt.RuntimeName = "auto",
+    precision: opt.Precision = "auto",
+    threads: opt.Threads = None,
+    overlap: opt.Overlap = None,
+    patch: opt.Patch = None,
+    blending: opt.BlendingName = None,
+    memory: opt.Memory = None,
+    nan_as: opt.NanAs = None,
+    as_json: opt.AsJson = False,
+    quiet: opt.Quiet = False,
+) -> None:
+    """Foretell tiles, peak memory and time of a run, with warnings; nothing is segmented."""
+    from ...container import wired
+    from ...services.case import describe_grid
+    from ...services.models import find_model
+    from ...services.plan import forecast
+    from ...services.prepare import run_options, size
+    from ...services.report import grid_mapping, tiles_mapping
+    from ...services.runtimes import choose_runtime, open_runtime
+
+    wanted = run_options(overlap, parse_patch(patch), blending, parse_bytes(memory), nan_as)
+    container = wired()
+    found = find_model(model, card, container.model_files(), container.models())
+    openers = container.runtimes()
+    choice = choose_runtime(found, openers, runtime, precision)
+    with progress_bar(quiet) as progress:
+        loaded = open_runtime(found, openers, choice, threads)
+        told = forecast(inputs, found.card, loaded, container.volumes(), wanted, progress)
+    warnings = tuple(filter(None, (choice.warning, *told.prepared.warnings)))
+    plan, space = told.prepared.plan, told.prepared.space
+    if as_json:
+        show_json(
+            {
+                "model": found.card.reference,
+                "runtime": {"name": loaded.name, "precision": loaded.precision, "device": loaded.device},
+                "grid": grid_mapping(space.stored),
+                "model_grid": grid_mapping(space.grid),
+                "tiles": tiles_mapping(told.prepared),
+                "seconds": told.seconds,
+                "seconds_per_tile": told.seconds_per_tile,
+                "peak_bytes": told.peak_bytes,
+                "warnings": list(warnings),
+            }
+        )
+        return
+    warn(warnings)
+    typer.echo(f"input    {describe_grid(space.stored)}")
+    typer.echo(f"model    {found.card.reference} on {loaded.name} {loaded.precision}, {describe_grid(space.grid)}")
+    tile = "x".join(map(str, plan.tile))
+    typer.echo(f"tiles    {plan.tile_count} of {tile}, {plan.blending} blending, {told.seconds_per_tile:.3f} s each")
+    typer.echo(f"time     about {told.seconds:.1f} s")
+    typer.echo(f"memory   about {size(told.peak_bytes)} at the peak")

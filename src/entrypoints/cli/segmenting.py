@@ -1,0 +1,127 @@
+"""``voxport segment``."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ... import __version__
+from . import options as opt
+from .console import parse_bytes, parse_patch, progress_bar, show_json, show_table, warn
+
+if TYPE_CHECKING:
+    from ...ports.runtime import InferenceRuntime
+    from ...services.segment import Segmentation
+
+MaskFile = Annotated[str, typer.Option("-o", "--output", metavar="MASK", help="The mask: .nii, .nii.gz, .hdr or .img.")]
+Probabilities = Annotated[
+    str | None, typer.Option("--probabilities", metavar="FILE", help="Write class probabilities as 4-D NIfTI.")
+]
+Statistics = Annotated[
+    str | None, typer.Option("--statistics", metavar="FILE", help="Write statistics per label, .json or .csv.")
+]
+Preview = Annotated[str | None, typer.Option("--preview", metavar="FILE.png", help="Write a picture of the result.")]
+Report = Annotated[str | None, typer.Option("--report", metavar="FILE.json", help="Write the provenance of the run.")]
+
+
+def segment_command(
+    inputs: opt.Inputs,
+    output: MaskFile,
+    model: opt.ModelName = None,
+    card: opt.CardFile = None,
+    runtime: opt.RuntimeName = "auto",
+    precision: opt.Precision = "auto",
+    threads: opt.Threads = None,
+    overlap: opt.Overlap = None,
+    patch: opt.Patch = None,
+    blending: opt.BlendingName = None,
+    memory: opt.Memory = None,
+    nan_as: opt.NanAs = None,
+    probabilities: Probabilities = None,
+    statistics: Statistics = None,
+    preview: Preview = None,
+    report: Report = None,
+    as_json: opt.AsJson = False,
+    quiet: opt.Quiet = False,
+) -> None:
+    """Segment one case: a mask on the input's own voxels."""
+    from ...container import wired
+    from ...services.models import find_model
+    from ...services.prepare import run_options
+    from ...services.runtimes import choose_runtime, open_runtime
+    from ...services.segment import Outputs, segment
+
+    wanted = run_options(overlap, parse_patch(patch), blending, parse_bytes(memory), nan_as)
+    outputs = Outputs(output, probabilities, statistics, preview, report)
+    container = wired()
+    found = find_model(model, card, container.model_files(), container.models())
+    openers = container.runtimes()
+    choice = choose_runtime(found, openers, runtime, precision)
+    with progress_bar(quiet) as progress:
+        loaded = open_runtime(found, openers, choice, threads)
+        done = segment(inputs, found, loaded, outputs, container.segment_ports(), wanted, progress)
+    warnings = tuple(filter(None, (choice.warning, *done.warnings)))
+    command = _same_again(inputs, model or found.path.as_posix(), output, card, loaded, threads, nan_as, done)
+    if report is not None:
+        _write_report(container, report, done, found, loaded, command, warnings)
+    if not quiet:
+        warn(warnings)
+        _show(done, output, as_json, command, warnings)
+
+
+def _write_report(
+    container: Any,
+    reference: str,
+    done: Segmentation,
+    model: Any,
+    runtime: InferenceRuntime,
+    command: str,
+    warnings: tuple[str, ...],
+) -> None:
+    from ...services.report import run_report
+
+    data = run_report(done, model, runtime, version=__version__, command=command, warnings=warnings)
+    container.artifacts().write(reference, (json.dumps(data, indent=2) + "\n").encode())
+
+
+def _same_again(
+    inputs: list[str],
+    model: str,
+    output: str,
+    card: object,
+    runtime: InferenceRuntime,
+    threads: int | None,
+    nan_as: float | None,
+    done: Segmentation,
+) -> str:
+    """The command that gives the same mask: every choice that was made is spelled out."""
+    plan = done.prepared.plan
+    words = ["voxport", "segment", *inputs, "-m", model, "-o", output]
+    words += [] if card is None else ["--card", str(card)]
+    words += ["--runtime", runtime.name, "--precision", runtime.precision]
+    words += [] if threads is None else ["--threads", str(threads)]
+    words += ["--overlap", repr(done.prepared.overlap), "--patch", ",".join(map(str, plan.tile))]
+    words += ["--blending", plan.blending]
+    words += [] if nan_as is None else ["--nan-as", repr(nan_as)]
+    return shlex.join(words)
+
+
+def _show(done: Segmentation, output: str, as_json: bool, command: str, warnings: tuple[str, ...]) -> None:
+    from ...services.statistics_file import statistics_mapping
+
+    if as_json:
+        data = statistics_mapping(done.statistics, done.grid)
+        data |= {"mask": output, "seconds": done.seconds, "warnings": list(warnings), "command": command}
+        show_json(data)
+        return
+    unit = "voxel units" if done.grid.unit == "unknown" else f"{done.grid.unit}^3"
+    total = done.grid.voxel_count
+    rows = [
+        (s.name, s.voxels, f"{100 * s.voxels / total:.2f} %", f"{s.volume:.6g}", s.components) for s in done.statistics
+    ]
+    show_table(("label", "voxels", "of all", f"volume ({unit})", "pieces"), rows)
+    tiles, seconds = done.prepared.plan.tile_count, sum(done.seconds.values())
+    typer.echo(f"{output}: {tiles} tiles in {seconds:.1f} s")

@@ -1,0 +1,87 @@
+"""Settings, from the environment (``VOXPORT_*``, ``__`` between levels) and a YAML file, in that order."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, Field, ValidationError
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    YamlConfigSettingsSource,
+)
+
+from .domain.errors import UsageError
+
+
+class OnnxSettings(BaseModel, extra="forbid"):
+    """ONNX Runtime: execution providers in order, each with its options, and session options."""
+
+    providers: list[str] = ["CPUExecutionProvider"]
+    provider_options: dict[str, dict[str, str]] = Field(default_factory=dict)
+    arena: bool = False
+    graph_level: Literal["none", "basic", "extended", "all"] = "all"
+    cache: Path | None = None
+
+
+class TorchSettings(BaseModel, extra="forbid"):
+    """PyTorch: ``cpu``, ``cuda``, ``cuda:1``, or ``auto`` for CUDA where there is one."""
+
+    device: str = "cpu"
+
+
+class Settings(BaseSettings):
+    """Everything that can be set from outside the command line."""
+
+    model_config = SettingsConfigDict(env_prefix="VOXPORT_", env_nested_delimiter="__", extra="forbid")
+
+    models_dir: Path = Field(default_factory=lambda: _data_home() / "models")
+    scratch_dir: Path | None = None
+    max_voxels: int = Field(default=2**33, gt=0)
+    threads: int | None = Field(default=None, gt=0)
+    onnx: OnnxSettings = OnnxSettings()
+    torch: TorchSettings = TorchSettings()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the signature is pydantic's
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Arguments, then the environment, then the YAML file."""
+        return init_settings, env_settings, YamlConfigSettingsSource(settings_cls, settings_file())
+
+
+def settings_file() -> Path:
+    """The YAML file: ``VOXPORT_SETTINGS_FILE``, or ``voxport/settings.yaml`` in the user's configuration folder."""
+    named = os.environ.get("VOXPORT_SETTINGS_FILE")
+    home = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
+    return Path(named) if named else home / "voxport" / "settings.yaml"
+
+
+def load_settings() -> Settings:
+    """The settings.
+
+    Raises:
+        UsageError: names every setting that is unknown or wrong.
+    """
+    try:
+        return Settings()
+    except ValidationError as error:
+        problems = "; ".join(
+            f"{'.'.join(map(str, problem['loc']))}: {problem['msg'].lower()}" for problem in error.errors()
+        )
+        raise UsageError(
+            "settings", expected="valid VOXPORT_* variables and settings file", got=problems, do="correct them"
+        ) from None
+
+
+def _data_home() -> Path:
+    home = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share")
+    return home / "voxport"
