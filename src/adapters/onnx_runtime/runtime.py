@@ -50,6 +50,7 @@ class OnnxRuntime:
         self._subject = subject
         self._input = _checked_input(session, subject)
         self._output = session.get_outputs()[0].name
+        self._device = str(session.get_providers()[0].removesuffix("ExecutionProvider")).lower()
 
     @property
     def name(self) -> str:
@@ -64,8 +65,7 @@ class OnnxRuntime:
     @property
     def device(self) -> str:
         """See InferenceRuntime."""
-        provider = self._session.get_providers()[0] if self._session is not None else "Closed"
-        return str(provider.removesuffix("ExecutionProvider")).lower()
+        return self._device
 
     @property
     def precision(self) -> str:
@@ -81,8 +81,11 @@ class OnnxRuntime:
     def score(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
         """See InferenceRuntime."""
         self._check(batch)
+        session = self._session
+        if session is None:
+            raise ModelError(self._subject, expected="an open network", got="a closed one", do="open it again")
         try:
-            scores = self._session.run([self._output], {self._input.name: batch})[0]
+            scores = session.run([self._output], {self._input.name: batch})[0]
         except _ORT_ERRORS as error:
             if "allocat" in str(error).lower():
                 raise LimitError(

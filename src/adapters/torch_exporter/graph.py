@@ -1,0 +1,146 @@
+"""One attempt at an ONNX graph, and the proof that it scores like the network at another size."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import onnx
+    import torch
+
+OPSET = 20
+_LARGEST_EDGE = 2**16
+# Relative to the largest score. Sizes baked into a graph shift or scale whole regions; rounding stays below 1e-5.
+_TOLERANCE = 1e-3
+_ONNX_RUNTIME_SILENT = 4
+
+Shape5 = tuple[int, int, int, int, int]
+
+
+def write_graph(network: torch.nn.Module, shape: Shape5, path: Path, *, divisor: int | None) -> None:
+    """Export with an example of ``shape``; spatial axes dynamic in multiples of ``divisor``, fixed if it is None."""
+    import torch
+
+    example = torch.rand(shape, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        _check_scores(network(example), shape)
+        if isinstance(network, torch.jit.ScriptModule):
+            _write_torchscript(network, example, path, dynamic=divisor is not None)
+        else:
+            _write_exported(network, example, path, divisor)
+    _tidy(path)
+
+
+def check_against(network: torch.nn.Module, shape: Shape5, path: Path, *, dynamic: bool) -> None:
+    """Score one input of ``shape`` with the network and the file; ValueError if they differ.
+
+    A graph can declare dynamic axes and still have the example's sizes inside, as scripted networks that resize do.
+    """
+    import numpy as np
+    import onnx
+    import onnxruntime
+    import torch
+
+    model = onnx.load(path)
+    onnx.checker.check_model(model)
+    sides = model.graph.input[0].type.tensor_type.shape.dim
+    if dynamic and not all(sides[axis].dim_param for axis in (0, 2, 3, 4)):
+        raise ValueError("an axis became fixed")
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = _ONNX_RUNTIME_SILENT
+    options.enable_cpu_mem_arena = False
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    image = torch.rand(shape, generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        expected = network(image).numpy()
+    (got,) = session.run(["scores"], {"image": image.numpy()})
+    if got.shape != expected.shape:
+        raise ValueError(f"at {shape} it scores {got.shape} instead of {expected.shape}")
+    difference = float(np.abs(got - expected).max())
+    if not difference <= _TOLERANCE * max(1.0, float(np.abs(expected).max())):
+        raise ValueError(f"at {shape} its scores are off by {difference:.2g}")
+
+
+def first_line(error: BaseException) -> str:
+    """The text of the error at the root of the chain: exporters wrap it in advice of several pages."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    lines = (line.strip() for line in re.sub(r"\x1b\[[0-9;]*m", "", str(error)).splitlines())
+    return next((line for line in lines if line), type(error).__name__)[:300]
+
+
+def _check_scores(scores: object, shape: Shape5) -> None:
+    import torch
+
+    if not isinstance(scores, torch.Tensor):
+        raise TypeError(f"it gives a {type(scores).__name__} instead of one tensor")
+    if scores.dtype != torch.float32 or (scores.shape[0], *scores.shape[2:]) != (shape[0], *shape[2:]):
+        got = f"{str(scores.dtype).removeprefix('torch.')} {tuple(scores.shape)}"
+        raise ValueError(f"from {shape} it scores {got} instead of float32 on the same grid")
+
+
+def _write_exported(network: torch.nn.Module, example: torch.Tensor, path: Path, divisor: int | None) -> None:
+    import torch
+    from torch.export import Dim
+
+    axes: dict[int, Dim] = {0: Dim("n", min=1, max=_LARGEST_EDGE)}
+    if divisor is not None:
+        axes |= {axis: divisor * Dim(f"k{axis}", min=1, max=_LARGEST_EDGE // divisor) for axis in (2, 3, 4)}
+    # torch.onnx.export alone would retry a network that failed, with slower strategies that fail too.
+    program = torch.export.export(network, (example,), dynamic_shapes=(axes,), strict=False)
+    torch.onnx.export(
+        program,
+        (),
+        str(path),
+        input_names=["image"],
+        output_names=["scores"],
+        opset_version=OPSET,
+        dynamo=True,
+        external_data=False,
+        verbose=False,
+    )
+
+
+def _write_torchscript(network: torch.jit.ScriptModule, example: torch.Tensor, path: Path, *, dynamic: bool) -> None:
+    import torch
+
+    axes = {0: "n"} | ({2: "i", 3: "j", 4: "k"} if dynamic else {})
+    torch.onnx.export(
+        network,
+        (example,),
+        str(path),
+        input_names=["image"],
+        output_names=["scores"],
+        opset_version=OPSET,
+        # torch.export refuses a ScriptModule.
+        dynamo=False,
+        dynamic_axes={"image": axes, "scores": axes},
+    )
+
+
+def _tidy(path: Path) -> None:
+    """Drop what the exporter notes on each node, such as stack traces with the paths of this machine."""
+    import onnx
+
+    model = onnx.load(path)
+    for owner in (model, model.graph, *model.functions):
+        owner.ClearField("metadata_props")
+        owner.ClearField("doc_string")
+    for graph in (model.graph, *model.functions):
+        _tidy_nodes(graph)
+    onnx.save(model, path)
+
+
+def _tidy_nodes(graph: onnx.GraphProto | onnx.FunctionProto) -> None:
+    import onnx
+
+    for item in (*graph.node, *graph.value_info, *getattr(graph, "input", ()), *getattr(graph, "initializer", ())):
+        if not isinstance(item, str):
+            item.ClearField("metadata_props")
+            item.ClearField("doc_string")
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.type == onnx.AttributeProto.GRAPH:
+                _tidy_nodes(attribute.g)

@@ -1,0 +1,73 @@
+"""A network whose arithmetic is known: ``scores = weights @ image + bias``, voxel by voxel."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..domain.model_card import Channel, Input, ModelCard
+from ..domain.segmentation import Label, LabelTable, Output
+from ..domain.tiling import Tiling
+from ..ports.model import Model
+
+Floats = NDArray[np.float32]
+
+
+def affine_scores(batch: Floats, weights: Floats, bias: Floats) -> Floats:
+    """Scores ``(N, K, ., ., .)`` of a batch ``(N, C, ., ., .)``, weights ``(K, C)`` and a bias ``(K,)``."""
+    scores = np.einsum("kc,ncxyz->nkxyz", weights.astype(np.float64), batch.astype(np.float64))
+    return np.asarray(scores + bias.astype(np.float64)[:, None, None, None], dtype=np.float32)
+
+
+def write_affine_onnx(path: Path, weights: Floats, bias: Floats) -> None:
+    """Write the network as ONNX with dynamic axes: a 1x1x1 convolution from ``image`` to ``scores``."""
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    classes, channels = weights.shape
+    kernel = weights.astype(np.float32).reshape(classes, channels, 1, 1, 1)
+    graph = helper.make_graph(
+        [helper.make_node("Conv", ["image", "weights", "bias"], ["scores"])],
+        "affine",
+        [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["n", channels, "i", "j", "k"])],
+        [helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["n", classes, "i", "j", "k"])],
+        [numpy_helper.from_array(kernel, "weights"), numpy_helper.from_array(bias.astype(np.float32), "bias")],
+    )
+    # IR version 10 goes with opset 20; onnx would write its newest, which older runtimes refuse.
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10), path)
+
+
+def affine_card(
+    channels: int,
+    classes: int,
+    *,
+    tiling: Tiling | None = None,
+    axes: Literal["XYZ", "ZYX"] = "XYZ",
+    provenance: Mapping[str, Any] | None = None,
+) -> ModelCard:
+    """A card that fits: softmax over ``classes``, or sigmoid where there is one."""
+    values = range(1, max(classes, 2))
+    return ModelCard(
+        name="affine",
+        version="1.0.0",
+        description="A weighted sum of the channels.",
+        licence="Apache-2.0",
+        intended_use="Tests.",
+        input=Input(tuple(Channel(f"channel {i}", i) for i in range(channels)), axes=axes),
+        tiling=tiling or Tiling((8, 8, 8)),
+        output=Output(
+            "softmax" if classes > 1 else "sigmoid", LabelTable(tuple(Label(v, f"label {v}") for v in values))
+        ),
+        provenance=provenance or {},
+    )
+
+
+def affine_model(path: Path, card: ModelCard, file_format: Literal["onnx", "checkpoint"] = "onnx") -> Model:
+    """The model file at ``path`` with a card, put together without a ``ModelFiles`` adapter."""
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    return Model(path, card, digest, digest, file_format)

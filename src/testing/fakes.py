@@ -1,0 +1,130 @@
+"""Runtimes and exporters for tests: exact, quick, and counting; they keep the same contracts as the real ones."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from threading import Lock
+from zipfile import BadZipFile
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..domain.errors import ModelError, UsageError
+from ..domain.model_card import ModelCard
+from ..ports.exporter import Checkpoint, Exported
+from ..ports.runtime import NetworkShape, RuntimeOptions
+from .affine import Floats, affine_scores, write_affine_onnx
+
+_ANY: NetworkShape = (None, None, None, None, None)
+
+
+class FakeRuntime:
+    """An InferenceRuntime that applies a function, after a box filter where ``radius`` is given.
+
+    Args:
+        function: scores ``(N, K, ., ., .)`` of a batch ``(N, C, ., ., .)``, voxel by voxel.
+        radius: voxels of context on each side: the function gets the mean over a cube of ``2 * radius + 1``, with
+            zeros beyond the edge, as a convolution pads.
+        input_shape: what the network declares; other batches are refused.
+        options: refused unless they ask for fp32.
+
+    ``calls`` holds the shape of each batch that was scored.
+    """
+
+    name = "fake"
+    version = "1"
+    device = "cpu"
+    precision = "fp32"
+
+    def __init__(
+        self,
+        function: Callable[[Floats], NDArray[np.floating]],
+        *,
+        radius: int = 0,
+        input_shape: NetworkShape = _ANY,
+        options: RuntimeOptions | None = None,
+    ) -> None:
+        if options is not None and options.precision != "fp32":
+            raise UsageError("--precision", expected="fp32", got=options.precision, do="leave the option out")
+        self.input_shape = input_shape
+        self.calls: list[tuple[int, ...]] = []
+        self.closed = False
+        self._function = function
+        self._radius = radius
+        self._lock = Lock()
+
+    @classmethod
+    def affine(
+        cls, weights: Floats, bias: Floats, *, radius: int = 0, options: RuntimeOptions | None = None
+    ) -> FakeRuntime:
+        """``weights @ image + bias``, with weights ``(K, C)`` and a bias ``(K,)``."""
+        return cls(
+            lambda batch: affine_scores(batch, weights, bias),
+            radius=radius,
+            input_shape=(None, weights.shape[1], None, None, None),
+            options=options,
+        )
+
+    def score(self, batch: Floats) -> Floats:
+        """The function's scores. Raises ModelError for what the declared shape does not allow, or when closed."""
+        declared = self.input_shape
+        fits = batch.dtype == np.float32 and batch.ndim == 5
+        if not fits or any(want not in (None, got) for want, got in zip(declared, batch.shape, strict=True)):
+            raise ModelError(
+                "batch", expected=f"float32 {declared}", got=f"{batch.dtype} {batch.shape}", do="correct the card"
+            )
+        with self._lock:
+            if self.closed:
+                raise ModelError("fake runtime", expected="an open network", got="a closed one", do="open it again")
+            self.calls.append(batch.shape)
+        scores = self._function(box_mean(batch, self._radius))
+        return np.array(scores, dtype=np.float32, order="C", copy=True)
+
+    def close(self) -> None:
+        """Refuse batches from now on."""
+        self.closed = True
+
+
+def box_mean(batch: Floats, radius: int) -> Floats:
+    """Mean over a cube of ``2 * radius + 1`` voxels, zeros beyond the edge; ``(N, C, ., ., .)`` in and out.
+
+    Each voxel's sum is taken in one order wherever the voxel lies, so tiles agree to the last bit.
+    """
+    mean = batch
+    for axis in (2, 3, 4):
+        width = [(radius, radius) if a == axis else (0, 0) for a in range(5)]
+        padded = np.pad(mean, width)
+        size = mean.shape[axis]
+        shifted = (padded.take(range(start, start + size), axis) for start in range(2 * radius + 1))
+        mean = np.asarray(sum(shifted, np.zeros_like(mean)) / np.float32(2 * radius + 1), dtype=np.float32)
+    return mean
+
+
+class FakeExporter:
+    """A ModelExporter for affine networks: the checkpoint is an ``.npz`` with ``weights`` (K, C) and ``bias`` (K,)."""
+
+    def export(self, checkpoint: Checkpoint, card: ModelCard, destination: Path) -> Exported:
+        """Write the network as a 1x1x1 convolution. Raises ModelError for a file that does not hold one."""
+        try:
+            with np.load(checkpoint.path) as stored:
+                weights, bias = stored["weights"], stored["bias"]
+        except (OSError, ValueError, LookupError, EOFError, AttributeError, TypeError, BadZipFile) as error:
+            raise ModelError(
+                checkpoint.path.name,
+                expected="an .npz with weights and bias",
+                got=str(error) or type(error).__name__,
+                do="write one with numpy.savez",
+            ) from None
+        channels = len(card.input.channels)
+        if weights.shape[1] != channels:
+            raise ModelError(
+                checkpoint.path.name,
+                expected=f"weights for the card's {channels} channels",
+                got=f"{weights.shape[1]}",
+                do="correct the card",
+            )
+        write_affine_onnx(destination, weights, bias)
+        digest = hashlib.sha256(checkpoint.path.read_bytes()).hexdigest()
+        return Exported(destination, True, {"source": {"file": checkpoint.path.name, "sha256": digest}})

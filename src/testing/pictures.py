@@ -1,0 +1,43 @@
+"""The contract that every PictureEncoder keeps, as a pytest class to subclass."""
+
+# ruff: noqa: D102 - a test's name is the promise that it checks
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from ..domain.slicing import Mark, Picture
+from ..ports.pictures import PictureEncoder
+
+
+class PictureEncoderContract:
+    """Subclass it and fill in the hooks; ``decode`` must not come from the adapter."""
+
+    def make_encoder(self) -> PictureEncoder:
+        """An encoder."""
+        raise NotImplementedError
+
+    def decode(self, content: bytes) -> NDArray[np.uint8]:
+        """The pixels ``(H, W, 3)`` of an encoded picture."""
+        raise NotImplementedError
+
+    @pytest.mark.parametrize("shape", [(1, 1), (3, 7), (120, 45)])
+    def test_pixels_survive_exactly(self, shape: tuple[int, int]) -> None:
+        pixels = np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8)
+        np.testing.assert_array_equal(self.decode(self.make_encoder().encode(Picture(pixels))), pixels)
+
+    def test_a_mark_is_drawn_in_white_about_its_place_and_nowhere_else(self) -> None:
+        pixels = np.full((60, 90, 3), 128, np.uint8)
+        drawn = self.decode(self.make_encoder().encode(Picture(pixels, (Mark(20, 70, "R"),))))
+        rows, columns = np.nonzero((drawn != 128).any(axis=-1))
+        assert (drawn == 255).all(axis=-1).any()
+        assert abs(rows.mean() - 20) < 4
+        assert abs(columns.mean() - 70) < 4
+        assert np.ptp(rows) < 24
+        assert np.ptp(columns) < 24
+
+    def test_the_same_picture_gives_the_same_bytes(self) -> None:
+        picture = Picture(np.arange(300, dtype=np.uint8).reshape(10, 10, 3), (Mark(5, 5, "A"),))
+        assert self.make_encoder().encode(picture) == self.make_encoder().encode(picture)

@@ -1,0 +1,167 @@
+"""The contract that every InferenceRuntime keeps, as a pytest class to subclass."""
+
+# ruff: noqa: D102 - a test's name is the promise that it checks
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ..domain.errors import ModelError, UsageError
+from ..ports.runtime import InferenceRuntime, RuntimeOptions
+from .affine import Floats, affine_scores
+
+_TOLERANCE = 1e-5
+_SHAPES = ((1, 1, 1), (1, 5, 3), (7, 2, 9), (16, 16, 16))
+_WEIGHTS = np.array([[0.5, -1.0], [2.0, 0.25], [-0.75, 1.5]], np.float32)
+_BIAS = np.array([0.125, -3.0, 1.0], np.float32)
+
+
+class RuntimeContract:
+    """Subclass it, fill in the hook, and pytest runs every promise that the port makes.
+
+    The hook writes the model file without the adapter under test, so that the adapter cannot agree with itself.
+    """
+
+    @pytest.fixture(autouse=True)
+    def _opened(self, tmp_path: Path) -> None:
+        self.folder = tmp_path
+        self.runtime = self.open_affine(tmp_path, _WEIGHTS, _BIAS, RuntimeOptions())
+
+    def open_affine(self, folder: Path, weights: Floats, bias: Floats, options: RuntimeOptions) -> InferenceRuntime:
+        """A model with ``scores = weights @ image + bias``, voxel by voxel, opened by the adapter.
+
+        Args:
+            folder: a folder for the model file.
+            weights: ``(K, C)``.
+            bias: ``(K,)``.
+            options: what to hand to the adapter.
+        """
+        raise NotImplementedError
+
+    def test_says_what_it_is(self) -> None:
+        said = (self.runtime.name, self.runtime.version, self.runtime.device, self.runtime.precision)
+        assert all(said)
+        assert {type(text) for text in said} == {str}
+
+    def test_declares_five_axes_and_no_other_channels_than_the_networks(self) -> None:
+        assert len(self.runtime.input_shape) == 5
+        assert self.runtime.input_shape[1] in (None, 2)
+        assert all(size is None or size > 0 for size in self.runtime.input_shape)
+
+    @pytest.mark.parametrize("shape", _SHAPES)
+    def test_scores_are_the_networks(self, shape: tuple[int, int, int]) -> None:
+        batch = _batch(1, 2, shape)
+        np.testing.assert_allclose(
+            self.runtime.score(batch), affine_scores(batch, _WEIGHTS, _BIAS), rtol=0, atol=_TOLERANCE
+        )
+
+    def test_a_network_with_one_channel_and_one_score_works(self) -> None:
+        weights, bias = np.array([[3.0]], np.float32), np.array([-1.0], np.float32)
+        runtime = self.open_affine(self.folder, weights, bias, RuntimeOptions())
+        batch = _batch(2, 1, (3, 4, 5))
+        np.testing.assert_allclose(runtime.score(batch), affine_scores(batch, weights, bias), rtol=0, atol=_TOLERANCE)
+        runtime.close()
+
+    def test_a_batch_scores_as_its_cases_do_one_at_a_time(self) -> None:
+        batch = _batch(3, 2, (5, 4, 6))
+        alone = np.concatenate([self.runtime.score(batch[i : i + 1]) for i in range(3)])
+        np.testing.assert_allclose(self.runtime.score(batch), alone, rtol=0, atol=_TOLERANCE)
+
+    def test_scoring_twice_gives_the_same_to_the_last_bit(self) -> None:
+        batch = _batch(2, 2, (6, 5, 4))
+        np.testing.assert_array_equal(self.runtime.score(batch), self.runtime.score(batch))
+
+    def test_scores_are_contiguous_float32_of_the_inputs_size(self) -> None:
+        scores = self.runtime.score(_batch(2, 2, (3, 4, 5)))
+        assert scores.dtype == np.float32
+        assert scores.flags.c_contiguous
+        assert scores.shape == (2, 3, 3, 4, 5)
+
+    def test_the_input_stays_as_it_was(self) -> None:
+        batch = _batch(1, 2, (4, 4, 4))
+        before = batch.copy()
+        self.runtime.score(batch)
+        np.testing.assert_array_equal(batch, before)
+
+    def test_scores_stay_as_they_were_while_others_are_scored(self) -> None:
+        scores = self.runtime.score(_batch(1, 2, (4, 4, 4)))
+        before = scores.copy()
+        self.runtime.score(_batch(1, 2, (4, 4, 4), seed=1))
+        np.testing.assert_array_equal(scores, before)
+
+    def test_read_only_and_strided_views_are_taken(self) -> None:
+        batch = np.flip(_batch(1, 2, (6, 5, 4)).transpose(0, 1, 4, 3, 2), axis=2)
+        batch.flags.writeable = False
+        np.testing.assert_allclose(
+            self.runtime.score(batch), affine_scores(batch, _WEIGHTS, _BIAS), rtol=0, atol=_TOLERANCE
+        )
+
+    def test_concurrent_callers_get_their_own_scores(self) -> None:
+        batches = [_batch(1 + i % 2, 2, (4 + i % 3, 5, 6), seed=i) for i in range(24)]
+        with ThreadPoolExecutor(8) as pool:
+            scored = list(pool.map(self.runtime.score, batches))
+        for batch, scores in zip(batches, scored, strict=True):
+            np.testing.assert_allclose(scores, affine_scores(batch, _WEIGHTS, _BIAS), rtol=0, atol=_TOLERANCE)
+
+    @pytest.mark.parametrize("channels", [1, 3])
+    def test_another_number_of_channels_is_refused_by_number(self, channels: int) -> None:
+        with pytest.raises(ModelError) as caught:
+            self.runtime.score(_batch(1, channels, (4, 4, 4)))
+        assert "2" in caught.value.expected
+        assert str(channels) in caught.value.got
+
+    @pytest.mark.parametrize("shape", [(2, 4, 4, 4), (1, 1, 2, 4, 4, 4), (4, 4)])
+    def test_another_rank_is_refused(self, shape: tuple[int, ...]) -> None:
+        with pytest.raises(ModelError) as caught:
+            self.runtime.score(np.zeros(shape, np.float32))
+        assert str(shape[0]) in caught.value.got
+
+    @pytest.mark.parametrize("dtype", ["float64", "float16", "uint8", "int32"])
+    def test_another_dtype_is_refused_by_name(self, dtype: str) -> None:
+        with pytest.raises(ModelError) as caught:
+            self.runtime.score(np.zeros((1, 2, 4, 4, 4), dtype))
+        assert "float32" in caught.value.expected
+        assert dtype in caught.value.got
+
+    def test_a_refused_batch_does_not_spoil_the_next(self) -> None:
+        with pytest.raises(ModelError):
+            self.runtime.score(_batch(1, 5, (4, 4, 4)))
+        batch = _batch(1, 2, (4, 4, 4))
+        np.testing.assert_allclose(
+            self.runtime.score(batch), affine_scores(batch, _WEIGHTS, _BIAS), rtol=0, atol=_TOLERANCE
+        )
+
+    def test_an_unknown_precision_is_refused_with_what_is_offered(self) -> None:
+        with pytest.raises(UsageError) as caught:
+            self.open_affine(self.folder, _WEIGHTS, _BIAS, RuntimeOptions(precision="fp3"))
+        assert "fp3" in caught.value.got
+        assert self.runtime.precision in caught.value.expected
+
+    def test_one_thread_scores_the_same(self) -> None:
+        runtime = self.open_affine(self.folder, _WEIGHTS, _BIAS, RuntimeOptions(threads=1))
+        batch = _batch(1, 2, (4, 5, 6))
+        np.testing.assert_allclose(runtime.score(batch), self.runtime.score(batch), rtol=0, atol=_TOLERANCE)
+        runtime.close()
+
+    def test_two_models_open_at_once_do_not_mix(self) -> None:
+        other = self.open_affine(self.folder, -_WEIGHTS, _BIAS, RuntimeOptions())
+        batch = _batch(1, 2, (3, 3, 3))
+        np.testing.assert_allclose(other.score(batch), affine_scores(batch, -_WEIGHTS, _BIAS), rtol=0, atol=_TOLERANCE)
+        np.testing.assert_allclose(
+            self.runtime.score(batch), affine_scores(batch, _WEIGHTS, _BIAS), rtol=0, atol=_TOLERANCE
+        )
+        other.close()
+
+    def test_closing_twice_does_nothing_and_a_closed_runtime_scores_nothing(self) -> None:
+        self.runtime.close()
+        self.runtime.close()
+        with pytest.raises(ModelError):
+            self.runtime.score(_batch(1, 2, (4, 4, 4)))
+
+
+def _batch(cases: int, channels: int, shape: tuple[int, int, int], seed: int = 0) -> Floats:
+    return np.random.default_rng(seed).standard_normal((cases, channels, *shape), np.float32)

@@ -1,0 +1,286 @@
+"""The contract that every VolumeStore keeps, as a pytest class to subclass."""
+
+# ruff: noqa: D102 - a test's name is the promise that it checks
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from itertools import pairwise, product
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from ..domain.errors import InputError
+from ..domain.geometry import Box, Grid, Shape3
+from ..domain.volume import Volume
+from ..ports.volume_store import VolumeStore
+from .strategies import DTYPES, boxes, volumes
+
+# The fixture is made for each test, and every example in it uses references of its own.
+_law = settings(
+    max_examples=25,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.differing_executors],
+)
+
+
+class VolumeStoreContract:
+    """Subclass it, fill in the four hooks, and pytest runs every promise that the port makes.
+
+    ``place`` and ``peek`` must not go through the store under test, so that a fault in writing cannot hide one in
+    reading. ``folder`` is an empty folder for the test's own use.
+    """
+
+    folder: Path
+
+    @pytest.fixture(autouse=True)
+    def _fresh_store(self, tmp_path: Path) -> None:
+        self.folder = tmp_path
+        self.store = self.make_store()
+
+    def make_store(self) -> VolumeStore:
+        """A new store."""
+        raise NotImplementedError
+
+    def new_reference(self) -> str:
+        """A reference that nothing is stored under; another one at each call."""
+        raise NotImplementedError
+
+    def place(self, volume: Volume) -> str:
+        """Store a volume, in its own dtype, without using the adapter; its reference."""
+        raise NotImplementedError
+
+    def peek(self, reference: str) -> Volume | None:
+        """What is stored under a reference, in its own dtype, read without the adapter; None if nothing is."""
+        raise NotImplementedError
+
+    # Reading
+
+    @_law
+    @given(volume=volumes(sheared=True))
+    def test_a_source_tells_the_grid_channels_and_dtype_as_stored(self, volume: Volume) -> None:
+        with self.store.open(self.place(volume)) as source:
+            assert source.grid == volume.grid
+            assert source.channels == volume.channels
+            assert source.dtype == volume.array.dtype
+            assert source.slowest_axis in (0, 1, 2)
+            assert all(isinstance(note, str) for note in source.notes)
+
+    @_law
+    @given(volume=volumes(), data=st.data())
+    def test_any_box_reads_as_stored(self, volume: Volume, data: st.DataObject) -> None:
+        with self.store.open(self.place(volume)) as source:
+            for box in (Box.whole(volume.grid.shape), data.draw(boxes(volume.grid.shape))):
+                values = source.read(box)
+                assert values.dtype == source.dtype
+                np.testing.assert_array_equal(values, volume.array[(slice(None), *box.slices)])
+
+    def test_what_is_read_is_the_callers_to_change(self) -> None:
+        volume = _example()
+        whole = Box.whole(volume.grid.shape)
+        with self.store.open(self.place(volume)) as source:
+            source.read(whole)[...] = 0
+            np.testing.assert_array_equal(source.read(whole), volume.array)
+
+    def test_several_threads_read_several_open_sources(self) -> None:
+        some = [_example(seed) for seed in range(3)]
+        sources = [self.store.open(self.place(volume)) for volume in some]
+        planes = [
+            (source, volume, Box.whole(volume.grid.shape).with_range(2, z, z + 1))
+            for source, volume in zip(sources, some, strict=True)
+            for z in range(volume.grid.shape[2])
+        ]
+        with ThreadPoolExecutor(4) as pool:
+            results = list(pool.map(lambda plane: plane[0].read(plane[2]), planes * 5))
+        for values, (_, volume, box) in zip(results, planes * 5, strict=True):
+            np.testing.assert_array_equal(values, volume.array[(slice(None), *box.slices)])
+        for source in sources:
+            source.close()
+
+    def test_the_hash_is_the_same_at_each_opening(self) -> None:
+        reference = self.place(_example())
+        hashes = []
+        for _ in range(2):
+            with self.store.open(reference) as source:
+                hashes += [source.sha256(), source.sha256()]
+        assert len(set(hashes)) == 1
+        assert len(bytes.fromhex(hashes[0])) == 32
+
+    def test_the_hash_changes_with_one_voxel(self) -> None:
+        volume = _example()
+        other = volume.array.copy()
+        other[0, 1, 1, 1] ^= 1
+        hashes = set()
+        for stored in (volume, Volume(other, volume.grid)):
+            with self.store.open(self.place(stored)) as source:
+                hashes.add(source.sha256())
+        assert len(hashes) == 2
+
+    @_law
+    @given(volume=volumes())
+    def test_commit_returns_the_hash_that_the_volume_then_has(self, volume: Volume) -> None:
+        reference = self.new_reference()
+        with self.store.create(reference, volume.grid, volume.array.dtype, channels=volume.channels) as sink:
+            sink.write(Box.whole(volume.grid.shape), volume.array)
+            committed = sink.commit()
+        with self.store.open(reference) as source:
+            assert source.sha256() == committed
+
+    def test_a_missing_volume_is_an_input_error(self) -> None:
+        with pytest.raises(InputError):
+            self.store.open(self.new_reference())
+
+    def test_a_source_closes_twice_and_by_itself(self) -> None:
+        with self.store.open(self.place(_example())) as source:
+            source.close()
+        source.close()
+
+    # Writing
+
+    @_law
+    @given(volume=volumes(sheared=True), data=st.data())
+    def test_boxes_written_in_any_order_make_the_volume(self, volume: Volume, data: st.DataObject) -> None:
+        reference = self.new_reference()
+        parts = data.draw(st.permutations(data.draw(_partitions(volume.grid.shape))))
+        with self.store.create(reference, volume.grid, volume.array.dtype, channels=volume.channels) as sink:
+            for box in parts:
+                sink.write(box, volume.array[(slice(None), *box.slices)])
+            sink.commit()
+        _assert_same(self.peek(reference), volume)
+
+    @_law
+    @given(volume=volumes(), data=st.data())
+    def test_a_new_volume_is_zero_but_where_it_was_written(self, volume: Volume, data: st.DataObject) -> None:
+        reference, box = self.new_reference(), data.draw(boxes(volume.grid.shape))
+        expected = np.zeros_like(volume.array)
+        expected[(slice(None), *box.slices)] = volume.array[(slice(None), *box.slices)]
+        with self.store.create(reference, volume.grid, volume.array.dtype, channels=volume.channels) as sink:
+            sink.write(box, volume.array[(slice(None), *box.slices)])
+            np.testing.assert_array_equal(sink.read(Box.whole(volume.grid.shape)), expected)
+            sink.commit()
+        _assert_same(self.peek(reference), Volume(expected, volume.grid))
+
+    @pytest.mark.parametrize("dtype", DTYPES)
+    def test_the_dtype_asked_for_is_the_one_stored(self, dtype: str) -> None:
+        volume = _example()
+        stored = Volume((volume.array % 100).astype(dtype), volume.grid)
+        _assert_same(self.peek(self._written(stored)), stored)
+
+    def test_one_channel_is_written_without_its_axis(self) -> None:
+        volume, reference = _example(), self.new_reference()
+        with self.store.create(reference, volume.grid, volume.array.dtype) as sink:
+            sink.write(Box.whole(volume.grid.shape), volume.array[0])
+            sink.commit()
+        _assert_same(self.peek(reference), volume)
+
+    def test_a_box_written_twice_holds_the_later_values(self) -> None:
+        volume, reference = _example(), self.new_reference()
+        whole = Box.whole(volume.grid.shape)
+        with self.store.create(reference, volume.grid, volume.array.dtype) as sink:
+            sink.write(whole, volume.array // 2)
+            sink.write(whole, volume.array)
+            sink.commit()
+        _assert_same(self.peek(reference), volume)
+
+    def test_nothing_is_there_before_commit(self) -> None:
+        volume, reference = _example(), self.new_reference()
+        with self.store.create(reference, volume.grid, volume.array.dtype) as sink:
+            sink.write(Box.whole(volume.grid.shape), volume.array)
+            assert self.peek(reference) is None
+        assert self.peek(reference) is None
+
+    def test_a_run_that_fails_leaves_nothing(self) -> None:
+        volume, reference = _example(), self.new_reference()
+        with (
+            suppress(ZeroDivisionError),
+            self.store.create(reference, volume.grid, volume.array.dtype) as sink,
+        ):
+            sink.write(Box.whole(volume.grid.shape), volume.array)
+            raise ZeroDivisionError
+        assert self.peek(reference) is None
+
+    def test_without_commit_an_older_volume_stays(self) -> None:
+        older, newer = _example(1), _example(2)
+        reference = self.place(older)
+        with self.store.create(reference, newer.grid, newer.array.dtype) as sink:
+            sink.write(Box.whole(newer.grid.shape), newer.array)
+        _assert_same(self.peek(reference), older)
+
+    def test_commit_replaces_an_older_volume_whole(self) -> None:
+        older, newer = _example(1), _example(2, (3, 2, 5))
+        reference = self.place(older)
+        with self.store.create(reference, newer.grid, newer.array.dtype) as sink:
+            sink.write(Box.whole(newer.grid.shape), newer.array)
+            sink.commit()
+        _assert_same(self.peek(reference), newer)
+
+    def test_an_open_source_outlives_its_replacement(self) -> None:
+        older, newer = _example(1), _example(2)
+        whole = Box.whole(older.grid.shape)
+        reference = self.place(older)
+        with self.store.open(reference) as source:
+            with self.store.create(reference, newer.grid, newer.array.dtype, like=source) as sink:
+                sink.write(whole, newer.array)
+                sink.commit()
+            np.testing.assert_array_equal(source.read(whole), older.array)
+
+    def test_a_sink_closes_twice_and_what_was_committed_stays(self) -> None:
+        volume, reference = _example(), self.new_reference()
+        with self.store.create(reference, volume.grid, volume.array.dtype) as sink:
+            sink.write(Box.whole(volume.grid.shape), volume.array)
+            sink.commit()
+            sink.close()
+        sink.close()
+        _assert_same(self.peek(reference), volume)
+
+    @_law
+    @given(volume=volumes(sheared=True), dtype=st.sampled_from(["uint8", "uint16", "float32"]))
+    def test_like_keeps_the_place_in_space_exactly(self, volume: Volume, dtype: str) -> None:
+        reference = self.new_reference()
+        with (
+            self.store.open(self.place(volume)) as source,
+            self.store.create(reference, source.grid, np.dtype(dtype), like=source) as sink,
+        ):
+            sink.write(Box.whole(volume.grid.shape), np.ones(volume.grid.shape, dtype))
+            sink.commit()
+        _assert_same(self.peek(reference), Volume(np.ones(volume.grid.shape, dtype), volume.grid))
+
+    def test_what_was_written_opens_again(self) -> None:
+        volume = _example()
+        with self.store.open(self._written(volume)) as source:
+            assert source.grid == volume.grid
+            np.testing.assert_array_equal(source.read(Box.whole(volume.grid.shape)), volume.array)
+
+    def _written(self, volume: Volume) -> str:
+        reference = self.new_reference()
+        with self.store.create(reference, volume.grid, volume.array.dtype, channels=volume.channels) as sink:
+            sink.write(Box.whole(volume.grid.shape), volume.array)
+            sink.commit()
+        return reference
+
+
+def _example(seed: int = 0, shape: Shape3 = (4, 3, 6)) -> Volume:
+    affine = np.array([[0, -0.5, 0, 7], [0.25, 0, 0, -3], [0, 0, 2, 1], [0, 0, 0, 1]], dtype=np.float64)
+    values = np.random.default_rng(seed).integers(0, 1000, (1, *shape), np.int16)
+    return Volume(values, Grid(shape, affine, "um"))
+
+
+@st.composite
+def _partitions(draw: st.DrawFn, shape: Shape3) -> list[Box]:
+    """Boxes that hold every voxel of ``shape`` once."""
+    ranges = []
+    for edge in shape:
+        cuts = draw(st.sets(st.integers(1, edge - 1), max_size=2)) if edge > 1 else set()
+        ranges.append(list(pairwise([0, *sorted(cuts), edge])))
+    return [Box((x[0], y[0], z[0]), (x[1], y[1], z[1])) for x, y, z in product(*ranges)]
+
+
+def _assert_same(found: Volume | None, expected: Volume) -> None:
+    assert found is not None
+    assert found.grid == expected.grid
+    assert found.array.dtype == expected.array.dtype
+    np.testing.assert_array_equal(found.array, expected.array)
