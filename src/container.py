@@ -8,9 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from dependency_injector import containers, providers
 
-from .services.export import ExportPorts
+from .services.export import ExportPorts, export_model
 from .services.machine import processors
-from .services.segment import SegmentPorts
+from .services.plan import forecast
+from .services.runtimes import ModelOpener
+from .services.segment import SegmentPorts, segment
+from .services.verify import verify
 from .settings import load_settings
 
 if TYPE_CHECKING:
@@ -100,10 +103,17 @@ class Container(containers.DeclarativeContainer):
         torch=providers.Factory(partial, _open_torch, config.torch.device, config.threads),
     )
 
-    segment_ports = providers.Factory(SegmentPorts, volumes, artifacts, pictures)
-    export_ports = providers.Factory(
-        ExportPorts, exporter, model_files, artifacts, runtimes.provided["torch"], runtimes.provided["onnx"]
+    open_model = providers.Factory(ModelOpener, model_files, models, runtimes)
+    segment = providers.Factory(partial, segment, ports=providers.Factory(SegmentPorts, volumes, artifacts, pictures))
+    forecast = providers.Factory(partial, forecast, volumes=volumes)
+    export = providers.Factory(
+        partial,
+        export_model,
+        ports=providers.Factory(
+            ExportPorts, exporter, model_files, artifacts, runtimes.provided["torch"], runtimes.provided["onnx"]
+        ),
     )
+    verify = providers.Factory(partial, verify, open_source=runtimes.provided["torch"], files=model_files)
 
 
 def wired() -> Container:

@@ -6,8 +6,8 @@ A parser takes a value and returns what it means, or raises ValueError with what
 
 from __future__ import annotations
 
-import math
 import re
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -128,6 +128,12 @@ def text(value: object) -> str:
     return str(value)
 
 
+def any_text(value: object) -> str:
+    """Text that may be empty."""
+    check(isinstance(value, str), "text", value)
+    return str(value)
+
+
 def matching(pattern: str, expected: str) -> Parse[str]:
     """Text that matches a regular expression as a whole."""
 
@@ -156,7 +162,8 @@ def boolean(value: object) -> bool:
 
 def number(value: object) -> float:
     """A finite number."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    # compared, because math.isfinite fails on integers beyond float's range
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= sys.float_info.max:
         raise ValueError(f"expected a finite number, got {short(value)}")
     return float(value)
 

@@ -80,7 +80,8 @@ class Grid:
         return (self.shape, self.unit) == (other.shape, other.unit) and np.array_equal(self.affine, other.affine)
 
     def __hash__(self) -> int:
-        return hash((self.shape, self.unit, self.affine.tobytes()))
+        # + 0.0 makes -0.0 and 0.0, which are equal, the same bytes
+        return hash((self.shape, self.unit, (self.affine + 0.0).tobytes()))
 
     @property
     def spacing(self) -> tuple[float, float, float]:

@@ -45,7 +45,8 @@ def compare(reference: Sequence[Scores], candidate: Sequence[Scores], output: Ou
         if one.shape != other.shape:
             raise ValueError(f"scores: expected the same shape, got {one.shape} and {other.shape}")
         for a, b in zip(one, other, strict=True):
-            largest = max(largest, float(np.abs(output.probabilities(a) - output.probabilities(b)).max()))
+            difference = np.abs(output.probabilities(a) - output.probabilities(b)).max()
+            largest = float(np.maximum(largest, difference))  # unlike max, keeps a NaN, which never holds
             labels_a, labels_b = output.labels(a), output.labels(b)
             same += int(np.count_nonzero(labels_a == labels_b))
             voxels += labels_a.size
@@ -102,7 +103,7 @@ class Certificate:
 
     def certifies(self, runtime: str, precision: str) -> bool:
         """Whether this runtime and precision were compared with the source network and held."""
-        return any((r.runtime, r.precision) == (runtime, precision) for r in self.runtimes)
+        return any((r.runtime, r.precision) == (runtime, precision) and r.parity.holds for r in self.runtimes)
 
     def with_runtime(self, added: RuntimeParity, date: str) -> Certificate:
         """The certificate with one runtime's entry added or replaced."""

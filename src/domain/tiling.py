@@ -27,8 +27,9 @@ Scores = NDArray[np.float32]
 ScoreFunction = Callable[[Scores], Scores]
 
 _FIXED_POINT = float(2**36)
-# |logit| up to 2**19, summed weights below 2**7 (5 tiles an axis at overlap 0.75) and 36 fractional bits: 62 of 63.
-LARGEST_LOGIT = float(2**19)
+# |logit| up to 2**18, summed weights up to 7**3 (a tile of 7 at overlap 0.75 moves by 1) and 36 fractional bits: 62.4
+# of 63.
+LARGEST_LOGIT = float(2**18)
 LARGEST_OVERLAP = 0.75
 _SIGMA_PER_EDGE = 0.125
 # Per axis; a voxel that only a tile's corner covers keeps 3e-5 of the centre's weight, far above 2**-36.
@@ -235,7 +236,7 @@ def _cut(plan: TilePlan, window: Iterable[NDArray[np.float32]], corner: tuple[in
 def _checked(scores: Any, tiles: Scores) -> Scores:
     """Scores that are safe to blend: right shape, finite, in the range of the fixed-point sums."""
     expected = (tiles.shape[0], "K", *tiles.shape[2:])
-    if scores.ndim != 5 or scores.shape[0] != tiles.shape[0] or scores.shape[2:] != tiles.shape[2:]:
+    if scores.ndim != 5 or scores.shape[0] != tiles.shape[0] or scores.shape[2:] != tiles.shape[2:] or not scores.size:
         raise ModelError(
             "network output",
             expected=f"scores of shape {expected}",

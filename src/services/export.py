@@ -42,8 +42,9 @@ def export_model(
     checkpoint: Checkpoint,
     card: ModelCard,
     destination: Path,
-    ports: ExportPorts,
     progress: ProgressListener,
+    *,
+    ports: ExportPorts,
 ) -> ExportResult:
     """Export, compare with the source network, embed the card with its certificate, and only then write.
 

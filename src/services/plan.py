@@ -9,13 +9,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..domain.model_card import ModelCard
 from ..ports.progress import ProgressListener
-from ..ports.runtime import InferenceRuntime
 from ..ports.volume_store import VolumeStore
 from . import machine
 from .case import Case
 from .prepare import Prepared, RunOptions, prepare
+from .runtimes import LoadedModel
 from .scoring import Scorer
 
 _CALIBRATION_TILES = 3
@@ -29,15 +28,16 @@ class Forecast:
     seconds: float
     seconds_per_tile: float
     peak_bytes: int
+    warnings: tuple[str, ...]
 
 
 def forecast(
     inputs: Sequence[str],
-    card: ModelCard,
-    runtime: InferenceRuntime,
-    volumes: VolumeStore,
+    loaded: LoadedModel,
     options: RunOptions,
     progress: ProgressListener,
+    *,
+    volumes: VolumeStore,
 ) -> Forecast:
     """Read the case's headers and values, plan, and score a few tiles of noise to measure speed and memory.
 
@@ -48,14 +48,15 @@ def forecast(
         progress.stage("prepare")
         began = time.perf_counter()
         case = Case.open(volumes, inputs, stack)
-        scorer = stack.enter_context(Scorer(runtime, card))
-        prepared = prepare(case, card, scorer, options)
+        scorer = stack.enter_context(Scorer(loaded.runtime, loaded.model.card))
+        prepared = prepare(case, loaded.model.card, scorer, options)
         reading = time.perf_counter() - began
         per_tile = _seconds_per_tile(prepared, scorer, progress)
     # Reading and writing each take about as long as the survey did.
     seconds = per_tile * prepared.plan.tile_count + 3 * reading
     peak = machine.peak_resident_bytes() + prepared.stitching_bytes
-    return Forecast(prepared, seconds, per_tile, peak)
+    warnings = tuple(filter(None, (loaded.warning, *prepared.warnings)))
+    return Forecast(prepared, seconds, per_tile, peak, warnings)
 
 
 def _seconds_per_tile(prepared: Prepared, scorer: Scorer, progress: ProgressListener) -> float:

@@ -10,32 +10,28 @@ import scipy
 
 from ..domain.card_schema import write_card
 from ..domain.geometry import Grid
-from ..ports.model import Model
-from ..ports.runtime import InferenceRuntime
 from .prepare import Prepared
+from .runtimes import LoadedModel
 from .segment import Segmentation
 from .statistics_file import statistics_mapping
 
 
 def run_report(
     done: Segmentation,
-    model: Model,
-    runtime: InferenceRuntime,
+    loaded: LoadedModel,
     *,
     version: str,
     command: str,
-    warnings: tuple[str, ...],
 ) -> dict[str, Any]:
     """Everything that is needed to understand a mask later, and to make it again.
 
     Args:
         done: the run.
-        model: its model.
-        runtime: what scored.
+        loaded: what scored.
         version: voxport's version.
         command: the command that gives the same mask again.
-        warnings: all that was warned of.
     """
+    model, runtime = loaded.model, loaded.runtime
     return {
         "schema": "voxport/report/1",
         "command": command,
@@ -68,7 +64,7 @@ def run_report(
         "tiles": tiles_mapping(done.prepared),
         "statistics": statistics_mapping(done.statistics, done.grid),
         "seconds": {name: round(seconds, 4) for name, seconds in done.seconds.items()},
-        "warnings": list(warnings),
+        "warnings": list(done.warnings),
     }
 
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from ..domain.errors import UsageError
-from ..ports.model import Model
+from ..ports.model import Model, ModelFiles
+from ..ports.model_repository import ModelRepository
 from ..ports.runtime import InferenceRuntime, RuntimeOpener, RuntimeOptions
+from .models import find_model
 
 AUTO = "auto"
 # What can load which format, the first one being what ``auto`` falls back to.
@@ -50,11 +53,36 @@ def choose_runtime(
     return RuntimeChoice(name, wanted, _uncertified(model, name, wanted))
 
 
-def open_runtime(
-    model: Model, openers: Mapping[str, RuntimeOpener], choice: RuntimeChoice, threads: int | None
-) -> InferenceRuntime:
-    """Load the model. Raises ModelError and UsageError as the runtime does."""
-    return openers[choice.runtime](model, RuntimeOptions(choice.precision, threads))
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model in a runtime, ready to score; ``warning`` says what its certificate does not cover."""
+
+    model: Model
+    runtime: InferenceRuntime
+    warning: str | None = None
+
+
+class ModelOpener:
+    """Finds models by file or name and loads them into runtimes."""
+
+    def __init__(self, files: ModelFiles, repository: ModelRepository, openers: Mapping[str, RuntimeOpener]) -> None:
+        self._files = files
+        self._repository = repository
+        self._openers = openers
+
+    def find(self, reference: str | None, card: Path | None = None) -> Model:
+        """The model that a reference means; see ``find_model``."""
+        return find_model(reference, card, self._files, self._repository)
+
+    def load(self, model: Model, runtime: str = AUTO, precision: str = AUTO, threads: int | None = None) -> LoadedModel:
+        """Load a model into the runtime that ``choose_runtime`` gives.
+
+        Raises:
+            ModelError, UsageError: as choosing and opening do.
+        """
+        choice = choose_runtime(model, self._openers, runtime, precision)
+        opened = self._openers[choice.runtime](model, RuntimeOptions(choice.precision, threads))
+        return LoadedModel(model, opened, choice.warning)
 
 
 def _automatic(model: Model, able: list[str], precision: str) -> str:

@@ -16,14 +16,13 @@ from ..domain.segmentation import Output, Scores
 from ..domain.statistics import LabelStatistics, StatisticsAccumulator
 from ..domain.tiling import Block, assemble_planes, stitch
 from ..ports.artifacts import ArtifactWriter
-from ..ports.model import Model
 from ..ports.pictures import PictureEncoder
 from ..ports.progress import ProgressListener
-from ..ports.runtime import InferenceRuntime
 from ..ports.volume_store import VolumeSink, VolumeStore
 from .case import Case, slabs
 from .prepare import Prepared, RunOptions, prepare
 from .preview import preview_picture
+from .runtimes import LoadedModel
 from .scoring import Scorer
 from .statistics_file import statistics_bytes
 
@@ -70,47 +69,46 @@ class SegmentPorts:
 
 def segment(
     inputs: Sequence[str],
-    model: Model,
-    runtime: InferenceRuntime,
+    loaded: LoadedModel,
     outputs: Outputs,
-    ports: SegmentPorts,
     options: RunOptions,
     progress: ProgressListener,
+    *,
+    ports: SegmentPorts,
 ) -> Segmentation:
     """Segment a case and write its mask, on the grid of its first volume; all results appear at the end, or none.
 
     Args:
         inputs: references of the volumes whose channels make up the case.
-        model: the model; its card says what the network expects and emits.
-        runtime: the model, loaded.
+        loaded: the model in its runtime; its card says what the network expects and emits.
         outputs: references of the results.
-        ports: where volumes are kept and how results are written.
         options: what to do differently from the card.
         progress: hears of stages and tiles; stops the run by raising CancelledError.
+        ports: where volumes are kept and how results are written.
 
     Raises:
         InputError, ModelError, UsageError, LimitError, OutputError, CancelledError
     """
-    clock = _Clock(progress)
+    clock, card = _Clock(progress), loaded.model.card
     with ExitStack() as stack:
         with clock.stage("read"):
             case = Case.open(ports.volumes, inputs, stack)
-            scorer = stack.enter_context(Scorer(runtime, model.card))
+            scorer = stack.enter_context(Scorer(loaded.runtime, card))
             hashes = tuple((name, source.sha256()) for name, source in zip(inputs, case.sources, strict=True))
         with clock.stage("prepare"):
-            prepared = prepare(case, model.card, scorer, options)
-            sinks = _open_sinks(ports, outputs, case, model.card.output, stack)
+            prepared = prepare(case, card, scorer, options)
+            sinks = _open_sinks(ports, outputs, case, card.output, stack)
         with clock.stage("score", prepared.plan.tile_count):
             overlapping = _score(prepared, scorer, sinks, progress)
         with clock.stage("measure"):
-            statistics = _measure(case, sinks.mask, model.card.output)
+            statistics = _measure(case, sinks.mask, card.output)
             files = _small_files(outputs, ports, case, sinks.mask, prepared, statistics)
         with clock.stage("write"):
             written = [(reference, sink.commit()) for reference, sink in sinks.by_reference(outputs)]
             for reference, content in files:
                 ports.artifacts.write(reference, content)
                 written.append((reference, hashlib.sha256(content).hexdigest()))
-    warnings = (*prepared.warnings, *overlapping)
+    warnings = tuple(filter(None, (loaded.warning, *prepared.warnings, *overlapping)))
     return Segmentation(hashes, tuple(written), case.grid, prepared, statistics, warnings, clock.seconds)
 
 

@@ -24,6 +24,7 @@ from ..domain.segmentation import Scores
 from ..ports.model import Model, ModelFiles
 from ..ports.progress import ProgressListener
 from ..ports.runtime import InferenceRuntime, NetworkShape, RuntimeOpener, RuntimeOptions
+from .runtimes import LoadedModel
 
 _SMALLEST_EDGE = 16
 # Batch size, and by how many divisors each edge exceeds the smallest.
@@ -126,20 +127,25 @@ def certified(model: Model, verification: Verification) -> ModelCard:
     return model.card.with_parity(certificate.with_runtime(verification.entry, today))
 
 
-def verify_model(
-    model: Model,
-    runtime: InferenceRuntime,
-    checkpoint: Path,
+def verify(
+    loaded: LoadedModel,
+    checkpoint: Path | None,
+    progress: ProgressListener,
+    *,
     open_source: RuntimeOpener,
     files: ModelFiles,
-    progress: ProgressListener,
 ) -> Verification:
-    """Compare a runtime with the checkpoint that the model was exported from, and write the certificate into it.
+    """Compare a model with the checkpoint that it was exported from, and write the certificate into it.
+
+    Without a checkpoint, compare it with what its certificate holds of the source network; nothing is written.
 
     Raises:
         ModelError: they differ, or the checkpoint is not what the card's provenance says.
         OutputError: the model file cannot be written.
     """
+    model, runtime = loaded.model, loaded.runtime
+    if checkpoint is None:
+        return verify_again(model, runtime, progress)
     source_model = Model(checkpoint, model.card, "", "", "checkpoint")
     source = open_source(source_model, RuntimeOptions())
     try:

@@ -31,13 +31,12 @@ def export_command(
     """Export a checkpoint to one self-describing ONNX file, proved to score like the checkpoint."""
     from ...container import wired
     from ...services.checkpoints import describe_checkpoint
-    from ...services.export import export_model
 
     container = wired()
     read = container.model_files().read_card(card)
     given = describe_checkpoint(checkpoint, network, network_args, bundle, container.read_bundle)
     with progress_bar(quiet) as progress:
-        done = export_model(given, read, output, container.export_ports(), progress)
+        done = container.export()(given, read, output, progress)
     parity = done.verification.entry.parity
     if as_json:
         show_json(

@@ -22,11 +22,11 @@ def inspect_command(
 ) -> None:
     """Show a volume's geometry, or a model's card and certificate."""
     from ...container import wired
-    from ...services.models import find_model, names_a_model
+    from ...services.models import names_a_model
 
     container = wired()
     if names_a_model(file):
-        _show_model(find_model(file, card, container.model_files(), container.models()), as_json)
+        _show_model(container.open_model().find(file, card), as_json)
         return
     with container.volumes().open(file) as source:
         _show_volume(Path(file).name, source, as_json)

@@ -26,21 +26,17 @@ def plan_command(
     """Foretell tiles, peak memory and time of a run, with warnings; nothing is segmented."""
     from ...container import wired
     from ...services.case import describe_grid
-    from ...services.models import find_model
-    from ...services.plan import forecast
     from ...services.prepare import run_options, size
     from ...services.report import grid_mapping, tiles_mapping
-    from ...services.runtimes import choose_runtime, open_runtime
 
     wanted = run_options(overlap, parse_patch(patch), blending, parse_bytes(memory), nan_as)
     container = wired()
-    found = find_model(model, card, container.model_files(), container.models())
-    openers = container.runtimes()
-    choice = choose_runtime(found, openers, runtime, precision)
+    open_model = container.open_model()
+    found = open_model.find(model, card)
     with progress_bar(quiet) as progress:
-        loaded = open_runtime(found, openers, choice, threads)
-        told = forecast(inputs, found.card, loaded, container.volumes(), wanted, progress)
-    warnings = tuple(filter(None, (choice.warning, *told.prepared.warnings)))
+        opened = open_model.load(found, runtime, precision, threads)
+        told = container.forecast()(inputs, opened, wanted, progress)
+    loaded, warnings = opened.runtime, told.warnings
     plan, space = told.prepared.plan, told.prepared.space
     if as_json:
         show_json(

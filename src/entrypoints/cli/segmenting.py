@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,7 +13,7 @@ from . import options as opt
 from .console import parse_bytes, parse_patch, progress_bar, show_json, show_table, warn
 
 if TYPE_CHECKING:
-    from ...ports.runtime import InferenceRuntime
+    from ...services.runtimes import LoadedModel
     from ...services.segment import Segmentation
 
 MaskFile = Annotated[str, typer.Option("-o", "--output", metavar="MASK", help="The mask: .nii, .nii.gz, .hdr or .img.")]
@@ -49,42 +49,28 @@ def segment_command(
 ) -> None:
     """Segment one case: a mask on the input's own voxels."""
     from ...container import wired
-    from ...services.models import find_model
     from ...services.prepare import run_options
-    from ...services.runtimes import choose_runtime, open_runtime
-    from ...services.segment import Outputs, segment
+    from ...services.report import run_report
+    from ...services.segment import Outputs
+    from ...services.statistics_file import check_statistics_name
 
     wanted = run_options(overlap, parse_patch(patch), blending, parse_bytes(memory), nan_as)
     outputs = Outputs(output, probabilities, statistics, preview, report)
+    if statistics is not None:
+        check_statistics_name(statistics)
     container = wired()
-    found = find_model(model, card, container.model_files(), container.models())
-    openers = container.runtimes()
-    choice = choose_runtime(found, openers, runtime, precision)
+    open_model = container.open_model()
+    found = open_model.find(model, card)
     with progress_bar(quiet) as progress:
-        loaded = open_runtime(found, openers, choice, threads)
-        done = segment(inputs, found, loaded, outputs, container.segment_ports(), wanted, progress)
-    warnings = tuple(filter(None, (choice.warning, *done.warnings)))
-    command = _same_again(inputs, model or found.path.as_posix(), output, card, loaded, threads, nan_as, done)
+        loaded = open_model.load(found, runtime, precision, threads)
+        done = container.segment()(inputs, loaded, outputs, wanted, progress)
+    command = _same_again(inputs, model or found.path.as_posix(), output, card, threads, nan_as, loaded, done)
     if report is not None:
-        _write_report(container, report, done, found, loaded, command, warnings)
+        data = run_report(done, loaded, version=__version__, command=command)
+        container.artifacts().write(report, (json.dumps(data, indent=2) + "\n").encode())
     if not quiet:
-        warn(warnings)
-        _show(done, output, as_json, command, warnings)
-
-
-def _write_report(
-    container: Any,
-    reference: str,
-    done: Segmentation,
-    model: Any,
-    runtime: InferenceRuntime,
-    command: str,
-    warnings: tuple[str, ...],
-) -> None:
-    from ...services.report import run_report
-
-    data = run_report(done, model, runtime, version=__version__, command=command, warnings=warnings)
-    container.artifacts().write(reference, (json.dumps(data, indent=2) + "\n").encode())
+        warn(done.warnings)
+        _show(done, output, as_json, command)
 
 
 def _same_again(
@@ -92,16 +78,16 @@ def _same_again(
     model: str,
     output: str,
     card: object,
-    runtime: InferenceRuntime,
     threads: int | None,
     nan_as: float | None,
+    loaded: LoadedModel,
     done: Segmentation,
 ) -> str:
     """The command that gives the same mask: every choice that was made is spelled out."""
     plan = done.prepared.plan
     words = ["voxport", "segment", *inputs, "-m", model, "-o", output]
     words += [] if card is None else ["--card", str(card)]
-    words += ["--runtime", runtime.name, "--precision", runtime.precision]
+    words += ["--runtime", loaded.runtime.name, "--precision", loaded.runtime.precision]
     words += [] if threads is None else ["--threads", str(threads)]
     words += ["--overlap", repr(done.prepared.overlap), "--patch", ",".join(map(str, plan.tile))]
     words += ["--blending", plan.blending]
@@ -109,12 +95,12 @@ def _same_again(
     return shlex.join(words)
 
 
-def _show(done: Segmentation, output: str, as_json: bool, command: str, warnings: tuple[str, ...]) -> None:
+def _show(done: Segmentation, output: str, as_json: bool, command: str) -> None:
     from ...services.statistics_file import statistics_mapping
 
     if as_json:
         data = statistics_mapping(done.statistics, done.grid)
-        data |= {"mask": output, "seconds": done.seconds, "warnings": list(warnings), "command": command}
+        data |= {"mask": output, "seconds": done.seconds, "warnings": list(done.warnings), "command": command}
         show_json(data)
         return
     unit = "voxel units" if done.grid.unit == "unknown" else f"{done.grid.unit}^3"

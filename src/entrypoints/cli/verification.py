@@ -26,20 +26,13 @@ def verify_command(
 ) -> None:
     """Prove again, on this machine, that a model scores like its source network."""
     from ...container import wired
-    from ...services.models import find_model
-    from ...services.runtimes import choose_runtime, open_runtime
-    from ...services.verify import verify_again, verify_model
 
     container = wired()
-    files = container.model_files()
-    found = find_model(model, card, files, container.models())
-    openers = container.runtimes()
-    loaded = open_runtime(found, openers, choose_runtime(found, openers, runtime, precision), threads)
+    open_model = container.open_model()
+    found = open_model.find(model, card)
     with progress_bar(quiet) as progress:
-        if against is None:
-            proved = verify_again(found, loaded, progress)
-        else:
-            proved = verify_model(found, loaded, against, openers["torch"], files, progress)
+        loaded = open_model.load(found, runtime, precision, threads)
+        proved = container.verify()(loaded, against, progress)
     entry = proved.entry
     if as_json:
         show_json(

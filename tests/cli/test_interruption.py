@@ -1,0 +1,99 @@
+"""A run that is stopped leaves no mask or a whole one, and stops at once."""
+
+from __future__ import annotations
+
+import os
+import pty
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from .conftest import environment, make_model
+
+_SECONDS_TO_STOP = 2.0
+
+
+@contextmanager
+def running(folder: Path, stage: str, *arguments: object) -> Iterator[subprocess.Popen[bytes]]:
+    """``voxport segment`` as a process of its own, once its progress bar shows a stage."""
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "voxport", "segment", *map(str, arguments)],
+        cwd=folder,
+        env=environment(folder) | {"TERM": "xterm"},
+        stdout=subprocess.DEVNULL,
+        stderr=theirs,
+    )
+    os.close(theirs)
+    try:
+        seen = b""
+        while stage.encode() not in seen:
+            more = os.read(ours, 4096)
+            assert more, "the process ended before the stage was shown"
+            seen += more
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+        os.close(ours)
+
+
+@pytest.fixture
+def big_scan(tmp_path: Path) -> Path:
+    values = np.random.default_rng(0).integers(0, 255, (160, 160, 160), np.uint8)
+    nib.save(nib.Nifti1Image(values, np.eye(4)), tmp_path / "big.nii.gz")
+    return tmp_path / "big.nii.gz"
+
+
+def _stopped(process: subprocess.Popen[bytes], number: signal.Signals) -> float:
+    began = time.monotonic()
+    process.send_signal(number)
+    process.wait(30)
+    return time.monotonic() - began
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_the_run_within_two_seconds_and_cleans_up(
+    big_scan: Path, tmp_path: Path, number: signal.Signals, code: int
+) -> None:
+    """20 thousand tiles would take far longer than the test waits."""
+    model = make_model(tmp_path / "model.onnx", patch=(16, 16, 16), overlap=0.75)
+    before = sorted(path.name for path in tmp_path.iterdir())
+    with running(tmp_path, "score", big_scan, "-m", model, "-o", "mask.nii.gz") as process:
+        seconds = _stopped(process, number)
+        assert process.returncode == code
+    assert seconds < _SECONDS_TO_STOP
+    assert sorted(path.name for path in tmp_path.iterdir()) == before
+
+
+def test_ctrl_c_does_not_wait_for_a_tile_that_takes_long(tmp_path: Path) -> None:
+    """One tile of 20 million voxels with a kernel of 9 x 9 x 9 takes minutes inside the runtime."""
+    values = np.zeros((320, 320, 200), np.uint8)
+    values[0, 0, 0] = 1
+    nib.save(nib.Nifti1Image(values, np.eye(4)), tmp_path / "big.nii")
+    model = make_model(tmp_path / "model.onnx", radius=4, patch=(None, None, None))
+    with running(tmp_path, "score", "big.nii", "-m", model, "-o", "mask.nii.gz") as process:
+        seconds = _stopped(process, signal.SIGINT)
+        assert process.returncode == 130
+    assert seconds < _SECONDS_TO_STOP
+    assert not list(tmp_path.glob("*mask*"))
+
+
+@pytest.mark.parametrize("stage", ["read", "prepare", "score", "measure", "write"])
+def test_a_kill_leaves_no_mask_or_a_whole_one(big_scan: Path, tmp_path: Path, stage: str) -> None:
+    model = make_model(tmp_path / "model.onnx", patch=(80, 80, 80), overlap=0)
+    with running(tmp_path, stage, big_scan, "-m", model, "-o", "mask.nii.gz") as process:
+        process.kill()
+        process.wait()
+    mask = tmp_path / "mask.nii.gz"
+    if mask.exists():
+        assert stage == "write"
+        assert np.asarray(nib.load(mask).dataobj).shape == (160, 160, 160)

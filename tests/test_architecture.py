@@ -1,0 +1,132 @@
+"""The layers hold and are seen to fail when broken; every adapter is proved; imports are quick and late."""
+
+from __future__ import annotations
+
+import ast
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import voxport
+
+ROOT = Path(__file__).resolve().parents[1]
+ADAPTERS = sorted(p.name for p in (ROOT / "src" / "adapters").iterdir() if (p / "__init__.py").exists())
+
+
+def lint_imports(folder: Path) -> subprocess.CompletedProcess[str]:
+    """import-linter on the package that ``folder/voxport`` is."""
+    return subprocess.run(
+        [str(Path(sys.executable).with_name("lint-imports")), "--config", str(folder / "pyproject.toml"), "--no-cache"],
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": str(folder)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    """A copy of the package, to break."""
+    shutil.copytree(ROOT / "src", tmp_path / "voxport", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    return tmp_path
+
+
+def test_the_contracts_hold(copy: Path) -> None:
+    result = lint_imports(copy)
+    assert result.returncode == 0, result.stdout
+
+
+@pytest.mark.parametrize(
+    ("module", "line"),
+    [
+        ("domain/volume.py", "from ..ports import runtime"),
+        ("domain/volume.py", "import onnx"),
+        ("ports/runtime.py", "from ..services import segment"),
+        ("services/segment.py", "from ..adapters import local_files"),
+        ("services/segment.py", "import nibabel"),
+        ("adapters/local_files/__init__.py", "from .. import png_pictures"),
+        ("adapters/local_files/__init__.py", "from ... import container"),
+        ("entrypoints/cli/main.py", "from ...adapters import local_files"),
+        ("testing/fakes.py", "from ..adapters import local_files"),
+    ],
+)
+def test_a_planted_violation_is_found(copy: Path, module: str, line: str) -> None:
+    path = copy / "voxport" / module
+    path.write_text(path.read_text() + f"\n\ndef planted() -> None:\n    {line}\n")
+    result = lint_imports(copy)
+    assert result.returncode == 1, result.stdout
+    assert "BROKEN" in result.stdout
+
+
+def test_a_module_outside_the_layers_is_found(copy: Path) -> None:
+    (copy / "voxport" / "helpers.py").write_text('"""Neither here nor there."""\n')
+    assert lint_imports(copy).returncode == 1
+
+
+@pytest.mark.parametrize("adapter", ADAPTERS)
+def test_every_adapter_runs_a_contract_suite(adapter: str) -> None:
+    """Its test module has a test class that subclasses a contract, with the adapter imported."""
+    tree = ast.parse((ROOT / "tests" / "adapters" / f"test_{adapter}.py").read_text())
+    imported = [node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+    assert any(name.startswith(f"voxport.adapters.{adapter}") for name in imported)
+    suites = [
+        node.name
+        for node in tree.body
+        if isinstance(node, ast.ClassDef)
+        and node.name.startswith("Test")
+        and any(isinstance(base, ast.Name) and base.id.endswith("Contract") for base in node.bases)
+    ]
+    assert suites
+
+
+@pytest.mark.parametrize("statement", ["import voxport", "from voxport import VoxportError, Grid, Volume"])
+def test_importing_the_library_loads_nothing_heavy(statement: str) -> None:
+    heavy = ("torch", "monai", "onnx", "onnxruntime", "nibabel", "pydantic", "typer", "rich", "PIL", "yaml")
+    code = f"{statement}\nimport sys\nprint([name for name in {heavy} if name in sys.modules])"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"
+
+
+def test_help_loads_no_library_that_reads_or_scores() -> None:
+    code = (
+        "import sys, contextlib, io\nfrom voxport.entrypoints.cli.main import app\n"
+        "with contextlib.redirect_stdout(io.StringIO()):\n    app(args=['--help'], standalone_mode=False)\n"
+        "names = ('torch', 'monai', 'onnx', 'onnxruntime', 'nibabel', 'pydantic', 'numpy', 'dependency_injector')\n"
+        "print([name for name in names if name in sys.modules])"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("name", voxport.__all__)
+def test_every_public_name_can_be_imported(name: str) -> None:
+    assert getattr(voxport, name) is not None
+    assert name in dir(voxport)
+
+
+def test_a_name_that_is_not_public_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="nothing_of_the_kind"):
+        _ = voxport.nothing_of_the_kind
+
+
+def test_segmenting_never_imports_torch(tmp_path: Path) -> None:
+    """A run in a process in which importing torch fails."""
+    import nibabel as nib
+    import numpy as np
+
+    from tests.cli.conftest import environment, make_model
+
+    nib.save(nib.Nifti1Image(np.random.default_rng(0).random((9, 8, 7)), np.eye(4)), tmp_path / "scan.nii")
+    make_model(tmp_path / "model.onnx")
+    code = (
+        "import sys\nsys.modules['torch'] = None\nsys.modules['monai'] = None\n"
+        "from voxport.entrypoints.cli.main import app\n"
+        "app(args=['segment', 'scan.nii', '-m', 'model.onnx', '-o', 'mask.nii', '--quiet'], standalone_mode=False)"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment(tmp_path), check=True)
+    assert (tmp_path / "mask.nii").exists()
