@@ -5,17 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, settings
 
+pytest_plugins = ["voxport.testing.plugin"]
+# before any test module imports a suite
 pytest.register_assert_rewrite("voxport.testing")
-
-settings.register_profile(
-    "voxport",
-    deadline=None,
-    derandomize=True,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.differing_executors],
-)
-settings.load_profile("voxport")
 
 
 @pytest.fixture(scope="session")

@@ -243,12 +243,13 @@ def _checked(scores: Any, tiles: Scores) -> Scores:
             got=f"{scores.shape}",
             do="use a network whose output has its input's spatial shape, or correct the card's patch and divisor",
         )
-    peak = np.abs(scores).max()
-    if not peak <= LARGEST_LOGIT:
+    # as Python floats: float16, compared in its own type, would let Inf in; and no copy of the scores is made
+    low, high = float(scores.min()), float(scores.max())
+    if not (low >= -LARGEST_LOGIT and high <= LARGEST_LOGIT):
         raise ModelError(
             "network output",
             expected=f"finite scores within +-{LARGEST_LOGIT:.0f}",
-            got=f"{peak}",
+            got=f"{low:g} to {high:g}",
             do="check the card's intensity steps and the network's weights",
         )
     return np.asarray(scores, dtype=np.float32)

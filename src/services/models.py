@@ -30,7 +30,7 @@ def names_a_model(reference: str) -> bool:
 
 
 def _is_file_name(path: Path) -> bool:
-    return path.suffix.lower() in _FILE_SUFFIXES or path.exists() or len(path.parts) > 1
+    return path.suffix.lower() in _FILE_SUFFIXES or path.is_file() or len(path.parts) > 1
 
 
 def _only_model(repository: ModelRepository) -> Model:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from ..domain.geometry import Grid, unit_factor
-from ..domain.intensity import Rescale, ShiftScale, Window
+from ..domain.intensity import Rescale, ShiftScale, Window, ZScore
 from ..domain.model_card import ModelCard
 from ..domain.tiling import TilePlan
 from .case import ChannelSurvey
@@ -72,5 +72,5 @@ def _intensity(channels: Sequence[ChannelSurvey], card: ModelCard) -> Iterator[s
                         f"{ends[0]:g} to {ends[1]:g} after the model's shift and scale: far from what it expects"
                     )
                 break
-            if isinstance(step, Rescale):
+            if isinstance(step, Rescale | ZScore):  # whatever the values were, what follows is made for the result
                 break

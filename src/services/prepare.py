@@ -76,10 +76,12 @@ def run_options(
     memory_bytes: int | None,
     nan_as: float | None,
 ) -> RunOptions:
-    """Options from words and numbers. Raises UsageError for a blending that there is not."""
+    """Options from words and numbers. Raises UsageError for a blending that there is not, or a NaN for NaN."""
     chosen = next((known for known in BLENDINGS if known == blending), None)
     if blending is not None and chosen is None:
         raise UsageError("--blending", expected=f"one of {', '.join(BLENDINGS)}", got=blending, do="choose another")
+    if nan_as is not None and not abs(nan_as) <= np.finfo(np.float32).max:
+        raise UsageError("--nan-as", expected="a finite number", got=f"{nan_as:g}", do="0 is usual")
     return RunOptions(overlap, patch, chosen, memory_bytes, nan_as)
 
 
@@ -152,9 +154,10 @@ def _within_memory(plan: TilePlan, card: ModelCard, options: RunOptions) -> tupl
         return halo, in_halo, (note,)
     if stated is None and options.blending is not None:
         return plan, needed, (f"this run wants {size(needed)}, more than the {size(room)} set aside for it",)
+    least = needed if options.blending is not None else min(needed, in_halo)
     raise LimitError(
         "--memory" if stated is not None else "memory",
-        expected=f"at least {size(min(needed, in_halo) + (stated or 0) - room)}",
+        expected=f"at least {size(least if stated is None else least + stated - room)}",
         got=size(stated) if stated is not None else f"{size(room)} free",
         do="raise the limit, or give smaller tiles with --patch",
     )

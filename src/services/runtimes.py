@@ -13,8 +13,8 @@ from ..ports.runtime import InferenceRuntime, RuntimeOpener, RuntimeOptions
 from .models import find_model
 
 AUTO = "auto"
-# What can load which format, the first one being what ``auto`` falls back to.
-_RUNTIMES_OF_FORMAT = {"onnx": ("onnx", "openvino"), "checkpoint": ("torch",)}
+# Runtimes that load checkpoints; every other one loads ONNX files, and the first is what ``auto`` falls back to.
+_CHECKPOINT_RUNTIMES = ("torch",)
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ def choose_runtime(
     Raises:
         UsageError: no such runtime here, or one that cannot load this format.
     """
-    able = [name for name in _RUNTIMES_OF_FORMAT[model.format] if name in openers]
+    able = [name for name in openers if (name in _CHECKPOINT_RUNTIMES) == (model.format == "checkpoint")]
     name = _automatic(model, able, precision) if runtime == AUTO else runtime
     if name not in openers:
         known = ", ".join(openers)
@@ -87,8 +87,8 @@ class ModelOpener:
 
 def _automatic(model: Model, able: list[str], precision: str) -> str:
     certificate = model.card.parity
-    if certificate is None or precision != AUTO:
-        return able[0] if able else _RUNTIMES_OF_FORMAT[model.format][0]
+    if certificate is None or precision != AUTO or model.format == "checkpoint":
+        return able[0] if able else "onnx" if model.format == "onnx" else _CHECKPOINT_RUNTIMES[0]
     certified = [name for name in able if certificate.certifies(name, "fp32")]
     if certified:
         return certified[0]

@@ -1,8 +1,10 @@
-"""The contract that every ArtifactWriter keeps, as a pytest class to subclass."""
+"""The contract that every ArtifactWriter keeps, as a pytest class to subclass, and a writer in memory."""
 
 # ruff: noqa: D102 - a test's name is the promise that it checks
 
 from __future__ import annotations
+
+from collections.abc import Collection
 
 import pytest
 
@@ -66,3 +68,21 @@ class ArtifactWriterContract:
         with pytest.raises(OutputError, match="expected"):
             self.make_writer().write(self.bad_reference(), b"content")
         assert self.leftovers() == []
+
+
+class MemoryArtifacts:
+    """An ArtifactWriter that keeps results in ``contents``, by reference; refuses the references in ``refused``."""
+
+    def __init__(self, refused: Collection[str] = ()) -> None:
+        self.contents: dict[str, bytes] = {}
+        self._refused = refused
+
+    def check(self, reference: str) -> None:
+        """Raise OutputError for a reference that is refused."""
+        if reference in self._refused:
+            raise OutputError.cannot_write(reference, "one that is refused")
+
+    def write(self, reference: str, content: bytes) -> None:
+        """Keep the content. Raises OutputError for a reference that is refused."""
+        self.check(reference)
+        self.contents[reference] = content

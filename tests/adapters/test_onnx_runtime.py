@@ -15,6 +15,9 @@ from voxport.testing.affine import Floats, affine_card, affine_model, write_affi
 from voxport.testing.runtime import RuntimeContract
 
 
+Inputs = list[tuple[str, int, list[str | int | None]]]
+
+
 def _opened(path: Path, channels: int = 1, **settings: object) -> InferenceRuntime:
     model = affine_model(path, affine_card(channels, 2))
     return open_onnx_runtime(model, RuntimeOptions(), OnnxRuntimeSettings(**settings))  # type: ignore[arg-type]
@@ -48,8 +51,8 @@ def test_the_optimised_graph_is_cached_once_for_each_model(tmp_path: Path) -> No
     assert [p.suffix for p in cache.iterdir()] == [".onnx", ".onnx"]
 
 
-def _save(path: Path, node: onnx.NodeProto, inputs: list[tuple[str, int, list[object]]], rank: int = 5) -> None:
-    dims: list[object] = ["n", *("abcd"[: rank - 1])]
+def _save(path: Path, node: onnx.NodeProto, inputs: Inputs, rank: int = 5) -> None:
+    dims: list[str | int | None] = ["n", *("abcd"[: rank - 1])]
     graph = helper.make_graph(
         [node],
         "g",
@@ -74,9 +77,7 @@ def _save(path: Path, node: onnx.NodeProto, inputs: list[tuple[str, int, list[ob
     ],
     ids=["rank 4", "float16", "two inputs"],
 )
-def test_a_network_with_another_kind_of_input_is_refused(
-    tmp_path: Path, inputs: list[tuple[str, int, list[object]]], node: onnx.NodeProto
-) -> None:
+def test_a_network_with_another_kind_of_input_is_refused(tmp_path: Path, inputs: Inputs, node: onnx.NodeProto) -> None:
     path = tmp_path / "odd.onnx"
     _save(path, node, inputs, rank=len(inputs[0][2]))
     with pytest.raises(ModelError, match="one float32 input") as caught:

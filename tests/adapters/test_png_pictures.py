@@ -40,7 +40,7 @@ def _predicted(
     if kind == 4:
         guess = left + up - corner
         away = np.abs(np.stack([guess - left, guess - up, guess - corner]))
-        return np.choose(np.argmin(away, axis=0), np.stack([left, up, corner]))
+        return np.asarray(np.choose(np.argmin(away, axis=0), np.stack([left, up, corner])))
     return [np.zeros_like(left), left, up, (left + up) // 2][kind]
 
 

@@ -94,7 +94,7 @@ def test_the_cards_orientation_decides_what_the_network_sees(tmp_path: Path) -> 
         store(_VALUES["uint8"], "RAS", tmp_path / "scan.nii")
         segment(tmp_path / "scan.nii", "-m", model, "-o", tmp_path / "mask.nii")
         masks.append(mask_in_ras(tmp_path / "mask.nii"))
-    assert not np.array_equal(*masks)
+    assert not np.array_equal(masks[0], masks[1])
 
 
 @pytest.mark.parametrize("axes", ["XYZ", "ZYX"])

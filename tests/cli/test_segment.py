@@ -12,12 +12,13 @@ import nibabel as nib
 import numpy as np
 import onnxruntime as ort
 import pytest
+from numpy.typing import NDArray
 from voxport.adapters.local_files import LocalFiles
 
 from .conftest import AFFINE, Command, make_model
 
 
-def expected_mask(scan: Path, model: Path) -> np.ndarray:
+def expected_mask(scan: Path, model: Path) -> NDArray[np.uint8]:
     """The mask by the plainest way: nibabel to RAS, the whole volume through ONNX Runtime, and back."""
     image = nib.load(scan)
     ras = nib.as_closest_canonical(image)
@@ -26,7 +27,8 @@ def expected_mask(scan: Path, model: Path) -> np.ndarray:
     session = ort.InferenceSession(str(model), providers=["CPUExecutionProvider"])
     labels = session.run(None, {"image": scaled[None, None]})[0][0].argmax(axis=0)
     change = nib.orientations.ornt_transform(nib.io_orientation(ras.affine), nib.io_orientation(image.affine))
-    return nib.orientations.apply_orientation(labels, change).astype(np.uint8)
+    mask: NDArray[np.uint8] = nib.orientations.apply_orientation(labels, change).astype(np.uint8)
+    return mask
 
 
 def test_the_mask_is_what_the_network_says_about_the_whole_volume(

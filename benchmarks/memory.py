@@ -1,0 +1,108 @@
+"""Peak memory of segmenting a large volume, beside MONAI's sliding window on the same network.
+
+Both run as processes of their own, on the same tiles and threads, from a NIfTI file to a mask file; the peak is what
+the system reports for the whole process.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import nibabel as nib
+import numpy as np
+import torch
+import yaml
+from monai.networks.nets import UNet
+
+NETWORK = {"spatial_dims": 3, "in_channels": 1, "out_channels": 2, "channels": [8, 16], "strides": [2]}
+PATCH, OVERLAP = [128, 128, 32], 0.25
+CARD = {
+    "schema": "voxport/model-card/1",
+    "name": "benchmark",
+    "version": "1.0.0",
+    "input": {"channels": [{"name": "image"}], "intensity": [{"shift_scale": [0, 1 / 255]}]},
+    "tiling": {"patch": PATCH, "divisor": 2, "overlap": OVERLAP, "blending": "gaussian"},
+    "output": {"activation": "softmax", "labels": [{"value": 1, "name": "foreground"}]},
+}
+MONAI = f"""
+import nibabel as nib, numpy as np, torch
+from monai.inferers import sliding_window_inference
+from monai.networks.nets import UNet
+torch.set_num_threads({os.cpu_count()})
+network = UNet(**{NETWORK!r})
+network.load_state_dict(torch.load("network.pt", weights_only=True))
+network.eval()
+image = nib.load("volume.nii")
+batch = torch.from_numpy(np.asarray(image.dataobj).astype(np.float32) / 255)[None, None]
+with torch.inference_mode():
+    scores = sliding_window_inference(batch, {PATCH!r}, 1, network, overlap={OVERLAP}, mode="gaussian")
+labels = scores.argmax(dim=1)[0].to(torch.uint8).numpy()
+nib.save(nib.Nifti1Image(labels, image.affine), "monai.nii.gz")
+"""
+
+
+def main() -> None:
+    """Run both and print peak memory, time, ratios and the agreement of the two masks."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--shape", type=int, nargs=3, default=[1024, 1024, 256])
+    parser.add_argument("--json", type=Path)
+    wanted = parser.parse_args()
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        _prepare(folder, tuple(wanted.shape))
+        segment = ["segment", "volume.nii", "-m", "network.onnx", "-o", "mask.nii.gz", "--quiet"]
+        voxport = _measured([sys.executable, "-m", "voxport", *segment], folder)
+        monai = _measured([sys.executable, "-W", "ignore", "-c", MONAI], folder)
+        masks = [np.asarray(nib.load(folder / f).dataobj) for f in ("mask.nii.gz", "monai.nii.gz")]
+        agreement = float((masks[0] == masks[1]).mean())
+    found = {
+        "shape": wanted.shape,
+        "voxport": voxport,
+        "monai": monai,
+        "memory_ratio": monai["peak_gb"] / voxport["peak_gb"],
+        "time_ratio": monai["seconds"] / voxport["seconds"],
+        "label_agreement": agreement,
+    }
+    print(f"{'':10} {'peak memory':>12} {'time':>9}")
+    for who in ("voxport", "monai"):
+        print(f"{who:10} {found[who]['peak_gb']:9.2f} GB {found[who]['seconds']:7.1f} s")
+    print(
+        f"MONAI takes {found['memory_ratio']:.2f} times the memory and {found['time_ratio']:.2f} times the time; "
+        f"labels agree on {agreement:.6f} of the voxels"
+    )
+    if wanted.json is not None:
+        wanted.json.write_text(json.dumps(found, indent=2) + "\n")
+
+
+def _prepare(folder: Path, shape: tuple[int, ...]) -> None:
+    """A volume of smooth noise, and a random network as checkpoint and as ONNX."""
+    coarse = np.random.default_rng(0).random([n // 16 + 1 for n in shape])
+    fine = np.kron(coarse, np.ones((16, 16, 16)))[tuple(slice(n) for n in shape)]
+    nib.save(nib.Nifti1Image((255 * fine).astype(np.uint8), np.diag([1.0, 1.0, 2.0, 1.0])), folder / "volume.nii")
+    torch.manual_seed(0)
+    torch.save(UNet(**NETWORK).state_dict(), folder / "network.pt")
+    (folder / "card.yaml").write_text(yaml.safe_dump(CARD))
+    options = ["--network", "UNet", "--network-args", json.dumps(NETWORK), "--quiet"]
+    command = [sys.executable, "-m", "voxport", "export", "network.pt", "--card", "card.yaml", "-o", "network.onnx"]
+    subprocess.run([*command, *options], cwd=folder, check=True)
+
+
+def _measured(command: list[str], folder: Path) -> dict[str, float]:
+    began = time.perf_counter()
+    process = subprocess.Popen(command, cwd=folder)
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode != 0:
+        raise SystemExit(f"{command[0]} ended with {process.returncode}")
+    return {"peak_gb": usage.ru_maxrss * 1024 / 1e9, "seconds": time.perf_counter() - began}
+
+
+if __name__ == "__main__":
+    main()
