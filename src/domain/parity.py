@@ -12,7 +12,7 @@ from .segmentation import Output, Scores
 
 LEAST_LABEL_AGREEMENT = 0.99999
 LARGEST_PROBABILITY_DIFFERENCE = 1e-4
-_SAMPLES_PER_INPUT = 32
+SAMPLES_PER_INPUT = 32
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ class ProbeInput:
     def sampled(self, scores: Scores, output: Output) -> tuple[float, ...]:
         """Probabilities of ``scores`` ``(N, K, x, y, z)`` at this probe's positions."""
         flat = np.stack([output.probabilities(case) for case in scores]).ravel()
-        at = np.random.RandomState(self.seed + 1).randint(0, flat.size, _SAMPLES_PER_INPUT)
+        at = np.random.RandomState(self.seed + 1).randint(0, flat.size, SAMPLES_PER_INPUT)
         return tuple(float(p) for p in flat[at])
 
 

@@ -1,8 +1,8 @@
 """Linear resampling of a stream of planes between two grids that share their axes and their field of view.
 
-Planes are interpolated in-plane by ``scipy.ndimage`` and then between neighbours, one output plane at a time, so the
-result does not depend on how the stream was cut and only two planes are held. Beyond the outermost voxel centres
-the edge value is used.
+The axes are interpolated one after the other, always x, then y, then z, whichever the stream runs along, and positions
+are multiples of 2**-22 of a voxel. So the result is the same to the last bit whatever the visiting axis, and mirrors
+exactly with the volume. Beyond the outermost voxel centres the edge value is used. Two planes are held at a time.
 """
 
 from __future__ import annotations
@@ -12,30 +12,40 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from .geometry import Shape3
 
 Plane = NDArray[np.float32]
+# 22 fractional bits: a fraction and its complement are both exact in float32.
+_POSITION_STEPS = float(2**22)
 
 
 @dataclass(frozen=True)
 class AxisSampling:
-    """Where the ``count`` samples of a target axis lie on a source axis: at ``offset + ratio * index``."""
+    """Where the samples of a target axis lie on a source axis: between ``below`` and its neighbour, by ``part``."""
 
-    count: int
-    ratio: float
-    offset: float
+    below: NDArray[np.intp]
+    part: NDArray[np.float32]
 
     @classmethod
     def between(cls, source_length: int, target_length: int, ratio: float) -> AxisSampling:
-        """The sampling of two centred axes; ``ratio`` is target spacing over source spacing."""
-        return cls(target_length, ratio, (source_length - 1) / 2 - ratio * (target_length - 1) / 2)
+        """The sampling of two axes with one centre; ``ratio`` is target spacing over source spacing."""
+        from_centre = ratio * (np.arange(target_length) - (target_length - 1) / 2)
+        at = np.rint(from_centre * _POSITION_STEPS) / _POSITION_STEPS + (source_length - 1) / 2
+        at = np.clip(at, 0.0, source_length - 1.0)
+        below = np.minimum(at.astype(np.intp), max(source_length - 2, 0))
+        return cls(below, (at - below).astype(np.float32))
 
-    def positions(self, source_length: int) -> NDArray[np.float64]:
-        """Source coordinates of all samples, limited to the source's voxel centres."""
-        at = self.offset + self.ratio * np.arange(self.count)
-        return np.clip(at, 0.0, source_length - 1.0)
+    def apply(self, array: Plane, axis: int) -> Plane:
+        """The samples of ``array`` along one of its axes."""
+        part = self.part.reshape([-1 if a == axis else 1 for a in range(array.ndim)])
+        above = np.minimum(self.below + 1, array.shape[axis] - 1)
+        return between(array.take(self.below, axis), array.take(above, axis), part)
+
+
+def between(below: Plane, above: Plane, part: NDArray[np.float32] | np.float32) -> Plane:
+    """Values ``part`` of the way from ``below`` to ``above``."""
+    return below * (np.float32(1) - part) + above * part
 
 
 @dataclass(frozen=True)
@@ -53,43 +63,34 @@ class Resampling:
 
     def planes(self, planes: Iterable[Plane], axis: int) -> Iterator[Plane]:
         """Planes ``(C, A, B)`` of the target, from those of the source in order along ``axis``."""
-        if self.source == self.target and self.ratio == (1.0, 1.0, 1.0):
-            yield from planes
+        before, after = range(axis), range(axis + 1, 3)
+        sampled = self._along((self._across(plane, axis, before) for plane in planes), axis)
+        return (self._across(plane, axis, after) for plane in sampled)
+
+    def _along(self, stream: Iterator[Plane], axis: int) -> Iterator[Plane]:
+        if self._keeps(axis):
+            yield from stream
             return
-        positions = self._sampling(axis).positions(self.source[axis])
-        stream = (self._in_plane(plane, axis) for plane in planes)
+        sampling = self._sampling(axis)
         below = above = next(stream)
         reached = 0
-        for position in positions:
-            floor = int(position)
+        for floor, part in zip(sampling.below, sampling.part, strict=True):
             while reached < min(floor + 1, self.source[axis] - 1):
                 below, above = above, next(stream)
                 reached += 1
-            part = np.float32(position - floor)
-            if floor == reached:
-                yield above.copy()
-            else:
-                yield below * (np.float32(1) - part) + above * part
+            yield between(below, above, part)
         for _ in stream:  # a target that ends before the source still drains it
             pass
 
+    def _across(self, plane: Plane, streamed: int, axes: Iterable[int]) -> Plane:
+        for axis in axes:
+            if not self._keeps(axis):
+                # planes are (C, A, B) with A < B the two axes that are not streamed along
+                plane = self._sampling(axis).apply(plane, 1 + axis - (axis > streamed))
+        return plane
+
+    def _keeps(self, axis: int) -> bool:
+        return self.source[axis] == self.target[axis] and self.ratio[axis] == 1.0
+
     def _sampling(self, axis: int) -> AxisSampling:
         return AxisSampling.between(self.source[axis], self.target[axis], self.ratio[axis])
-
-    def _in_plane(self, plane: Plane, axis: int) -> Plane:
-        first, second = (a for a in range(3) if a != axis)
-        if all(self.source[a] == self.target[a] and self.ratio[a] == 1.0 for a in (first, second)):
-            return plane
-        a, b = self._sampling(first), self._sampling(second)
-        result = np.empty((plane.shape[0], a.count, b.count), np.float32)
-        for channel, out in zip(plane, result, strict=True):
-            ndimage.affine_transform(
-                channel,
-                np.array([a.ratio, b.ratio]),
-                offset=(a.offset, b.offset),
-                output=out,
-                output_shape=(a.count, b.count),
-                order=1,
-                mode="nearest",
-            )
-        return result

@@ -140,11 +140,19 @@ def finite(values: NDArray[Any], nan_as: float | None) -> NDArray[np.float32]:
     return result
 
 
+def replaced(values: NDArray[Any], nan_as: float | None) -> NDArray[Any]:
+    """Values in their own type, with what ``finite`` replaces replaced."""
+    if nan_as is None or np.issubdtype(values.dtype, np.integer):
+        return values
+    return np.where(np.isfinite(finite(values, None)), values, values.dtype.type(nan_as))
+
+
 def _survey_channel(case: Case, channel: int, nan_as: float | None) -> ChannelSurvey:
     dtype, axis = case.dtype_of(channel), case.sources[0].slowest_axis
 
     def read() -> Iterator[NDArray[Any]]:
-        return (case.read_channel(channel, box) for box in slabs(case.grid, axis))
+        # flat, in the order of memory: the order of values does not matter here, and turning it takes long
+        return (case.read_channel(channel, box).ravel(order="K") for box in slabs(case.grid, axis))
 
     if np.issubdtype(dtype, np.integer) and dtype.itemsize <= 2:
         table = _table_of(read(), dtype)
@@ -161,7 +169,7 @@ def _table_of(chunks: Iterator[NDArray[Any]], dtype: np.dtype[Any]) -> Chunk:
     lowest = int(np.iinfo(dtype).min)
     counts = np.zeros(2 ** (8 * dtype.itemsize), np.int64)
     for values in chunks:
-        counts += np.bincount((values.astype(np.int32) - lowest).ravel(), minlength=counts.size)
+        counts += np.bincount(values.astype(np.int32) - lowest, minlength=counts.size)
     present = np.flatnonzero(counts)
     return (present + lowest).astype(np.float32), counts[present]
 

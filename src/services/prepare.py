@@ -80,7 +80,7 @@ def run_options(
     chosen = next((known for known in BLENDINGS if known == blending), None)
     if blending is not None and chosen is None:
         raise UsageError("--blending", expected=f"one of {', '.join(BLENDINGS)}", got=blending, do="choose another")
-    if nan_as is not None and not abs(nan_as) <= np.finfo(np.float32).max:
+    if nan_as is not None and not abs(nan_as) <= float(np.finfo(np.float32).max):
         raise UsageError("--nan-as", expected="a finite number", got=f"{nan_as:g}", do="0 is usual")
     return RunOptions(overlap, patch, chosen, memory_bytes, nan_as)
 

@@ -19,7 +19,7 @@ from ..ports.artifacts import ArtifactWriter
 from ..ports.pictures import PictureEncoder
 from ..ports.progress import ProgressListener
 from ..ports.volume_store import VolumeSink, VolumeStore
-from .case import Case, slabs
+from .case import Case, replaced, slabs
 from .prepare import Prepared, RunOptions, prepare
 from .preview import preview_picture
 from .runtimes import LoadedModel
@@ -101,7 +101,7 @@ def segment(
         with clock.stage("score", prepared.plan.tile_count):
             overlapping = _score(prepared, scorer, sinks, progress)
         with clock.stage("measure"):
-            statistics = _measure(case, sinks.mask, card.output)
+            statistics = _measure(prepared, sinks.mask)
             files = _small_files(outputs, ports, case, sinks.mask, prepared, statistics)
         with clock.stage("write"):
             written = [(reference, sink.commit()) for reference, sink in sinks.by_reference(outputs)]
@@ -187,11 +187,12 @@ def _joined(blocks: list[Block], axis: int) -> Block:
     return Block(box, np.concatenate([block.scores for block in blocks], axis=1 + axis))
 
 
-def _measure(case: Case, mask: VolumeSink, output: Output) -> tuple[LabelStatistics, ...]:
+def _measure(prepared: Prepared, mask: VolumeSink) -> tuple[LabelStatistics, ...]:
+    case = prepared.case
     axis = case.sources[0].slowest_axis
-    found = StatisticsAccumulator(case.grid, output.table, case.channels, axis)
+    found = StatisticsAccumulator(case.grid, prepared.card.output.table, case.channels, axis)
     for box in slabs(case.grid, axis):
-        found.add(box, mask.read(box)[0], case.read(box))
+        found.add(box, mask.read(box)[0], [replaced(values, prepared.nan_as) for values in case.read(box)])
     return found.result()
 
 

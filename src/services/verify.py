@@ -14,6 +14,7 @@ from ..domain.model_card import ModelCard
 from ..domain.parity import (
     LARGEST_PROBABILITY_DIFFERENCE,
     LEAST_LABEL_AGREEMENT,
+    SAMPLES_PER_INPUT,
     Certificate,
     Parity,
     ProbeInput,
@@ -74,6 +75,7 @@ def verify_against(
     output = model.card.output
     for scores in expected:
         output.check_channels(scores.shape[1])
+    _check_shapes(model, expected, found)
     parity = compare(expected, found, output)
     sampled = tuple(
         replace(probe, probabilities=probe.sampled(scores, output))
@@ -90,14 +92,14 @@ def verify_again(model: Model, runtime: InferenceRuntime, progress: ProgressList
     Label agreement and Dice are those of the certificate's proof: the samples show probabilities only.
 
     Raises:
-        ModelError: the model has no certificate, or the runtime differs.
+        ModelError: the model has no certificate, or one without samples, or the runtime differs.
     """
     certificate = model.card.parity
-    if certificate is None:
+    if certificate is None or not _can_be_checked(certificate):
         raise ModelError(
             model.path.name,
             expected="a parity certificate to check again",
-            got="none",
+            got="none" if certificate is None else "one that holds nothing to compare with",
             do="prove it with voxport verify MODEL --against CHECKPOINT",
         )
     progress.stage("compare", len(certificate.probes))
@@ -107,7 +109,7 @@ def verify_again(model: Model, runtime: InferenceRuntime, progress: ProgressList
     for probe, scores in zip(certificate.probes, found, strict=True):
         output.check_channels(scores.shape[1])
         difference = np.subtract(probe.sampled(scores, output), probe.probabilities)
-        largest = max(largest, float(np.abs(difference).max()))
+        largest = float(np.maximum(largest, np.abs(difference).max()))  # keeps a NaN, as max would not
     if not largest <= LARGEST_PROBABILITY_DIFFERENCE:
         raise _differs(model, runtime, Parity(0.0, (), largest), "at the certificate's sample voxels")
     proved = next(
@@ -168,13 +170,30 @@ def _scores(runtime: InferenceRuntime, probes: Sequence[ProbeInput], progress: P
     return scores
 
 
+def _check_shapes(model: Model, expected: Sequence[Scores], found: Sequence[Scores]) -> None:
+    for one, other in zip(expected, found, strict=True):
+        if one.shape != other.shape:
+            raise ModelError(
+                model.path.name,
+                expected=f"scores of the source network's shape {one.shape}",
+                got=f"{other.shape}",
+                do="compare it with the checkpoint that it was exported from",
+            )
+
+
+def _can_be_checked(certificate: Certificate) -> bool:
+    samples = {len(probe.probabilities) for probe in certificate.probes}
+    return bool(certificate.runtimes) and samples == {SAMPLES_PER_INPUT}
+
+
 def _where(expected: Sequence[Scores], found: Sequence[Scores], card: ModelCard) -> str:
     """The voxel at which probabilities differ most."""
     worst, place = -1.0, ""
     for one, other in zip(expected, found, strict=True):
         for case, (a, b) in enumerate(zip(one, other, strict=True)):
             difference = np.abs(card.output.probabilities(a) - card.output.probabilities(b))
-            at = np.unravel_index(int(np.nanargmax(difference)), difference.shape)
+            difference[np.isnan(difference)] = np.inf
+            at = np.unravel_index(int(np.argmax(difference)), difference.shape)
             if difference[at] > worst:
                 worst = float(difference[at])
                 place = f"channel {at[0]}, voxel {tuple(int(i) for i in at[1:])} of case {case} in {one.shape}"

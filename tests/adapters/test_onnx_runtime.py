@@ -14,7 +14,6 @@ from voxport.ports.runtime import InferenceRuntime, RuntimeOptions
 from voxport.testing.affine import Floats, affine_card, affine_model, write_affine_onnx
 from voxport.testing.runtime import RuntimeContract
 
-
 Inputs = list[tuple[str, int, list[str | int | None]]]
 
 

@@ -39,7 +39,7 @@ class NewHeader:
 
     def block(self, *, is_pair: bool) -> bytes:
         """The header's bytes: up to the first voxel of a single file, or as the .hdr of a pair."""
-        fields = self.fields.copy()  # type: ignore[no-untyped-call]
+        fields = self.fields.copy()
         is_second = isinstance(fields, Nifti2Header)
         # Four zero bytes after the header: no extensions.
         size = int(fields["sizeof_hdr"]) + 4
@@ -58,9 +58,9 @@ def new_header(grid: Grid, dtype: np.dtype[Any], channels: int, like: Nifti1Head
     is_second = isinstance(like, Nifti2Header) or max(edges) > _LARGEST_NIFTI1_EDGE
     if like is None and not is_second:
         is_second = not _fits_single_precision(grid)
-    fields: Nifti1Header = (Nifti2Header if is_second else Nifti1Header)()  # type: ignore[no-untyped-call]
+    fields: Nifti1Header = (Nifti2Header if is_second else Nifti1Header)()
     fields["dim"] = [len(edges), *edges, *[1] * (7 - len(edges))]
-    fields.set_data_dtype(native)  # type: ignore[no-untyped-call]
+    fields.set_data_dtype(native)
     fields["scl_slope"], fields["scl_inter"] = np.nan, np.nan
     fields["descrip"] = b"voxport"
     if like is None:

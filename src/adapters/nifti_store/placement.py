@@ -62,7 +62,7 @@ def _sform(fields: Nifti1Header) -> FloatArray:
 
 def _qform(fields: Nifti1Header) -> FloatArray | None:
     """The affine of the quaternion; None if there is no such rotation."""
-    readable = fields.copy()  # type: ignore[no-untyped-call]
+    readable = fields.copy()
     # nifti1.h: "if pixdim[0] is 0 (which should not occur), treat it as 1".
     if readable["pixdim"][0] != -1:
         readable["pixdim"][0] = 1

@@ -1,0 +1,56 @@
+"""An error is one line that says what was expected, what came and what to do."""
+
+from __future__ import annotations
+
+import errno
+
+import pytest
+from voxport.domain.errors import (
+    CancelledError,
+    InputError,
+    LimitError,
+    ModelError,
+    OutputError,
+    UsageError,
+    VoxportError,
+)
+
+KINDS = (UsageError, InputError, ModelError, LimitError, OutputError)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_message_is_subject_expected_got_and_what_to_do_on_one_line(kind: type[VoxportError]) -> None:
+    error = kind("scan.nii", expected="3 axes", got="2", do="give a volume")
+    assert str(error) == "scan.nii: expected 3 axes, got 2; give a volume"
+    assert (error.subject, error.expected, error.got, error.do) == ("scan.nii", "3 axes", "2", "give a volume")
+
+
+@pytest.mark.parametrize("kind", [*KINDS, CancelledError])
+def test_every_error_is_caught_as_a_voxport_error(kind: type[VoxportError]) -> None:
+    assert issubclass(kind, VoxportError)
+
+
+def test_the_kinds_are_not_caught_as_each_other() -> None:
+    kinds = [*KINDS, CancelledError]
+    assert [(a, b) for a in kinds for b in kinds if a is not b and issubclass(a, b)] == []
+
+
+@pytest.mark.parametrize(
+    ("reason", "got"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), "no space left on device"),
+        (OSError("odd"), "an error"),
+        ("a folder of that name", "a folder of that name"),
+    ],
+)
+def test_an_output_error_gives_the_systems_reason_in_its_own_words(reason: OSError | str, got: str) -> None:
+    error = OutputError.cannot_write("mask.nii.gz", reason)
+    assert isinstance(error, OutputError)
+    assert error.got == got
+    assert str(error) == (
+        f"mask.nii.gz: expected a place with room that can be written, got {got}; choose another place"
+    )
+
+
+def test_a_cancelled_run_says_so() -> None:
+    assert str(CancelledError()) == "run: expected to finish, got a request to stop; start it again when ready"
