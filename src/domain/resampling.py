@@ -45,7 +45,8 @@ class AxisSampling:
 
 def between(below: Plane, above: Plane, part: NDArray[np.float32] | np.float32) -> Plane:
     """Values ``part`` of the way from ``below`` to ``above``."""
-    return below * (np.float32(1) - part) + above * part
+    value: Plane = below * (np.float32(1) - part) + above * part
+    return value
 
 
 @dataclass(frozen=True)

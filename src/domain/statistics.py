@@ -137,32 +137,32 @@ class _Moments:
 
 
 class _ComponentCounter:
-    """Counts 26-connected components slab by slab: pieces that touch across two slabs become one."""
+    """Counts 26-connected components slab by slab, remembering only those that reach the last plane."""
 
     def __init__(self, axis: int) -> None:
         self._axis = axis
-        self._pieces = 0
-        self._joins: list[NDArray[np.int64]] = []
+        self._finished = 0
+        self._open = 0
         self._last: NDArray[np.int64] | None = None
 
     def add(self, inside: NDArray[np.bool_]) -> None:
         pieces, found = ndimage.label(inside, structure=_ALL_26_NEIGHBOURS)
-        ids = np.moveaxis(pieces.astype(np.int64), self._axis, 0)
-        ids[ids > 0] += self._pieces
-        self._pieces += int(found)
-        if self._last is not None and found:
-            self._joins.append(_touching(self._last, ids[0]))
-        self._last = ids[-1].copy()
+        planes = np.moveaxis(pieces, self._axis, 0)
+        joins = np.zeros((0, 2), np.int64) if self._last is None else _touching(self._last, planes[0])
+        # nodes: the components still open from below, then this slab's pieces; both are numbered from 1
+        nodes = self._open + int(found)
+        ends = joins[:, 0] - 1, joins[:, 1] - 1 + self._open
+        graph = sparse.coo_matrix((np.ones(len(joins), bool), ends), shape=(nodes, nodes))
+        count, component = csgraph.connected_components(graph, directed=False)
+        last = planes[-1].astype(np.int64)
+        reaching, renumbered = np.unique(component[last[last > 0] - 1 + self._open], return_inverse=True)
+        last[last > 0] = renumbered + 1
+        self._finished += int(count) - len(reaching)
+        self._open = len(reaching)
+        self._last = last
 
     def result(self) -> int:
-        if self._pieces == 0:
-            return 0
-        joins = np.concatenate([np.zeros((0, 2), np.int64), *self._joins]) - 1
-        graph = sparse.coo_matrix(
-            (np.ones(len(joins), bool), (joins[:, 0], joins[:, 1])), shape=(self._pieces, self._pieces)
-        )
-        count, _ = csgraph.connected_components(graph, directed=False)
-        return int(count)
+        return self._finished + self._open
 
 
 def _touching(below: NDArray[np.int64], above: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -348,14 +348,17 @@ class _HaloMerger:
         return iter(())
 
 
-def slab_bytes(plan: TilePlan, channels: int, classes: int) -> int:
-    """Bytes that the stitcher holds at its peak for ``channels`` in and ``classes`` out, the network's not counted."""
+def slab_bytes(plan: TilePlan, channels: int, classes: int, *, batch: int = 1, assembled: bool = False) -> int:
+    """Bytes that the stitcher holds at its peak for ``channels`` in and ``classes`` out, the network's not counted.
+
+    ``assembled``: blocks are put together to planes, which halo blending does not do by itself.
+    """
     first, second = plan.across
     plane, thick = plan.padded[first] * plan.padded[second], plan.tile[plan.axis]
     tile = plan.tile[0] * plan.tile[1] * plan.tile[2]
     window = plane * thick * channels * 4
-    tiles = tile * (channels + 2 * classes) * 4
+    tiles = batch * tile * (channels + 2 * classes) * 4
     if plan.blending == "halo":
-        return window + tiles
+        return window + tiles + (plane * thick * classes * 4 if assembled else 0)
     # int64 sums, and a few float64 planes while one is normalised
     return window + tiles + plane * thick * classes * 8 + 4 * plane * classes * 8

@@ -15,7 +15,7 @@ class Checkpoint:
     """A trained network: its file, and how to build the network that the weights belong to.
 
     ``network`` is a mapping with ``_target_`` (e.g. ``SegResNet`` or ``package.Class``) and the arguments of the
-    class; empty for a TorchScript file, which brings its own code.
+    class; empty for a TorchScript file that brings its own code. Given with one, only its weights are taken.
     """
 
     path: Path

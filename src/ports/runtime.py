@@ -45,10 +45,10 @@ class InferenceRuntime(Protocol):
         ...
 
     def score(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Scores ``(N, K, ., ., .)`` of a batch ``(N, C, ., ., .)``.
+        """Scores ``(N, K, ., ., .)`` of a float32 batch ``(N, C, ., ., .)``.
 
         Raises:
-            ModelError: the batch does not fit the network's declared input, or the network failed on it.
+            ModelError: the batch does not fit the network's declared input, the network failed on it, or is closed.
         """
         ...
 

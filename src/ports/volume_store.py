@@ -40,7 +40,7 @@ class VolumeSource(Protocol):
         ...
 
     def read(self, box: Box) -> NDArray[Any]:
-        """Values ``(C, x, y, z)`` of the voxels in ``box``, in ``dtype``; the caller may change the array."""
+        """Values ``(C, x, y, z)`` of the voxels in ``box``, in ``dtype``, in any memory order; the caller's own copy."""
         ...
 
     def sha256(self) -> str:
@@ -72,7 +72,8 @@ class VolumeSink(Protocol):
     def commit(self) -> str:
         """Make the volume appear under its name, whole, replacing what was there; returns its sha256.
 
-        The hash is what ``VolumeSource.sha256`` gives for the volume from now on. Raises OutputError.
+        The hash is what ``VolumeSource.sha256`` gives for the volume from now on. Committing twice does nothing.
+        Raises OutputError.
         """
         ...
 

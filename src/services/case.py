@@ -33,6 +33,8 @@ class Case:
         Raises:
             InputError: a volume cannot be read, or they do not lie on one grid.
         """
+        if not references:
+            raise InputError("case", expected="at least one volume", got="none", do="name one")
         sources = tuple(stack.enter_context(store.open(reference)) for reference in references)
         first = sources[0].grid
         for reference, source in zip(references, sources, strict=True):

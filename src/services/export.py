@@ -48,6 +48,8 @@ def export_model(
 ) -> ExportResult:
     """Export, compare with the source network, embed the card with its certificate, and only then write.
 
+    A checkpoint that names no network is taken for the one in the card's provenance, if there is one.
+
     Raises:
         ModelError: the checkpoint cannot be exported, or the ONNX file does not score like it.
         OutputError: ``destination`` cannot be written.
@@ -55,6 +57,8 @@ def export_model(
     if destination.suffix != ".onnx":
         raise OutputError(str(destination), expected="a name that ends in .onnx", got=destination.name, do="rename it")
     ports.artifacts.check(str(destination))
+    if not checkpoint.network:
+        checkpoint = Checkpoint(checkpoint.path, card.provenance.get("network", {}))
     progress.stage("export")
     with tempfile.TemporaryDirectory(prefix="voxport-") as folder:
         exported = ports.exporter.export(checkpoint, card, Path(folder) / "network.onnx")

@@ -100,7 +100,7 @@ def prepare(case: Case, card: ModelCard, scorer: Scorer, options: RunOptions) ->
     axis = space.model_axis(case.sources[0].slowest_axis) if options.axis is None else options.axis
     tiling = _tiling(card.tiling, options, scorer.fixed)
     plan = plan_tiles(space.grid.shape, tiling, fixed=scorer.fixed, axis=axis)
-    plan, needed, notes = _within_memory(plan, card, options)
+    plan, needed, notes = _within_memory(plan, card, options, batch=scorer.batch, assembled=space.resamples)
     warnings = (*case.notes, *preflight_warnings(case.grid, channels, card, plan), *notes)
     return Prepared(case, card, space, channels, fitted, plan, tiling.overlap, needed, warnings, options.nan_as)
 
@@ -135,17 +135,20 @@ def _tiling(tiling: Tiling, options: RunOptions, fixed: Fixed3) -> Tiling:
     return tiling if options.blending is None else replace(tiling, blending=options.blending)
 
 
-def _within_memory(plan: TilePlan, card: ModelCard, options: RunOptions) -> tuple[TilePlan, int, tuple[str, ...]]:
+def _within_memory(
+    plan: TilePlan, card: ModelCard, options: RunOptions, *, batch: int, assembled: bool
+) -> tuple[TilePlan, int, tuple[str, ...]]:
     classes = len(card.output.table.labels) + (card.output.activation != "sigmoid")
     stated = options.memory_bytes
     room = int(machine.available_bytes() * _DEFAULT_MEMORY_SHARE)
     if stated is not None:
         room = stated - machine.resident_bytes()
-    needed = slab_bytes(plan, len(card.input.channels), classes)
+    channels = len(card.input.channels)
+    needed = slab_bytes(plan, channels, classes, batch=batch, assembled=assembled)
     if needed <= room:
         return plan, needed, ()
     halo = replace(plan, blending="halo")
-    in_halo = slab_bytes(halo, len(card.input.channels), classes)
+    in_halo = slab_bytes(halo, channels, classes, batch=batch, assembled=assembled)
     if options.blending is None and in_halo <= room:
         note = (
             f"blending changed from {plan.blending} to halo: blended sums would take {size(needed)}, "

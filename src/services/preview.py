@@ -48,9 +48,10 @@ def preview_picture(
         box = view.box(view.pixel_of(voxel)[2])
         grey = to_grey(view.display(finite(case.read_channel(0, box), 0.0)), low, high)
         labels = view.display(mask.read(box)[0])
+        grey = square_pixels(grey, view.pixel_spacing, smooth=True)
+        labels = square_pixels(labels, view.pixel_spacing, smooth=False)
         step = max(1, -(-max(grey.shape) // _LONGEST_EDGE))
-        grey = square_pixels(grey[::step, ::step], view.pixel_spacing, smooth=True)
-        labels = square_pixels(labels[::step, ::step], view.pixel_spacing, smooth=False)
+        grey, labels = grey[::step, ::step], labels[::step, ::step]
         marks = side_marks(view, *grey.shape)
         bare.append(Picture(np.repeat(grey[..., np.newaxis], 3, axis=-1), marks))
         overlaid.append(Picture(overlay(grey, labels, table), marks))

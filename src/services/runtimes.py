@@ -87,11 +87,13 @@ class ModelOpener:
 
 def _automatic(model: Model, able: list[str], precision: str) -> str:
     certificate = model.card.parity
-    if certificate is None or precision != AUTO or model.format == "checkpoint":
-        return able[0] if able else "onnx" if model.format == "onnx" else _CHECKPOINT_RUNTIMES[0]
-    certified = [name for name in able if certificate.certifies(name, "fp32")]
-    if certified:
-        return certified[0]
+    first = able[0] if able else "onnx" if model.format == "onnx" else _CHECKPOINT_RUNTIMES[0]
+    if certificate is None or model.format == "checkpoint":
+        return first
+    wanted = "fp32" if precision == AUTO else precision
+    certified = [name for name in able if certificate.certifies(name, wanted)]
+    if certified or precision != AUTO:
+        return certified[0] if certified else first
     raise UsageError(
         "--runtime auto",
         expected=f"a certified runtime for {model.card.reference}",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -12,7 +13,7 @@ import numpy as np
 
 from ..domain.errors import UsageError
 from ..domain.geometry import Box, Grid
-from ..domain.segmentation import Output, Scores
+from ..domain.segmentation import Labels, Output, Scores
 from ..domain.statistics import LabelStatistics, StatisticsAccumulator
 from ..domain.tiling import Block, assemble_planes, stitch
 from ..ports.artifacts import ArtifactWriter
@@ -76,7 +77,10 @@ def segment(
     *,
     ports: SegmentPorts,
 ) -> Segmentation:
-    """Segment a case and write its mask, on the grid of its first volume; all results appear at the end, or none.
+    """Segment a case and write its mask, on the grid of its first volume.
+
+    Everything is computed before anything appears under its name; each file then appears whole. Where that fails
+    midway (a disk that fills up), what has appeared already stays.
 
     Args:
         inputs: references of the volumes whose channels make up the case.
@@ -89,6 +93,7 @@ def segment(
     Raises:
         InputError, ModelError, UsageError, LimitError, OutputError, CancelledError
     """
+    _check_spares_inputs(inputs, outputs)
     clock, card = _Clock(progress), loaded.model.card
     with ExitStack() as stack:
         with clock.stage("read"):
@@ -110,6 +115,20 @@ def segment(
                 written.append((reference, hashlib.sha256(content).hexdigest()))
     warnings = tuple(filter(None, (loaded.warning, *prepared.warnings, *overlapping)))
     return Segmentation(hashes, tuple(written), case.grid, prepared, statistics, warnings, clock.seconds)
+
+
+def _check_spares_inputs(inputs: Sequence[str], outputs: Outputs) -> None:
+    """UsageError where a result would replace a volume of the case."""
+    taken = {_place(reference) for reference in inputs}
+    for reference in astuple(outputs):
+        if reference is not None and _place(reference) in taken:
+            raise UsageError(reference, expected="a name that is no input's", got="an input", do="name the output")
+
+
+def _place(reference: str) -> str:
+    """What a reference writes to; either file of a .hdr/.img pair stands for both."""
+    path = os.path.realpath(reference)
+    return path.removesuffix(".img") + ".hdr" if path.endswith(".img") else path
 
 
 @dataclass(frozen=True)
@@ -149,12 +168,17 @@ def _score(prepared: Prepared, scorer: Scorer, sinks: _Sinks, progress: Progress
         blocks = _plane_blocks(prepared.space.resampling.inverse().planes(planes, axis), prepared.space.oriented, axis)
     back = prepared.space.reorientation.inverse()
     contested = 0
-    for block in _thicker(blocks, axis):
-        stored = prepared.stored_box(block.box)
-        sinks.mask.write(stored, back.apply(output.labels(block.scores)))
+    decoded: list[tuple[Box, Labels]] = []
+    for block in blocks:
+        if decoded and (len(decoded) == _PLANES_AT_ONCE or not _follows(decoded[-1][0], block.box, axis)):
+            _write_labels(decoded, prepared, sinks.mask)
+            decoded = []
+        decoded.append((block.box, output.labels(block.scores)))
         contested += output.contested(block.scores)
         if sinks.probabilities is not None:
+            stored = prepared.stored_box(block.box)
             sinks.probabilities.write(stored, back.apply(output.probabilities(block.scores)))
+    _write_labels(decoded, prepared, sinks.mask)
     if not contested:
         return ()
     return (f"{contested} voxels reach the threshold for several labels; each has the last of them in the label table",)
@@ -166,25 +190,17 @@ def _plane_blocks(planes: Iterable[Scores], grid: Grid, axis: int) -> Iterator[B
         yield Block(box, np.expand_dims(plane, 1 + axis))
 
 
-def _thicker(blocks: Iterable[Block], axis: int) -> Iterator[Block]:
-    """Single planes joined into blocks of several, so that fewer and larger pieces are written."""
-    held: list[Block] = []
-    for block in blocks:
-        if held and (len(held) == _PLANES_AT_ONCE or not _follows(held[-1].box, block.box, axis)):
-            yield _joined(held, axis)
-            held = []
-        held.append(block)
-    if held:
-        yield _joined(held, axis)
-
-
 def _follows(before: Box, after: Box, axis: int) -> bool:
     return after == before.with_range(axis, before.stop[axis], before.stop[axis] + 1)
 
 
-def _joined(blocks: list[Block], axis: int) -> Block:
-    box = blocks[0].box.with_range(axis, blocks[0].box.start[axis], blocks[-1].box.stop[axis])
-    return Block(box, np.concatenate([block.scores for block in blocks], axis=1 + axis))
+def _write_labels(decoded: Sequence[tuple[Box, Labels]], prepared: Prepared, mask: VolumeSink) -> None:
+    """Write labels of boxes that follow each other along the visiting axis, as one piece."""
+    axis = prepared.plan.axis
+    first, last = decoded[0][0], decoded[-1][0]
+    box = first.with_range(axis, first.start[axis], last.stop[axis])
+    labels = np.concatenate([labels for _, labels in decoded], axis=axis)
+    mask.write(prepared.stored_box(box), prepared.space.reorientation.inverse().apply(labels))
 
 
 def _measure(prepared: Prepared, mask: VolumeSink) -> tuple[LabelStatistics, ...]:

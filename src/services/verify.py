@@ -142,7 +142,7 @@ def verify(
     Without a checkpoint, compare it with what its certificate holds of the source network; nothing is written.
 
     Raises:
-        ModelError: they differ, or the checkpoint is not what the card's provenance says.
+        ModelError: they differ, or the checkpoint does not fit the network in the card's provenance.
         OutputError: the model file cannot be written.
     """
     model, runtime = loaded.model, loaded.runtime
@@ -192,7 +192,7 @@ def _where(expected: Sequence[Scores], found: Sequence[Scores], card: ModelCard)
     for one, other in zip(expected, found, strict=True):
         for case, (a, b) in enumerate(zip(one, other, strict=True)):
             difference = np.abs(card.output.probabilities(a) - card.output.probabilities(b))
-            difference[np.isnan(difference)] = np.inf
+            difference[np.isnan(difference)] = np.inf  # a NaN is the worst there is
             at = np.unravel_index(int(np.argmax(difference)), difference.shape)
             if difference[at] > worst:
                 worst = float(difference[at])

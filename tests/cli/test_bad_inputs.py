@@ -193,6 +193,18 @@ def test_an_option_out_of_its_range(
     refused(result, 2, tmp_path, option)
 
 
+@pytest.mark.parametrize("option", ["-o", "--probabilities"])
+def test_an_output_that_would_replace_an_input(
+    voxport: Command, scan: Path, model: Path, tmp_path: Path, option: str
+) -> None:
+    before = scan.read_bytes()
+    (tmp_path / "link").symlink_to(tmp_path)
+    others = [] if option == "-o" else ["-o", "mask.nii"]
+    result = voxport("segment", scan, "-m", model, option, f"link/{scan.name}", *others)
+    refused(result, 2, tmp_path, scan.name)
+    assert scan.read_bytes() == before
+
+
 def test_a_wrong_setting_is_named(voxport: Command, scan: Path, model: Path, tmp_path: Path) -> None:
     result = voxport("segment", scan, "-m", model, "-o", "mask.nii.gz", env={"VOXPORT_MAX_VOXELS": "lots"})
     refused(result, 2, tmp_path, "max_voxels")

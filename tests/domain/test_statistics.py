@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from dataclasses import replace
 from typing import Any
 
@@ -164,3 +165,20 @@ def test_without_an_image_there_are_no_channel_statistics() -> None:
     vessel, _, _ = measured(labels, np.zeros((0, 2, 2, 2)), Grid((2, 2, 2), np.eye(4)), 1)
     assert vessel.channels == ()
     assert vessel.voxels == 8
+
+
+def test_a_mask_of_noise_is_counted_in_the_memory_of_a_slab() -> None:
+    """Thousands of small components end within a few planes; only those that reach the last plane are kept."""
+    grid = Grid((64, 64, 96), np.eye(4))
+    noise = (np.random.default_rng(0).random(grid.shape) < 0.05).astype(np.uint8)
+    found = StatisticsAccumulator(grid, LabelTable((Label(1, "noise"),)), 0, 2)
+    tracemalloc.start()
+    peaks = []
+    for z in range(0, 96, 4):
+        box = Box.whole(grid.shape).with_range(2, z, z + 4)
+        tracemalloc.reset_peak()
+        found.add(box, noise[..., z : z + 4], [])
+        peaks.append(tracemalloc.get_traced_memory()[1])
+    tracemalloc.stop()
+    assert found.result()[0].components == ndimage.label(noise, structure=np.ones((3, 3, 3)))[1]
+    assert max(peaks[12:]) < 1.2 * max(peaks[:12])

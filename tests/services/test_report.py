@@ -1,0 +1,112 @@
+"""A report says where a mask came from, as plain data."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from voxport.domain.card_schema import read_card
+from voxport.domain.intensity import Rescale
+from voxport.domain.parity import Certificate, Parity, RuntimeParity
+from voxport.domain.tiling import Tiling
+from voxport.services.report import grid_mapping, run_report
+from voxport.services.runtimes import LoadedModel
+from voxport.services.segment import Outputs, Segmentation
+
+from .conftest import Bench, brighter_than, load, make_card, make_grid, noise
+
+CARD = make_card(spacing=(0.8, 1.0, 2.0), unit="um", intensity=[Rescale(0, 1)], tiling=Tiling((8, 8, 8), overlap=0.25))
+Run = tuple[Segmentation, LoadedModel, dict[str, Any]]
+
+
+@pytest.fixture
+def run(bench: Bench) -> Run:
+    """A run, what scored, and the report of it after a trip through JSON."""
+    bench.put(noise((12, 10, 9)), make_grid((12, 10, 9), (0.5, 1.0, 2.0), "um", "LPS"))
+    loaded = load(brighter_than(0.5), CARD, warning="not certified")
+    done = bench.segment(loaded, outputs=Outputs("mask", "probabilities", "s.json"))
+    report = run_report(done, loaded, version="1.2.3", command="voxport segment scan")
+    return done, loaded, json.loads(json.dumps(report, allow_nan=False))
+
+
+def test_it_has_every_section(run: Run) -> None:
+    assert list(run[2]) == [
+        "schema",
+        "command",
+        "inputs",
+        "outputs",
+        "model",
+        "runtime",
+        "versions",
+        "grid",
+        "model_grid",
+        "tiles",
+        "statistics",
+        "seconds",
+        "warnings",
+    ]
+    assert run[2]["schema"] == "voxport/report/1"
+    assert run[2]["command"] == "voxport segment scan"
+
+
+def test_files_are_named_with_their_hashes(run: Run, bench: Bench) -> None:
+    _, _, report = run
+    assert report["inputs"] == [{"name": "scan", "sha256": bench.volumes.open("scan").sha256()}]
+    hashes = {entry["name"]: entry["sha256"] for entry in report["outputs"]}
+    assert set(hashes) == {"mask", "probabilities", "s.json"}
+    assert hashes["mask"] == bench.volumes.open("mask").sha256()
+
+
+def test_the_model_is_named_with_its_hashes_and_its_whole_card(run: Run) -> None:
+    model = run[2]["model"]
+    assert (model["name"], model["version"], model["file"]) == ("affine", "1.0.0", "model.onnx")
+    assert (model["sha256"], model["weights_sha256"]) == ("a" * 64, "b" * 64)
+    assert read_card(model["card"]) == CARD
+    assert model["certified"] is False
+
+
+@pytest.mark.parametrize(("precision", "certified"), [("fp32", True), ("bf16", False)])
+def test_it_says_whether_this_runtime_was_certified(run: Run, precision: str, certified: bool) -> None:
+    done, loaded, _ = run
+    entry = RuntimeParity("fake", precision, "1", Parity(1.0, (1.0,), 0.0))
+    card = CARD.with_parity(Certificate("b" * 64, "2026-01-01", (), (entry,)))
+    proved = replace(loaded, model=replace(loaded.model, card=card))
+    assert run_report(done, proved, version="1", command="")["model"]["certified"] is certified
+
+
+def test_the_runtime_and_the_versions_are_named(run: Run) -> None:
+    _, _, report = run
+    assert report["runtime"] == {"name": "fake", "library": "1", "device": "cpu", "precision": "fp32"}
+    assert set(report["versions"]) == {"voxport", "python", "numpy", "scipy", "platform"}
+    assert (report["versions"]["voxport"], report["versions"]["numpy"]) == ("1.2.3", np.__version__)
+
+
+def test_the_grids_are_those_of_the_volume_and_of_the_model(run: Run) -> None:
+    done, _, report = run
+    assert report["grid"]["shape"] == [12, 10, 9]
+    assert (report["grid"]["axis_codes"], report["grid"]["unit"]) == ("LPS", "um")
+    assert report["grid"]["spacing"] == [0.5, 1.0, 2.0]
+    np.testing.assert_array_equal(report["grid"]["affine_ras"], done.grid.affine)
+    assert report["model_grid"]["axis_codes"] == "RAS"
+    assert report["model_grid"]["shape"] == [8, 10, 9]
+    assert grid_mapping(done.grid) == report["grid"]
+
+
+def test_the_tiles_the_times_the_statistics_and_the_warnings_are_those_of_the_run(run: Run) -> None:
+    done, _, report = run
+    plan = done.prepared.plan
+    assert report["tiles"] == {
+        "count": plan.tile_count,
+        "tile": [8, 8, 8],
+        "padded": [8, 10, 9],
+        "axis": "xyz"[plan.axis],
+        "blending": "gaussian",
+        "resampled": True,
+    }
+    assert set(report["seconds"]) == {"read", "prepare", "score", "measure", "write"}
+    assert report["statistics"]["labels"][0]["voxels"] == done.statistics[0].voxels
+    assert report["statistics"]["unit"] == "um"
+    assert report["warnings"] == ["not certified"]
