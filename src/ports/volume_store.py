@@ -40,7 +40,7 @@ class VolumeSource(Protocol):
         ...
 
     def read(self, box: Box) -> NDArray[Any]:
-        """Values ``(C, x, y, z)`` of the voxels in ``box``, in ``dtype``, in any memory order; the caller's own copy."""
+        """Values ``(C, x, y, z)`` of the voxels in ``box``, in ``dtype``, in any memory order; a copy."""
         ...
 
     def sha256(self) -> str:
