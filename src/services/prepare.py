@@ -13,7 +13,8 @@ from ..domain.geometry import Box
 from ..domain.intensity import Pointwise, apply, fit
 from ..domain.model_card import ModelCard
 from ..domain.model_space import ModelSpace
-from ..domain.tiling import BLENDINGS, LARGEST_OVERLAP, Blending, TilePlan, Tiling, plan_tiles, slab_bytes
+from ..domain.stitching import slab_bytes
+from ..domain.tiling import BLENDINGS, LARGEST_OVERLAP, Blending, TilePlan, Tiling, plan_tiles
 from . import machine
 from .case import Case, ChannelSurvey, finite, slabs, survey
 from .preflight import preflight_warnings

@@ -15,7 +15,7 @@ from ..domain.errors import UsageError
 from ..domain.geometry import Box, Grid
 from ..domain.segmentation import Labels, Output, Scores
 from ..domain.statistics import LabelStatistics, StatisticsAccumulator
-from ..domain.tiling import Block, assemble_planes, stitch
+from ..domain.stitching import Block, assemble_planes, stitch
 from ..ports.artifacts import ArtifactWriter
 from ..ports.pictures import PictureEncoder
 from ..ports.progress import ProgressListener

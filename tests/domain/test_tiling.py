@@ -14,22 +14,24 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from voxport.domain.errors import ModelError
 from voxport.domain.geometry import Box, Shape3
-from voxport.domain.tiling import (
-    BLENDINGS,
+from voxport.domain.stitching import (
     LARGEST_LOGIT,
-    LARGEST_OVERLAP,
-    Blending,
     Block,
-    Padding,
     ScoreFunction,
     Scores,
-    TilePlan,
-    Tiling,
     assemble_planes,
-    blending_weights,
-    plan_tiles,
     slab_bytes,
     stitch,
+)
+from voxport.domain.tiling import (
+    BLENDINGS,
+    LARGEST_OVERLAP,
+    Blending,
+    Padding,
+    TilePlan,
+    Tiling,
+    blending_weights,
+    plan_tiles,
 )
 
 Patch = tuple[int | None, int | None, int | None]

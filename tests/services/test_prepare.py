@@ -12,7 +12,8 @@ from voxport.domain.errors import LimitError, UsageError
 from voxport.domain.geometry import Box
 from voxport.domain.intensity import Rescale, ShiftScale
 from voxport.domain.model_card import ModelCard
-from voxport.domain.tiling import LARGEST_OVERLAP, Tiling, slab_bytes
+from voxport.domain.stitching import slab_bytes
+from voxport.domain.tiling import LARGEST_OVERLAP, Tiling
 from voxport.domain.volume import Volume
 from voxport.ports.runtime import NetworkShape
 from voxport.services import machine

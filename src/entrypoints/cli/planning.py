@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 import typer
 
 from . import options as opt
 from .console import parse_bytes, parse_patch, progress_bar, show_json, warn
+
+if TYPE_CHECKING:
+    from ...services.plan import Forecast
+    from ...services.runtimes import LoadedModel
 
 
 def plan_command(
@@ -25,9 +31,7 @@ def plan_command(
 ) -> None:
     """Foretell tiles, peak memory and time of a run, with warnings; nothing is segmented."""
     from ...container import wired
-    from ...services.case import describe_grid
-    from ...services.prepare import run_options, size
-    from ...services.report import grid_mapping, tiles_mapping
+    from ...services.prepare import run_options
 
     wanted = run_options(overlap, parse_patch(patch), blending, parse_bytes(memory), nan_as)
     container = wired()
@@ -36,26 +40,38 @@ def plan_command(
     with progress_bar(quiet) as progress:
         opened = open_model.load(found, runtime, precision, threads)
         told = container.forecast()(inputs, opened, wanted, progress)
-    loaded, warnings = opened.runtime, told.warnings
-    plan, space = told.prepared.plan, told.prepared.space
     if as_json:
-        show_json(
-            {
-                "model": found.card.reference,
-                "runtime": {"name": loaded.name, "precision": loaded.precision, "device": loaded.device},
-                "grid": grid_mapping(space.stored),
-                "model_grid": grid_mapping(space.grid),
-                "tiles": tiles_mapping(told.prepared),
-                "seconds": told.seconds,
-                "seconds_per_tile": told.seconds_per_tile,
-                "peak_bytes": told.peak_bytes,
-                "warnings": list(warnings),
-            }
-        )
-        return
-    warn(warnings)
+        show_json(_mapping(opened, told))
+    else:
+        _show(opened, told)
+
+
+def _mapping(opened: LoadedModel, told: Forecast) -> dict[str, Any]:
+    from ...services.report import grid_mapping, tiles_mapping
+
+    runtime, space = opened.runtime, told.prepared.space
+    return {
+        "model": opened.model.card.reference,
+        "runtime": {"name": runtime.name, "precision": runtime.precision, "device": runtime.device},
+        "grid": grid_mapping(space.stored),
+        "model_grid": grid_mapping(space.grid),
+        "tiles": tiles_mapping(told.prepared),
+        "seconds": told.seconds,
+        "seconds_per_tile": told.seconds_per_tile,
+        "peak_bytes": told.peak_bytes,
+        "warnings": list(told.warnings),
+    }
+
+
+def _show(opened: LoadedModel, told: Forecast) -> None:
+    from ...services.case import describe_grid
+    from ...services.prepare import size
+
+    plan, space, runtime = told.prepared.plan, told.prepared.space, opened.runtime
+    warn(told.warnings)
     typer.echo(f"input    {describe_grid(space.stored)}")
-    typer.echo(f"model    {found.card.reference} on {loaded.name} {loaded.precision}, {describe_grid(space.grid)}")
+    network = f"{opened.model.card.reference} on {runtime.name} {runtime.precision}"
+    typer.echo(f"model    {network}, {describe_grid(space.grid)}")
     tile = "x".join(map(str, plan.tile))
     typer.echo(f"tiles    {plan.tile_count} of {tile}, {plan.blending} blending, {told.seconds_per_tile:.3f} s each")
     typer.echo(f"time     about {told.seconds:.1f} s")
