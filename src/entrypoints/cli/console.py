@@ -35,11 +35,9 @@ def parse_bytes(text: str | None) -> int | None:
     if text is None:
         return None
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?(?:e\d+)?)\s*([kmgt]?)(i?)b?\s*", text.lower())
-    if match is None or float(match[1]) == 0:
+    if match is None or not 0 < float(match[1]) < float("inf"):
         raise UsageError("--memory", expected="a size such as 4GB", got=text, do="correct it")
-    unit = _BYTES[match[2]]
-    if match[3]:
-        unit = 1024 ** list(_BYTES).index(match[2])
+    unit = 1024 ** list(_BYTES).index(match[2]) if match[3] else _BYTES[match[2]]
     return int(float(match[1]) * unit)
 
 
@@ -71,31 +69,37 @@ def show_table(columns: Iterable[str], rows: Iterable[Iterable[object]]) -> None
 def progress_bar(quiet: bool) -> Iterator[ProgressListener]:
     """A listener that draws a bar on stderr where that is a terminal, and says nothing otherwise."""
     if quiet or not sys.stderr.isatty():
-        yield _Silent()
+        yield Silent()
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        yield _Bar(progress)
+        yield Bar(progress)
 
 
-class _Silent:
+class Silent:
+    """A listener that shows nothing."""
+
     def stage(self, name: str, tiles: int = 0) -> None:
-        pass
+        """Say nothing."""
 
     def advance(self, tiles: int) -> None:
-        pass
+        """Say nothing."""
 
 
-class _Bar:
+class Bar:
+    """A listener that keeps one bar of a rich progress display."""
+
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
         self._task = progress.add_task("start", total=None)
 
     def stage(self, name: str, tiles: int = 0) -> None:
+        """Begin the bar anew."""
         self._progress.reset(self._task, description=name, total=tiles or None)
 
     def advance(self, tiles: int) -> None:
+        """Move the bar on."""
         self._progress.advance(self._task, tiles)
