@@ -1,7 +1,8 @@
 """Peak memory of segmenting a large volume, beside MONAI's sliding window on the same network.
 
 Both run as processes of their own, on the same tiles and threads, from a NIfTI file to a mask file; the peak is what
-the system reports for the whole process.
+the system reports for the whole process. What prepares and compares the files runs apart as well: a process starts
+with the peak of the one that started it.
 """
 
 from __future__ import annotations
@@ -15,12 +16,6 @@ import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import nibabel as nib
-import numpy as np
-import torch
-import yaml
-from monai.networks.nets import UNet
-
 NETWORK = {"spatial_dims": 3, "in_channels": 1, "out_channels": 2, "channels": [8, 16], "strides": [2]}
 # With these edges, and shapes of 128 + 112 n and 32 + 28 n voxels, both lay the very same tiles.
 PATCH, OVERLAP = [128, 128, 32], 0.125
@@ -32,6 +27,22 @@ CARD = {
     "tiling": {"patch": PATCH, "divisor": 2, "overlap": OVERLAP, "blending": "gaussian"},
     "output": {"activation": "softmax", "labels": [{"value": 1, "name": "foreground"}]},
 }
+# Smooth noise as a volume, and a random network as a checkpoint.
+PREPARE = f"""
+import sys, nibabel as nib, numpy as np, torch
+from monai.networks.nets import UNet
+shape = [int(n) for n in sys.argv[1:]]
+coarse = np.random.default_rng(0).integers(0, 256, [n // 16 + 1 for n in shape], np.uint8)
+fine = np.kron(coarse, np.ones((16, 16, 16), np.uint8))[tuple(slice(n) for n in shape)]
+nib.save(nib.Nifti1Image(fine, np.diag([1.0, 1.0, 2.0, 1.0])), "volume.nii")
+torch.manual_seed(0)
+torch.save(UNet(**{NETWORK!r}).state_dict(), "network.pt")
+"""
+COMPARE = """
+import nibabel as nib, numpy as np
+masks = [np.asarray(nib.load(name).dataobj) for name in ("mask.nii.gz", "monai.nii.gz")]
+print((masks[0] == masks[1]).mean())
+"""
 MONAI = f"""
 import nibabel as nib, numpy as np, torch
 from monai.inferers import sliding_window_inference
@@ -57,42 +68,34 @@ def main() -> None:
     wanted = parser.parse_args()
     with TemporaryDirectory() as name:
         folder = Path(name)
-        _prepare(folder, tuple(wanted.shape))
+        subprocess.run([sys.executable, "-c", PREPARE, *map(str, wanted.shape)], cwd=folder, check=True)
+        (folder / "card.yaml").write_text(json.dumps(CARD))
+        export = ["export", "network.pt", "--card", "card.yaml", "-o", "network.onnx", "--quiet"]
+        options = ["--network", "UNet", "--network-args", json.dumps(NETWORK)]
+        subprocess.run([sys.executable, "-m", "voxport", *export, *options], cwd=folder, check=True)
         segment = ["segment", "volume.nii", "-m", "network.onnx", "-o", "mask.nii.gz", "--quiet"]
         voxport = _measured([sys.executable, "-m", "voxport", *segment], folder)
         monai = _measured([sys.executable, "-W", "ignore", "-c", MONAI], folder)
-        masks = [np.asarray(nib.load(folder / f).dataobj) for f in ("mask.nii.gz", "monai.nii.gz")]
-        agreement = float((masks[0] == masks[1]).mean())
+        compared = subprocess.run(
+            [sys.executable, "-c", COMPARE], cwd=folder, check=True, capture_output=True, text=True
+        )
     found = {
         "shape": wanted.shape,
         "voxport": voxport,
         "monai": monai,
         "memory_ratio": monai["peak_gb"] / voxport["peak_gb"],
         "time_ratio": monai["seconds"] / voxport["seconds"],
-        "label_agreement": agreement,
+        "label_agreement": float(compared.stdout),
     }
     print(f"{'':10} {'peak memory':>12} {'time':>9}")
-    for who in ("voxport", "monai"):
-        print(f"{who:10} {found[who]['peak_gb']:9.2f} GB {found[who]['seconds']:7.1f} s")
+    for who, measured in (("voxport", voxport), ("monai", monai)):
+        print(f"{who:10} {measured['peak_gb']:9.2f} GB {measured['seconds']:7.1f} s")
     print(
         f"MONAI takes {found['memory_ratio']:.2f} times the memory and {found['time_ratio']:.2f} times the time; "
-        f"labels agree on {agreement:.6f} of the voxels"
+        f"labels agree on {found['label_agreement']:.6f} of the voxels"
     )
     if wanted.json is not None:
         wanted.json.write_text(json.dumps(found, indent=2) + "\n")
-
-
-def _prepare(folder: Path, shape: tuple[int, ...]) -> None:
-    """A volume of smooth noise, and a random network as checkpoint and as ONNX."""
-    coarse = np.random.default_rng(0).random([n // 16 + 1 for n in shape])
-    fine = np.kron(coarse, np.ones((16, 16, 16)))[tuple(slice(n) for n in shape)]
-    nib.save(nib.Nifti1Image((255 * fine).astype(np.uint8), np.diag([1.0, 1.0, 2.0, 1.0])), folder / "volume.nii")
-    torch.manual_seed(0)
-    torch.save(UNet(**NETWORK).state_dict(), folder / "network.pt")
-    (folder / "card.yaml").write_text(yaml.safe_dump(CARD))
-    options = ["--network", "UNet", "--network-args", json.dumps(NETWORK), "--quiet"]
-    command = [sys.executable, "-m", "voxport", "export", "network.pt", "--card", "card.yaml", "-o", "network.onnx"]
-    subprocess.run([*command, *options], cwd=folder, check=True)
 
 
 def _measured(command: list[str], folder: Path) -> dict[str, float]:
