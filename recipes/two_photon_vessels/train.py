@@ -1,0 +1,178 @@
+"""Training: from a seed to weights, resumable, with a progress bar and a log."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor, nn
+
+from .losses import vessel_loss
+from .model import VesselNet, bake_threshold
+from .pool import Shape, VolumePool, draw_batch
+
+
+@dataclass(frozen=True)
+class TrainingPlan:
+    """Every number that the weights depend on; shapes in voxels (x, y, z).
+
+    Training begins with the first `head_start` volumes and one more joins at every step, whatever the speed of
+    generation, so that a run is the same on every machine and after every interruption.
+    """
+
+    seed: int = 1
+    volumes: int = 400
+    head_start: int = 120
+    volume_shape: Shape = (256, 256, 16)
+    patch: Shape = (192, 192, 16)
+    batch: int = 1
+    steps: int = 3500
+    learning_rate: float = 2e-3
+    warmup_steps: int = 200
+    ema_decay: float = 0.998
+    filters: int = 16
+    checkpoint_steps: int = 100
+    threshold: float = 0.65
+
+
+SMOKE = TrainingPlan(
+    volumes=4,
+    head_start=2,
+    volume_shape=(96, 96, 8),
+    patch=(64, 64, 8),
+    batch=1,
+    steps=12,
+    warmup_steps=3,
+    filters=8,
+    checkpoint_steps=6,
+)
+
+
+@dataclass
+class TrainingState:
+    """What a checkpoint holds."""
+
+    step: int
+    network: VesselNet
+    average: VesselNet
+    optimiser: torch.optim.Optimizer
+
+
+def train(plan: TrainingPlan, folder: Path, workers: int = 2, threads: int = 2) -> Path:
+    """Train to the end of `plan`, resuming from `folder`; return the file of the averaged weights."""
+    torch.set_num_threads(threads)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "plan.json").write_text(json.dumps(asdict(plan), indent=2))
+    state = _start(plan, folder / "checkpoint.pt")
+    pool = VolumePool(folder / "pool", plan.volumes, plan.volume_shape, plan.seed, workers)
+    try:
+        with _progress() as progress:
+            _run(plan, state, pool, folder, progress)
+    finally:
+        pool.close()
+    weights = folder / "model.pt"
+    final = copy.deepcopy(state.average)
+    bake_threshold(final, plan.threshold)
+    torch.save(final.state_dict(), weights)
+    return weights
+
+
+def _progress() -> Progress:
+    return Progress(
+        TextColumn("{task.description:>9}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+        console=Console(stderr=True),
+    )
+
+
+def _start(plan: TrainingPlan, checkpoint: Path) -> TrainingState:
+    torch.manual_seed(plan.seed)
+    network = VesselNet(plan.filters)
+    optimiser = torch.optim.AdamW(network.parameters(), lr=plan.learning_rate, weight_decay=1e-4)
+    state = TrainingState(0, network, copy.deepcopy(network).eval(), optimiser)
+    if checkpoint.exists():
+        saved = torch.load(checkpoint, weights_only=True)
+        network.load_state_dict(saved["network"])
+        state.average.load_state_dict(saved["average"])
+        optimiser.load_state_dict(saved["optimiser"])
+        state.step = int(saved["step"])
+    return state
+
+
+def _run(plan: TrainingPlan, state: TrainingState, pool: VolumePool, folder: Path, progress: Progress) -> None:
+    bar = progress.add_task("train", total=plan.steps, completed=state.step, note="")
+    smooth, began_s = math.nan, time.monotonic()
+    with (folder / "log.csv").open("a") as log, ThreadPoolExecutor(1) as loader:
+        upcoming = loader.submit(_batch, plan, pool, state.step)
+        while state.step < plan.steps:
+            batch = upcoming.result()
+            upcoming = loader.submit(_batch, plan, pool, state.step + 1)
+            loss = _step(plan, state, *batch)
+            smooth = loss if math.isnan(smooth) else 0.98 * smooth + 0.02 * loss
+            progress.update(bar, completed=state.step, note=f"loss {smooth:.3f}, {pool.ready()} volumes")
+            if state.step % plan.checkpoint_steps == 0 or state.step == plan.steps:
+                log.write(f"{state.step},{smooth:.5f},{time.monotonic() - began_s:.1f}\n")
+                log.flush()
+                _save(state, folder / "checkpoint.pt")
+                torch.save(state.average.state_dict(), folder / f"average_{state.step:06d}.pt")
+
+
+def _batch(plan: TrainingPlan, pool: VolumePool, step: int) -> tuple[Tensor, Tensor]:
+    rng = np.random.default_rng([plan.seed, 7, step])
+    return draw_batch(pool, min(plan.volumes, plan.head_start + step), plan.patch, plan.batch, rng)
+
+
+def _step(plan: TrainingPlan, state: TrainingState, pictures: Tensor, targets: Tensor) -> float:
+    for group in state.optimiser.param_groups:
+        group["lr"] = plan.learning_rate * _schedule(plan, state.step)
+    with torch.autocast("cpu", torch.bfloat16):
+        logits = state.network(pictures)
+    loss = vessel_loss(logits, targets)
+    state.optimiser.zero_grad()
+    loss.backward()  # type: ignore[no-untyped-call]
+    nn.utils.clip_grad_norm_(state.network.parameters(), 1.0)
+    state.optimiser.step()
+    state.step += 1
+    decay = min(plan.ema_decay, state.step / (state.step + 10.0))
+    with torch.no_grad():
+        for average, current in zip(state.average.parameters(), state.network.parameters(), strict=True):
+            average.lerp_(current, 1.0 - decay)
+    return loss.item()
+
+
+def _schedule(plan: TrainingPlan, step: int) -> float:
+    """Linear warm-up, then a cosine to a hundredth."""
+    if step < plan.warmup_steps:
+        return (step + 1) / plan.warmup_steps
+    along = (step - plan.warmup_steps) / max(plan.steps - plan.warmup_steps, 1)
+    return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * along))
+
+
+def _save(state: TrainingState, checkpoint: Path) -> None:
+    saved = {
+        "step": state.step,
+        "network": state.network.state_dict(),
+        "average": state.average.state_dict(),
+        "optimiser": state.optimiser.state_dict(),
+    }
+    unfinished = checkpoint.with_suffix(".tmp")
+    torch.save(saved, unfinished)
+    unfinished.rename(checkpoint)
+
+
+def resized(plan: TrainingPlan, steps: int | None, volumes: int | None, seed: int | None) -> TrainingPlan:
+    """`plan` with what the command line overrides."""
+    changed = {"steps": steps, "volumes": volumes, "seed": seed}
+    return replace(plan, **{name: value for name, value in changed.items() if value is not None})  # type: ignore[arg-type]
