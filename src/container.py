@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from .ports.runtime import InferenceRuntime, RuntimeOptions
     from .ports.volume_store import VolumeStore
 
+_BUNDLED = Path(__file__).parent / "bundled"
+
 # Adapters are imported when they are first needed: nibabel, onnx and torch take from tenths of a second to seconds.
 
 
@@ -40,10 +42,10 @@ def _onnx_files() -> ModelFiles:
     return OnnxModelFiles()
 
 
-def _model_directory(folder: Path, files: ModelFiles) -> ModelRepository:
-    from .adapters.model_directory import ModelDirectory
+def _models(folder: Path, files: ModelFiles) -> ModelRepository:
+    from .adapters.model_directory import LayeredModels, ModelDirectory
 
-    return ModelDirectory(folder, files)
+    return LayeredModels(ModelDirectory(folder, files), ModelDirectory(_BUNDLED, files))
 
 
 def _local_files() -> ArtifactWriter:
@@ -95,7 +97,8 @@ class Container(containers.DeclarativeContainer):
     artifacts = providers.Singleton(_local_files)
     pictures = providers.Singleton(_png_pictures)
     model_files = providers.Singleton(_onnx_files)
-    models = providers.Singleton(_model_directory, config.models_dir, model_files)
+    models = providers.Singleton(_models, config.models_dir, model_files)
+    sample = providers.Callable(str, _BUNDLED / "sample.nii.gz")
     read_bundle = providers.Callable(_read_bundle)
     exporter = providers.Singleton(_torch_exporter)
     runtimes = providers.Dict(
@@ -103,7 +106,7 @@ class Container(containers.DeclarativeContainer):
         torch=providers.Factory(partial, _open_torch, config.torch.device, config.threads),
     )
 
-    open_model = providers.Factory(ModelOpener, model_files, models, runtimes)
+    open_model = providers.Factory(ModelOpener, model_files, models, runtimes, config.model)
     segment = providers.Factory(partial, segment, ports=providers.Factory(SegmentPorts, volumes, artifacts, pictures))
     forecast = providers.Factory(partial, forecast, volumes=volumes)
     export = providers.Factory(

@@ -38,6 +38,7 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="VOXPORT_", env_nested_delimiter="__", extra="forbid")
 
+    model: str = "two-photon-vessels"
     models_dir: Path = Field(default_factory=lambda: _data_home() / "models")
     scratch_dir: Path | None = None
     max_voxels: int = Field(default=2**33, gt=0)

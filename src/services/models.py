@@ -4,21 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..domain.errors import ModelError
 from ..ports.model import Model, ModelFiles
 from ..ports.model_repository import ModelRepository
 
 _FILE_SUFFIXES = (".onnx", ".pt", ".pth", ".ts", ".ckpt")
 
 
-def find_model(reference: str | None, card: Path | None, files: ModelFiles, repository: ModelRepository) -> Model:
-    """The model file at a path, or the repository's model of a name; without a reference, its only one.
+def find_model(reference: str, card: Path | None, files: ModelFiles, repository: ModelRepository) -> Model:
+    """The model file at a path, or the repository's model of a name.
 
     Raises:
-        ModelError: there is none, it is broken, or several could be meant.
+        ModelError: there is none, or it is broken.
     """
-    if reference is None:
-        return _only_model(repository)
     path = Path(reference).expanduser()
     return files.read(path, card) if _is_file_name(path) else repository.get(reference)
 
@@ -31,16 +28,3 @@ def names_a_model(reference: str) -> bool:
 
 def _is_file_name(path: Path) -> bool:
     return path.suffix.lower() in _FILE_SUFFIXES or path.is_file() or len(path.parts) > 1
-
-
-def _only_model(repository: ModelRepository) -> Model:
-    listing = repository.list()
-    names = sorted({model.card.name for model in listing.models})
-    if len(names) == 1:
-        return repository.get(names[0])
-    raise ModelError(
-        "model",
-        expected="one that is named with -m MODEL" if names else "a model",
-        got=f"several to choose from: {', '.join(names)}" if names else "none named and none added",
-        do="name a file or a model with -m, or add one with voxport models add",
-    )

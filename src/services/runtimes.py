@@ -63,16 +63,19 @@ class LoadedModel:
 
 
 class ModelOpener:
-    """Finds models by file or name and loads them into runtimes."""
+    """Finds models by file or name, ``default`` where none is given, and loads them into runtimes."""
 
-    def __init__(self, files: ModelFiles, repository: ModelRepository, openers: Mapping[str, RuntimeOpener]) -> None:
+    def __init__(
+        self, files: ModelFiles, repository: ModelRepository, openers: Mapping[str, RuntimeOpener], default: str
+    ) -> None:
+        self._default = default
         self._files = files
         self._repository = repository
         self._openers = openers
 
     def find(self, reference: str | None, card: Path | None = None) -> Model:
         """The model that a reference means; see ``find_model``."""
-        return find_model(reference, card, self._files, self._repository)
+        return find_model(reference or self._default, card, self._files, self._repository)
 
     def load(self, model: Model, runtime: str = AUTO, precision: str = AUTO, threads: int | None = None) -> LoadedModel:
         """Load a model into the runtime that ``choose_runtime`` gives.

@@ -120,8 +120,9 @@ def test_a_model_that_is_not_there(voxport: Command, scan: Path, tmp_path: Path,
     refused(voxport("segment", scan, "-m", reference, "-o", "mask.nii.gz"), 4, tmp_path, reference)
 
 
-def test_no_model_at_all(voxport: Command, scan: Path, tmp_path: Path) -> None:
-    refused(voxport("segment", scan, "-o", "mask.nii.gz"), 4, tmp_path, "-m")
+def test_a_default_model_that_is_not_there(voxport: Command, scan: Path, tmp_path: Path) -> None:
+    result = voxport("segment", scan, "-o", "mask.nii.gz", env={"VOXPORT_MODEL": "nosuchmodel"})
+    refused(result, 4, tmp_path, "nosuchmodel", "two-photon-vessels")
 
 
 def test_a_card_with_an_unknown_key_is_named_by_its_path(

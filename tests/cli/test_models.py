@@ -13,16 +13,16 @@ from .conftest import Command, make_model
 
 
 def test_models_are_added_listed_used_by_name_and_removed(voxport: Command, scan: Path, model: Path) -> None:
-    assert "no models yet" in voxport("models", "list").stdout
     added = voxport("models", "add", model)
     assert added.stdout == "affine:1.0.0 added\n"
     assert "affine" in voxport("models", "list").stdout
     assert voxport("segment", scan, "-m", "affine", "-o", "named.nii").returncode == 0
     assert voxport("segment", scan, "-m", "affine:1.0.0", "-o", "exact.nii").returncode == 0
-    alone = voxport("segment", scan, "-o", "only.nii")
-    assert alone.returncode == 0, alone.stderr
+    default = voxport("segment", scan, "-o", "default.nii", env={"VOXPORT_MODEL": "affine"})
+    assert default.returncode == 0, default.stderr
     assert voxport("models", "remove", "affine").returncode == 0
-    assert json.loads(voxport("models", "list", "--json").stdout) == {"models": [], "broken": []}
+    left = json.loads(voxport("models", "list", "--json").stdout)
+    assert [m["name"] for m in left["models"]] == ["two-photon-vessels"]
 
 
 def test_a_broken_model_is_reported_and_the_others_go_on(voxport: Command, model: Path, tmp_path: Path) -> None:

@@ -72,24 +72,6 @@ def test_a_file_of_the_same_name_comes_first(repository: ModelDirectory) -> None
     assert find_model("vessels", None, FILES, repository).card.name == "beside"
 
 
-def test_no_reference_means_the_only_model_in_its_highest_version(repository: ModelDirectory) -> None:
-    stored(repository, "vessels", "1.0.0")
-    newest = stored(repository, "vessels", "1.1.0")
-    assert find_model(None, None, FILES, repository) == newest
-
-
-def test_no_reference_and_several_models_is_a_model_error_that_lists_them(repository: ModelDirectory) -> None:
-    stored(repository, "vessels")
-    stored(repository, "nuclei")
-    with pytest.raises(ModelError, match=r"expected one that is named with -m MODEL, got several .*: nuclei, vessels"):
-        find_model(None, None, FILES, repository)
-
-
-def test_no_reference_and_no_model_is_a_model_error_that_says_how_to_add_one(repository: ModelDirectory) -> None:
-    with pytest.raises(ModelError, match=r"none named and none added; .* voxport models add"):
-        find_model(None, None, FILES, repository)
-
-
 @pytest.mark.parametrize("reference", ["missing.onnx", "folder/missing", "missing.pt"])
 def test_a_missing_file_is_a_model_error_about_a_file(repository: ModelDirectory, reference: str) -> None:
     with pytest.raises(ModelError, match="no such file"):
@@ -98,7 +80,7 @@ def test_a_missing_file_is_a_model_error_about_a_file(repository: ModelDirectory
 
 def test_an_unknown_name_is_a_model_error_about_names(repository: ModelDirectory) -> None:
     stored(repository, "vessels")
-    with pytest.raises(ModelError, match=r"one of the models in .*: vessels:1\.0\.0"):
+    with pytest.raises(ModelError, match=r"one of the models vessels:1\.0\.0"):
         find_model("nuclei", None, FILES, repository)
 
 

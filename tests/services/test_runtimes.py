@@ -120,7 +120,7 @@ def test_an_opener_finds_a_file_and_loads_it_with_what_was_asked_for(tmp_path: P
     files, path = OnnxModelFiles(), tmp_path / "model.onnx"
     write_bare_affine(path)
     files.write(path, replace(make_card(), name="vessels"), path)
-    opener = ModelOpener(files, ModelDirectory(tmp_path, files), {"onnx": remember})
+    opener = ModelOpener(files, ModelDirectory(tmp_path, files), {"onnx": remember}, "vessels")
     found = opener.find(str(path))
     assert found == opener.find("vessels") == opener.find(None)
     loaded = opener.load(found, precision="bf16", threads=3)

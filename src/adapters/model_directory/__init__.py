@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ...domain.errors import ModelError, OutputError
 from ...ports.model import Model, ModelFiles
-from ...ports.model_repository import BrokenModel, Listing
+from ...ports.model_repository import BrokenModel, Listing, ModelRepository
 
 
 class ModelDirectory:
@@ -29,23 +29,12 @@ class ModelDirectory:
                 models.append(self._files.read(path))
             except ModelError as error:
                 broken.append(BrokenModel(path.name, str(error)))
-        models.sort(key=lambda model: (model.card.name, _version_key(model.card.version), model.path.name))
+        models.sort(key=_order)
         return Listing(tuple(models), tuple(broken))
 
     def get(self, reference: str) -> Model:
         """See ModelRepository.get."""
-        listing = self.list()
-        matching = [m for m in listing.models if reference in (m.card.name, m.card.reference)]
-        if not matching:
-            names = ", ".join(model.card.reference for model in listing.models) or "none"
-            broken = f" (broken: {', '.join(b.name for b in listing.broken)})" if listing.broken else ""
-            raise ModelError(
-                reference,
-                expected=f"one of the models in {self._folder}: {names}{broken}",
-                got="another name",
-                do="see voxport models list",
-            )
-        return matching[-1]
+        return _pick(self.list(), reference)
 
     def put(self, model: Model) -> Model:
         """See ModelRepository.put."""
@@ -75,6 +64,53 @@ class ModelDirectory:
             target.path.unlink()
         except OSError as error:
             raise OutputError.cannot_write(str(target.path), error) from None
+
+
+class LayeredModels:
+    """ModelRepository over a writable one and one that comes with the program, whose models can only be read."""
+
+    def __init__(self, own: ModelRepository, bundled: ModelRepository) -> None:
+        self._own = own
+        self._bundled = bundled
+
+    def list(self) -> Listing:
+        """See ModelRepository.list; an own model hides a bundled one of the same name and version."""
+        own, bundled = self._own.list(), self._bundled.list()
+        hidden = {model.card.reference for model in own.models}
+        models = [*own.models, *(model for model in bundled.models if model.card.reference not in hidden)]
+        return Listing(tuple(sorted(models, key=_order)), (*own.broken, *bundled.broken))
+
+    def get(self, reference: str) -> Model:
+        """See ModelRepository.get."""
+        return _pick(self.list(), reference)
+
+    def put(self, model: Model) -> Model:
+        """See ModelRepository.put."""
+        return self._own.put(model)
+
+    def remove(self, reference: str) -> None:
+        """See ModelRepository.remove; a bundled model stays."""
+        own = [m for m in self._own.list().models if reference in (m.card.name, m.card.reference)]
+        if not own and any(reference in (m.card.name, m.card.reference) for m in self._bundled.list().models):
+            raise ModelError(
+                reference, expected="a model that was added", got="one that comes with voxport", do="leave it be"
+            )
+        self._own.remove(reference)
+
+
+def _pick(listing: Listing, reference: str) -> Model:
+    matching = [m for m in listing.models if reference in (m.card.name, m.card.reference)]
+    if not matching:
+        names = ", ".join(model.card.reference for model in listing.models) or "none"
+        broken = f" (broken: {', '.join(b.name for b in listing.broken)})" if listing.broken else ""
+        raise ModelError(
+            reference, expected=f"one of the models {names}{broken}", got="another name", do="see voxport models list"
+        )
+    return matching[-1]
+
+
+def _order(model: Model) -> tuple[str, tuple[tuple[int, int, str], ...], str]:
+    return model.card.name, _version_key(model.card.version), model.path.name
 
 
 def _file_name(model: Model) -> str:

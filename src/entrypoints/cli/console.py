@@ -52,14 +52,14 @@ def show_json(data: Any) -> None:
     sys.stdout.write(json.dumps(data, indent=2) + "\n")
 
 
-def show_table(columns: Iterable[str], rows: Iterable[Iterable[object]]) -> None:
-    """A table on stdout."""
+def show_table(columns: Iterable[str], rows: Iterable[Iterable[object]], *, numbers: bool = True) -> None:
+    """A table on stdout; all but the first column are aligned for numbers, unless they hold text."""
     from rich.console import Console
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     for position, column in enumerate(columns):
-        table.add_column(column, justify="left" if position == 0 else "right", overflow="fold")
+        table.add_column(column, justify="right" if numbers and position else "left", overflow="fold")
     for row in rows:
         table.add_row(*(str(cell) for cell in row))
     Console(soft_wrap=True).print(table)

@@ -32,11 +32,8 @@ def list_command(as_json: opt.AsJson = False) -> None:
         ]
         show_json({"models": models, "broken": [{"name": b.name, "reason": b.reason} for b in listing.broken]})
         return
-    if not listing.models:
-        typer.echo("no models yet: voxport models add MODEL.onnx")
-    else:
-        rows = [(m.card.name, m.card.version, m.card.description) for m in listing.models]
-        show_table(("name", "version", "description"), rows)
+    rows = [(m.card.name, m.card.version, m.card.description) for m in listing.models]
+    show_table(("name", "version", "description"), rows, numbers=False)
     warn(f"broken: {b.reason}" for b in listing.broken)
 
 

@@ -13,7 +13,7 @@ Inputs = Annotated[
 ]
 ModelName = Annotated[
     str | None,
-    typer.Option("-m", "--model", help="A model file, or the name of an added model.", show_default="the only one"),
+    typer.Option("-m", "--model", help="A model file, or the name of a model.", show_default="two-photon-vessels"),
 ]
 CardFile = Annotated[
     Path | None, typer.Option("--card", help="Model card (YAML) for a model that has none, or in its place.")

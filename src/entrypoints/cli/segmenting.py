@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ... import __version__
+from ...domain.errors import UsageError
 from . import options as opt
 from .console import parse_bytes, parse_patch, progress_bar, show_json, show_table, warn
 
@@ -16,7 +17,16 @@ if TYPE_CHECKING:
     from ...services.runtimes import LoadedModel
     from ...services.segment import Segmentation
 
-MaskFile = Annotated[str, typer.Option("-o", "--output", metavar="MASK", help="The mask: .nii, .nii.gz, .hdr or .img.")]
+Inputs = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="INPUT...", help="NIfTI volume; several are the channels of one case.", show_default=False),
+]
+Sample = Annotated[
+    bool, typer.Option("--sample", help="Segment the bundled sample; results go into the current folder.")
+]
+MaskFile = Annotated[
+    str | None, typer.Option("-o", "--output", metavar="MASK", help="The mask: .nii, .nii.gz, .hdr or .img.")
+]
 Probabilities = Annotated[
     str | None, typer.Option("--probabilities", metavar="FILE", help="Write class probabilities as 4-D NIfTI.")
 ]
@@ -28,8 +38,9 @@ Report = Annotated[str | None, typer.Option("--report", metavar="FILE.json", hel
 
 
 def segment_command(
-    inputs: opt.Inputs,
-    output: MaskFile,
+    inputs: Inputs = None,
+    output: MaskFile = None,
+    sample: Sample = False,
     model: opt.ModelName = None,
     card: opt.CardFile = None,
     runtime: opt.RuntimeName = "auto",
@@ -55,22 +66,43 @@ def segment_command(
     from ...services.statistics_file import check_statistics_name
 
     wanted = run_options(overlap, parse_patch(patch), blending, parse_bytes(memory), nan_as)
+    container = wired()
+    if sample:
+        if inputs:
+            raise UsageError("--sample", expected="no INPUT beside it", got=inputs[0], do="leave one of them out")
+        inputs, output = [container.sample()], output or "sample_mask.nii.gz"
+        statistics, preview = statistics or "sample_statistics.json", preview or "sample_preview.png"
+    if not inputs or output is None:
+        missing = "-o MASK" if inputs else "INPUT"
+        raise UsageError(
+            "voxport segment", expected="INPUT -o MASK", got=f"no {missing}", do="see voxport segment --help"
+        )
     outputs = Outputs(output, probabilities, statistics, preview, report)
     if statistics is not None:
         check_statistics_name(statistics)
-    container = wired()
     open_model = container.open_model()
     found = open_model.find(model, card)
     with progress_bar(quiet) as progress:
         loaded = open_model.load(found, runtime, precision, threads)
         done = container.segment()(inputs, loaded, outputs, wanted, progress)
-    command = _same_again(inputs, model or found.path.as_posix(), output, card, threads, nan_as, loaded, done)
+    command = _same_again(inputs, model or found.card.reference, output, card, threads, nan_as, loaded, done)
     if report is not None:
         data = run_report(done, loaded, version=__version__, command=command)
         container.artifacts().write(report, (json.dumps(data, indent=2) + "\n").encode())
     if not quiet:
         warn(done.warnings)
         _show(done, output, as_json, command)
+        if sample and not as_json:
+            _what_next(statistics, preview)
+
+
+def _what_next(statistics: str | None, preview: str | None) -> None:
+    typer.echo(
+        f"Look at {preview}, and at {statistics} for the numbers. Next:\n"
+        "  voxport segment YOUR.nii.gz -o mask.nii.gz --preview mask.png   your own volume, with the bundled model\n"
+        "  voxport inspect two-photon-vessels                              what this model is for, and where it fails\n"
+        "  voxport export CHECKPOINT --card card.yaml -o model.onnx        your own network"
+    )
 
 
 def _same_again(

@@ -1,0 +1,55 @@
+"""``voxport segment --sample``: the bundled model on the bundled volume, with nothing else at hand."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+
+from .conftest import Command
+
+
+def test_the_sample_is_segmented_into_the_current_folder(voxport: Command, tmp_path: Path) -> None:
+    result = voxport("segment", "--sample")
+    assert result.returncode == 0, result.stderr
+    assert result.stderr == ""
+    assert sorted(p.name for p in tmp_path.iterdir() if p.is_file()) == [
+        "sample_mask.nii.gz",
+        "sample_preview.png",
+        "sample_statistics.json",
+    ]
+    mask = nib.load(tmp_path / "sample_mask.nii.gz")
+    assert mask.header.get_xyzt_units()[0] == "micron"
+    labels = np.asarray(mask.dataobj)
+    assert 0.02 < labels.mean() < 0.6
+    statistics = json.loads((tmp_path / "sample_statistics.json").read_text())
+    assert statistics["labels"][0]["voxels"] == int(labels.sum())
+    for word in ("vessel", "sample_preview.png", "voxport segment YOUR.nii.gz"):
+        assert word in result.stdout
+
+
+def test_the_bundled_model_is_certified_and_small(voxport: Command) -> None:
+    (listed,) = json.loads(voxport("models", "list", "--json").stdout)["models"]
+    assert listed["name"] == "two-photon-vessels"
+    assert "onnx fp32" in listed["certified"]
+    assert voxport("verify", "two-photon-vessels").returncode == 0
+
+
+def test_the_bundled_model_serves_where_none_is_named(voxport: Command, scan: Path, tmp_path: Path) -> None:
+    assert voxport("segment", scan, "-o", "default.nii").returncode == 0
+    assert voxport("segment", scan, "-m", "two-photon-vessels", "-o", "named.nii").returncode == 0
+    assert (tmp_path / "default.nii").read_bytes() == (tmp_path / "named.nii").read_bytes()
+
+
+def test_the_bundled_model_cannot_be_removed(voxport: Command) -> None:
+    result = voxport("models", "remove", "two-photon-vessels")
+    assert result.returncode == 4
+    assert "comes with voxport" in result.stderr
+
+
+def test_the_sample_takes_no_input_beside_it(voxport: Command, scan: Path) -> None:
+    result = voxport("segment", scan, "--sample")
+    assert result.returncode == 2
+    assert "--sample" in result.stderr
