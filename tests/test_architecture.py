@@ -9,8 +9,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import nibabel as nib
+import numpy as np
 import pytest
 import voxport
+
+from tests.cli.conftest import environment, make_model
 
 ROOT = Path(__file__).resolve().parents[1]
 ADAPTERS = sorted(p.name for p in (ROOT / "src" / "adapters").iterdir() if (p / "__init__.py").exists())
@@ -116,11 +120,6 @@ def test_a_name_that_is_not_public_is_an_attribute_error() -> None:
 
 def test_segmenting_never_imports_torch(tmp_path: Path) -> None:
     """A run in a process in which importing torch fails."""
-    import nibabel as nib
-    import numpy as np
-
-    from tests.cli.conftest import environment, make_model
-
     nib.save(nib.Nifti1Image(np.random.default_rng(0).random((9, 8, 7)), np.eye(4)), tmp_path / "scan.nii")
     make_model(tmp_path / "model.onnx")
     code = (
@@ -130,3 +129,26 @@ def test_segmenting_never_imports_torch(tmp_path: Path) -> None:
     )
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment(tmp_path), check=True)
     assert (tmp_path / "mask.nii").exists()
+
+
+NO_WAY_OUT = (
+    "import os, sys\n"
+    "names = ('socket.connect', 'socket.getaddrinfo', 'socket.gethostbyname', 'socket.sendto', 'urllib.Request')\n"
+    "sys.addaudithook(lambda event, arguments: os._exit(99) if event in names else None)\n"
+)
+
+
+def test_segmenting_opens_no_connection(tmp_path: Path) -> None:
+    """Every way out is an audit event of the interpreter; a hook ends the process at the first."""
+    code = (
+        f"{NO_WAY_OUT}from voxport.entrypoints.cli.main import app\n"
+        "app(args=['segment', '--sample', '--quiet'], standalone_mode=False)"
+    )
+    result = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment(tmp_path), check=False)
+    assert result.returncode == 0
+    assert (tmp_path / "sample_mask.nii.gz").exists()
+
+
+def test_a_connection_would_be_seen() -> None:
+    code = f"{NO_WAY_OUT}import socket\nsocket.getaddrinfo('localhost', 80)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 99
