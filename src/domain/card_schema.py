@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from .card_fields import (
@@ -20,6 +20,7 @@ from .card_fields import (
     optional,
     record,
     several,
+    short,
     text,
     whole,
 )
@@ -42,11 +43,13 @@ def read_card(data: object, subject: str = "model card") -> ModelCard:
     Raises:
         ModelError: names every field that is unknown, missing or wrong, all in one line.
     """
+    if not isinstance(data, Mapping):
+        got = f"{short(data)}, which is no mapping of fields"
+        raise ModelError(subject, expected="a valid model card", got=got, do="correct the card")
     try:
         return _card()(data)
-    except ValueError as error:
-        problems = error.problems if isinstance(error, FieldErrors) else (("", str(error)),)
-        listed = "; ".join(f"{path} {what}".strip() for path, what in problems)
+    except FieldErrors as error:
+        listed = "; ".join(f"{path} {what}" for path, what in error.problems)
         raise ModelError(subject, expected="a valid model card", got=listed, do="correct the card") from None
 
 

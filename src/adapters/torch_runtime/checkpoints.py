@@ -80,8 +80,10 @@ def read_state_dict(path: Path) -> StateDict:
     except pickle.UnpicklingError as error:
         raise _refused(path, str(error)) from None
     # What torch's reader raises on bytes that are no pickle, whichever byte comes first.
-    except (RuntimeError, EOFError, LookupError, ValueError, TypeError, AttributeError, OSError) as error:
+    except (RuntimeError, OSError) as error:
         raise _not_a_checkpoint(path, first_line(error)) from None
+    except (EOFError, LookupError, ValueError, TypeError, AttributeError):
+        raise _not_a_checkpoint(path, "a file that is none, or a damaged one") from None
     return _without_wrappers(_weights(content, path))
 
 
