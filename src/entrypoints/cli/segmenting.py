@@ -67,16 +67,9 @@ def segment_command(
 
     wanted = run_options(overlap, parse_patch(patch), blending, parse_bytes(memory), nan_as)
     container = wired()
+    inputs, output = _case(inputs, output, container.sample() if sample else None)
     if sample:
-        if inputs:
-            raise UsageError("--sample", expected="no INPUT beside it", got=inputs[0], do="leave one of them out")
-        inputs, output = [container.sample()], output or "sample_mask.nii.gz"
         statistics, preview = statistics or "sample_statistics.json", preview or "sample_preview.png"
-    if not inputs or output is None:
-        missing = "-o MASK" if inputs else "INPUT"
-        raise UsageError(
-            "voxport segment", expected="INPUT -o MASK", got=f"no {missing}", do="see voxport segment --help"
-        )
     outputs = Outputs(output, probabilities, statistics, preview, report)
     if statistics is not None:
         check_statistics_name(statistics)
@@ -94,6 +87,19 @@ def segment_command(
         _show(done, output, as_json, command)
         if sample and not as_json:
             _what_next(statistics, preview)
+
+
+def _case(inputs: list[str] | None, output: str | None, sample: str | None) -> tuple[list[str], str]:
+    """The volumes and the mask's name; UsageError where one is missing, or a volume is given beside the sample."""
+    if sample is not None and inputs:
+        raise UsageError("--sample", expected="no INPUT beside it", got=inputs[0], do="leave one of them out")
+    if sample is not None:
+        return [sample], output or "sample_mask.nii.gz"
+    if not inputs or output is None:
+        missing = "-o MASK" if inputs else "INPUT"
+        do = "see voxport segment --help"
+        raise UsageError("voxport segment", expected="INPUT -o MASK", got=f"no {missing}", do=do)
+    return inputs, output
 
 
 def _what_next(statistics: str | None, preview: str | None) -> None:
