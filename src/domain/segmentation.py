@@ -91,6 +91,11 @@ class Output:
     table: LabelTable
     threshold: float = 0.5
 
+    @property
+    def channels(self) -> int:
+        """How many channels a network emits for the label table, background included where it has one."""
+        return len(self.table.labels) + (self.activation != "sigmoid")
+
     def check_channels(self, channels: int) -> None:
         """ModelError unless a network with this many output channels fits the label table."""
         if self.activation == "sigmoid":

@@ -139,7 +139,7 @@ def _tiling(tiling: Tiling, options: RunOptions, fixed: Fixed3) -> Tiling:
 def _within_memory(
     plan: TilePlan, card: ModelCard, options: RunOptions, *, batch: int, assembled: bool
 ) -> tuple[TilePlan, int, tuple[str, ...]]:
-    classes = len(card.output.table.labels) + (card.output.activation != "sigmoid")
+    classes = card.output.channels
     stated = options.memory_bytes
     room = int(machine.available_bytes() * _DEFAULT_MEMORY_SHARE)
     if stated is not None:

@@ -151,9 +151,8 @@ def _open_sinks(ports: SegmentPorts, outputs: Outputs, case: Case, output: Outpu
     mask = stack.enter_context(ports.volumes.create(outputs.mask, case.grid, output.table.dtype, like=like))
     if outputs.probabilities is None:
         return _Sinks(mask, None)
-    channels = len(output.table.labels) + (output.activation != "sigmoid")
     dtype = np.dtype(np.float32)
-    created = ports.volumes.create(outputs.probabilities, case.grid, dtype, channels=channels, like=like)
+    created = ports.volumes.create(outputs.probabilities, case.grid, dtype, channels=output.channels, like=like)
     return _Sinks(mask, stack.enter_context(created))
 
 

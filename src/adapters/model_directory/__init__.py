@@ -51,7 +51,7 @@ class ModelDirectory:
 
     def remove(self, reference: str) -> None:
         """See ModelRepository.remove."""
-        matching = [m for m in self.list().models if reference in (m.card.name, m.card.reference)]
+        matching = _matching(self.list(), reference)
         if len(matching) > 1:
             raise ModelError(
                 reference,
@@ -90,16 +90,19 @@ class LayeredModels:
 
     def remove(self, reference: str) -> None:
         """See ModelRepository.remove; a bundled model stays."""
-        own = [m for m in self._own.list().models if reference in (m.card.name, m.card.reference)]
-        if not own and any(reference in (m.card.name, m.card.reference) for m in self._bundled.list().models):
+        if not _matching(self._own.list(), reference) and _matching(self._bundled.list(), reference):
             raise ModelError(
                 reference, expected="a model that was added", got="one that comes with voxport", do="leave it be"
             )
         self._own.remove(reference)
 
 
+def _matching(listing: Listing, reference: str) -> list[Model]:
+    return [m for m in listing.models if reference in (m.card.name, m.card.reference)]
+
+
 def _pick(listing: Listing, reference: str) -> Model:
-    matching = [m for m in listing.models if reference in (m.card.name, m.card.reference)]
+    matching = _matching(listing, reference)
     if not matching:
         names = ", ".join(model.card.reference for model in listing.models) or "none"
         broken = f" (broken: {', '.join(b.name for b in listing.broken)})" if listing.broken else ""
