@@ -24,7 +24,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--volumes", type=int, help="synthetic volumes in the pool")
     parser.add_argument("--seed", type=int, help="the seed of everything")
     parser.add_argument("--workers", type=int, default=2, help="processes that generate volumes")
-    parser.add_argument("--threads", type=int, default=2, help="threads that train")
+    parser.add_argument("--threads", type=int, default=1, help="threads that train; volumes are drawn on another")
     options = parser.parse_args(arguments)
     plan = resized(SMOKE if options.smoke else TrainingPlan(), options.steps, options.volumes, options.seed)
     print(train(plan, options.out, options.workers, options.threads))

@@ -66,7 +66,7 @@ def generate(shape: Shape, spacing_um: Spacing, rng: np.random.Generator, margin
     network = VesselNetwork(grown.points_um - margin_um, grown.segments, grown.radii_um, grown.tones)
     in_plane_um = spacing_um[0]
     skin_um = max(3.0 * in_plane_um, 3.0)
-    axial_um = rng.uniform(0.1, 0.4) * optics.axial_um
+    axial_um = rng.uniform(0.9, 1.3) * optics.axial_um  # a Gaussian falls to half at 1.18 deviations
     drawn = draw_network(network, shape, spacing_um, axial_um=axial_um, skin_um=skin_um)
     image = micrograph(drawn, spacing_um, optics, rng)
     wide = np.clip((drawn.radius_um - 4.0) / 6.0, 0.0, 1.0)

@@ -56,26 +56,26 @@ def draw_optics(rng: np.random.Generator) -> Optics:
         return float(np.exp(rng.uniform(np.log(low), np.log(high))))
 
     denoised = rng.random() < 0.55
-    background, capillary_gain = magnitude(0.005, 0.25), magnitude(0.25, 1.3)
-    noise = capillary_gain / magnitude(1.7, 25.0)
+    background, capillary_gain = magnitude(0.005, 0.2), magnitude(0.25, 1.3)
+    noise = capillary_gain / magnitude(2.2, 25.0)
     electronic = rng.uniform(0.0, 0.5)
     return Optics(
         lateral_um=rng.uniform(0.3, 1.4),
         axial_um=magnitude(1.0, 7.0),
-        tail=often(0.5, 0.05, 0.4),
+        tail=often(0.5, 0.05, 0.35),
         dimming=rng.uniform(0.0, 1.3),
         unevenness=rng.uniform(0.1, 0.9),
         wall=often(0.4, 0.2, 1.0),
         streaks=often(0.6, 0.05, 0.45),
         beads=often(0.5, 0.2, 0.9),
         cell_shadows=often(0.4, 0.1, 0.5),
-        haze=often(0.7, 0.02, 0.25),
+        haze=often(0.55, 0.02, 0.2),
         background=background,
         texture=rng.uniform(0.0, 0.5),
         leakage=often(0.35, 0.05, 1.2),
         spots_per_mm3=often(0.5, 1e4, 3e5),
         cells_per_mm3=often(0.25, 1e3, 2e4),
-        meninges=often(0.25, 0.2, 2.5),
+        meninges=often(0.3, 0.2, 2.5),
         capillary_gain=capillary_gain,
         trunk_gain=magnitude(0.3, 2.0),
         photons=(background + 0.3 * capillary_gain) / ((1 - electronic) * noise**2),
@@ -170,7 +170,7 @@ def _lines(shape: tuple[int, ...], rng: np.random.Generator) -> Float32Array:
 def _tissue_light(
     drawn: DrawnVessels, vessels: Float32Array, spacing_um: Spacing, optics: Optics, rng: np.random.Generator
 ) -> Float32Array:
-    """Everything that is dim and diffuse: background, its texture, out-of-focus haze, leaked dye, meninges."""
+    """Everything that is dim and diffuse: background, its texture, out-of-focus haze, leaked dye, bright sheets."""
     shape = drawn.inside_um.shape
     slow = smooth_noise(shape, (60.0, 60.0, 6.0), rng)
     mottle = smooth_noise(shape, tuple(max(rng.uniform(2.0, 9.0) / step, 0.8) for step in spacing_um), rng)
@@ -190,10 +190,12 @@ def _tissue_light(
         soma_holes = np.clip(1.0 - 0.6 * np.clip(mottle, 0.0, 1.5), 0.0, None)
         tissue = tissue + optics.leakage * cloud * place * soma_holes
     if optics.meninges:
-        sheet = np.exp(-np.arange(shape[2]) * spacing_um[2] / rng.uniform(5.0, 25.0)).astype(np.float32)
-        patch = np.clip(smooth_noise(shape[:2], (60.0, 60.0), rng) - rng.uniform(-0.5, 0.8), 0.0, 1.5)
+        sheet = np.exp(-np.arange(shape[2]) * spacing_um[2] / rng.uniform(5.0, 60.0)).astype(np.float32)
+        breadth, edge = rng.uniform(40.0, 160.0), np.exp(rng.uniform(0.0, np.log(20.0)))
+        patch = np.clip(edge * (smooth_noise(shape[:2], (breadth, breadth), rng) - rng.uniform(-0.2, 1.0)), 0.0, 1.5)
         fibres = np.exp(0.5 * smooth_noise(shape, (rng.uniform(1.0, 6.0), rng.uniform(1.0, 6.0), 1.0), rng))
-        tissue = tissue + optics.meninges * patch[:, :, None] * fibres * sheet
+        somas = 1.0 - rng.uniform(0.0, 0.9) * np.clip(2.0 * mottle - rng.uniform(1.5, 4.0), 0.0, 1.0)
+        tissue = tissue + optics.meninges * patch[:, :, None] * fibres * somas * sheet
     return np.asarray(tissue, dtype=np.float32)
 
 
@@ -234,13 +236,16 @@ def _add_cell(light: Float32Array, spacing_um: Spacing, rng: np.random.Generator
 
 
 def _blur(light: Float32Array, spacing_um: Spacing, optics: Optics) -> Float32Array:
-    """The point-spread function: a Gaussian, wider along z, with a faint tail of twice its width."""
-    core = np.array([optics.lateral_um, optics.lateral_um, optics.axial_um]) / np.asarray(spacing_um)
-    sharp = gaussian_filter(light, core, truncate=3.0)
+    """The point-spread function: a Gaussian with a faint tail, wider along z.
+
+    The tubes are drawn as high as the function makes them, so along z only their edges are softened.
+    """
+    width = np.array([optics.lateral_um, optics.lateral_um, optics.axial_um]) / np.asarray(spacing_um)
+    sharp = gaussian_filter(light, width * (1.0, 1.0, 0.5), truncate=3.0)
     if not optics.tail:
         return np.asarray(sharp, dtype=np.float32)
     return np.asarray(
-        (1 - optics.tail) * sharp + optics.tail * gaussian_filter(sharp, 2.0 * core, truncate=3.0), dtype=np.float32
+        (1 - optics.tail) * sharp + optics.tail * gaussian_filter(sharp, 2.0 * width, truncate=3.0), dtype=np.float32
     )
 
 

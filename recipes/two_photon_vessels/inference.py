@@ -18,7 +18,7 @@ def vessel_probability(
     volume = torch.from_numpy(np.ascontiguousarray(normalise(image)))[None, None]
     with torch.inference_mode():
         logits = sliding_window_inference(
-            volume, patch, 1, network, overlap=overlap, mode="gaussian", padding_mode="constant", cval=0.0
+            volume, patch, 1, network, overlap=overlap, mode="gaussian", padding_mode="replicate"
         )
         probability = torch.softmax(torch.as_tensor(logits), dim=1)[0, 1]
     return np.asarray(probability.numpy(), dtype=np.float32)

@@ -109,7 +109,7 @@ def light_slope(shape: tuple[int, ...], rng: np.random.Generator) -> NDArray[np.
 def augment(
     image: NDArray[np.float32], target: NDArray[np.uint8], patch: Shape, rng: np.random.Generator
 ) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
-    """A random patch, padded with 0 where the volume is small, turned and mirrored, with jittered contrast."""
+    """A random patch, its edge repeated where the volume is small, turned and mirrored, with jittered contrast."""
     picture = image[::3, ::3]
     low = np.percentile(picture, rng.choice([0.5, 1.0, 1.0, 3.0]))
     high = np.percentile(picture, rng.choice([98.5, 99.5, 99.5, 99.8]))
@@ -131,4 +131,4 @@ def augment(
     short = [edge - size for size, edge in zip(image.shape, patch, strict=True)]
     before = [int(rng.integers(0, gap + 1)) for gap in short]
     pad = [(first, gap - first) for first, gap in zip(before, short, strict=True)]
-    return np.pad(image, pad).astype(np.float32), np.pad(target, pad).astype(np.int64)
+    return np.pad(image, pad, mode="edge").astype(np.float32), np.pad(target, pad, mode="edge").astype(np.int64)

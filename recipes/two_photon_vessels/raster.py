@@ -32,9 +32,9 @@ def draw_network(
 ) -> DrawnVessels:
     """Draw every segment as a rounded cone.
 
-    Tubes look `axial_um` longer along z on each side, as an elongated point-spread function shows them; the field
-    is valid to `skin_um` outside a tube. A tube thinner than 0.6 voxel in plane is drawn at 0.6 voxel, so that it
-    stays connected.
+    A tube's half height is the root of radius² + `axial_um`²: where an elongated point-spread function lets it fall to
+    half its brightness, and where annotators stop. The field is valid to `skin_um` outside a tube. A tube thinner than
+    0.6 voxel is drawn at 0.6 voxel, so that it stays connected.
     """
     drawn = DrawnVessels(
         np.full(shape, OUTSIDE_UM, np.float32),
@@ -46,7 +46,7 @@ def draw_network(
     thinnest_um = 0.6 * max(spacing[0], spacing[1])
     radii = np.maximum(network.radii_um, thinnest_um)
     widest = radii.max(axis=1)
-    stretch = widest / (widest + np.maximum(axial_um, 0.6 * spacing[2] - widest))
+    stretch = widest / np.maximum(np.hypot(widest, axial_um), 0.6 * spacing[2])
     starts, ends = network.points_um[network.segments[:, 0]], network.points_um[network.segments[:, 1]]
     reach = widest + skin_um
     reaches = np.stack([reach, reach, reach / stretch], axis=1)

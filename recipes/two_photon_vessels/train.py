@@ -25,23 +25,23 @@ from .pool import Shape, VolumePool, draw_batch
 class TrainingPlan:
     """Every number that the weights depend on; shapes in voxels (x, y, z).
 
-    Training begins with the first `head_start` volumes and one more joins at every step, whatever the speed of
+    Training begins with the first `head_start` volumes and one more joins at every fourth step, whatever the speed of
     generation, so that a run is the same on every machine and after every interruption.
     """
 
     seed: int = 1
-    volumes: int = 400
+    volumes: int = 1500
     head_start: int = 120
     volume_shape: Shape = (256, 256, 16)
     patch: Shape = (192, 192, 16)
     batch: int = 1
-    steps: int = 3500
+    steps: int = 12000
     learning_rate: float = 2e-3
     warmup_steps: int = 200
-    ema_decay: float = 0.998
-    filters: int = 16
-    checkpoint_steps: int = 100
-    threshold: float = 0.65
+    ema_decay: float = 0.999
+    filters: int = 32
+    checkpoint_steps: int = 500
+    threshold: float = 0.5
 
 
 SMOKE = TrainingPlan(
@@ -67,8 +67,8 @@ class TrainingState:
     optimiser: torch.optim.Optimizer
 
 
-def train(plan: TrainingPlan, folder: Path, workers: int = 2, threads: int = 2) -> Path:
-    """Train to the end of `plan`, resuming from `folder`; return the file of the averaged weights."""
+def train(plan: TrainingPlan, folder: Path, workers: int = 2, threads: int = 1) -> Path:
+    """Train to the end of `plan`, resuming from `folder`; return the file of the averaged weights, in 16 bits."""
     torch.set_num_threads(threads)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "plan.json").write_text(json.dumps(asdict(plan), indent=2))
@@ -82,7 +82,7 @@ def train(plan: TrainingPlan, folder: Path, workers: int = 2, threads: int = 2) 
     weights = folder / "model.pt"
     final = copy.deepcopy(state.average)
     bake_threshold(final, plan.threshold)
-    torch.save(final.state_dict(), weights)
+    torch.save(final.half().state_dict(), weights)
     return weights
 
 
@@ -100,6 +100,7 @@ def _progress() -> Progress:
 def _start(plan: TrainingPlan, checkpoint: Path) -> TrainingState:
     torch.manual_seed(plan.seed)
     network = VesselNet(plan.filters)
+    network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]  # a third faster
     optimiser = torch.optim.AdamW(network.parameters(), lr=plan.learning_rate, weight_decay=1e-4)
     state = TrainingState(0, network, copy.deepcopy(network).eval(), optimiser)
     if checkpoint.exists():
@@ -131,7 +132,7 @@ def _run(plan: TrainingPlan, state: TrainingState, pool: VolumePool, folder: Pat
 
 def _batch(plan: TrainingPlan, pool: VolumePool, step: int) -> tuple[Tensor, Tensor]:
     rng = np.random.default_rng([plan.seed, 7, step])
-    return draw_batch(pool, min(plan.volumes, plan.head_start + step), plan.patch, plan.batch, rng)
+    return draw_batch(pool, min(plan.volumes, plan.head_start + step // 4), plan.patch, plan.batch, rng)
 
 
 def _step(plan: TrainingPlan, state: TrainingState, pictures: Tensor, targets: Tensor) -> float:
