@@ -43,8 +43,8 @@ class TorchExporter:
         """Write the network as one ONNX file: ``image`` (N, C, ., ., .) to ``scores`` (N, K, ., ., .), fp32, opset 20.
 
         Spatial axes are dynamic in multiples of the card's divisor; where the network cannot be exported so, or does
-        not score the same at another size, they are fixed at the card's patch and only N stays dynamic. Prints
-        nothing; other threads' output is lost meanwhile.
+        not score the same at another size, they are fixed at the card's patch and only N stays dynamic. Weights that
+        float16 holds exactly are stored in it. Prints nothing; other threads' output is lost meanwhile.
 
         Raises:
             ModelError: the checkpoint cannot be read, does not fit the network or the card's channels, or cannot be

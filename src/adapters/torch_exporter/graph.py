@@ -6,6 +6,8 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .half_weights import halve_weights
+
 if TYPE_CHECKING:
     import onnx
     import torch
@@ -21,6 +23,7 @@ Shape5 = tuple[int, int, int, int, int]
 
 def write_graph(network: torch.nn.Module, shape: Shape5, path: Path, *, divisor: int | None) -> None:
     """Export with an example of ``shape``; spatial axes dynamic in multiples of ``divisor``, fixed if it is None."""
+    import onnx
     import torch
 
     example = torch.rand(shape, generator=torch.Generator().manual_seed(0))
@@ -30,7 +33,10 @@ def write_graph(network: torch.nn.Module, shape: Shape5, path: Path, *, divisor:
             _write_torchscript(network, example, path, dynamic=divisor is not None)
         else:
             _write_exported(network, example, path, divisor)
-    _tidy(path)
+    model = onnx.load(path)
+    _tidy(model)
+    halve_weights(model)
+    onnx.save(model, path)
 
 
 def check_against(network: torch.nn.Module, shape: Shape5, path: Path, *, dynamic: bool) -> None:
@@ -120,17 +126,13 @@ def _write_torchscript(network: torch.jit.ScriptModule, example: torch.Tensor, p
     )
 
 
-def _tidy(path: Path) -> None:
+def _tidy(model: onnx.ModelProto) -> None:
     """Drop what the exporter notes on each node, such as stack traces with the paths of this machine."""
-    import onnx
-
-    model = onnx.load(path)
     for owner in (model, model.graph, *model.functions):
         owner.ClearField("metadata_props")
         owner.ClearField("doc_string")
     for graph in (model.graph, *model.functions):
         _tidy_nodes(graph)
-    onnx.save(model, path)
 
 
 def _tidy_nodes(graph: onnx.GraphProto | onnx.FunctionProto) -> None:
