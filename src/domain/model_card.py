@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
@@ -63,6 +64,21 @@ class ModelCard:
     def reference(self) -> str:
         """``name:version``."""
         return f"{self.name}:{self.version}"
+
+    @property
+    def slug(self) -> str:
+        """``name-version``, for file names."""
+        return f"{self.name}-{self.version}"
+
+    @property
+    def sort_key(self) -> tuple[str, tuple[tuple[int, int, str], ...]]:
+        """Cards by name and version: numbers in order of size, so that 1.10.0 comes after 1.9.0.
+
+        A pre-release comes before its release; what follows a plus does not count.
+        """
+        parts = re.findall(r"\d+|[A-Za-z]+|-", self.version.split("+")[0])
+        key = [(1, int(p), "") if p.isdigit() else (-1, 0, p) for p in parts]
+        return self.name, (*key, (0, 0, ""))
 
     def with_parity(self, certificate: Certificate | None) -> ModelCard:
         """The card with another certificate."""

@@ -145,7 +145,10 @@ def _outputs(draw: st.DrawFn) -> Output:
         values = list(range(1, len(values) + 1))
     colours = st.integers(0, 2**24 - 1).map("#{:06x}".format)
     labels = tuple(Label(value, draw(_WORDS), draw(colours)) for value in values)
-    return Output(activation, LabelTable(labels), draw(st.floats(0.01, 0.99)))
+    output = Output(activation, LabelTable(labels))
+    if activation != "sigmoid" and len(labels) > 1:  # the largest score decides
+        return output
+    return output.with_threshold(draw(st.floats(0.01, 0.99)))
 
 
 def _rotation(angles: Sequence[float]) -> NDArray[np.float64]:

@@ -36,6 +36,38 @@ def test_a_broken_model_is_reported_and_the_others_go_on(voxport: Command, model
     assert [b["name"] for b in listed["broken"]] == ["broken.onnx"]
 
 
+def test_models_are_kept_in_bentomls_store_where_that_is_asked_for(
+    voxport: Command, scan: Path, model: Path, tmp_path: Path
+) -> None:
+    home = {"BENTOML_HOME": str(tmp_path / "bentoml")}
+    added = voxport("models", "add", model, "--store", "bento", env=home)
+    assert (added.stdout, added.stderr) == ("affine:1.0.0 added\n", "")
+    assert (tmp_path / "bentoml" / "models" / "affine" / "1.0.0" / "model.yaml").is_file()
+    listed = voxport("models", "list", "--store", "bento", env=home)
+    assert "affine" in listed.stdout
+    assert listed.stderr == ""
+    assert "affine" not in voxport("models", "list", env=home).stdout
+    done = voxport("segment", scan, "-m", "affine", "-o", "mask.nii", env=home | {"VOXPORT_STORE": "bento"})
+    assert done.returncode == 0, done.stderr
+    assert voxport("models", "remove", "affine", "--store", "bento", env=home).returncode == 0
+    left = json.loads(voxport("models", "list", "--store", "bento", "--json", env=home).stdout)
+    assert [m["name"] for m in left["models"]] == ["two-photon-vessels"]
+
+
+def test_bentomls_home_can_be_set(voxport: Command, model: Path, tmp_path: Path) -> None:
+    settings = {"VOXPORT_STORE": "bento", "VOXPORT_BENTOML_HOME": str(tmp_path / "home")}
+    assert voxport("models", "add", model, env=settings).returncode == 0
+    assert (tmp_path / "home" / "models" / "affine" / "1.0.0").is_dir()
+    assert "affine" in voxport("models", "list", env=settings).stdout
+
+
+def test_an_unknown_store_is_a_usage_error(voxport: Command) -> None:
+    result = voxport("models", "list", "--store", "shelf")
+    assert result.returncode == 2
+    assert "'folder' or 'bento'" in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+
+
 def test_inspect_shows_a_volumes_geometry(voxport: Command, scan: Path) -> None:
     result = voxport("inspect", scan)
     assert result.returncode == 0, result.stderr

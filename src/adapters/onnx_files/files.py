@@ -17,6 +17,7 @@ from ...domain.card_schema import read_card, write_card
 from ...domain.errors import ModelError, OutputError
 from ...domain.model_card import ModelCard
 from ...ports.model import Model
+from .memory import FileMemory
 
 CARD_KEY = "voxport.card"
 # What torch.save and TorchScript write, and what it wrote before 2020.
@@ -24,14 +25,37 @@ _CHECKPOINT_MAGIC = (b"PK\x03\x04", b"\x80\x02")
 
 
 class OnnxModelFiles:
-    """ModelFiles for ONNX; checkpoints can be read with a card of their own, but not written."""
+    """ModelFiles for ONNX; checkpoints can be read with a card of their own, but not written.
+
+    A file is read and hashed once for as long as it does not change.
+    """
+
+    def __init__(self, memory: FileMemory[Model | ModelError] | None = None) -> None:
+        self._memory = memory or FileMemory()
 
     def read(self, path: Path, card: Path | None = None) -> Model:
         """See ModelFiles.read."""
-        content = _bytes_of(path)
-        sha256 = hashlib.sha256(content).hexdigest()
         beside = path.with_name(f"{path.stem}.card.yaml")
         outside = card if card is not None else beside if beside.is_file() else None
+
+        def read() -> Model | ModelError:
+            try:
+                return self._read(path, card, outside)
+            except ModelError as error:
+                # what is wrong with a file stays so; that it cannot be opened may pass
+                if isinstance(error.__cause__, OSError):
+                    raise
+                return error
+
+        files = (path,) if outside is None else (path, outside)
+        found = self._memory.recall((path, card), files, read)
+        if isinstance(found, ModelError):
+            raise ModelError(found.subject, expected=found.expected, got=found.got, do=found.do)
+        return found
+
+    def _read(self, path: Path, card: Path | None, outside: Path | None) -> Model:
+        content = _bytes_of(path)
+        sha256 = hashlib.sha256(content).hexdigest()
         if content.startswith(_CHECKPOINT_MAGIC):
             if outside is None:
                 raise _no_card(path)
@@ -92,7 +116,7 @@ def _bytes_of(path: Path, what: str = "a model file") -> bytes:
         content = path.read_bytes()
     except OSError as error:
         reason = "no such file" if isinstance(error, FileNotFoundError) else error.strerror or "an error"
-        raise ModelError(str(path), expected=what, got=reason.lower(), do="check the path") from None
+        raise ModelError(str(path), expected=what, got=reason.lower(), do="check the path") from error
     if not content:
         raise ModelError(path.name, expected=what, got="an empty file", do="get the file again")
     return content

@@ -14,11 +14,11 @@ app = typer.Typer(no_args_is_help=True, help="The models that can be named with 
 
 
 @app.command("list")
-def list_command(as_json: opt.AsJson = False) -> None:
+def list_command(as_json: opt.AsJson = False, store: opt.StoreName = None) -> None:
     """Show all models."""
     from ...container import wired
 
-    listing = wired().models().list()
+    listing = wired(store=store).models().list()
     if as_json:
         models = [
             {
@@ -41,19 +41,22 @@ def list_command(as_json: opt.AsJson = False) -> None:
 def add_command(
     file: Annotated[Path, typer.Argument(help="An ONNX file.")],
     card: opt.CardFile = None,
+    store: opt.StoreName = None,
 ) -> None:
     """Keep a copy of a model, with its card embedded."""
     from ...container import wired
 
-    container = wired()
+    container = wired(store=store)
     stored = container.models().put(container.model_files().read(file, card))
     typer.echo(f"{stored.card.reference} added")
 
 
 @app.command("remove")
-def remove_command(name: Annotated[str, typer.Argument(help="NAME, or NAME:VERSION.")]) -> None:
+def remove_command(
+    name: Annotated[str, typer.Argument(help="NAME, or NAME:VERSION.")], store: opt.StoreName = None
+) -> None:
     """Forget a model."""
     from ...container import wired
 
-    wired().models().remove(name)
+    wired(store=store).models().remove(name)
     typer.echo(f"{name} removed")

@@ -1,0 +1,5 @@
+"""BentoML's model store, with the self-describing ONNX file of each model inside its BentoML model."""
+
+from .store import BentoStore
+
+__all__ = ["BentoStore"]

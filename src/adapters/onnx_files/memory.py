@@ -1,0 +1,64 @@
+"""Remembering what files said, for as long as they have not changed."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Iterable
+from pathlib import Path
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+_Identity = tuple[tuple[int, int, int, int, int], ...]
+# A file system's clock ticks every few ms, FAT's every 2 s: a file can change twice within a tick and look the same.
+_TICK_NS = 2 * 10**9
+
+
+class FileMemory(Generic[T]):
+    """What was read from files, known by device, inode, size and times. Safe for concurrent callers.
+
+    Asking again costs one ``stat`` a file. What a file said within two seconds of its last change is not kept, so that
+    nothing stale is ever answered.
+
+    Args:
+        capacity: how many answers are kept; the least recently used goes first.
+        now_ns: the clock, nanoseconds since 1970.
+    """
+
+    def __init__(self, capacity: int = 256, now_ns: Callable[[], int] = time.time_ns) -> None:
+        self._capacity = capacity
+        self._now_ns = now_ns
+        self._known: OrderedDict[Hashable, tuple[_Identity, T]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def recall(self, question: Hashable, files: Iterable[Path], read: Callable[[], T]) -> T:
+        """The answer of ``read`` to a question about nothing but these files; what it raises is not remembered."""
+        # taken before reading, so that a change in the meantime shows the next time
+        identity = _identity(files)
+        if identity is None:
+            return read()
+        with self._lock:
+            known = self._known.get(question)
+            if known is not None and known[0] == identity:
+                self._known.move_to_end(question)
+                return known[1]
+        began = self._now_ns()
+        answer = read()
+        if max(max(modified, changed) for *_, modified, changed in identity) < began - _TICK_NS:
+            with self._lock:
+                self._known[question] = (identity, answer)
+                self._known.move_to_end(question)
+                if len(self._known) > self._capacity:
+                    self._known.popitem(last=False)
+        return answer
+
+
+def _identity(files: Iterable[Path]) -> _Identity | None:
+    """None where a file cannot be looked at."""
+    try:
+        found = [path.stat() for path in files]
+    except OSError:
+        return None
+    return tuple((s.st_dev, s.st_ino, s.st_size, s.st_mtime_ns, s.st_ctime_ns) for s in found)
