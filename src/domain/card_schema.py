@@ -24,7 +24,7 @@ from .card_fields import (
     text,
     whole,
 )
-from .errors import ModelError
+from .errors import ModelError, UsageError
 from .geometry import check_codes
 from .intensity import ClipPercentiles, Rescale, ShiftScale, Step, Window, ZScore
 from .model_card import Channel, Input, ModelCard
@@ -210,7 +210,11 @@ def _output() -> Parse[Output]:
         if not values or len(set(values)) != len(values):
             raise FieldErrors(("labels", f"expected at least one label and each value once, got {values}"))
         table = (Label(v, n, c or _PALETTE[i % len(_PALETTE)]) for i, (v, n, c) in enumerate(labels))
-        return Output(activation, LabelTable(tuple(table)), threshold)
+        output = Output(activation, LabelTable(tuple(table)))
+        try:
+            return output if threshold == output.threshold else output.with_threshold(threshold)
+        except UsageError as error:
+            raise FieldErrors(("threshold", f"expected {error.expected}, got {error.got}")) from None
 
     label = {
         "value": Field(whole(1)),

@@ -33,8 +33,24 @@ class ModelError(VoxportError):
     """A model file, card or certificate that is broken or does not hold."""
 
 
+class UnknownModelError(ModelError):
+    """No model of this name is kept."""
+
+
+class BusyError(VoxportError):
+    """There is no room for this request now; it may be sent again after ``retry_after_seconds``."""
+
+    def __init__(self, subject: str, *, expected: str, got: str, retry_after_seconds: float) -> None:
+        super().__init__(subject, expected=expected, got=got, do=f"try again in {retry_after_seconds:.0f} s")
+        self.retry_after_seconds = retry_after_seconds
+
+
 class LimitError(VoxportError):
     """A stated limit (memory, voxels) that the request exceeds."""
+
+
+class TimeLimitError(LimitError):
+    """A stated limit of time that the run exceeds."""
 
 
 class OutputError(VoxportError):

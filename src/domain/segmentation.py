@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import ModelError
+from .errors import ModelError, UsageError
 from .geometry import Grid
 
 Activation = Literal["softmax", "sigmoid", "none"]
@@ -81,10 +81,10 @@ class LabelMap:
 
 @dataclass(frozen=True)
 class Output:
-    """What a network emits: the activation its scores still need, the sigmoid threshold, and the labels.
+    """What a network emits: the activation its scores still need, the threshold, and the labels.
 
-    softmax and none: channel = label value, 0 is background. sigmoid: channel = position in the label table.
-    ``none`` says that the scores are probabilities already.
+    softmax and none: channel = label value, 0 is background; the threshold counts where there is one label only.
+    sigmoid: channel = position in the label table. ``none`` says that the scores are probabilities already.
     """
 
     activation: Activation
@@ -95,6 +95,25 @@ class Output:
     def channels(self) -> int:
         """How many channels a network emits for the label table, background included where it has one."""
         return len(self.table.labels) + (self.activation != "sigmoid")
+
+    def with_threshold(self, threshold: float) -> Output:
+        """The same output, where a voxel takes a label from another probability on.
+
+        Raises:
+            UsageError: not between 0 and 1, or several labels compete by softmax, where the largest score decides.
+        """
+        if not 0 < threshold < 1:
+            raise UsageError(
+                "--threshold", expected="more than 0 and less than 1", got=f"{threshold:g}", do="0.5 is usual"
+            )
+        if self.activation != "sigmoid" and len(self.table.labels) != 1:
+            raise UsageError(
+                "--threshold",
+                expected="a model with one label, or with sigmoid activation",
+                got=f"{len(self.table.labels)} labels of which the largest score wins",
+                do="leave it out",
+            )
+        return replace(self, threshold=threshold)
 
     def check_channels(self, channels: int) -> None:
         """ModelError unless a network with this many output channels fits the label table."""
@@ -127,15 +146,21 @@ class Output:
     def labels(self, scores: Scores) -> Labels:
         """Label values ``(...)`` of scores ``(K, ...)``.
 
-        softmax and none: the largest score wins, the lower value on a tie. sigmoid: where several labels reach
-        the threshold the later one in the table wins, so nested regions are listed from the outermost inwards.
+        softmax and none: the largest score wins, the lower value on a tie; with one label and another threshold than
+        0.5, that label's probability decides. sigmoid: where several labels reach the threshold the later one in the
+        table wins, so nested regions are listed from the outermost inwards.
         """
+        if self.activation != "sigmoid" and self.threshold != 0.5:
+            return np.asarray(np.where(self.probabilities(scores)[1] >= self.threshold, *self._one_or_none()))
         if self.activation != "sigmoid":
             return np.asarray(np.argmax(scores, axis=0).astype(self.table.dtype))
         result = np.zeros(scores.shape[1:], self.table.dtype)
         for value, channel in zip(self.table.values, _sigmoid(scores), strict=True):
             result[channel >= self.threshold] = value
         return result
+
+    def _one_or_none(self) -> tuple[np.unsignedinteger[Any], np.unsignedinteger[Any]]:
+        return self.table.dtype.type(self.table.values[0]), self.table.dtype.type(0)
 
     def contested(self, scores: Scores) -> int:
         """How many voxels reach the sigmoid threshold for more than one label."""

@@ -33,6 +33,7 @@ class RunOptions:
     blending: Blending | None = None
     memory_bytes: int | None = None
     nan_as: float | None = None
+    threshold: float | None = None
     axis: int | None = None
 
 
@@ -76,6 +77,7 @@ def run_options(
     blending: str | None,
     memory_bytes: int | None,
     nan_as: float | None,
+    threshold: float | None,
 ) -> RunOptions:
     """Options from words and numbers. Raises UsageError for a blending that there is not, or a NaN for NaN."""
     chosen = next((known for known in BLENDINGS if known == blending), None)
@@ -83,7 +85,7 @@ def run_options(
         raise UsageError("--blending", expected=f"one of {', '.join(BLENDINGS)}", got=blending, do="choose another")
     if nan_as is not None and not abs(nan_as) <= float(np.finfo(np.float32).max):
         raise UsageError("--nan-as", expected="a finite number", got=f"{nan_as:g}", do="0 is usual")
-    return RunOptions(overlap, patch, chosen, memory_bytes, nan_as)
+    return RunOptions(overlap, patch, chosen, memory_bytes, nan_as, threshold)
 
 
 def prepare(case: Case, card: ModelCard, scorer: Scorer, options: RunOptions) -> Prepared:
@@ -95,6 +97,8 @@ def prepare(case: Case, card: ModelCard, scorer: Scorer, options: RunOptions) ->
         LimitError: no way of tiling fits ``memory_bytes``.
     """
     case.check_fits(card)
+    if options.threshold is not None:
+        card = replace(card, output=card.output.with_threshold(options.threshold))
     channels = survey(case, options.nan_as)
     space = ModelSpace.of(case.grid, card.input)
     fitted = tuple(fit(card.input.intensity, channels[c.source].chunks) for c in card.input.channels)
@@ -165,6 +169,12 @@ def _within_memory(
         got=size(stated) if stated is not None else f"{size(room)} free",
         do="raise the limit, or give smaller tiles with --patch",
     )
+
+
+def memory_limit(runs: int) -> int | None:
+    """``memory_bytes`` for each of so many runs at a time where no limit is stated."""
+    share = int(machine.available_bytes() * _DEFAULT_MEMORY_SHARE) // runs
+    return None if runs == 1 else share + machine.resident_bytes()
 
 
 def size(count: float) -> str:

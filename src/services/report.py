@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import platform
+import shlex
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -66,6 +68,35 @@ def run_report(
         "seconds": {name: round(seconds, 4) for name, seconds in done.seconds.items()},
         "warnings": list(done.warnings),
     }
+
+
+def same_again(
+    inputs: Sequence[str],
+    model: str,
+    mask: str,
+    loaded: LoadedModel,
+    done: Segmentation,
+    *,
+    card: str | None = None,
+    threads: int | None = None,
+) -> str:
+    """The command that gives the same mask: every choice that was made is spelled out."""
+    prepared, runtime = done.prepared, loaded.runtime
+    options = {
+        "--card": card,
+        "--runtime": runtime.name,
+        "--precision": runtime.precision,
+        "--threads": threads,
+        "--overlap": repr(prepared.overlap),
+        "--patch": ",".join(map(str, prepared.plan.tile)),
+        "--blending": prepared.plan.blending,
+        "--nan-as": None if prepared.nan_as is None else repr(prepared.nan_as),
+        "--threshold": repr(prepared.card.output.threshold) if prepared.card != loaded.model.card else None,
+    }
+    words = ["voxport", "segment", *inputs, "-m", model, "-o", mask]
+    for name, value in options.items():
+        words += [] if value is None else [name, str(value)]
+    return shlex.join(words)
 
 
 def grid_mapping(grid: Grid) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from voxport.domain.errors import ModelError
+from voxport.domain.errors import ModelError, UsageError
 from voxport.domain.geometry import Grid
 from voxport.domain.segmentation import ACTIVATIONS, Activation, Label, LabelMap, LabelTable, Output, Scores
 
@@ -248,3 +248,28 @@ def test_labels_agree_with_thresholded_probabilities(given_scores: Scores) -> No
     for value, probability in enumerate(output.probabilities(given_scores), start=1):
         expected[probability >= 0.3] = value
     np.testing.assert_array_equal(output.labels(given_scores), expected)
+
+
+@pytest.mark.parametrize("threshold", [0.1, 0.5, 0.9])
+@pytest.mark.parametrize("activation", ["softmax", "none"])
+def test_one_label_beside_background_begins_at_the_threshold(activation: Activation, threshold: float) -> None:
+    output = Output(activation, table(1)).with_threshold(threshold)
+    around = np.array([threshold - 1e-3, threshold + 1e-3], np.float32)
+    if activation == "softmax":
+        around = np.log(around / (1 - around))
+        values = np.stack([np.zeros_like(around), around])
+    else:
+        values = np.stack([1 - around, around])
+    assert output.labels(values).tolist() == [0, 1]
+    assert output.labels(values).dtype == np.uint8
+
+
+@pytest.mark.parametrize("threshold", [0.0, 1.0, -0.5, float("nan")])
+def test_a_threshold_is_a_probability(threshold: float) -> None:
+    with pytest.raises(UsageError, match="more than 0 and less than 1"):
+        Output("sigmoid", table(1)).with_threshold(threshold)
+
+
+def test_labels_that_compete_take_no_threshold() -> None:
+    with pytest.raises(UsageError, match="2 labels of which the largest score wins"):
+        Output("softmax", table(1, 2)).with_threshold(0.4)

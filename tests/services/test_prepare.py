@@ -47,19 +47,21 @@ def prepared(opened: Callable[..., Case]) -> Prepare:
 
 
 def test_options_come_from_words_and_numbers() -> None:
-    assert run_options(0.25, (8, 8, 8), "constant", 10**9, -1.0) == RunOptions(0.25, (8, 8, 8), "constant", 10**9, -1.0)
-    assert run_options(None, None, None, None, None) == RunOptions()
+    assert run_options(0.25, (8, 8, 8), "constant", 10**9, -1.0, 0.4) == RunOptions(
+        0.25, (8, 8, 8), "constant", 10**9, -1.0, 0.4
+    )
+    assert run_options(None, None, None, None, None, None) == RunOptions()
 
 
 def test_an_unknown_blending_is_a_usage_error_that_lists_the_known() -> None:
     with pytest.raises(UsageError, match="--blending: expected one of gaussian, constant, halo, got linear"):
-        run_options(None, None, "linear", None, None)
+        run_options(None, None, "linear", None, None, None)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -1e39])
 def test_a_value_for_nan_that_is_not_finite_itself_is_a_usage_error(value: float) -> None:
     with pytest.raises(UsageError, match="--nan-as: expected a finite number"):
-        run_options(None, None, None, None, value)
+        run_options(None, None, None, None, value, None)
 
 
 def test_without_options_the_cards_tiling_holds(prepared: Prepare) -> None:

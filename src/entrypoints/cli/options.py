@@ -39,5 +39,12 @@ NanAs = Annotated[
     float | None,
     typer.Option("--nan-as", metavar="VALUE", help="Take this for NaN and Inf, which are refused otherwise."),
 ]
+Threshold = Annotated[
+    float | None,
+    typer.Option("--threshold", help="Probability from which a voxel has a label.", show_default="the card's"),
+]
+StoreName = Annotated[
+    str | None, typer.Option("--store", help="Where models are kept: folder or bento.", show_default="folder")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Print errors only.")]

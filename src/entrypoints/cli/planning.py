@@ -26,6 +26,7 @@ def plan_command(
     blending: opt.BlendingName = None,
     memory: opt.Memory = None,
     nan_as: opt.NanAs = None,
+    threshold: opt.Threshold = None,
     as_json: opt.AsJson = False,
     quiet: opt.Quiet = False,
 ) -> None:
@@ -33,7 +34,7 @@ def plan_command(
     from ...container import wired
     from ...services.prepare import run_options
 
-    wanted = run_options(overlap, parse_patch(patch), blending, parse_bytes(memory), nan_as)
+    wanted = run_options(overlap, parse_patch(patch), blending, parse_bytes(memory), nan_as, threshold)
     container = wired()
     open_model = container.open_model()
     found = open_model.find(model, card)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -14,7 +13,6 @@ from . import options as opt
 from .console import parse_bytes, parse_patch, progress_bar, show_json, show_table, warn
 
 if TYPE_CHECKING:
-    from ...services.runtimes import LoadedModel
     from ...services.segment import Segmentation
 
 Inputs = Annotated[
@@ -51,6 +49,7 @@ def segment_command(
     blending: opt.BlendingName = None,
     memory: opt.Memory = None,
     nan_as: opt.NanAs = None,
+    threshold: opt.Threshold = None,
     probabilities: Probabilities = None,
     statistics: Statistics = None,
     preview: Preview = None,
@@ -61,11 +60,11 @@ def segment_command(
     """Segment one case: a mask on the input's own voxels."""
     from ...container import wired
     from ...services.prepare import run_options
-    from ...services.report import run_report
+    from ...services.report import run_report, same_again
     from ...services.segment import Outputs
     from ...services.statistics_file import check_statistics_name
 
-    wanted = run_options(overlap, parse_patch(patch), blending, parse_bytes(memory), nan_as)
+    wanted = run_options(overlap, parse_patch(patch), blending, parse_bytes(memory), nan_as, threshold)
     container = wired()
     inputs, output = _case(inputs, output, container.sample() if sample else None)
     if sample:
@@ -78,7 +77,8 @@ def segment_command(
     with progress_bar(quiet) as progress:
         loaded = open_model.load(found, runtime, precision, threads)
         done = container.segment()(inputs, loaded, outputs, wanted, progress)
-    command = _same_again(inputs, model or found.card.reference, output, card, threads, nan_as, loaded, done)
+    named = model or found.card.reference
+    command = same_again(inputs, named, output, loaded, done, card=None if card is None else str(card), threads=threads)
     if report is not None:
         data = run_report(done, loaded, version=__version__, command=command)
         container.artifacts().write(report, (json.dumps(data, indent=2) + "\n").encode())
@@ -109,28 +109,6 @@ def _what_next(statistics: str | None, preview: str | None) -> None:
         "  voxport inspect two-photon-vessels                              what this model is for, and where it fails\n"
         "  voxport export CHECKPOINT --card card.yaml -o model.onnx        your own network"
     )
-
-
-def _same_again(
-    inputs: list[str],
-    model: str,
-    output: str,
-    card: object,
-    threads: int | None,
-    nan_as: float | None,
-    loaded: LoadedModel,
-    done: Segmentation,
-) -> str:
-    """The command that gives the same mask: every choice that was made is spelled out."""
-    plan = done.prepared.plan
-    words = ["voxport", "segment", *inputs, "-m", model, "-o", output]
-    words += [] if card is None else ["--card", str(card)]
-    words += ["--runtime", loaded.runtime.name, "--precision", loaded.runtime.precision]
-    words += [] if threads is None else ["--threads", str(threads)]
-    words += ["--overlap", repr(done.prepared.overlap), "--patch", ",".join(map(str, plan.tile))]
-    words += ["--blending", plan.blending]
-    words += [] if nan_as is None else ["--nan-as", repr(nan_as)]
-    return shlex.join(words)
 
 
 def _show(done: Segmentation, output: str, as_json: bool, command: str) -> None:
