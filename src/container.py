@@ -11,8 +11,11 @@ from dependency_injector import containers, providers
 from .services.export import ExportPorts, export_model
 from .services.machine import processors
 from .services.plan import forecast
+from .services.predict import predict
 from .services.runtimes import ModelOpener
 from .services.segment import SegmentPorts, segment
+from .services.serving import ServedModels
+from .services.slots import Slots
 from .services.verify import verify
 from .settings import load_settings
 
@@ -23,7 +26,7 @@ if TYPE_CHECKING:
     from .ports.model_repository import ModelRepository
     from .ports.pictures import PictureEncoder
     from .ports.runtime import InferenceRuntime, RuntimeOptions
-    from .ports.volume_store import VolumeStore
+    from .ports.volume_store import ArrayStore, VolumeStore
 
 _BUNDLED = Path(__file__).parent / "bundled"
 
@@ -36,16 +39,34 @@ def _nifti_store(scratch: Path | None, max_voxels: int) -> VolumeStore:
     return NiftiStore(scratch=scratch, max_voxels=max_voxels)
 
 
+def _memory_store() -> ArrayStore:
+    from .adapters.memory_store import MemoryStore
+
+    return MemoryStore()
+
+
 def _onnx_files() -> ModelFiles:
     from .adapters.onnx_files import OnnxModelFiles
 
     return OnnxModelFiles()
 
 
-def _models(folder: Path, files: ModelFiles) -> ModelRepository:
+def _folder_models(folder: Path, files: ModelFiles) -> ModelRepository:
+    from .adapters.model_directory import ModelDirectory
+
+    return ModelDirectory(folder, files)
+
+
+def _bento_models(home: Path | None, files: ModelFiles) -> ModelRepository:
+    from .adapters.bento_store import BentoStore
+
+    return BentoStore(files, home)
+
+
+def _with_bundled(own: ModelRepository, files: ModelFiles) -> ModelRepository:
     from .adapters.model_directory import LayeredModels, ModelDirectory
 
-    return LayeredModels(ModelDirectory(folder, files), ModelDirectory(_BUNDLED, files))
+    return LayeredModels(own, ModelDirectory(_BUNDLED, files))
 
 
 def _local_files() -> ArtifactWriter:
@@ -97,7 +118,12 @@ class Container(containers.DeclarativeContainer):
     artifacts = providers.Singleton(_local_files)
     pictures = providers.Singleton(_png_pictures)
     model_files = providers.Singleton(_onnx_files)
-    models = providers.Singleton(_models, config.models_dir, model_files)
+    own_models = providers.Selector(
+        config.store,
+        folder=providers.Singleton(_folder_models, config.models_dir, model_files),
+        bento=providers.Singleton(_bento_models, config.bentoml_home, model_files),
+    )
+    models = providers.Singleton(_with_bundled, own_models, model_files)
     sample = providers.Callable(str, _BUNDLED / "sample.nii.gz")
     read_bundle = providers.Callable(_read_bundle)
     exporter = providers.Singleton(_torch_exporter)
@@ -107,7 +133,13 @@ class Container(containers.DeclarativeContainer):
     )
 
     open_model = providers.Factory(ModelOpener, model_files, models, runtimes, config.model)
-    segment = providers.Factory(partial, segment, ports=providers.Factory(SegmentPorts, volumes, artifacts, pictures))
+    segment_ports = providers.Factory(SegmentPorts, volumes, artifacts, pictures)
+    segment = providers.Factory(partial, segment, ports=segment_ports)
+    predict = providers.Factory(partial, predict, ports=segment_ports, new_store=providers.Object(_memory_store))
+    slots = providers.Singleton(Slots, config.serving.slots, config.serving.queue)
+    served_models = providers.Singleton(
+        ServedModels, open_model, models, config.model, config.serving.look_for_models_seconds
+    )
     forecast = providers.Factory(partial, forecast, volumes=volumes)
     export = providers.Factory(
         partial,
@@ -119,8 +151,8 @@ class Container(containers.DeclarativeContainer):
     verify = providers.Factory(partial, verify, open_source=runtimes.provided["torch"], files=model_files)
 
 
-def wired() -> Container:
-    """A container with the settings of this environment. Raises UsageError for a wrong setting."""
+def wired(**given: Any) -> Container:
+    """A container with the settings given, else those of this environment. Raises UsageError for a wrong setting."""
     container = Container()
-    container.config.from_pydantic(load_settings())
+    container.config.from_pydantic(load_settings(**{name: value for name, value in given.items() if value is not None}))
     return container

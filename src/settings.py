@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import (
     BaseSettings,
+    NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
     YamlConfigSettingsSource,
@@ -33,18 +34,47 @@ class TorchSettings(BaseModel, extra="forbid"):
     device: str = "cpu"
 
 
+class ServingSettings(BaseModel, extra="forbid"):
+    """The REST service: what it takes, how much at once, and for how long.
+
+    ``slots`` cases are scored at once and ``queue`` more may wait, in each of ``workers`` processes. ``memory_bytes``
+    is what one case may take; half of what is free, shared by the slots, where it is not set.
+    """
+
+    slots: int = Field(default=1, gt=0)
+    queue: int = Field(default=16, ge=0)
+    workers: int = Field(default=1, gt=0)
+    memory_bytes: int | None = Field(default=None, gt=0)
+    time_limit_seconds: float = Field(default=600.0, gt=0)
+    max_body_bytes: int = Field(default=2 * 2**30, gt=0)
+    predict_max_voxels: int = Field(default=2**22, gt=0)
+    rate_per_minute: int = Field(default=0, ge=0)
+    look_for_models_seconds: float = Field(default=5.0, gt=0)
+    insecure: bool = False
+
+
 class Settings(BaseSettings):
     """Everything that can be set from outside the command line."""
 
     model_config = SettingsConfigDict(env_prefix="VOXPORT_", env_nested_delimiter="__", extra="forbid")
 
     model: str = "two-photon-vessels"
+    store: Literal["folder", "bento"] = "folder"
     models_dir: Path = Field(default_factory=lambda: _data_home() / "models")
+    bentoml_home: Path | None = None
     scratch_dir: Path | None = None
     max_voxels: int = Field(default=2**33, gt=0)
     threads: int | None = Field(default=None, gt=0)
     onnx: OnnxSettings = OnnxSettings()
     torch: TorchSettings = TorchSettings()
+    api_keys: Annotated[list[SecretStr], NoDecode] = Field(default_factory=list)
+    serving: ServingSettings = ServingSettings()
+
+    @field_validator("api_keys", mode="before")
+    @classmethod
+    def _split_keys(cls, value: object) -> object:
+        """Keys from the environment are separated by commas."""
+        return [key.strip() for key in value.split(",") if key.strip()] if isinstance(value, str) else value
 
     @classmethod
     def settings_customise_sources(
@@ -66,14 +96,14 @@ def settings_file() -> Path:
     return Path(named) if named else home / "voxport" / "settings.yaml"
 
 
-def load_settings() -> Settings:
-    """The settings.
+def load_settings(**given: Any) -> Settings:
+    """The settings; those given come before the environment.
 
     Raises:
         UsageError: names every setting that is unknown or wrong.
     """
     try:
-        return Settings()
+        return Settings(**given)
     except ValidationError as error:
         problems = "; ".join(
             f"{'.'.join(map(str, problem['loc']))}: {problem['msg'].lower()}" for problem in error.errors()

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..domain.geometry import Box, Grid
+from ..domain.volume import Volume
 
 
 class VolumeSource(Protocol):
@@ -117,4 +118,16 @@ class VolumeStore(Protocol):
         Raises:
             OutputError: the place does not exist, is read-only, or has no room.
         """
+        ...
+
+
+class ArrayStore(VolumeStore, Protocol):
+    """A volume store in memory: what was put there can be opened, and what was written there can be had back."""
+
+    def put(self, reference: str, volume: Volume) -> None:
+        """Keep a volume under a reference, in the place of the one before."""
+        ...
+
+    def get(self, reference: str) -> Volume:
+        """The volume under a reference. Raises InputError if there is none."""
         ...

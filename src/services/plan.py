@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -38,8 +39,11 @@ def forecast(
     progress: ProgressListener,
     *,
     volumes: VolumeStore,
+    seconds_per_voxel: float | None = None,
 ) -> Forecast:
     """Read the case's headers and values, plan, and score a few tiles of noise to measure speed and memory.
+
+    Where ``seconds_per_voxel`` says how fast the network is, nothing is scored.
 
     Raises:
         InputError, ModelError, UsageError, LimitError: as segmenting would.
@@ -51,7 +55,10 @@ def forecast(
         scorer = stack.enter_context(Scorer(loaded.runtime, loaded.model.card))
         prepared = prepare(case, loaded.model.card, scorer, options)
         reading = time.perf_counter() - began
-        per_tile = _seconds_per_tile(prepared, scorer, progress)
+        if seconds_per_voxel is None:
+            per_tile = _seconds_per_tile(prepared, scorer, progress)
+        else:
+            per_tile = seconds_per_voxel * math.prod(prepared.plan.tile)
     # Reading and writing each take about as long as the survey did.
     seconds = per_tile * prepared.plan.tile_count + 3 * reading
     peak = machine.peak_resident_bytes() + prepared.stitching_bytes
