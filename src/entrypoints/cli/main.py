@@ -10,14 +10,15 @@ from typing import Annotated, NoReturn
 import typer
 
 from ... import __version__
-from ...domain.errors import CancelledError, InputError, LimitError, ModelError, UsageError, VoxportError
-from . import export, inspection, models, planning, segmenting, verification
+from ...domain.errors import BusyError, CancelledError, InputError, LimitError, ModelError, UsageError, VoxportError
+from . import export, inspection, models, planning, segmenting, serving, verification
 
 _EXIT_CODES: dict[type[VoxportError], int] = {
     UsageError: 2,
     InputError: 3,
     ModelError: 4,
     LimitError: 5,
+    BusyError: 5,
     CancelledError: 130,
 }
 _INTERRUPTED, _TERMINATED = 130, 143
@@ -35,6 +36,7 @@ app.command("export")(export.export_command)
 app.command("verify")(verification.verify_command)
 app.command("inspect")(inspection.inspect_command)
 app.command("plan")(planning.plan_command)
+app.command("serve")(serving.serve_command)
 app.add_typer(models.app, name="models")
 
 
@@ -86,7 +88,8 @@ def _run(arguments: list[str]) -> int:
 
 def _failed(error: Exception) -> int:
     if isinstance(error, VoxportError):
-        return _say(str(error), _EXIT_CODES.get(type(error), 1))
+        code = next((_EXIT_CODES[kind] for kind in type(error).__mro__ if kind in _EXIT_CODES), 1)
+        return _say(str(error), code)
     if hasattr(error, "format_message") and hasattr(error, "exit_code"):
         context = getattr(error, "ctx", None)
         hint = f" (see {context.command_path} --help)" if context is not None else ""

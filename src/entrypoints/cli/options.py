@@ -46,5 +46,14 @@ Threshold = Annotated[
 StoreName = Annotated[
     str | None, typer.Option("--store", help="Where models are kept: folder or bento.", show_default="folder")
 ]
+Server = Annotated[
+    str | None,
+    typer.Option(
+        "--server",
+        metavar="URL",
+        help="Have a voxport server do it; its key, if it wants one, is VOXPORT_API_KEY.",
+        show_default="this machine",
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Print errors only.")]

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from ... import __version__
 from ...domain.errors import UsageError
 from . import options as opt
-from .console import parse_bytes, parse_patch, progress_bar, show_json, show_table, warn
-
-if TYPE_CHECKING:
-    from ...services.segment import Segmentation
+from .console import parse_bytes, parse_patch, progress_bar
+from .outcome import show_outcome
 
 Inputs = Annotated[
     list[str] | None,
@@ -54,6 +52,7 @@ def segment_command(
     statistics: Statistics = None,
     preview: Preview = None,
     report: Report = None,
+    server: opt.Server = None,
     as_json: opt.AsJson = False,
     quiet: opt.Quiet = False,
 ) -> None:
@@ -72,6 +71,14 @@ def segment_command(
     outputs = Outputs(output, probabilities, statistics, preview, report)
     if statistics is not None:
         check_statistics_name(statistics)
+    if server is not None:
+        from .remote import check_remote_options, segment_remotely
+
+        here = {"card": card, "runtime": runtime, "precision": precision, "threads": threads, "memory": memory}
+        check_remote_options(model, here)
+        artifacts = container.artifacts()
+        segment_remotely(server, inputs, model, outputs, wanted, artifacts, as_json=as_json, quiet=quiet, sample=sample)
+        return
     open_model = container.open_model()
     found = open_model.find(model, card)
     with progress_bar(quiet) as progress:
@@ -79,12 +86,11 @@ def segment_command(
         done = container.segment()(inputs, loaded, outputs, wanted, progress)
     named = model or found.card.reference
     command = same_again(inputs, named, output, loaded, done, card=None if card is None else str(card), threads=threads)
+    data = run_report(done, loaded, version=__version__, command=command)
     if report is not None:
-        data = run_report(done, loaded, version=__version__, command=command)
         container.artifacts().write(report, (json.dumps(data, indent=2) + "\n").encode())
     if not quiet:
-        warn(done.warnings)
-        _show(done, output, as_json, command)
+        show_outcome(data, output, as_json)
         if sample and not as_json:
             _what_next(statistics, preview)
 
@@ -109,21 +115,3 @@ def _what_next(statistics: str | None, preview: str | None) -> None:
         "  voxport inspect two-photon-vessels                              what this model is for, and where it fails\n"
         "  voxport export CHECKPOINT --card card.yaml -o model.onnx        your own network"
     )
-
-
-def _show(done: Segmentation, output: str, as_json: bool, command: str) -> None:
-    from ...services.statistics_file import statistics_mapping
-
-    if as_json:
-        data = statistics_mapping(done.statistics, done.grid)
-        data |= {"mask": output, "seconds": done.seconds, "warnings": list(done.warnings), "command": command}
-        show_json(data)
-        return
-    unit = "voxel units" if done.grid.unit == "unknown" else f"{done.grid.unit}^3"
-    total = done.grid.voxel_count
-    rows = [
-        (s.name, s.voxels, f"{100 * s.voxels / total:.2f} %", f"{s.volume:.6g}", s.components) for s in done.statistics
-    ]
-    show_table(("label", "voxels", "of all", f"volume ({unit})", "pieces"), rows)
-    tiles, seconds = done.prepared.plan.tile_count, sum(done.seconds.values())
-    typer.echo(f"{output}: {tiles} tiles in {seconds:.1f} s")

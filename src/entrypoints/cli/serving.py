@@ -1,0 +1,94 @@
+"""``voxport serve``."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from importlib.util import find_spec
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ...domain.errors import UsageError
+
+_SERVICE = "voxport.entrypoints.rest.service:service"
+
+
+def serve_command(
+    host: Annotated[str, typer.Option("--host", help="Address to listen on; 0.0.0.0 for all.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", min=1, max=65535, help="Port to listen on.")] = 3000,
+    models: Annotated[
+        Path | None, typer.Option("--models", help="Folder of ONNX models.", show_default="VOXPORT_MODELS_DIR")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option("-m", "--model", help="The default model: a name, or an ONNX file.")
+    ] = None,
+    workers: Annotated[int | None, typer.Option("--workers", min=1, help="Server processes.", show_default="1")] = None,
+    insecure: Annotated[
+        bool, typer.Option("--insecure", help="Listen to other machines although no key is set.")
+    ] = False,
+) -> None:
+    """Serve models over HTTP, until stopped."""
+    given = {
+        "VOXPORT_MODELS_DIR": None if models is None else models.expanduser().absolute(),
+        "VOXPORT_MODEL": None if model is None else _absolute_if_file(model),
+        "VOXPORT_SERVING__WORKERS": workers,
+        "VOXPORT_SERVING__INSECURE": True if insecure else None,
+    }
+    os.environ.update({name: str(value) for name, value in given.items() if value is not None})
+    address = _address(host)
+    _check_open(address, insecure)
+    if find_spec("bentoml") is None:
+        do = "pip install 'voxport[serving]'"
+        raise UsageError("voxport serve", expected="BentoML", got="an installation without it", do=do)
+    _check_free(address, port)
+    os.environ["BENTOML_DO_NOT_TRACK"] = "True"
+    sys.stderr.write(f"voxport: serving on http://{host if ':' not in host else f'[{host}]'}:{port}\n")
+    sys.stderr.flush()
+    command = [sys.executable, "-m", "bentoml", "serve", _SERVICE, "--host", address, "--port", str(port)]
+    os.execv(sys.executable, command)
+
+
+def _absolute_if_file(model: str) -> str:
+    path = Path(model).expanduser()
+    return str(path.absolute()) if path.is_file() else model
+
+
+def _address(host: str) -> str:
+    """The IP address of a host. Raises UsageError."""
+    try:
+        return str(ip_address("127.0.0.1" if host == "localhost" else host))
+    except ValueError:
+        do = "127.0.0.1 for this machine only, 0.0.0.0 for all"
+        raise UsageError("--host", expected="an IP address", got=host, do=do) from None
+
+
+def _check_open(address: str, insecure: bool) -> None:
+    """UsageError for wrong settings, and for an address that others can reach while no key is asked for."""
+    from ...settings import load_settings
+    from ..rest.keys import parse_keys
+
+    settings = load_settings()
+    keys = parse_keys([key.get_secret_value() for key in settings.api_keys])
+    if not (ip_address(address).is_loopback or keys or insecure or settings.serving.insecure):
+        raise UsageError(
+            f"--host {address}",
+            expected="VOXPORT_API_KEYS, so that not everyone may ask",
+            got="no key",
+            do="set one, or say --insecure where another guard stands before the service",
+        )
+
+
+def _check_free(address: str, port: int) -> None:
+    family = socket.AF_INET6 if ip_address(address).version == 6 else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((address, port))
+        except OSError as error:
+            got = (error.strerror or "an error").lower()
+            do = "stop what listens there, or choose another with --port"
+            raise UsageError(f"{address}:{port}", expected="an address to listen on", got=got, do=do) from None

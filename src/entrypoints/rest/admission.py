@@ -1,0 +1,89 @@
+"""Checks of a request's head: where it came in, which site it was meant for, and the form of its body."""
+
+from __future__ import annotations
+
+import re
+from ipaddress import IPv4Address, IPv6Address, ip_address
+
+from starlette.datastructures import Headers
+from starlette.types import Scope
+
+from .problems import Problem
+
+_OWN_NAMES = r"(localhost|127\.0\.0\.1|\[::1\])(:[0-9]{1,5})?"
+_OWN_HOST = re.compile(_OWN_NAMES, re.IGNORECASE)
+_OWN_ORIGIN = re.compile(f"https?://{_OWN_NAMES}", re.IGNORECASE)
+_LENGTH = re.compile(r"[0-9]{1,20}")
+
+
+def address_of(host: str) -> IPv4Address | IPv6Address | None:
+    """The address that a host is written as, IPv4 where IPv6 only wraps it; None for a name."""
+    try:
+        address = ip_address(host)
+    except ValueError:
+        return None
+    return (address.ipv4_mapped or address) if isinstance(address, IPv6Address) else address
+
+
+def bad_bind(scope: Scope) -> Problem | None:
+    """A connection that came in by neither a loopback address nor a unix socket, or for another machine."""
+    host, port = scope.get("server") or ("", None)
+    local = address_of(host)
+    unix = port is None and local is None and "/" in host
+    # behind a proxy on this machine the server gives the caller's own address
+    peer = address_of(scope["client"][0]) if scope.get("client") else None
+    if (unix or (local is not None and local.is_loopback)) and (peer is None or peer.is_loopback):
+        return None
+    return Problem.about(
+        "forbidden",
+        "connection",
+        expected="one from this machine, as the service has no keys",
+        got="one over the network",
+        do="set VOXPORT_API_KEYS for the service, or reach it over loopback",
+    )
+
+
+def bad_origin(headers: Headers) -> Problem | None:
+    """A request for another host name, or from a page of another site: what a browser can be made to send."""
+    hosts = headers.getlist("host")
+    if len(hosts) != 1 or not _OWN_HOST.fullmatch(hosts[0]):
+        what, got = "Host", "another, several or none"
+    elif not all(_OWN_ORIGIN.fullmatch(origin) for origin in headers.getlist("origin")):
+        what, got = "Origin", "another site"
+    else:
+        return None
+    return Problem.about(
+        "forbidden",
+        what,
+        expected="localhost, 127.0.0.1 or [::1]",
+        got=got,
+        do="use http://127.0.0.1, or set VOXPORT_API_KEYS for the service",
+    )
+
+
+def bad_body(scope: Scope, headers: Headers) -> Problem | None:
+    """A request whose path or body length is ambiguous, or whose body must not or cannot be decoded."""
+    lengths = headers.getlist("content-length")
+    if not scope["path"].startswith("/"):
+        return Problem.about("malformed", "path", expected="one that begins with /", got="another", do="send the path")
+    if len(lengths) > 1 or (lengths and "transfer-encoding" in headers) or not all(map(_LENGTH.fullmatch, lengths)):
+        return Problem.about(
+            "malformed",
+            "Content-Length",
+            expected="one number of bytes, or Transfer-Encoding instead",
+            got="something else",
+            do="state the body's length once",
+        )
+    if any(coding.strip().lower() != "identity" for coding in headers.getlist("content-encoding")):
+        return Problem.about(
+            "media-type", "Content-Encoding", expected="none", got="one", do="send a .nii.gz file as it is"
+        )
+    if any("pickle" in media_type.lower() for media_type in headers.getlist("content-type")):
+        return Problem.about(
+            "media-type",
+            "Content-Type",
+            expected="multipart/form-data or application/json",
+            got="a pickle",
+            do="send the volume as a file",
+        )
+    return None

@@ -1,0 +1,132 @@
+"""Which models are served, and whether the service is well."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from anyio import to_thread
+from fastapi import APIRouter
+from prometheus_client import CONTENT_TYPE_LATEST
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+
+from ... import __version__
+from ...domain.card_schema import write_card, write_certificate
+from ...domain.errors import BusyError
+from ...services.serving import ServedModel, Shelf
+from . import schemas
+from .desk import Desk
+
+
+def catalogue_routes(desk: Desk) -> APIRouter:
+    """The routes that tell of models and health."""
+    router = APIRouter(tags=["models"])
+
+    @router.get("/v1/models", response_model=schemas.Models, responses=schemas.PROBLEMS)
+    async def models() -> Response:
+        """The models that are served, and files that cannot be."""
+        shelf = desk.models.shelf
+        return JSONResponse(
+            {
+                "default": shelf.default,
+                "models": [_model(desk, m, shelf) for m in shelf.models],
+                "broken": [{"name": b.name, "reason": desk.public(b.reason)} for b in shelf.broken],
+            }
+        )
+
+    @router.get("/v1/models/{name}", response_model=schemas.ModelDetails, responses=schemas.PROBLEMS)
+    async def model(name: str) -> Response:
+        """One model, by NAME or NAME:VERSION, with its card."""
+        served = desk.models.find(name)
+        return JSONResponse(_details(desk, served, desk.models.shelf))
+
+    @router.get("/health", response_model=schemas.Health, responses=schemas.PROBLEMS, tags=["health"])
+    async def health() -> Response:
+        """What serves, and what is wrong with it."""
+        answer = _health(desk)
+        return JSONResponse(answer, 503 if answer["status"] == "unavailable" else 200)
+
+    @router.get("/metrics", response_class=PlainTextResponse, tags=["health"])
+    async def metrics() -> Response:
+        """What is measured, in Prometheus' text format."""
+        return Response(await to_thread.run_sync(desk.metrics.shown), media_type=CONTENT_TYPE_LATEST)
+
+    @router.get("/livez", response_model=schemas.Alive, tags=["health"])
+    async def livez() -> Response:
+        """The process answers."""
+        return JSONResponse({"status": "ok"})
+
+    @router.get("/readyz", response_model=schemas.Alive, responses=schemas.PROBLEMS, tags=["health"])
+    async def readyz() -> Response:
+        """Every model is loaded, has scored a dummy input, and is the one of its certificate."""
+        if not desk.models.ready:
+            got = "; ".join(_reasons(desk)) or "models that are still being loaded"
+            raise BusyError("service", expected="every model ready", got=got, retry_after_seconds=5)
+        return JSONResponse({"status": "ok"})
+
+    return router
+
+
+def _model(desk: Desk, served: ServedModel, shelf: Shelf) -> dict[str, Any]:
+    card = served.model.card
+    return {
+        "name": card.name,
+        "version": card.version,
+        "reference": served.reference,
+        "description": card.description,
+        "default": served.reference == shelf.default,
+        "status": served.state,
+        "reason": None if served.reason is None else desk.public(served.reason),
+        "certificate": None if card.parity is None else write_certificate(card.parity),
+    }
+
+
+def _details(desk: Desk, served: ServedModel, shelf: Shelf) -> dict[str, Any]:
+    runtime = None if served.loaded is None else served.loaded.runtime
+    return {
+        **_model(desk, served, shelf),
+        "sha256": served.model.sha256,
+        "weights_sha256": served.model.weights_sha256,
+        "runtime": runtime
+        and {
+            "name": runtime.name,
+            "library": runtime.version,
+            "device": runtime.device,
+            "precision": runtime.precision,
+        },
+        "card": write_card(served.model.card),
+    }
+
+
+def _health(desk: Desk) -> dict[str, Any]:
+    shelf, reasons = desk.models.shelf, _reasons(desk)
+    default = next((m for m in shelf.models if m.reference == shelf.default), None)
+    usable = default is not None and default.loaded is not None
+    runtime = default.loaded.runtime if default is not None and default.loaded is not None else None
+    listed = [_model(desk, m, shelf) for m in shelf.models]
+    own = next((m for m in listed if m["default"]), None)
+    return {
+        "status": "unavailable" if not usable else "degraded" if reasons else "ok",
+        "version": __version__,
+        "model": own and own["name"],
+        "model_version": own and own["version"],
+        "runtime": runtime and runtime.name,
+        "device": runtime and runtime.device,
+        "precision": runtime and runtime.precision,
+        "certificate": own and own["certificate"],
+        "models": listed,
+        "reasons": reasons,
+        "in_flight": desk.slots.held,
+        "queued": desk.slots.waiting,
+    }
+
+
+def _reasons(desk: Desk) -> list[str]:
+    """What keeps the service from being well, a sentence each."""
+    shelf = desk.models.shelf
+    missing = [] if shelf.default_missing is None else [shelf.default_missing]
+    models = [
+        f"{m.reference} is still being loaded" if m.reason is None else m.reason
+        for m in shelf.models
+        if m.state != "ready"
+    ]
+    return [desk.public(reason) for reason in (*missing, *models, *(b.reason for b in shelf.broken))]

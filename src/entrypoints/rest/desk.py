@@ -1,0 +1,161 @@
+"""What the routes share: the use cases from the container, and how a request's work is run."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import tempfile
+import threading
+import time
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, TypeVar
+
+from anyio import CapacityLimiter, to_thread
+from fastapi import Depends
+from starlette.requests import Request
+
+from ...container import Container
+from ...domain.errors import CancelledError, OutputError, TimeLimitError
+from ...services.prepare import memory_limit
+from ...services.serving import ServedModels
+from ...services.slots import Slots
+from ...settings import ServingSettings
+from .metrics import Metrics
+from .routing import cut
+
+T = TypeVar("T")
+_SIDE_WORKERS = 2  # threads for what needs no slot: plans, reading arrays
+
+
+class RequestProgress:
+    """Stops a run whose client has gone, or that takes longer than the time limit."""
+
+    def __init__(self, limit_seconds: float) -> None:
+        self._gone = threading.Event()
+        self._limit_seconds = limit_seconds
+        self._ends = time.monotonic() + limit_seconds
+
+    def abandon(self) -> None:
+        """Nobody waits for the result any more."""
+        self._gone.set()
+
+    def check(self) -> None:
+        """Raise CancelledError or TimeLimitError if the run should stop."""
+        if self._gone.is_set():
+            raise CancelledError
+        if time.monotonic() > self._ends:
+            limit = f"an end within {self._limit_seconds:g} s"
+            do = "send a smaller volume, or have the limit raised"
+            raise TimeLimitError("run", expected=limit, got="a longer run", do=do)
+
+    def stage(self, name: str, tiles: int = 0) -> None:  # noqa: ARG002 - the port's signature
+        """See ProgressListener."""
+        self.check()
+
+    def advance(self, tiles: int) -> None:  # noqa: ARG002 - the port's signature
+        """See ProgressListener."""
+        self.check()
+
+
+@dataclass(frozen=True)
+class Desk:
+    """The use cases, their limits, and the threads that they run in."""
+
+    container: Container
+    settings: ServingSettings
+    models: ServedModels
+    slots: Slots
+    metrics: Metrics
+    working: CapacityLimiter
+    aside: CapacityLimiter
+    private_paths: tuple[str, ...]
+
+    @classmethod
+    def of(cls, container: Container) -> Desk:
+        """The desk of a wired container."""
+        settings = ServingSettings(**container.config.serving())
+        models_dir = str(Path(container.config.models_dir()).expanduser())
+        return cls(
+            container,
+            settings,
+            container.served_models(),
+            container.slots(),
+            Metrics(),
+            CapacityLimiter(settings.slots + settings.queue + 1),
+            CapacityLimiter(_SIDE_WORKERS),
+            (f"{models_dir}/",),
+        )
+
+    @property
+    def memory_bytes(self) -> int | None:
+        """The memory limit of one case."""
+        return self.settings.memory_bytes or memory_limit(self.settings.slots)
+
+    def public(self, text: str) -> str:
+        """The text without the folders of the server."""
+        return cut(text, self.private_paths)
+
+    async def in_slot(self, request: Request, work: Callable[[RequestProgress, float], T]) -> T:
+        """Run ``work`` in a slot once one is free; it is told how long it waited, and stops when the client goes.
+
+        Raises:
+            BusyError: no slot is free and the queue is full.
+            TimeLimitError, CancelledError
+        """
+        progress = RequestProgress(self.settings.time_limit_seconds)
+
+        def run() -> T:
+            with self.slots.hold(progress.check) as waited:
+                return work(progress, waited)
+
+        return await self._watched(request, progress, run, self.working)
+
+    async def without_slot(self, request: Request, work: Callable[[RequestProgress], T]) -> T:
+        """Run ``work``, which scores nothing, in a thread beside the slots."""
+        progress = RequestProgress(self.settings.time_limit_seconds)
+        return await self._watched(request, progress, lambda: work(progress), self.aside)
+
+    async def _watched(
+        self, request: Request, progress: RequestProgress, run: Callable[[], T], limiter: CapacityLimiter
+    ) -> T:
+        watch = asyncio.create_task(_abandon_when_gone(request, progress))
+        try:
+            with self.metrics.in_flight.track_inprogress():
+                return await to_thread.run_sync(run, limiter=limiter)
+        except asyncio.CancelledError:
+            progress.abandon()
+            raise
+        finally:
+            watch.cancel()
+
+    def new_folder(self) -> Path:
+        """A folder for one request's files. Raises OutputError."""
+        scratch = self.container.config.scratch_dir()
+        try:
+            return Path(tempfile.mkdtemp(prefix="voxport-", dir=scratch))
+        except OSError as error:
+            raise OutputError.cannot_write("scratch folder", error) from None
+
+
+async def request_folder(request: Request) -> AsyncIterator[Path]:
+    """A dependency: a folder for one request's files, gone once it is answered, its path kept out of messages."""
+    desk: Desk = request.app.state.desk
+    folder = await to_thread.run_sync(desk.new_folder)
+    request.state.private_paths = (f"{folder}/",)
+    try:
+        yield folder
+    finally:
+        await to_thread.run_sync(lambda: shutil.rmtree(folder, ignore_errors=True))
+
+
+Folder = Annotated[Path, Depends(request_folder)]
+
+
+async def _abandon_when_gone(request: Request, progress: RequestProgress) -> None:
+    while True:
+        message = await request.receive()
+        if message["type"] == "http.disconnect":
+            progress.abandon()
+            return

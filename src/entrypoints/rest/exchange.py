@@ -1,0 +1,114 @@
+"""One request and its answer, counted while they stream."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from time import perf_counter
+from uuid import uuid4
+
+from starlette.datastructures import MutableHeaders
+from starlette.types import Message, Receive, Send
+
+from ...domain.errors import LimitError
+from .problems import Problem, problem_response
+
+# how long a refused upload is still taken off the wire: closing at once resets the connection, and a sender
+# who only listens when done never reads the refusal
+LINGER_SECONDS = 2.0
+
+
+class BodyTooLargeError(LimitError):
+    """A request's body is larger than the service takes, in bytes."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(
+            "request body",
+            expected=f"at most {limit} bytes",
+            got="more",
+            do="send less, or raise VOXPORT_SERVING__MAX_BODY_BYTES",
+        )
+
+
+class Exchange:
+    """The ASGI ``receive`` and ``send`` of one request, watched.
+
+    Attributes:
+        request_id: a fresh UUID; nothing that the caller sends changes it.
+        status: of the answer; None until it starts.
+        bytes_in: of the request's body, as far as the application read it.
+        bytes_out: of the answer's body.
+        overrun: the body passed the limit.
+        gone: the caller hung up before the answer was complete.
+    """
+
+    def __init__(self, receive: Receive, send: Send, max_body_bytes: int) -> None:
+        self._receive = receive
+        self._send = send
+        self._limit = max_body_bytes
+        self._began = perf_counter()
+        self._last_byte: float | None = None
+        self.request_id = str(uuid4())
+        self.status: int | None = None
+        self.bytes_in = 0
+        self.bytes_out = 0
+        self.overrun = False
+        self.gone = False
+
+    @property
+    def seconds(self) -> float:
+        """From the request's headers to the answer's last byte, or until now."""
+        return (self._last_byte or perf_counter()) - self._began
+
+    async def receive(self) -> Message:
+        """The next message for the application.
+
+        Raises:
+            BodyTooLargeError: the body passed the limit.
+        """
+        message = await self._receive()
+        self.gone = message["type"] == "http.disconnect"
+        self.bytes_in += len(message.get("body", b""))
+        self.overrun = self.bytes_in > self._limit
+        if self.overrun:
+            raise BodyTooLargeError(self._limit)
+        return message
+
+    async def send(self, message: Message) -> None:
+        """Pass on what the application answers, unless nobody is there or the answer is that the body is too large."""
+        if not (self.gone or self.overrun):
+            await self._pass_on(message)
+
+    async def refuse(self, problem: Problem) -> None:
+        """Answer with a problem and close the connection, unless an answer has started or nobody is there.
+
+        What then still comes of the body is thrown away, for at most `LINGER_SECONDS`.
+        """
+        if self.status is not None or self.gone:
+            return
+        response = problem_response(problem, self.request_id)
+        response.headers["Connection"] = "close"
+        start = {"type": "http.response.start", "status": response.status_code, "headers": response.raw_headers}
+        await self._pass_on(start)
+        # complete for the caller, by its Content-Length, but the server keeps the connection open
+        await self._pass_on({"type": "http.response.body", "body": response.body, "more_body": True})
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._drain(), LINGER_SECONDS)
+        await self._pass_on({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _drain(self) -> None:
+        while (await self._receive()).get("more_body", False):
+            pass
+
+    async def _pass_on(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            headers = MutableHeaders(scope=message)
+            headers["Voxport-Request"] = self.request_id
+            headers.setdefault("X-Content-Type-Options", "nosniff")
+            # masks and volumes are nobody's to keep on the way
+            headers.setdefault("Cache-Control", "no-store")
+        elif body := message.get("body"):
+            self.bytes_out += len(body)
+            self._last_byte = perf_counter()
+        await self._send(message)

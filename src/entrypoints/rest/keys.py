@@ -1,0 +1,102 @@
+"""API keys: kept as SHA-256 digests only, and compared in constant time."""
+
+from __future__ import annotations
+
+import hmac
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from hashlib import sha256
+
+from starlette.datastructures import Headers
+
+from ...domain.errors import UsageError
+
+SHORTEST = 16
+_HASHED = "sha256:"
+
+
+@dataclass(frozen=True)
+class KeyHash:
+    """One key that opens the service, by the SHA-256 digest of its bytes (32 bytes)."""
+
+    digest: bytes = field(repr=False)
+
+    @classmethod
+    def of(cls, key: str) -> KeyHash:
+        """The hash of a plain key."""
+        return cls(sha256(key.encode()).digest())
+
+    @property
+    def principal(self) -> str:
+        """A short name for whoever holds the key: the first 12 hexadecimal digits of the digest."""
+        return self.digest.hex()[:12]
+
+
+def parse_keys(entries: str | Iterable[str]) -> tuple[KeyHash, ...]:
+    """The keys of ``VOXPORT_API_KEYS``: its text, or its entries; each a plain key or ``sha256:HEX`` of one.
+
+    Text that is empty or blank holds no keys. A key that is given twice counts once.
+
+    Raises:
+        UsageError: an entry is no key; it is named by its position, never quoted.
+    """
+    if isinstance(entries, str):
+        entries = entries.split(",") if entries.strip() else ()
+    hashes = (_parse_key(entry.strip(), position) for position, entry in enumerate(entries, start=1))
+    return tuple(dict.fromkeys(hashes))
+
+
+def _parse_key(entry: str, position: int) -> KeyHash:
+    subject = f"API key {position}"
+    if entry.startswith(_HASHED):
+        digits = entry.removeprefix(_HASHED)
+        if not re.fullmatch(r"[0-9a-fA-F]{64}", digits):
+            raise UsageError(
+                subject,
+                expected="64 hexadecimal digits after sha256:",
+                got=f"{len(digits)} characters",
+                do="write the key's SHA-256, as sha256sum prints it",
+            )
+        return KeyHash(bytes.fromhex(digits))
+    if len(entry) < SHORTEST:
+        raise UsageError(
+            subject,
+            expected=f"at least {SHORTEST} characters",
+            got=str(len(entry)),
+            do="make one with: openssl rand -hex 32",
+        )
+    if not re.fullmatch(r"[!-~]+", entry):
+        raise UsageError(
+            subject,
+            expected="ASCII letters, digits and signs",
+            got="a space or another character that a header cannot carry",
+            do="make one with: openssl rand -hex 32",
+        )
+    return KeyHash.of(entry)
+
+
+def holder(keys: Iterable[KeyHash], headers: Headers) -> KeyHash | None:
+    """The key that a request carries, as ``Authorization: Bearer KEY`` or ``X-API-Key: KEY``.
+
+    None where it carries none, a wrong one, or two that differ.
+    """
+    presented = _presented(headers)
+    if len(presented) != 1:
+        return None
+    digest = sha256(presented.pop()).digest()
+    found = None
+    # every key is compared, so that the time taken does not tell which one matched
+    for key in keys:
+        if hmac.compare_digest(key.digest, digest):
+            found = key
+    return found
+
+
+def _presented(headers: Headers) -> set[bytes]:
+    tokens = list(headers.getlist("x-api-key"))
+    for value in headers.getlist("authorization"):
+        scheme, _, token = value.partition(" ")
+        if scheme.lower() == "bearer":
+            tokens.append(token)
+    return {token.strip(" \t").encode("latin-1") for token in tokens}

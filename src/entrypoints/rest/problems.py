@@ -1,0 +1,160 @@
+"""What the service answers when it does not do what was asked: RFC 9457 problem details."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from math import ceil
+from typing import Any, NamedTuple
+
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from ...domain.errors import (
+    BusyError,
+    CancelledError,
+    InputError,
+    LimitError,
+    ModelError,
+    OutputError,
+    TimeLimitError,
+    UnknownModelError,
+    UsageError,
+    VoxportError,
+)
+
+MEDIA_TYPE = "application/problem+json"
+
+
+class Kind(NamedTuple):
+    """What all problems of a kind have in common: their HTTP status and title."""
+
+    status: int
+    title: str
+
+
+KINDS: Mapping[str, Kind] = {
+    "malformed": Kind(400, "The request is not well formed"),
+    "unauthorised": Kind(401, "A valid API key is needed"),
+    "forbidden": Kind(403, "The service is not open to this caller"),
+    "not-found": Kind(404, "There is nothing at this path"),
+    "unknown-model": Kind(404, "There is no such model"),
+    "method": Kind(405, "The path does not take this method"),
+    "not-acceptable": Kind(406, "The answer cannot take the form asked for"),
+    "limit": Kind(413, "A limit of the service is exceeded"),
+    "media-type": Kind(415, "The body's media type is not taken"),
+    "usage": Kind(422, "A field makes no sense"),
+    "input": Kind(422, "The volume cannot be used"),
+    "model": Kind(422, "The model cannot be used like this"),
+    "rate": Kind(429, "Too many requests"),
+    "internal": Kind(500, "The service failed"),
+    "model-unavailable": Kind(503, "The model is not available"),
+    "busy": Kind(503, "The service is busy"),
+    "cancelled": Kind(503, "The run was cancelled"),
+    "timeout": Kind(504, "The run took longer than its limit"),
+    "output": Kind(507, "The result could not be written"),
+}
+
+KIND_OF_ERROR: Mapping[type[VoxportError], str] = {
+    UsageError: "usage",
+    InputError: "input",
+    ModelError: "model",
+    UnknownModelError: "unknown-model",
+    LimitError: "limit",
+    TimeLimitError: "timeout",
+    BusyError: "busy",
+    OutputError: "output",
+    CancelledError: "cancelled",
+}
+KIND_OF_STATUS: Mapping[int, str] = {
+    400: "malformed",
+    401: "unauthorised",
+    403: "forbidden",
+    404: "not-found",
+    405: "method",
+    406: "not-acceptable",
+    413: "limit",
+    415: "media-type",
+    422: "usage",
+    429: "rate",
+    503: "busy",
+    504: "timeout",
+}
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One refusal or failure.
+
+    Args:
+        kind: a key of `KINDS`.
+        detail: one line for the caller: what was expected, what came, what to do.
+        extra: further members of the body, such as ``expected``, ``got`` and ``do``.
+        headers: response headers that belong to it, such as ``Retry-After``.
+    """
+
+    kind: str
+    detail: str
+    extra: Mapping[str, Any] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def about(
+        cls, kind: str, subject: str, *, expected: str, got: str, do: str, headers: Mapping[str, str] | None = None
+    ) -> Problem:
+        """The problem in the words of a `VoxportError`."""
+        detail = f"{subject}: expected {expected}, got {got}; {do}"
+        return cls(kind, detail, {"expected": expected, "got": got, "do": do}, headers or {})
+
+    @property
+    def status(self) -> int:
+        """The HTTP status of its kind."""
+        return KINDS[self.kind].status
+
+    @property
+    def title(self) -> str:
+        """The short sentence of its kind."""
+        return KINDS[self.kind].title
+
+
+INTERNAL = Problem("internal", "an unexpected error; the server's log has it under this request's id")
+
+
+def problem_of(error: BaseException) -> Problem:
+    """The problem that an exception stands for: its nearest class in `KIND_OF_ERROR` decides the kind.
+
+    Starlette's own HTTP errors keep their status where `KIND_OF_STATUS` has it. Of anything else the caller
+    learns nothing.
+    """
+    if isinstance(error, VoxportError):
+        kind = next((KIND_OF_ERROR[base] for base in type(error).__mro__ if base in KIND_OF_ERROR), None)
+        if kind is not None:
+            extra = {"expected": error.expected, "got": error.got, "do": error.do}
+            return Problem(kind, str(error), extra, retry_after(error))
+    elif isinstance(error, HTTPException) and error.status_code in KIND_OF_STATUS:
+        return Problem(KIND_OF_STATUS[error.status_code], error.detail, headers=error.headers or {})
+    return INTERNAL
+
+
+def retry_after(error: VoxportError) -> dict[str, str]:
+    """The header that tells when to come back, in whole seconds and at least one; none where the error does not say."""
+    return {"Retry-After": str(max(1, ceil(error.retry_after_seconds)))} if isinstance(error, BusyError) else {}
+
+
+def problem_body(problem: Problem, request_id: str) -> dict[str, Any]:
+    """The members of the body (RFC 9457)."""
+    return {
+        **problem.extra,
+        "type": f"urn:voxport:problem:{problem.kind}",
+        "title": problem.title,
+        "status": problem.status,
+        "detail": problem.detail,
+        "instance": f"urn:uuid:{request_id}",
+    }
+
+
+def problem_response(problem: Problem, request_id: str) -> Response:
+    """The problem as an HTTP response."""
+    body = json.dumps(problem_body(problem, request_id)).encode()
+    return Response(body, problem.status, dict(problem.headers), MEDIA_TYPE)

@@ -1,0 +1,100 @@
+"""Bodies that a route takes, and how every failure becomes a problem."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from dataclasses import replace
+from typing import Any, TypeVar
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
+from starlette.exceptions import HTTPException
+
+from ...domain.errors import VoxportError
+from .metrics import Metrics
+from .problems import Problem, problem_of, problem_response
+
+MULTIPART, JSON = "multipart/form-data", "application/json"
+_MOST_COMPLAINTS = 5
+_SAID_BY_FRAMEWORK = (404, 405)
+_SEE = "see /openapi.json"
+Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
+
+
+def body(*media_types: str) -> Callable[[Endpoint], Endpoint]:
+    """Mark a route's endpoint with the media types that its body may have."""
+
+    def mark(endpoint: Endpoint) -> Endpoint:
+        endpoint.__media_types__ = media_types  # type: ignore[attr-defined]
+        return endpoint
+
+    return mark
+
+
+class BodyRoute(APIRoute):
+    """A route that refuses a body of another media type before it is read."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """See APIRoute."""
+        handle = super().get_route_handler()
+        taken: tuple[str, ...] = getattr(self.endpoint, "__media_types__", ())
+
+        async def checked(request: Request) -> Response:
+            given = request.headers.get("content-type", "").split(";")[0].strip().lower()
+            if taken and given not in taken:
+                detail = f"expected a body of {' or '.join(taken)}, got {given[:80] or 'none'}; set Content-Type"
+                raise HTTPException(415, detail)
+            return await handle(request)
+
+        return checked
+
+
+def add_problem_handlers(app: FastAPI, metrics: Metrics, private_paths: Iterable[str]) -> None:
+    """Answer every exception by a problem that names none of the server's paths."""
+    hidden = tuple(private_paths)
+
+    def answer(request: Request, problem: Problem) -> Response:
+        metrics.refused(problem.kind)
+        own = getattr(request.state, "private_paths", ())
+        return problem_response(without_paths(problem, (*own, *hidden)), request_id(request))
+
+    async def known(request: Request, error: Exception) -> Response:
+        problem = problem_of(error)
+        if isinstance(error, HTTPException) and error.status_code in _SAID_BY_FRAMEWORK:
+            detail = (
+                f"request: expected a path and method of this service, got another ({error.detail.lower()}); {_SEE}"
+            )
+            problem = replace(problem, detail=detail)
+        return answer(request, problem)
+
+    async def invalid(request: Request, error: Exception) -> Response:
+        complaints = error.errors() if isinstance(error, RequestValidationError) else ()
+        told = "; ".join(f"{_field(c['loc'])}: {c['msg']}" for c in complaints[:_MOST_COMPLAINTS])
+        return answer(request, Problem("usage", f"request: {told}"))
+
+    app.add_exception_handler(VoxportError, known)
+    app.add_exception_handler(HTTPException, known)
+    app.add_exception_handler(RequestValidationError, invalid)
+
+
+def request_id(request: Request) -> str:
+    """The id that the shield gave this request."""
+    return str(getattr(request.state, "request_id", "00000000-0000-0000-0000-000000000000"))
+
+
+def without_paths(problem: Problem, paths: Sequence[str]) -> Problem:
+    """The same problem with these folders cut off the files that it names."""
+    extra = {name: cut(value, paths) if isinstance(value, str) else value for name, value in problem.extra.items()}
+    return replace(problem, detail=cut(problem.detail, paths), extra=extra)
+
+
+def cut(text: str, paths: Iterable[str]) -> str:
+    """The text with these folders cut off the files that it names."""
+    for path in paths:
+        text = text.replace(path, "")
+    return text
+
+
+def _field(location: Iterable[Any]) -> str:
+    return ".".join(str(part) for part in location if part != "body") or "body"

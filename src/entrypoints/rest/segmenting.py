@@ -1,0 +1,205 @@
+"""``POST /segment`` and ``POST /v1/plan``: NIfTI in; a mask on its own grid, or what it would take, out."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from anyio import to_thread
+from fastapi import APIRouter, Request
+from starlette.responses import FileResponse, JSONResponse, Response
+
+from ... import __version__
+from ...domain.errors import BusyError, CancelledError, TimeLimitError, VoxportError
+from ...services.prepare import RunOptions
+from ...services.report import grid_mapping, run_report, same_again, tiles_mapping
+from ...services.segment import Outputs as OutputFiles
+from . import schemas, uploads
+from .desk import Desk, Folder, RequestProgress
+from .negotiation import accepted
+from .problems import problem_body, problem_of
+from .routing import MULTIPART, BodyRoute, body, request_id, without_paths
+
+REPORT_HEADER = "Voxport-Report"
+_GZIP, _JSON, _ZIP = "application/gzip", "application/json", "application/zip"
+_FILES = {
+    "mask": "mask.nii.gz",
+    "probabilities": "probabilities.nii.gz",
+    "statistics": "statistics.json",
+    "preview": "preview.png",
+    "report": "report.json",
+}
+
+
+@dataclass(frozen=True)
+class Result:
+    """What one model gave: its report and the folder of its files, or the error that it met."""
+
+    model: str
+    folder: Path
+    report: Mapping[str, Any] | None = None
+    error: VoxportError | None = None
+
+
+def segment_routes(desk: Desk) -> APIRouter:
+    """The routes that take a case."""
+    router = APIRouter(route_class=BodyRoute, tags=["segment"])
+
+    @router.post("/segment", response_class=Response, responses=schemas.SEGMENTED)
+    @body(MULTIPART)
+    async def segment(
+        request: Request,
+        folder: Folder,
+        volume: uploads.Volumes,
+        model: uploads.ModelNames = [],  # noqa: B006 - FastAPI copies it
+        outputs: uploads.Outputs = ["mask"],  # noqa: B006
+        overlap: uploads.Overlap = None,
+        patch: uploads.Patch = None,
+        blending: uploads.Blending = None,
+        threshold: uploads.Threshold = None,
+        nan_as: uploads.NanAs = None,
+    ) -> Response:
+        """Segment a case; the mask lies on the voxels of the first volume."""
+        single = len(set(model)) < 2 and set(outputs) == {"mask"}
+        kind = accepted(request, _GZIP if single else _ZIP, _JSON)[0]
+        options = uploads.options_of(overlap, patch, blending, nan_as, threshold, desk.memory_bytes)
+        named: list[str | None] = [*model] or [None]
+        models = dict.fromkeys(desk.models.find(name).reference for name in named)
+        inputs = await uploads.store_volumes(volume, folder)
+        run = partial(_segment_each, desk, inputs, list(models), [] if kind == _JSON else outputs, options, folder)
+        results = await desk.in_slot(request, run)
+        if all(result.error is not None for result in results):
+            raise next(result.error for result in results if result.error is not None)
+        if kind == _GZIP:
+            return _one_mask(results[0])
+        listed = _listed(results, (f"{folder}/", *desk.private_paths), request_id(request))
+        if kind == _JSON:
+            return JSONResponse(listed)
+        archive = await to_thread.run_sync(partial(_archive, results, outputs, listed, folder))
+        return FileResponse(archive, media_type=_ZIP, filename="segmentation.zip")
+
+    @router.post("/v1/plan", response_model=schemas.Plan, responses=schemas.PROBLEMS)
+    @body(MULTIPART)
+    async def plan(
+        request: Request,
+        folder: Folder,
+        volume: uploads.Volumes,
+        model: uploads.ModelName = None,
+        overlap: uploads.Overlap = None,
+        patch: uploads.Patch = None,
+        blending: uploads.Blending = None,
+        threshold: uploads.Threshold = None,
+        nan_as: uploads.NanAs = None,
+    ) -> Response:
+        """What segmenting would take: tiles, time, memory, warnings. Nothing is scored."""
+        options = uploads.options_of(overlap, patch, blending, nan_as, threshold, desk.memory_bytes)
+        inputs = await uploads.store_volumes(volume, folder)
+        return JSONResponse(await desk.without_slot(request, partial(_plan, desk, inputs, model, options)))
+
+    return router
+
+
+def _segment_each(
+    desk: Desk,
+    inputs: Sequence[str],
+    models: Sequence[str],
+    outputs: Sequence[str],
+    options: RunOptions,
+    folder: Path,
+    progress: RequestProgress,
+    queued_seconds: float,
+) -> list[Result]:
+    """One result a model; a model that fails does not keep the others from running."""
+    results = []
+    for position, name in enumerate(models):
+        own = folder / f"result_{position + 1}"
+        own.mkdir()
+        try:
+            results.append(_segment_one(desk, inputs, name, outputs, options, own, progress, queued_seconds))
+        except (BusyError, CancelledError, TimeLimitError):
+            raise
+        except VoxportError as error:
+            results.append(Result(name, own, error=error))
+    return results
+
+
+def _segment_one(
+    desk: Desk,
+    inputs: Sequence[str],
+    model: str,
+    outputs: Sequence[str],
+    options: RunOptions,
+    folder: Path,
+    progress: RequestProgress,
+    queued_seconds: float,
+) -> Result:
+    loaded = desk.models.take(model)
+    files = {name: str(folder / _FILES[name]) for name in ("mask", *outputs) if name != "report"}
+    done = desk.container.segment()(inputs, loaded, OutputFiles(**files), options, progress)
+    desk.metrics.scored(loaded, done, queued_seconds)
+    done = replace(done, inputs=_bare(done.inputs), outputs=_bare(done.outputs))
+    reference = loaded.model.card.reference
+    command = same_again([name for name, _ in done.inputs], reference, _FILES["mask"], loaded, done)
+    report = run_report(done, loaded, version=__version__, command=command)
+    report["seconds"] = {"queued": round(queued_seconds, 4), **report["seconds"]}
+    if "report" in outputs:
+        (folder / _FILES["report"]).write_text(json.dumps(report, indent=2) + "\n")
+    del report["model"]["card"]  # /v1/models has it, and a header must stay small
+    return Result(reference, folder, report)
+
+
+def _bare(files: Sequence[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
+    return tuple((Path(name).name, sha256) for name, sha256 in files)
+
+
+def _one_mask(result: Result) -> Response:
+    report = json.dumps(result.report, separators=(",", ":"))
+    mask = result.folder / _FILES["mask"]
+    return FileResponse(mask, media_type=_GZIP, filename=mask.name, headers={REPORT_HEADER: report})
+
+
+def _listed(results: Sequence[Result], private_paths: Sequence[str], request: str) -> dict[str, Any]:
+    def entries() -> Iterator[dict[str, Any]]:
+        for result in results:
+            if result.error is None:
+                yield {"model": result.model, "report": result.report}
+            else:
+                problem = without_paths(problem_of(result.error), private_paths)
+                yield {"model": result.model, "problem": problem_body(problem, request)}
+
+    return {"results": list(entries())}
+
+
+def _archive(results: Sequence[Result], outputs: Sequence[str], listed: Mapping[str, Any], folder: Path) -> Path:
+    """A zip of every result's files; they are small or compressed already, so it only holds them together."""
+    archive = folder / "segmentation.zip"
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_STORED, allowZip64=True) as members:
+        members.writestr("results.json", json.dumps(listed, indent=2) + "\n")
+        for result in results:
+            for name in dict.fromkeys(outputs) if result.error is None else ():
+                members.write(result.folder / _FILES[name], f"{result.model.replace(':', '-')}/{_FILES[name]}")
+    return archive
+
+
+def _plan(
+    desk: Desk, inputs: Sequence[str], model: str | None, options: RunOptions, progress: RequestProgress
+) -> dict[str, Any]:
+    loaded = desk.models.take(model)
+    speed = desk.models.find(model).seconds_per_voxel
+    told = desk.container.forecast()(inputs, loaded, options, progress, seconds_per_voxel=speed)
+    tiles = tiles_mapping(told.prepared)
+    return {
+        "model": loaded.model.card.reference,
+        "tiles": tiles["count"],
+        **{name: tiles[name] for name in ("tile", "padded", "axis", "blending", "resampled")},
+        "seconds": told.seconds,
+        "peak_bytes": told.peak_bytes,
+        "warnings": list(told.warnings),
+        "grid": grid_mapping(told.prepared.space.stored),
+        "model_grid": grid_mapping(told.prepared.space.grid),
+    }

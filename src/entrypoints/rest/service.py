@@ -1,0 +1,59 @@
+"""The BentoML service: ``bentoml serve voxport.entrypoints.rest.service:service``, or ``voxport serve``."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from typing import Any
+
+os.environ["BENTOML_DO_NOT_TRACK"] = "True"  # before BentoML is imported
+
+import bentoml
+
+from ...container import wired
+from ...settings import ServingSettings
+from .access_log import access_logger
+from .app import create_app
+from .keys import parse_keys
+from .shield import Shield, ShieldSettings
+
+# BentoML's own limit comes second: ours answers with a problem, and stops the run
+_GRACE_SECONDS = 60
+
+
+def create_service() -> Any:
+    """A BentoML service with the settings of this environment."""
+    _forget_tracking()
+    container = wired()
+    settings = ServingSettings(**container.config.serving())
+    app = create_app(container)
+
+    @bentoml.service(
+        name="voxport",
+        workers=settings.workers,
+        traffic={"timeout": settings.time_limit_seconds + _GRACE_SECONDS},
+        logging={"access": {"enabled": False}},
+        metrics={"enabled": False},  # they would keep every path that anyone asks for
+    )
+    @bentoml.asgi_app(app, path="/")
+    class Voxport:
+        """Segmentation of volumes by verified ONNX models."""
+
+    made: Any = Voxport
+    keys = parse_keys([key.get_secret_value() for key in container.config.api_keys()])
+    shield = ShieldSettings(keys, settings.insecure, settings.max_body_bytes, settings.rate_per_minute)
+    made.add_asgi_middleware(
+        Shield, api=app, settings=shield, log=access_logger(), refused=app.state.desk.metrics.refused
+    )
+    return made
+
+
+def _forget_tracking() -> None:
+    """``bentoml serve`` asks whether it may report on us before it has read this file; make it ask again."""
+    with contextlib.suppress(ImportError, AttributeError):
+        from bentoml._internal.utils.analytics import usage_stats
+
+        usage_stats.do_not_track.cache_clear()
+
+
+service = create_service()

@@ -1,0 +1,87 @@
+"""A really started server: a process of its own, on a free port, ended with all its children."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+
+from tests.cli.conftest import environment
+
+PATIENCE = 120.0
+
+
+@dataclass
+class Server:
+    """A server's process, where it listens, and what it wrote."""
+
+    process: subprocess.Popen[bytes]
+    url: str
+    log: Path
+
+    def client(self, **options: object) -> httpx.Client:
+        """A plain HTTP client of it that asks no proxy."""
+        return httpx.Client(base_url=self.url, timeout=PATIENCE, trust_env=False, **options)  # type: ignore[arg-type]
+
+    def wait_until(self, condition: Callable[[httpx.Client], bool]) -> None:
+        """Ask until a condition holds; AssertionError with the server's log where it never does."""
+        deadline = time.monotonic() + PATIENCE
+        with self.client() as client:
+            while time.monotonic() < deadline and self.process.poll() is None:
+                try:
+                    if condition(client):
+                        return
+                except httpx.TransportError:
+                    pass
+                time.sleep(0.05)
+        raise AssertionError(f"never came about; the server wrote:\n{self.log.read_text()[-4000:]}")
+
+    def stop(self) -> int:
+        """End it as an operator does, and wait; its exit code."""
+        self.process.send_signal(signal.SIGTERM)
+        try:
+            return self.process.wait(PATIENCE)
+        finally:
+            if self.process.poll() is None:
+                os.killpg(self.process.pid, signal.SIGKILL)
+
+
+def free_port() -> int:
+    """A port that nothing listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def start_server(folder: Path, *arguments: str, env: Mapping[str, str] | None = None, plain: bool = False) -> Server:
+    """Start ``voxport serve``, or ``bentoml serve`` where ``plain``; it may not be ready yet."""
+    port = free_port()
+    command = [sys.executable, "-m", "voxport", "serve", "--port", str(port), *arguments]
+    if plain:
+        service = "voxport.entrypoints.rest.service:service"
+        command = [sys.executable, "-m", "bentoml", "serve", service, "--host", "127.0.0.1", "--port", str(port)]
+    own = {"BENTOML_HOME": str(folder / "bentoml"), "VOXPORT_SERVING__LOOK_FOR_MODELS_SECONDS": "0.2"}
+    log = folder / "server.log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            command,
+            cwd=folder,
+            env=environment(folder) | own | dict(env or {}),
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    return Server(process, f"http://127.0.0.1:{port}", log)
+
+
+def is_ready(client: httpx.Client) -> bool:
+    """Whether every model is loaded."""
+    return client.get("/readyz").status_code == 200
