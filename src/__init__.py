@@ -11,6 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .client import Client
     from .container import Container
     from .domain.card_schema import read_card, write_card
     from .domain.errors import (
@@ -36,6 +37,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Box",
     "CancelledError",
+    "Client",
     "Container",
     "Grid",
     "InputError",
@@ -61,6 +63,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "client": ("Client",),
     "container": ("Container",),
     "domain.card_schema": ("read_card", "write_card"),
     "domain.errors": (

@@ -57,6 +57,11 @@ def test_the_contracts_hold(copy: Path) -> None:
         ("adapters/local_files/__init__.py", "from ... import container"),
         ("entrypoints/cli/main.py", "from ...adapters import local_files"),
         ("testing/fakes.py", "from ..adapters import local_files"),
+        ("client/client.py", "from ..services import segment"),
+        ("client/client.py", "from ..ports import progress"),
+        ("client/client.py", "import nibabel"),
+        ("services/segment.py", "from ..client import client"),
+        ("services/segment.py", "import httpx"),
     ],
 )
 def test_a_planted_violation_is_found(copy: Path, module: str, line: str) -> None:
@@ -90,7 +95,7 @@ def test_every_adapter_runs_a_contract_suite(adapter: str) -> None:
 
 @pytest.mark.parametrize("statement", ["import voxport", "from voxport import VoxportError, Grid, Volume"])
 def test_importing_the_library_loads_nothing_heavy(statement: str) -> None:
-    heavy = ("torch", "monai", "onnx", "onnxruntime", "nibabel", "pydantic", "typer", "rich", "PIL", "yaml")
+    heavy = ("torch", "monai", "onnx", "onnxruntime", "nibabel", "pydantic", "typer", "rich", "PIL", "yaml", "httpx")
     code = f"{statement}\nimport sys\nprint([name for name in {heavy} if name in sys.modules])"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
@@ -100,7 +105,8 @@ def test_help_loads_no_library_that_reads_or_scores() -> None:
     code = (
         "import sys, contextlib, io\nfrom voxport.entrypoints.cli.main import app\n"
         "with contextlib.redirect_stdout(io.StringIO()):\n    app(args=['--help'], standalone_mode=False)\n"
-        "names = ('torch', 'monai', 'onnx', 'onnxruntime', 'nibabel', 'pydantic', 'numpy', 'dependency_injector')\n"
+        "names = ('torch', 'monai', 'onnx', 'onnxruntime', 'nibabel', 'pydantic', 'numpy', 'dependency_injector',\n"
+        "    'httpx')\n"
         "print([name for name in names if name in sys.modules])"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

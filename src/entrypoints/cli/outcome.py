@@ -25,10 +25,12 @@ def show_outcome(report: Mapping[str, Any], mask: str, as_json: bool) -> None:
         rest = {name: report[name] for name in ("seconds", "warnings", "command")}
         show_json({**statistics, "mask": mask, **rest})
         return
+    from rich.markup import escape
+
     unit = "voxel units" if grid["unit"] == "unknown" else f"{grid['unit']}^3"
     total = prod(grid["shape"])
     rows = [
-        (s["name"], s["voxels"], f"{100 * s['voxels'] / total:.2f} %", f"{s['volume']:.6g}", s["components"])
+        (escape(s["name"]), s["voxels"], f"{100 * s['voxels'] / total:.2f} %", f"{s['volume']:.6g}", s["components"])
         for s in statistics["labels"]
     ]
     show_table(("label", "voxels", "of all", f"volume ({unit})", "pieces"), rows)

@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 
 from ...domain.errors import UsageError
+from . import options as opt
 
 _SERVICE = "voxport.entrypoints.rest.service:service"
 
@@ -26,6 +27,7 @@ def serve_command(
     model: Annotated[
         str | None, typer.Option("-m", "--model", help="The default model: a name, or an ONNX file.")
     ] = None,
+    store: opt.StoreName = None,
     workers: Annotated[int | None, typer.Option("--workers", min=1, help="Server processes.", show_default="1")] = None,
     insecure: Annotated[
         bool, typer.Option("--insecure", help="Listen to other machines although no key is set.")
@@ -35,6 +37,7 @@ def serve_command(
     given = {
         "VOXPORT_MODELS_DIR": None if models is None else models.expanduser().absolute(),
         "VOXPORT_MODEL": None if model is None else _absolute_if_file(model),
+        "VOXPORT_STORE": store,
         "VOXPORT_SERVING__WORKERS": workers,
         "VOXPORT_SERVING__INSECURE": True if insecure else None,
     }

@@ -1,0 +1,149 @@
+"""The zip archive of results: every member is expected, stored as it is, and no larger than its directory says."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from ..domain.errors import VoxportError
+from .answers import json_object
+from .errors import RemoteError, one_line
+from .fields import model_folder
+from .problems import problem_error
+
+MEDIA_TYPE = "application/zip"
+RESULTS = "results.json"
+# The members of one model, by output.
+MEMBERS: Mapping[str, tuple[str, ...]] = {
+    "mask": ("mask.nii.gz",),
+    "probabilities": ("probabilities.nii.gz",),
+    "statistics": ("statistics.json", "statistics.csv"),
+    "preview": ("preview.png",),
+    "report": ("report.json",),
+}
+_LARGEST_JSON_BYTES = 2**26
+_ENCRYPTED = 1
+
+
+@dataclass(frozen=True)
+class Result:
+    """What one model came to: the folder of its members, or an error."""
+
+    model: str
+    folder: str
+    error: VoxportError | None
+
+
+def asked_outputs(outputs: Iterable[str]) -> list[str]:
+    """The outputs to ask for: always the report, by which the rest is checked."""
+    return list(dict.fromkeys([*outputs, "report"]))
+
+
+def member_of(output: str, path: Path) -> str:
+    """The member of the archive that goes to a path."""
+    return next((name for name in MEMBERS[output] if Path(name).suffix == path.suffix), MEMBERS[output][0])
+
+
+class Archive:
+    """A zip archive that came whole. Its names are only ever compared, never used as paths.
+
+    Args:
+        file: the archive; it must be seekable and stays the caller's to close.
+        url: where it came from.
+        outputs: keys of ``MEMBERS`` that were asked for; no others may come.
+        localised: puts the volumes' names here into the server's words.
+
+    Raises:
+        RemoteError: it is no such archive.
+    """
+
+    def __init__(self, file: BinaryIO, url: str, outputs: Iterable[str], localised: Callable[[str], str]) -> None:
+        self.url = url
+        self._localised = localised
+        with self._clear_errors():
+            self._zip = zipfile.ZipFile(file)
+            self._check_stored(file.seek(0, 2))
+            self.results = tuple(self._results())
+            asked = [member for output in outputs for member in MEMBERS[output]]
+            self._check_names([f"{r.folder}/{member}" for r in self.results if r.error is None for member in asked])
+
+    def only(self) -> Result:
+        """The result of the one model that was asked. Raises its error, or RemoteError."""
+        if len(self.results) != 1:
+            raise self._wrong(f"one of {len(self.results)} models")
+        (result,) = self.results
+        if result.error is not None:
+            raise result.error
+        return result
+
+    def has(self, result: Result, member: str) -> bool:
+        """Whether the result came with a member."""
+        return f"{result.folder}/{member}" in self._zip.namelist()
+
+    def json(self, result: Result, member: str) -> dict[str, Any]:
+        """A small member, parsed. Raises RemoteError."""
+        with self._clear_errors():
+            return self._json(self._name(result, member))
+
+    @contextmanager
+    def open(self, result: Result, member: str) -> Iterator[Any]:
+        """A member's content, to be read once and to its end, where its checksum is compared. Raises RemoteError."""
+        with self._clear_errors(), self._zip.open(self._name(result, member)) as content:
+            yield content
+
+    @contextmanager
+    def _clear_errors(self) -> Iterator[None]:
+        try:
+            yield
+        # RuntimeError and NotImplementedError are how zipfile refuses encryption and unknown features
+        except (zipfile.BadZipFile, EOFError, RuntimeError, NotImplementedError, KeyError, ValueError) as error:
+            raise self._wrong(f"a damaged one ({one_line(error)})") from None
+
+    def _name(self, result: Result, member: str) -> str:
+        if not self.has(result, member):
+            raise self._wrong(f"one without {member}")
+        return f"{result.folder}/{member}"
+
+    def _check_stored(self, size: int) -> None:
+        """Stored members that lie in the file side by side cannot add up to more than it: nothing can inflate."""
+        members = self._zip.infolist()
+        for member in members:
+            if member.compress_type != zipfile.ZIP_STORED or member.file_size != member.compress_size:
+                raise self._wrong("one with compressed members")
+            if member.flag_bits & _ENCRYPTED:
+                raise self._wrong("one with encrypted members")
+        if sum(member.file_size for member in members) > size:
+            raise self._wrong("one whose members overlap")
+
+    def _check_names(self, asked: list[str]) -> None:
+        names = self._zip.namelist()
+        if odd := sorted(set(names).difference([RESULTS, *asked])):
+            raise self._wrong(f"one with {one_line(', '.join(odd))}")
+        if len(set(names)) < len(names):
+            raise self._wrong("one with a name that comes twice")
+
+    def _results(self) -> Iterator[Result]:
+        listed = self._json(RESULTS).get("results")
+        if not isinstance(listed, list) or not listed or not all(isinstance(entry, dict) for entry in listed):
+            raise self._wrong(f"one whose {RESULTS} lists none")
+        for entry in listed:
+            model, problem = one_line(entry.get("model")), entry.get("problem")
+            if isinstance(problem, dict):
+                yield Result(model, "", problem_error(problem, self.url, self._localised))
+                continue
+            folder = model_folder(entry.get("model"))
+            if folder is None:
+                raise self._wrong(f"one of a model {model}")
+            yield Result(model, folder, None)
+
+    def _json(self, name: str) -> dict[str, Any]:
+        if self._zip.getinfo(name).file_size > _LARGEST_JSON_BYTES:
+            raise self._wrong(f"a {name} too large to be one")
+        return json_object(self._zip.read(name), self.url)
+
+    def _wrong(self, got: str) -> RemoteError:
+        return RemoteError.wrong_answer(self.url, expected="an archive of results", got=got)

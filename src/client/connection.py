@@ -1,0 +1,202 @@
+"""Requests and their answers over httpx, with one clear line for everything that can go wrong on the way."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, BinaryIO
+
+import httpx
+
+from ..domain.errors import OutputError, UsageError
+from .address import is_loopback
+from .answers import json_object
+from .errors import RemoteError, one_line
+from .fields import Form
+from .problems import Refusal, error_of
+
+JSON = "application/json"
+_CONNECT_SECONDS = 10.0
+_LARGEST_JSON_BYTES = 2**26
+_LARGEST_REFUSAL_BYTES = 2**16
+_CHUNK_BYTES = 2**18
+
+
+class Connection:
+    """A server, and how to talk to it. Redirects are not followed: a key goes to the address given, and nowhere else.
+
+    The system's proxies (``HTTP_PROXY`` and its kin) serve other machines only, never this one. Certificates are
+    checked against the system's store, or ``SSL_CERT_FILE``.
+
+    Args:
+        url: a checked address.
+        key: a checked API key.
+        timeout_seconds: the longest silence to wait through.
+        transport: in place of the network.
+    """
+
+    def __init__(
+        self, url: str, key: str | None, timeout_seconds: float, transport: httpx.BaseTransport | None
+    ) -> None:
+        self.url = url
+        self._seconds = timeout_seconds
+        # answers are files that are compressed already
+        headers = {"User-Agent": "voxport", "Accept-Encoding": "identity"}
+        if key is not None:
+            headers["Authorization"] = f"Bearer {key}"
+        try:
+            self._client = httpx.Client(
+                headers=headers,
+                timeout=httpx.Timeout(timeout_seconds, connect=min(_CONNECT_SECONDS, timeout_seconds)),
+                follow_redirects=False,
+                trust_env=not is_loopback(url),
+                verify=_certificates(url),
+                transport=transport,
+            )
+        except (ImportError, ValueError) as error:
+            got = one_line(error)
+            raise UsageError("proxy", expected="settings that can be used", got=got, do="correct HTTP_PROXY") from None
+
+    def close(self) -> None:
+        """Close what is open."""
+        self._client.close()
+
+    def json(
+        self,
+        method: str,
+        path: str,
+        *,
+        form: Form | None = None,
+        largest_bytes: int = _LARGEST_JSON_BYTES,
+        also: Sequence[int] = (),
+    ) -> dict[str, Any]:
+        """The JSON object that answers a request; see ``answer``."""
+        with self.answer(method, path, JSON, form=form, also=also) as response:
+            body = _read(response, largest_bytes)
+        if body is None:
+            got = f"more than {largest_bytes} bytes"
+            raise RemoteError.wrong_answer(self.url, expected="an answer of a bearable size", got=got)
+        return json_object(body, self.url)
+
+    @contextmanager
+    def answer(
+        self,
+        method: str,
+        path: str,
+        media_type: str,
+        *,
+        form: Form | None = None,
+        also: Sequence[int] = (),
+    ) -> Iterator[httpx.Response]:
+        """Ask, and stream the answer of a media type; errors while it is read are the same as while it is asked for.
+
+        Args:
+            method: of HTTP.
+            path: below the server's address.
+            media_type: of the answer that is wanted.
+            form: the request's body.
+            also: statuses other than 200 with which the wanted answer may come.
+
+        Raises:
+            VoxportError: the server's refusal.
+            RemoteError: no answer, half an answer, or another one.
+        """
+        request = self._client.build_request(
+            method,
+            self.url + path,
+            headers={"Accept": media_type},
+            data=None if form is None else form.fields,
+            files=None if form is None else form.parts,
+        )
+        with self._clear_errors(form):
+            response = self._client.send(request, stream=True)
+            try:
+                self._check(response, media_type, also, str if form is None else form.localised)
+                yield response
+            finally:
+                response.close()
+
+    def save(self, response: httpx.Response, file: BinaryIO, heard: Callable[[int, int], None]) -> None:
+        """Write an answer to a file; ``heard`` is told of the bytes so far and in all, 0 if that is unknown."""
+        length = response.headers.get("Content-Length", "")
+        total, done = int(length) if length.isdecimal() else 0, 0
+        for chunk in response.iter_bytes(_CHUNK_BYTES):
+            done += len(chunk)
+            try:
+                file.write(chunk)
+                file.flush()
+            except OSError as error:
+                raise OutputError.cannot_write("the answer", error) from None
+            heard(done, total)
+
+    def _check(
+        self, response: httpx.Response, media_type: str, also: Sequence[int], localised: Callable[[str], str]
+    ) -> None:
+        got = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+        if got == media_type and (response.status_code == 200 or response.status_code in also):
+            return
+        if response.status_code == 200:
+            raise RemoteError.wrong_answer(self.url, expected=media_type, got=one_line(got) or "no media type")
+        refusal = Refusal(
+            response.status_code,
+            got,
+            _read(response, _LARGEST_REFUSAL_BYTES) or b"",
+            response.headers.get("Retry-After"),
+            response.headers.get("Location") if response.is_redirect else None,
+        )
+        raise error_of(refusal, self.url, localised)
+
+    @contextmanager
+    def _clear_errors(self, form: Form | None) -> Iterator[None]:
+        try:
+            yield
+        except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError) as error:
+            raise self._clear(error, form is None or form.is_sent()) from None
+
+    def _clear(self, error: Exception, sent: bool) -> RemoteError:
+        """What happened, for who sees one line of it."""
+        causes = list(_causes(error))
+        secure = next((cause for cause in causes if isinstance(cause, ssl.SSLError)), None)
+        if secure is not None:
+            got = one_line(getattr(secure, "verify_message", "") or secure.reason or secure)
+            do = "check http or https in its address; SSL_CERT_FILE names certificates to trust"
+            return RemoteError(self.url, expected="a secure connection", got=got, do=do)
+        if isinstance(error, httpx.ConnectTimeout):
+            got, do = "no answer", "check the address, and that the server runs"
+            return RemoteError(self.url, expected="a connection", got=got, do=do)
+        if isinstance(error, httpx.ConnectError | httpx.ProxyError):
+            said = next((cause.strerror for cause in reversed(causes) if getattr(cause, "strerror", None)), str(error))
+            do = "check the address, and that the server runs"
+            return RemoteError(self.url, expected="a connection", got=one_line(said).lower(), do=do)
+        if isinstance(error, httpx.TimeoutException):
+            got = f"silence for {self._seconds:g} s"
+            return RemoteError(self.url, expected="an answer", got=got, do="look at the server, or wait longer")
+        if not sent:
+            do = "see its log; the volume may be more than it takes"
+            return RemoteError(self.url, expected="the request to be taken", got="a hang-up while sending", do=do)
+        got = "a connection that broke off"
+        return RemoteError(self.url, expected="a whole answer", got=got, do="see the server's log, and ask again")
+
+
+def _read(response: httpx.Response, largest_bytes: int) -> bytes | None:
+    """The body, or None where it is larger."""
+    body = bytearray()
+    for chunk in response.iter_bytes():
+        body += chunk
+        if len(body) > largest_bytes:
+            return None
+    return bytes(body)
+
+
+def _certificates(url: str) -> ssl.SSLContext:
+    """The system's certificates; none are read where none are needed."""
+    return ssl.create_default_context() if url.startswith("https:") else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+
+
+def _causes(error: BaseException) -> Iterator[Any]:
+    """An exception and those that led to it."""
+    cause: BaseException | None = error
+    while cause is not None:
+        yield cause
+        cause = cause.__cause__ or cause.__context__

@@ -1,0 +1,82 @@
+"""A request's form fields, as the service reads them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import BinaryIO
+
+from ..domain.errors import UsageError
+
+Fields = dict[str, list[str]]
+Part = tuple[str, tuple[str, BinaryIO, str]]
+_NAME, _VERSION = r"[a-z0-9][a-z0-9-]*", r"[0-9A-Za-z][0-9A-Za-z.+-]*"
+
+
+@dataclass(frozen=True)
+class Form:
+    """A request's body.
+
+    Args:
+        fields: each with its values.
+        parts: files, each with its field's name.
+        is_sent: whether the files were handed on whole.
+        localised: puts the files' names here into the server's words.
+    """
+
+    fields: Fields
+    parts: Sequence[Part]
+    is_sent: Callable[[], bool] = lambda: True
+    localised: Callable[[str], str] = str
+
+
+def is_model_reference(text: str) -> bool:
+    """Whether ``text`` is the ``NAME`` or ``NAME:VERSION`` of a model, and not, say, a file."""
+    return re.fullmatch(f"{_NAME}(:{_VERSION})?", text) is not None
+
+
+def model_folder(reference: object) -> str | None:
+    """The folder ``NAME-VERSION`` of a model's results; None unless the reference is ``NAME:VERSION``."""
+    whole = isinstance(reference, str) and re.fullmatch(f"{_NAME}:{_VERSION}", reference)
+    return str(reference).replace(":", "-", 1) if whole else None
+
+
+def fields_of(
+    models: Iterable[str | None],
+    overlap: float | None = None,
+    patch: Sequence[int] | None = None,
+    threshold: float | None = None,
+    blending: str | None = None,
+    nan_as: float | None = None,
+    outputs: Iterable[str] = (),
+) -> Fields:
+    """The fields that are given. Raises UsageError for what cannot be a model's name on a server."""
+    named = [model for model in models if model is not None]
+    for model in named:
+        check_model(model)
+    given = {
+        "model": named,
+        "overlap": _number(overlap),
+        "patch": [] if patch is None else [",".join(str(int(edge)) for edge in patch)],
+        "blending": [] if blending is None else [blending],
+        "threshold": _number(threshold),
+        "nan_as": _number(nan_as),
+        "outputs": list(outputs),
+    }
+    return {name: values for name, values in given.items() if values}
+
+
+def check_model(reference: str) -> None:
+    """UsageError unless it is ``NAME`` or ``NAME:VERSION``."""
+    if not is_model_reference(reference):
+        raise UsageError(
+            "model",
+            expected="the NAME or NAME:VERSION of a model that the server has",
+            got=reference,
+            do="see its list of models",
+        )
+
+
+def _number(value: float | None) -> list[str]:
+    return [] if value is None else [repr(float(value))]

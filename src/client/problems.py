@@ -1,0 +1,128 @@
+"""Refusals: problem details (RFC 9457) become the errors that a run on this machine raises."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any
+
+from ..domain.errors import (
+    BusyError,
+    InputError,
+    LimitError,
+    ModelError,
+    OutputError,
+    TimeLimitError,
+    UnknownModelError,
+    UsageError,
+    VoxportError,
+)
+from .errors import RemoteError, one_line
+
+PROBLEM = "application/problem+json"
+_URN = "urn:voxport:problem:"
+_ASK = "ask who runs the server"
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """An error's class, and what to say where the problem itself does not."""
+
+    error: type[VoxportError]
+    expected: str
+    do: str
+
+
+_KINDS = {
+    "usage": _Kind(UsageError, "fields that the server takes", "correct the request"),
+    "input": _Kind(InputError, "a volume that can be segmented", "correct the volume"),
+    "model": _Kind(ModelError, "a model that can do this", "choose another model"),
+    "unknown-model": _Kind(UnknownModelError, "a model that the server has", "choose one of its models"),
+    "model-unavailable": _Kind(ModelError, "a model that is ready", _ASK),
+    "limit": _Kind(LimitError, "a request within the server's limits", "send less at once"),
+    "timeout": _Kind(TimeLimitError, "a run within the server's time limit", f"send a smaller volume, or {_ASK}"),
+    "output": _Kind(OutputError, "room for results on the server", _ASK),
+    "unauthorised": _Kind(UsageError, "an API key that the server knows", f"set VOXPORT_API_KEY, or {_ASK} for a key"),
+    "forbidden": _Kind(UsageError, "a caller that the server is open to", f"{_ASK} for an API key"),
+}
+_WAIT = {"busy": "room in the server's queue", "rate": "fewer requests in a minute"}
+_DEFAULT_WAIT_SECONDS = 10.0
+_OTHER = _Kind(RemoteError, "an answer", f"{_ASK}, whose log has the reason")
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """An answer other than the one asked for: its status, media type, body, and the headers that matter here."""
+
+    status: int
+    media_type: str
+    body: bytes
+    retry_after: str | None = None
+    location: str | None = None
+
+
+def error_of(refusal: Refusal, url: str, localised: Callable[[str], str] = str) -> VoxportError:
+    """The error that a refusal stands for; RemoteError where it is none of voxport's."""
+    if refusal.media_type == PROBLEM:
+        try:
+            data = json.loads(refusal.body)
+        except (ValueError, RecursionError):
+            data = None
+        if isinstance(data, Mapping):
+            return problem_error(data, url, localised, refusal.retry_after)
+    if refusal.location is not None:
+        got = f"a redirect to {one_line(refusal.location)}"
+        return RemoteError(url, expected="an answer", got=got, do="give that address, if you trust it")
+    got = f"HTTP {refusal.status} {_phrase(refusal.status)}".rstrip()
+    return RemoteError.wrong_answer(url, expected="an answer of voxport's", got=got)
+
+
+def problem_error(
+    problem: Mapping[str, Any], url: str, localised: Callable[[str], str] = str, retry_after: str | None = None
+) -> VoxportError:
+    """The error that problem details stand for.
+
+    Args:
+        problem: the members of the problem.
+        url: the server, which is the subject where the problem names none.
+        localised: puts the volumes' names here into the server's words.
+        retry_after: the header of that name; its seconds become what to do.
+    """
+    name = str(problem.get("type", "")).removeprefix(_URN)
+    kind = _KINDS.get(name, _OTHER)
+    subject, expected, got, do = _words(problem, kind, url, localised)
+    seconds = float(retry_after) if retry_after is not None and retry_after.strip().isdecimal() else None
+    if name in _WAIT:
+        return BusyError(
+            subject,
+            expected=expected if "expected" in problem else _WAIT[name],
+            got=got,
+            retry_after_seconds=_DEFAULT_WAIT_SECONDS if seconds is None else seconds,
+        )
+    if seconds is not None:
+        do = f"try again in {seconds:.0f} s"
+    elif kind is _OTHER and (request := one_line(problem.get("instance") or "").removeprefix("urn:uuid:")):
+        do = f"{do} under {request}"
+    return kind.error(subject, expected=expected, got=got, do=do)
+
+
+def _words(
+    problem: Mapping[str, Any], kind: _Kind, url: str, localised: Callable[[str], str]
+) -> tuple[str, str, str, str]:
+    """Subject, what was expected, what came, and what to do."""
+    detail = localised(one_line(problem.get("detail") or problem.get("title") or f"HTTP {problem.get('status')}"))
+    words = [problem.get(member) for member in ("expected", "got", "do")]
+    if not all(isinstance(word, str) for word in words):
+        return url, kind.expected, detail, kind.do
+    expected, got, do = (localised(one_line(word)) for word in words)
+    tail = f": expected {expected}, got {got}; {do}"
+    return detail.removesuffix(tail) if detail.endswith(tail) else url, expected, got, do
+
+
+def _phrase(status: int) -> str:
+    try:
+        return HTTPStatus(status).phrase
+    except ValueError:
+        return ""

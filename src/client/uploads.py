@@ -1,0 +1,149 @@
+"""Volumes on their way to a server: opened once, streamed from disk, hashed as they go, under neutral names."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import re
+import stat
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO
+
+from ..domain.errors import InputError, UsageError
+from .errors import RemoteError
+from .fields import Fields, Form
+
+# Hears the stage (upload, score, download), the bytes done, and the bytes in all; 0 where that is unknown.
+Hear = Callable[[str, int, int], None]
+
+_PAIRS = (".hdr", ".img", ".hdr.gz", ".img.gz")
+_GZIP = b"\x1f\x8b"
+_SENT_NAME = re.compile(r"(?:[^\s'\"]*/)?volume_(\d+)\.nii(?:\.gz)?")
+
+
+def silent(stage: str, done: int, total: int) -> None:
+    """Say nothing of how a request goes on."""
+
+
+class Uploads:
+    """The volumes of one case, as the files of a form. Use as a context manager.
+
+    What a volume is called here is nobody's business: the server gets to see ``volume_1.nii.gz``, or ``.nii``, by
+    content.
+
+    Args:
+        volumes: one file a volume, ``.nii`` or ``.nii.gz``.
+        hear: is told of the bytes sent, and of the stage ``score`` once all of them are.
+
+    Raises:
+        UsageError: no volumes.
+        InputError: a file that is missing or cannot be read, or is one of a pair.
+    """
+
+    def __init__(self, volumes: Sequence[Path], hear: Hear = silent) -> None:
+        if not volumes:
+            raise UsageError("volumes", expected="at least one", got="none", do="name the volumes of the case")
+        self._paths = tuple(volumes)
+        self._hear = hear
+        self._sent = 0
+        with ExitStack() as stack:
+            self._files = [stack.enter_context(_open(path, self._advance)) for path in volumes]
+            self._stack = stack.pop_all()
+        self._total = sum(os.fstat(file.fileno()).st_size for file in self._files)
+
+    def __enter__(self) -> Uploads:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+    def form(self, fields: Fields) -> Form:
+        """A form with these fields, and the volumes in their order."""
+        parts = [("volume", _part(file, number)) for number, file in enumerate(self._files, start=1)]
+        return Form(fields, parts, lambda: self._sent >= self._total, self.localised)
+
+    def hashed(self) -> list[dict[str, str]]:
+        """The volumes as a report lists them: the name here, and the sha256 of what was sent."""
+        pairs = zip(self._paths, self._files, strict=True)
+        return [{"name": str(path), "sha256": file.sha256.hexdigest()} for path, file in pairs]
+
+    def check_received(self, report: Mapping[str, Any], url: str) -> None:
+        """RemoteError unless the report is on exactly the bytes that were sent, in their order."""
+        if [entry["sha256"] for entry in report["inputs"]] != [entry["sha256"] for entry in self.hashed()]:
+            raise RemoteError(
+                url,
+                expected="a result for the volumes that were sent",
+                got="one for others, by their sha256",
+                do="ask again, and tell who runs the server",
+            )
+
+    def localised(self, text: str) -> str:
+        """A server's words with the volumes' names here in them."""
+
+        def local(match: re.Match[str]) -> str:
+            number = int(match[1])
+            return str(self._paths[number - 1]) if 1 <= number <= len(self._paths) else match[0]
+
+        return _SENT_NAME.sub(local, text)
+
+    def _advance(self, count: int) -> None:
+        self._sent += count
+        self._hear("upload", self._sent, self._total)
+        if self._sent >= self._total:
+            self._hear("score", 0, 0)
+
+
+class _Upload(io.BufferedReader):
+    """A file that hashes what is read of it, tells how much that was, and minds being written to meanwhile."""
+
+    def __init__(self, path: Path, heard: Callable[[int], None]) -> None:
+        super().__init__(io.FileIO(path))
+        self._path = path
+        self._heard = heard
+        self._state = self._present_state()
+        self.sha256 = hashlib.sha256()
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """See io.BufferedReader. Raises InputError once the file is no longer what it was."""
+        chunk = super().read(size)
+        if self._present_state() != self._state:
+            do = "ask again once nothing writes to it"
+            raise InputError(str(self._path), expected="a volume that stays as it is", got="one that changed", do=do)
+        self.sha256.update(chunk)
+        if chunk:
+            self._heard(len(chunk))
+        return chunk
+
+    def _present_state(self) -> tuple[int, int]:
+        now = os.fstat(self.fileno())
+        return now.st_size, now.st_mtime_ns
+
+
+def _open(path: Path, heard: Callable[[int], None]) -> _Upload:
+    try:
+        mode = path.stat().st_mode  # before opening: opening a named pipe would wait for a writer
+        if not stat.S_ISREG(mode):
+            what = "a folder" if stat.S_ISDIR(mode) else "something that is not a regular file"
+            raise InputError(str(path), expected="a file", got=what, do="name the volume itself")
+        if path.name.lower().endswith(_PAIRS):
+            do = "save it as one file, e.g. nibabel.save(nibabel.load('pair.hdr'), 'volume.nii.gz')"
+            raise InputError(str(path), expected=".nii or .nii.gz to send to a server", got="one of a pair", do=do)
+        return _Upload(path, heard)
+    except FileNotFoundError:
+        raise InputError(str(path), expected="a file", got="no such file", do="check the path") from None
+    except (OSError, ValueError) as error:
+        got = (error.strerror if isinstance(error, OSError) else None) or str(error)
+        raise InputError(str(path), expected="a readable file", got=got.lower(), do="check the path") from None
+
+
+def _part(file: _Upload, number: int) -> tuple[str, BinaryIO, str]:
+    """A volume as httpx takes it: the name that the server sees, the content, and the media type."""
+    if file.peek(2)[:2] == _GZIP:
+        return f"volume_{number}.nii.gz", file, "application/gzip"
+    return f"volume_{number}.nii", file, "application/octet-stream"

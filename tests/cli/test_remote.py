@@ -1,0 +1,220 @@
+"""``voxport segment --server``: the same files and the same words as a run here."""
+
+from __future__ import annotations
+
+import functools
+import json
+import resource
+import shlex
+import signal
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from voxport.entrypoints.cli.outcome import show_outcome
+
+from tests.client.standin import Standin, rude, serving
+
+from .conftest import Command
+from .test_interruption import running
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[str]:
+    """The address of a server that keeps the contract; another one can be put here."""
+    with serving(Standin().app()) as url:
+        yield url
+
+
+def visible(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir() if path.is_file())
+
+
+def test_the_same_files_and_the_same_table(voxport: Command, scan: Path, server: str, tmp_path: Path) -> None:
+    result = voxport(
+        *("segment", scan, "--server", server, "-o", "mask.nii.gz", "--probabilities", "p.nii.gz"),
+        *("--statistics", "s.json", "--preview", "p.png", "--report", "r.json"),
+    )
+    assert result.returncode == 0, result.stderr
+    assert visible(tmp_path) == ["mask.nii.gz", "p.nii.gz", "p.png", "r.json", "s.json", "scan.nii.gz"]
+    labels = np.asarray(nib.load(tmp_path / "mask.nii.gz").dataobj)
+    (label,) = json.loads((tmp_path / "s.json").read_text())["labels"]
+    assert label["voxels"] == int((labels == 1).sum())
+    lines = result.stdout.splitlines()
+    for word in ("label", "voxels", "of all", "volume (um^3)", "pieces"):
+        assert word in lines[0]
+    assert lines[1].split()[:2] == [label["name"], str(label["voxels"])]
+    assert lines[-1].startswith("mask.nii.gz: ")
+    assert all(line.startswith("warning: ") for line in result.stderr.splitlines())
+
+
+def test_the_report_is_of_the_files_here(voxport: Command, scan: Path, server: str, tmp_path: Path) -> None:
+    voxport("segment", scan, "--server", server, "-o", "mask.nii.gz", "--report", "r.json", "--overlap", "0.25")
+    report = json.loads((tmp_path / "r.json").read_text())
+    assert [entry["name"] for entry in report["inputs"]] == [str(scan)]
+    assert [entry["name"] for entry in report["outputs"]] == ["mask.nii.gz"]
+    command = shlex.split(report["command"])
+    assert command[:2] == ["voxport", "segment"]
+    assert command[command.index("--server") + 1] == server
+    first = (tmp_path / "mask.nii.gz").read_bytes()
+    (tmp_path / "mask.nii.gz").unlink()
+    assert voxport(*command[1:]).returncode == 0
+    assert (tmp_path / "mask.nii.gz").read_bytes() == first
+
+
+def test_json_has_the_fields_of_a_run_here(voxport: Command, scan: Path, model: Path, server: str) -> None:
+    here = json.loads(voxport("segment", scan, "-m", model, "-o", "a.nii", "--json").stdout)
+    there = json.loads(voxport("segment", scan, "--server", server, "-o", "b.nii", "--json").stdout)
+    assert set(there) == set(here)
+    assert set(there["labels"][0]) == set(here["labels"][0])
+    assert there["mask"] == "b.nii"
+
+
+def test_quiet_says_nothing(voxport: Command, scan: Path, server: str) -> None:
+    result = voxport("segment", scan, "--server", server, "-o", "mask.nii", "--quiet")
+    assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
+
+
+def test_the_sample_is_sent(voxport: Command, server: str, tmp_path: Path) -> None:
+    result = voxport("segment", "--sample", "--server", server)
+    assert result.returncode == 0, result.stderr
+    assert visible(tmp_path) == ["sample_mask.nii.gz", "sample_preview.png", "sample_statistics.json"]
+    assert f"--server {server}" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("--card", "card.yaml"),
+        ("--runtime", "onnx"),
+        ("--precision", "fp32"),
+        ("--threads", "2"),
+        ("--memory", "4GB"),
+        ("-m", "model.onnx"),
+        ("-m", "./two-photon-vessels"),
+    ],
+)
+def test_options_that_speak_of_this_machine(
+    voxport: Command, scan: Path, server: str, tmp_path: Path, option: str, value: str
+) -> None:
+    result = voxport("segment", scan, "--server", server, "-o", "mask.nii", option, value)
+    assert result.returncode == 2
+    assert result.stderr.startswith(f"voxport: {option}: expected")
+    assert "the server" in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+    assert not (tmp_path / "mask.nii").exists()
+
+
+def test_auto_is_no_choice(voxport: Command, scan: Path, server: str) -> None:
+    auto = ("--runtime", "auto", "--precision", "auto")
+    assert voxport("segment", scan, "--server", server, "-o", "mask.nii", *auto).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (("-m", "no-such-model"), 4, "no-such-model"),
+        (("--overlap", "0.5", "--blending", "fog"), 2, "--blending"),
+        (("--statistics", "s.txt"), 2, "--statistics"),
+        (("--preview", "nowhere/p.png"), 1, "nowhere"),
+        (("--report", "nowhere/r.json"), 1, "nowhere"),
+        (("--preview", "mask.nii"), 2, "a name of its own"),
+    ],
+)
+def test_what_fails_says_so_in_one_line(
+    voxport: Command, scan: Path, server: str, tmp_path: Path, arguments: tuple[str, ...], code: int, said: str
+) -> None:
+    result = voxport("segment", scan, "--server", server, "-o", "mask.nii", *arguments)
+    assert result.returncode == code, result.stderr
+    assert said in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+    assert visible(tmp_path) == ["scan.nii.gz"]
+
+
+def test_volumes_that_cannot_be_used(voxport: Command, server: str, tmp_path: Path) -> None:
+    nib.save(nib.Nifti1Pair(np.zeros((4, 4, 4), np.uint8), np.eye(4)), tmp_path / "pair.hdr")
+    nib.save(nib.Nifti1Image(np.full((4, 4, 4), np.nan, np.float32), np.eye(4)), tmp_path / "holes.nii")
+    for name, said in (("missing.nii", "no such file"), ("pair.hdr", "one of a pair"), ("holes.nii", "NaN")):
+        result = voxport("segment", name, "--server", server, "-o", "mask.nii")
+        assert result.returncode == 3, result.stderr
+        assert result.stderr.startswith(f"voxport: {name}: expected")
+        assert said in result.stderr
+    assert not (tmp_path / "mask.nii").exists()
+
+
+def test_a_key_comes_from_the_environment(voxport: Command, scan: Path) -> None:
+    with serving(Standin(keys=("s3cret",)).app()) as url:
+        arguments = ("segment", scan, "--server", url, "-o", "mask.nii")
+        refused = voxport(*arguments)
+        assert refused.returncode == 2
+        assert "VOXPORT_API_KEY" in refused.stderr
+        assert voxport(*arguments, env={"VOXPORT_API_KEY": "s3cret"}).returncode == 0
+
+
+def test_a_busy_server_is_a_limit(voxport: Command, scan: Path) -> None:
+    with serving(Standin(busy=True).app()) as url:
+        result = voxport("segment", scan, "--server", url, "-o", "mask.nii")
+    assert result.returncode == 5
+    assert "try again in 7 s" in result.stderr
+
+
+@pytest.mark.parametrize("url", ["localhost:3000", "ftp://lab.example", "http://me:hush@lab.example"])
+def test_what_is_no_address(voxport: Command, scan: Path, url: str) -> None:
+    result = voxport("segment", scan, "--server", url, "-o", "mask.nii")
+    assert result.returncode == 2
+    assert "hush" not in result.stderr
+
+
+def test_no_server_is_one_line(voxport: Command, scan: Path) -> None:
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{held.getsockname()[1]}"
+        result = voxport("segment", scan, "--server", url, "-o", "mask.nii")
+    assert result.returncode == 1
+    assert result.stderr == (
+        f"voxport: {url}: expected a connection, got connection refused; check the address, and that the server runs\n"
+    )
+
+
+@pytest.mark.parametrize(("name", "largest_bytes"), [("mask.nii.gz", 0), ("mask.nii.gz", 3000), ("mask.nii", 5000)])
+def test_no_room_for_results_is_one_line(
+    voxport: Command, scan: Path, tmp_path: Path, name: str, largest_bytes: int
+) -> None:
+    """The stand-in's answer has between 3000 and 5000 bytes; its mask has 5266 when inflated."""
+    limit = functools.partial(resource.setrlimit, resource.RLIMIT_FSIZE, (largest_bytes, largest_bytes))
+    with serving(Standin().app()) as url:
+        result = voxport("segment", scan, "--server", url, "-o", name, preexec_fn=limit)
+    assert result.returncode == 1
+    assert result.stderr.startswith("voxport: ")
+    assert "file too large" in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+    assert visible(tmp_path) == ["scan.nii.gz"]
+
+
+def test_names_of_labels_are_no_markup(capsys: pytest.CaptureFixture[str]) -> None:
+    label = {"name": "[/red] vessel", "voxels": 1, "volume": 0.5, "components": 1}
+    report = {
+        "warnings": [],
+        "statistics": {"labels": [label]},
+        "grid": {"unit": "mm", "shape": [2, 1, 1]},
+        "tiles": {"count": 1},
+        "seconds": {"score": 1.0},
+    }
+    show_outcome(report, "mask.nii", as_json=False)
+    assert "[/red] vessel" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_waiting_for_a_server_can_be_stopped(scan: Path, tmp_path: Path, number: signal.Signals, code: int) -> None:
+    """The bar shows the stages; a signal ends the wait, and nothing is left."""
+    before = visible(tmp_path)
+    with (
+        rude(b"", read=b"--\r\n") as url,
+        running(tmp_path, "score", scan, "--server", url, "-o", "mask.nii.gz") as process,
+    ):
+        process.send_signal(number)
+        assert process.wait(10) == code
+    assert visible(tmp_path) == before
