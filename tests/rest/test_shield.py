@@ -208,7 +208,10 @@ def test_a_refusal_is_complete_before_anything_is_read_and_the_body_is_thrown_aw
 
     lines = Lines()
     body = [chunk(LIMIT), chunk(LIMIT, more=False)]
-    start, answer, *rest = call(make_shield(lines, api=api, **settings), body, **scope)
+    sent = scope.get("headers", [(b"host", b"localhost")])
+    if status != 413:
+        sent = [*sent, (b"transfer-encoding", b"chunked")]
+    start, answer, *rest = call(make_shield(lines, api=api, **settings), body, **{**scope, "headers": sent})
     assert start["status"] == status
     headers = dict(start["headers"])
     assert int(headers[b"content-length"]) == len(answer["body"])
@@ -229,9 +232,28 @@ def test_the_rest_of_a_refused_body_is_not_waited_for_long(monkeypatch: pytest.M
     async def send(message: Message) -> None:
         sent.append(message)
 
-    scope = {"type": "http", "method": "POST", "path": "/echo", "headers": [], "server": ("10.1.2.3", 3000)}
+    headers = [(b"content-length", b"9")]
+    scope = {"type": "http", "method": "POST", "path": "/echo", "headers": headers, "server": ("10.1.2.3", 3000)}
     asyncio.run(make_shield()(scope, receive, send))
     assert sent[-1] == {"type": "http.response.body", "body": b"", "more_body": False}
+
+
+def test_an_answer_that_comes_early_is_complete_before_the_rest_of_the_body_is_thrown_away() -> None:
+    async def api(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 503, "headers": [(b"content-length", b"4")]})
+        await send({"type": "http.response.body", "body": b"busy"})
+
+    body = [chunk(10), chunk(10, more=False)]
+    headers = [(b"host", b"localhost"), (b"content-length", b"20")]
+    start, answer, *rest = call(make_shield(api=api), body, headers=headers)
+    assert dict(start["headers"])[b"connection"] == b"close"
+    assert (answer["body"], answer["more_body"]) == (b"busy", True)
+    assert rest == [*body, {"type": "http.response.body", "body": b"", "more_body": False}]
+
+
+def test_a_request_without_a_body_keeps_its_connection() -> None:
+    (start, _) = call(make_shield(), [], method="GET", path="/nothing")
+    assert b"connection" not in dict(start["headers"])
 
 
 def test_an_overrun_after_the_answer_began_cuts_it() -> None:

@@ -13,8 +13,8 @@ from starlette.types import Message, Receive, Send
 from ...domain.errors import LimitError
 from .problems import Problem, problem_response
 
-# how long a refused upload is still taken off the wire: closing at once resets the connection, and a sender
-# who only listens when done never reads the refusal
+# how long an upload that was answered early is still taken off the wire: closing at once resets the connection,
+# and a sender who only listens when done never reads the answer
 LINGER_SECONDS = 2.0
 
 
@@ -42,10 +42,11 @@ class Exchange:
         gone: the caller hung up before the answer was complete.
     """
 
-    def __init__(self, receive: Receive, send: Send, max_body_bytes: int) -> None:
+    def __init__(self, receive: Receive, send: Send, max_body_bytes: int, *, has_body: bool) -> None:
         self._receive = receive
         self._send = send
         self._limit = max_body_bytes
+        self._body_to_come = has_body
         self._began = perf_counter()
         self._last_byte: float | None = None
         self.request_id = str(uuid4())
@@ -67,6 +68,7 @@ class Exchange:
             BodyTooLargeError: the body passed the limit.
         """
         message = await self._receive()
+        self._body_to_come = message.get("more_body", False)
         self.gone = message["type"] == "http.disconnect"
         self.bytes_in += len(message.get("body", b""))
         self.overrun = self.bytes_in > self._limit
@@ -77,24 +79,31 @@ class Exchange:
     async def send(self, message: Message) -> None:
         """Pass on what the application answers, unless nobody is there or the answer is that the body is too large."""
         if not (self.gone or self.overrun):
-            await self._pass_on(message)
+            await self._answer(message)
 
     async def refuse(self, problem: Problem) -> None:
-        """Answer with a problem and close the connection, unless an answer has started or nobody is there.
-
-        What then still comes of the body is thrown away, for at most `LINGER_SECONDS`.
-        """
+        """Answer with a problem, unless an answer has started or nobody is there."""
         if self.status is not None or self.gone:
             return
         response = problem_response(problem, self.request_id)
-        response.headers["Connection"] = "close"
-        start = {"type": "http.response.start", "status": response.status_code, "headers": response.raw_headers}
-        await self._pass_on(start)
-        # complete for the caller, by its Content-Length, but the server keeps the connection open
-        await self._pass_on({"type": "http.response.body", "body": response.body, "more_body": True})
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._drain(), LINGER_SECONDS)
-        await self._pass_on({"type": "http.response.body", "body": b"", "more_body": False})
+        await self._answer(
+            {"type": "http.response.start", "status": response.status_code, "headers": response.raw_headers}
+        )
+        await self._answer({"type": "http.response.body", "body": response.body})
+
+    async def _answer(self, message: Message) -> None:
+        """Pass on an answer; what still comes of the body then is thrown away, for at most `LINGER_SECONDS`."""
+        if not self._body_to_come or message.get("more_body", False):
+            await self._pass_on(message)
+        elif message["type"] == "http.response.start":
+            MutableHeaders(scope=message)["Connection"] = "close"
+            await self._pass_on(message)
+        else:
+            # complete for the caller, by its Content-Length, but the server keeps the connection open
+            await self._pass_on({**message, "more_body": True})
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._drain(), LINGER_SECONDS)
+            await self._pass_on({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _drain(self) -> None:
         while (await self._receive()).get("more_body", False):

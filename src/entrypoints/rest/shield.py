@@ -88,7 +88,9 @@ class Shield:
             await send({"type": "websocket.close", "code": 1008})
 
     async def _http(self, outer: Scope, receive: Receive, send: Send) -> None:
-        exchange = Exchange(receive, send, self._settings.max_body_bytes)
+        headers = Headers(scope=outer)
+        has_body = headers.get("content-length", "0") != "0" or "transfer-encoding" in headers
+        exchange = Exchange(receive, send, self._settings.max_body_bytes, has_body=has_body)
         state = {**outer.get("state", {}), "request_id": exchange.request_id, "principal": ANONYMOUS}
         scope = {**outer, "state": state}
         try:
