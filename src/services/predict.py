@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,6 +19,8 @@ from .prepare import RunOptions
 from .runtimes import LoadedModel
 from .segment import Outputs, Segmentation, SegmentPorts, segment
 
+# a voxel's edge, in whatever unit
+SHORTEST, LONGEST = 1e-12, 1e12
 _VOLUME, _MASK, _PROBABILITIES = "volume", "mask", "probabilities"
 
 
@@ -58,6 +60,12 @@ def predict(
     return Prediction(labels, store.get(_PROBABILITIES).array if probabilities else None, done)
 
 
+def _is_spacing(spacing: Sequence[float]) -> bool:
+    """Whether lengths make a grid that can be computed with."""
+    # False for NaN as well
+    return all(SHORTEST <= step <= LONGEST for step in spacing) and max(spacing) <= LONGEST * min(spacing)
+
+
 def _volume(array: NDArray[Any], spacing: tuple[float, float, float], unit: str) -> Volume:
     if array.ndim not in (3, 4) or array.size == 0:
         raise InputError(
@@ -69,8 +77,9 @@ def _volume(array: NDArray[Any], spacing: tuple[float, float, float], unit: str)
     if array.dtype.kind not in "iufb" or array.dtype.itemsize > 8:
         do = "convert it to integers or floats"
         raise InputError(_VOLUME, expected="real numbers", got=str(array.dtype), do=do)
-    if not all(np.isfinite(step) and step > 0 for step in spacing):
-        raise InputError("spacing", expected="three positive lengths", got=str(list(spacing)), do="correct it")
+    if not _is_spacing(spacing):
+        expected = f"three positive lengths, {SHORTEST:g} to {LONGEST:g}, and none {LONGEST:g} times another"
+        raise InputError("spacing", expected=expected, got=str(list(spacing)), do="correct it")
     if unit not in UNITS:
         raise InputError("unit", expected=f"one of {', '.join(UNITS)}", got=unit[:40], do="correct it")
     values = array.astype(np.uint8) if array.dtype.kind == "b" else array

@@ -1,4 +1,4 @@
-"""One server for the tests that need nothing of their own, with four models of which one always fails."""
+"""One server for the tests that need nothing of their own, with five models of which one always fails."""
 
 from __future__ import annotations
 
@@ -29,9 +29,10 @@ def named_model(folder: Path, name: str, version: str = "1.0.0", **options: obje
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """``voxport serve`` with small models: edges (the default), other, and pair, which wants two channels."""
+    """``voxport serve`` with small models: edges (the default), other, many with 59 labels, and pair, which wants two channels."""
     folder = tmp_path_factory.mktemp("server")
     named_model(folder / "models", "edges")
+    named_model(folder / "models", "many", classes=60)
     named_model(folder / "models", "other", classes=3)
     named_model(folder / "models", "pair", channels=2)
     server = start_server(folder, "--models", str(folder / "models"), "-m", "edges")

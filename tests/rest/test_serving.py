@@ -69,6 +69,16 @@ def test_the_report_in_the_header_tells_the_run_without_local_names(http: httpx.
     assert "/tmp" not in answer.headers["voxport-report"]
 
 
+def test_a_report_of_very_many_labels_leaves_the_statistics_out_of_the_header(http: httpx.Client, scan: Path) -> None:
+    answer = http.post("/segment", files=upload(scan), data={"model": "many"})
+    assert answer.status_code == 200, answer.text
+    report = json.loads(answer.headers["voxport-report"])
+    assert "statistics" not in report
+    assert report["outputs"][0]["name"] == "mask.nii.gz"
+    full = http.post("/segment", files=upload(scan), data={"model": "many"}, headers={"Accept": "application/json"})
+    assert len(full.json()["results"][0]["report"]["statistics"]["labels"]) == 59
+
+
 def test_statistics_alone_as_json(http: httpx.Client, scan: Path) -> None:
     mask = http.post("/segment", files=upload(scan))
     answer = http.post("/segment", files=upload(scan), headers={"Accept": "application/json"})
@@ -88,7 +98,7 @@ def test_several_models_answer_for_themselves_and_one_may_fail(http: httpx.Clien
     assert answer.status_code == 200, answer.text
     assert answer.headers["content-type"] == "application/zip"
     members = zipfile.ZipFile(io.BytesIO(answer.content))
-    names = {"mask.nii.gz", "statistics.json", "preview.png", "report.json"}
+    names = {"mask.nii.gz", "statistics.json", "statistics.csv", "preview.png", "report.json"}
     wanted = {f"{model}-1.0.0/{name}" for model in ("edges", "other") for name in names}
     assert set(members.namelist()) == wanted | {"results.json"}
     first, second, third = json.loads(members.read("results.json"))["results"]
@@ -210,9 +220,10 @@ def test_models_are_listed_with_their_cards(http: httpx.Client) -> None:
     assert listed["default"] == "edges:1.0.0"
     assert {m["reference"]: m["default"] for m in listed["models"]} == {
         "edges:1.0.0": True,
+        "many:1.0.0": False,
         "other:1.0.0": False,
         "pair:1.0.0": False,
-        "two-photon-vessels:0.1.0": False,
+        "two-photon-vessels:0.2.0": False,
     }
     details = http.get("/v1/models/pair").json()
     assert len(details["card"]["input"]["channels"]) == 2
@@ -223,10 +234,15 @@ def test_models_are_listed_with_their_cards(http: httpx.Client) -> None:
     assert "edges:1.0.0" in unknown.json()["detail"]
 
 
-def test_an_unknown_model_is_refused_before_anything_is_scored(http: httpx.Client, scan: Path) -> None:
-    answer = http.post("/segment", files=upload(scan), data={"model": ["edges", "nothing"]})
+def test_an_unknown_model_is_refused_alone_and_told_of_beside_others(http: httpx.Client, scan: Path) -> None:
+    answer = http.post("/segment", files=upload(scan), data={"model": "nothing"})
     assert answer.status_code == 404
     assert answer.json()["type"] == "urn:voxport:problem:unknown-model"
+    both = http.post("/segment", files=upload(scan), data={"model": ["nothing", "edges"]})
+    assert both.status_code == 200
+    unknown, edges = json.loads(zipfile.ZipFile(io.BytesIO(both.content)).read("results.json"))["results"]
+    assert unknown["problem"]["status"] == 404
+    assert edges["report"]["model"]["name"] == "edges"
 
 
 def test_what_was_scored_is_measured(http: httpx.Client, scan: Path) -> None:

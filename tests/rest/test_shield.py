@@ -239,7 +239,7 @@ def test_the_rest_of_a_refused_body_is_not_waited_for_long(monkeypatch: pytest.M
 
 
 def test_an_answer_that_comes_early_is_complete_before_the_rest_of_the_body_is_thrown_away() -> None:
-    async def api(scope: Scope, receive: Receive, send: Send) -> None:
+    async def api(_: Scope, __: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": 503, "headers": [(b"content-length", b"4")]})
         await send({"type": "http.response.body", "body": b"busy"})
 

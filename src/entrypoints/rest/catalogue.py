@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 from anyio import to_thread
 from fastapi import APIRouter
+from fastapi import Path as PathParameter
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
@@ -13,15 +14,17 @@ from ... import __version__
 from ...domain.card_schema import write_card, write_certificate
 from ...domain.errors import BusyError
 from ...services.serving import ServedModel, Shelf
-from . import schemas
+from . import openapi, schemas
 from .desk import Desk
+
+ModelName = Annotated[str, PathParameter(description="NAME or NAME:VERSION", examples=["two-photon-vessels"])]
 
 
 def catalogue_routes(desk: Desk) -> APIRouter:
     """The routes that tell of models and health."""
     router = APIRouter(tags=["models"])
 
-    @router.get("/v1/models", response_model=schemas.Models, responses=schemas.PROBLEMS)
+    @router.get("/v1/models", response_model=schemas.Models, responses=openapi.LISTED, summary="Models")
     async def models() -> Response:
         """The models that are served, and files that cannot be."""
         shelf = desk.models.shelf
@@ -33,29 +36,31 @@ def catalogue_routes(desk: Desk) -> APIRouter:
             }
         )
 
-    @router.get("/v1/models/{name}", response_model=schemas.ModelDetails, responses=schemas.PROBLEMS)
-    async def model(name: str) -> Response:
+    @router.get("/v1/models/{name}", response_model=schemas.ModelDetails, responses=openapi.NAMED, summary="One model")
+    async def model(name: ModelName) -> Response:
         """One model, by NAME or NAME:VERSION, with its card."""
         served = desk.models.find(name)
         return JSONResponse(_details(desk, served, desk.models.shelf))
 
-    @router.get("/health", response_model=schemas.Health, responses=schemas.PROBLEMS, tags=["health"])
+    @router.get("/health", response_model=schemas.Health, responses=openapi.HEALTH, tags=["health"], summary="Health")
     async def health() -> Response:
         """What serves, and what is wrong with it."""
         answer = _health(desk)
         return JSONResponse(answer, 503 if answer["status"] == "unavailable" else 200)
 
-    @router.get("/metrics", response_class=PlainTextResponse, tags=["health"])
+    @router.get(
+        "/metrics", response_class=PlainTextResponse, responses=openapi.METRICS, tags=["health"], summary="Metrics"
+    )
     async def metrics() -> Response:
         """What is measured, in Prometheus' text format."""
         return Response(await to_thread.run_sync(desk.metrics.shown), media_type=CONTENT_TYPE_LATEST)
 
-    @router.get("/livez", response_model=schemas.Alive, tags=["health"])
+    @router.get("/livez", response_model=schemas.Alive, responses=openapi.ALIVE, tags=["health"], summary="Liveness")
     async def livez() -> Response:
         """The process answers."""
         return JSONResponse({"status": "ok"})
 
-    @router.get("/readyz", response_model=schemas.Alive, responses=schemas.PROBLEMS, tags=["health"])
+    @router.get("/readyz", response_model=schemas.Alive, responses=openapi.READY, tags=["health"], summary="Readiness")
     async def readyz() -> Response:
         """Every model is loaded, has scored a dummy input, and is the one of its certificate."""
         if not desk.models.ready:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -17,18 +16,15 @@ from pydantic import ValidationError
 from starlette.datastructures import UploadFile
 from starlette.responses import Response
 
-from ...domain.errors import InputError, LimitError, UsageError
+from ...domain.errors import OutputError, UsageError
 from ...services.predict import Prediction
 from ...services.prepare import RunOptions
 from ...services.runtimes import LoadedModel
 from ...services.statistics_file import statistics_mapping
-from . import schemas, uploads
+from . import openapi, schemas, uploads
+from .arrays import FIELD_BYTES, json_bytes, parse_json, parse_npy, too_large
 from .desk import Desk, RequestProgress
 from .routing import JSON, MULTIPART, BodyRoute, body
-
-# A number in JSON with its comma: -1.2345678901234567e-308
-_JSON_BYTES_PER_VOXEL = 25
-_FORM_BYTES = 2**16
 
 
 @dataclass(frozen=True)
@@ -41,15 +37,18 @@ def predict_routes(desk: Desk) -> APIRouter:
     """The route that takes an array."""
     router = APIRouter(route_class=BodyRoute, tags=["segment"])
 
-    @router.post("/predict", response_model=schemas.Prediction, responses=schemas.PROBLEMS, openapi_extra=schemas.ARRAY)
-    @body(JSON, MULTIPART)
+    @router.post(
+        "/predict",
+        response_model=schemas.Prediction,
+        responses=openapi.RUN,
+        openapi_extra=openapi.ARRAY_BODY,
+        summary="Segment an array",
+    )
+    @body(JSON, MULTIPART, slot=True)
     async def predict(request: Request) -> Response:
         """Segment an array (x, y, z), or channels first; files, and anything large, go to /segment."""
-        if request.headers.get("content-type", "").lower().startswith(JSON):
-            content = await _bounded_body(request, desk.settings.predict_max_voxels)
-            asked = await to_thread.run_sync(partial(_from_json, content, desk.settings.predict_max_voxels))
-        else:
-            asked = await _from_form(request, desk.settings.predict_max_voxels)
+        is_json = request.headers["content-type"].lower().startswith(JSON)
+        asked = await (_from_json if is_json else _from_form)(request, desk)
         fields = asked.fields
         desk.models.find(fields.model)
         options = uploads.options_of(
@@ -61,86 +60,51 @@ def predict_routes(desk: Desk) -> APIRouter:
     return router
 
 
-async def _bounded_body(request: Request, max_voxels: int) -> bytes:
-    limit, content = max_voxels * _JSON_BYTES_PER_VOXEL + _FORM_BYTES, bytearray()
+async def _from_json(request: Request, desk: Desk) -> _Asked:
+    most = desk.settings.predict_max_voxels
+    limit, content = json_bytes(most), bytearray()
     async for chunk in request.stream():
         content += chunk
         if len(content) > limit:
-            raise _too_large(f"more than {limit} bytes of JSON", max_voxels)
-    return bytes(content)
+            raise too_large(f"more than {limit} bytes of JSON", most)
+    array, others = await to_thread.run_sync(partial(parse_json, bytes(content), most), limiter=desk.aside)
+    # a form's fields are texts, but JSON has types: "0.5" is no number
+    fields = partial(schemas.PredictFields.model_validate_json, strict=True)
+    return _Asked(array, _checked(fields, orjson.dumps(others)))
 
 
-def _from_json(content: bytes, max_voxels: int) -> _Asked:
+async def _from_form(request: Request, desk: Desk) -> _Asked:
     try:
-        data = orjson.loads(content)
-    except orjson.JSONDecodeError as error:
-        raise UsageError("body", expected="JSON", got=str(error)[:120], do="correct it") from None
-    if not isinstance(data, dict) or "volume" not in data:
-        raise UsageError("body", expected='{"volume": [[[...]]], ...}', got="no volume", do="send one")
-    array = _array_of(data.pop("volume"))
-    return _Asked(_checked(array, max_voxels), _fields(data))
-
-
-def _array_of(nested: Any) -> NDArray[Any]:
+        form = await request.form(max_files=1, max_fields=20, max_part_size=FIELD_BYTES)
+    except OSError as error:
+        raise OutputError.cannot_write("upload", error) from None
     try:
-        array = np.array(nested)
-    except (ValueError, OverflowError):
-        array = np.array(None)
-    if array.dtype.kind not in "iufb":
-        do = "make all rows equally long, of numbers only"
-        raise InputError("volume", expected="a nested list of numbers", got="rows that differ, or no numbers", do=do)
-    return array
-
-
-async def _from_form(request: Request, max_voxels: int) -> _Asked:
-    async with request.form(max_files=1, max_fields=20, max_part_size=_FORM_BYTES) as form:
+        uploads.check_form(form, single=("volume", *schemas.PredictFields.model_fields))
         upload = form.get("volume")
         if not isinstance(upload, UploadFile):
             raise UsageError("volume", expected="a file part that holds .npy", got="none", do="send one")
-        fields = {name: value for name, value in form.items() if isinstance(value, str)}
-        return _Asked(await to_thread.run_sync(partial(_from_npy, upload, max_voxels)), _fields(fields))
+        read = partial(parse_npy, upload.file, desk.settings.predict_max_voxels)
+        array = await to_thread.run_sync(read, limiter=desk.aside)
+    finally:
+        await form.close()
+    fields = {name: _listed(value) if name == "spacing" else value for name, value in form.items()}
+    del fields["volume"]
+    return _Asked(array, _checked(schemas.PredictFields.model_validate, fields))
 
 
-def _from_npy(upload: UploadFile, max_voxels: int) -> NDArray[Any]:
-    """The array of an ``.npy`` file, its size checked before its values are read; pickled objects are refused."""
-    file = upload.file
+def _listed(value: object) -> object:
+    return value.split(",") if isinstance(value, str) else value
+
+
+def _checked(parse: Callable[[Any], schemas.PredictFields], fields: object) -> schemas.PredictFields:
     try:
-        version = np.lib.format.read_magic(file)
-        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, _, dtype = read(file)
-        if dtype.hasobject or dtype.kind not in "iufb" or dtype.itemsize > 8:
-            do = "save real numbers with numpy.save"
-            raise InputError("volume", expected="an array of real numbers", got=str(dtype), do=do)
-        _check_size(math.prod(shape), max_voxels)
-        file.seek(0)
-        return np.asarray(np.lib.format.read_array(file, allow_pickle=False))
-    except (ValueError, EOFError, TypeError, SyntaxError, OverflowError) as error:
-        got = " ".join(str(error).split())[:120] or "something else"
-        raise InputError("volume", expected="an .npy file", got=got, do="write it with numpy.save") from None
-
-
-def _checked(array: NDArray[Any], max_voxels: int) -> NDArray[Any]:
-    _check_size(array.size, max_voxels)
-    return array
-
-
-def _check_size(values: int, max_voxels: int) -> None:
-    if values > max_voxels:
-        raise _too_large(f"{values}", max_voxels)
-
-
-def _too_large(got: str, max_voxels: int) -> LimitError:
-    do = "send it as NIfTI to /segment, which takes volumes of any size"
-    return LimitError("volume", expected=f"at most {max_voxels} values", got=got, do=do)
-
-
-def _fields(data: Mapping[str, Any]) -> schemas.PredictFields:
-    try:
-        return schemas.PredictFields.model_validate(data)
+        return parse(fields)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "body"
-        raise UsageError(where, expected="a valid field", got=first["msg"][:120].lower(), do="correct it") from None
+        raise UsageError(
+            where[:80], expected="a valid field", got=first["msg"][:120].lower(), do="correct it"
+        ) from None
 
 
 def _predict(desk: Desk, asked: _Asked, options: RunOptions, progress: RequestProgress, queued_seconds: float) -> bytes:

@@ -49,7 +49,6 @@ KINDS: Mapping[str, Kind] = {
     "model": Kind(422, "The model cannot be used like this"),
     "rate": Kind(429, "Too many requests"),
     "internal": Kind(500, "The service failed"),
-    "model-unavailable": Kind(503, "The model is not available"),
     "busy": Kind(503, "The service is busy"),
     "cancelled": Kind(503, "The run was cancelled"),
     "timeout": Kind(504, "The run took longer than its limit"),
@@ -143,15 +142,21 @@ def retry_after(error: VoxportError) -> dict[str, str]:
 
 
 def problem_body(problem: Problem, request_id: str) -> dict[str, Any]:
-    """The members of the body (RFC 9457)."""
+    """The members of the body (RFC 9457); what they repeat of the caller's words stays on one line."""
+    extra = {name: one_line(value) if isinstance(value, str) else value for name, value in problem.extra.items()}
     return {
-        **problem.extra,
+        **extra,
         "type": f"urn:voxport:problem:{problem.kind}",
         "title": problem.title,
         "status": problem.status,
-        "detail": problem.detail,
+        "detail": one_line(problem.detail),
         "instance": f"urn:uuid:{request_id}",
     }
+
+
+def one_line(text: str) -> str:
+    """The text without line ends and other control characters."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
 
 
 def problem_response(problem: Problem, request_id: str) -> Response:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import replace
+from email.message import Message
 from typing import Any, TypeVar
 
 from fastapi import FastAPI, Request, Response
@@ -11,43 +12,57 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 
-from ...domain.errors import VoxportError
+from ...domain.errors import OutputError, VoxportError
 from .metrics import Metrics
 from .problems import Problem, problem_of, problem_response
 
 MULTIPART, JSON = "multipart/form-data", "application/json"
 _MOST_COMPLAINTS = 5
 _SAID_BY_FRAMEWORK = (404, 405)
+_UTF_8 = {"utf-8", "utf8", "us-ascii"}
 _SEE = "see /openapi.json"
 Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
 
 
-def body(*media_types: str) -> Callable[[Endpoint], Endpoint]:
-    """Mark a route's endpoint with the media types that its body may have."""
+def body(*media_types: str, slot: bool = False) -> Callable[[Endpoint], Endpoint]:
+    """Mark a route's endpoint with the media types that its body may have, and whether it needs a scoring slot."""
 
     def mark(endpoint: Endpoint) -> Endpoint:
-        endpoint.__media_types__ = media_types  # type: ignore[attr-defined]
+        endpoint.__media_types__, endpoint.__needs_slot__ = media_types, slot  # type: ignore[attr-defined]
         return endpoint
 
     return mark
 
 
 class BodyRoute(APIRoute):
-    """A route that refuses a body of another media type before it is read."""
+    """A route that refuses a body of another media type, or one that would wait in vain, before it is read."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """See APIRoute."""
         handle = super().get_route_handler()
         taken: tuple[str, ...] = getattr(self.endpoint, "__media_types__", ())
+        needs_slot = getattr(self.endpoint, "__needs_slot__", False)
 
         async def checked(request: Request) -> Response:
-            given = request.headers.get("content-type", "").split(";")[0].strip().lower()
+            header = request.headers.get("content-type", "")
+            given = header.split(";")[0].strip().lower()
             if taken and given not in taken:
                 detail = f"expected a body of {' or '.join(taken)}, got {given[:80] or 'none'}; set Content-Type"
                 raise HTTPException(415, detail)
+            # fields would be decoded by whatever codec of Python's is named
+            if others := _charsets(header) - _UTF_8:
+                raise HTTPException(415, f"expected a body in UTF-8, got {others.pop()[:80]}; leave charset out")
+            if needs_slot:
+                request.app.state.desk.slots.check_room()
             return await handle(request)
 
         return checked
+
+
+def _charsets(content_type: str) -> set[str]:
+    message = Message()
+    message["content-type"] = content_type
+    return {str(value).lower() for name, value in message.get_params() or () if name.lower() == "charset"}
 
 
 def add_problem_handlers(app: FastAPI, metrics: Metrics, private_paths: Iterable[str]) -> None:
@@ -60,6 +75,9 @@ def add_problem_handlers(app: FastAPI, metrics: Metrics, private_paths: Iterable
         return problem_response(without_paths(problem, (*own, *hidden)), request_id(request))
 
     async def known(request: Request, error: Exception) -> Response:
+        if isinstance(error, HTTPException) and isinstance(error.__cause__, OSError):
+            # FastAPI takes whatever stops it from reading a form for the caller's fault
+            error = OutputError.cannot_write("upload", error.__cause__)
         problem = problem_of(error)
         if isinstance(error, HTTPException) and error.status_code in _SAID_BY_FRAMEWORK:
             detail = (

@@ -1,38 +1,54 @@
-"""Shapes of answers, as OpenAPI describes them."""
+"""Shapes of answers and of the fields of an array, as OpenAPI describes them."""
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field, field_validator
+from pydantic import BaseModel, Field
 
-from .problems import KINDS, MEDIA_TYPE
+from ...domain.tiling import BLENDINGS, LARGEST_OVERLAP
+from ...services.predict import LONGEST, SHORTEST
+from .problems import KINDS
+from .report_schemas import Axis, GridAnswer, Report, StatisticsAnswer
 
-Triple = tuple[float, float, float]
-_BINARY = {"schema": {"type": "string", "format": "binary"}}
+MODEL_LENGTH, PATCH_LENGTH, BLENDING_LENGTH = 200, 40, 20
+_FLOAT32_MAX = 3.4028234663852886e38
+
+
+def _told(**constraints: Any) -> Any:
+    """What the library checks, and refuses in better words than a schema has."""
+    return Field(json_schema_extra=constraints)
+
+
+Length = Annotated[float, _told(minimum=SHORTEST, maximum=LONGEST)]
+Overlap = Annotated[float, _told(minimum=0, maximum=LARGEST_OVERLAP)]
+Threshold = Annotated[float, _told(exclusiveMinimum=0, exclusiveMaximum=1)]
+NanAs = Annotated[float, _told(minimum=-_FLOAT32_MAX, maximum=_FLOAT32_MAX)]
+Patch = Annotated[
+    str, Field(max_length=PATCH_LENGTH, json_schema_extra={"pattern": "^ *[0-9]+ *, *[0-9]+ *, *[0-9]+ *$"})
+]
+Blending = Annotated[str, Field(max_length=BLENDING_LENGTH, json_schema_extra={"enum": list(BLENDINGS)})]
+ModelName = Annotated[str, Field(max_length=MODEL_LENGTH, description="NAME or NAME:VERSION")]
+
+
+def _not_null(schema: dict[str, Any]) -> None:
+    """Describe a member that is left out, and never null, where there is nothing to say."""
+    (kind,) = (kind for kind in schema.pop("anyOf") if kind.get("type") != "null")
+    schema.pop("default")
+    schema.update(kind)
 
 
 class ProblemDetails(BaseModel):
-    """What is answered instead (RFC 9457)."""
+    """What is answered instead (RFC 9457); expected, got and do are there where there is something to do."""
 
-    type: str = Field(examples=["urn:voxport:problem:input"])
+    type: str = Field(json_schema_extra={"enum": [f"urn:voxport:problem:{kind}" for kind in KINDS]})
     title: str
     status: int
     detail: str = Field(description="One line: what was expected, what came, what to do.")
-    instance: str = Field(description="The id of the request, as in the header Voxport-Request.")
-    expected: str | None = None
-    got: str | None = None
-    do: str | None = None
-
-
-class GridAnswer(BaseModel):
-    """A voxel grid; the affine maps voxel indices to world coordinates in RAS+."""
-
-    shape: list[int]
-    affine_ras: list[list[float]]
-    spacing: list[float]
-    unit: str
-    axis_codes: str
+    instance: str = Field(description="The id of the request, as in the header Voxport-Request.", pattern="^urn:uuid:")
+    expected: str | None = Field(default=None, json_schema_extra=_not_null)
+    got: str | None = Field(default=None, json_schema_extra=_not_null)
+    do: str | None = Field(default=None, json_schema_extra=_not_null)
 
 
 class Plan(BaseModel):
@@ -42,7 +58,7 @@ class Plan(BaseModel):
     tiles: int
     tile: list[int]
     padded: list[int]
-    axis: Literal["x", "y", "z"]
+    axis: Axis
     blending: str
     resampled: bool
     seconds: float
@@ -53,12 +69,40 @@ class Plan(BaseModel):
 
 
 class RuntimeAnswer(BaseModel):
-    """What scores."""
+    """What scores; ``library`` is its version, where it is told."""
 
     name: str
     device: str
     precision: str
-    library: str | None = None
+    library: str | None = Field(default=None, json_schema_extra=_not_null)
+
+
+class ProbeAnswer(BaseModel):
+    """A seeded input, and what the source network made of it."""
+
+    shape: list[int]
+    seed: int
+    probabilities: list[float]
+
+
+class ParityAnswer(BaseModel):
+    """How far a runtime's labels are those of the source network."""
+
+    runtime: str
+    precision: str
+    version: str
+    label_agreement: float
+    dice: list[float]
+    max_probability_difference: float
+
+
+class CertificateAnswer(BaseModel):
+    """What was proved of a model file when it was exported."""
+
+    weights_sha256: str
+    date: str
+    probes: list[ProbeAnswer]
+    runtimes: list[ParityAnswer]
 
 
 class ModelAnswer(BaseModel):
@@ -66,12 +110,12 @@ class ModelAnswer(BaseModel):
 
     name: str
     version: str
-    reference: str
+    reference: str = Field(description="NAME:VERSION")
     description: str
     default: bool
     status: Literal["ready", "loading", "broken"]
-    reason: str | None = None
-    certificate: dict[str, Any] | None = None
+    reason: str | None = Field(description="Why it is broken.")
+    certificate: CertificateAnswer | None
 
 
 class ModelDetails(ModelAnswer):
@@ -79,8 +123,8 @@ class ModelDetails(ModelAnswer):
 
     sha256: str
     weights_sha256: str
-    runtime: RuntimeAnswer | None = None
-    card: dict[str, Any]
+    runtime: RuntimeAnswer | None
+    card: dict[str, Any] = Field(description="See docs/model-card.md.")
 
 
 class BrokenAnswer(BaseModel):
@@ -108,7 +152,7 @@ class Health(BaseModel):
     runtime: str | None
     device: str | None
     precision: str | None
-    certificate: dict[str, Any] | None
+    certificate: CertificateAnswer | None
     models: list[ModelAnswer]
     reasons: list[str]
     in_flight: int
@@ -118,33 +162,27 @@ class Health(BaseModel):
 class Alive(BaseModel):
     """The process answers."""
 
-    status: Literal["ok"] = "ok"
+    status: Literal["ok"]
 
 
 class PredictFields(BaseModel, extra="forbid"):
     """What may be said of an array beside its values."""
 
-    spacing: Triple = (1.0, 1.0, 1.0)
+    spacing: tuple[Length, Length, Length] = (1.0, 1.0, 1.0)
     unit: Literal["mm", "um", "unknown"] = "unknown"
-    model: str | None = Field(default=None, max_length=200)
-    overlap: float | None = None
-    patch: str | None = Field(default=None, max_length=40)
-    blending: str | None = Field(default=None, max_length=20)
-    threshold: float | None = None
-    nan_as: float | None = None
+    model: ModelName | None = None
+    overlap: Overlap | None = None
+    patch: Patch | None = None
+    blending: Blending | None = None
+    threshold: Threshold | None = None
+    nan_as: NanAs | None = None
     probabilities: bool = False
-
-    @field_validator("spacing", mode="before")
-    @classmethod
-    def _split(cls, value: object) -> object:
-        """A form field says ``X,Y,Z``."""
-        return value.split(",") if isinstance(value, str) else value
 
 
 class ArrayBody(PredictFields):
     """An array as nested lists, and what may be said of it."""
 
-    volume: list[list[list[float | list[float]]]] = Field(description="(x, y, z), or channels first.")
+    volume: list[list[list[float | bool | list[float | bool]]]] = Field(description="(x, y, z), or channels first.")
 
 
 class LabelAnswer(BaseModel):
@@ -155,85 +193,38 @@ class LabelAnswer(BaseModel):
     colour: str
 
 
+class PredictModel(BaseModel):
+    """The model that scored."""
+
+    name: str
+    version: str
+    sha256: str
+
+
 class Prediction(BaseModel):
-    """The labels of an array, in its own shape."""
+    """The labels of an array, in its own shape; probabilities ``(K, X, Y, Z)`` where they were asked for."""
 
     segmentation: list[list[list[int]]]
     shape: list[int]
     labels: list[LabelAnswer]
-    statistics: dict[str, Any]
-    model: dict[str, str]
+    statistics: StatisticsAnswer
+    model: PredictModel
     runtime: RuntimeAnswer
-    timings: dict[str, float]
+    timings: dict[str, float] = Field(description="Seconds by stage: queued, read, prepare, score, measure, write.")
     tiles: int
     warnings: list[str]
-    probabilities: list[list[list[list[float]]]] | None = None
+    probabilities: list[list[list[list[float]]]] = Field(default_factory=list)
 
 
 class ModelResult(BaseModel):
     """What one model gave: a report, or a problem."""
 
     model: str
-    report: dict[str, Any] | None = None
-    problem: ProblemDetails | None = None
+    report: Report | None = Field(default=None, json_schema_extra=_not_null)
+    problem: ProblemDetails | None = Field(default=None, json_schema_extra=_not_null)
 
 
 class Results(BaseModel):
-    """What each model gave."""
+    """What each model gave, in the order in which they were asked for."""
 
     results: list[ModelResult]
-
-
-def _problems() -> dict[int | str, dict[str, Any]]:
-    schema = {"$ref": "#/components/schemas/ProblemDetails"}
-    titles: dict[int, str] = {}
-    for kind in KINDS.values():
-        titles[kind.status] = f"{titles[kind.status]}; {kind.title}" if kind.status in titles else kind.title
-    return {
-        status: {"description": title, "content": {MEDIA_TYPE: {"schema": schema}}} for status, title in titles.items()
-    }
-
-
-PROBLEMS = _problems()
-SEGMENTED: dict[int | str, dict[str, Any]] = {
-    **PROBLEMS,
-    200: {
-        "description": "The mask; or a zip where several models or outputs are asked for; or reports alone.",
-        "model": Results,
-        "content": {"application/gzip": _BINARY, "application/zip": _BINARY},
-        "headers": {
-            "Voxport-Report": {"description": "The report, as JSON.", "schema": {"type": "string"}},
-        },
-    },
-}
-_ONE_VOXEL_THICK = {"volume": [[[0, 40], [80, 120]], [[10, 50], [90, 130]]], "spacing": [1.0, 1.0, 5.0], "unit": "um"}
-ARRAY: dict[str, Any] = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "application/json": {
-                "schema": {"$ref": "#/components/schemas/ArrayBody"},
-                "example": _ONE_VOXEL_THICK,
-            },
-            "multipart/form-data": {
-                "schema": {
-                    "type": "object",
-                    "required": ["volume"],
-                    "properties": {
-                        "volume": {"type": "string", "format": "binary", "description": "An .npy file."},
-                        "spacing": {"type": "string", "description": "X,Y,Z", "pattern": r"^[0-9.]+,[0-9.]+,[0-9.]+$"},
-                        "unit": {"type": "string", "enum": ["mm", "um", "unknown"]},
-                        "model": {"type": "string", "maxLength": 200},
-                        "overlap": {"type": "number"},
-                        "patch": {"type": "string", "maxLength": 40},
-                        "blending": {"type": "string", "maxLength": 20},
-                        "threshold": {"type": "number"},
-                        "nan_as": {"type": "number"},
-                        "probabilities": {"type": "boolean"},
-                    },
-                    "additionalProperties": False,
-                }
-            },
-        },
-    }
-}

@@ -15,11 +15,12 @@ from fastapi import APIRouter, Request
 from starlette.responses import FileResponse, JSONResponse, Response
 
 from ... import __version__
-from ...domain.errors import BusyError, CancelledError, TimeLimitError, VoxportError
+from ...domain.errors import BusyError, CancelledError, TimeLimitError, UnknownModelError, VoxportError
 from ...services.prepare import RunOptions
 from ...services.report import grid_mapping, run_report, same_again, tiles_mapping
 from ...services.segment import Outputs as OutputFiles
-from . import schemas, uploads
+from ...services.statistics_file import statistics_bytes
+from . import openapi, schemas, uploads
 from .desk import Desk, Folder, RequestProgress
 from .negotiation import accepted
 from .problems import problem_body, problem_of
@@ -34,6 +35,9 @@ _FILES = {
     "preview": "preview.png",
     "report": "report.json",
 }
+
+_STATISTICS_TABLE = "statistics.csv"
+_LONGEST_HEADER = 12_000  # characters; many clients and proxies take no more than 16 KB of headers
 
 
 @dataclass(frozen=True)
@@ -50,8 +54,15 @@ def segment_routes(desk: Desk) -> APIRouter:
     """The routes that take a case."""
     router = APIRouter(route_class=BodyRoute, tags=["segment"])
 
-    @router.post("/segment", response_class=Response, responses=schemas.SEGMENTED)
-    @body(MULTIPART)
+    @router.post(
+        "/segment",
+        response_class=Response,
+        responses=openapi.SEGMENTED,
+        openapi_extra=openapi.SEGMENT_BODY,
+        dependencies=[uploads.form_fields(single=uploads.CASE_FIELDS, repeated=("volume", "model", "outputs"))],
+        summary="Segment a case",
+    )
+    @body(MULTIPART, slot=True)
     async def segment(
         request: Request,
         folder: Folder,
@@ -68,10 +79,9 @@ def segment_routes(desk: Desk) -> APIRouter:
         single = len(set(model)) < 2 and set(outputs) == {"mask"}
         kind = accepted(request, _GZIP if single else _ZIP, _JSON)[0]
         options = uploads.options_of(overlap, patch, blending, nan_as, threshold, desk.memory_bytes)
-        named: list[str | None] = [*model] or [None]
-        models = dict.fromkeys(desk.models.find(name).reference for name in named)
+        models = _each_once(desk, model)
         inputs = await uploads.store_volumes(volume, folder)
-        run = partial(_segment_each, desk, inputs, list(models), [] if kind == _JSON else outputs, options, folder)
+        run = partial(_segment_each, desk, inputs, models, [] if kind == _JSON else outputs, options, folder)
         results = await desk.in_slot(request, run)
         if all(result.error is not None for result in results):
             raise next(result.error for result in results if result.error is not None)
@@ -83,7 +93,14 @@ def segment_routes(desk: Desk) -> APIRouter:
         archive = await to_thread.run_sync(partial(_archive, results, outputs, listed, folder))
         return FileResponse(archive, media_type=_ZIP, filename="segmentation.zip")
 
-    @router.post("/v1/plan", response_model=schemas.Plan, responses=schemas.PROBLEMS)
+    @router.post(
+        "/v1/plan",
+        response_model=schemas.Plan,
+        responses=openapi.RUN,
+        openapi_extra=openapi.PLAN_BODY,
+        dependencies=[uploads.form_fields(single=("model", *uploads.CASE_FIELDS), repeated=("volume",))],
+        summary="Foretell a run",
+    )
     @body(MULTIPART)
     async def plan(
         request: Request,
@@ -102,6 +119,20 @@ def segment_routes(desk: Desk) -> APIRouter:
         return JSONResponse(await desk.without_slot(request, partial(_plan, desk, inputs, model, options)))
 
     return router
+
+
+def _each_once(desk: Desk, names: Sequence[str]) -> list[str]:
+    """Each model once, in the order of asking; beside others, a name that means none stays, to have its own problem."""
+    models: dict[str, None] = {}
+    wanted: list[str | None] = [*names] or [None]
+    for name in wanted:
+        try:
+            models[desk.models.find(name).reference] = None
+        except UnknownModelError:
+            if name is None or len(wanted) == 1:
+                raise
+            models[name] = None
+    return list(models)
 
 
 def _segment_each(
@@ -147,6 +178,8 @@ def _segment_one(
     command = same_again([name for name, _ in done.inputs], reference, _FILES["mask"], loaded, done)
     report = run_report(done, loaded, version=__version__, command=command)
     report["seconds"] = {"queued": round(queued_seconds, 4), **report["seconds"]}
+    if "statistics" in outputs:
+        (folder / _STATISTICS_TABLE).write_bytes(statistics_bytes(_STATISTICS_TABLE, done.statistics, done.grid))
     if "report" in outputs:
         (folder / _FILES["report"]).write_text(json.dumps(report, indent=2) + "\n")
     del report["model"]["card"]  # /v1/models has it, and a header must stay small
@@ -159,6 +192,9 @@ def _bare(files: Sequence[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
 
 def _one_mask(result: Result) -> Response:
     report = json.dumps(result.report, separators=(",", ":"))
+    if len(report) > _LONGEST_HEADER and result.report is not None:
+        told = {name: value for name, value in result.report.items() if name != "statistics"}
+        report = json.dumps(told, separators=(",", ":"))
     mask = result.folder / _FILES["mask"]
     return FileResponse(mask, media_type=_GZIP, filename=mask.name, headers={REPORT_HEADER: report})
 
@@ -181,9 +217,14 @@ def _archive(results: Sequence[Result], outputs: Sequence[str], listed: Mapping[
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_STORED, allowZip64=True) as members:
         members.writestr("results.json", json.dumps(listed, indent=2) + "\n")
         for result in results:
-            for name in dict.fromkeys(outputs) if result.error is None else ():
-                members.write(result.folder / _FILES[name], f"{result.model.replace(':', '-')}/{_FILES[name]}")
+            for file in _files(outputs) if result.error is None else ():
+                members.write(result.folder / file, f"{result.model.replace(':', '-')}/{file}")
     return archive
+
+
+def _files(outputs: Sequence[str]) -> list[str]:
+    table = [_STATISTICS_TABLE] if "statistics" in outputs else []
+    return [*(_FILES[name] for name in dict.fromkeys(outputs)), *table]
 
 
 def _plan(

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from anyio import to_thread
-from fastapi import File, Form, UploadFile
+from fastapi import Depends, File, Form, Request, UploadFile
+from pydantic.json_schema import SkipJsonSchema
+from starlette.datastructures import FormData
 
 from ...domain.errors import InputError, OutputError, UsageError
 from ...services.prepare import RunOptions, run_options
+from . import schemas
 
 _GZIP = b"\x1f\x8b"
 _MOST_CHANNELS = 64
+_MOST_MODELS = 16
 _COPY_BYTES = 2**20
 
+# absent, which no form says with a word
+None_ = SkipJsonSchema[None]
 OutputName = Literal["mask", "probabilities", "statistics", "preview", "report"]
 Volumes = Annotated[
     list[UploadFile],
@@ -28,16 +34,44 @@ Volumes = Annotated[
     ),
 ]
 ModelNames = Annotated[
-    list[str],
-    Form(alias="model", description="NAME or NAME:VERSION; repeated, each is run.", max_length=16, examples=[[]]),
+    list[schemas.ModelName],
+    Form(alias="model", description="Repeated, each is run; the default model where absent.", max_length=_MOST_MODELS),
 ]
-ModelName = Annotated[str | None, Form(description="NAME or NAME:VERSION; the default model where absent.")]
-Outputs = Annotated[list[OutputName], Form(description="What to send back.", max_length=5, examples=[["mask"]])]
-Overlap = Annotated[float | None, Form(description="Overlap of tiles, 0 to 0.75; the card's where absent.")]
-Patch = Annotated[str | None, Form(description="Tile edges X,Y,Z in voxels; the card's where absent.", max_length=40)]
-Blending = Annotated[str | None, Form(description="gaussian, constant or halo.", max_length=20)]
-Threshold = Annotated[float | None, Form(description="Probability from which a voxel has a label.")]
-NanAs = Annotated[float | None, Form(description="Taken for NaN and Inf, which are refused otherwise.")]
+ModelName = Annotated[schemas.ModelName | None_, Form(description="NAME or NAME:VERSION; the default where absent.")]
+Outputs = Annotated[list[OutputName], Form(description="What to send back.", max_length=len(get_args(OutputName)))]
+Overlap = Annotated[schemas.Overlap | None_, Form(description="Overlap of tiles; the card's where absent.")]
+Patch = Annotated[schemas.Patch | None_, Form(description="Tile edges X,Y,Z in voxels; the card's where absent.")]
+Blending = Annotated[schemas.Blending | None_, Form(description="How tiles are joined; the card's where absent.")]
+Threshold = Annotated[
+    schemas.Threshold | None_, Form(description="Probability from which a voxel has a label; the card's where absent.")
+]
+NanAs = Annotated[schemas.NanAs | None_, Form(description="Taken for NaN and Inf, which are refused otherwise.")]
+CASE_FIELDS = ("overlap", "patch", "blending", "threshold", "nan_as")
+
+
+def check_form(form: FormData, *, single: Collection[str], repeated: Collection[str] = ()) -> None:
+    """Refuse what would otherwise pass unnoticed: a field that there is not, or one that is given twice or empty.
+
+    Raises:
+        UsageError: names the field.
+    """
+    for name, value in form.multi_items():
+        if name not in single and name not in repeated:
+            known = ", ".join((*repeated, *single))
+            raise UsageError(name[:80], expected=f"one of the fields {known}", got="another", do="correct its name")
+        if name in single and len(form.getlist(name)) > 1:
+            raise UsageError(name, expected="the field once", got="it several times", do="send one of them")
+        if value == "":
+            raise UsageError(name, expected="a value", got="an empty field", do="give one, or leave the field out")
+
+
+def form_fields(*, single: Collection[str], repeated: Collection[str]) -> Any:
+    """A dependency that checks the form of a request, see `check_form`."""
+
+    async def check(request: Request) -> None:
+        check_form(await request.form(), single=single, repeated=repeated)
+
+    return Depends(check)
 
 
 def options_of(

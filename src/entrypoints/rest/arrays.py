@@ -1,0 +1,97 @@
+"""Arrays as callers send them, nested lists in JSON or ``.npy`` files; nothing is built that is beyond the limit."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, BinaryIO
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+
+from ...domain.errors import InputError, LimitError, UsageError
+
+# A number in JSON with its comma: -1.2345678901234567e-308
+_JSON_BYTES_PER_VALUE = 25
+# what may stand in a body beside the values
+FIELD_BYTES = 2**16
+
+
+def json_bytes(max_values: int) -> int:
+    """The longest JSON text that can hold an array of so many values and its fields."""
+    return max_values * _JSON_BYTES_PER_VALUE + FIELD_BYTES
+
+
+def too_large(got: str, max_values: int) -> LimitError:
+    """The error for an array that has more than ``max_values``."""
+    do = "send it as NIfTI to /segment, which takes volumes of any size"
+    return LimitError("volume", expected=f"at most {max_values} values", got=got, do=do)
+
+
+def parse_json(content: bytes, max_values: int) -> tuple[NDArray[Any], dict[str, Any]]:
+    """The array of a JSON object's member ``volume``, and its other members.
+
+    Raises:
+        UsageError: it is no JSON object with a volume.
+        InputError: the volume is no array of numbers.
+        LimitError: it has more than ``max_values``.
+    """
+    # Python's lists are far larger than their text: [[],[],...] must not be built to be refused.
+    # Lists of v values have v - 1 commas; at most three of them hold one value, and the fourth holds all.
+    commas, brackets = content.count(b","), content.count(b"[")
+    if commas > max_values + FIELD_BYTES or brackets > 3 * max_values + FIELD_BYTES:
+        raise too_large("more", max_values)
+    try:
+        data = orjson.loads(content)
+    except orjson.JSONDecodeError as error:
+        raise UsageError("body", expected="JSON", got=str(error)[:120], do="correct it") from None
+    if not isinstance(data, dict) or "volume" not in data:
+        raise UsageError("body", expected='{"volume": [[[...]]], ...}', got="no volume", do="send one")
+    try:
+        array = np.array(data.pop("volume"))
+    except (ValueError, OverflowError):
+        array = np.array(None)
+    if array.dtype.kind not in "iufb":
+        do = "make all rows equally long, of numbers only"
+        raise InputError("volume", expected="a nested list of numbers", got="rows that differ, or no numbers", do=do)
+    _check_size(array.size, max_values)
+    return array, data
+
+
+def parse_npy(file: BinaryIO, max_values: int) -> NDArray[Any]:
+    """The array of an ``.npy`` file, its size checked before its values are read; pickled objects are refused.
+
+    Raises:
+        InputError: it is no such file, or holds anything but real numbers.
+        LimitError: it has more than ``max_values``.
+    """
+    shape, dtype = _header(file)
+    if dtype.hasobject or dtype.kind not in "iufb" or dtype.itemsize > 8:
+        do = "save real numbers with numpy.save"
+        raise InputError("volume", expected="an array of real numbers", got=str(dtype), do=do)
+    _check_size(math.prod(shape), max_values)
+    file.seek(0)
+    try:
+        return np.asarray(np.lib.format.read_array(file, allow_pickle=False))
+    except (ValueError, EOFError, TypeError, OverflowError) as error:
+        raise _no_npy(error) from None
+
+
+def _header(file: BinaryIO) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    try:
+        version = np.lib.format.read_magic(file)
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, _, dtype = read(file)
+    except Exception as error:  # noqa: BLE001 - the header is Python code to numpy: its parser has many errors
+        raise _no_npy(error) from None
+    return shape, dtype
+
+
+def _no_npy(error: Exception) -> InputError:
+    got = " ".join(str(error).split())[:120] or "something else"
+    return InputError("volume", expected="an .npy file", got=got, do="write it with numpy.save")
+
+
+def _check_size(values: int, max_values: int) -> None:
+    if values > max_values:
+        raise too_large(f"{values}", max_values)
