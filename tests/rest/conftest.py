@@ -29,7 +29,7 @@ def named_model(folder: Path, name: str, version: str = "1.0.0", **options: obje
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """``voxport serve`` with small models: edges (the default), other, many with 59 labels, and pair, which wants two channels."""
+    """``voxport serve`` with edges (the default), other, many with 59 labels, and pair, which wants two channels."""
     folder = tmp_path_factory.mktemp("server")
     named_model(folder / "models", "edges")
     named_model(folder / "models", "many", classes=60)

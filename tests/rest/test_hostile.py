@@ -8,6 +8,7 @@ import struct
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -284,3 +285,20 @@ def test_a_port_in_use_is_told_of_in_one_line(guarded: Server, tmp_path: Path) -
     assert ended.returncode == 2
     assert ended.stderr.count("\n") == 1
     assert "another with --port" in ended.stderr
+
+
+def test_callers_who_hung_up_in_mid_upload_do_not_keep_the_service_from_ending(tmp_path: Path) -> None:
+    named_model(tmp_path / "models", "quick")
+    server = start_server(tmp_path, "--models", str(tmp_path / "models"), "-m", "quick")
+    try:
+        server.wait_until(is_ready)
+        head = b"POST /segment HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data; boundary=x\r\n"
+        part = b'--x\r\nContent-Disposition: form-data; name="volume"; filename="v"\r\n\r\n' + bytes(100_000)
+        for _ in range(3):
+            with socket.create_connection(("127.0.0.1", int(server.url.rsplit(":", 1)[1]))) as caller:
+                caller.sendall(head + b"Content-Length: 9000000\r\n\r\n" + part)
+        server.wait_until(lambda _: server.log.read_text().count('"status": null') == 3)
+    finally:
+        began = time.monotonic()
+        server.stop()
+    assert time.monotonic() - began < 30

@@ -273,7 +273,9 @@ def test_an_overrun_after_the_answer_began_cuts_it() -> None:
 def test_a_caller_who_hangs_up_is_heard_and_needs_no_answer(caplog: pytest.LogCaptureFixture) -> None:
     lines = Lines()
     given = [chunk(10), {"type": "http.disconnect"}]
-    assert call(make_shield(lines), given) == given
+    *passed, ended = call(make_shield(lines), given)
+    assert passed == given
+    assert (ended["type"], ended["status"]) == ("http.response.start", 499)  # what wraps the shield waits for one
     assert lines.entries[0]["status"] is None
     assert caplog.text == ""
 

@@ -91,6 +91,14 @@ class Exchange:
         )
         await self._answer({"type": "http.response.body", "body": response.body})
 
+    async def finish(self) -> None:
+        """End an exchange that nothing was answered in, as the caller had gone.
+
+        BentoML's time limit, which wraps all of this, waits for an answer to start, and keeps the server from ending.
+        """
+        if self.status is None:
+            await self._send({"type": "http.response.start", "status": 499, "headers": []})
+
     async def _answer(self, message: Message) -> None:
         """Pass on an answer; what still comes of the body then is thrown away, for at most `LINGER_SECONDS`."""
         if not self._body_to_come or message.get("more_body", False):

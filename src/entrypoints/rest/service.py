@@ -7,6 +7,9 @@ import os
 from typing import Any
 
 os.environ["BENTOML_DO_NOT_TRACK"] = "True"  # before BentoML is imported
+# for the processes that BentoML starts next: glibc keeps freed memory for each thread that had it, and any of the
+# threads that wait for a slot may score next
+os.environ.setdefault("MALLOC_ARENA_MAX", "2")
 
 import bentoml
 

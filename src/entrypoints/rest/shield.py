@@ -95,6 +95,7 @@ class Shield:
         scope = {**outer, "state": state}
         try:
             await self._serve(scope, exchange)
+            await exchange.finish()
         finally:
             write_access(self._log, _access(scope, exchange))
 
