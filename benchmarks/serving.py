@@ -12,6 +12,7 @@ import argparse
 import itertools
 import json
 import os
+import signal
 import statistics
 import sys
 import threading
@@ -104,6 +105,8 @@ def main() -> None:
     parser.add_argument("--volume", type=Path, help="overhead: in place of smooth noise, 512 x 512 x 25 voxels")
     parser.add_argument("--json", type=Path)
     wanted = parser.parse_args()
+    # a server outlives whoever started it, unless they end in good order
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     # a user's own settings would reach this process, but not the server
     for name in [name for name in os.environ if name.startswith("VOXPORT_")]:
         del os.environ[name]

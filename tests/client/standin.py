@@ -20,6 +20,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import uvicorn
+from nibabel.filebasedimages import ImageFileError
 from numpy.typing import NDArray
 from starlette.applications import Starlette
 from starlette.datastructures import FormData, UploadFile
@@ -183,7 +184,7 @@ async def _case(form: FormData) -> tuple[Any, list[dict[str, str]]]:
             try:
                 image = nib.load(path)
                 values = np.asarray(image.dataobj)
-            except (nib.filebasedimages.ImageFileError, OSError, EOFError):
+            except (ImageFileError, OSError, EOFError):
                 raise InputError(name, expected="a NIfTI volume", got="another file", do="send another") from None
         if not np.isfinite(values).all() and "nan_as" not in form:
             raise InputError(f"/srv/scratch/{name}", expected="finite values", got="NaN", do="give nan_as")
