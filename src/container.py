@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from dependency_injector import containers, providers
@@ -55,6 +56,12 @@ def _folder_models(folder: Path, files: ModelFiles) -> ModelRepository:
     from .adapters.model_directory import ModelDirectory
 
     return ModelDirectory(folder, files)
+
+
+def _bentoml() -> ModuleType:
+    from .adapters.bento_store import untracked_bentoml
+
+    return untracked_bentoml()
 
 
 def _bento_models(home: Path | None, files: ModelFiles) -> ModelRepository:
@@ -125,6 +132,7 @@ class Container(containers.DeclarativeContainer):
     )
     models = providers.Singleton(_with_bundled, own_models, model_files)
     sample = providers.Callable(str, _BUNDLED / "sample.nii.gz")
+    bentoml = providers.Callable(_bentoml)
     read_bundle = providers.Callable(_read_bundle)
     exporter = providers.Singleton(_torch_exporter)
     runtimes = providers.Dict(

@@ -13,11 +13,12 @@ if TYPE_CHECKING:
     from bentoml._internal.models import ModelStore
 
 
-def bentoml_models() -> ModuleType:
-    """``bentoml.models``, with usage tracking switched off. Raises UsageError where BentoML is not installed."""
+def untracked_bentoml() -> ModuleType:
+    """BentoML, with usage tracking switched off. Raises UsageError where it is not installed."""
     # BentoML takes no value but "true", and would send the size of every model that is kept
     os.environ["BENTOML_DO_NOT_TRACK"] = "True"
     try:
+        import bentoml
         import bentoml.models
         from bentoml._internal.utils.analytics.usage_stats import do_not_track
     except ImportError:
@@ -26,7 +27,13 @@ def bentoml_models() -> ModuleType:
         ) from None
     # the program that we are part of may have asked before the variable was set
     do_not_track.cache_clear()
-    return bentoml.models
+    return bentoml
+
+
+def bentoml_models() -> ModuleType:
+    """``bentoml.models``, as untracked as BentoML. Raises UsageError where it is not installed."""
+    models: ModuleType = untracked_bentoml().models
+    return models
 
 
 def open_store(home: Path | None) -> ModelStore:

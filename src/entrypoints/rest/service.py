@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from typing import Any
 
-os.environ["BENTOML_DO_NOT_TRACK"] = "True"  # before BentoML is imported
 # for the processes that BentoML starts next: glibc keeps freed memory for each thread that had it, and any of the
 # threads that wait for a slot may score next
 os.environ.setdefault("MALLOC_ARENA_MAX", "2")
 
-import bentoml
-
 from ...container import wired
-from ...settings import ServingSettings
 from .access_log import access_logger
 from .app import create_app
 from .keys import parse_keys
@@ -26,10 +21,10 @@ _GRACE_SECONDS = 60
 
 def create_service() -> Any:
     """A BentoML service with the settings of this environment."""
-    _forget_tracking()
     container = wired()
-    settings = ServingSettings(**container.config.serving())
+    bentoml = container.bentoml()
     app = create_app(container)
+    settings = app.state.desk.settings
 
     @bentoml.service(
         name="voxport",
@@ -49,14 +44,6 @@ def create_service() -> Any:
         Shield, api=app, settings=shield, log=access_logger(), refused=app.state.desk.metrics.refused
     )
     return made
-
-
-def _forget_tracking() -> None:
-    """``bentoml serve`` asks whether it may report on us before it has read this file; make it ask again."""
-    with contextlib.suppress(ImportError, AttributeError):
-        from bentoml._internal.utils.analytics import usage_stats
-
-        usage_stats.do_not_track.cache_clear()
 
 
 service = create_service()
