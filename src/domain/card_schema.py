@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from typing import Any
 
 from .card_fields import (
@@ -81,7 +82,7 @@ def write_card(card: ModelCard) -> dict[str, Any]:
         "output": {
             "activation": output.activation,
             "threshold": output.threshold,
-            "labels": [{"value": x.value, "name": x.name, "colour": x.colour} for x in output.table.labels],
+            "labels": [asdict(label) for label in output.table.labels],
         },
         "provenance": dict(card.provenance),
         "parity": None if card.parity is None else write_certificate(card.parity),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ import scipy
 
 from ..domain.card_schema import write_card
 from ..domain.geometry import Grid
+from ..ports.runtime import InferenceRuntime
 from .prepare import Prepared
 from .runtimes import LoadedModel
 from .segment import Segmentation
@@ -48,12 +49,7 @@ def run_report(
             "certified": model.card.parity is not None and model.card.parity.certifies(runtime.name, runtime.precision),
             "card": write_card(model.card),
         },
-        "runtime": {
-            "name": runtime.name,
-            "library": runtime.version,
-            "device": runtime.device,
-            "precision": runtime.precision,
-        },
+        "runtime": runtime_mapping(runtime),
         "versions": {
             "voxport": version,
             "python": platform.python_version(),
@@ -93,10 +89,23 @@ def same_again(
         "--nan-as": None if prepared.nan_as is None else repr(prepared.nan_as),
         "--threshold": repr(prepared.card.output.threshold) if prepared.card != loaded.model.card else None,
     }
-    words = ["voxport", "segment", *inputs, "-m", model, "-o", mask]
-    for name, value in options.items():
-        words += [] if value is None else [name, str(value)]
-    return shlex.join(words)
+    return segment_line(inputs, {"-m": model, "-o": mask, **options})
+
+
+def segment_line(inputs: Sequence[str], options: Mapping[str, object]) -> str:
+    """``voxport segment`` as it is typed; options that are None are left out."""
+    given = [word for name, value in options.items() if value is not None for word in (name, str(value))]
+    return shlex.join(["voxport", "segment", *inputs, *given])
+
+
+def runtime_mapping(runtime: InferenceRuntime) -> dict[str, str]:
+    """What scores, as plain data."""
+    return {
+        "name": runtime.name,
+        "library": runtime.version,
+        "device": runtime.device,
+        "precision": runtime.precision,
+    }
 
 
 def grid_mapping(grid: Grid) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +10,7 @@ import typer
 
 from ...client import Client, is_model_reference
 from ...domain.errors import UsageError
+from ...services.report import segment_line
 from .console import progress_bar
 from .outcome import show_outcome
 
@@ -105,17 +105,17 @@ def segment_remotely(
 def _same_again(url: str, inputs: Sequence[str], mask: str, report: Mapping[str, Any], options: RunOptions) -> str:
     """The command that gives the same mask while the server has the model; what the report knows is spelled out."""
     model, tiles = report["model"], report["tiles"]
-    words = ["voxport", "segment", *inputs, "--server", url, "-m", f"{model['name']}:{model['version']}", "-o", mask]
     chosen = {
+        "--server": url,
+        "-m": f"{model['name']}:{model['version']}",
+        "-o": mask,
         "--overlap": options.overlap,
         "--patch": ",".join(map(str, tiles["tile"])),
         "--blending": tiles["blending"],
         "--nan-as": options.nan_as,
         "--threshold": options.threshold,
     }
-    for option, value in chosen.items():
-        words += [] if value is None else [option, str(value)]
-    return shlex.join(words)
+    return segment_line(inputs, chosen)
 
 
 class _Stages:

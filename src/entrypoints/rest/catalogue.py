@@ -13,6 +13,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from ... import __version__
 from ...domain.card_schema import write_card, write_certificate
 from ...domain.errors import BusyError
+from ...services.report import runtime_mapping
 from ...services.serving import ServedModel, Shelf
 from . import openapi, schemas
 from .desk import Desk
@@ -91,13 +92,7 @@ def _details(desk: Desk, served: ServedModel, shelf: Shelf) -> dict[str, Any]:
         **_model(desk, served, shelf),
         "sha256": served.model.sha256,
         "weights_sha256": served.model.weights_sha256,
-        "runtime": runtime
-        and {
-            "name": runtime.name,
-            "library": runtime.version,
-            "device": runtime.device,
-            "precision": runtime.precision,
-        },
+        "runtime": runtime and runtime_mapping(runtime),
         "card": write_card(served.model.card),
     }
 
@@ -105,12 +100,11 @@ def _details(desk: Desk, served: ServedModel, shelf: Shelf) -> dict[str, Any]:
 def _health(desk: Desk) -> dict[str, Any]:
     shelf, reasons = desk.models.shelf, _reasons(desk)
     default = next((m for m in shelf.models if m.reference == shelf.default), None)
-    usable = default is not None and default.loaded is not None
-    runtime = default.loaded.runtime if default is not None and default.loaded is not None else None
+    runtime = None if default is None or default.loaded is None else default.loaded.runtime
     listed = [_model(desk, m, shelf) for m in shelf.models]
     own = next((m for m in listed if m["default"]), None)
     return {
-        "status": "unavailable" if not usable else "degraded" if reasons else "ok",
+        "status": "unavailable" if runtime is None else "degraded" if reasons else "ok",
         "version": __version__,
         "model": own and own["name"],
         "model_version": own and own["version"],
