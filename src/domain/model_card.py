@@ -65,6 +65,10 @@ class ModelCard:
         """``name:version``."""
         return f"{self.name}:{self.version}"
 
+    def answers_to(self, reference: str) -> bool:
+        """Whether a reference, ``name`` or ``name:version``, means this card."""
+        return reference in (self.name, self.reference)
+
     @property
     def slug(self) -> str:
         """``name-version``, for file names."""

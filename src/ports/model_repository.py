@@ -32,7 +32,7 @@ class Listing:
 
     def matching(self, reference: str) -> tuple[Model, ...]:
         """The model called ``name:version``, or all versions of ``name``, the highest last."""
-        return tuple(m for m in self.models if reference in (m.card.name, m.card.reference))
+        return tuple(m for m in self.models if m.card.answers_to(reference))
 
     def pick(self, reference: str) -> Model:
         """The model called ``name:version``, or the highest version of ``name``. Raises UnknownModelError."""

@@ -101,7 +101,7 @@ class ServedModels:
         """
         shelf = self._shelf
         wanted = shelf.default if reference is None else reference
-        matching = [m for m in shelf.models if wanted in (m.model.card.name, m.reference)]
+        matching = [m for m in shelf.models if wanted is not None and m.model.card.answers_to(wanted)]
         if matching:
             return matching[-1]
         if reference is None and shelf.default_missing is not None:
