@@ -38,7 +38,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.material import machine, sample_volumes, saved, smooth_noise
 from tests.rest.conftest import named_model
-from tests.rest.serving import Server, is_ready, start_server
+from tests.rest.serving import Server, running_server
 
 SMALL = "convolution"
 MODELS = ("two-photon-vessels", SMALL)
@@ -277,12 +277,8 @@ def _served(folder: Path, model: str, wanted: argparse.Namespace) -> Iterator[Se
         "VOXPORT_SERVING__QUEUE": str(wanted.queue),
         "VOXPORT_SERVING__LOOK_FOR_MODELS_SECONDS": "5",
     }
-    server = start_server(folder, "--models", str(folder / "models"), "-m", model, env=env)
-    try:
-        server.wait_until(is_ready)
+    with running_server(folder, "--models", str(folder / "models"), "-m", model, env=env) as server:
         yield server
-    finally:
-        server.stop()
 
 
 if __name__ == "__main__":

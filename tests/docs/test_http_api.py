@@ -25,7 +25,7 @@ from voxport.settings import ServingSettings, Settings
 
 from tests.cli.conftest import environment
 from tests.rest.conftest import named_model
-from tests.rest.serving import Server, free_port, is_ready, start_server
+from tests.rest.serving import Server, free_port, is_ready, running_server
 
 pytestmark = pytest.mark.xdist_group("server")
 
@@ -144,12 +144,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("page")
     named_model(folder / "models", "cells", classes=3)
     named_model(folder / "models", "two-colours", channels=2)
-    server = start_server(folder, "--models", str(folder / "models"))
-    try:
-        server.wait_until(is_ready)
+    with running_server(folder, "--models", str(folder / "models")) as server:
         yield server
-    finally:
-        server.stop()
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from voxport.entrypoints.cli.main import app
 
-from tests.rest.serving import Server, is_ready, start_server
+from tests.rest.serving import Server, running_server
 
 pytestmark = [pytest.mark.real_data, pytest.mark.xdist_group("server")]
 
@@ -26,12 +26,8 @@ VOLUMES = (
 @pytest.fixture(scope="module")
 def bundled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """``voxport serve`` as it comes, with the bundled model."""
-    server = start_server(tmp_path_factory.mktemp("bundled"))
-    try:
-        server.wait_until(is_ready)
+    with running_server(tmp_path_factory.mktemp("bundled")) as server:
         yield server
-    finally:
-        server.stop()
 
 
 @pytest.mark.parametrize("name", VOLUMES)

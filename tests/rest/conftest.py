@@ -14,7 +14,7 @@ from voxport.domain.card_schema import read_card, write_card
 
 from tests.cli.conftest import AFFINE, make_model
 
-from .serving import Server, is_ready, start_server
+from .serving import Server, running_server
 
 
 def named_model(folder: Path, name: str, version: str = "1.0.0", **options: object) -> Path:
@@ -35,12 +35,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     named_model(folder / "models", "many", classes=60)
     named_model(folder / "models", "other", classes=3)
     named_model(folder / "models", "pair", channels=2)
-    server = start_server(folder, "--models", str(folder / "models"), "-m", "edges")
-    try:
-        server.wait_until(is_ready)
+    with running_server(folder, "--models", str(folder / "models"), "-m", "edges") as server:
         yield server
-    finally:
-        server.stop()
 
 
 @pytest.fixture

@@ -8,7 +8,8 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -85,3 +86,16 @@ def start_server(folder: Path, *arguments: str, env: Mapping[str, str] | None = 
 def is_ready(client: httpx.Client) -> bool:
     """Whether every model is loaded."""
     return client.get("/readyz").status_code == 200
+
+
+@contextmanager
+def running_server(
+    folder: Path, *arguments: str, env: Mapping[str, str] | None = None, plain: bool = False
+) -> Iterator[Server]:
+    """A server as `start_server` starts it, from when it is ready on; it is stopped at the end."""
+    server = start_server(folder, *arguments, env=env, plain=plain)
+    try:
+        server.wait_until(is_ready)
+        yield server
+    finally:
+        server.stop()

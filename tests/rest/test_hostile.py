@@ -20,7 +20,7 @@ import pytest
 from tests.cli.conftest import environment
 
 from .conftest import named_model
-from .serving import Server, free_port, is_ready, start_server
+from .serving import Server, free_port, is_ready, running_server, start_server
 
 pytestmark = pytest.mark.xdist_group("server")
 
@@ -43,12 +43,8 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     # tiles that overlap by three quarters along each axis: thousands of calls
     named_model(folder / "models", "slow", radius=3, overlap=0.75)
     arguments = ("--models", str(folder / "models"), "-m", "quick")
-    server = start_server(folder, *arguments, env=LIMITS | {"VOXPORT_SCRATCH_DIR": str(folder / "scratch")})
-    try:
-        server.wait_until(is_ready)
+    with running_server(folder, *arguments, env=LIMITS | {"VOXPORT_SCRATCH_DIR": str(folder / "scratch")}) as server:
         yield server
-    finally:
-        server.stop()
 
 
 @pytest.fixture
@@ -233,17 +229,15 @@ def test_a_caller_who_hangs_up_frees_the_slot(guarded: Server, http: httpx.Clien
 def test_rates_are_limited_for_each_key(tmp_path: Path) -> None:
     named_model(tmp_path / "models", "quick")
     env = {"VOXPORT_API_KEYS": f"{KEY},{OTHER_KEY}", "VOXPORT_SERVING__RATE_PER_MINUTE": "5"}
-    server = start_server(tmp_path, "--models", str(tmp_path / "models"), "-m", "quick", env=env)
-    try:
-        server.wait_until(is_ready)
-        with server.client(headers={"X-API-Key": KEY}) as http:
-            answers = [http.get("/v1/models") for _ in range(7)]
-            assert [a.status_code for a in answers] == [200] * 5 + [429] * 2
-            refused(answers[-1], 429, "rate")
-            assert 1 <= int(answers[-1].headers["retry-after"]) <= 60
-            assert http.get("/v1/models", headers={"X-API-Key": OTHER_KEY}).status_code == 200
-    finally:
-        server.stop()
+    with (
+        running_server(tmp_path, "--models", str(tmp_path / "models"), "-m", "quick", env=env) as server,
+        server.client(headers={"X-API-Key": KEY}) as http,
+    ):
+        answers = [http.get("/v1/models") for _ in range(7)]
+        assert [a.status_code for a in answers] == [200] * 5 + [429] * 2
+        refused(answers[-1], 429, "rate")
+        assert 1 <= int(answers[-1].headers["retry-after"]) <= 60
+        assert http.get("/v1/models", headers={"X-API-Key": OTHER_KEY}).status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -259,21 +253,16 @@ def test_an_open_bind_without_a_key_does_not_start(tmp_path: Path, host: str, wo
     assert words in line
 
 
-def test_plain_bentoml_on_an_open_bind_without_a_key_serves_nobody_else(tmp_path: Path) -> None:
+def test_plain_bentoml_without_a_key_serves_no_other_host_or_site(tmp_path: Path) -> None:
     named_model(tmp_path / "models", "quick")
     env = {
         "VOXPORT_MODELS_DIR": str(tmp_path / "models"),
         "VOXPORT_MODEL": "quick",
         "VOXPORT_SERVING__INSECURE": "false",
     }
-    server = start_server(tmp_path, env=env, plain=True)
-    try:
-        server.wait_until(is_ready)
-        with server.client() as http:
-            refused(http.get("/health", headers={"Host": "evil.example"}), 403, "forbidden")
-            refused(http.get("/health", headers={"Origin": "https://evil.example"}), 403, "forbidden")
-    finally:
-        server.stop()
+    with running_server(tmp_path, env=env, plain=True) as server, server.client() as http:
+        refused(http.get("/health", headers={"Host": "evil.example"}), 403, "forbidden")
+        refused(http.get("/health", headers={"Origin": "https://evil.example"}), 403, "forbidden")
 
 
 def test_a_port_in_use_is_told_of_in_one_line(guarded: Server, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from .conftest import named_model
-from .serving import is_ready, start_server
+from .serving import running_server
 
 pytestmark = pytest.mark.xdist_group("server")
 
@@ -65,11 +65,6 @@ def test_the_trap_catches_what_bentoml_reports_by_itself(trap: Trap, tmp_path: P
 def test_a_service_reports_nothing(trap: Trap, tmp_path: Path, plain: bool) -> None:
     named_model(tmp_path / "models", "quick")
     env = {"VOXPORT_MODELS_DIR": str(tmp_path / "models"), "VOXPORT_MODEL": "quick", "BENTOML_DO_NOT_TRACK": "False"}
-    server = start_server(tmp_path, env=env | trap.env, plain=plain)
-    try:
-        server.wait_until(is_ready)
-        with server.client() as http:
-            assert http.post("/predict", json={"volume": [[[1, 2]]]}).status_code == 200
-    finally:
-        server.stop()
+    with running_server(tmp_path, env=env | trap.env, plain=plain) as server, server.client() as http:
+        assert http.post("/predict", json={"volume": [[[1, 2]]]}).status_code == 200
     assert trap.caught == []

@@ -21,7 +21,7 @@ from voxport.adapters.onnx_files import OnnxModelFiles
 
 from tests.cli.conftest import environment
 
-from .serving import Server, is_ready, start_server
+from .serving import Server, running_server
 
 pytestmark = pytest.mark.xdist_group("server")
 
@@ -69,12 +69,8 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
 
 @pytest.fixture(scope="module")
 def fresh(exported: Exported, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    server = start_server(tmp_path_factory.mktemp("fresh"), "-m", str(exported.model))
-    try:
-        server.wait_until(is_ready)
+    with running_server(tmp_path_factory.mktemp("fresh"), "-m", str(exported.model)) as server:
         yield server
-    finally:
-        server.stop()
 
 
 def noise() -> NDArray[np.float32]:

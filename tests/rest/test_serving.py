@@ -19,7 +19,7 @@ import pytest
 from tests.cli.conftest import environment
 
 from .conftest import named_model
-from .serving import Server, is_ready, start_server
+from .serving import Server, running_server
 
 pytestmark = pytest.mark.xdist_group("server")
 
@@ -284,26 +284,21 @@ def test_models_come_and_go_without_a_restart(tmp_path: Path, scan: Path) -> Non
     models = tmp_path / "models"
     named_model(models, "edges")
     env = {"VOXPORT_MODELS_DIR": str(models), "VOXPORT_MODEL": "edges"}
-    server = start_server(tmp_path, env=env, plain=True)
-    try:
-        server.wait_until(is_ready)
-        with server.client() as http:
-            assert http.post("/segment", files=upload(scan), data={"model": "added"}).status_code == 404
-            named_model(tmp_path / "aside", "added").rename(models / "added.onnx")
-            server.wait_until(lambda c: c.get("/v1/models/added").json().get("status") == "ready")
-            assert http.post("/segment", files=upload(scan), data={"model": "added"}).status_code == 200
-            (models / "torn.onnx").write_bytes((models / "added.onnx").read_bytes()[:-50])
-            server.wait_until(lambda c: c.get("/health").json()["status"] == "degraded")
-            (broken,) = http.get("/v1/models").json()["broken"]
-            assert broken["name"] == "torn.onnx"
-            assert str(tmp_path) not in broken["reason"]
-            assert http.get("/readyz").status_code == 200
-            before = http.get("/v1/models/edges").json()["sha256"]
-            named_model(tmp_path / "aside", "edges", radius=2).rename(models / "edges-1.0.0.onnx")
-            server.wait_until(lambda c: c.get("/v1/models/edges").json()["sha256"] != before)
-            (models / "edges-1.0.0.onnx").unlink()
-            server.wait_until(lambda c: c.get("/health").status_code == 503)
-            assert http.get("/readyz").status_code == 503
-            assert http.post("/segment", files=upload(scan)).status_code == 422
-    finally:
-        server.stop()
+    with running_server(tmp_path, env=env, plain=True) as server, server.client() as http:
+        assert http.post("/segment", files=upload(scan), data={"model": "added"}).status_code == 404
+        named_model(tmp_path / "aside", "added").rename(models / "added.onnx")
+        server.wait_until(lambda c: c.get("/v1/models/added").json().get("status") == "ready")
+        assert http.post("/segment", files=upload(scan), data={"model": "added"}).status_code == 200
+        (models / "torn.onnx").write_bytes((models / "added.onnx").read_bytes()[:-50])
+        server.wait_until(lambda c: c.get("/health").json()["status"] == "degraded")
+        (broken,) = http.get("/v1/models").json()["broken"]
+        assert broken["name"] == "torn.onnx"
+        assert str(tmp_path) not in broken["reason"]
+        assert http.get("/readyz").status_code == 200
+        before = http.get("/v1/models/edges").json()["sha256"]
+        named_model(tmp_path / "aside", "edges", radius=2).rename(models / "edges-1.0.0.onnx")
+        server.wait_until(lambda c: c.get("/v1/models/edges").json()["sha256"] != before)
+        (models / "edges-1.0.0.onnx").unlink()
+        server.wait_until(lambda c: c.get("/health").status_code == 503)
+        assert http.get("/readyz").status_code == 503
+        assert http.post("/segment", files=upload(scan)).status_code == 422
