@@ -50,13 +50,6 @@ class VesselNet(nn.Module):
         return unfold(self.refine(torch.cat([coarse, fold(views, REFINE_CELL)], dim=1)), REFINE_CELL)
 
 
-def bake_threshold(network: VesselNet, threshold: float) -> None:
-    """Shift the vessel logit in place: what had probability `threshold` gets 0.5, so that the card needs none."""
-    bias = network.get_parameter(f"refine.{len(network.refine) - 1}.bias")
-    with torch.no_grad():
-        bias[REFINE_CELL**2 :] -= math.log(threshold / (1 - threshold))
-
-
 def fold(x: Tensor, cell: int) -> Tensor:
     """(N, C, X, Y, Z) to (N, C*cell*cell, X/cell, Y/cell, Z): in-plane cells become channels."""
     n, channels, width, height, depth = x.shape

@@ -17,7 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor, nn
 
 from .losses import vessel_loss
-from .model import VesselNet, bake_threshold
+from .model import VesselNet
 from .pool import Shape, VolumePool, draw_batch
 
 
@@ -41,7 +41,6 @@ class TrainingPlan:
     ema_decay: float = 0.999
     filters: int = 32
     checkpoint_steps: int = 500
-    threshold: float = 0.5
 
 
 SMOKE = TrainingPlan(
@@ -80,9 +79,7 @@ def train(plan: TrainingPlan, folder: Path, workers: int = 2, threads: int = 1) 
     finally:
         pool.close()
     weights = folder / "model.pt"
-    final = copy.deepcopy(state.average)
-    bake_threshold(final, plan.threshold)
-    torch.save(final.half().state_dict(), weights)
+    torch.save(copy.deepcopy(state.average).half().state_dict(), weights)
     return weights
 
 

@@ -8,7 +8,7 @@ from ..__main__ import main
 from ..evaluate import load_network
 from ..losses import vessel_loss
 from ..metrics import cl_dice, dice, surface_dice
-from ..model import VesselNet, bake_threshold, fold, unfold
+from ..model import fold, unfold
 from ..pool import augment, contrast_to_noise, light_slope, normalise
 from ..train import SMOKE, train
 
@@ -31,16 +31,6 @@ def test_folding_and_unfolding_restore_a_picture() -> None:
     picture = torch.rand(2, 3, 16, 32, 4)
     assert fold(picture, 4).shape == (2, 48, 4, 8, 4)
     assert torch.equal(unfold(fold(picture, 4), 4), picture)
-
-
-def test_a_baked_threshold_moves_that_probability_to_one_half() -> None:
-    network = VesselNet(filters=8).eval()
-    picture = torch.rand(1, 1, 16, 16, 4)
-    with torch.inference_mode():
-        before = torch.softmax(network(picture), dim=1)[:, 1]
-        bake_threshold(network, 0.8)
-        after = torch.softmax(network(picture), dim=1)[:, 1]
-    torch.testing.assert_close(after, before / (before + 4 * (1 - before)))
 
 
 def test_a_light_slope_only_dims() -> None:
