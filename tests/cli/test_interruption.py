@@ -15,6 +15,8 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+import typer
+from voxport.entrypoints.cli import main
 
 from .conftest import environment, make_model
 
@@ -97,3 +99,21 @@ def test_a_kill_leaves_no_mask_or_a_whole_one(big_scan: Path, tmp_path: Path, st
     if mask.exists():
         assert stage == "write"
         assert np.asarray(nib.load(mask).dataobj).shape == (160, 160, 160)
+
+
+def test_ctrl_c_is_answered_by_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Typer turns the interruption of a command into a result, before anything around it sees it."""
+    interrupted = typer.Typer()
+
+    @interrupted.command()
+    def command() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(main, "app", interrupted)
+    monkeypatch.setattr(sys, "argv", ["voxport"])
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    codes: list[int] = []
+    monkeypatch.setattr(os, "_exit", codes.append)
+    main.run()
+    assert codes == [130]
+    assert capsys.readouterr().err == "voxport: interrupted; every output is whole or absent\n"

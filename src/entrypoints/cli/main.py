@@ -74,7 +74,7 @@ def _run(arguments: list[str]) -> int:
         # --debug is taken anywhere on the line, as people add it to the end of the command that failed
         result = app(args=[a for a in arguments if a != "--debug"], standalone_mode=False)
     except KeyboardInterrupt:
-        return _say("interrupted; no output was written", _INTERRUPTED)
+        result = _INTERRUPTED
     except SystemExit as error:
         return error.code if isinstance(error.code, int) else 1
     except typer.Abort:
@@ -83,6 +83,8 @@ def _run(arguments: list[str]) -> int:
         if debug:
             raise
         return _failed(error)
+    if result == _INTERRUPTED:  # typer's answer to Ctrl-C in a command
+        return _say("interrupted; every output is whole or absent", _INTERRUPTED)
     return result if isinstance(result, int) else 0
 
 
