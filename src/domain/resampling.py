@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,20 +63,27 @@ class Resampling:
         x, y, z = self.ratio
         return Resampling(self.target, self.source, (1 / x, 1 / y, 1 / z))
 
-    def planes(self, planes: Iterable[Plane], axis: int) -> Iterator[Plane]:
-        """Planes ``(C, A, B)`` of the target, from those of the source in order along ``axis``."""
+    def first_source(self, axis: int, begin: int) -> int:
+        """The first plane of the source along ``axis`` that plane ``begin`` of the target is made from."""
+        return begin if self._keeps(axis) else int(self._sampling(axis).below[begin])
+
+    def planes(self, planes: Iterable[Plane], axis: int, *, begin: int = 0, first: int = 0) -> Iterator[Plane]:
+        """Planes ``(C, A, B)`` of the target from ``begin`` on, from those of the source in order along ``axis``.
+
+        The source's planes before ``first`` are left out; it is ``first_source(axis, begin)`` at the most.
+        """
         before, after = range(axis), range(axis + 1, 3)
-        sampled = self._along((self._across(plane, axis, before) for plane in planes), axis)
+        sampled = self._along((self._across(plane, axis, before) for plane in planes), axis, begin, first)
         return (self._across(plane, axis, after) for plane in sampled)
 
-    def _along(self, stream: Iterator[Plane], axis: int) -> Iterator[Plane]:
+    def _along(self, stream: Iterator[Plane], axis: int, begin: int, first: int) -> Iterator[Plane]:
         if self._keeps(axis):
-            yield from stream
+            yield from islice(stream, begin - first, None)
             return
         sampling = self._sampling(axis)
         below = above = next(stream)
-        reached = 0
-        for floor, part in zip(sampling.below, sampling.part, strict=True):
+        reached = first
+        for floor, part in zip(sampling.below[begin:], sampling.part[begin:], strict=True):
             while reached < min(floor + 1, self.source[axis] - 1):
                 below, above = above, next(stream)
                 reached += 1

@@ -4,7 +4,8 @@ Tiles are visited row by row along the plan's axis. Blended logits are summed as
 2**-36): integer addition is associative, so a voxel's sum is the same to the last bit whatever the visiting axis,
 the batch or the slab. A plane that no later row touches is finished, handed on and forgotten, so the memory is one
 tile-thick slab, never classes x volume. In halo blending each voxel comes from the one tile whose core it lies in,
-and nothing is summed at all.
+and nothing is summed at all. For the same reasons stitching may begin at any plane: the rows of tiles that reach it or
+a later one give these planes bit for bit as a run from the start does.
 """
 
 from __future__ import annotations
@@ -46,26 +47,29 @@ def stitch(
     *,
     batch: int = 1,
     on_tiles: Callable[[int], None] | None = None,
+    begin: int = 0,
 ) -> Iterator[Block]:
     """Score every tile and yield each voxel's blended scores once, in blocks ordered along the visiting axis.
 
     Args:
         plan: the tiles.
-        planes: the volume as planes ``(C, A, B)`` in order along ``plan.axis``; A and B are ``plan.across``.
+        planes: the whole volume as planes ``(C, A, B)`` in order along ``plan.axis``; A and B are ``plan.across``.
         score: network call, ``(N, C, x, y, z)`` to ``(N, K, x, y, z)``.
         batch: tiles per call.
         on_tiles: called with the number of tiles just scored.
+        begin: the first plane to yield; tiles that have no part in it or a later one are not scored.
 
     Yields:
         In halo blending one block a tile; otherwise one block a finished plane.
     """
     window: deque[NDArray[np.float32]] = deque()
     padded = _padded_planes(plan, iter(planes))
-    merger = _HaloMerger(plan) if plan.blending == "halo" else _BlendMerger(plan)
+    merger = _HaloMerger(plan, begin) if plan.blending == "halo" else _BlendMerger(plan, begin)
     first, second = plan.across
-    row_starts = plan.starts[plan.axis]
-    for row, start in enumerate(row_starts):
-        passed = start - (row_starts[row - 1] if row else 0)
+    row_starts, first_row = plan.starts[plan.axis], plan.first_row(begin)
+    next(islice(padded, row_starts[first_row], row_starts[first_row]), None)  # read past what is not needed
+    for row, start in enumerate(row_starts[first_row:], first_row):
+        passed = start - row_starts[row - 1] if row > first_row else 0
         for _ in range(min(passed, len(window))):
             window.popleft()
         window.extend(islice(padded, plan.tile[plan.axis] - len(window)))
@@ -157,8 +161,8 @@ def _pad(array: NDArray[np.float32], widths: Sequence[tuple[int, int]], padding:
 class _BlendMerger:
     """Sums weighted scores of overlapping tiles, plane by plane along the visiting axis."""
 
-    def __init__(self, plan: TilePlan) -> None:
-        self._plan = plan
+    def __init__(self, plan: TilePlan, begin: int) -> None:
+        self._plan, self._begin = plan, begin
         first, second = plan.across
         self._across = np.multiply.outer(plan.weights(first), plan.weights(second)) * _FIXED_POINT
         self._along = plan.weights(plan.axis)
@@ -189,7 +193,7 @@ class _BlendMerger:
         for index in range(starts[row], following):
             sums = self._sums.popleft()
             position = index - plan.pad_before[plan.axis]
-            if 0 <= position < plan.shape[plan.axis]:
+            if self._begin <= position < plan.shape[plan.axis]:
                 plane = sums / (self._norm * self._norm_along[index])
                 scores = plane[:, kept[first], kept[second]].astype(np.float32)
                 box = Box.whole(plan.shape).with_range(plan.axis, position, position + 1)
@@ -199,8 +203,9 @@ class _BlendMerger:
 class _HaloMerger:
     """Keeps the core of each tile and drops its halo."""
 
-    def __init__(self, plan: TilePlan) -> None:
+    def __init__(self, plan: TilePlan, begin: int) -> None:
         self._plan = plan
+        self._least = [plan.pad_before[axis] + (begin if axis == plan.axis else 0) for axis in range(3)]
         self._cores = tuple(plan.cores(axis) for axis in range(3))
 
     def add(self, row: int, corner: tuple[int, int], scores: Scores) -> Iterator[Block]:
@@ -209,7 +214,7 @@ class _HaloMerger:
         start, stop, cut = [], [], []
         for axis in range(3):
             low, high = self._cores[axis][at[axis]]
-            low = max(low, plan.pad_before[axis])
+            low = max(low, self._least[axis])
             high = min(high, plan.pad_before[axis] + plan.shape[axis])
             tile_start = plan.starts[axis][at[axis]]
             start.append(low - plan.pad_before[axis])

@@ -68,6 +68,20 @@ class TilePlan:
         first, second = (a for a in range(3) if a != self.axis)
         return first, second
 
+    def first_row(self, begin: int) -> int:
+        """The first row of tiles along the visiting axis that has a part in plane ``begin`` or a later one."""
+        wanted = begin + self.pad_before[self.axis]
+        if self.blending == "halo":
+            ends = [stop for _, stop in self.cores(self.axis)]
+        else:
+            ends = [start + self.tile[self.axis] for start in self.starts[self.axis]]
+        return next(row for row, end in enumerate(ends) if end > wanted)
+
+    def tiles_before(self, begin: int) -> int:
+        """Tiles that have no part in plane ``begin`` of the visiting axis or a later one."""
+        first, second = self.across
+        return self.first_row(begin) * len(self.starts[first]) * len(self.starts[second])
+
     def weights(self, axis: int) -> NDArray[np.float64]:
         """Blending weights along one axis of a tile, at most 1."""
         return blending_weights(self.tile[axis], self.blending)

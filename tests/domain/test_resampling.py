@@ -69,6 +69,19 @@ def test_the_axis_streamed_along_changes_not_a_bit(case: tuple[Resampling, Float
     np.testing.assert_array_equal(along[2], along[0])
 
 
+@given(cases(), st.integers(0, 2), st.data())
+def test_resampling_from_a_plane_on_gives_the_tail_of_the_whole_to_the_last_bit(
+    case: tuple[Resampling, Floats], axis: int, data: st.DataObject
+) -> None:
+    resampling, volume = case
+    begin = data.draw(st.integers(0, resampling.target[axis] - 1))
+    first = data.draw(st.integers(0, resampling.first_source(axis, begin)))
+    source = np.moveaxis(volume, 1 + axis, 0)[first:]
+    tail = list(resampling.planes(iter(source), axis, begin=begin, first=first))
+    whole_planes = np.moveaxis(streamed(resampling, volume, axis), 1 + axis, 0)
+    np.testing.assert_array_equal(np.stack(tail), whole_planes[begin:])
+
+
 @given(cases(), st.integers(0, 2), st.integers(0, 2))
 def test_flipping_before_or_after_is_the_same_to_the_last_bit(
     case: tuple[Resampling, Floats], axis: int, flipped: int

@@ -303,6 +303,29 @@ def test_the_visiting_axis_and_the_batch_never_change_a_bit(blending: Blending, 
         np.testing.assert_array_equal(result, expected)
 
 
+@pytest.mark.parametrize("blending", BLENDINGS)
+@given(shape=shapes, tiling=tilings(), axis=axes, batch=st.integers(1, 5), data=st.data())
+def test_stitching_from_a_plane_on_gives_the_tail_of_the_whole_to_the_last_bit(
+    blending: Blending, shape: Shape3, tiling: Tiling, axis: int, batch: int, data: st.DataObject
+) -> None:
+    plan = plan_tiles(shape, replace(tiling, blending=blending), axis=axis)
+    begin = data.draw(st.integers(0, shape[axis] - 1))
+    volume, tiles = image(shape, channels=2), list[int]()
+    score = _per_tile(patchy)
+    blocks = stitch(plan, planes_of(volume, plan), score, batch=batch, on_tiles=tiles.append, begin=begin)
+    tail = list(assemble_planes(plan, blocks))
+    whole = np.moveaxis(stitched(plan, volume, score, batch), 1 + axis, 0)
+    np.testing.assert_array_equal(np.stack(tail), whole[begin:])
+    assert sum(tiles) == plan.tile_count - plan.tiles_before(begin)
+
+
+def test_the_first_row_by_worked_numbers() -> None:
+    plan = plan_tiles((1, 1, 10), Tiling((1, 1, 4), overlap=0.5))  # tiles begin at 0, 2, 4 and 6
+    assert [plan.first_row(begin) for begin in range(10)] == [0, 0, 0, 0, 1, 1, 2, 2, 3, 3]
+    halo = replace(plan, blending="halo")  # cores end at 3, 5, 7 and 10
+    assert [halo.first_row(begin) for begin in range(10)] == [0, 0, 0, 1, 1, 2, 2, 3, 3, 3]
+
+
 def _per_tile(score: ScoreFunction) -> ScoreFunction:
     """The same, one contiguous tile at a time, as numpy's own sums depend on the memory layout."""
     return lambda tiles: np.concatenate([score(np.ascontiguousarray(tile[np.newaxis])) for tile in tiles])
