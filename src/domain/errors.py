@@ -37,6 +37,10 @@ class UnknownModelError(ModelError):
     """No model of this name is kept."""
 
 
+class UnknownJobError(VoxportError):
+    """No job of this id is kept for the caller."""
+
+
 class BusyError(VoxportError):
     """There is no room for this request now; it may be sent again after ``retry_after_seconds``."""
 
@@ -68,3 +72,23 @@ class CancelledError(VoxportError):
 
     def __init__(self) -> None:
         super().__init__("run", expected="to finish", got="a request to stop", do="start it again when ready")
+
+
+# The most special class of an error decides; the words are part of the HTTP interface and of stored jobs.
+_KINDS: dict[type[VoxportError], str] = {
+    UsageError: "usage",
+    InputError: "input",
+    ModelError: "model",
+    UnknownModelError: "unknown-model",
+    UnknownJobError: "unknown-job",
+    LimitError: "limit",
+    TimeLimitError: "timeout",
+    BusyError: "busy",
+    OutputError: "output",
+    CancelledError: "cancelled",
+}
+
+
+def kind_of(error: VoxportError) -> str:
+    """The kind of an error in one word, for programs; ``internal`` for a class of no kind."""
+    return next((_KINDS[base] for base in type(error).__mro__ if base in _KINDS), "internal")

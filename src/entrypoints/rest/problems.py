@@ -13,15 +13,8 @@ from starlette.responses import Response
 
 from ...domain.errors import (
     BusyError,
-    CancelledError,
-    InputError,
-    LimitError,
-    ModelError,
-    OutputError,
-    TimeLimitError,
-    UnknownModelError,
-    UsageError,
     VoxportError,
+    kind_of,
 )
 
 MEDIA_TYPE = "application/problem+json"
@@ -40,6 +33,7 @@ KINDS: Mapping[str, Kind] = {
     "forbidden": Kind(403, "The service is not open to this caller"),
     "not-found": Kind(404, "There is nothing at this path"),
     "unknown-model": Kind(404, "There is no such model"),
+    "unknown-job": Kind(404, "There is no such job"),
     "method": Kind(405, "The path does not take this method"),
     "not-acceptable": Kind(406, "The answer cannot take the form asked for"),
     "limit": Kind(413, "A limit of the service is exceeded"),
@@ -55,17 +49,6 @@ KINDS: Mapping[str, Kind] = {
     "output": Kind(507, "The result could not be written"),
 }
 
-KIND_OF_ERROR: Mapping[type[VoxportError], str] = {
-    UsageError: "usage",
-    InputError: "input",
-    ModelError: "model",
-    UnknownModelError: "unknown-model",
-    LimitError: "limit",
-    TimeLimitError: "timeout",
-    BusyError: "busy",
-    OutputError: "output",
-    CancelledError: "cancelled",
-}
 KIND_OF_STATUS: Mapping[int, str] = {
     400: "malformed",
     401: "unauthorised",
@@ -121,14 +104,14 @@ INTERNAL = Problem("internal", "an unexpected error; the server's log has it und
 
 
 def problem_of(error: BaseException) -> Problem:
-    """The problem that an exception stands for: its nearest class in `KIND_OF_ERROR` decides the kind.
+    """The problem that an exception stands for.
 
     Starlette's own HTTP errors keep their status where `KIND_OF_STATUS` has it. Of anything else the caller
     learns nothing.
     """
     if isinstance(error, VoxportError):
-        kind = next((KIND_OF_ERROR[base] for base in type(error).__mro__ if base in KIND_OF_ERROR), None)
-        if kind is not None:
+        kind = kind_of(error)
+        if kind in KINDS and kind != "internal":
             extra = {"expected": error.expected, "got": error.got, "do": error.do}
             return Problem(kind, str(error), extra, retry_after(error))
     elif isinstance(error, HTTPException) and error.status_code in KIND_OF_STATUS:

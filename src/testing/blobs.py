@@ -1,0 +1,186 @@
+"""The contract that every BlobStore keeps, as a pytest class to subclass, and a store in memory."""
+
+# ruff: noqa: D102 - a test's name is the promise that it checks
+
+from __future__ import annotations
+
+import hashlib
+import io
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import IO, NoReturn
+
+import pytest
+
+from ..domain.errors import InputError, OutputError, UsageError
+from ..ports.blobs import BlobStore, check_blob_name, missing_blob
+
+_BAD_NAMES = ("", "/", "../x", "a/../../x", "a//b", "/etc/passwd", "a/.", "a\\b", "a\nb", "a/")
+
+
+class BlobStoreContract:
+    """Subclass it and fill in the hooks. ``folder`` is an empty folder for the test's own use."""
+
+    folder: Path
+
+    @pytest.fixture(autouse=True)
+    def _fresh_store(self, tmp_path: Path) -> None:
+        self.folder = tmp_path
+        self.store = self.make_store()
+
+    def make_store(self) -> BlobStore:
+        """A new, empty store."""
+        raise NotImplementedError
+
+    def leftovers(self) -> list[str]:
+        """Everything that the store holds beyond the blobs, such as parts of what was never finished."""
+        raise NotImplementedError
+
+    @pytest.mark.parametrize("content", [b"", b"text\n", bytes(range(256)) * 40_000])
+    def test_what_was_put_is_what_is_read(self, content: bytes, tmp_path: Path) -> None:
+        digest = self.store.put("case/inputs/scan.nii.gz", io.BytesIO(content))
+        assert digest == hashlib.sha256(content).hexdigest()
+        with self.store.open("case/inputs/scan.nii.gz") as stream:
+            assert stream.read() == content
+        assert self.store.fetch("case/inputs/scan.nii.gz", tmp_path / "copy") == digest
+        assert (tmp_path / "copy").read_bytes() == content
+        assert self.leftovers() == []
+
+    def test_a_local_file_is_put_as_its_bytes(self, tmp_path: Path) -> None:
+        (tmp_path / "local").write_bytes(b"content")
+        assert self.store.put("a", tmp_path / "local") == hashlib.sha256(b"content").hexdigest()
+        assert self._read("a") == b"content"
+
+    def test_putting_again_replaces(self) -> None:
+        self.store.put("a/b", io.BytesIO(b"a longer first version"))
+        self.store.put("a/b", io.BytesIO(b"second"))
+        assert self._read("a/b") == b"second"
+
+    def test_an_open_blob_outlives_its_replacement(self) -> None:
+        self.store.put("a", io.BytesIO(b"first"))
+        with self.store.open("a") as stream:
+            self.store.put("a", io.BytesIO(b"second"))
+            assert stream.read() == b"first"
+
+    def test_a_stream_that_breaks_leaves_what_was_there(self) -> None:
+        self.store.put("a", io.BytesIO(b"first"))
+        with pytest.raises(ZeroDivisionError):
+            self.store.put("a", _Breaking())
+        assert self._read("a") == b"first"
+        with pytest.raises(ZeroDivisionError):
+            self.store.put("b", _Breaking())
+        assert not self.store.exists("b")
+        assert self.leftovers() == []
+
+    def test_names_are_told_by_prefix_and_whole_words(self) -> None:
+        for name in ("a/c/2", "a/b", "ab/c", "a/c/1"):
+            self.store.put(name, io.BytesIO(b"x"))
+        assert self.store.names("a") == ("a/b", "a/c/1", "a/c/2")
+        assert self.store.names("a/c") == ("a/c/1", "a/c/2")
+        assert self.store.names("nothing") == ()
+
+    def test_deleting_takes_what_is_below_and_nothing_beside(self) -> None:
+        for name in ("a/b", "a/c/d", "ab/c"):
+            self.store.put(name, io.BytesIO(b"x"))
+        self.store.delete_prefix("a")
+        self.store.delete_prefix("a")
+        assert not self.store.exists("a/b")
+        assert not self.store.exists("a/c/d")
+        assert self.store.exists("ab/c")
+
+    def test_a_missing_blob_is_an_input_error(self, tmp_path: Path) -> None:
+        assert not self.store.exists("a")
+        with pytest.raises(InputError, match="a: expected a stored file"):
+            self.store.open("a")
+        with pytest.raises(InputError):
+            self.store.fetch("a", tmp_path / "copy")
+        assert not (tmp_path / "copy").exists()
+
+    @pytest.mark.parametrize("name", _BAD_NAMES)
+    def test_a_name_that_leads_elsewhere_is_a_usage_error(self, name: str, tmp_path: Path) -> None:
+        with pytest.raises(UsageError, match="blob name"):
+            self.store.put(name, io.BytesIO(b"x"))
+        with pytest.raises(UsageError):
+            self.store.open(name)
+        with pytest.raises(UsageError):
+            self.store.fetch(name, tmp_path / "copy")
+        with pytest.raises(UsageError):
+            self.store.delete_prefix(name)
+
+    def test_several_threads_put_one_name_and_one_of_them_stays(self) -> None:
+        contents = [bytes([number]) * 100_000 for number in range(8)]
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(lambda content: self.store.put("a/b", io.BytesIO(content)), contents))
+        assert self._read("a/b") in contents
+        assert self.leftovers() == []
+
+    def _read(self, name: str) -> bytes:
+        with self.store.open(name) as stream:
+            return stream.read()
+
+
+class _Breaking(io.BytesIO):
+    """A stream that gives a little and then fails."""
+
+    def __init__(self) -> None:
+        super().__init__(b"begin")
+
+    def read(self, size: int | None = -1) -> bytes:
+        """A few bytes, then ZeroDivisionError."""
+        return super().read(size) or _fail()
+
+
+def _fail() -> NoReturn:
+    raise ZeroDivisionError
+
+
+class MemoryBlobs:
+    """A BlobStore that keeps ``contents`` by name; while ``full`` is set it takes nothing."""
+
+    def __init__(self) -> None:
+        self.contents: dict[str, bytes] = {}
+        self.full = False
+        self._lock = threading.Lock()
+
+    def put(self, name: str, content: Path | IO[bytes]) -> str:
+        """See BlobStore.put."""
+        check_blob_name(name)
+        given = content.read_bytes() if isinstance(content, Path) else content.read()
+        if self.full:
+            raise OutputError.cannot_write(name, "no space left on device")
+        with self._lock:
+            self.contents[name] = given
+        return hashlib.sha256(given).hexdigest()
+
+    def fetch(self, name: str, destination: Path) -> str:
+        """See BlobStore.fetch."""
+        content = self._content(name)
+        destination.write_bytes(content)
+        return hashlib.sha256(content).hexdigest()
+
+    def open(self, name: str) -> IO[bytes]:
+        """See BlobStore.open."""
+        return io.BytesIO(self._content(name))
+
+    def exists(self, name: str) -> bool:
+        """See BlobStore.exists."""
+        return name in self.contents
+
+    def names(self, prefix: str) -> tuple[str, ...]:
+        """See BlobStore.names."""
+        with self._lock:
+            return tuple(sorted(name for name in self.contents if name.startswith(f"{prefix}/")))
+
+    def delete_prefix(self, prefix: str) -> None:
+        """See BlobStore.delete_prefix."""
+        check_blob_name(prefix)
+        for name in self.names(prefix):
+            del self.contents[name]
+
+    def _content(self, name: str) -> bytes:
+        check_blob_name(name)
+        try:
+            return self.contents[name]
+        except KeyError:
+            raise missing_blob(name) from None

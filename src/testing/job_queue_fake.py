@@ -1,0 +1,194 @@
+"""A JobQueue in memory: for tests, and for runs whose jobs need not outlive the process."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+import uuid
+from collections import Counter
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, replace
+
+from ..domain.errors import BusyError, CancelledError
+from ..domain.job import (
+    JOB_STATES,
+    Job,
+    JobCase,
+    JobState,
+    asked_to_cancel,
+    begun,
+    finished,
+    key_taken,
+    not_ended,
+    settled,
+    tried_again,
+    typical_seconds,
+    unknown_job,
+    wait_seconds,
+)
+from ..ports.job_queue import Handler, QueueLimits, QueueStats
+
+_log = logging.getLogger("voxport.jobs")
+_GLANCE_SECONDS = 0.02
+
+
+@dataclass
+class _Row:
+    job: Job
+    key: str | None
+    rank: tuple[int, int]
+    not_before: float = 0.0
+
+
+class MemoryJobQueue:
+    """Keeps jobs in a dictionary; its workers are threads of this process."""
+
+    def __init__(self, limits: QueueLimits | None = None) -> None:
+        self._limits = limits or QueueLimits()
+        self._rows: dict[str, _Row] = {}
+        self._lock = threading.RLock()
+        self._submitted = 0
+        self._workers = 0
+
+    def submit(self, case: JobCase, owner: str, *, key: str | None = None) -> Job:
+        """See JobQueue.submit."""
+        with self._lock:
+            same = next(
+                (r.job for r in self._rows.values() if key is not None and (r.job.owner, r.key) == (owner, key)), None
+            )
+            if same is not None:
+                if not same.case.same_work(case):
+                    raise key_taken(key or "")
+                return self.get(same.id)
+            waiting = sum(row.job.state == "queued" for row in self._rows.values())
+            if waiting >= self._limits.length:
+                expected = f"at most {self._limits.length} jobs that wait"
+                raise BusyError("queue", expected=expected, got="one more", retry_after_seconds=self._typical())
+            self._submitted += 1
+            job = Job(str(uuid.uuid4()), owner, case, time.time())
+            self._rows[job.id] = _Row(job, key, (1, self._submitted))
+            return self.get(job.id)
+
+    def get(self, id: str, owner: str | None = None) -> Job:
+        """See JobQueue.get."""
+        with self._lock:
+            row = self._row(id, owner)
+            if row.job.state != "queued":
+                return row.job
+            ahead = sum(r.job.state == "queued" and r.rank < row.rank for r in self._rows.values())
+            return replace(row.job, position=ahead)
+
+    def list(
+        self, owner: str | None = None, states: Collection[JobState] | None = None, limit: int = 100
+    ) -> tuple[Job, ...]:
+        """See JobQueue.list."""
+        with self._lock:
+            found = [
+                row.job.id
+                for row in self._rows.values()
+                if owner in (None, row.job.owner) and (states is None or row.job.state in states)
+            ]
+            return tuple(self.get(id) for id in found[::-1][:limit])
+
+    def cancel(self, id: str, owner: str | None = None) -> Job:
+        """See JobQueue.cancel."""
+        return self._change(id, owner, lambda job: asked_to_cancel(job, time.time()))
+
+    def retry(self, id: str, owner: str | None = None) -> Job:
+        """See JobQueue.retry."""
+        return self._change(id, owner, tried_again)
+
+    def forget(self, id: str, owner: str | None = None) -> None:
+        """See JobQueue.forget."""
+        with self._lock:
+            row = self._row(id, owner)
+            if not row.job.has_ended:
+                raise not_ended(row.job)
+            del self._rows[id]
+
+    def stats(self) -> QueueStats:
+        """See JobQueue.stats."""
+        with self._lock:
+            jobs = [row.job for row in self._rows.values()]
+            counted = Counter(job.state for job in jobs)
+            waited = [time.time() - job.submitted for job in jobs if job.state == "queued"]
+            counts = {state: counted[state] for state in JOB_STATES}
+            return QueueStats(counts, max(0.0, *waited) if waited else 0.0, self._typical(), self._workers)
+
+    def work(self, handler: Handler, concurrency: int, stop: threading.Event) -> None:
+        """See JobQueue.work."""
+        threads = [threading.Thread(target=self._serve, args=(handler, stop)) for _ in range(concurrency)]
+        with self._lock:
+            self._workers += 1
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        with self._lock:
+            self._workers -= 1
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+    def _serve(self, handler: Handler, stop: threading.Event) -> None:
+        while not stop.is_set():
+            job = self._take()
+            if job is None:
+                stop.wait(_GLANCE_SECONDS)
+            else:
+                self._run(job, handler, stop)
+
+    def _take(self) -> Job | None:
+        with self._lock:
+            ready = [r for r in self._rows.values() if r.job.state == "queued" and r.not_before <= time.monotonic()]
+            row = min(ready, key=lambda r: r.rank, default=None)
+            if row is None:
+                return None
+            row.job = begun(row.job, time.time())
+            return row.job
+
+    def _run(self, job: Job, handler: Handler, stop: threading.Event) -> None:
+        try:
+            results = handler(_MemoryAttempt(job, self, stop))
+        except Exception as error:  # noqa: BLE001 - whatever a handler raises is the job's, not the worker's
+            _log.info("job %s, attempt %d", job.id, job.attempts, exc_info=error)
+            self._settle(job, error)
+        else:
+            self._change(job.id, None, lambda now: finished(now, time.time(), results))
+
+    def _settle(self, job: Job, error: Exception) -> None:
+        with self._lock:
+            row = self._row(job.id, None)
+            row.job = settled(row.job, time.time(), error, strikes_allowed=self._limits.strikes)
+            if isinstance(error, CancelledError):
+                row.rank = (0, row.rank[1])
+            else:
+                row.not_before = time.monotonic() + wait_seconds(job.attempts, self._limits.backoff_seconds)
+
+    def _change(self, id: str, owner: str | None, change: Callable[[Job], Job]) -> Job:
+        with self._lock:
+            row = self._row(id, owner)
+            row.job = change(row.job)
+            return self.get(id)
+
+    def _row(self, id: str, owner: str | None) -> _Row:
+        row = self._rows.get(id)
+        if row is None or owner not in (None, row.job.owner):
+            raise unknown_job(id)
+        return row
+
+    def _typical(self) -> float:
+        return typical_seconds([row.job for row in self._rows.values()])
+
+
+class _MemoryAttempt:
+    def __init__(self, job: Job, queue: MemoryJobQueue, stop: threading.Event) -> None:
+        self.job = job
+        self._queue, self._stop = queue, stop
+
+    def report(self, done: int, total: int) -> None:
+        """See Attempt.report."""
+        seen = self._queue._change(self.job.id, None, lambda job: replace(job, tiles_done=done, tiles_total=total))
+        if seen.cancelling or self._stop.is_set():
+            raise CancelledError
