@@ -192,7 +192,7 @@ def eta_seconds(job: Job, now: float, *, typical_seconds: float, concurrency: in
         return None
     if job.state == "queued":
         return ((job.position or 0) // max(1, concurrency) + 1) * typical_seconds
-    passed = max(0.0, now - (job.started or now))
+    passed = max(0.0, now - (now if job.started is None else job.started))
     if job.tiles_done and job.tiles_total:
         return passed * (job.tiles_total - job.tiles_done) / job.tiles_done
     return max(0.0, typical_seconds - passed)
@@ -217,7 +217,8 @@ def key_taken(key: str) -> UsageError:
 
 def typical_seconds(jobs: Iterable[Job]) -> float:
     """How long one of these jobs took that are done, the median; 1 where none is."""
-    taken = sorted(job.ended - job.started for job in jobs if job.state == "done" and job.ended and job.started)
+    times = [(job.started, job.ended) for job in jobs if job.state == "done"]
+    taken = sorted(end - start for start, end in times if start is not None and end is not None)
     return max(taken[len(taken) // 2], 0.001) if taken else 1.0
 
 

@@ -36,12 +36,16 @@ Handler = Callable[[Attempt], Results]
 
 @dataclass(frozen=True)
 class QueueStats:
-    """How many jobs are in each state, how long the oldest queued one has waited, and what a job typically takes."""
+    """How many jobs are in each state, how long the oldest queued one has waited, and what a job typically takes.
+
+    ``workers`` are processes that run jobs now, ``slots`` how many jobs they can run at a time, all together.
+    """
 
     counts: Mapping[JobState, int]
     oldest_queued_seconds: float
     typical_seconds: float
     workers: int
+    slots: int
 
 
 @dataclass(frozen=True)

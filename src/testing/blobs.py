@@ -146,7 +146,7 @@ class MemoryBlobs:
     def put(self, name: str, content: Path | IO[bytes]) -> str:
         """See BlobStore.put."""
         check_blob_name(name)
-        given = content.read_bytes() if isinstance(content, Path) else content.read()
+        given = content.read_bytes() if isinstance(content, Path) else b"".join(iter(lambda: content.read(2**20), b""))
         if self.full:
             raise OutputError.cannot_write(name, "no space left on device")
         with self._lock:

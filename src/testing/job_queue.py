@@ -336,9 +336,9 @@ class JobQueueContract:
         assert {state: n for state, n in self.queue.stats().counts.items() if n} == {"queued": 2, "cancelled": 1}
         assert 0 <= self.queue.stats().oldest_queued_seconds < _PATIENCE_SECONDS
         gate = Gate()
-        with working(self.queue, gate):
+        with working(self.queue, gate, concurrency=2):
             self._wait_for(jobs[1], "running")
-            assert self.queue.stats().workers == 1
+            assert (self.queue.stats().workers, self.queue.stats().slots) == (1, 2)
             gate.opened.set()
             self._wait_for(jobs[2], "done")
         assert self.queue.stats().typical_seconds > 0

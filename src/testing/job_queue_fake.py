@@ -49,7 +49,7 @@ class MemoryJobQueue:
         self._rows: dict[str, _Row] = {}
         self._lock = threading.RLock()
         self._submitted = 0
-        self._workers = 0
+        self._workers: list[int] = []
 
     def submit(self, case: JobCase, owner: str, *, key: str | None = None) -> Job:
         """See JobQueue.submit."""
@@ -114,19 +114,21 @@ class MemoryJobQueue:
             counted = Counter(job.state for job in jobs)
             waited = [time.time() - job.submitted for job in jobs if job.state == "queued"]
             counts = {state: counted[state] for state in JOB_STATES}
-            return QueueStats(counts, max(0.0, *waited) if waited else 0.0, self._typical(), self._workers)
+            return QueueStats(
+                counts, max(0.0, *waited) if waited else 0.0, self._typical(), len(self._workers), sum(self._workers)
+            )
 
     def work(self, handler: Handler, concurrency: int, stop: threading.Event) -> None:
         """See JobQueue.work."""
         threads = [threading.Thread(target=self._serve, args=(handler, stop)) for _ in range(concurrency)]
         with self._lock:
-            self._workers += 1
+            self._workers.append(concurrency)
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
         with self._lock:
-            self._workers -= 1
+            self._workers.remove(concurrency)
 
     def close(self) -> None:
         """Nothing is held."""
