@@ -13,7 +13,7 @@ import numpy as np
 
 from ..domain.errors import UsageError
 from ..domain.geometry import Box, Grid
-from ..domain.segmentation import Labels, Output, Scores
+from ..domain.segmentation import Output, Scores
 from ..domain.statistics import LabelStatistics, StatisticsAccumulator
 from ..domain.stitching import Block, assemble_planes, stitch
 from ..ports.artifacts import ArtifactWriter
@@ -21,13 +21,13 @@ from ..ports.pictures import PictureEncoder
 from ..ports.progress import ProgressListener
 from ..ports.volume_store import VolumeSink, VolumeStore
 from .case import Case, replaced, slabs
+from .labelling import Labeller, Sinks
 from .prepare import Prepared, RunOptions, prepare
 from .preview import preview_picture
+from .resume import Checkpoint, Reached, fingerprint
 from .runtimes import LoadedModel
 from .scoring import Scorer
 from .statistics_file import statistics_bytes
-
-_PLANES_AT_ONCE = 8
 
 
 @dataclass(frozen=True)
@@ -76,6 +76,7 @@ def segment(
     progress: ProgressListener,
     *,
     ports: SegmentPorts,
+    checkpoint: Checkpoint | None = None,
 ) -> Segmentation:
     """Segment a case and write its mask, on the grid of its first volume.
 
@@ -89,12 +90,14 @@ def segment(
         options: what to do differently from the card.
         progress: hears of stages and tiles; stops the run by raising CancelledError.
         ports: where volumes are kept and how results are written.
+        checkpoint: where finished planes are kept, and gone on from if there are any; the results are the same.
 
     Raises:
         InputError, ModelError, UsageError, LimitError, OutputError, CancelledError
     """
     _check_spares_inputs(inputs, outputs)
     clock, card = _Clock(progress), loaded.model.card
+    options = options if checkpoint is None else checkpoint.pinned(options)
     with ExitStack() as stack:
         with clock.stage("read"):
             case = Case.open(ports.volumes, inputs, stack)
@@ -104,16 +107,17 @@ def segment(
             prepared = prepare(case, card, scorer, options)
             sinks = _open_sinks(ports, outputs, case, card.output, stack)
         with clock.stage("score", prepared.plan.tile_count):
-            overlapping = _score(prepared, scorer, sinks, progress)
+            run = "" if checkpoint is None else fingerprint(hashes, loaded, prepared, outputs.probabilities is not None)
+            notes = _score(prepared, scorer, sinks, progress, checkpoint, run)
         with clock.stage("measure"):
             statistics = _measure(prepared, sinks.mask)
             files = _small_files(outputs, ports, case, sinks.mask, prepared, statistics)
         with clock.stage("write"):
-            written = [(reference, sink.commit()) for reference, sink in sinks.by_reference(outputs)]
+            written = [(reference, sink.commit()) for reference, sink in _named(sinks, outputs)]
             for reference, content in files:
                 ports.artifacts.write(reference, content)
                 written.append((reference, hashlib.sha256(content).hexdigest()))
-    warnings = tuple(filter(None, (loaded.warning, *prepared.warnings, *overlapping)))
+    warnings = tuple(filter(None, (loaded.warning, *prepared.warnings, *notes)))
     return Segmentation(hashes, tuple(written), case.grid, prepared, statistics, warnings, clock.seconds)
 
 
@@ -131,18 +135,14 @@ def _place(reference: str) -> str:
     return path.removesuffix(".img") + ".hdr" if path.endswith(".img") else path
 
 
-@dataclass(frozen=True)
-class _Sinks:
-    mask: VolumeSink
-    probabilities: VolumeSink | None
-
-    def by_reference(self, outputs: Outputs) -> Iterator[tuple[str, VolumeSink]]:
-        if self.probabilities is not None and outputs.probabilities is not None:
-            yield outputs.probabilities, self.probabilities
-        yield outputs.mask, self.mask
+def _named(sinks: Sinks, outputs: Outputs) -> Iterator[tuple[str, VolumeSink]]:
+    """Sinks by their references, the mask last."""
+    if sinks.probabilities is not None and outputs.probabilities is not None:
+        yield outputs.probabilities, sinks.probabilities
+    yield outputs.mask, sinks.mask
 
 
-def _open_sinks(ports: SegmentPorts, outputs: Outputs, case: Case, output: Output, stack: ExitStack) -> _Sinks:
+def _open_sinks(ports: SegmentPorts, outputs: Outputs, case: Case, output: Output, stack: ExitStack) -> Sinks:
     """Open all outputs before anything is scored: a folder that cannot be written is found out at once."""
     for reference in (outputs.statistics, outputs.preview, outputs.report):
         if reference is not None:
@@ -150,56 +150,51 @@ def _open_sinks(ports: SegmentPorts, outputs: Outputs, case: Case, output: Outpu
     like = case.sources[0]
     mask = stack.enter_context(ports.volumes.create(outputs.mask, case.grid, output.table.dtype, like=like))
     if outputs.probabilities is None:
-        return _Sinks(mask, None)
+        return Sinks(mask, None)
     dtype = np.dtype(np.float32)
     created = ports.volumes.create(outputs.probabilities, case.grid, dtype, channels=output.channels, like=like)
-    return _Sinks(mask, stack.enter_context(created))
+    return Sinks(mask, stack.enter_context(created))
 
 
-def _score(prepared: Prepared, scorer: Scorer, sinks: _Sinks, progress: ProgressListener) -> tuple[str, ...]:
+def _score(
+    prepared: Prepared,
+    scorer: Scorer,
+    sinks: Sinks,
+    progress: ProgressListener,
+    checkpoint: Checkpoint | None,
+    run: str,
+) -> tuple[str, ...]:
     """Score all tiles and write labels, and probabilities if wanted, on the stored grid."""
-    output, axis = prepared.card.output, prepared.plan.axis
+    axis, plan = prepared.plan.axis, prepared.plan
+    back = prepared.space.resampling.inverse()
+    done = Reached() if checkpoint is None else checkpoint.restore(run, prepared, scorer, sinks)
+    labeller = Labeller(prepared, sinks, done.contested)
+    first = back.first_source(axis, done.plane) if done.plane else 0
+    if done.plane:
+        progress.advance(plan.tiles_before(first))
     blocks: Iterable[Block] = stitch(
-        prepared.plan, prepared.planes(), scorer, batch=scorer.batch, on_tiles=progress.advance
+        plan, prepared.planes(), scorer, batch=scorer.batch, on_tiles=progress.advance, begin=first
     )
     if prepared.space.resamples:
-        planes = assemble_planes(prepared.plan, blocks)
-        blocks = _plane_blocks(prepared.space.resampling.inverse().planes(planes, axis), prepared.space.oriented, axis)
-    back = prepared.space.reorientation.inverse()
-    contested = 0
-    decoded: list[tuple[Box, Labels]] = []
+        planes = back.planes(assemble_planes(plan, blocks), axis, begin=done.plane, first=first)
+        blocks = _plane_blocks(planes, prepared.space.oriented, axis, done.plane)
+    reached = done.plane
     for block in blocks:
-        if decoded and (len(decoded) == _PLANES_AT_ONCE or not _follows(decoded[-1][0], block.box, axis)):
-            _write_labels(decoded, prepared, sinks.mask)
-            decoded = []
-        decoded.append((block.box, output.labels(block.scores)))
-        contested += output.contested(block.scores)
-        if sinks.probabilities is not None:
-            stored = prepared.stored_box(block.box)
-            sinks.probabilities.write(stored, back.apply(output.probabilities(block.scores)))
-    _write_labels(decoded, prepared, sinks.mask)
-    if not contested:
-        return ()
-    return (f"{contested} voxels reach the threshold for several labels; each has the last of them in the label table",)
+        start = block.box.start[axis]
+        if checkpoint is not None and start > reached and checkpoint.due:
+            # a block that begins further on: all planes before it are whole
+            labeller.flush()
+            checkpoint.keep(Reached(start, labeller.contested))
+        reached = start
+        labeller.add(block)
+    labeller.flush()
+    return tuple(labeller.notes())
 
 
-def _plane_blocks(planes: Iterable[Scores], grid: Grid, axis: int) -> Iterator[Block]:
-    for index, plane in enumerate(planes):
+def _plane_blocks(planes: Iterable[Scores], grid: Grid, axis: int, begin: int) -> Iterator[Block]:
+    for index, plane in enumerate(planes, begin):
         box = Box.whole(grid.shape).with_range(axis, index, index + 1)
         yield Block(box, np.expand_dims(plane, 1 + axis))
-
-
-def _follows(before: Box, after: Box, axis: int) -> bool:
-    return after == before.with_range(axis, before.stop[axis], before.stop[axis] + 1)
-
-
-def _write_labels(decoded: Sequence[tuple[Box, Labels]], prepared: Prepared, mask: VolumeSink) -> None:
-    """Write labels of boxes that follow each other along the visiting axis, as one piece."""
-    axis = prepared.plan.axis
-    first, last = decoded[0][0], decoded[-1][0]
-    box = first.with_range(axis, first.start[axis], last.stop[axis])
-    labels = np.concatenate([labels for _, labels in decoded], axis=axis)
-    mask.write(prepared.stored_box(box), prepared.space.reorientation.inverse().apply(labels))
 
 
 def _measure(prepared: Prepared, mask: VolumeSink) -> tuple[LabelStatistics, ...]:

@@ -98,8 +98,12 @@ class JobQueueContract:
 
     queue: JobQueue
 
+    @pytest.fixture
+    def surroundings(self) -> None:
+        """Override it to prepare what ``make_queue`` needs."""
+
     @pytest.fixture(autouse=True)
-    def _fresh_queue(self) -> Iterator[None]:
+    def _fresh_queue(self, surroundings: None) -> Iterator[None]:  # noqa: ARG002 - to come after it
         self._made: list[JobQueue] = []
         self.queue = self._make(_QUICK)
         yield

@@ -11,8 +11,8 @@ from voxport.testing.job_queue import JobQueueContract
 
 
 class TestSqlite(JobQueueContract):
-    @pytest.fixture(autouse=True)
-    def _folder(self, tmp_path: Path) -> None:
+    @pytest.fixture
+    def surroundings(self, tmp_path: Path) -> None:
         self.folder = tmp_path
         self.count = 0
 

@@ -123,7 +123,6 @@ class Worker:
             "executor_id": self.id,  # never used again, so DBOS recovers nothing by itself: that is up to the leases
             "application_version": VERSION,
             "use_listen_notify": False,
-            "run_admin_server": False,
             "enable_otlp": False,
             "log_level": "WARNING",
         }

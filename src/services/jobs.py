@@ -1,0 +1,217 @@
+"""Cases as jobs: put into the queue with their volumes, run by a worker wherever it is, and deleted in time."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ..domain.errors import InputError
+from ..domain.job import ENDED, Job, JobCase, StoredFile
+from ..ports.blobs import BlobStore
+from ..ports.job_queue import Attempt, JobQueue, Results
+from .prepare import RunOptions
+from .report import run_report, same_again
+from .resume import Checkpoint
+from .runtimes import LoadedModel
+from .segment import Outputs, Segmentation, SegmentPorts, segment
+
+# what a result is called, by its output's name
+RESULT_FILES: Mapping[str, str] = {
+    "mask": "mask.nii.gz",
+    "probabilities": "probabilities.nii.gz",
+    "statistics": "statistics.json",
+    "preview": "preview.png",
+    "report": "report.json",
+}
+_CASES = "cases"
+_ALL = 1_000_000
+
+
+@dataclass(frozen=True)
+class JobPorts:
+    """What jobs need from outside."""
+
+    queue: JobQueue
+    blobs: BlobStore
+
+
+@dataclass(frozen=True)
+class JobSettings:
+    """How jobs are run: where their files are unpacked, how often finished planes are kept, which voxport this is."""
+
+    version: str
+    scratch: Path | None = None
+    keep_every_seconds: float = 10.0
+
+
+def submit_case(
+    volumes: Sequence[tuple[str, Path]],
+    model: str,
+    options: RunOptions,
+    outputs: Sequence[str],
+    owner: str,
+    *,
+    ports: JobPorts,
+    key: str | None = None,
+) -> Job:
+    """Store a case's volumes and put it into the queue.
+
+    Args:
+        volumes: name and local file of each volume, in order; names end as their format wants it.
+        model: the model's ``name:version``.
+        options: what to do differently from the card.
+        outputs: names in ``RESULT_FILES``; the mask is always made.
+        owner: whose job it is.
+        ports: the queue and the blobs.
+        key: the request's name; sent again it gives the same job.
+
+    Raises:
+        BusyError, UsageError: as ``JobQueue.submit``.
+        OutputError: the volumes cannot be stored.
+    """
+    folder = f"{_CASES}/{int(time.time()):010d}-{uuid.uuid4()}"
+    wanted = tuple(name for name in RESULT_FILES if name == "mask" or name in outputs)
+    try:
+        stored = []
+        for number, (name, path) in enumerate(volumes):
+            blob = f"{folder}/inputs/{number}"
+            stored.append(StoredFile(Path(name).name, blob, ports.blobs.put(blob, path)))
+        job = ports.queue.submit(JobCase(folder, tuple(stored), model, asdict(options), wanted), owner, key=key)
+    except BaseException:
+        ports.blobs.delete_prefix(folder)
+        raise
+    if job.case.folder != folder:  # the key's job has its volumes
+        ports.blobs.delete_prefix(folder)
+    return job
+
+
+def run_job(
+    attempt: Attempt,
+    *,
+    take: Callable[[str], LoadedModel],
+    ports: SegmentPorts,
+    blobs: BlobStore,
+    settings: JobSettings,
+) -> Results:
+    """Run a job, from the last planes that an earlier attempt kept, and store its results.
+
+    Args:
+        attempt: the job, and who hears of its tiles.
+        take: gives the model of a reference, loaded.
+        ports: as for segmenting.
+        blobs: where the case's files are.
+        settings: where and how.
+
+    Raises:
+        What ``segment`` raises; OSError where the scratch folder or the blobs cannot be used.
+    """
+    job = attempt.job
+    case = job.case
+    with tempfile.TemporaryDirectory(prefix="voxport-job-", dir=settings.scratch) as scratch:
+        inputs = [_fetched(blobs, file, Path(scratch) / f"input-{n}") for n, file in enumerate(case.inputs)]
+        folder = Path(scratch) / "results"
+        folder.mkdir()
+        files = {name: folder / RESULT_FILES[name] for name in case.outputs}
+        outputs = Outputs(**{name: str(path) for name, path in files.items() if name != "report"})
+        checkpoint = Checkpoint(
+            blobs, f"{case.folder}/planes", version=settings.version, every_seconds=settings.keep_every_seconds
+        )
+        loaded = take(case.model)
+        progress = _JobProgress(attempt)
+        options = options_of(case.options)
+        done = segment(inputs, loaded, outputs, options, progress, ports=ports, checkpoint=checkpoint)
+        if "report" in files:
+            files["report"].write_text(json.dumps(_report(done, loaded, settings.version), indent=2) + "\n")
+        progress.check()
+        # an attempt's own folder: one that was given up, and does not know it yet, must not replace another's results
+        below = f"{case.folder}/results-{job.attempts}"
+        results = {name: _stored(blobs, f"{below}/{path.name}", path) for name, path in files.items()}
+        checkpoint.clear()
+    return results
+
+
+def forget_job(id: str, owner: str | None, *, ports: JobPorts) -> None:
+    """Delete a job that has ended, with all that is stored of it. Raises UnknownJobError, UsageError, OutputError."""
+    job = ports.queue.get(id, owner)
+    if job.has_ended:
+        ports.blobs.delete_prefix(job.case.folder)
+    ports.queue.forget(id, owner)
+
+
+def sweep(now: float, retention_seconds: float, *, ports: JobPorts) -> int:
+    """Delete jobs that ended longer ago than they are kept, and volumes that never became a job's; how many jobs."""
+    limit = now - retention_seconds
+    old = [job for job in ports.queue.list(states=ENDED, limit=_ALL) if (job.ended or now) < limit]
+    for job in old:
+        forget_job(job.id, None, ports=ports)
+    # the folders first: a job that comes in between is then not taken for a stray
+    folders = {"/".join(name.split("/")[:2]) for name in ports.blobs.names(_CASES)}
+    known = {job.case.folder for job in ports.queue.list(limit=_ALL)}
+    for folder in folders - known:
+        if _begun(folder) < limit:
+            ports.blobs.delete_prefix(folder)
+    return len(old)
+
+
+def options_of(data: Mapping[str, Any]) -> RunOptions:
+    """Options from the plain data that they were stored as."""
+    given: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in data.items()}
+    return RunOptions(**given)
+
+
+def _begun(folder: str) -> float:
+    began = folder.partition("/")[2].partition("-")[0]
+    return float(began) if began.isdigit() else 0.0
+
+
+def _fetched(blobs: BlobStore, file: StoredFile, folder: Path) -> str:
+    folder.mkdir()
+    path = folder / file.name
+    sha256 = blobs.fetch(file.blob, path)
+    if sha256 != file.sha256:
+        do = "send it again"
+        raise InputError(file.name, expected=f"the bytes that were sent ({file.sha256})", got=sha256, do=do)
+    return str(path)
+
+
+def _stored(blobs: BlobStore, blob: str, path: Path) -> StoredFile:
+    return StoredFile(path.name, blob, blobs.put(blob, path))
+
+
+def _report(done: Segmentation, loaded: LoadedModel, version: str) -> dict[str, Any]:
+    bare = replace(done, inputs=_bare(done.inputs), outputs=_bare(done.outputs))
+    names = [name for name, _ in bare.inputs]
+    command = same_again(names, loaded.model.card.reference, RESULT_FILES["mask"], loaded, bare)
+    return run_report(bare, loaded, version=version, command=command)
+
+
+def _bare(files: Sequence[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
+    return tuple((Path(name).name, sha256) for name, sha256 in files)
+
+
+class _JobProgress:
+    """Tells an attempt of its tiles, and looks at each stage whether it should go on."""
+
+    def __init__(self, attempt: Attempt) -> None:
+        self._attempt = attempt
+        self._done, self._total = 0, 0
+
+    def check(self) -> None:
+        """Raise CancelledError if the run should stop."""
+        self._attempt.report(self._done, self._total)
+
+    def stage(self, name: str, tiles: int = 0) -> None:  # noqa: ARG002 - the port's signature
+        """See ProgressListener."""
+        self._total = self._total or tiles
+        self.check()
+
+    def advance(self, tiles: int) -> None:
+        """See ProgressListener."""
+        self._done += tiles
+        self.check()

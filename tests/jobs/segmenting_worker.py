@@ -1,0 +1,65 @@
+"""A worker that segments, and is killed by itself: ``python -m tests.jobs.segmenting_worker URL BLOBS TILES``.
+
+At its first attempt of a job it is killed with SIGKILL once so many tiles are done.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+
+from voxport.adapters.dbos_jobs import DbosJobQueue
+from voxport.adapters.fsspec_blobs import FsspecBlobs
+from voxport.adapters.local_files import LocalFiles
+from voxport.adapters.nifti_store import NiftiStore
+from voxport.adapters.png_pictures import PngPictures
+from voxport.domain.tiling import Tiling
+from voxport.ports.job_queue import Attempt, QueueLimits, Results
+from voxport.services.jobs import JobSettings, run_job
+from voxport.services.runtimes import LoadedModel
+from voxport.services.segment import SegmentPorts
+
+from tests.services.conftest import brighter_than, load, make_card
+
+PORTS = SegmentPorts(NiftiStore(), LocalFiles(), PngPictures())
+
+
+def model() -> LoadedModel:
+    """The model that all workers have."""
+    return load(brighter_than(0.5), make_card(tiling=Tiling((4, 4, 4), overlap=0.25)), radius=1)
+
+
+class _Mortal:
+    def __init__(self, attempt: Attempt, tiles: int) -> None:
+        self.job, self._attempt, self._tiles = attempt.job, attempt, tiles
+
+    def report(self, done: int, total: int) -> None:
+        """Report, and die of it."""
+        self._attempt.report(done, total)
+        if done >= self._tiles and self.job.attempts == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def main(url: str, blobs_url: str, tiles: int) -> None:
+    """Work until SIGTERM."""
+    stop = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    blobs, loaded = FsspecBlobs(blobs_url), model()
+    settings = JobSettings("1.0", keep_every_seconds=0.0)
+
+    def handler(attempt: Attempt) -> Results:
+        mortal = _Mortal(attempt, tiles)
+        results = run_job(mortal, take=lambda _: loaded, ports=PORTS, blobs=blobs, settings=settings)
+        scored = len(loaded.runtime.calls)  # type: ignore[attr-defined]
+        print(f"scored {scored}", flush=True)
+        return results
+
+    queue = DbosJobQueue(url, QueueLimits(lease_seconds=2.0))
+    queue.work(handler, 1, stop)
+    queue.close()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2], int(sys.argv[3]))
