@@ -35,6 +35,17 @@ def put(bench: Bench, **grid: Any) -> None:
     bench.put(noise(SHAPE), make_grid(SHAPE, **grid))
 
 
+class Counting(RecordingProgress):
+    """Counts the tiles that it is told of."""
+
+    told = 0
+
+    def advance(self, tiles: int) -> None:
+        """Count, then cancel perhaps."""
+        self.told += tiles
+        super().advance(tiles)
+
+
 def run(
     bench: Bench,
     loaded: LoadedModel,
@@ -46,14 +57,11 @@ def run(
     **options: Any,
 ) -> tuple[Segmentation, int]:
     """A run, and the tiles that it told of."""
-    progress = RecordingProgress(cancel_after)
-    told: list[int] = []
-    advance = progress.advance
-    progress.advance = lambda tiles: (told.append(tiles), advance(tiles))[1]  # type: ignore[method-assign]
+    progress = Counting(cancel_after)
     ports = SegmentPorts(bench.volumes, bench.artifacts, PpmPictures())
-    checkpoint = blobs and Checkpoint(blobs, "case/planes", version="1", every_seconds=every_seconds)
+    checkpoint = None if blobs is None else Checkpoint(blobs, "case/planes", version="1", every_seconds=every_seconds)
     done = segment(["scan"], loaded, outputs, RunOptions(**options), progress, ports=ports, checkpoint=checkpoint)
-    return done, sum(told)
+    return done, progress.told
 
 
 def stopped(bench: Bench, loaded: LoadedModel, blobs: MemoryBlobs, tiles: int, **options: Any) -> None:

@@ -61,7 +61,7 @@ class Ledger:
     def get(self, id: str, owner: str | None) -> Job:
         """A job. Raises UnknownJobError."""
         with self.database.reading() as connection:
-            return self._placed(connection, self._row(connection, id, owner))
+            return self._placed(connection, self._row(connection, id, owner, lock=False))
 
     def list(self, owner: str | None, states: Collection[JobState] | None, limit: int) -> tuple[Job, ...]:
         """Jobs, the latest first."""
@@ -185,8 +185,8 @@ class Ledger:
     def _locked(self, *where: sa.ColumnElement[bool]) -> sa.Select[Any]:
         return sa.select(jobs).where(*where).with_for_update()  # SQLite leaves the lock out: it has locked already
 
-    def _row(self, connection: sa.Connection, id: str, owner: str | None) -> sa.Row[Any]:
-        query = self._locked(jobs.c.id == id) if connection.in_transaction() else sa.select(jobs).where(jobs.c.id == id)
+    def _row(self, connection: sa.Connection, id: str, owner: str | None, *, lock: bool = True) -> sa.Row[Any]:
+        query = self._locked(jobs.c.id == id) if lock else sa.select(jobs).where(jobs.c.id == id)
         row = connection.execute(query).first()
         if row is None or owner not in (None, row.owner):
             raise unknown_job(id)
