@@ -203,10 +203,12 @@ class JobQueueContract:
         assert self.queue.get(first.id).attempts == 0
         assert self.queue.cancel(second.id).state == "done"
 
-    def test_a_cancelled_job_may_be_tried_again(self) -> None:
-        job = self.queue.submit(example_case(), "ada")
+    def test_a_cancelled_job_may_be_tried_again_and_is_the_last_in_line(self) -> None:
+        job, other = (self.queue.submit(example_case(n), "ada") for n in range(2))
         self.queue.cancel(job.id)
-        assert self.queue.retry(job.id, "ada").state == "queued"
+        again = self.queue.retry(job.id, "ada")
+        assert (again.state, again.position) == ("queued", 1)
+        assert self.queue.get(other.id).position == 0
         with working(self.queue, run_to_the_end):
             self._wait_for(job, "done")
         with pytest.raises(UsageError):

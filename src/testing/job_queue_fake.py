@@ -48,7 +48,7 @@ class MemoryJobQueue:
         self._limits = limits or QueueLimits()
         self._rows: dict[str, _Row] = {}
         self._lock = threading.RLock()
-        self._submitted = 0
+        self._lined = 0
         self._workers: list[int] = []
 
     def submit(self, case: JobCase, owner: str, *, key: str | None = None) -> Job:
@@ -65,9 +65,8 @@ class MemoryJobQueue:
             if waiting >= self._limits.length:
                 expected = f"at most {self._limits.length} jobs that wait"
                 raise BusyError("queue", expected=expected, got="one more", retry_after_seconds=self._typical())
-            self._submitted += 1
             job = Job(str(uuid.uuid4()), owner, case, time.time())
-            self._rows[job.id] = _Row(job, key, (1, self._submitted))
+            self._rows[job.id] = _Row(job, key, self._last_in_line())
             return self.get(job.id)
 
     def get(self, id: str, owner: str | None = None) -> Job:
@@ -97,7 +96,10 @@ class MemoryJobQueue:
 
     def retry(self, id: str, owner: str | None = None) -> Job:
         """See JobQueue.retry."""
-        return self._change(id, owner, tried_again)
+        with self._lock:
+            self._change(id, owner, tried_again)
+            self._rows[id].rank = self._last_in_line()
+            return self.get(id)
 
     def forget(self, id: str, owner: str | None = None) -> None:
         """See JobQueue.forget."""
@@ -166,6 +168,7 @@ class MemoryJobQueue:
             if isinstance(error, CancelledError):
                 row.rank = (0, row.rank[1])
             else:
+                row.rank = self._last_in_line()
                 row.not_before = time.monotonic() + wait_seconds(job.attempts, self._limits.backoff_seconds)
 
     def _change(self, id: str, owner: str | None, change: Callable[[Job], Job]) -> Job:
@@ -179,6 +182,10 @@ class MemoryJobQueue:
         if row is None or owner not in (None, row.job.owner):
             raise unknown_job(id)
         return row
+
+    def _last_in_line(self) -> tuple[int, int]:
+        self._lined += 1
+        return 1, self._lined
 
     def _typical(self) -> float:
         return typical_seconds([row.job for row in self._rows.values()])

@@ -25,10 +25,11 @@ from ...domain.job import (
     wait_seconds,
 )
 from ...ports.job_queue import QueueLimits, QueueStats
-from .tables import Database, columns_of, fixed_columns_of, job_of, jobs, workers
+from .tables import Database, columns_of, fixed_columns_of, job_of, jobs, place_errors, workers
 
 QUEUE, WORKFLOW, VERSION, APPLICATION = "voxport-jobs", "voxport_job", "voxport-jobs-1", "voxport"
 _FIRST, _USUAL = 1, 2  # DBOS hands out the lowest priority first
+_LINE = (jobs.c.front, jobs.c.lined, jobs.c.seq)
 _WORTH_AVERAGING = 50
 _SUBMITTING = sa.text("SELECT pg_advisory_xact_lock(8209348)")
 
@@ -53,7 +54,8 @@ class Ledger:
                 return self._placed(connection, row)
             self._check_room(connection)
             job = Job(str(uuid.uuid4()), owner, case, self.database.now(connection))
-            values = fixed_columns_of(job) | columns_of(job) | {"request_key": key, "front": 1, "round": 0}
+            values = fixed_columns_of(job) | columns_of(job) | {"request_key": key, "round": 0}
+            values |= {"front": 1, "lined": job.submitted}
             connection.execute(jobs.insert().values(values))
             self._dispatch(connection, job.id, 0, _USUAL)
             return self._placed(connection, self._row(connection, job.id, None))
@@ -65,7 +67,7 @@ class Ledger:
 
     def list(self, owner: str | None, states: Collection[JobState] | None, limit: int) -> tuple[Job, ...]:
         """Jobs, the latest first."""
-        ahead = sa.func.row_number().over(partition_by=jobs.c.state, order_by=(jobs.c.front, jobs.c.seq)) - 1
+        ahead = sa.func.row_number().over(partition_by=jobs.c.state, order_by=_LINE) - 1
         line = sa.select(jobs.c.seq, ahead.label("ahead")).where(jobs.c.state == "queued").subquery()
         query = sa.select(jobs, line.c.ahead).outerjoin(line, line.c.seq == jobs.c.seq)
         if owner is not None:
@@ -91,7 +93,8 @@ class Ledger:
             if not job_of(row).has_ended:
                 raise not_ended(job_of(row))
             connection.execute(jobs.delete().where(jobs.c.id == id))
-        self._client.delete_workflows([f"{id}.{number}" for number in range(row.round + 1)])
+        with place_errors():
+            self._client.delete_workflows([f"{id}.{number}" for number in range(row.round + 1)])
 
     def stats(self) -> QueueStats:
         """The queue in numbers."""
@@ -195,7 +198,7 @@ class Ledger:
     def _placed(self, connection: sa.Connection, row: sa.Row[Any]) -> Job:
         if row.state != "queued":
             return job_of(row)
-        before = sa.tuple_(jobs.c.front, jobs.c.seq) < sa.tuple_(sa.literal(row.front), sa.literal(row.seq))
+        before = sa.tuple_(*_LINE) < sa.tuple_(*map(sa.literal, (row.front, row.lined, row.seq)))
         ahead = sa.select(sa.func.count()).where(jobs.c.state == "queued", before)
         return replace(job_of(row), position=connection.execute(ahead).scalar_one())
 
@@ -208,8 +211,9 @@ class Ledger:
             self._redispatch(connection, row, first=first, wait=wait)
 
     def _redispatch(self, connection: sa.Connection, row: sa.Row[Any], *, first: bool, wait: float | None) -> None:
-        number, front = row.round + 1, 0 if first else row.front
-        connection.execute(jobs.update().where(jobs.c.seq == row.seq).values(round=number, front=front))
+        number, lined = row.round + 1, self.database.now(connection) + (wait or 0.0)
+        values = {"round": number, "front": 0 if first else 1, "lined": lined}
+        connection.execute(jobs.update().where(jobs.c.seq == row.seq).values(values))
         self._dispatch(connection, row.id, number, _FIRST if first else _USUAL, wait)
 
     def _dispatch(

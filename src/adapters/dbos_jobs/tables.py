@@ -15,7 +15,7 @@ _metadata = sa.MetaData()
 _serial = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
 # round: how often the job was handed to DBOS; each time is a workflow of its own, ``ID.ROUND``.
-# front: 0 for a job that goes before those that were never begun.
+# front, lined: 0 for a job that goes before the others, and since when it waits; DBOS's order is the same.
 jobs = sa.Table(
     "voxport_jobs",
     _metadata,
@@ -37,10 +37,11 @@ jobs = sa.Table(
     sa.Column("failure_detail", sa.Text),
     sa.Column("results", sa.Text, nullable=False),
     sa.Column("front", sa.Integer, nullable=False),
+    sa.Column("lined", sa.Double, nullable=False),
     sa.Column("round", sa.Integer, nullable=False),
     sa.Column("worker", sa.String(36)),
     sa.UniqueConstraint("owner", "request_key"),
-    sa.Index("voxport_jobs_line", "state", "front", "seq"),
+    sa.Index("voxport_jobs_line", "state", "front", "lined", "seq"),
 )
 
 workers = sa.Table(
@@ -123,13 +124,13 @@ class Database:
     @contextmanager
     def reading(self) -> Iterator[sa.Connection]:
         """A connection that only reads."""
-        with _place_errors(), self._engine.connect() as connection:
+        with place_errors(), self._engine.connect() as connection:
             yield connection
 
     @contextmanager
     def writing(self) -> Iterator[sa.Connection]:
         """A transaction; on SQLite, which locks no rows, it is alone from its beginning."""
-        with _place_errors(), self._engine.begin() as connection:
+        with place_errors(), self._engine.begin() as connection:
             if self.is_sqlite:
                 connection.execute(sa.text("BEGIN IMMEDIATE"))
             yield connection
@@ -150,7 +151,8 @@ def _set_up_sqlite(connection: Any, _record: Any) -> None:
 
 
 @contextmanager
-def _place_errors() -> Iterator[None]:
+def place_errors() -> Iterator[None]:
+    """Failures of the database as OSErrors."""
     try:
         yield
     except (sa.exc.OperationalError, sa.exc.InterfaceError, sa.exc.InternalError, sa.exc.TimeoutError) as error:

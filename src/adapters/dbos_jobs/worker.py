@@ -19,13 +19,14 @@ from ...domain.job import Job, finished, settled
 from ...ports.job_queue import Handler
 from .ledger import APPLICATION, QUEUE, VERSION, WORKFLOW, Ledger
 from .place import is_gone, place
-from .tables import workers
+from .tables import place_errors, workers
 
 T = TypeVar("T")
 _log = logging.getLogger("voxport.jobs")
 _PROGRESS_SECONDS = 0.25
 _BEATS_A_LEASE = 6
 _AGAIN_SECONDS = 0.5
+_LOOKED_UP_AT_ONCE = 500
 
 # DBOS knows one application a process, and its workflows by name.
 _working: Worker | None = None
@@ -173,13 +174,17 @@ class Worker:
 
     def _find_stranded(self) -> None:
         """Hand out again what waits here but not in DBOS: a worker died, or lost the database, as it took it up."""
-        waiting = {f"{id}.{round}": (id, round) for id, round in self._ledger.waiting()}
-        alive = self._ledger.alive()
-        known = self._client.list_workflows(workflow_ids=list(waiting), load_input=False, load_output=False)
-        for workflow in known if waiting else ():
-            held = workflow.status == "PENDING" and workflow.executor_id in alive
-            if not held and workflow.status not in ("ENQUEUED", "DELAYED"):
-                self._ledger.hand_out_again(*waiting[workflow.workflow_id])
+        alive, waiting = self._ledger.alive(), self._ledger.waiting()
+        for at in range(0, len(waiting), _LOOKED_UP_AT_ONCE):
+            some = {f"{id}.{round}": (id, round) for id, round in waiting[at : at + _LOOKED_UP_AT_ONCE]}
+            with place_errors():
+                found = self._client.list_workflows(workflow_ids=list(some), load_input=False, load_output=False)
+            for workflow in found:
+                held = workflow.status == "PENDING" and workflow.executor_id in alive
+                if held or workflow.status in ("ENQUEUED", "DELAYED"):
+                    del some[workflow.workflow_id]
+            for id, round in some.values():
+                self._ledger.hand_out_again(id, round)
 
     def _leave(self) -> None:
         try:
