@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from dependency_injector import containers, providers
 
+from . import __version__
 from .services.export import ExportPorts, export_model
+from .services.jobs import JobPorts, JobSettings, forget_job, run_job, submit_case
 from .services.machine import processors
 from .services.plan import forecast
 from .services.predict import predict
@@ -18,11 +20,14 @@ from .services.segment import SegmentPorts, segment
 from .services.serving import ServedModels
 from .services.slots import Slots
 from .services.verify import verify
+from .services.working import work_on_jobs
 from .settings import load_settings
 
 if TYPE_CHECKING:
     from .ports.artifacts import ArtifactWriter
+    from .ports.blobs import BlobStore
     from .ports.exporter import Checkpoint, ModelExporter
+    from .ports.job_queue import JobQueue
     from .ports.model import Model, ModelFiles
     from .ports.model_repository import ModelRepository
     from .ports.pictures import PictureEncoder
@@ -116,6 +121,19 @@ def _read_bundle(folder: Path) -> Checkpoint:
     return checkpoint_from_bundle(folder)
 
 
+def _job_queue(database: str, length: int, strikes: int, lease_seconds: float, backoff_seconds: float) -> JobQueue:
+    from .adapters.dbos_jobs import DbosJobQueue
+    from .ports.job_queue import QueueLimits
+
+    return DbosJobQueue(database, QueueLimits(length, strikes, lease_seconds, backoff_seconds))
+
+
+def _blobs(url: str) -> BlobStore:
+    from .adapters.fsspec_blobs import FsspecBlobs
+
+    return FsspecBlobs(url)
+
+
 class Container(containers.DeclarativeContainer):
     """Everything wired. Override a provider to bring an adapter of your own."""
 
@@ -148,6 +166,28 @@ class Container(containers.DeclarativeContainer):
     served_models = providers.Singleton(
         ServedModels, open_model, models, config.model, config.serving.look_for_models_seconds
     )
+    job_queue = providers.Singleton(
+        _job_queue,
+        config.jobs.database,
+        config.jobs.length,
+        config.jobs.strikes,
+        config.jobs.lease_seconds,
+        config.jobs.backoff_seconds,
+    )
+    blobs = providers.Singleton(_blobs, config.jobs.blobs)
+    job_ports = providers.Singleton(JobPorts, job_queue, blobs)
+    job_settings = providers.Singleton(
+        JobSettings,
+        __version__,
+        config.scratch_dir,
+        config.jobs.keep_every_seconds,
+        config.jobs.retention_seconds,
+        config.jobs.sweep_every_seconds,
+    )
+    submit_case = providers.Factory(partial, submit_case, ports=job_ports)
+    forget_job = providers.Factory(partial, forget_job, ports=job_ports)
+    run_job = providers.Factory(partial, run_job, ports=segment_ports, blobs=blobs, settings=job_settings)
+    work_on_jobs = providers.Factory(partial, work_on_jobs, ports=job_ports, settings=job_settings)
     forecast = providers.Factory(partial, forecast, volumes=volumes)
     export = providers.Factory(
         partial,

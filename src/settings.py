@@ -53,6 +53,26 @@ class ServingSettings(BaseModel, extra="forbid"):
     insecure: bool = False
 
 
+class JobsSettings(BaseModel, extra="forbid"):
+    """Jobs: where they and their files are kept, who runs them, how many may wait, and how long they are kept.
+
+    ``database`` is an SQLite file or a Postgres URL; ``blobs`` is a folder or a URL that fsspec understands. ``worker``
+    says whether the service runs jobs itself.
+    """
+
+    database: str = Field(default_factory=lambda: f"sqlite:///{_data_home() / 'jobs' / 'jobs.sqlite'}")
+    blobs: str = Field(default_factory=lambda: str(_data_home() / "jobs" / "blobs"))
+    worker: bool = True
+    concurrency: int = Field(default=1, gt=0)
+    length: int = Field(default=1000, ge=0)
+    strikes: int = Field(default=3, gt=0)
+    lease_seconds: float = Field(default=15.0, gt=0)
+    backoff_seconds: float = Field(default=2.0, gt=0)
+    keep_every_seconds: float = Field(default=10.0, ge=0)
+    retention_seconds: float = Field(default=7 * 86400.0, gt=0)
+    sweep_every_seconds: float = Field(default=60.0, gt=0)
+
+
 class Settings(BaseSettings):
     """Everything that can be set from outside the command line."""
 
@@ -69,6 +89,7 @@ class Settings(BaseSettings):
     torch: TorchSettings = TorchSettings()
     api_keys: Annotated[list[SecretStr], NoDecode] = Field(default_factory=list)
     serving: ServingSettings = ServingSettings()
+    jobs: JobsSettings = Field(default_factory=JobsSettings)
 
     @field_validator("api_keys", mode="before")
     @classmethod

@@ -7,7 +7,16 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, Literal
 
-from .errors import BusyError, CancelledError, OutputError, UnknownJobError, UsageError, VoxportError, kind_of
+from .errors import (
+    BusyError,
+    CancelledError,
+    OutputError,
+    UnknownJobError,
+    UnknownModelError,
+    UsageError,
+    VoxportError,
+    kind_of,
+)
 
 JobState = Literal["queued", "running", "done", "failed", "cancelled", "parked"]
 JOB_STATES: tuple[JobState, ...] = ("queued", "running", "done", "failed", "cancelled", "parked")
@@ -44,6 +53,8 @@ class JobCase:
         model: reference of the model, ``name:version``.
         options: the run's options as plain data.
         outputs: the results wanted, the mask among them.
+        model_sha256: of the model's file when the case was put into the queue; any where empty.
+        estimate_seconds: what the run was foretold to take, if it was.
     """
 
     folder: str
@@ -51,9 +62,11 @@ class JobCase:
     model: str
     options: Mapping[str, Any] = field(default_factory=dict)
     outputs: tuple[str, ...] = ("mask",)
+    model_sha256: str = ""
+    estimate_seconds: float | None = None
 
     def same_work(self, other: JobCase) -> bool:
-        """Whether the same bytes are to be segmented in the same way."""
+        """Whether the same bytes are to be segmented in the same way, by the model of the same name."""
         ours, theirs = (
             ([(f.name, f.sha256) for f in case.inputs], case.model, dict(case.options), case.outputs)
             for case in (self, other)
@@ -140,7 +153,8 @@ def settled(job: Job, now: float, error: BaseException, *, strikes_allowed: int)
     """A running job after its run raised ``error``.
 
     What the case itself is to blame for fails at once. What the surroundings are to blame for, such as a full disk,
-    is tried again for as long as it takes. Anything else counts as a strike, and enough of them set the job aside.
+    is tried again for as long as it takes. Anything else counts as a strike, and enough of them set the job aside:
+    also a model that this worker has not, as another one may.
     """
     if job.cancelling:
         return job.to("cancelled", ended=now)
@@ -149,7 +163,7 @@ def settled(job: Job, now: float, error: BaseException, *, strikes_allowed: int)
     failure = failure_of(error)
     if isinstance(error, OutputError | BusyError | OSError):
         return job.to("queued", failure=failure, tiles_done=0)
-    if isinstance(error, VoxportError):
+    if isinstance(error, VoxportError) and not isinstance(error, UnknownModelError):
         return job.to("failed", ended=now, failure=failure)
     return _struck(job, now, failure, strikes_allowed)
 
@@ -183,19 +197,27 @@ def wait_seconds(attempts: int, backoff_seconds: float) -> float:
     return float(min(backoff_seconds * 2.0 ** min(max(attempts, 1) - 1, 10), _LONGEST_WAIT_SECONDS))
 
 
-def eta_seconds(job: Job, now: float, *, typical_seconds: float, concurrency: int) -> float | None:
-    """Seconds until the job ends, from the tiles done so far or else from what a job typically takes; None if it has.
+def eta_seconds(job: Job, now: float, *, typical_seconds: float | None, concurrency: int) -> float | None:
+    """Seconds until the job ends: from the tiles done so far, else from what was foretold for it.
 
-    ``concurrency`` is how many jobs run at a time, on all workers together.
+    None if it has ended, and where nothing is known yet.
+
+    Args:
+        job: with its position, if it is queued.
+        now: seconds since 1970.
+        typical_seconds: what a job takes; None where none is done yet.
+        concurrency: how many jobs run at a time, on all workers together.
     """
-    if job.has_ended:
+    own = typical_seconds if job.case.estimate_seconds is None else job.case.estimate_seconds
+    if job.has_ended or own is None:
         return None
     if job.state == "queued":
-        return ((job.position or 0) // max(1, concurrency) + 1) * typical_seconds
+        before = own if typical_seconds is None else typical_seconds
+        return (job.position or 0) // max(1, concurrency) * before + own
     passed = max(0.0, now - (now if job.started is None else job.started))
     if job.tiles_done and job.tiles_total:
         return passed * (job.tiles_total - job.tiles_done) / job.tiles_done
-    return max(0.0, typical_seconds - passed)
+    return max(0.0, own - passed)
 
 
 def unknown_job(id: str) -> UnknownJobError:
@@ -215,11 +237,11 @@ def key_taken(key: str) -> UsageError:
     return UsageError(f"key {key[:80]}", expected="the case that it was used for", got="another", do="take a new key")
 
 
-def typical_seconds(jobs: Iterable[Job]) -> float:
-    """How long one of these jobs took that are done, the median; 1 where none is."""
+def typical_seconds(jobs: Iterable[Job]) -> float | None:
+    """How long one of these jobs took that are done, the median; None where none is."""
     times = [(job.started, job.ended) for job in jobs if job.state == "done"]
     taken = sorted(end - start for start, end in times if start is not None and end is not None)
-    return max(taken[len(taken) // 2], 0.001) if taken else 1.0
+    return max(taken[len(taken) // 2], 0.001) if taken else None
 
 
 def case_mapping(case: JobCase) -> dict[str, Any]:
@@ -230,13 +252,16 @@ def case_mapping(case: JobCase) -> dict[str, Any]:
         "model": case.model,
         "options": dict(case.options),
         "outputs": list(case.outputs),
+        "model_sha256": case.model_sha256,
+        "estimate_seconds": case.estimate_seconds,
     }
 
 
 def read_case(data: Mapping[str, Any]) -> JobCase:
     """A case from what ``case_mapping`` gave."""
     inputs = tuple(StoredFile(**file) for file in data["inputs"])
-    return JobCase(data["folder"], inputs, data["model"], dict(data["options"]), tuple(data["outputs"]))
+    plain = {name: value for name, value in data.items() if name not in ("inputs", "options", "outputs")}
+    return JobCase(inputs=inputs, options=dict(data["options"]), outputs=tuple(data["outputs"]), **plain)
 
 
 def results_mapping(results: Mapping[str, StoredFile]) -> dict[str, Any]:

@@ -38,14 +38,16 @@ Handler = Callable[[Attempt], Results]
 class QueueStats:
     """How many jobs are in each state, how long the oldest queued one has waited, and what a job typically takes.
 
+    ``typical_seconds`` is None where none is done yet; ``ended`` counts all that ever ended so, deleted ones too.
     ``workers`` are processes that run jobs now, ``slots`` how many jobs they can run at a time, all together.
     """
 
     counts: Mapping[JobState, int]
     oldest_queued_seconds: float
-    typical_seconds: float
+    typical_seconds: float | None
     workers: int
     slots: int
+    ended: Mapping[JobState, int]
 
 
 @dataclass(frozen=True)

@@ -3,32 +3,30 @@
 from __future__ import annotations
 
 import json
-import tempfile
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from contextlib import suppress
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ..domain.errors import InputError
+from ..domain.errors import InputError, UnknownJobError, UnknownModelError
 from ..domain.job import ENDED, Job, JobCase, StoredFile
 from ..ports.blobs import BlobStore
 from ..ports.job_queue import Attempt, JobQueue, Results
 from .prepare import RunOptions
-from .report import run_report, same_again
+from .report import RESULT_FILES, STATISTICS_TABLE, portable_report
 from .resume import Checkpoint
 from .runtimes import LoadedModel
-from .segment import Outputs, Segmentation, SegmentPorts, segment
+from .scratch import scratch_folder
+from .segment import Outputs, SegmentPorts, segment
+from .statistics_file import statistics_bytes
 
-# what a result is called, by its output's name
-RESULT_FILES: Mapping[str, str] = {
-    "mask": "mask.nii.gz",
-    "probabilities": "probabilities.nii.gz",
-    "statistics": "statistics.json",
-    "preview": "preview.png",
-    "report": "report.json",
-}
+# probabilities are large; all else is always made
+_ALWAYS = frozenset({"mask", "statistics", "preview", "report"})
+# a result beside those of ``RESULT_FILES``: the statistics once more, as a table
+TABLE = "statistics_table"
 _CASES = "cases"
 _ALL = 1_000_000
 
@@ -43,11 +41,16 @@ class JobPorts:
 
 @dataclass(frozen=True)
 class JobSettings:
-    """How jobs are run: where their files are unpacked, how often finished planes are kept, which voxport this is."""
+    """How jobs are run: where their files are unpacked, how often finished planes are kept, which voxport this is.
+
+    ``retention_seconds`` is how long jobs are kept that have ended; they are looked for every so often.
+    """
 
     version: str
     scratch: Path | None = None
     keep_every_seconds: float = 10.0
+    retention_seconds: float = 7 * 86400.0
+    sweep_every_seconds: float = 60.0
 
 
 def submit_case(
@@ -59,6 +62,8 @@ def submit_case(
     *,
     ports: JobPorts,
     key: str | None = None,
+    model_sha256: str = "",
+    estimate_seconds: float | None = None,
 ) -> Job:
     """Store a case's volumes and put it into the queue.
 
@@ -66,23 +71,26 @@ def submit_case(
         volumes: name and local file of each volume, in order; names end as their format wants it.
         model: the model's ``name:version``.
         options: what to do differently from the card.
-        outputs: names in ``RESULT_FILES``; the mask is always made.
+        outputs: names in ``RESULT_FILES``; all but the probabilities are always made.
         owner: whose job it is.
         ports: the queue and the blobs.
         key: the request's name; sent again it gives the same job.
+        model_sha256: of the model's file, which every worker must then have.
+        estimate_seconds: what the run will take, if that was foretold.
 
     Raises:
         BusyError, UsageError: as ``JobQueue.submit``.
         OutputError: the volumes cannot be stored.
     """
     folder = f"{_CASES}/{int(time.time()):010d}-{uuid.uuid4()}"
-    wanted = tuple(name for name in RESULT_FILES if name == "mask" or name in outputs)
+    wanted = tuple(name for name in RESULT_FILES if name in _ALWAYS or name in outputs)
     try:
         stored = []
         for number, (name, path) in enumerate(volumes):
             blob = f"{folder}/inputs/{number}"
             stored.append(StoredFile(Path(name).name, blob, ports.blobs.put(blob, path)))
-        job = ports.queue.submit(JobCase(folder, tuple(stored), model, asdict(options), wanted), owner, key=key)
+        case = JobCase(folder, tuple(stored), model, asdict(options), wanted, model_sha256, estimate_seconds)
+        job = ports.queue.submit(case, owner, key=key)
     except BaseException:
         ports.blobs.delete_prefix(folder)
         raise
@@ -109,25 +117,28 @@ def run_job(
         settings: where and how.
 
     Raises:
-        What ``segment`` raises; OSError where the scratch folder or the blobs cannot be used.
+        UnknownModelError: this worker has another model under the name, or none.
+        VoxportError: as ``segment``. OSError where the scratch folder or the blobs cannot be used.
     """
     job = attempt.job
     case = job.case
-    with tempfile.TemporaryDirectory(prefix="voxport-job-", dir=settings.scratch) as scratch:
-        inputs = [_fetched(blobs, file, Path(scratch) / f"input-{n}") for n, file in enumerate(case.inputs)]
-        folder = Path(scratch) / "results"
+    loaded = _taken(case, take)
+    with scratch_folder(settings.scratch) as scratch:
+        inputs = [_fetched(blobs, file, scratch / f"input-{n}") for n, file in enumerate(case.inputs)]
+        folder = scratch / "results"
         folder.mkdir()
         files = {name: folder / RESULT_FILES[name] for name in case.outputs}
         outputs = Outputs(**{name: str(path) for name, path in files.items() if name != "report"})
         checkpoint = Checkpoint(
             blobs, f"{case.folder}/planes", version=settings.version, every_seconds=settings.keep_every_seconds
         )
-        loaded = take(case.model)
         progress = _JobProgress(attempt)
         options = options_of(case.options)
         done = segment(inputs, loaded, outputs, options, progress, ports=ports, checkpoint=checkpoint)
-        if "report" in files:
-            files["report"].write_text(json.dumps(_report(done, loaded, settings.version), indent=2) + "\n")
+        report = portable_report(done, loaded, version=settings.version)
+        files["report"].write_text(json.dumps(report, indent=2) + "\n")
+        files[TABLE] = folder / STATISTICS_TABLE
+        files[TABLE].write_bytes(statistics_bytes(STATISTICS_TABLE, done.statistics, done.grid))
         progress.check()
         # an attempt's own folder: one that was given up, and does not know it yet, must not replace another's results
         below = f"{case.folder}/results-{job.attempts}"
@@ -149,7 +160,8 @@ def sweep(now: float, retention_seconds: float, *, ports: JobPorts) -> int:
     limit = now - retention_seconds
     old = [job for job in ports.queue.list(states=ENDED, limit=_ALL) if (job.ended or now) < limit]
     for job in old:
-        forget_job(job.id, None, ports=ports)
+        with suppress(UnknownJobError):  # another process was quicker
+            forget_job(job.id, None, ports=ports)
     # the folders first: a job that comes in between is then not taken for a stray
     folders = {"/".join(name.split("/")[:2]) for name in ports.blobs.names(_CASES)}
     known = {job.case.folder for job in ports.queue.list(limit=_ALL)}
@@ -170,6 +182,19 @@ def _begun(folder: str) -> float:
     return float(began) if began.isdigit() else 0.0
 
 
+def _taken(case: JobCase, take: Callable[[str], LoadedModel]) -> LoadedModel:
+    """The case's model, the very file that it was to be: another one under its name would give other masks."""
+    loaded = take(case.model)
+    if case.model_sha256 not in ("", loaded.model.sha256):
+        raise UnknownModelError(
+            case.model,
+            expected=f"the file with sha256 {case.model_sha256}",
+            got=f"one with {loaded.model.sha256} under its name",
+            do="give every worker the same file, and then try the job again",
+        )
+    return loaded
+
+
 def _fetched(blobs: BlobStore, file: StoredFile, folder: Path) -> str:
     folder.mkdir()
     path = folder / file.name
@@ -182,17 +207,6 @@ def _fetched(blobs: BlobStore, file: StoredFile, folder: Path) -> str:
 
 def _stored(blobs: BlobStore, blob: str, path: Path) -> StoredFile:
     return StoredFile(path.name, blob, blobs.put(blob, path))
-
-
-def _report(done: Segmentation, loaded: LoadedModel, version: str) -> dict[str, Any]:
-    bare = replace(done, inputs=_bare(done.inputs), outputs=_bare(done.outputs))
-    names = [name for name, _ in bare.inputs]
-    command = same_again(names, loaded.model.card.reference, RESULT_FILES["mask"], loaded, bare)
-    return run_report(bare, loaded, version=version, command=command)
-
-
-def _bare(files: Sequence[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
-    return tuple((Path(name).name, sha256) for name, sha256 in files)
 
 
 class _JobProgress:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import platform
 import shlex
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import PurePath
 from typing import Any
 
 import numpy as np
@@ -17,6 +19,24 @@ from .prepare import Prepared
 from .runtimes import LoadedModel
 from .segment import Segmentation
 from .statistics_file import statistics_mapping
+
+# what an output is called where nobody names it
+RESULT_FILES: Mapping[str, str] = {
+    "mask": "mask.nii.gz",
+    "probabilities": "probabilities.nii.gz",
+    "statistics": "statistics.json",
+    "preview": "preview.png",
+    "report": "report.json",
+}
+STATISTICS_TABLE = "statistics.csv"
+
+
+def portable_report(done: Segmentation, loaded: LoadedModel, *, version: str) -> dict[str, Any]:
+    """The report of a run whose files are elsewhere than those of who reads it: they go by their bare names."""
+    bare = replace(done, inputs=_bare(done.inputs), outputs=_bare(done.outputs))
+    names = [name for name, _ in bare.inputs]
+    command = same_again(names, loaded.model.card.reference, RESULT_FILES["mask"], loaded, bare)
+    return run_report(bare, loaded, version=version, command=command)
 
 
 def run_report(
@@ -64,6 +84,10 @@ def run_report(
         "seconds": {name: round(seconds, 4) for name, seconds in done.seconds.items()},
         "warnings": list(done.warnings),
     }
+
+
+def _bare(files: Sequence[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
+    return tuple((PurePath(name).name, sha256) for name, sha256 in files)
 
 
 def same_again(

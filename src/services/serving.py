@@ -62,6 +62,7 @@ class ServedModels:
         self._look_every_seconds = look_every_seconds
         self._shelf = Shelf()
         self._was_complete = False
+        self._looked = threading.Event()
         self._refreshing = threading.Lock()
         self._stop = threading.Event()
         self._watch: threading.Thread | None = None
@@ -82,6 +83,10 @@ class ServedModels:
     def shelf(self) -> Shelf:
         """What is served now."""
         return self._shelf
+
+    def wait(self, seconds: float | None = None) -> bool:
+        """Wait until all models have been looked at once, sound or not; whether they have."""
+        return self._looked.wait(seconds)
 
     @property
     def ready(self) -> bool:
@@ -142,6 +147,7 @@ class ServedModels:
                     self._shelf = Shelf(tuple(models), listing.broken, default, missing)
             complete = missing is None and not listing.broken and all(m.state == "ready" for m in models)
             self._was_complete = self._was_complete or complete
+            self._looked.set()
 
     def _follow(self) -> None:
         while True:

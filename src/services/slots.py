@@ -40,27 +40,29 @@ class Slots:
             self._refuse_if_full()
 
     @contextmanager
-    def hold(self, check: Callable[[], None] = lambda: None) -> Iterator[float]:
+    def hold(self, check: Callable[[], None] = lambda: None, *, patient: bool = False) -> Iterator[float]:
         """Wait for a slot and keep it; gives the seconds waited.
 
         Args:
             check: called every fifth of a second of waiting; stops it by raising.
+            patient: wait however many do already: for who is not kept in memory by waiting.
 
         Raises:
             BusyError: as many callers wait as may.
         """
         began = time.monotonic()
-        self._enter(check)
+        self._enter(check, patient)
         entered = time.monotonic()
         try:
             yield entered - began
         finally:
             self._leave(time.monotonic() - entered)
 
-    def _enter(self, check: Callable[[], None]) -> None:
+    def _enter(self, check: Callable[[], None], patient: bool) -> None:
         ticket = object()
         with self._change:
-            self._refuse_if_full()
+            if not patient:
+                self._refuse_if_full()
             self._waiting.append(ticket)
             try:
                 while self._held >= self._count or self._waiting[0] is not ticket:

@@ -347,8 +347,11 @@ class JobQueueContract:
             assert (self.queue.stats().workers, self.queue.stats().slots) == (1, 2)
             gate.opened.set()
             self._wait_for(jobs[2], "done")
-        assert self.queue.stats().typical_seconds > 0
+        assert (self.queue.stats().typical_seconds or 0) > 0
         assert self.queue.stats().workers == 0
+        self.queue.forget(jobs[0].id)
+        ended = {state: n for state, n in self.queue.stats().ended.items() if n}
+        assert ended == {"done": 2, "cancelled": 1}
 
     def _wait_for(self, job: Job, state: JobState) -> Job:
         wait_until(lambda: self.queue.get(job.id).state == state)

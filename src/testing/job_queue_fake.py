@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 from ..domain.errors import BusyError, CancelledError
 from ..domain.job import (
+    ENDED,
     JOB_STATES,
     Job,
     JobCase,
@@ -50,6 +51,7 @@ class MemoryJobQueue:
         self._lock = threading.RLock()
         self._lined = 0
         self._workers: list[int] = []
+        self._ended: Counter[JobState] = Counter()
 
     def submit(self, case: JobCase, owner: str, *, key: str | None = None) -> Job:
         """See JobQueue.submit."""
@@ -64,7 +66,7 @@ class MemoryJobQueue:
             waiting = sum(row.job.state == "queued" for row in self._rows.values())
             if waiting >= self._limits.length:
                 expected = f"at most {self._limits.length} jobs that wait"
-                raise BusyError("queue", expected=expected, got="one more", retry_after_seconds=self._typical())
+                raise BusyError("queue", expected=expected, got="one more", retry_after_seconds=self._typical() or 1.0)
             job = Job(str(uuid.uuid4()), owner, case, time.time())
             self._rows[job.id] = _Row(job, key, self._last_in_line())
             return self.get(job.id)
@@ -116,9 +118,8 @@ class MemoryJobQueue:
             counted = Counter(job.state for job in jobs)
             waited = [time.time() - job.submitted for job in jobs if job.state == "queued"]
             counts = {state: counted[state] for state in JOB_STATES}
-            return QueueStats(
-                counts, max(0.0, *waited) if waited else 0.0, self._typical(), len(self._workers), sum(self._workers)
-            )
+            oldest, ended = max((0.0, *waited)), {state: self._ended[state] for state in ENDED}
+            return QueueStats(counts, oldest, self._typical(), len(self._workers), sum(self._workers), ended)
 
     def work(self, handler: Handler, concurrency: int, stop: threading.Event) -> None:
         """See JobQueue.work."""
@@ -163,8 +164,9 @@ class MemoryJobQueue:
 
     def _settle(self, job: Job, error: Exception) -> None:
         with self._lock:
+            strikes = self._limits.strikes
+            self._change(job.id, None, lambda job: settled(job, time.time(), error, strikes_allowed=strikes))
             row = self._row(job.id, None)
-            row.job = settled(row.job, time.time(), error, strikes_allowed=self._limits.strikes)
             if isinstance(error, CancelledError):
                 row.rank = (0, row.rank[1])
             else:
@@ -174,7 +176,9 @@ class MemoryJobQueue:
     def _change(self, id: str, owner: str | None, change: Callable[[Job], Job]) -> Job:
         with self._lock:
             row = self._row(id, owner)
-            row.job = change(row.job)
+            before, row.job = row.job, change(row.job)
+            if row.job.has_ended and not before.has_ended:
+                self._ended[row.job.state] += 1
             return self.get(id)
 
     def _row(self, id: str, owner: str | None) -> _Row:
@@ -187,7 +191,7 @@ class MemoryJobQueue:
         self._lined += 1
         return 1, self._lined
 
-    def _typical(self) -> float:
+    def _typical(self) -> float | None:
         return typical_seconds([row.job for row in self._rows.values()])
 
 

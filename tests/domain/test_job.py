@@ -16,6 +16,7 @@ from voxport.domain.errors import (
     LimitError,
     ModelError,
     OutputError,
+    UnknownModelError,
     UsageError,
     VoxportError,
     kind_of,
@@ -110,6 +111,15 @@ def test_what_the_surroundings_are_to_blame_for_is_tried_again_for_ever(error: E
         job = begun(job, 130.0)
 
 
+def test_a_model_that_this_worker_has_not_is_looked_for_on_others() -> None:
+    once = strikes(RUNNING, words(UnknownModelError))
+    assert (once.state, once.strikes) == ("queued", 1)
+    parked = strikes(begun(strikes(begun(once, 130.0), words(UnknownModelError)), 140.0), words(UnknownModelError))
+    assert parked.state == "parked"
+    assert parked.failure is not None
+    assert parked.failure.kind == "unknown-model"
+
+
 def test_strikes_add_up_whether_the_run_raised_or_the_worker_was_lost() -> None:
     once = strikes(RUNNING, ZeroDivisionError("secret"))
     twice = abandoned(begun(once, 1), 2, strikes_allowed=3)
@@ -162,12 +172,16 @@ def test_the_time_left_by_worked_numbers() -> None:
     assert left(RUNNING, 500.0) == 0
     assert left(replace(RUNNING, tiles_done=1, tiles_total=4), 120.0) == 30
     assert left(finished(RUNNING, 120.0, {}), 130.0) is None
+    foretold = replace(WAITING, position=4, case=replace(CASE, estimate_seconds=7.0))
+    assert left(foretold, 0) == 67
+    assert eta_seconds(foretold, 0, typical_seconds=None, concurrency=2) == 21
+    assert eta_seconds(replace(WAITING, position=4), 0, typical_seconds=None, concurrency=2) is None
 
 
 def test_a_typical_job_is_the_median_of_those_done() -> None:
     jobs = [finished(begun(WAITING, 0.0), end, {}) for end in (3.0, 1.0, 500.0)]
     assert typical_seconds([*jobs, WAITING, RUNNING]) == 3.0
-    assert typical_seconds([]) == 1.0
+    assert typical_seconds([]) is None
 
 
 texts = st.text(max_size=9)

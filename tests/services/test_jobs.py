@@ -20,7 +20,7 @@ from voxport.domain.errors import BusyError, UsageError
 from voxport.domain.job import Job
 from voxport.domain.tiling import Tiling
 from voxport.ports.job_queue import Attempt, QueueLimits, Results
-from voxport.services.jobs import JobPorts, JobSettings, forget_job, options_of, run_job, submit_case, sweep
+from voxport.services.jobs import TABLE, JobPorts, JobSettings, forget_job, options_of, run_job, submit_case, sweep
 from voxport.services.prepare import RunOptions
 from voxport.services.runtimes import LoadedModel
 from voxport.services.segment import Outputs, SegmentPorts, segment
@@ -105,7 +105,8 @@ def test_a_jobs_results_are_the_commands_bytes(desk: Desk, tmp_path: Path) -> No
     with working(desk.queue, desk.handler):
         done = desk.ended(job)
     assert done.state == "done"
-    assert set(done.results) == set(EVERYTHING)
+    assert set(done.results) == {*EVERYTHING, TABLE}
+    assert desk.blobs.contents[done.results[TABLE].blob].startswith(b"value,name,")
     expected = direct(desk, tmp_path / "direct")
     for name, content in expected.items():
         assert desk.blobs.contents[done.results[name].blob] == content

@@ -25,7 +25,7 @@ from ...domain.job import (
     wait_seconds,
 )
 from ...ports.job_queue import QueueLimits, QueueStats
-from .tables import Database, columns_of, fixed_columns_of, job_of, jobs, place_errors, workers
+from .tables import Database, columns_of, ends, fixed_columns_of, job_of, jobs, place_errors, workers
 
 QUEUE, WORKFLOW, VERSION, APPLICATION = "voxport-jobs", "voxport_job", "voxport-jobs-1", "voxport"
 _FIRST, _USUAL = 1, 2  # DBOS hands out the lowest priority first
@@ -111,9 +111,10 @@ class Ledger:
                 )
             ).one()
             typical = typical_seconds([job_of(row) for row in connection.execute(done)])
+            ended = {row.state: int(row.total) for row in connection.execute(sa.select(ends))}
         counts: dict[JobState, int] = {state: counted.get(state, 0) for state in JOB_STATES}
         waited = 0.0 if oldest is None else max(0.0, now - oldest)
-        return QueueStats(counts, waited, typical, int(alive[0]), int(alive[1]))
+        return QueueStats(counts, waited, typical, int(alive[0]), int(alive[1]), ended)
 
     # For workers
 
@@ -181,7 +182,7 @@ class Ledger:
         waiting = sa.select(sa.func.count()).where(jobs.c.state == "queued")
         if connection.execute(waiting).scalar_one() >= self.limits.length:
             done = sa.select(jobs).where(jobs.c.state == "done").order_by(jobs.c.ended.desc()).limit(_WORTH_AVERAGING)
-            retry = typical_seconds([job_of(row) for row in connection.execute(done)])
+            retry = typical_seconds([job_of(row) for row in connection.execute(done)]) or 1.0
             expected = f"at most {self.limits.length} jobs that wait"
             raise BusyError("queue", expected=expected, got="one more", retry_after_seconds=retry)
 
@@ -207,6 +208,8 @@ class Ledger:
     ) -> None:
         values = columns_of(job) | ({} if job.state == "running" else {"worker": None})
         connection.execute(jobs.update().where(jobs.c.seq == row.seq).values(values))
+        if job.has_ended and not job_of(row).has_ended:
+            connection.execute(ends.update().where(ends.c.state == job.state).values(total=ends.c.total + 1))
         if job.state == "queued" and row.state != "queued":
             self._redispatch(connection, row, first=first, wait=wait)
 

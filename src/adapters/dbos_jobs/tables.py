@@ -9,7 +9,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from ...domain.job import Job, JobFailure, case_mapping, read_case, read_results, results_mapping
+from ...domain.job import ENDED, Job, JobFailure, case_mapping, read_case, read_results, results_mapping
 
 _metadata = sa.MetaData()
 _serial = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
@@ -52,6 +52,14 @@ workers = sa.Table(
     sa.Column("pid", sa.Integer, nullable=False),
     sa.Column("slots", sa.Integer, nullable=False),
     sa.Column("beat", sa.Double, nullable=False),
+)
+
+# how many jobs ever ended in a state, deleted ones too
+ends = sa.Table(
+    "voxport_job_ends",
+    _metadata,
+    sa.Column("state", sa.String(16), primary_key=True),
+    sa.Column("total", sa.BigInteger, nullable=False),
 )
 
 
@@ -120,6 +128,9 @@ class Database:
             if not self.is_sqlite:
                 connection.execute(sa.text("SELECT pg_advisory_xact_lock(8209347)"))
             _metadata.create_all(connection)
+            known = set(connection.execute(sa.select(ends.c.state)).scalars())
+            if missing := sorted(ENDED - known):
+                connection.execute(ends.insert(), [{"state": state, "total": 0} for state in missing])
 
     @contextmanager
     def reading(self) -> Iterator[sa.Connection]:

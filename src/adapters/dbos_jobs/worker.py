@@ -204,7 +204,7 @@ class _DbosAttempt:
 
     def report(self, done: int, total: int) -> None:
         """See Attempt.report."""
-        due = time.monotonic() - self._written > _PROGRESS_SECONDS or done == total
+        due = time.monotonic() - self._written > _PROGRESS_SECONDS or 0 < done == total
         if due:
             self._written = time.monotonic()
         try:

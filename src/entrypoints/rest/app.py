@@ -10,6 +10,7 @@ from fastapi import FastAPI
 
 from ... import __version__
 from ...container import Container
+from ...services.scratch import clear_scratch
 from .catalogue import catalogue_routes
 from .desk import Desk
 from .openapi import describe
@@ -28,6 +29,7 @@ def create_app(container: Container) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        clear_scratch(container.config.scratch_dir())
         desk.models.start()
         yield
         desk.models.close()

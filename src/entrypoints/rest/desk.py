@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
-import tempfile
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
@@ -17,8 +15,9 @@ from fastapi import Depends
 from starlette.requests import Request
 
 from ...container import Container
-from ...domain.errors import CancelledError, OutputError, TimeLimitError
+from ...domain.errors import CancelledError, TimeLimitError
 from ...services.prepare import memory_limit
+from ...services.scratch import scratch_folder
 from ...services.serving import ServedModels
 from ...services.slots import Slots
 from ...settings import ServingSettings
@@ -130,24 +129,17 @@ class Desk:
         finally:
             watch.cancel()
 
-    def new_folder(self) -> Path:
-        """A folder for one request's files. Raises OutputError."""
-        scratch = self.container.config.scratch_dir()
-        try:
-            return Path(tempfile.mkdtemp(prefix="voxport-", dir=scratch))
-        except OSError as error:
-            raise OutputError.cannot_write("scratch folder", error) from None
-
 
 async def request_folder(request: Request) -> AsyncIterator[Path]:
     """A dependency: a folder for one request's files, gone once it is answered, its path kept out of messages."""
     desk: Desk = request.app.state.desk
-    folder = await to_thread.run_sync(desk.new_folder)
+    scratch = scratch_folder(desk.container.config.scratch_dir())
+    folder = await to_thread.run_sync(scratch.__enter__)
     request.state.private_paths = (f"{folder}/",)
     try:
         yield folder
     finally:
-        await to_thread.run_sync(lambda: shutil.rmtree(folder, ignore_errors=True))
+        await to_thread.run_sync(scratch.__exit__, None, None, None)
 
 
 Folder = Annotated[Path, Depends(request_folder)]

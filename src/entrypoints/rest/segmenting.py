@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from starlette.responses import FileResponse, JSONResponse, Response
 from ... import __version__
 from ...domain.errors import BusyError, CancelledError, TimeLimitError, UnknownModelError, VoxportError
 from ...services.prepare import RunOptions
-from ...services.report import grid_mapping, run_report, same_again, tiles_mapping
+from ...services.report import RESULT_FILES, STATISTICS_TABLE, grid_mapping, portable_report, tiles_mapping
 from ...services.segment import Outputs as OutputFiles
 from ...services.statistics_file import statistics_bytes
 from . import openapi, schemas, uploads
@@ -28,15 +28,6 @@ from .routing import MULTIPART, BodyRoute, body, request_id, without_paths
 
 REPORT_HEADER = "Voxport-Report"
 _GZIP, _JSON, _ZIP = "application/gzip", "application/json", "application/zip"
-_FILES = {
-    "mask": "mask.nii.gz",
-    "probabilities": "probabilities.nii.gz",
-    "statistics": "statistics.json",
-    "preview": "preview.png",
-    "report": "report.json",
-}
-
-_STATISTICS_TABLE = "statistics.csv"
 _LONGEST_HEADER = 12_000  # characters; many clients and proxies take no more than 16 KB of headers
 
 
@@ -170,24 +161,17 @@ def _segment_one(
     queued_seconds: float,
 ) -> Result:
     loaded = desk.models.take(model)
-    files = {name: str(folder / _FILES[name]) for name in ("mask", *outputs) if name != "report"}
+    files = {name: str(folder / RESULT_FILES[name]) for name in ("mask", *outputs) if name != "report"}
     done = desk.container.segment()(inputs, loaded, OutputFiles(**files), options, progress)
     desk.metrics.scored(loaded, done, queued_seconds)
-    done = replace(done, inputs=_bare(done.inputs), outputs=_bare(done.outputs))
-    reference = loaded.model.card.reference
-    command = same_again([name for name, _ in done.inputs], reference, _FILES["mask"], loaded, done)
-    report = run_report(done, loaded, version=__version__, command=command)
+    report = portable_report(done, loaded, version=__version__)
     report["seconds"] = {"queued": round(queued_seconds, 4), **report["seconds"]}
     if "statistics" in outputs:
-        (folder / _STATISTICS_TABLE).write_bytes(statistics_bytes(_STATISTICS_TABLE, done.statistics, done.grid))
+        (folder / STATISTICS_TABLE).write_bytes(statistics_bytes(STATISTICS_TABLE, done.statistics, done.grid))
     if "report" in outputs:
-        (folder / _FILES["report"]).write_text(json.dumps(report, indent=2) + "\n")
+        (folder / RESULT_FILES["report"]).write_text(json.dumps(report, indent=2) + "\n")
     del report["model"]["card"]  # /v1/models has it, and a header must stay small
-    return Result(reference, folder, report)
-
-
-def _bare(files: Sequence[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
-    return tuple((Path(name).name, sha256) for name, sha256 in files)
+    return Result(loaded.model.card.reference, folder, report)
 
 
 def _one_mask(result: Result) -> Response:
@@ -195,7 +179,7 @@ def _one_mask(result: Result) -> Response:
     if len(report) > _LONGEST_HEADER and result.report is not None:
         told = {name: value for name, value in result.report.items() if name != "statistics"}
         report = json.dumps(told, separators=(",", ":"))
-    mask = result.folder / _FILES["mask"]
+    mask = result.folder / RESULT_FILES["mask"]
     return FileResponse(mask, media_type=_GZIP, filename=mask.name, headers={REPORT_HEADER: report})
 
 
@@ -223,8 +207,8 @@ def _archive(results: Sequence[Result], outputs: Sequence[str], listed: Mapping[
 
 
 def _files(outputs: Sequence[str]) -> list[str]:
-    table = [_STATISTICS_TABLE] if "statistics" in outputs else []
-    return [*(_FILES[name] for name in dict.fromkeys(outputs)), *table]
+    table = [STATISTICS_TABLE] if "statistics" in outputs else []
+    return [*(RESULT_FILES[name] for name in dict.fromkeys(outputs)), *table]
 
 
 def _plan(
