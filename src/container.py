@@ -180,13 +180,17 @@ class Container(containers.DeclarativeContainer):
         JobSettings,
         __version__,
         config.scratch_dir,
+        config.serving.memory_bytes,
+        providers.Callable(max, config.jobs.concurrency, config.serving.slots),
         config.jobs.keep_every_seconds,
         config.jobs.retention_seconds,
         config.jobs.sweep_every_seconds,
     )
     submit_case = providers.Factory(partial, submit_case, ports=job_ports)
     forget_job = providers.Factory(partial, forget_job, ports=job_ports)
-    run_job = providers.Factory(partial, run_job, ports=segment_ports, blobs=blobs, settings=job_settings)
+    run_job = providers.Factory(
+        partial, run_job, take=served_models.provided.take, ports=segment_ports, blobs=blobs, settings=job_settings
+    )
     work_on_jobs = providers.Factory(partial, work_on_jobs, ports=job_ports, settings=job_settings)
     forecast = providers.Factory(partial, forecast, volumes=volumes)
     export = providers.Factory(

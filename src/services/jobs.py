@@ -7,7 +7,7 @@ import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from ..domain.errors import InputError, UnknownJobError, UnknownModelError
 from ..domain.job import ENDED, Job, JobCase, StoredFile
 from ..ports.blobs import BlobStore
 from ..ports.job_queue import Attempt, JobQueue, Results
-from .prepare import RunOptions
+from .prepare import RunOptions, memory_limit
 from .report import RESULT_FILES, STATISTICS_TABLE, portable_report
 from .resume import Checkpoint
 from .runtimes import LoadedModel
@@ -44,10 +44,13 @@ class JobSettings:
     """How jobs are run: where their files are unpacked, how often finished planes are kept, which voxport this is.
 
     ``retention_seconds`` is how long jobs are kept that have ended; they are looked for every so often.
+    ``memory_bytes`` is what one job may take: its share of what is free where it is None, ``at_once`` running here.
     """
 
     version: str
     scratch: Path | None = None
+    memory_bytes: int | None = None
+    at_once: int = 1
     keep_every_seconds: float = 10.0
     retention_seconds: float = 7 * 86400.0
     sweep_every_seconds: float = 60.0
@@ -134,6 +137,8 @@ def run_job(
         )
         progress = _JobProgress(attempt)
         options = options_of(case.options)
+        if options.memory_bytes is None:
+            options = replace(options, memory_bytes=settings.memory_bytes or memory_limit(settings.at_once))
         done = segment(inputs, loaded, outputs, options, progress, ports=ports, checkpoint=checkpoint)
         report = portable_report(done, loaded, version=settings.version)
         files["report"].write_text(json.dumps(report, indent=2) + "\n")

@@ -43,6 +43,9 @@ Threshold = Annotated[
     float | None,
     typer.Option("--threshold", help="Probability from which a voxel has a label.", show_default="the card's"),
 ]
+ModelsFolder = Annotated[
+    Path | None, typer.Option("--models", help="Folder of ONNX models.", show_default="VOXPORT_MODELS_DIR")
+]
 StoreName = Annotated[
     str | None, typer.Option("--store", help="Where models are kept: folder or bento.", show_default="folder")
 ]

@@ -21,9 +21,7 @@ _SERVICE = "voxport.entrypoints.rest.service:service"
 def serve_command(
     host: Annotated[str, typer.Option("--host", help="Address to listen on; 0.0.0.0 for all.")] = "127.0.0.1",
     port: Annotated[int, typer.Option("--port", min=1, max=65535, help="Port to listen on.")] = 3000,
-    models: Annotated[
-        Path | None, typer.Option("--models", help="Folder of ONNX models.", show_default="VOXPORT_MODELS_DIR")
-    ] = None,
+    models: opt.ModelsFolder = None,
     model: Annotated[
         str | None, typer.Option("-m", "--model", help="The default model: a name, or an ONNX file.")
     ] = None,
@@ -36,7 +34,7 @@ def serve_command(
     """Serve models over HTTP, until stopped."""
     given = {
         "VOXPORT_MODELS_DIR": None if models is None else models.expanduser().absolute(),
-        "VOXPORT_MODEL": None if model is None else _absolute_if_file(model),
+        "VOXPORT_MODEL": None if model is None else absolute_if_file(model),
         "VOXPORT_STORE": store,
         "VOXPORT_SERVING__WORKERS": workers,
         "VOXPORT_SERVING__INSECURE": True if insecure else None,
@@ -44,9 +42,7 @@ def serve_command(
     os.environ.update({name: str(value) for name, value in given.items() if value is not None})
     address = _address(host)
     _check_open(address, insecure)
-    if find_spec("bentoml") is None:
-        do = "pip install 'voxport[serving]'"
-        raise UsageError("voxport serve", expected="BentoML", got="an installation without it", do=do)
+    needs_serving("voxport serve", "bentoml")
     _check_free(address, port)
     os.environ["BENTOML_DO_NOT_TRACK"] = "True"
     sys.stderr.write(f"voxport: serving on http://{host if ':' not in host else f'[{host}]'}:{port}\n")
@@ -55,9 +51,17 @@ def serve_command(
     os.execv(sys.executable, command)
 
 
-def _absolute_if_file(model: str) -> str:
+def absolute_if_file(model: str) -> str:
+    """A model's file by its whole path, as another folder may be the current one later; a name as it is."""
     path = Path(model).expanduser()
     return str(path.absolute()) if path.is_file() else model
+
+
+def needs_serving(command: str, package: str) -> None:
+    """UsageError where a package of the extra ``serving`` is missing."""
+    if find_spec(package) is None:
+        do = "pip install 'voxport[serving]'"
+        raise UsageError(command, expected=f"the package {package}", got="an installation without it", do=do)
 
 
 def _address(host: str) -> str:

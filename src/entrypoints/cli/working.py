@@ -1,0 +1,59 @@
+"""``voxport worker``."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+import threading
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from . import options as opt
+from .serving import absolute_if_file, needs_serving
+
+
+def worker_command(
+    models: opt.ModelsFolder = None,
+    model: Annotated[
+        str | None, typer.Option("-m", "--model", help="The default model: a name, or an ONNX file.")
+    ] = None,
+    store: opt.StoreName = None,
+    concurrency: Annotated[
+        int | None, typer.Option("--concurrency", min=1, help="Jobs to run at a time.", show_default="1")
+    ] = None,
+    threads: opt.Threads = None,
+    scratch: Annotated[
+        Path | None, typer.Option("--scratch", help="Folder for the files of running jobs.", show_default="/tmp")
+    ] = None,
+) -> None:
+    """Run jobs of the queue, beside as many other workers as there are, until stopped.
+
+    Where the queue is, and its files, say VOXPORT_JOBS__DATABASE and VOXPORT_JOBS__BLOBS.
+    """
+    needs_serving("voxport worker", "dbos")
+    from ...container import wired
+    from ...services.working import wait_for_models
+
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
+    container = wired(
+        models_dir=models,
+        model=None if model is None else absolute_if_file(model),
+        store=store,
+        threads=threads,
+        scratch_dir=scratch,
+        jobs=None if concurrency is None else {"concurrency": concurrency},
+    )
+    served, queue = container.served_models(), container.job_queue()
+    served.start()
+    try:
+        wait_for_models(served, stop)
+        container.work_on_jobs()(container.config.jobs.concurrency(), stop, handler=container.run_job())
+    finally:
+        served.close()
+        queue.close()
