@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -21,6 +21,7 @@ from .preflight import preflight_warnings
 from .scoring import Fixed3, Scorer
 
 # Of the memory that is free; the rest is for the network's activations and for everybody else.
+_SEVERAL_ROWS = 4
 _DEFAULT_MEMORY_SHARE = 0.5
 
 
@@ -102,12 +103,27 @@ def prepare(case: Case, card: ModelCard, scorer: Scorer, options: RunOptions) ->
     channels = survey(case, options.nan_as)
     space = ModelSpace.of(case.grid, card.input)
     fitted = tuple(fit(card.input.intensity, channels[c.source].chunks) for c in card.input.channels)
-    axis = space.model_axis(case.sources[0].slowest_axis) if options.axis is None else options.axis
     tiling = _tiling(card.tiling, options, scorer.fixed)
-    plan = plan_tiles(space.grid.shape, tiling, fixed=scorer.fixed, axis=axis)
+    plan = plan_tiles(space.grid.shape, tiling, fixed=scorer.fixed)
+    slowest = case.sources[0].slowest_axis
+    if options.axis is None:  # a slab across a slow axis is read in few pieces
+        stored = sorted(range(3), key=lambda axis: abs(axis - slowest))
+        plan = replace(plan, axis=_visiting_axis(plan, [space.model_axis(axis) for axis in stored]))
+    else:
+        plan = replace(plan, axis=options.axis)
     plan, needed, notes = _within_memory(plan, card, options, batch=scorer.batch, assembled=space.resamples)
     warnings = (*case.notes, *preflight_warnings(case.grid, channels, card, plan), *notes)
     return Prepared(case, card, space, channels, fitted, plan, tiling.overlap, needed, warnings, options.nan_as)
+
+
+def _visiting_axis(plan: TilePlan, axes: Sequence[int]) -> int:
+    """The first of these axes with several rows of tiles, else the one with most.
+
+    Memory holds a row at a time, and an interrupted run goes on from one: a flat stack, one tile deep, is not visited
+    along its depth.
+    """
+    rows = [len(plan.starts[axis]) for axis in axes]
+    return next((axis for axis, n in zip(axes, rows, strict=True) if n >= _SEVERAL_ROWS), axes[rows.index(max(rows))])
 
 
 def _tiling(tiling: Tiling, options: RunOptions, fixed: Fixed3) -> Tiling:

@@ -119,8 +119,15 @@ def test_fixed_sizes_of_a_zyx_network_are_turned(prepared: Prepare) -> None:
 
 def test_the_visiting_axis_is_the_one_that_is_read_at_the_least_cost(prepared: Prepare) -> None:
     """Memory volumes read slabs along their first axis; stored as SAR, that is the model's z."""
-    stored = Volume(noise((24, 32, 40)), make_grid((24, 32, 40), codes="SAR"))
+    stored = Volume(noise((40, 32, 24)), make_grid((40, 32, 24), codes="SAR"))
     assert prepared(volume=stored).plan.axis == 2
+
+
+def test_a_flat_volume_is_not_visited_along_its_depth(prepared: Prepare) -> None:
+    """Tiles of 16 that overlap by half: 2 rows along z, 3 along y, 4 or more along x; stored from z to x."""
+    for x, y, axis in ((40, 32, 0), (40, 40, 1), (24, 24, 2), (24, 32, 1)):
+        stored = Volume(noise((24, y, x)), make_grid((24, y, x), codes="SAR"))
+        assert prepared(volume=stored).plan.axis == axis
     assert prepared().plan.axis == 0
     assert prepared(axis=1).plan.axis == 1
 

@@ -1,0 +1,300 @@
+"""The job queue at work: 200 jobs at once, and how much more several workers do than one.
+
+queue: jobs are sent through HTTP all at once while two workers run them. Every mask is the right one, the jobs begin in
+the order in which they came, give or take one for each that runs at a time, and the API answers meanwhile.
+workers: the same jobs for 1, 2 and 4 worker processes, and for a plain loop in this process that knows no queue; with
+one network that weighs nothing, so that the queue itself is measured, and with the bundled one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import os
+import signal
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import httpx
+import numpy as np
+from voxport.container import wired
+from voxport.services.prepare import RunOptions
+from voxport.services.segment import Outputs
+from voxport.testing.progress import RecordingProgress
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks.material import machine, saved, smooth_noise
+from tests.jobs.processes import Postgres
+from tests.rest.conftest import named_model
+from tests.rest.serving import PATIENCE, Server, running_server
+
+SMALL, BUNDLED = "convolution", "two-photon-vessels"
+SHAPES = {SMALL: (48, 48, 8), BUNDLED: (256, 256, 16)}
+KINDS = 4  # volumes that differ, so that a mask of another job's is seen
+WORKERS = (1, 2, 4)
+SLOWEST_P95_SECONDS = 0.1
+GET_EVERY_SECONDS = 0.02
+
+
+def main() -> None:
+    """Print the machine and a table for each measurement; exit with 1 where one fails."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", choices=("queue", "workers"))
+    parser.add_argument("--database", choices=("sqlite", "postgres"), help="default: both")
+    parser.add_argument("--model", choices=tuple(SHAPES), help="workers: default: both")
+    parser.add_argument("--jobs", type=int, default=200, help="with the small network")
+    parser.add_argument("--bundled-jobs", type=int, default=16, help="workers: with the bundled network")
+    parser.add_argument("--json", type=Path)
+    wanted = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    # a user's own settings would reach this process, but not the server
+    for name in [name for name in os.environ if name.startswith("VOXPORT_")]:
+        del os.environ[name]
+    found: dict[str, dict[str, Any]] = {"machine": machine()}
+    _print("machine", found["machine"])
+    for database in ("sqlite", "postgres"):
+        if wanted.database not in (None, database):
+            continue
+        if wanted.only in (None, "queue"):
+            found[f"queue, {database}"] = _in_a_folder(database, lambda place: queue(place, wanted.jobs))
+            _print(f"queue, {database}", found[f"queue, {database}"])
+        for model, count in ((SMALL, wanted.jobs), (BUNDLED, wanted.bundled_jobs)):
+            if wanted.only in (None, "workers") and wanted.model in (None, model):
+                title = f"workers, {database}, {model}"
+                found[title] = workers(database, model, count)
+                _print(title, found[title])
+    if wanted.json is not None:
+        wanted.json.write_text(json.dumps(found, indent=2) + "\n")
+    if not all(result.get("passed", True) for result in found.values()):
+        raise SystemExit(1)
+
+
+def _print(title: str, values: dict[str, Any]) -> None:
+    print(f"\n{title}")
+    for name, value in values.items():
+        print(f"  {name:32} {round(value, 4) if isinstance(value, float) else value}", flush=True)
+
+
+class Place:
+    """A folder with a model, volumes and their masks, and a database beside it."""
+
+    def __init__(self, folder: Path, database: str, stack: ExitStack) -> None:
+        self.folder = folder
+        os.environ["XDG_CONFIG_HOME"] = str(folder)
+        named_model(folder / "models", SMALL, patch=(48, 48, 8), overlap=0.0)
+        url = f"sqlite:///{folder}/jobs.sqlite"
+        if database == "postgres":
+            folder.chmod(0o755)
+            server = Postgres(folder / "postgres")
+            stack.callback(server.stop)
+            url = server.url
+        self.env = {
+            "VOXPORT_JOBS__DATABASE": url,
+            "VOXPORT_JOBS__BLOBS": str(folder / "blobs"),
+            "VOXPORT_JOBS__LENGTH": "100000",
+            "VOXPORT_MODELS_DIR": str(folder / "models"),
+            "VOXPORT_SCRATCH_DIR": str(folder),
+        }
+
+    def cases(self, model: str) -> list[tuple[Path, bytes]]:
+        """Volumes, each with its mask as this process makes it."""
+        noise = smooth_noise(SHAPES[model])
+        volumes = [saved(self.folder / f"{n}.nii.gz", np.roll(noise, 11 * n, axis=0)) for n in range(KINDS)]
+        segment = self.segmenter(model)
+        return [(volume, segment(volume)) for volume in volumes]
+
+    def segmenter(self, model: str) -> Callable[[Path], bytes]:
+        """Segments in this process, with a model that stays loaded."""
+        container, mask = wired(models_dir=self.folder / "models"), self.folder / "mask.nii.gz"
+        opener, segment = container.open_model(), container.segment()
+        loaded = opener.load(opener.find(model))
+
+        def mask_of(volume: Path) -> bytes:
+            segment([str(volume)], loaded, Outputs(str(mask)), RunOptions(), RecordingProgress())
+            return mask.read_bytes()
+
+        return mask_of
+
+    @contextmanager
+    def served(self, model: str) -> Iterator[Server]:
+        """A server that runs no jobs itself."""
+        with running_server(self.folder, "--no-worker", "-m", model, env=self.env) as server:
+            yield server
+
+    @contextmanager
+    def working(self, count: int, threads: int) -> Iterator[None]:
+        """So many workers of one job at a time each."""
+        command = [sys.executable, "-m", "voxport", "worker", "--threads", str(threads)]
+        processes = []
+        for number in range(count):
+            with (self.folder / f"worker-{number}.log").open("wb") as log:
+                started = subprocess.Popen(command, env=os.environ | self.env, stdout=log, stderr=log)
+                processes.append(started)
+        try:
+            yield
+        finally:
+            for process in processes:
+                process.terminate()
+            for process in processes:
+                process.wait(PATIENCE)
+
+
+def _in_a_folder(database: str, measure: Callable[[Place], dict[str, Any]]) -> dict[str, Any]:
+    with TemporaryDirectory() as name, ExitStack() as stack:
+        return measure(Place(Path(name), database, stack))
+
+
+def queue(place: Place, count: int) -> dict[str, Any]:
+    """Many jobs at once for two workers, and how fast the API answers meanwhile."""
+    cases = place.cases(SMALL)
+    with place.served(SMALL) as server, place.working(2, threads=1), server.client() as client:
+        _await_workers(client, 2)
+        latencies: list[float] = []
+        with _asking(server, latencies):
+            began = time.perf_counter()
+            ids = _submit(server, cases, count)
+            submitted = time.perf_counter() - began
+            jobs = _ended(client, ids)
+            elapsed = time.perf_counter() - began
+        right = _right_masks(client, jobs, ids, cases)
+    lined = sorted(jobs.values(), key=lambda job: job["submitted"])
+    begun = sorted(lined, key=lambda job: job["started"])
+    furthest = max(abs(place - begun.index(job)) for place, job in enumerate(lined))
+    p95 = float(np.percentile(latencies, 95))
+    return {
+        "passed": right == count and furthest <= 2 and p95 < SLOWEST_P95_SECONDS,
+        "jobs": count,
+        "right masks": right,
+        "all accepted after, seconds": submitted,
+        "all ended after, seconds": elapsed,
+        "jobs a second": count / elapsed,
+        "furthest from its place in line": furthest,
+        "GETs": len(latencies),
+        "GET p50, ms": 1e3 * float(np.percentile(latencies, 50)),
+        "GET p95, ms": 1e3 * p95,
+        "GET slowest, ms": 1e3 * max(latencies),
+    }
+
+
+def workers(database: str, model: str, count: int) -> dict[str, Any]:
+    """The same jobs for 1, 2 and 4 workers: two threads for one alone, one for each of several."""
+    found: dict[str, Any] = {"jobs": count}
+    for workers in WORKERS:
+        seconds = _in_a_folder(database, lambda place, n=workers: _throughput(place, model, count, n))  # type: ignore[misc]
+        found |= {f"{name}, {workers} workers": value for name, value in seconds.items()}
+    found["loop, jobs a second"] = _in_a_folder("sqlite", lambda place: _loop(place, model, count))["jobs a second"]
+    rates = {name: value for name, value in found.items() if name.startswith("jobs a second")}
+    found |= {
+        f"{name.removeprefix('jobs a second, ')} / loop": rate / found["loop, jobs a second"]
+        for name, rate in rates.items()
+    }
+    found["passed"] = all(found[f"right masks, {workers} workers"] == count for workers in WORKERS)
+    return found
+
+
+def _throughput(place: Place, model: str, count: int, workers: int) -> dict[str, Any]:
+    """From the first job's begin to the last one's end, all of them waiting before; and what one took at the median."""
+    cases = place.cases(model)
+    threads = 2 if workers == 1 else 1
+    with place.served(model) as server, server.client() as client:
+        ids = _submit(server, cases, count)
+        with place.working(workers, threads):
+            jobs = _ended(client, ids)
+        right = _right_masks(client, jobs, ids, cases)
+    begins, ends = ([_seconds(job[edge]) for job in jobs.values()] for edge in ("started", "ended"))
+    taken = statistics.median(end - begin for begin, end in zip(begins, ends, strict=True))
+    return {"jobs a second": count / (max(ends) - min(begins)), "median seconds": taken, "right masks": right}
+
+
+def _loop(place: Place, model: str, count: int) -> dict[str, Any]:
+    cases, segment = place.cases(model), place.segmenter(model)
+    began = time.perf_counter()
+    for number in range(count):
+        segment(cases[number % KINDS][0])
+    return {"jobs a second": count / (time.perf_counter() - began)}
+
+
+def _submit(server: Server, cases: Sequence[tuple[Path, bytes]], count: int) -> list[str]:
+    """Jobs that eight clients send without a pause; their ids, by the case that they are."""
+
+    def send(number: int) -> str:
+        volume, _ = cases[number % KINDS]
+        with clients[number % 8][0], volume.open("rb") as file:
+            answer = clients[number % 8][1].post("/v1/jobs", files={"volume": (volume.name, file)})
+        if answer.status_code != 202:
+            raise SystemExit(f"expected 202, got {answer.status_code}: {answer.text}")
+        return str(answer.json()["id"])
+
+    with ExitStack() as stack, ThreadPoolExecutor(8) as pool:
+        clients = [(threading.Lock(), stack.enter_context(server.client())) for _ in range(8)]
+        return list(pool.map(send, range(count)))
+
+
+def _ended(client: httpx.Client, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """All jobs, once all of them have ended; SystemExit where one did not end well."""
+    while True:
+        listed = client.get("/v1/jobs", params={"limit": 1000}).json()["jobs"]
+        jobs = {job["id"]: job for job in listed if job["id"] in set(ids)}
+        if failed := [job for job in jobs.values() if job["state"] in ("failed", "parked", "cancelled")]:
+            raise SystemExit(f"expected every job done, got {failed[0]}")
+        if len(jobs) == len(ids) and all(job["state"] == "done" for job in jobs.values()):
+            return jobs
+        time.sleep(0.2)
+
+
+def _right_masks(
+    client: httpx.Client, jobs: dict[str, dict[str, Any]], ids: Sequence[str], cases: Sequence[tuple[Path, bytes]]
+) -> int:
+    masks = (client.get(jobs[id]["results"]["mask"]["href"]).content for id in ids)
+    return sum(mask == case[1] for mask, case in zip(masks, itertools.cycle(cases), strict=False))
+
+
+@contextmanager
+def _asking(server: Server, latencies: list[float]) -> Iterator[None]:
+    """Ask for jobs all the while, in turns one of them and all of them."""
+    stop = threading.Event()
+
+    def ask() -> None:
+        with server.client() as client:
+            known = "/v1/jobs"
+            while not stop.wait(GET_EVERY_SECONDS):
+                began = time.perf_counter()
+                answer = client.get(known)
+                latencies.append(time.perf_counter() - began)
+                jobs = answer.json().get("jobs")
+                known = f"/v1/jobs/{jobs[0]['id']}" if jobs else "/v1/jobs"
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+def _await_workers(client: httpx.Client, count: int) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while client.get("/health").json()["jobs"]["workers"] < count:
+        if time.monotonic() > deadline:
+            raise SystemExit(f"expected {count} workers, got fewer")
+        time.sleep(0.1)
+
+
+def _seconds(text: str) -> float:
+    return float(np.datetime64(text.removesuffix("Z"), "us").astype(np.int64)) / 1e6
+
+
+if __name__ == "__main__":
+    main()
