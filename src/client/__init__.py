@@ -15,7 +15,18 @@ from __future__ import annotations
 
 from .answers import ModelResult, PredictResult
 from .client import Client
-from .errors import RemoteError
+from .errors import LostAnswerError, RemoteError, UnreachableError
 from .fields import is_model_reference
+from .job import JobInput, RemoteJob
 
-__all__ = ["Client", "ModelResult", "PredictResult", "RemoteError", "is_model_reference"]
+__all__ = [
+    "Client",
+    "JobInput",
+    "LostAnswerError",
+    "ModelResult",
+    "PredictResult",
+    "RemoteError",
+    "RemoteJob",
+    "UnreachableError",
+    "is_model_reference",
+]

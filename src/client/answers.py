@@ -18,6 +18,8 @@ from ..domain.tiling import BLENDINGS
 from .errors import RemoteError, one_line
 from .fields import model_folder
 
+JSON = "application/json"
+
 
 @dataclass(frozen=True, eq=False)
 class PredictResult:
@@ -89,7 +91,7 @@ def predict_result(data: Mapping[str, Any], shape: tuple[int, ...], url: str) ->
             probabilities=probabilities,
         )
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-        raise _malformed(url, "a prediction", error) from None
+        raise malformed(url, "a prediction", error) from None
     if segmentation.shape != shape or (probabilities is not None and probabilities.shape[1:] != shape):
         got = f"{segmentation.shape}" if probabilities is None else f"{segmentation.shape} and {probabilities.shape}"
         raise RemoteError.wrong_answer(url, expected=f"labels of shape {shape}", got=got)
@@ -120,11 +122,12 @@ def checked_report(data: object, url: str, localised: Callable[[str], str]) -> d
         report["seconds"] = {str(stage): float(seconds) for stage, seconds in report["seconds"].items()}
         report["warnings"] = [localised(one_line(warning)) for warning in report["warnings"]]
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-        raise _malformed(url, "a report", error) from None
+        raise malformed(url, "a report", error) from None
     return report
 
 
-def _malformed(url: str, what: str, error: Exception) -> RemoteError:
+def malformed(url: str, what: str, error: Exception) -> RemoteError:
+    """The error for an answer in which looking for what must be in it raised ``error``."""
     missing = f"one without {error}" if isinstance(error, KeyError) else "one that is put together wrongly"
     return RemoteError.wrong_answer(url, expected=what, got=one_line(missing))
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any, BinaryIO
 
 from ..domain.errors import VoxportError
 from .answers import json_object
@@ -80,20 +80,24 @@ class Archive:
             raise result.error
         return result
 
-    def has(self, result: Result, member: str) -> bool:
-        """Whether the result came with a member."""
-        return f"{result.folder}/{member}" in self._zip.namelist()
+    def members(self, result: Result) -> ArchiveMembers:
+        """What the archive has of a result."""
+        return ArchiveMembers(self, result.folder)
 
-    def json(self, result: Result, member: str) -> dict[str, Any]:
-        """A small member, parsed. Raises RemoteError."""
+    def json(self, name: str) -> dict[str, Any]:
+        """A small file of the archive, parsed. Raises RemoteError."""
         with self._clear_errors():
-            return self._json(self._name(result, member))
+            return self._json(self._known(name))
 
     @contextmanager
-    def open(self, result: Result, member: str) -> Iterator[Any]:
-        """A member's content, to be read once and to its end, where its checksum is compared. Raises RemoteError."""
-        with self._clear_errors(), self._zip.open(self._name(result, member)) as content:
+    def open(self, name: str) -> Iterator[IO[bytes]]:
+        """A file's content, to be read once and to its end, where its checksum is compared. Raises RemoteError."""
+        with self._clear_errors(), self._zip.open(self._known(name)) as content:
             yield content
+
+    def has(self, name: str) -> bool:
+        """Whether there is a file of this name."""
+        return name in self._zip.namelist()
 
     @contextmanager
     def _clear_errors(self) -> Iterator[None]:
@@ -103,10 +107,10 @@ class Archive:
         except (zipfile.BadZipFile, EOFError, RuntimeError, NotImplementedError, KeyError, ValueError) as error:
             raise self._wrong(f"a damaged one ({one_line(error)})") from None
 
-    def _name(self, result: Result, member: str) -> str:
-        if not self.has(result, member):
-            raise self._wrong(f"one without {member}")
-        return f"{result.folder}/{member}"
+    def _known(self, name: str) -> str:
+        if not self.has(name):
+            raise self._wrong(f"one without {name.rpartition('/')[2]}")
+        return name
 
     def _check_stored(self, size: int) -> None:
         """Stored members that lie in the file side by side cannot add up to more than it: nothing can inflate."""
@@ -147,3 +151,28 @@ class Archive:
 
     def _wrong(self, got: str) -> RemoteError:
         return RemoteError.wrong_answer(self.url, expected="an archive of results", got=got)
+
+
+@dataclass(frozen=True)
+class ArchiveMembers:
+    """See ``Members``: a model's folder in an archive."""
+
+    archive: Archive
+    folder: str
+
+    @property
+    def url(self) -> str:
+        """See ``Members``."""
+        return self.archive.url
+
+    def has(self, member: str) -> bool:
+        """Whether the result came with a member."""
+        return self.archive.has(f"{self.folder}/{member}")
+
+    def json(self, member: str) -> dict[str, Any]:
+        """See ``Members``."""
+        return self.archive.json(f"{self.folder}/{member}")
+
+    def open(self, member: str) -> AbstractContextManager[IO[bytes]]:
+        """See ``Members``."""
+        return self.archive.open(f"{self.folder}/{member}")

@@ -18,19 +18,17 @@ from .address import checked_key, checked_url
 from .answers import ModelResult, PredictResult, predict_result
 from .archive import MEDIA_TYPE, MEMBERS, Archive, asked_outputs, member_of
 from .arrays import array_fields, array_form, real_array
-from .downloads import check_destinations, check_outputs, check_place, spool
+from .downloads import check_destinations, check_outputs, check_place, commit_all, spool
 from .errors import one_line
 from .fields import Fields, check_model, fields_of
+from .jobs import Jobs
 from .results import received
-from .uploads import Hear, Uploads, silent
+from .uploads import Hear, StrPath, Uploads, Volumes, paths_of, silent
 
 if TYPE_CHECKING:
     import httpx
 
     from .connection import Connection
-
-StrPath = str | os.PathLike[str]
-Volumes = StrPath | Sequence[StrPath]
 
 _LARGEST_BYTES = 2**30
 
@@ -38,9 +36,9 @@ _LARGEST_BYTES = 2**30
 class Client:
     """A voxport server, asked in the way that the library is: paths in, paths out, the library's errors.
 
-    Nothing is retried: a BusyError says after how many seconds to ask again. One client may be used by
-    several threads. Over plain http a key can be read on the way: use https beyond this machine and networks that you
-    trust.
+    Nothing is retried, but for what ``jobs.submit`` and ``jobs.wait`` say: a BusyError says after how many seconds to
+    ask again. One client may be used by several threads. Over plain http a key can be read on the way: use https beyond
+    this machine and networks that you trust.
 
     Example::
 
@@ -52,6 +50,9 @@ class Client:
         api_key: where the server asks for one; the variable ``VOXPORT_API_KEY`` where it is not given.
         timeout_seconds: the longest silence to wait through. While a case waits and is scored the server is silent.
         transport: httpx transport to use in place of the network, such as one that calls an app in this process.
+
+    Attributes:
+        jobs: the server's queue, for cases that take longer than anybody wants to hold a connection for.
 
     Raises:
         UsageError: a URL, key or timeout that makes no sense, or httpx is not installed.
@@ -70,6 +71,7 @@ class Client:
             raise UsageError("timeout_seconds", expected="a positive number", got=got, do="correct it")
         key = os.environ.get("VOXPORT_API_KEY") if api_key is None else api_key
         self._connection = _connect(checked_url(url), checked_key(key), timeout_seconds, transport)
+        self.jobs = Jobs(self._connection)
 
     def __enter__(self) -> Client:
         return self
@@ -133,7 +135,7 @@ class Client:
         Args and errors are those of ``segment``.
         """
         fields = fields_of([model], overlap, patch, threshold, blending, nan_as)
-        with Uploads(_paths(volumes), hear) as uploads:
+        with Uploads(paths_of(volumes), hear) as uploads:
             told = self._connection.json("POST", "/v1/plan", form=uploads.form(fields))
             return told | {"warnings": [uploads.localised(one_line(w)) for w in told.get("warnings") or ()]}
 
@@ -179,17 +181,16 @@ class Client:
             BusyError: the server's queue is full, or it was asked too often; it says when to ask again.
             RemoteError: the server cannot be reached, fails, or answers as voxport does not.
         """
-        paths, mask = _paths(volumes), Path(destination)
+        paths, mask = paths_of(volumes), Path(destination)
         places = {"mask": mask} | {output: Path(path) for output, path in (outputs or {}).items()}
         check_destinations(places, paths)
         members = {member_of(output, path): path for output, path in places.items()}
         fields = fields_of([model], overlap, patch, threshold, blending, nan_as, asked_outputs(places))
         with (
             self._results(paths, fields, mask.parent, hear) as (archive, uploads),
-            received(archive, archive.only(), uploads, members) as (report, downloads),
+            received(archive.members(archive.only()), uploads.sent(), members) as (report, downloads),
         ):
-            for download in sorted(downloads, key=lambda d: d.destination == mask):
-                download.commit()
+            commit_all(downloads, last=mask)
             return report
 
     def segment_many(
@@ -222,15 +223,16 @@ class Client:
         check_outputs(wanted)
         check_place(into / "results")
         fields = fields_of(models, overlap, patch, threshold, blending, nan_as, asked_outputs(wanted))
-        with self._results(_paths(volumes), fields, into, hear) as (archive, uploads), ExitStack() as stack:
+        with self._results(paths_of(volumes), fields, into, hear) as (archive, uploads), ExitStack() as stack:
             found, downloads = [], []
             for result in archive.results:
                 if result.error is not None:
                     found.append(ModelResult(result.model, None, {}, result.error))
                     continue
-                names = [name for output in wanted for name in MEMBERS[output] if archive.has(result, name)]
+                members = archive.members(result)
+                names = [name for output in wanted for name in MEMBERS[output] if members.has(name)]
                 files = {name: into / result.folder / name for name in ["mask.nii.gz", *names]}
-                report, written = stack.enter_context(received(archive, result, uploads, files, into))
+                report, written = stack.enter_context(received(members, uploads.sent(), files, into))
                 found.append(ModelResult(result.model, report, files))
                 downloads += written
             for download in downloads:
@@ -287,8 +289,3 @@ def _connect(url: str, key: str | None, seconds: float, transport: httpx.BaseTra
         do = "install voxport with the extra serving: pip install 'voxport[serving]'"
         raise UsageError("client", expected="the package httpx", got=f"no {error.name}", do=do) from None
     return Connection(url, key, seconds, transport)
-
-
-def _paths(volumes: Volumes) -> list[Path]:
-    """The volumes' paths; one alone need not be in a list."""
-    return [Path(path) for path in ([volumes] if isinstance(volumes, str | os.PathLike) else volumes)]

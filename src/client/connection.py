@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, BinaryIO
 
@@ -11,12 +11,11 @@ import httpx
 
 from ..domain.errors import OutputError, UsageError
 from .address import is_loopback
-from .answers import json_object
-from .errors import RemoteError, one_line
+from .answers import JSON, json_object
+from .errors import LostAnswerError, RemoteError, UnreachableError, one_line
 from .fields import Form
 from .problems import Refusal, error_of
 
-JSON = "application/json"
 _CONNECT_SECONDS = 10.0
 _LARGEST_JSON_BYTES = 2**26
 _LARGEST_REFUSAL_BYTES = 2**16
@@ -40,7 +39,7 @@ class Connection:
         self, url: str, key: str | None, timeout_seconds: float, transport: httpx.BaseTransport | None
     ) -> None:
         self.url = url
-        self._seconds = timeout_seconds
+        self.timeout_seconds = timeout_seconds
         # answers are files that are compressed already
         headers = {"User-Agent": "voxport", "Accept-Encoding": "identity"}
         if key is not None:
@@ -48,7 +47,7 @@ class Connection:
         try:
             self._client = httpx.Client(
                 headers=headers,
-                timeout=httpx.Timeout(timeout_seconds, connect=min(_CONNECT_SECONDS, timeout_seconds)),
+                timeout=_timeout(timeout_seconds),
                 follow_redirects=False,
                 trust_env=not is_loopback(url),
                 verify=_certificates(url),
@@ -70,10 +69,17 @@ class Connection:
         form: Form | None = None,
         largest_bytes: int = _LARGEST_JSON_BYTES,
         also: Sequence[int] = (),
+        headers: Mapping[str, str] | None = None,
+        silence_seconds: float | None = None,
     ) -> dict[str, Any]:
         """The JSON object that answers a request; see ``answer``."""
-        with self.answer(method, path, JSON, form=form, also=also) as response:
-            body = _read(response, largest_bytes)
+        asked: dict[str, Any] = {"form": form, "also": also, "headers": headers, "silence_seconds": silence_seconds}
+        with self.answer(method, path, JSON, **asked) as response:
+            return self.parsed(response, largest_bytes)
+
+    def parsed(self, response: httpx.Response, largest_bytes: int = _LARGEST_JSON_BYTES) -> dict[str, Any]:
+        """The JSON object that an answer is. Raises RemoteError."""
+        body = _read(response, largest_bytes)
         if body is None:
             got = f"more than {largest_bytes} bytes"
             raise RemoteError.wrong_answer(self.url, expected="an answer of a bearable size", got=got)
@@ -88,6 +94,8 @@ class Connection:
         *,
         form: Form | None = None,
         also: Sequence[int] = (),
+        headers: Mapping[str, str] | None = None,
+        silence_seconds: float | None = None,
     ) -> Iterator[httpx.Response]:
         """Ask, and stream the answer of a media type; errors while it is read are the same as while it is asked for.
 
@@ -96,20 +104,25 @@ class Connection:
             path: below the server's address.
             media_type: of the answer that is wanted.
             form: the request's body.
-            also: statuses other than 200 with which the wanted answer may come.
+            also: statuses other than 200 with which the wanted answer may come; 204 comes without one.
+            headers: further ones.
+            silence_seconds: the longest silence to wait through, where it is another than the client's.
 
         Raises:
             VoxportError: the server's refusal.
-            RemoteError: no answer, half an answer, or another one.
+            RemoteError: another answer than the one that is wanted.
+            UnreachableError: no answer, or half of one.
         """
+        seconds = self.timeout_seconds if silence_seconds is None else silence_seconds
         request = self._client.build_request(
             method,
             self.url + path,
-            headers={"Accept": media_type},
+            headers={"Accept": media_type, **(headers or {})},
             data=None if form is None else form.fields,
             files=None if form is None else form.parts,
+            timeout=_timeout(seconds),
         )
-        with self._clear_errors(form):
+        with self._clear_errors(form, seconds):
             response = self._client.send(request, stream=True)
             try:
                 self._check(response, media_type, also, str if form is None else form.localised)
@@ -134,12 +147,13 @@ class Connection:
         self, response: httpx.Response, media_type: str, also: Sequence[int], localised: Callable[[str], str]
     ) -> None:
         got = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
-        if got == media_type and (response.status_code == 200 or response.status_code in also):
+        status = response.status_code
+        if status in (200, *also) and (got == media_type or status == 204):
             return
-        if response.status_code == 200:
+        if status == 200:
             raise RemoteError.wrong_answer(self.url, expected=media_type, got=one_line(got) or "no media type")
         refusal = Refusal(
-            response.status_code,
+            status,
             got,
             _read(response, _LARGEST_REFUSAL_BYTES) or b"",
             response.headers.get("Retry-After"),
@@ -148,35 +162,41 @@ class Connection:
         raise error_of(refusal, self.url, localised)
 
     @contextmanager
-    def _clear_errors(self, form: Form | None) -> Iterator[None]:
+    def _clear_errors(self, form: Form | None, seconds: float) -> Iterator[None]:
         try:
             yield
         except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError) as error:
-            raise self._clear(error, form is None or form.is_sent()) from None
+            raise self._clear(error, form is None or form.is_sent(), seconds) from None
 
-    def _clear(self, error: Exception, sent: bool) -> RemoteError:
+    def _clear(self, error: Exception, sent: bool, seconds: float) -> RemoteError:
         """What happened, for who sees one line of it."""
         causes = list(_causes(error))
         secure = next((cause for cause in causes if isinstance(cause, ssl.SSLError)), None)
-        if secure is not None:
-            got = one_line(getattr(secure, "verify_message", "") or secure.reason or secure)
+        # a connection that ends too early is one that broke, whatever it was secured by
+        if secure is not None and not isinstance(secure, ssl.SSLEOFError):
+            got = one_line(getattr(secure, "verify_message", "") or getattr(secure, "reason", "") or secure)
             do = "check http or https in its address; SSL_CERT_FILE names certificates to trust"
             return RemoteError(self.url, expected="a secure connection", got=got, do=do)
         if isinstance(error, httpx.ConnectTimeout):
             got, do = "no answer", "check the address, and that the server runs"
-            return RemoteError(self.url, expected="a connection", got=got, do=do)
+            return UnreachableError(self.url, expected="a connection", got=got, do=do)
         if isinstance(error, httpx.ConnectError | httpx.ProxyError):
             said = next((cause.strerror for cause in reversed(causes) if getattr(cause, "strerror", None)), str(error))
             do = "check the address, and that the server runs"
-            return RemoteError(self.url, expected="a connection", got=one_line(said).lower(), do=do)
+            return UnreachableError(self.url, expected="a connection", got=one_line(said).lower(), do=do)
         if isinstance(error, httpx.TimeoutException):
-            got = f"silence for {self._seconds:g} s"
-            return RemoteError(self.url, expected="an answer", got=got, do="look at the server, or wait longer")
+            got, kind = f"silence for {seconds:g} s", LostAnswerError if sent else UnreachableError
+            return kind(self.url, expected="an answer", got=got, do="look at the server, or wait longer")
         if not sent:
             do = "see its log; the volume may be more than it takes"
-            return RemoteError(self.url, expected="the request to be taken", got="a hang-up while sending", do=do)
+            return UnreachableError(self.url, expected="the request to be taken", got="a hang-up while sending", do=do)
         got = "a connection that broke off"
-        return RemoteError(self.url, expected="a whole answer", got=got, do="see the server's log, and ask again")
+        return LostAnswerError(self.url, expected="a whole answer", got=got, do="see the server's log, and ask again")
+
+
+def _timeout(seconds: float) -> httpx.Timeout:
+    """The longest silence, and less for a connection to come about."""
+    return httpx.Timeout(seconds, connect=min(_CONNECT_SECONDS, seconds))
 
 
 def _read(response: httpx.Response, largest_bytes: int) -> bytes | None:

@@ -131,6 +131,12 @@ class Download:
             raise OutputError.cannot_write(str(self.destination), error) from None
 
 
+def commit_all(downloads: Iterable[Download], last: Path) -> None:
+    """Give all of them their names, to one of them last: who sees it finds the others. Raises OutputError."""
+    for download in sorted(downloads, key=lambda d: d.destination == last):
+        download.commit()
+
+
 def check_place(path: Path) -> None:
     """OutputError unless a file of this name can be written."""
     if not path.parent.is_dir():

@@ -1,4 +1,4 @@
-"""The error that only a client has, and strangers' words made fit for one line."""
+"""The errors that only a client has, and strangers' words made fit for one line."""
 
 from __future__ import annotations
 
@@ -14,6 +14,14 @@ class RemoteError(VoxportError):
     def wrong_answer(cls, url: str, *, expected: str, got: str) -> RemoteError:
         """The error for an answer that came in full and is not what the service promises."""
         return cls(url, expected=expected, got=got, do="check that the address is a voxport server's, of this version")
+
+
+class UnreachableError(RemoteError):
+    """No connection, one that broke, or a proxy whose server is away: the same request may do better later."""
+
+
+class LostAnswerError(UnreachableError):
+    """The request went out whole and its answer did not come: the server may have done what it was asked to."""
 
 
 def one_line(text: object) -> str:

@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 from ..domain.errors import UsageError
+from .errors import one_line
 
 Fields = dict[str, list[str]]
 Part = tuple[str, tuple[str, BinaryIO, str]]
+_LONGEST_KEY = 255
 _NAME, _VERSION = r"[a-z0-9][a-z0-9-]*", r"[0-9A-Za-z][0-9A-Za-z.+-]*"
 
 
@@ -76,6 +78,15 @@ def check_model(reference: str) -> None:
             got=reference,
             do="see its list of models",
         )
+
+
+def checked_request_key(key: str) -> str:
+    """UsageError unless it can be the name that a request is known again by."""
+    # space around a header's value is taken away on the way
+    if not 1 <= len(key) <= _LONGEST_KEY or not all(" " <= c <= "~" for c in key) or key != key.strip():
+        expected = f"1 to {_LONGEST_KEY} printable ASCII characters without space around them"
+        raise UsageError("key", expected=expected, got=one_line(key) or "none", do="choose another")
+    return key
 
 
 def _number(value: float | None) -> list[str]:

@@ -15,14 +15,15 @@ from ..domain.errors import (
     ModelError,
     OutputError,
     TimeLimitError,
+    UnknownJobError,
     UnknownModelError,
     UsageError,
     VoxportError,
 )
-from .errors import RemoteError, one_line
+from .errors import RemoteError, UnreachableError, one_line
 
 PROBLEM = "application/problem+json"
-_URN = "urn:voxport:problem:"
+URN = "urn:voxport:problem:"
 _ASK = "ask who runs the server"
 
 
@@ -40,6 +41,10 @@ _KINDS = {
     "input": _Kind(InputError, "a volume that can be segmented", "correct the volume"),
     "model": _Kind(ModelError, "a model that can do this", "choose another model"),
     "unknown-model": _Kind(UnknownModelError, "a model that the server has", "choose one of its models"),
+    "unknown-job": _Kind(UnknownJobError, "one of your jobs", "list your jobs"),
+    "conflict": _Kind(UsageError, "a job in a state for this", "see its state"),
+    "not-found": _Kind(RemoteError, "a path that the server has", f"{_ASK}, which may be of another version"),
+    "worker-lost": _Kind(RemoteError, "a run that ends", f"try the job again, or {_ASK}"),
     "model-unavailable": _Kind(ModelError, "a model that is ready", _ASK),
     "limit": _Kind(LimitError, "a request within the server's limits", "send less at once"),
     "timeout": _Kind(TimeLimitError, "a run within the server's time limit", f"send a smaller volume, or {_ASK}"),
@@ -47,7 +52,13 @@ _KINDS = {
     "unauthorised": _Kind(UsageError, "an API key that the server knows", f"set VOXPORT_API_KEY, or {_ASK} for a key"),
     "forbidden": _Kind(UsageError, "a caller that the server is open to", f"{_ASK} for an API key"),
 }
-_WAIT = {"busy": "room in the server's queue", "rate": "fewer requests in a minute"}
+_WAIT = {
+    "busy": "room in the server's queue",
+    "rate": "fewer requests in a minute",
+    "unavailable": "a job queue that the server can reach",
+}
+# a proxy's words where its server is away
+_AWAY = (HTTPStatus.BAD_GATEWAY, HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.GATEWAY_TIMEOUT)
 _DEFAULT_WAIT_SECONDS = 10.0
 _OTHER = _Kind(RemoteError, "an answer", f"{_ASK}, whose log has the reason")
 
@@ -64,7 +75,10 @@ class Refusal:
 
 
 def error_of(refusal: Refusal, url: str, localised: Callable[[str], str] = str) -> VoxportError:
-    """The error that a refusal stands for; RemoteError where it is none of voxport's."""
+    """The error that a refusal stands for.
+
+    Where it is none of voxport's that is a RemoteError, or an UnreachableError where it says that a server is away.
+    """
     if refusal.media_type == PROBLEM:
         try:
             data = json.loads(refusal.body)
@@ -76,6 +90,8 @@ def error_of(refusal: Refusal, url: str, localised: Callable[[str], str] = str) 
         got = f"a redirect to {one_line(refusal.location)}"
         return RemoteError(url, expected="an answer", got=got, do="give that address, if you trust it")
     got = f"HTTP {refusal.status} {_phrase(refusal.status)}".rstrip()
+    if refusal.status in _AWAY:
+        return UnreachableError(url, expected="an answer", got=got, do="check that the server behind that address runs")
     return RemoteError.wrong_answer(url, expected="an answer of voxport's", got=got)
 
 
@@ -90,14 +106,14 @@ def problem_error(
         localised: puts the volumes' names here into the server's words.
         retry_after: the header of that name; its seconds become what to do.
     """
-    name = str(problem.get("type", "")).removeprefix(_URN)
-    kind = _KINDS.get(name, _OTHER)
+    name = str(problem.get("type", "")).removeprefix(URN)
+    kind = _Kind(BusyError, _WAIT[name], "") if name in _WAIT else _KINDS.get(name, _OTHER)
     subject, expected, got, do = _words(problem, kind, url, localised)
     seconds = float(retry_after) if retry_after is not None and retry_after.strip().isdecimal() else None
     if name in _WAIT:
         return BusyError(
             subject,
-            expected=expected if "expected" in problem else _WAIT[name],
+            expected=expected,
             got=got,
             retry_after_seconds=_DEFAULT_WAIT_SECONDS if seconds is None else seconds,
         )
@@ -115,10 +131,18 @@ def _words(
     detail = localised(one_line(problem.get("detail") or problem.get("title") or f"HTTP {problem.get('status')}"))
     words = [problem.get(member) for member in ("expected", "got", "do")]
     if not all(isinstance(word, str) for word in words):
-        return url, kind.expected, detail, kind.do
+        return _words_in(detail) or (url, kind.expected, detail, kind.do)
     expected, got, do = (localised(one_line(word)) for word in words)
     tail = f": expected {expected}, got {got}; {do}"
     return detail.removesuffix(tail) if detail.endswith(tail) else url, expected, got, do
+
+
+def _words_in(line: str) -> tuple[str, str, str, str] | None:
+    """The four parts of a VoxportError's one line; None where it is another line."""
+    subject, first, rest = line.partition(": expected ")
+    expected, second, rest = rest.partition(", got ")
+    got, third, do = rest.rpartition("; ")
+    return (subject, expected, got, do) if first and second and third else None
 
 
 def _phrase(status: int) -> str:

@@ -4,29 +4,41 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, Protocol
 
 from .answers import checked_report
-from .archive import Archive, Result
 from .downloads import Download
 from .nifti import chunks
-from .uploads import Uploads
+from .sent import Sent
 
 REPORT = "report.json"
 
 
+class Members(Protocol):
+    """What a model's run came to, by the names ``mask.nii.gz``, ``report.json`` and so on."""
+
+    @property
+    def url(self) -> str:
+        """The server that it comes from."""
+
+    def json(self, member: str) -> dict[str, Any]:
+        """A small member, parsed. Raises RemoteError."""
+
+    def open(self, member: str) -> AbstractContextManager[IO[bytes]]:
+        """A member's content, to be read once and to its end. Raises RemoteError."""
+
+
 @contextmanager
 def received(
-    archive: Archive, result: Result, uploads: Uploads, places: Mapping[str, Path], folder: Path | None = None
+    members: Members, sent: Sent, places: Mapping[str, Path], folder: Path | None = None
 ) -> Iterator[tuple[dict[str, Any], list[Download]]]:
     """A model's report, with the names here, and its files, written and yet to be committed.
 
     Args:
-        archive: what came.
-        result: the model's part of it.
-        uploads: what was sent.
+        members: what came.
+        sent: what it must be the result of.
         places: where members go.
         folder: where the files are until they are committed; beside their places otherwise.
 
@@ -34,16 +46,16 @@ def received(
         RemoteError: what came is not what was asked for.
         OutputError: no room.
     """
-    report = checked_report(archive.json(result, REPORT), archive.url, uploads.localised)
-    uploads.check_received(report, archive.url)
-    report["inputs"] = uploads.hashed()
+    report = checked_report(members.json(REPORT), members.url, sent.localised)
+    sent.check_received(report, members.url)
+    report["inputs"] = sent.entries()
     with ExitStack() as stack:
         downloads = []
         for member, place in places.items():
             if member != REPORT:
                 download = stack.enter_context(Download(place, folder))
-                with archive.open(result, member) as content:
-                    download.fill(_content(content, member, place, archive.url))
+                with members.open(member) as content:
+                    download.fill(_content(content, member, place, members.url))
                 downloads.append(download)
         report["outputs"] = [download.entry() for download in downloads]
         if REPORT in places:
@@ -53,7 +65,7 @@ def received(
         yield report, downloads
 
 
-def _content(stored: Any, member: str, place: Path, url: str) -> Iterator[bytes]:
+def _content(stored: IO[bytes], member: str, place: Path, url: str) -> Iterator[bytes]:
     if member.endswith(".nii.gz"):
         yield from chunks(stored, inflate=not place.name.endswith(".gz"), url=url)
         return

@@ -5,28 +5,34 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-import re
 import stat
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 from ..domain.errors import InputError, UsageError
-from .errors import RemoteError
 from .fields import Fields, Form
+from .sent import Sent, localised
+
+StrPath = str | os.PathLike[str]
+Volumes = StrPath | Sequence[StrPath]
 
 # Hears the stage (upload, score, download), the bytes done, and the bytes in all; 0 where that is unknown.
 Hear = Callable[[str, int, int], None]
 
 _PAIRS = (".hdr", ".img", ".hdr.gz", ".img.gz")
 _GZIP = b"\x1f\x8b"
-_SENT_NAME = re.compile(r"(?:[^\s'\"]*/)?volume_(\d+)\.nii(?:\.gz)?")
 
 
 def silent(stage: str, done: int, total: int) -> None:
     """Say nothing of how a request goes on."""
+
+
+def paths_of(volumes: Volumes) -> list[Path]:
+    """The volumes' paths; one alone need not be in a list."""
+    return [Path(path) for path in ([volumes] if isinstance(volumes, str | os.PathLike) else volumes)]
 
 
 class Uploads:
@@ -47,7 +53,7 @@ class Uploads:
     def __init__(self, volumes: Sequence[Path], hear: Hear = silent) -> None:
         if not volumes:
             raise UsageError("volumes", expected="at least one", got="none", do="name the volumes of the case")
-        self._paths = tuple(volumes)
+        self._names = tuple(map(str, volumes))
         self._hear = hear
         self._sent = 0
         with ExitStack() as stack:
@@ -68,29 +74,13 @@ class Uploads:
         parts = [("volume", _part(file, number)) for number, file in enumerate(self._files, start=1)]
         return Form(fields, parts, lambda: self._sent >= self._total, self.localised)
 
-    def hashed(self) -> list[dict[str, str]]:
-        """The volumes as a report lists them: the name here, and the sha256 of what was sent."""
-        pairs = zip(self._paths, self._files, strict=True)
-        return [{"name": str(path), "sha256": file.sha256.hexdigest()} for path, file in pairs]
-
-    def check_received(self, report: Mapping[str, Any], url: str) -> None:
-        """RemoteError unless the report is on exactly the bytes that were sent, in their order."""
-        if [entry["sha256"] for entry in report["inputs"]] != [entry["sha256"] for entry in self.hashed()]:
-            raise RemoteError(
-                url,
-                expected="a result for the volumes that were sent",
-                got="one for others, by their sha256",
-                do="ask again, and tell who runs the server",
-            )
+    def sent(self) -> Sent:
+        """The volumes as they went out; to be asked once they have."""
+        return Sent(self._names, tuple(file.sha256.hexdigest() for file in self._files))
 
     def localised(self, text: str) -> str:
         """A server's words with the volumes' names here in them."""
-
-        def local(match: re.Match[str]) -> str:
-            number = int(match[1])
-            return str(self._paths[number - 1]) if 1 <= number <= len(self._paths) else match[0]
-
-        return _SENT_NAME.sub(local, text)
+        return localised(text, self._names)
 
     def _advance(self, count: int) -> None:
         self._sent += count

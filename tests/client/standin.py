@@ -35,6 +35,8 @@ from voxport.domain.statistics import LabelStatistics, StatisticsAccumulator
 from voxport.services.report import grid_mapping
 from voxport.services.statistics_file import statistics_bytes, statistics_mapping
 
+from .standin_jobs import Case, StandinJob, StandinQueue
+
 MODELS = ("two-photon-vessels:1.0.0", "two-photon-vessels:1.1.0", "kidneys:2.0.0-rc.1")
 OUTPUTS = ("mask", "probabilities", "statistics", "preview", "report")
 LARGEST_BODY, LARGEST_ARRAY = 2**25, 2**16
@@ -59,6 +61,7 @@ class Standin:
     keys: Sequence[str] = ()
     busy: bool = False
     seen: list[Mapping[str, Any]] = field(default_factory=list)
+    queue: StandinQueue = field(default_factory=StandinQueue)
 
     def app(self) -> ASGIApp:
         """The ASGI application."""
@@ -69,6 +72,12 @@ class Standin:
             Route("/v1/plan", self.plan, methods=["POST"]),
             Route("/segment", self.segment, methods=["POST"]),
             Route("/predict", self.predict, methods=["POST"]),
+            Route("/v1/jobs", self.submit, methods=["POST"]),
+            Route("/v1/jobs", self.jobs),
+            Route("/v1/jobs/{id}", self.job, methods=["GET", "DELETE"]),
+            Route("/v1/jobs/{id}/cancel", self.cancel, methods=["POST"]),
+            Route("/v1/jobs/{id}/retry", self.retry, methods=["POST"]),
+            Route("/v1/jobs/{id}/{name}", self.of_job),
         ]
         handlers: Any = {VoxportError: _refuse, Refused: _refuse, Exception: _refuse}
         return Starlette(routes=routes, exception_handlers=handlers)
@@ -97,18 +106,76 @@ class Standin:
 
     async def segment(self, request: Request) -> Response:
         self.check(request)
-        if self.busy:
-            raise Refused("busy", 503, "server: expected room in the queue, got 17 waiting; ask", {"Retry-After": "7"})
         async with request.form() as form:
-            fields = {name: form.getlist(name) for name in form if name != "volume"}
-            self.seen.append(fields | {"files": [f.filename for f in form.getlist("volume")]})  # type: ignore[union-attr]
-            outputs = [str(output) for output in form.getlist("outputs")] or ["mask"]
-            if unknown := set(outputs) - set(OUTPUTS):
-                raise UsageError("outputs", expected=", ".join(OUTPUTS), got=", ".join(unknown), do="correct it")
-            if float(str(form.get("threshold", "0.5"))) > 1:
-                raise UsageError("threshold", expected="0 to 1", got=str(form["threshold"]), do="0.5 is usual")
+            outputs = self.looked_over(form)
             image, hashes = await _case(form)
             return _answer(request, form, outputs, image, hashes)
+
+    def looked_over(self, form: FormData) -> list[str]:
+        """The outputs that a form asks for; refuses what cannot be done."""
+        if self.busy:
+            raise Refused("busy", 503, "server: expected room in the queue, got 17 waiting; ask", {"Retry-After": "7"})
+        fields = {name: form.getlist(name) for name in form if name != "volume"}
+        self.seen.append(fields | {"files": [f.filename for f in form.getlist("volume")]})  # type: ignore[union-attr]
+        outputs = [str(output) for output in form.getlist("outputs")] or ["mask"]
+        if unknown := set(outputs) - set(OUTPUTS):
+            raise UsageError("outputs", expected=", ".join(OUTPUTS), got=", ".join(unknown), do="correct it")
+        if float(str(form.get("threshold", "0.5"))) > 1:
+            raise UsageError("threshold", expected="0 to 1", got=str(form["threshold"]), do="0.5 is usual")
+        return outputs
+
+    async def submit(self, request: Request) -> Response:
+        self.check(request)
+        async with request.form() as form:
+            outputs = self.looked_over(form)
+            image, hashes = await _case(form)
+            reference = _found(str(form.get("model", MODELS[1])))
+            files, _ = _members(image, reference, hashes, form)
+            fields = {name: form.getlist(name) for name in form if name != "volume"}
+            key = request.headers.get("Idempotency-Key")
+            try:
+                job, again = self.queue.submit(key, Case(reference, files, hashes, (fields, hashes)), outputs)
+            except KeyError:
+                expected = "the case that it was used for"
+                raise UsageError(f"key {key}", expected=expected, got="another", do="take a new key") from None
+            headers = {"Location": f"/v1/jobs/{job.id}"} | ({"Idempotency-Replayed": "true"} if again else {})
+            return JSONResponse(job.told(), 202, headers)
+
+    async def jobs(self, request: Request) -> Response:
+        self.check(request)
+        return self.queue.list(request)
+
+    async def job(self, request: Request) -> Response:
+        job = self.found(request)
+        return self.queue.delete(job) if request.method == "DELETE" else self.queue.one(job)
+
+    async def cancel(self, request: Request) -> Response:
+        return self.queue.cancel(self.found(request))
+
+    async def retry(self, request: Request) -> Response:
+        job = self.found(request)
+        if (answer := self.queue.retry(job)) is None:
+            raise Refused("conflict", 409, f"job {job.id}: expected one that failed, got one that is {job.state}; wait")
+        return answer
+
+    async def of_job(self, request: Request) -> Response:
+        job, name = self.found(request), request.path_params["name"]
+        if name == "events":
+            return self.queue.events(job)
+        answer = self.queue.result(job, name, request.headers.get("Accept", ""))
+        if answer is None and job.state != "done":
+            raise Refused("conflict", 409, f"{name}: expected one that is done, got one that is {job.state}; wait")
+        if answer is None:
+            raise Refused("not-found", 404, f"{name}: expected a result that was asked for, got another; see the job")
+        return answer
+
+    def found(self, request: Request) -> StandinJob:
+        """The job that a path names."""
+        self.check(request)
+        id = request.path_params["id"]
+        if id not in self.queue.jobs:
+            raise Refused("unknown-job", 404, f"job {id}: expected one of your jobs, got another id; list your jobs")
+        return self.queue.jobs[id]
 
     async def predict(self, request: Request) -> Response:
         self.check(request)
@@ -293,10 +360,11 @@ def _prediction(values: NDArray[Any], affine: NDArray[np.float64], form: FormDat
 
 
 @contextmanager
-def serving(app: ASGIApp) -> Iterator[str]:
+def serving(app: ASGIApp, port: int = 0) -> Iterator[str]:
     """The address of a server for an app, on a free port of this machine, for as long as the block lasts."""
     with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind(("127.0.0.1", port))
         # connections are taken from now on, and answered once the thread below is ready
         listening.listen()
         server = uvicorn.Server(uvicorn.Config(app, log_level="critical", lifespan="off", ws="none"))

@@ -1,4 +1,7 @@
-"""Every method against a server that keeps the contract: over a socket, and in this process."""
+"""Every method against a server that keeps the contract: over a socket, and in this process.
+
+`tests/rest/test_client.py` runs the same tests against voxport's own.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +17,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from voxport.client import Client
-from voxport.domain.errors import InputError, LimitError, ModelError, UsageError
+from voxport.client import Client, RemoteJob
+from voxport.domain.errors import CancelledError, InputError, LimitError, ModelError, UnknownJobError, UsageError
 
 
 def present(folder: Path) -> list[str]:
@@ -40,7 +43,7 @@ def test_a_mask_on_the_volumes_own_voxels(client: Client, scan: Path, tmp_path: 
     np.testing.assert_array_equal(mask.header["srow_x"], given.header["srow_x"])
     labels = np.asarray(mask.dataobj)
     assert report["statistics"]["labels"][0]["voxels"] == int((labels == 1).sum())
-    assert present(tmp_path) == [scan.name, "mask.nii.gz"]
+    assert present(tmp_path) == sorted([scan.name, "mask.nii.gz"])
 
 
 def test_the_report_names_files_as_they_are_named_here(client: Client, scan: Path, tmp_path: Path) -> None:
@@ -189,3 +192,80 @@ def test_stages_are_heard_of_in_bytes(client: Client, scan: Path, tmp_path: Path
     assert list(dict.fromkeys(stage for stage, _, _ in heard)) == ["upload", "score", "download"]
     _, done, total = heard[-1]
     assert done == total > 0
+
+
+def test_a_job_gives_what_a_request_gives(client: Client, scan: Path, tmp_path: Path) -> None:
+    heard: list[RemoteJob] = []
+    submitted = client.jobs.submit([scan])
+    done = client.jobs.wait(submitted, hear=heard.append)
+    assert (done.id, done.state, done.model) == (submitted.id, "done", client.models()["default"])
+    assert (heard[-1], heard[-1].tiles_done) == (done, done.tiles_total)
+    assert done.submitted <= (done.started or done.submitted) <= (done.ended or done.submitted)
+    names = {"statistics": "s.csv", "preview": "p.png", "report": "r.json"}
+    report = client.jobs.download(
+        done, tmp_path / "mask.nii.gz", outputs={output: tmp_path / name for output, name in names.items()}
+    )
+    assert present(tmp_path) == sorted([scan.name, "mask.nii.gz", *names.values()])
+    sha256 = hashlib.sha256(scan.read_bytes()).hexdigest()
+    assert report["inputs"] == [{"name": str(scan), "sha256": sha256}]
+    assert json.loads((tmp_path / "r.json").read_text()) == report
+    with (tmp_path / "s.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [int(row["voxels"]) for row in rows] == [label["voxels"] for label in report["statistics"]["labels"]]
+    assert (tmp_path / "p.png").read_bytes().startswith(b"\x89PNG")
+    client.segment(scan, tmp_path / "at_once.nii.gz")
+    assert (tmp_path / "mask.nii.gz").read_bytes() == (tmp_path / "at_once.nii.gz").read_bytes()
+
+
+def test_a_job_is_fetched_by_its_id_with_what_was_asked_for(client: Client, scan: Path, tmp_path: Path) -> None:
+    with_scores, without = client.jobs.submit(scan, outputs=["probabilities"]).id, client.jobs.submit(scan).id
+    for id in (with_scores, without):
+        client.jobs.wait(id)
+    scores = {"probabilities": tmp_path / "p.nii", "statistics": tmp_path / "s.json"}
+    client.jobs.download(with_scores, tmp_path / "mask.nii", outputs=scores)
+    assert nib.load(tmp_path / "p.nii").shape[:3] == nib.load(tmp_path / "mask.nii").shape == nib.load(scan).shape
+    with pytest.raises(UsageError, match="one with probabilities"):
+        client.jobs.download(without, tmp_path / "other.nii", outputs={"probabilities": tmp_path / "q.nii"})
+    assert present(tmp_path) == sorted([scan.name, "mask.nii", "p.nii", "s.json"])
+    listed = [job.id for job in client.jobs.list(["done", "failed"], limit=1000)]
+    assert listed.index(without) < listed.index(with_scores)
+
+
+def test_a_key_gives_the_job_that_it_gave_before(client: Client, scan: Path) -> None:
+    key = f"{scan.parent} of today"
+    first = client.jobs.submit(scan, key=key)
+    assert client.jobs.submit(scan, key=key).id == first.id
+    with pytest.raises(UsageError, match="another"):
+        client.jobs.submit(scan, key=key, overlap=0.25)
+    assert client.jobs.submit(scan).id != first.id
+
+
+def test_a_job_that_can_never_be_done_is_refused_at_once(client: Client, scan: Path, tmp_path: Path) -> None:
+    (tmp_path / "text.nii").write_text("no volume")
+    with pytest.raises(InputError, match=r"text\.nii") as caught:
+        client.jobs.submit(tmp_path / "text.nii")
+    assert caught.value.subject == str(tmp_path / "text.nii")
+    with pytest.raises(ModelError, match="no-such-model"):
+        client.jobs.submit(scan, model="no-such-model")
+    with pytest.raises(UsageError, match="threshold"):
+        client.jobs.submit(scan, threshold=2.0)
+
+
+def test_a_job_is_stopped_tried_again_and_forgotten(client: Client, scan: Path) -> None:
+    job = client.jobs.cancel(client.jobs.submit(scan))
+    try:
+        done = client.jobs.wait(job)  # where it was quicker
+    except CancelledError:
+        assert client.jobs.get(job).state == "cancelled"
+        again = client.jobs.retry(job)
+        assert again.state in ("queued", "running", "done")
+        done = client.jobs.wait(again)
+    assert done.id == job.id
+    assert client.jobs.cancel(job).state == "done"
+    with pytest.raises(UsageError, match="one that is done"):
+        client.jobs.retry(job)
+    client.jobs.delete(job)
+    for ask in (client.jobs.get, client.jobs.wait, client.jobs.delete):
+        with pytest.raises(UnknownJobError, match=job.id):
+            ask(job)
+    assert job.id not in [listed.id for listed in client.jobs.list(limit=1000)]

@@ -7,6 +7,7 @@ import io
 import json
 import os
 import socket
+import ssl
 import struct
 import tracemalloc
 import zipfile
@@ -18,7 +19,7 @@ import httpx
 import nibabel as nib
 import numpy as np
 import pytest
-from voxport.client import Client, RemoteError
+from voxport.client import Client, LostAnswerError, RemoteError, UnreachableError
 from voxport.client.errors import one_line
 from voxport.client.nifti import chunks
 from voxport.domain.errors import (
@@ -28,6 +29,7 @@ from voxport.domain.errors import (
     ModelError,
     OutputError,
     TimeLimitError,
+    UnknownJobError,
     UnknownModelError,
     UsageError,
     VoxportError,
@@ -302,6 +304,9 @@ def test_what_a_server_says_cannot_steer_a_terminal(scan: Path, tmp_path: Path) 
         (507, "output", OutputError),
         (503, "busy", BusyError),
         (429, "rate", BusyError),
+        (503, "unavailable", BusyError),
+        (404, "unknown-job", UnknownJobError),
+        (409, "conflict", UsageError),
         (401, "unauthorised", UsageError),
         (403, "forbidden", UsageError),
         (503, "cancelled", RemoteError),
@@ -334,7 +339,7 @@ def test_each_kind_of_problem_has_its_error(
     found = refused(scan, tmp_path, bare)
     assert type(found) is error
     assert "no luck" in found.got
-    assert error is not RemoteError or "1234" in found.do
+    assert error is not RemoteError or kind == "not-found" or "1234" in found.do
 
 
 def test_a_model_that_is_loading_says_when_to_ask_again(scan: Path, tmp_path: Path) -> None:
@@ -520,6 +525,20 @@ def test_no_such_machine(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_https_where_http_is_spoken(server: str) -> None:
     with Client(server.replace("http:", "https:")) as client, pytest.raises(RemoteError, match="secure connection"):
         client.health()
+
+
+def test_a_secure_connection_that_ends_too_early_is_one_that_broke() -> None:
+    def cut(request: httpx.Request) -> httpx.Response:
+        raise httpx.ReadError("cut", request=request) from ssl.SSLEOFError(8, "unexpected end of file")
+
+    def forged(request: httpx.Request) -> httpx.Response:
+        raise httpx.ReadError("forged", request=request) from ssl.SSLError(1, "bad record")
+
+    with Client(transport=httpx.MockTransport(cut)) as client, pytest.raises(LostAnswerError, match="broke off"):
+        client.models()
+    with Client(transport=httpx.MockTransport(forged)) as client, pytest.raises(RemoteError, match="secure") as caught:
+        client.models()
+    assert not isinstance(caught.value, UnreachableError)
 
 
 def test_a_disk_that_is_full(scan: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
