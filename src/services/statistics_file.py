@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import PurePath
 from typing import Any
@@ -27,12 +27,18 @@ def statistics_bytes(reference: str, statistics: Sequence[LabelStatistics], grid
     check_statistics_name(reference)
     if reference.endswith(".json"):
         return (json.dumps(statistics_mapping(statistics, grid), indent=2) + "\n").encode()
+    return table_bytes(statistics_rows(statistics_mapping(statistics, grid)))
+
+
+def table_bytes(rows: Sequence[Mapping[str, Any]], first: str = "value") -> bytes:
+    """Rows as CSV, with the columns of all of them; only the column ``first`` where there are none."""
     text = io.StringIO()
-    rows = [_flat(label, grid.unit) for label in statistics]
-    table = csv.DictWriter(text, fieldnames=list(rows[0]) if rows else ["value"], lineterminator="\n")
+    columns = dict.fromkeys(column for row in rows for column in row) or {first: None}
+    table = csv.DictWriter(text, fieldnames=list(columns), lineterminator="\n")
     table.writeheader()
     table.writerows(rows)
-    return text.getvalue().encode()
+    # a file's name may hold bytes that are no text
+    return text.getvalue().encode(errors="surrogateescape")
 
 
 def statistics_mapping(statistics: Sequence[LabelStatistics], grid: Grid) -> dict[str, Any]:
@@ -49,22 +55,27 @@ def statistics_mapping(statistics: Sequence[LabelStatistics], grid: Grid) -> dic
     return {"unit": grid.unit, "voxel_volume": grid.voxel_volume, "labels": labels}
 
 
-def _flat(label: LabelStatistics, unit: str) -> dict[str, Any]:
-    box = label.bounding_box
+def statistics_rows(statistics: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """A row a label from what ``statistics_mapping`` gave. Raises KeyError or TypeError for anything else."""
+    return [_row(label, statistics["unit"]) for label in statistics["labels"]]
+
+
+def _row(label: Mapping[str, Any], unit: str) -> dict[str, Any]:
+    box = label["bounding_box"]
     row: dict[str, Any] = {
-        "value": label.value,
-        "name": label.name,
-        "voxels": label.voxels,
-        "volume": label.volume,
+        "value": label["value"],
+        "name": label["name"],
+        "voxels": label["voxels"],
+        "volume": label["volume"],
         "unit": unit,
-        "components": label.components,
-        "touches_border": label.touches_border,
+        "components": label["components"],
+        "touches_border": label["touches_border"],
     }
     for i, axis in enumerate("xyz"):
-        row[f"box_start_{axis}"] = None if box is None else box.start[i]
-        row[f"box_stop_{axis}"] = None if box is None else box.stop[i]
-        row[f"centroid_voxel_{axis}"] = None if label.centroid_voxel is None else label.centroid_voxel[i]
-        row[f"centroid_world_{axis}"] = None if label.centroid_world is None else label.centroid_world[i]
-    for i, channel in enumerate(label.channels):
-        row |= {f"channel{i}_{name}": value for name, value in asdict(channel).items()}
+        row[f"box_start_{axis}"] = None if box is None else box["start"][i]
+        row[f"box_stop_{axis}"] = None if box is None else box["stop"][i]
+        row[f"centroid_voxel_{axis}"] = None if label["centroid_voxel"] is None else label["centroid_voxel"][i]
+        row[f"centroid_world_{axis}"] = None if label["centroid_world"] is None else label["centroid_world"][i]
+    for i, channel in enumerate(label["channels"]):
+        row |= {f"channel{i}_{name}": value for name, value in channel.items()}
     return row

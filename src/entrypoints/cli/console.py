@@ -7,7 +7,7 @@ import re
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from ...domain.errors import UsageError
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from ...ports.progress import ProgressListener
 
+_WIDEST = 100_000  # characters of a table's line
 _BYTES = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 
 
@@ -52,8 +53,13 @@ def show_json(data: Any) -> None:
     sys.stdout.write(json.dumps(data, indent=2) + "\n")
 
 
-def show_table(columns: Iterable[str], rows: Iterable[Iterable[object]], *, numbers: bool = True) -> None:
-    """A table on stdout; all but the first column are aligned for numbers, unless they hold text."""
+def show_table(
+    columns: Iterable[str], rows: Iterable[Iterable[object]], *, numbers: bool = True, to: TextIO | None = None
+) -> None:
+    """A table on stdout, or elsewhere; all but the first column are aligned for numbers, unless they hold text.
+
+    What is too long for a terminal is folded; a file or a pipe gets a line a row.
+    """
     from rich.console import Console
     from rich.table import Table
 
@@ -62,7 +68,8 @@ def show_table(columns: Iterable[str], rows: Iterable[Iterable[object]], *, numb
         table.add_column(column, justify="right" if numbers and position else "left", overflow="fold")
     for row in rows:
         table.add_row(*(str(cell) for cell in row))
-    Console(soft_wrap=True).print(table)
+    wide = None if (to or sys.stdout).isatty() else _WIDEST
+    Console(soft_wrap=True, file=to, width=wide).print(table)
 
 
 @contextmanager

@@ -10,11 +10,21 @@ from typing import Annotated, NoReturn
 import typer
 
 from ... import __version__
-from ...domain.errors import BusyError, CancelledError, InputError, LimitError, ModelError, UsageError, VoxportError
-from . import export, inspection, models, planning, segmenting, serving, verification, working
+from ...domain.errors import (
+    BusyError,
+    CancelledError,
+    InputError,
+    LimitError,
+    ModelError,
+    UnknownJobError,
+    UsageError,
+    VoxportError,
+)
+from . import batch, export, inspection, jobs, models, planning, segmenting, serving, verification, working
 
 _EXIT_CODES: dict[type[VoxportError], int] = {
     UsageError: 2,
+    UnknownJobError: 2,
     InputError: 3,
     ModelError: 4,
     LimitError: 5,
@@ -32,6 +42,7 @@ app = typer.Typer(
     epilog="Exit codes: 0 done, 2 usage, 3 bad input, 4 bad model, 5 out of a stated limit, 1 anything else.",
 )
 app.command("segment")(segmenting.segment_command)
+app.command("batch")(batch.batch_command)
 app.command("export")(export.export_command)
 app.command("verify")(verification.verify_command)
 app.command("inspect")(inspection.inspect_command)
@@ -39,6 +50,7 @@ app.command("plan")(planning.plan_command)
 app.command("serve")(serving.serve_command)
 app.command("worker")(working.worker_command)
 app.add_typer(models.app, name="models")
+app.add_typer(jobs.app, name="jobs")
 
 
 def _show_version(wanted: bool) -> None:

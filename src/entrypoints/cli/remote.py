@@ -25,20 +25,24 @@ _LONGEST_SILENCE_SECONDS = 6 * 3600.0
 _MEGABYTE = 10**6
 
 
-def check_remote_options(model: str | None, here: Mapping[str, object]) -> None:
+def check_remote_options(
+    model: str | None, here: Mapping[str, object], *, beside: str = "--server", who: str = "the server"
+) -> None:
     """UsageError for options that speak of this machine, and for a model that is a file.
 
     Args:
         model: what ``-m`` names.
         here: options that only a run on this machine takes, and their values; None or ``auto`` where it is left open.
+        beside: the option by which it runs elsewhere.
+        who: runs it there.
     """
     for option, value in here.items():
         if value not in (None, "auto"):
-            do = "leave one of them out; the server's settings decide"
-            raise UsageError(f"--{option}", expected="no such option beside --server", got=str(value), do=do)
+            do = f"leave one of them out; the settings of {who} decide"
+            raise UsageError(f"--{option}", expected=f"no such option beside {beside}", got=str(value), do=do)
     if model is not None and not is_model_reference(model):
-        do = "add the file to the server's models, and name it"
-        raise UsageError("-m", expected="NAME or NAME:VERSION of a model that the server has", got=model, do=do)
+        do = f"add the file to the models of {who}, and name it"
+        raise UsageError("-m", expected=f"NAME or NAME:VERSION of a model that {who} has", got=model, do=do)
 
 
 def segment_remotely(

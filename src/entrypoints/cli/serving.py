@@ -27,6 +27,9 @@ def serve_command(
     ] = None,
     store: opt.StoreName = None,
     workers: Annotated[int | None, typer.Option("--workers", min=1, help="Server processes.", show_default="1")] = None,
+    worker: Annotated[
+        bool | None, typer.Option("--worker/--no-worker", help="Run jobs too, beside requests.", show_default="worker")
+    ] = None,
     insecure: Annotated[
         bool, typer.Option("--insecure", help="Listen to other machines although no key is set.")
     ] = False,
@@ -37,6 +40,7 @@ def serve_command(
         "VOXPORT_MODEL": None if model is None else absolute_if_file(model),
         "VOXPORT_STORE": store,
         "VOXPORT_SERVING__WORKERS": workers,
+        "VOXPORT_JOBS__WORKER": worker,
         "VOXPORT_SERVING__INSECURE": True if insecure else None,
     }
     os.environ.update({name: str(value) for name, value in given.items() if value is not None})

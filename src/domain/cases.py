@@ -1,0 +1,182 @@
+"""Which files of a folder are the volumes of which case, by their names alone."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import PurePosixPath
+
+from .errors import InputError, UsageError
+
+_ENDINGS = (".nii.gz", ".nii")
+_NUMBERED = re.compile(r"(.+)_(\d{4})", re.DOTALL)
+_FIELD = re.compile(r"\{([^{}]*)\}")
+_PIECES = re.compile(r"(\{case\}|\{channel\}|\*\*/|\*)")
+_MOST_NAMES = 4
+_HINT = "complete the case, or say with --pattern which files are one"
+# the volumes of one case, by the place among its channels that their names give them
+_Places = dict[int, list[str]]
+
+
+@dataclass(frozen=True)
+class CaseFiles:
+    """A case by its files.
+
+    Args:
+        name: of the case; folders in it are separated by slashes.
+        files: its volumes in the network's order, as paths below the folder that was looked through.
+        problem: why they cannot be segmented, if they cannot.
+    """
+
+    name: str
+    files: tuple[str, ...]
+    problem: InputError | None = None
+
+
+def is_volume(name: str) -> bool:
+    """Whether a file is a NIfTI volume, by the ending of its name."""
+    return _without_ending(name) != name
+
+
+def numbered_cases(names: Iterable[str], channels: int) -> tuple[CaseFiles, ...]:
+    """Cases by the names that nnU-Net uses, sorted.
+
+    ``A_0000.nii.gz`` and ``A_0001.nii.gz`` are the channels of case ``A``; any other file is a case of its own. Numbers
+    that are no channels, as in ``scan_2024.nii.gz``, are part of the name.
+
+    Args:
+        names: of volumes, as paths below their folder.
+        channels: how many the network takes.
+    """
+    numbered: dict[str, _Places] = {}
+    single: dict[str, list[str]] = {}
+    for name in sorted(names):
+        match = _NUMBERED.fullmatch(_without_ending(name))
+        if match is None:
+            single.setdefault(_without_ending(name), []).append(name)
+        else:
+            numbered.setdefault(match[1], {}).setdefault(int(match[2]), []).append(name)
+    cases: list[CaseFiles] = []
+    for case, places in numbered.items():
+        if 0 in places or max(places) < channels:
+            twin = single.pop(case, [])
+            cases.append(_twins(case, [*twin, *_flat(places)]) if twin else _numbered_case(case, places, channels))
+        else:
+            for number, files in places.items():
+                single.setdefault(f"{case}_{number:04d}", []).extend(files)
+    cases.extend(_twins(case, files) if files[1:] else CaseFiles(case, tuple(files)) for case, files in single.items())
+    return tuple(sorted(cases, key=lambda case: case.name))
+
+
+@dataclass(frozen=True)
+class CasePattern:
+    """A path with ``{case}``, ``{channel}``, ``*`` (anything within a folder's or file's name) and ``**/`` (folders).
+
+    ``channels`` are the values of ``{channel}`` in the network's order; none where the pattern has no channel.
+
+    Raises:
+        UsageError: it has no ``{case}`` or another field, or channels are missing, empty, doubled or too many.
+    """
+
+    text: str
+    channels: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        fields = _FIELD.findall(self.text)
+        if "case" not in fields or set(fields) - {"case", "channel"}:
+            expected = "a path with {case}, and perhaps {channel} and *"
+            raise UsageError("--pattern", expected=expected, got=self.text or "none", do="correct it")
+        if ("channel" in fields) != bool(self.channels):
+            expected = "{channel} in the pattern and --channels A,B beside it, or neither"
+            got = f"{self.text} and {'no channels' if not self.channels else ','.join(self.channels)}"
+            raise UsageError("--pattern", expected=expected, got=got, do="add the other")
+        if not all(self.channels) or len(set(self.channels)) != len(self.channels):
+            expected = "names that differ, such as T1w,FLAIR"
+            raise UsageError("--channels", expected=expected, got=",".join(self.channels), do="correct it")
+
+    def cases(self, names: Iterable[str]) -> tuple[CaseFiles, ...]:
+        """The cases among these volumes, sorted; files that do not match belong to none."""
+        matches = self._expression().fullmatch
+        found: dict[str, _Places] = {}
+        for name in sorted(names):
+            if match := matches(name):
+                place = self.channels.index(match["channel"]) if self.channels else 0
+                found.setdefault(match["case"], {}).setdefault(place, []).append(name)
+        wanted = self.channels or ("",)
+        return tuple(_channel_case(case, found[case], wanted) for case in sorted(found))
+
+    def _expression(self) -> re.Pattern[str]:
+        """As a regular expression; a field that occurs again must have the same value again."""
+        parts = {
+            "{case}": r"(?P<case>[^/]+)",
+            "{channel}": f"(?P<channel>{'|'.join(map(re.escape, self.channels))})",
+            "**/": r"(?:[^/]+/)*",
+            "*": r"[^/]*",
+        }
+        expression = ""
+        for piece in _PIECES.split(self.text.removeprefix("./")):
+            expression += parts.get(piece, re.escape(piece))
+            if piece in ("{case}", "{channel}"):
+                parts[piece] = f"(?P={piece[1:-1]})"
+        return re.compile(expression, re.DOTALL)
+
+
+def without_clashes(
+    cases: Sequence[CaseFiles], outputs: Mapping[str, Sequence[str]], taken: Iterable[str] = ()
+) -> tuple[CaseFiles, ...]:
+    """The cases; one that would write where an input is, or where a case before it writes, has a problem.
+
+    Args:
+        cases: as they were found.
+        outputs: the places that each case writes to, by its name.
+        taken: the places of all inputs.
+    """
+    owners = dict.fromkeys(taken, "an input")
+    checked = []
+    for case in cases:
+        places = outputs[case.name]
+        owner = next((owners[place] for place in places if place in owners), None)
+        if owner is None and case.problem is None:
+            owners |= dict.fromkeys(places, f"those of case {case.name}")
+        elif owner is not None:
+            expected, do = "results with names of their own", "rename it, or choose another folder for the results"
+            case = replace(case, problem=InputError(case.name, expected=expected, got=owner, do=do))
+        checked.append(case)
+    return tuple(checked)
+
+
+def _without_ending(name: str) -> str:
+    """A volume's name without what says that it is one; any other name as it is."""
+    file = PurePosixPath(name).name
+    ending = next((ending for ending in _ENDINGS if file.lower().endswith(ending) and len(file) > len(ending)), "")
+    return name[: len(name) - len(ending)]
+
+
+def _numbered_case(case: str, places: _Places, channels: int) -> CaseFiles:
+    wanted = [f"_{number:04d}" for number in range(channels)]
+    return _channel_case(case, places, wanted)
+
+
+def _channel_case(case: str, places: _Places, wanted: Sequence[str]) -> CaseFiles:
+    """A case that must have one file in each of the places, and none in another."""
+    files = tuple(_flat(places))
+    if sorted(places) == list(range(len(wanted))) and len(files) == len(wanted):
+        return CaseFiles(case, files)
+    named = f" ({', '.join(wanted)})" if any(wanted) else ""
+    expected = f"one file{f' for each of {len(wanted)} channels' if len(wanted) > 1 else ''}{named}"
+    return CaseFiles(case, files, InputError(case, expected=expected, got=_listed(files), do=_HINT))
+
+
+def _twins(case: str, files: Sequence[str]) -> CaseFiles:
+    problem = InputError(case, expected="one case of this name", got=_listed(files), do="rename or remove one")
+    return CaseFiles(case, tuple(files), problem)
+
+
+def _flat(places: _Places) -> list[str]:
+    return [name for place in sorted(places) for name in places[place]]
+
+
+def _listed(files: Sequence[str]) -> str:
+    more = f" and {len(files) - _MOST_NAMES} more" if len(files) > _MOST_NAMES else ""
+    return ", ".join(files[:_MOST_NAMES]) + more

@@ -1,0 +1,176 @@
+"""``voxport batch``."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from . import options as opt
+from .console import parse_bytes, parse_patch, show_json, show_table, warn
+from .serving import needs_serving
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+    from ...container import Container
+    from ...domain.cases import CasePattern
+    from ...services.batch_cohort import BatchListener, CaseResult
+    from ...services.runtimes import LoadedModel
+
+Folder = Annotated[Path, typer.Argument(metavar="FOLDER", help="Looked through for NIfTI volumes, with all below it.")]
+Results = Annotated[Path, typer.Option("-o", "--output", metavar="FOLDER", help="Where the results go.")]
+Pattern = Annotated[
+    str | None,
+    typer.Option(
+        "--pattern",
+        metavar="PATH",
+        help="Which files are one case, e.g. sub-{case}/anat/sub-{case}_{channel}.nii.gz; * stands for anything.",
+        show_default="CASE_0000.nii.gz, CASE_0001.nii.gz ..., else each file",
+    ),
+]
+Channels = Annotated[
+    str | None, typer.Option("--channels", metavar="A,B", help="What {channel} is, in the network's order.")
+]
+Concurrency = Annotated[int | None, typer.Option("--concurrency", min=1, help="Cases at a time.", show_default="1")]
+
+
+def batch_command(
+    folder: Folder,
+    output: Results,
+    model: opt.ModelName = None,
+    pattern: Pattern = None,
+    channels: Channels = None,
+    card: opt.CardFile = None,
+    runtime: opt.RuntimeName = "auto",
+    precision: opt.Precision = "auto",
+    threads: opt.Threads = None,
+    overlap: opt.Overlap = None,
+    patch: opt.Patch = None,
+    blending: opt.BlendingName = None,
+    memory: opt.Memory = None,
+    nan_as: opt.NanAs = None,
+    threshold: opt.Threshold = None,
+    probabilities: Annotated[bool, typer.Option("--probabilities", help="Write class probabilities too.")] = False,
+    preview: Annotated[bool, typer.Option("--preview", help="Write a picture of each result too.")] = False,
+    concurrency: Concurrency = None,
+    shared: Annotated[
+        bool, typer.Option("--shared", help="Have the workers of the queue in the settings do it, wherever they are.")
+    ] = False,
+    as_json: opt.AsJson = False,
+    quiet: opt.Quiet = False,
+) -> None:
+    """Segment all cases of a folder. Run again, it does what is new, what changed, and what failed."""
+    needs_serving("voxport batch", "dbos")
+    from ...container import wired
+    from ...services.batch import own_queue, run_batch
+    from ...services.batch_cases import find_cases
+    from ...services.batch_folder import batch_folder
+    from ...services.batch_record import BatchWork
+    from ...services.prepare import run_options
+
+    logging.getLogger("voxport.jobs").setLevel(logging.ERROR)  # the rest is for who operates workers
+    options = run_options(overlap, parse_patch(patch), blending, parse_bytes(memory), nan_as, threshold)
+    if shared:
+        from .remote import check_remote_options
+
+        here = {"card": card, "runtime": runtime, "precision": precision, "threads": threads, "memory": memory}
+        check_remote_options(model, here | {"concurrency": concurrency}, beside="--shared", who="every worker")
+    chosen = _pattern(pattern, channels)
+    outputs = ("mask", *(["probabilities"] if probabilities else []), *(["preview"] if preview else []))
+    results, at_once = batch_folder(output), concurrency or 1
+    container = wired() if shared else wired(**own_queue(results, at_once))
+    found = container.open_model().find(model, card)
+    command = {"-m": model or found.card.reference} | ({} if card is None else {"--card": str(card)})
+    work = BatchWork(found, options, outputs, runtime, precision, command)
+    cases = find_cases(folder, results, found.card.input.source_count, chosen, outputs)
+    worker = None
+    if not shared:
+        loaded = container.open_model().load(found, runtime, precision, threads)
+        warn(filter(None, (loaded.warning,)))
+        worker = partial(_work, container, loaded, at_once)
+    try:
+        with _cohort_bar(len(cases), quiet) as bar:
+            ports = container.job_ports
+            ended = run_batch(cases, folder, results, work, bar, open_ports=ports, worker=worker, at_once=at_once)
+    except (KeyboardInterrupt, SystemExit):
+        sys.stderr.write("voxport: stopped; the same command goes on where this one stopped\n")
+        raise
+    _show(ended, output, as_json=as_json, quiet=quiet)
+    if any(case.state == "failed" for case in ended):
+        raise typer.Exit(1)
+
+
+def _pattern(pattern: str | None, channels: str | None) -> CasePattern | None:
+    """Which files are a case, if that is said. Raises UsageError."""
+    from ...domain.cases import CasePattern
+
+    named = () if channels is None else tuple(name.strip() for name in channels.split(","))
+    return CasePattern(pattern or "", named) if pattern is not None or named else None
+
+
+def _work(container: Container, loaded: LoadedModel, at_once: int, stop: threading.Event) -> None:
+    """Run jobs with this model in this process, until told to stop."""
+    container.work_on_jobs()(at_once, stop, handler=container.run_job(take=lambda _: loaded))
+
+
+def _show(ended: Sequence[CaseResult], output: Path, *, as_json: bool, quiet: bool) -> None:
+    """What became of the cases; those that failed on stderr, in a table."""
+    from rich.markup import escape
+
+    counts = {state: sum(case.state == state for case in ended) for state in ("done", "skipped", "failed")}
+    if as_json:
+        cases = [
+            {"case": case.name, "state": case.state, "reason": case.reason, "warnings": list(case.warnings)}
+            for case in ended
+        ]
+        show_json({"output": str(output), "counts": counts, "cases": cases})
+    elif not quiet:
+        done, skipped, failed = counts.values()
+        typer.echo(f"{output}: {done} cases segmented, {skipped} unchanged since they were, {failed} failed")
+    rows = [(escape(case.name), escape(case.reason or "")) for case in ended if case.state == "failed"]
+    if rows:
+        show_table(("failed case", "reason"), rows, numbers=False, to=sys.stderr)
+
+
+@contextmanager
+def _cohort_bar(cases: int, quiet: bool) -> Iterator[BatchListener]:
+    """One bar for all cases on stderr where that is a terminal, and nothing but trouble otherwise."""
+    if quiet or not sys.stderr.isatty():
+        yield _Lines()
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("cases"), BarColumn(), TextColumn("{task.completed:.1f}/{task.total}"), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        yield _Bar(progress, cases)
+
+
+class _Lines:
+    def moved(self, cases: float) -> None:
+        """Say nothing."""
+
+    def warn(self, message: str) -> None:
+        """See BatchListener."""
+        warn([message])
+
+
+class _Bar:
+    def __init__(self, progress: Progress, cases: int) -> None:
+        self._progress, self._task = progress, progress.add_task("cases", total=cases)
+
+    def moved(self, cases: float) -> None:
+        """See BatchListener."""
+        self._progress.update(self._task, completed=cases)
+
+    def warn(self, message: str) -> None:
+        """See BatchListener."""
+        self._progress.console.print(f"warning: {message}", markup=False, highlight=False, soft_wrap=True)
