@@ -11,6 +11,7 @@ from dependency_injector import containers, providers
 
 from . import __version__
 from .services.export import ExportPorts, export_model
+from .services.job_picture import job_slice
 from .services.jobs import JobPorts, JobSettings, forget_job, run_job, submit_case
 from .services.machine import processors
 from .services.plan import forecast
@@ -121,11 +122,13 @@ def _read_bundle(folder: Path) -> Checkpoint:
     return checkpoint_from_bundle(folder)
 
 
-def _job_queue(database: str, length: int, strikes: int, lease_seconds: float, backoff_seconds: float) -> JobQueue:
+def _job_queue(
+    database: str, length: int, strikes: int, lease_seconds: float, backoff_seconds: float, *, create: bool = True
+) -> JobQueue:
     from .adapters.dbos_jobs import DbosJobQueue
     from .ports.job_queue import QueueLimits
 
-    return DbosJobQueue(database, QueueLimits(length, strikes, lease_seconds, backoff_seconds))
+    return DbosJobQueue(database, QueueLimits(length, strikes, lease_seconds, backoff_seconds), create=create)
 
 
 def _blobs(url: str) -> BlobStore:
@@ -174,6 +177,8 @@ class Container(containers.DeclarativeContainer):
         config.jobs.lease_seconds,
         config.jobs.backoff_seconds,
     )
+    # for who looks at jobs where there are any, and makes no place for them
+    known_job_queue = providers.Singleton(_job_queue, *job_queue.args, create=False)
     blobs = providers.Singleton(_blobs, config.jobs.blobs)
     job_ports = providers.Singleton(JobPorts, job_queue, blobs)
     job_settings = providers.Singleton(
@@ -191,6 +196,7 @@ class Container(containers.DeclarativeContainer):
     run_job = providers.Factory(
         partial, run_job, take=served_models.provided.take, ports=segment_ports, blobs=blobs, settings=job_settings
     )
+    job_slice = providers.Factory(partial, job_slice, blobs=blobs, ports=segment_ports, scratch=config.scratch_dir)
     work_on_jobs = providers.Factory(partial, work_on_jobs, ports=job_ports, settings=job_settings)
     forecast = providers.Factory(partial, forecast, volumes=volumes)
     export = providers.Factory(

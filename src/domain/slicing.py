@@ -55,6 +55,11 @@ class PlaneView:
         return self.change.apply_shape(self.grid.shape)[2]
 
     @property
+    def stored_axis(self) -> int:
+        """The stored axis along which slices follow each other, forwards or backwards."""
+        return self.change.axes[2]
+
+    @property
     def pixel_spacing(self) -> tuple[float, float]:
         """Height and width of a pixel, in the grid's unit."""
         rows, columns, _ = self.change.axes

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ..domain.errors import InputError, UnknownJobError, UnknownModelError
+from ..domain.errors import InputError, OutputError, UnknownJobError, UnknownModelError, UsageError, VoxportError
 from ..domain.job import ENDED, Job, JobCase, StoredFile
 from ..ports.blobs import BlobStore
 from ..ports.job_queue import Attempt, JobQueue, Results
@@ -29,6 +30,7 @@ _ALWAYS = frozenset({"mask", "statistics", "preview", "report"})
 TABLE = "statistics_table"
 _CASES = "cases"
 _ALL = 1_000_000
+_SUBMITTING_SECONDS = 3600.0  # volumes may be on their way into the queue for so long
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,7 @@ def submit_case(
     key: str | None = None,
     model_sha256: str = "",
     estimate_seconds: float | None = None,
+    folder: str | None = None,
 ) -> Job:
     """Store a case's volumes and put it into the queue.
 
@@ -80,12 +83,13 @@ def submit_case(
         key: the request's name; sent again it gives the same job.
         model_sha256: of the model's file, which every worker must then have.
         estimate_seconds: what the run will take, if that was foretold.
+        folder: of ``case_folder``; a job with another one is the one that the key made before.
 
     Raises:
         BusyError, UsageError: as ``JobQueue.submit``.
         OutputError: the volumes cannot be stored.
     """
-    folder = f"{_CASES}/{int(time.time()):010d}-{uuid.uuid4()}"
+    folder = folder or case_folder()
     wanted = tuple(name for name in RESULT_FILES if name in _ALWAYS or name in outputs)
     try:
         stored = []
@@ -100,6 +104,11 @@ def submit_case(
     if job.case.folder != folder:  # the key's job has its volumes
         ports.blobs.delete_prefix(folder)
     return job
+
+
+def case_folder() -> str:
+    """A new prefix for the blobs of one case."""
+    return f"{_CASES}/{int(time.time()):010d}-{uuid.uuid4()}"
 
 
 def run_job(
@@ -126,7 +135,7 @@ def run_job(
     job = attempt.job
     case = job.case
     loaded = _taken(case, take)
-    with scratch_folder(settings.scratch) as scratch:
+    with scratch_folder(settings.scratch) as scratch, _bare_names(scratch):
         inputs = [_fetched(blobs, file, scratch / f"input-{n}") for n, file in enumerate(case.inputs)]
         folder = scratch / "results"
         folder.mkdir()
@@ -161,19 +170,37 @@ def forget_job(id: str, owner: str | None, *, ports: JobPorts) -> None:
 
 
 def sweep(now: float, retention_seconds: float, *, ports: JobPorts) -> int:
-    """Delete jobs that ended longer ago than they are kept, and volumes that never became a job's; how many jobs."""
+    """Delete jobs that ended longer ago than they are kept, and volumes that never became a job's; how many jobs.
+
+    Raises:
+        OutputError: some files could not be deleted; all others were.
+    """
     limit = now - retention_seconds
     old = [job for job in ports.queue.list(states=ENDED, limit=_ALL) if (job.ended or now) < limit]
-    for job in old:
-        with suppress(UnknownJobError):  # another process was quicker
-            forget_job(job.id, None, ports=ports)
+    swept = [job for job in old if _is_forgotten(job.id, ports.queue)]
     # the folders first: a job that comes in between is then not taken for a stray
     folders = {"/".join(name.split("/")[:2]) for name in ports.blobs.names(_CASES)}
-    known = {job.case.folder for job in ports.queue.list(limit=_ALL)}
-    for folder in folders - known:
-        if _begun(folder) < limit:
+    strays = {folder for folder in folders if _begun(folder) < min(limit, now - _SUBMITTING_SECONDS)}
+    if strays:
+        strays -= {job.case.folder for job in ports.queue.list(limit=_ALL)}
+    failed = []
+    for folder in {job.case.folder for job in swept} | strays:
+        try:
             ports.blobs.delete_prefix(folder)
-    return len(old)
+        except OutputError as error:
+            failed.append(error)
+    if failed:
+        raise failed[0]
+    return len(swept)
+
+
+def _is_forgotten(id: str, queue: JobQueue) -> bool:
+    """Take an old job out of the queue: only then are its files nobody's, as it might be tried again in between."""
+    try:
+        queue.forget(id)
+    except (UnknownJobError, UsageError):  # another process was quicker, or it waits again
+        return False
+    return True
 
 
 def options_of(data: Mapping[str, Any]) -> RunOptions:
@@ -212,6 +239,16 @@ def _fetched(blobs: BlobStore, file: StoredFile, folder: Path) -> str:
 
 def _stored(blobs: BlobStore, blob: str, path: Path) -> StoredFile:
     return StoredFile(path.name, blob, blobs.put(blob, path))
+
+
+@contextmanager
+def _bare_names(scratch: Path) -> Iterator[None]:
+    """Errors name files as whoever sent them knows them, not where they lie on this machine."""
+    try:
+        yield
+    except VoxportError as error:
+        error.args = (re.sub(rf"{re.escape(str(scratch))}/([\w-]+/)?", "", str(error)),)
+        raise
 
 
 class _JobProgress:

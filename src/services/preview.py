@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..domain.geometry import shape3
 from ..domain.intensity import percentiles
-from ..domain.segmentation import LabelTable
+from ..domain.segmentation import Labels, LabelTable
 from ..domain.slicing import (
     PLANES,
     Picture,
@@ -36,9 +38,7 @@ def preview_picture(
     statistics: Sequence[LabelStatistics],
 ) -> Picture:
     """Axial, coronal and sagittal planes of the first channel through the largest label's centroid."""
-    low, high = percentiles(channel.chunks, _WINDOW_PERCENTILES)
-    if low == high:
-        low, high = channel.low, channel.high
+    window = display_window(channel)
     largest = max(statistics, key=lambda label: label.voxels, default=None)
     centre = largest.centroid_voxel if largest is not None else None
     voxel = shape3(n // 2 for n in case.grid.shape) if centre is None else shape3(round(c) for c in centre)
@@ -46,13 +46,35 @@ def preview_picture(
     for plane in PLANES:
         view = PlaneView.of(case.grid, plane)
         box = view.box(view.pixel_of(voxel)[2])
-        grey = to_grey(view.display(finite(case.read_channel(0, box), 0.0)), low, high)
-        labels = view.display(mask.read(box)[0])
-        grey = square_pixels(grey, view.pixel_spacing, smooth=True)
-        labels = square_pixels(labels, view.pixel_spacing, smooth=False)
-        step = max(1, -(-max(grey.shape) // _LONGEST_EDGE))
-        grey, labels = grey[::step, ::step], labels[::step, ::step]
-        marks = side_marks(view, *grey.shape)
-        bare.append(Picture(np.repeat(grey[..., np.newaxis], 3, axis=-1), marks))
-        overlaid.append(Picture(overlay(grey, labels, table), marks))
+        without, with_labels = slice_pictures(view, case.read_channel(0, box), mask.read(box)[0], window, table)
+        bare.append(without)
+        overlaid.append(with_labels)
     return stacked([side_by_side(bare), side_by_side(overlaid)])
+
+
+def display_window(channel: ChannelSurvey) -> tuple[float, float]:
+    """The values of a channel that are shown black and white: all but a few extreme ones lie between."""
+    low, high = percentiles(channel.chunks, _WINDOW_PERCENTILES)
+    return (channel.low, channel.high) if low == high else (low, high)
+
+
+def slice_pictures(
+    view: PlaneView, values: NDArray[Any], labels: Labels, window: tuple[float, float], table: LabelTable
+) -> tuple[Picture, Picture]:
+    """A slice with square pixels, bare and with its labels over it.
+
+    Args:
+        view: the plane.
+        values: of the slice's stored voxels ``(x, y, z)``; one of the three is 1.
+        labels: of the same voxels.
+        window: values shown black and white.
+        table: the labels' colours.
+    """
+    grey = to_grey(view.display(finite(values, 0.0)), *window)
+    shown = view.display(labels)
+    grey = square_pixels(grey, view.pixel_spacing, smooth=True)
+    shown = square_pixels(shown, view.pixel_spacing, smooth=False)
+    step = max(1, -(-max(grey.shape) // _LONGEST_EDGE))
+    grey, shown = grey[::step, ::step], shown[::step, ::step]
+    marks = side_marks(view, *grey.shape)
+    return Picture(np.repeat(grey[..., np.newaxis], 3, axis=-1), marks), Picture(overlay(grey, shown, table), marks)

@@ -16,6 +16,7 @@ from .slots import Slots
 
 _log = logging.getLogger("voxport.jobs")
 _GLANCE_SECONDS = 0.2
+_AGAIN_SECONDS = 5.0
 
 
 def work_on_jobs(
@@ -28,13 +29,28 @@ def work_on_jobs(
 ) -> None:
     """Run so many jobs at a time until ``stop`` is set; what is old, and what killed processes left, is deleted."""
     clear_scratch(settings.scratch)
-    sweeping = threading.Thread(target=_sweep, args=(stop, ports, settings), name="voxport-jobs-sweep", daemon=True)
+    ended = threading.Event()
+    sweeping = threading.Thread(target=_sweep, args=(ended, ports, settings), name="voxport-jobs-sweep", daemon=True)
     sweeping.start()
     try:
         ports.queue.work(handler, concurrency, stop)
     finally:
-        stop.set()
+        ended.set()
         sweeping.join()
+
+
+def keep_working(work: Callable[[threading.Event], object], models: ServedModels, stop: threading.Event) -> None:
+    """Do ``work`` once all models have been looked at, and again where it fails, until ``stop`` is set.
+
+    For a process that has more to do than its share of the jobs: it goes on, and so must they.
+    """
+    wait_for_models(models, stop)
+    while not stop.is_set():
+        try:
+            work(stop)
+        except Exception:  # noqa: BLE001 - nobody else would begin again
+            _log.exception("running jobs failed; it begins again in %g s", _AGAIN_SECONDS)
+            stop.wait(_AGAIN_SECONDS)
 
 
 def wait_for_models(models: ServedModels, stop: threading.Event) -> None:
@@ -65,3 +81,5 @@ def _patiently(do: Callable[[], object]) -> None:
         do()
     except (VoxportError, OSError) as error:
         _log.warning("%s; old jobs are looked for again later", error)
+    except Exception:  # noqa: BLE001 - without it nothing would be deleted any more
+        _log.exception("old jobs are looked for again later")

@@ -183,7 +183,8 @@ def test_masks(reader: Reader) -> None:
 
 def test_the_client(reader: Reader) -> None:
     reader("From Python")
-    for name in ("mask.nii.gz", "two-photon-vessels-0.2.0/mask.nii.gz", "cells-1.0.0/mask.nii.gz"):
+    masks = ("mask.nii.gz", "two-photon-vessels-0.2.0/mask.nii.gz", "cells-1.0.0/mask.nii.gz", "job_mask.nii.gz")
+    for name in masks:
         assert is_mask_of(reader.folder / name, reader.folder / "volume.nii.gz"), name
     assert (reader.folder / "labels.csv").read_text().startswith("value,name,voxels")
     assert (reader.folder / "mask.png").read_bytes().startswith(b"\x89PNG")
@@ -206,6 +207,26 @@ def test_what_is_around_a_run(reader: Reader) -> None:
     assert parsed(reader.folder / "model.json")["card"]["name"] == "two-photon-vessels"
     assert parsed(reader.folder / "health.json")["status"] == "ok"
     assert "# TYPE voxport_in_flight gauge" in (reader.folder / "metrics.txt").read_text()
+
+
+def test_jobs(reader: Reader, document: dict[str, Any]) -> None:
+    reader("Jobs")
+    done = parsed(reader.folder / "done.json")
+    assert (done["state"], done["model"]) == ("done", "cells:1.0.0")
+    assert is_mask_of(reader.folder / "mask.nii.gz", reader.folder / "volume.nii.gz")
+    assert (reader.folder / "labels.csv").read_text().startswith("value,name,voxels")
+    assert (reader.folder / "slice.png").read_bytes().startswith(b"\x89PNG")
+    events = (reader.folder / "events.txt").read_text()
+    assert json.loads(events.splitlines()[1].removeprefix("data: "))["id"] == done["id"]
+    assert '"state": "done"' in events
+    again, listed = parsed(reader.folder / "again.json"), parsed(reader.folder / "jobs.json")["jobs"]
+    assert again["id"] == parsed(reader.folder / "job.json")["id"] == listed[0]["id"]
+    assert done["id"] not in [job["id"] for job in listed]
+    rows = re.findall(r"^\| (`[a-z].*?) \| ", text_of("Jobs").partition("| member of a job")[2], flags=re.MULTILINE)
+    members = document["components"]["schemas"]["JobAnswer"]["properties"]
+    assert sorted(re.findall("`([a-z_]+)`", " ".join(rows))) == sorted(members)
+    for state in members["state"]["enum"]:
+        assert f"`{state}`" in text_of("Jobs")
 
 
 def test_keys(reader: Reader) -> None:
@@ -246,7 +267,8 @@ def test_the_fields_in_the_table_are_those_of_the_service(document: dict[str, An
 
 def test_every_route_is_on_the_page(document: dict[str, Any]) -> None:
     for path in document["paths"]:
-        assert f"`{path.replace('{name}', 'NAME')}`" in PAGE.replace("`POST ", "`"), path
+        named = path.replace("{name}", "NAME").replace("{id}", "ID")
+        assert f"`{named}`" in re.sub("`(GET|POST|DELETE) ", "`", PAGE), path
 
 
 def test_the_limits_in_the_table_are_settings() -> None:

@@ -10,9 +10,11 @@ from voxport.domain.errors import (
     InputError,
     LimitError,
     ModelError,
+    NoRoomError,
     OutputError,
     UsageError,
     VoxportError,
+    kind_of,
 )
 
 KINDS = (UsageError, InputError, ModelError, LimitError, OutputError)
@@ -54,3 +56,7 @@ def test_an_output_error_gives_the_systems_reason_in_its_own_words(reason: OSErr
 
 def test_a_cancelled_run_says_so() -> None:
     assert str(CancelledError()) == "run: expected to finish, got a request to stop; start it again when ready"
+
+
+def test_no_room_is_a_limit_for_programs_whether_it_may_pass_or_not() -> None:
+    assert kind_of(NoRoomError("scratch", expected="room", got="none", do="free some")) == "limit"

@@ -15,6 +15,7 @@ from voxport.domain.errors import (
     InputError,
     LimitError,
     ModelError,
+    NoRoomError,
     OutputError,
     UnknownModelError,
     UsageError,
@@ -98,6 +99,7 @@ def test_what_the_case_is_to_blame_for_fails_at_once(error: type[VoxportError]) 
         OutputError.cannot_write("blobs", "full"),
         OSError(28, "No space left on device", "/a/secret/path"),
         BusyError("model", expected="it", got="one being loaded", retry_after_seconds=5),
+        words(NoRoomError),
     ],
 )
 def test_what_the_surroundings_are_to_blame_for_is_tried_again_for_ever(error: Exception) -> None:

@@ -53,6 +53,14 @@ def slice_of(volume: NDArray[Any], view: PlaneView, index: int) -> NDArray[Any]:
     return view.display(volume[view.box(index).slices])
 
 
+@given(grids(), planes, conventions)
+def test_slices_follow_each_other_along_the_stored_axis(grid: Grid, plane: Plane, convention: Convention) -> None:
+    view = PlaneView.of(grid, plane, convention)
+    assert view.count == grid.shape[view.stored_axis]
+    edges = [view.box(index).shape for index in range(view.count)]
+    assert all(edge[view.stored_axis] == 1 for edge in edges)
+
+
 @pytest.mark.parametrize("change", ALL_CHANGES)
 @pytest.mark.parametrize(("plane", "convention"), list(CORNERS))
 def test_a_marker_shows_in_its_corner_from_every_storage_order(

@@ -22,6 +22,7 @@ from schemathesis.specs.openapi.checks import (
 )
 from schemathesis.specs.openapi.schemas import OpenApiSchema
 
+from .jobbing import accepted, ended, slow_job, stop_job, submit
 from .odd import SCAN, VALUES, npy
 from .serving import Server
 
@@ -32,6 +33,17 @@ OPERATIONS = [
     ("/segment", "POST"),
     ("/v1/plan", "POST"),
     ("/predict", "POST"),
+    ("/v1/jobs", "POST"),
+    ("/v1/jobs", "GET"),
+    ("/v1/jobs/{id}", "GET"),
+    ("/v1/jobs/{id}", "DELETE"),
+    ("/v1/jobs/{id}/retry", "POST"),
+    ("/v1/jobs/{id}/events", "GET"),
+    ("/v1/jobs/{id}/mask", "GET"),
+    ("/v1/jobs/{id}/probabilities", "GET"),
+    ("/v1/jobs/{id}/statistics", "GET"),
+    ("/v1/jobs/{id}/report", "GET"),
+    ("/v1/jobs/{id}/preview.png", "GET"),
     ("/v1/models", "GET"),
     ("/v1/models/{name}", "GET"),
     ("/health", "GET"),
@@ -101,7 +113,7 @@ def test_what_keeps_to_the_document_is_answered_so(described: OpenApiSchema, pat
     send()
 
 
-@pytest.mark.parametrize(("path", "method"), OPERATIONS[:3])
+@pytest.mark.parametrize(("path", "method"), OPERATIONS[:4])
 def test_what_does_not_keep_to_the_document_is_refused(described: OpenApiSchema, path: str, method: str) -> None:
     @FEW
     @given(case=described[path][method].as_strategy(GenerationMode.NEGATIVE))
@@ -147,6 +159,88 @@ def test_real_volumes_are_answered_in_every_form(
     send()
     assert {f"200 {form}" for form in forms} <= seen
     assert {told.split()[0] for told in seen} <= {"200", "406", "422"}
+
+
+@pytest.fixture(scope="module")
+def jobs(server: Server) -> list[str]:
+    """Ids of jobs that are done, with and without probabilities, and of one that was cancelled."""
+    with server.client() as http:
+        made = [accepted(submit(http, outputs=outputs)) for outputs in (["mask", "probabilities"], ["mask"])]
+        for job in made:
+            assert ended(http, job)["state"] == "done"
+        slow = slow_job(http)
+        stop_job(http, slow)
+    return [job["id"] for job in (*made, slow)]
+
+
+@pytest.mark.parametrize(
+    ("path", "forms"),
+    [
+        ("/v1/jobs/{id}", ["200 application/json"]),
+        ("/v1/jobs/{id}/events", ["200 text/event-stream"]),
+        ("/v1/jobs/{id}/mask", ["200 application/gzip", "409 application/problem+json"]),
+        (
+            "/v1/jobs/{id}/probabilities",
+            ["200 application/gzip", "404 application/problem+json", "409 application/problem+json"],
+        ),
+        (
+            "/v1/jobs/{id}/statistics",
+            [
+                "200 application/json",
+                "200 text/csv",
+                "304",
+                "406 application/problem+json",
+                "409 application/problem+json",
+            ],
+        ),
+        ("/v1/jobs/{id}/report", ["200 application/json", "409 application/problem+json"]),
+        (
+            "/v1/jobs/{id}/preview.png",
+            ["200 image/png", "409 application/problem+json", "422 application/problem+json"],
+        ),
+    ],
+)
+def test_real_jobs_are_answered_in_every_form(
+    described: OpenApiSchema, jobs: list[str], path: str, forms: list[str]
+) -> None:
+    seen: set[str] = set()
+
+    @settings(FEW, max_examples=40)
+    @given(
+        case=described[path]["GET"].as_strategy(),
+        id=st.sampled_from(jobs),
+        accept=st.sampled_from(["*/*", "application/json", "text/csv", "text/html"]),
+        known=st.sampled_from(["*", '"other"']),
+    )
+    def send(case: Case, id: str, accept: str, known: str) -> None:
+        case.path_parameters = {"id": id}
+        if path.endswith("/statistics"):
+            case.headers["If-None-Match"] = known
+        answer = case.call_and_validate(checks=TRUE, headers={"Accept": accept}, timeout=60)
+        form = answer.headers.get("content-type", [""])[0].partition(";")[0]
+        seen.add(f"{answer.status_code} {form}".strip())
+
+    send()
+    assert set(forms) <= seen
+
+
+def test_changes_of_real_jobs_are_answered_as_the_document_says(described: OpenApiSchema, server: Server) -> None:
+    with server.client() as http:
+        slow, waiting = slow_job(http), accepted(submit(http))
+    told = []
+    for path, method, job in (
+        ("/v1/jobs/{id}", "DELETE", waiting),
+        ("/v1/jobs/{id}/retry", "POST", slow),
+        ("/v1/jobs/{id}/retry", "POST", waiting),
+        ("/v1/jobs/{id}", "DELETE", slow),
+    ):
+        case = described[path][method].Case(path_parameters={"id": job["id"]})
+        told.append(case.call_and_validate(checks=TRUE, timeout=60).status_code)
+    assert told == [202, 409, 202, 202]
+    with server.client() as http:
+        assert ended(http, waiting)["state"] == "done"
+    deleted = described["/v1/jobs/{id}"]["DELETE"].Case(path_parameters={"id": waiting["id"]})
+    assert deleted.call_and_validate(checks=TRUE, timeout=60).status_code == 204
 
 
 def as_mapping(body: object) -> Mapping[str, Any]:

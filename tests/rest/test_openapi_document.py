@@ -17,6 +17,7 @@ from voxport.container import wired
 from voxport.entrypoints.rest.app import create_app
 from voxport.entrypoints.rest.problems import KINDS
 
+from .jobbing import accepted, ended, submit
 from .odd import SCAN, VALUES, npy
 from .serving import Server
 
@@ -49,7 +50,7 @@ def test_every_route_is_introduced(document: dict[str, Any]) -> None:
 
 
 def test_every_field_of_a_body_is_explained_or_plain(document: dict[str, Any]) -> None:
-    for name in ("Body_segment", "Body_plan"):
+    for name in ("Body_segment", "Body_plan", "Body_submit_job"):
         body = document["components"]["schemas"][name]
         assert body["additionalProperties"] is False
         for field in body["properties"].values():
@@ -64,7 +65,7 @@ def test_every_body_has_examples_that_fit_it(document: dict[str, Any], http: htt
             for name, example in body["examples"].items():
                 validator.validate(example["value"])
                 answer = send_example(http, path, media_type, example["value"])
-                assert answer.status_code == 200, (path, name, answer.text)
+                assert answer.status_code == (202 if path == "/v1/jobs" else 200), (path, name, answer.text)
             assert body["examples"], path
 
 
@@ -108,8 +109,9 @@ def test_when_to_come_back_is_told(document: dict[str, Any]) -> None:
     for path, operation in operations(document):
         if "429" in operation["responses"]:
             assert operation["responses"]["429"]["headers"]["Retry-After"]["required"], path
-    for path in ("/segment", "/v1/plan", "/predict"):
+    for path in ("/segment", "/v1/plan", "/predict", "/v1/jobs"):
         assert document["paths"][path]["post"]["responses"]["503"]["headers"]["Retry-After"], path
+    assert document["paths"]["/v1/jobs/{id}/mask"]["get"]["responses"]["409"]["headers"]["Retry-After"]
 
 
 def test_keys_are_asked_for_where_the_service_has_some(
@@ -133,6 +135,8 @@ def test_answers_say_nothing_that_is_not_described(document: dict[str, Any], htt
     scan = {"volume": SCAN}
     wants_json = {"Accept": "application/json"}
     several = {"model": ["edges", "pair"]}
+    job = ended(http, accepted(submit(http)))
+    done = http.get(f"/v1/jobs/{job['id']}")
     answers = {
         "ModelDetails": http.get("/v1/models/two-photon-vessels"),
         "Models": http.get("/v1/models"),
@@ -141,6 +145,10 @@ def test_answers_say_nothing_that_is_not_described(document: dict[str, Any], htt
         "Results": http.post("/segment", files=scan, data=several, headers=wants_json),
         "Prediction": http.post("/predict", json={"volume": VALUES.tolist(), "probabilities": True}),
         "ProblemDetails": http.get("/v1/models/nothing"),
+        "JobAnswer": done,
+        "JobsAnswer": http.get("/v1/jobs"),
+        "Report": http.get(f"{done.request.url}/report"),
+        "StatisticsAnswer": http.get(f"{done.request.url}/statistics"),
     }
     for name, answer in answers.items():
         schema = {"$ref": f"#/components/schemas/{name}"}

@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
@@ -16,11 +17,21 @@ import pytest
 from voxport.adapters.local_files import LocalFiles
 from voxport.adapters.nifti_store import NiftiStore
 from voxport.adapters.png_pictures import PngPictures
-from voxport.domain.errors import BusyError, UsageError
+from voxport.domain.errors import BusyError, OutputError, UsageError
 from voxport.domain.job import Job
 from voxport.domain.tiling import Tiling
 from voxport.ports.job_queue import Attempt, QueueLimits, Results
-from voxport.services.jobs import TABLE, JobPorts, JobSettings, forget_job, options_of, run_job, submit_case, sweep
+from voxport.services.jobs import (
+    TABLE,
+    JobPorts,
+    JobSettings,
+    case_folder,
+    forget_job,
+    options_of,
+    run_job,
+    submit_case,
+    sweep,
+)
 from voxport.services.prepare import RunOptions
 from voxport.services.runtimes import LoadedModel
 from voxport.services.segment import Outputs, SegmentPorts, segment
@@ -169,6 +180,16 @@ def test_a_volume_that_changed_in_the_store_fails_the_job(desk: Desk) -> None:
     assert "the bytes that were sent" in failed.failure.detail
 
 
+def test_a_failure_names_files_as_they_were_sent_not_where_they_lie(desk: Desk) -> None:
+    desk.scan.write_bytes(desk.scan.read_bytes()[:-20])
+    job = desk.submit()
+    with working(desk.queue, desk.handler):
+        failed = desk.ended(job)
+    assert failed.failure is not None
+    assert failed.failure.kind == "input"
+    assert failed.failure.detail.startswith("scan.nii.gz: expected")
+
+
 def test_blobs_that_take_nothing_are_waited_out(desk: Desk) -> None:
     job = desk.submit()
     desk.blobs.full = True
@@ -182,6 +203,17 @@ def test_a_request_sent_twice_stores_its_volumes_once(desk: Desk) -> None:
     first, second = desk.submit(key="k"), desk.submit(key="k")
     assert first.id == second.id
     assert {name.rpartition("/inputs/")[0] for name in desk.blobs.names("cases")} == {first.case.folder}
+
+
+def test_a_folder_of_the_callers_tells_a_new_job_from_one_that_the_key_made(desk: Desk) -> None:
+    folders = [case_folder(), case_folder()]
+    assert folders[0] != folders[1]
+    volumes, reference = [("scan.nii.gz", desk.scan)], desk.loaded.model.card.reference
+    jobs = [
+        submit_case(volumes, reference, OPTIONS, ["mask"], "ada", ports=desk.ports, key="k", folder=folder)
+        for folder in folders
+    ]
+    assert [job.case.folder for job in jobs] == [folders[0]] * 2
 
 
 def test_a_refused_case_leaves_no_volumes(desk: Desk) -> None:
@@ -215,6 +247,62 @@ def test_the_sweep_takes_what_is_old_and_what_belongs_to_no_job(desk: Desk) -> N
     assert desk.blobs.names(old.case.folder) == ()
     assert desk.blobs.names(waiting.case.folder) != ()
     assert desk.blobs.exists("elsewhere/x")
+
+
+def test_a_job_that_is_tried_again_while_it_is_swept_keeps_its_volumes(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = desk.submit()
+    ended = desk.queue.cancel(job.id).ended
+    assert ended is not None
+    forget = desk.queue.forget
+
+    def meanwhile(id: str, owner: str | None = None) -> None:
+        desk.queue.retry(id)
+        forget(id, owner)
+
+    monkeypatch.setattr(desk.queue, "forget", meanwhile)
+    assert sweep(ended + 101, 100, ports=desk.ports) == 0
+    with working(desk.queue, desk.handler):
+        assert desk.ended(job).state == "done"
+
+
+def test_sweeps_at_the_same_time_take_each_job_once(desk: Desk) -> None:
+    ends = [desk.queue.cancel(desk.submit().id).ended or 0.0 for _ in range(20)]
+    with ThreadPoolExecutor(4) as pool:
+        swept = list(pool.map(lambda _: sweep(max(ends) + 101, 100, ports=desk.ports), range(4)))
+    assert sum(swept) == 20
+    assert desk.blobs.contents == {}
+
+
+def test_what_cannot_be_deleted_stops_no_sweep_and_is_taken_by_the_next(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs = [desk.submit() for _ in range(3)]
+    ends = [desk.queue.cancel(job.id).ended or 0.0 for job in jobs]
+    delete = desk.blobs.delete_prefix
+
+    def stubborn(prefix: str) -> None:
+        if prefix == jobs[1].case.folder:
+            raise OutputError.cannot_write(prefix, "read-only file system")
+        delete(prefix)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(desk.blobs, "delete_prefix", stubborn)
+        with pytest.raises(OutputError, match="read-only"):
+            sweep(max(ends) + 5000, 100, ports=desk.ports)
+    assert {name.rpartition("/inputs/")[0] for name in desk.blobs.contents} == {jobs[1].case.folder}
+    sweep(max(ends) + 5000, 100, ports=desk.ports)
+    assert desk.blobs.contents == {}
+
+
+def test_volumes_on_their_way_into_the_queue_are_no_strays_however_short_jobs_are_kept(desk: Desk) -> None:
+    began = 1_800_000_000
+    desk.blobs.put(f"cases/{began}-coming/inputs/0", io.BytesIO(b"x"))
+    sweep(began + 600, 1, ports=desk.ports)
+    assert desk.blobs.names(f"cases/{began}-coming") != ()
+    sweep(began + 4000, 1, ports=desk.ports)
+    assert desk.blobs.contents == {}
 
 
 def test_options_survive_storage() -> None:

@@ -2,37 +2,60 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import lru_cache
 
+from anyio import to_thread
 from fastapi import FastAPI
 
 from ... import __version__
 from ...container import Container
 from ...services.scratch import clear_scratch
+from ...services.working import in_a_slot, keep_working
 from .catalogue import catalogue_routes
 from .desk import Desk
+from .job_events import job_event_routes
+from .job_results import job_result_routes
+from .jobs import job_routes
 from .openapi import describe
 from .predicting import predict_routes
 from .routing import add_problem_handlers
 from .segmenting import segment_routes
+from .stopping import told_to_stop
 
 _ABOUT = """Masks on the right voxels, from verified ONNX models.
 
 Every failure is a problem (RFC 9457) whose `detail` says what was expected, what came, and what to do."""
 
 
-def create_app(container: Container) -> FastAPI:
-    """The application over a wired container; its models are loaded from when it starts until it ends."""
+_ROUTES = (segment_routes, predict_routes, catalogue_routes, job_routes, job_event_routes, job_result_routes)
+
+
+def create_app(container: Container, *, runs_jobs: bool = False) -> FastAPI:
+    """The application over a wired container; its models are loaded from when it starts until it ends.
+
+    Args:
+        container: with the settings and the use cases.
+        runs_jobs: whether this process is also a worker. One process can be one worker.
+    """
     desk = Desk.of(container)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         clear_scratch(container.config.scratch_dir())
         desk.models.start()
-        yield
+        await desk.jobs.open()
+        working = threading.Thread(target=_run_jobs, args=(desk,), name="voxport-jobs", daemon=True)
+        with told_to_stop(desk.stop):
+            if runs_jobs:
+                working.start()
+            yield
+        if runs_jobs:
+            await to_thread.run_sync(working.join)
         desk.models.close()
+        await desk.jobs.close()
 
     # the pages of Swagger and Redoc would be fetched from elsewhere
     app = FastAPI(
@@ -46,9 +69,18 @@ def create_app(container: Container) -> FastAPI:
         generate_unique_id_function=lambda route: route.name,
     )
     app.state.desk = desk
-    for routes in (segment_routes, predict_routes, catalogue_routes):
+    for routes in _ROUTES:
         app.include_router(routes(desk))
     add_problem_handlers(app, desk.metrics, desk.private_paths)
     needs_key = bool(container.config.api_keys())
     app.openapi = lru_cache(maxsize=1)(lambda: describe(app, needs_key=needs_key))  # type: ignore[method-assign]
     return app
+
+
+def _run_jobs(desk: Desk) -> None:
+    """Run jobs beside requests, in the same slots, so that memory is bounded for both together."""
+    container = desk.container
+    # more than there are slots would only wait here, where no other worker can take them
+    at_once = min(container.config.jobs.concurrency(), desk.settings.slots)
+    handler = in_a_slot(container.run_job(), desk.slots)
+    keep_working(lambda stop: container.work_on_jobs()(at_once, stop, handler=handler), desk.models, desk.stop)

@@ -13,6 +13,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from ... import __version__
 from ...domain.card_schema import write_card, write_certificate
 from ...domain.errors import BusyError
+from ...ports.job_queue import QueueStats
 from ...services.report import runtime_mapping
 from ...services.serving import ServedModel, Shelf
 from . import openapi, schemas
@@ -46,7 +47,7 @@ def catalogue_routes(desk: Desk) -> APIRouter:
     @router.get("/health", response_model=schemas.Health, responses=openapi.HEALTH, tags=["health"], summary="Health")
     async def health() -> Response:
         """What serves, and what is wrong with it."""
-        answer = _health(desk)
+        answer = _health(desk, await desk.jobs.stats())
         return JSONResponse(answer, 503 if answer["status"] == "unavailable" else 200)
 
     @router.get(
@@ -54,7 +55,9 @@ def catalogue_routes(desk: Desk) -> APIRouter:
     )
     async def metrics() -> Response:
         """What is measured, in Prometheus' text format."""
-        return Response(await to_thread.run_sync(desk.metrics.shown), media_type=CONTENT_TYPE_LATEST)
+        queue = await desk.jobs.stats()
+        shown = await to_thread.run_sync(desk.metrics.shown, queue)
+        return Response(shown, media_type=CONTENT_TYPE_LATEST)
 
     @router.get("/livez", response_model=schemas.Alive, responses=openapi.ALIVE, tags=["health"], summary="Liveness")
     async def livez() -> Response:
@@ -97,8 +100,10 @@ def _details(desk: Desk, served: ServedModel, shelf: Shelf) -> dict[str, Any]:
     }
 
 
-def _health(desk: Desk) -> dict[str, Any]:
+def _health(desk: Desk, queue: QueueStats | None) -> dict[str, Any]:
     shelf, reasons = desk.models.shelf, _reasons(desk)
+    if queue is None:
+        reasons.append("the job queue cannot be reached")
     default = next((m for m in shelf.models if m.reference == shelf.default), None)
     runtime = None if default is None or default.loaded is None else default.loaded.runtime
     listed = [_model(desk, m, shelf) for m in shelf.models]
@@ -116,6 +121,12 @@ def _health(desk: Desk) -> dict[str, Any]:
         "reasons": reasons,
         "in_flight": desk.slots.held,
         "queued": desk.slots.waiting,
+        "jobs": {
+            "queue": "unavailable" if queue is None else "ok",
+            "queued": queue and queue.counts["queued"],
+            "running": queue and queue.counts["running"],
+            "workers": queue and queue.workers,
+        },
     }
 
 

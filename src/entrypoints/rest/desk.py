@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, TypeVar
 
@@ -16,11 +16,14 @@ from starlette.requests import Request
 
 from ...container import Container
 from ...domain.errors import CancelledError, TimeLimitError
-from ...services.prepare import memory_limit
+from ...services.plan import Forecast
+from ...services.prepare import RunOptions, memory_limit
+from ...services.runtimes import LoadedModel
 from ...services.scratch import scratch_folder
 from ...services.serving import ServedModels
 from ...services.slots import Slots
 from ...settings import ServingSettings
+from .job_desk import JobDesk
 from .metrics import Metrics
 from .routing import cut
 
@@ -60,7 +63,7 @@ class RequestProgress:
 
 @dataclass(frozen=True)
 class Desk:
-    """The use cases, their limits, and the threads that they run in."""
+    """The use cases, their limits, and the threads that they run in. ``stop`` is set once the process is to end."""
 
     container: Container
     settings: ServingSettings
@@ -70,12 +73,14 @@ class Desk:
     working: CapacityLimiter
     aside: CapacityLimiter
     private_paths: tuple[str, ...]
+    jobs: JobDesk
+    stop: threading.Event
 
     @classmethod
     def of(cls, container: Container) -> Desk:
         """The desk of a wired container."""
         settings = ServingSettings(**container.config.serving())
-        models_dir = str(Path(container.config.models_dir()).expanduser())
+        private_paths = (f"{Path(container.config.models_dir()).expanduser()}/",)
         return cls(
             container,
             settings,
@@ -84,7 +89,9 @@ class Desk:
             Metrics(),
             CapacityLimiter(settings.slots + settings.queue + 1),
             CapacityLimiter(_SIDE_WORKERS),
-            (f"{models_dir}/",),
+            private_paths,
+            JobDesk(container, private_paths),
+            threading.Event(),
         )
 
     @property
@@ -95,6 +102,15 @@ class Desk:
     def public(self, text: str) -> str:
         """The text without the folders of the server."""
         return cut(text, self.private_paths)
+
+    def foretell(
+        self, inputs: Sequence[str], model: str | None, options: RunOptions, progress: RequestProgress
+    ) -> tuple[LoadedModel, Forecast]:
+        """The model of this name, and what a run of it would take on this machine; nothing is scored."""
+        loaded = self.models.take(model)
+        speed = self.models.find(model).seconds_per_voxel
+        options = replace(options, memory_bytes=self.memory_bytes)
+        return loaded, self.container.forecast()(inputs, loaded, options, progress, seconds_per_voxel=speed)
 
     async def in_slot(self, request: Request, work: Callable[[RequestProgress, float], T]) -> T:
         """Run ``work`` in a slot once one is free; it is told how long it waited, and stops when the client goes.

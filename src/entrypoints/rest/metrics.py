@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.registry import Collector
 
+from ...domain.job import ENDED, JOB_STATES
+from ...ports.job_queue import QueueStats
 from ...services.runtimes import LoadedModel
 from ...services.segment import Segmentation
 
@@ -55,10 +60,42 @@ class Metrics:
         """Count a request that was answered by a problem."""
         self._refused.labels(kind).inc()
 
-    def shown(self) -> bytes:
-        """All values in Prometheus' text format; with several processes, as BentoML has them, those of all."""
+    def shown(self, queue: QueueStats | None) -> bytes:
+        """All values in Prometheus' text format; with several processes, as BentoML has them, those of all.
+
+        What is told of the job ``queue`` is the same for all of them, and is told once; None where it is away.
+        """
         registry = self._registry
         if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
             registry = CollectorRegistry()
             MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
-        return generate_latest(registry)
+        jobs = CollectorRegistry()
+        jobs.register(_JobFigures(queue))
+        return generate_latest(registry) + generate_latest(jobs)
+
+
+class _JobFigures(Collector):
+    """The job queue's numbers, as it gave them just now."""
+
+    def __init__(self, queue: QueueStats | None) -> None:
+        self._queue = queue
+
+    def collect(self) -> Iterator[Metric]:
+        """See Collector."""
+        queue = self._queue
+        yield GaugeMetricFamily("voxport_job_queue_up", "Whether the job queue answers.", value=queue is not None)
+        if queue is None:
+            return
+        counts = GaugeMetricFamily("voxport_jobs", "Jobs kept, by state.", labels=["state"])
+        for state in JOB_STATES:
+            counts.add_metric([state], queue.counts.get(state, 0))
+        yield counts
+        oldest = "Seconds since the oldest queued job was submitted."
+        yield GaugeMetricFamily("voxport_jobs_oldest_queued_seconds", oldest, value=queue.oldest_queued_seconds)
+        yield GaugeMetricFamily("voxport_job_workers", "Processes that run jobs.", value=queue.workers)
+        yield GaugeMetricFamily("voxport_job_slots", "Jobs that they can run at once.", value=queue.slots)
+        ended = CounterMetricFamily("voxport_jobs_ended", "Jobs that ended, by state.", labels=["state"])
+        for state in JOB_STATES:
+            if state in ENDED:
+                ended.add_metric([state], queue.ended.get(state, 0))
+        yield ended

@@ -15,8 +15,8 @@ from .schemas import ArrayBody, Health, PredictFields, ProblemDetails, Results
 Responses = dict[int | str, dict[str, Any]]
 
 _PROBE_KINDS = ("malformed", "forbidden", "limit", "media-type", "internal")
-_GUARDED_KINDS = (*_PROBE_KINDS, "unauthorised", "rate")
-_RUN_KINDS = ("unknown-model", "usage", "input", "model", "busy", "cancelled", "timeout", "output")
+GUARDED_KINDS = (*_PROBE_KINDS, "unauthorised", "rate")
+RUN_KINDS = ("unknown-model", "usage", "input", "model", "busy", "cancelled", "timeout", "output")
 _PROBES = ("/livez", "/readyz")
 _GZIP, _ZIP = "application/gzip", "application/zip"
 _RETRY = {"description": "Seconds until it is worth asking again.", "schema": {"type": "integer", "minimum": 1}}
@@ -28,11 +28,13 @@ _REQUEST_ID = {
 }
 
 
-def _binary(media_type: str) -> dict[str, Any]:
+def binary(media_type: str) -> dict[str, Any]:
+    """A body of this media type that is no JSON."""
     return {"schema": {"type": "string", "contentMediaType": media_type}}
 
 
-def _problems(*kinds: str) -> Responses:
+def problems(*kinds: str) -> Responses:
+    """Answers that are problems of these kinds."""
     schema = {"$ref": f"#/components/schemas/{ProblemDetails.__name__}"}
     described: Responses = {}
     for kind in (name for name in KINDS if name in kinds):
@@ -42,7 +44,7 @@ def _problems(*kinds: str) -> Responses:
             described[status]["description"] += f" {line}"
         else:
             described[status] = {"description": line, "content": {MEDIA_TYPE: {"schema": schema}}}
-    for status, header in ((429, {**_RETRY, "required": True}), (503, _RETRY)):
+    for status, header in ((409, _RETRY), (429, {**_RETRY, "required": True}), (503, _RETRY)):
         if status in described:
             described[status]["headers"] = {"Retry-After": header}
     if 401 in described:
@@ -50,20 +52,20 @@ def _problems(*kinds: str) -> Responses:
     return described
 
 
-ALIVE = _problems(*_PROBE_KINDS)
-READY = _problems(*_PROBE_KINDS, "busy")
-LISTED = _problems(*_GUARDED_KINDS)
-NAMED = _problems(*_GUARDED_KINDS, "unknown-model")
-RUN = _problems(*_GUARDED_KINDS, *_RUN_KINDS)
+ALIVE = problems(*_PROBE_KINDS)
+READY = problems(*_PROBE_KINDS, "busy")
+LISTED = problems(*GUARDED_KINDS)
+NAMED = problems(*GUARDED_KINDS, "unknown-model")
+RUN = problems(*GUARDED_KINDS, *RUN_KINDS)
 HEALTH: Responses = {**LISTED, 503: {"description": "The default model cannot be used.", "model": Health}}
 METRICS: Responses = {**LISTED, 200: {"description": "Prometheus' text format."}}
 SEGMENTED: Responses = {
-    **_problems(*_GUARDED_KINDS, *_RUN_KINDS, "not-acceptable"),
+    **problems(*GUARDED_KINDS, *RUN_KINDS, "not-acceptable"),
     200: {
         "description": "The mask, gzipped NIfTI; a zip where several models or other outputs are asked for; or reports "
         "alone, where Accept prefers JSON.",
         "model": Results,
-        "content": {_GZIP: _binary(_GZIP), _ZIP: _binary(_ZIP)},
+        "content": {_GZIP: binary(_GZIP), _ZIP: binary(_ZIP)},
         "headers": {
             "Voxport-Report": {
                 "description": "Of one mask: its report, as JSON in ASCII, without the model's card.",
@@ -74,7 +76,7 @@ SEGMENTED: Responses = {
     },
 }
 
-_VOLUME = "the file's content"
+VOLUME = "the file's content"
 _ONE_VOXEL_EACH = {"volume": [[[0, 40], [80, 120]], [[10, 50], [90, 130]]], "spacing": [1.0, 1.0, 5.0], "unit": "um"}
 
 
@@ -82,18 +84,19 @@ def _examples(**values: dict[str, Any]) -> dict[str, Any]:
     return {name: {"summary": name.replace("_", " "), "value": value} for name, value in values.items()}
 
 
-def _form(**values: dict[str, Any]) -> dict[str, Any]:
+def form(**values: dict[str, Any]) -> dict[str, Any]:
+    """A form with examples by name."""
     return {"requestBody": {"required": True, "content": {MULTIPART: {"examples": _examples(**values)}}}}
 
 
-SEGMENT_BODY = _form(
-    a_mask_by_the_default_model={"volume": [_VOLUME]},
-    a_mask_and_its_statistics={"volume": [_VOLUME], "model": ["two-photon-vessels"], "outputs": ["mask", "statistics"]},
-    two_models={"volume": [_VOLUME], "model": ["two-photon-vessels", "nuclei:1.2.0"], "overlap": 0.25},
+SEGMENT_BODY = form(
+    a_mask_by_the_default_model={"volume": [VOLUME]},
+    a_mask_and_its_statistics={"volume": [VOLUME], "model": ["two-photon-vessels"], "outputs": ["mask", "statistics"]},
+    two_models={"volume": [VOLUME], "model": ["two-photon-vessels", "nuclei:1.2.0"], "overlap": 0.25},
 )
-PLAN_BODY = _form(
-    as_the_card_says={"volume": [_VOLUME]},
-    smaller_tiles={"volume": [_VOLUME], "model": "two-photon-vessels", "patch": "64,64,16"},
+PLAN_BODY = form(
+    as_the_card_says={"volume": [VOLUME]},
+    smaller_tiles={"volume": [VOLUME], "model": "two-photon-vessels", "patch": "64,64,16"},
 )
 ARRAY_BODY: dict[str, Any] = {
     "requestBody": {
@@ -105,7 +108,7 @@ ARRAY_BODY: dict[str, Any] = {
             },
             MULTIPART: {
                 "schema": {"$ref": "#/components/schemas/ArrayForm"},
-                "examples": _examples(a_file_of_numpy={"volume": _VOLUME, "spacing": "1,1,5", "unit": "um"}),
+                "examples": _examples(a_file_of_numpy={"volume": VOLUME, "spacing": "1,1,5", "unit": "um"}),
             },
         },
     }
@@ -141,6 +144,8 @@ def describe(app: FastAPI, *, needs_key: bool) -> dict[str, Any]:
         if not _is_ours(operation["responses"].get("422")):
             operation["responses"].pop("422", None)
         for response in operation["responses"].values():
+            for media in response.get("content", {}).values():
+                media.pop("itemSchema", None)  # FastAPI's word for events, from OpenAPI 3.2
             response.setdefault("headers", {})["Voxport-Request"] = {"$ref": "#/components/headers/Voxport-Request"}
     return document
 
@@ -167,6 +172,6 @@ def _array_form() -> dict[str, Any]:
         "type": "object",
         "description": "An array as a file, and what may be said of it.",
         "required": ["volume"],
-        "properties": {"volume": {**_binary("application/octet-stream")["schema"], "description": ".npy"}, **fields},
+        "properties": {"volume": {**binary("application/octet-stream")["schema"], "description": ".npy"}, **fields},
         "additionalProperties": False,
     }

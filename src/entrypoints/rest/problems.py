@@ -36,6 +36,7 @@ KINDS: Mapping[str, Kind] = {
     "unknown-job": Kind(404, "There is no such job"),
     "method": Kind(405, "The path does not take this method"),
     "not-acceptable": Kind(406, "The answer cannot take the form asked for"),
+    "conflict": Kind(409, "The job is not in a state for this"),
     "limit": Kind(413, "A limit of the service is exceeded"),
     "media-type": Kind(415, "The body's media type is not taken"),
     "usage": Kind(422, "A field makes no sense"),
@@ -44,6 +45,7 @@ KINDS: Mapping[str, Kind] = {
     "rate": Kind(429, "Too many requests"),
     "internal": Kind(500, "The service failed"),
     "busy": Kind(503, "The service is busy"),
+    "unavailable": Kind(503, "The job queue cannot be reached"),
     "cancelled": Kind(503, "The run was cancelled"),
     "timeout": Kind(504, "The run took longer than its limit"),
     "output": Kind(507, "The result could not be written"),
@@ -56,6 +58,7 @@ KIND_OF_STATUS: Mapping[int, str] = {
     404: "not-found",
     405: "method",
     406: "not-acceptable",
+    409: "conflict",
     413: "limit",
     415: "media-type",
     422: "usage",
@@ -100,6 +103,14 @@ class Problem:
         return KINDS[self.kind].title
 
 
+class ProblemError(Exception):
+    """Raised for a problem that no error of the library stands for."""
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(problem.detail)
+        self.problem = problem
+
+
 INTERNAL = Problem("internal", "an unexpected error; the server's log has it under this request's id")
 
 
@@ -109,6 +120,8 @@ def problem_of(error: BaseException) -> Problem:
     Starlette's own HTTP errors keep their status where `KIND_OF_STATUS` has it. Of anything else the caller
     learns nothing.
     """
+    if isinstance(error, ProblemError):
+        return error.problem
     if isinstance(error, VoxportError):
         kind = kind_of(error)
         if kind in KINDS and kind != "internal":

@@ -14,7 +14,7 @@ from starlette.exceptions import HTTPException
 
 from ...domain.errors import OutputError, VoxportError
 from .metrics import Metrics
-from .problems import Problem, problem_of, problem_response
+from .problems import Problem, ProblemError, problem_of, problem_response
 
 MULTIPART, JSON = "multipart/form-data", "application/json"
 _MOST_COMPLAINTS = 5
@@ -92,6 +92,7 @@ def add_problem_handlers(app: FastAPI, metrics: Metrics, private_paths: Iterable
         return answer(request, Problem("usage", f"request: {told}"))
 
     app.add_exception_handler(VoxportError, known)
+    app.add_exception_handler(ProblemError, known)
     app.add_exception_handler(HTTPException, known)
     app.add_exception_handler(RequestValidationError, invalid)
 

@@ -142,8 +142,17 @@ class Models(BaseModel):
     broken: list[BrokenAnswer]
 
 
+class HealthOfJobs(BaseModel):
+    """The job queue, and how many jobs wait and run, on how many workers; null where it cannot be reached."""
+
+    queue: Literal["ok", "unavailable"]
+    queued: int | None
+    running: int | None
+    workers: int | None
+
+
 class Health(BaseModel):
-    """How the service is: ok, degraded (some model cannot be used), or unavailable (the default one cannot)."""
+    """How the service is: ok, degraded (some model or the job queue is out), or unavailable (the default model is)."""
 
     status: Literal["ok", "degraded", "unavailable"]
     version: str
@@ -157,6 +166,7 @@ class Health(BaseModel):
     reasons: list[str]
     in_flight: int
     queued: int
+    jobs: HealthOfJobs
 
 
 class Alive(BaseModel):

@@ -214,9 +214,7 @@ def _files(outputs: Sequence[str]) -> list[str]:
 def _plan(
     desk: Desk, inputs: Sequence[str], model: str | None, options: RunOptions, progress: RequestProgress
 ) -> dict[str, Any]:
-    loaded = desk.models.take(model)
-    speed = desk.models.find(model).seconds_per_voxel
-    told = desk.container.forecast()(inputs, loaded, options, progress, seconds_per_voxel=speed)
+    loaded, told = desk.foretell(inputs, model, options, progress)
     tiles = tiles_mapping(told.prepared)
     return {
         "model": loaded.model.card.reference,

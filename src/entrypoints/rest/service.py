@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from typing import Any
 
@@ -23,7 +24,10 @@ def create_service() -> Any:
     """A BentoML service with the settings of this environment."""
     container = wired()
     bentoml = container.bentoml()
-    app = create_app(container)
+    # of several processes the first is a worker: jobs are run as many at a time as the settings say
+    first = bentoml.server_context.worker_index == 1
+    app = create_app(container, runs_jobs=first and container.config.jobs.worker())
+    logging.getLogger("voxport.jobs").setLevel(logging.INFO)  # why a job failed
     settings = app.state.desk.settings
 
     @bentoml.service(

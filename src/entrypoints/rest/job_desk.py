@@ -1,0 +1,153 @@
+"""The job queue and its files for the routes: in threads of their own, failures of the place as problems."""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Annotated, Any, TypeVar
+
+from anyio import CapacityLimiter, move_on_after, to_thread
+from fastapi import Depends
+from fastapi import Path as PathParameter
+from starlette.requests import Request
+
+from ...container import Container
+from ...domain.errors import InputError
+from ...domain.job import Job, eta_seconds, unknown_job
+from ...ports.blobs import BlobStore
+from ...ports.job_queue import JobQueue, QueueStats
+from .job_schemas import job_mapping
+from .problems import Problem, ProblemError
+from .routing import cut
+from .shield import ANONYMOUS
+
+T = TypeVar("T")
+_log = logging.getLogger("voxport.jobs")
+_THREADS = 16
+_FRESH_SECONDS = 1.0
+_PATIENCE_SECONDS = 3.0
+_RETRY = {"Retry-After": "5"}
+_ID = re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+JobId = Annotated[str, PathParameter(description="The job's id.", examples=["5f2c1f0e-6f7b-4a53-9d0c-0e8f0a8f3b57"])]
+
+
+class JobDesk:
+    """Jobs for the routes.
+
+    Args:
+        container: has the queue and the stored files.
+        private_paths: folders of the server that answers do not name.
+
+    Attributes:
+        listeners: how many streams of events are open.
+    """
+
+    def __init__(self, container: Container, private_paths: Sequence[str]) -> None:
+        self._container, self._private_paths = container, tuple(private_paths)
+        # not those of uploads and plans: whoever asks how far a job is does not wait behind them
+        self._threads = CapacityLimiter(_THREADS)
+        self._stats: QueueStats | None = None
+        self._stats_from = -_FRESH_SECONDS
+        self._retention_seconds = float(container.config.jobs.retention_seconds())
+        self.listeners = 0
+
+    async def open(self) -> None:
+        """Make the queue, which need not answer yet: once, before several threads ask for it."""
+        await to_thread.run_sync(self._container.job_ports)
+
+    async def close(self) -> None:
+        """Release the queue."""
+        await to_thread.run_sync(self._container.job_queue().close)
+
+    async def ask(self, do: Callable[[JobQueue], T]) -> T:
+        """What ``do`` finds or changes in the queue. Raises ProblemError where it cannot be reached."""
+        return await self.in_thread(lambda: reached(lambda: do(self._container.job_queue())))
+
+    async def read(self, do: Callable[[BlobStore], T]) -> T:
+        """What ``do`` reads of the stored files. Raises ProblemError where they cannot be reached."""
+        return await self.in_thread(lambda: read(lambda: do(self._container.blobs())))
+
+    async def in_thread(self, do: Callable[[], T]) -> T:
+        """Do what blocks in one of the threads for jobs."""
+        return await to_thread.run_sync(do, limiter=self._threads)
+
+    async def stats(self) -> QueueStats | None:
+        """The queue in numbers, now; None where it cannot be reached, or does not answer soon."""
+        with move_on_after(_PATIENCE_SECONDS):
+            queue = self._container.job_queue()
+            try:
+                return await to_thread.run_sync(queue.stats, abandon_on_cancel=True, limiter=self._threads)
+            except OSError as error:
+                _log.warning("%s", error)
+        return None
+
+    async def told(self, *jobs: Job) -> list[dict[str, Any]]:
+        """Jobs as JSON; when they end is foretold from numbers of the queue that may be seconds old."""
+        now = time.monotonic()
+        if now - self._stats_from >= _FRESH_SECONDS and not all(job.has_ended for job in jobs):
+            self._stats_from = now  # whoever comes meanwhile takes the old ones
+            self._stats = await self.stats()
+        typical, slots = (None, 1) if self._stats is None else (self._stats.typical_seconds, self._stats.slots)
+        etas = (eta_seconds(job, time.time(), typical_seconds=typical, concurrency=slots) for job in jobs)
+        return [
+            job_mapping(job, eta, retention_seconds=self._retention_seconds, public=self._public)
+            for job, eta in zip(jobs, etas, strict=True)
+        ]
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Count a stream of events while it is open."""
+        self.listeners += 1
+        try:
+            yield
+        finally:
+            self.listeners -= 1
+
+    def _public(self, text: str) -> str:
+        return cut(text, self._private_paths)
+
+
+def reached(do: Callable[[], T]) -> T:
+    """What a call of the queue gives. Raises ProblemError where the place that keeps it fails."""
+    return _or_unavailable(do, "job queue", "a database that can be reached")
+
+
+def read(do: Callable[[], T]) -> T:
+    """What is read of a job's stored files. Raises ProblemError where they cannot be.
+
+    A file that is missing is one that cannot be reached now: a job has all its files as long as there is the job.
+    """
+    return _or_unavailable(do, "stored files", "a place that can be read", (OSError, InputError))
+
+
+def principal(request: Request) -> str:
+    """Whose jobs the caller may see."""
+    return str(getattr(request.state, "principal", ANONYMOUS))
+
+
+async def own_job(request: Request, id: JobId) -> Job:
+    """A dependency: the caller's job of the path. Raises UnknownJobError, also for another's."""
+    if not _ID.fullmatch(id):
+        raise unknown_job(id)
+    jobs: JobDesk = request.app.state.desk.jobs
+    return await jobs.ask(lambda queue: queue.get(id, principal(request)))
+
+
+OwnJob = Annotated[Job, Depends(own_job)]
+
+
+def _or_unavailable(
+    do: Callable[[], T], subject: str, expected: str, failures: tuple[type[Exception], ...] = (OSError,)
+) -> T:
+    try:
+        return do()
+    except failures as error:
+        # the message may name hosts and folders of the server: it is for the log
+        _log.warning("%s", error)
+        problem = Problem.about(
+            "unavailable", subject, expected=expected, got="none", do="try again in 5 s", headers=_RETRY
+        )
+        raise ProblemError(problem) from error

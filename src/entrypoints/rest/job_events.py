@@ -1,0 +1,69 @@
+"""``GET /v1/jobs/{id}/events``: how a job goes on, as server-sent events."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator
+
+from anyio import sleep
+from fastapi import APIRouter
+from fastapi.sse import EventSourceResponse, ServerSentEvent
+
+from ...domain.errors import UnknownJobError
+from ...domain.job import Job
+from . import job_openapi as openapi
+from .desk import Desk
+from .job_desk import OwnJob
+from .problems import ProblemError
+
+_LOOK_EVERY_SECONDS = 0.5
+_APART_SECONDS = 0.01  # between two looks, however many streams are open: a hundred of them look once a second
+
+
+def job_event_routes(desk: Desk) -> APIRouter:
+    """The route that streams."""
+    router = APIRouter(tags=["jobs"])
+
+    @router.get(
+        "/v1/jobs/{id}/events",
+        response_class=EventSourceResponse,
+        responses=openapi.JOB_EVENTS,
+        summary="How a job goes on",
+    )
+    async def job_events(job: OwnJob) -> AsyncIterator[ServerSentEvent]:
+        """An event `job` now, and each time that the job changes, with the job as JSON; ends once the job has ended."""
+        with desk.jobs.listening():
+            async for seen in _changes(desk, job):
+                (told,) = await desk.jobs.told(seen)
+                yield ServerSentEvent(event="job", data=told)
+
+    return router
+
+
+async def _changes(desk: Desk, job: Job) -> AsyncIterator[Job]:
+    """The job, and again each time that something of it changes, until it ends or the process is to."""
+    id, before = job.id, None
+    while True:
+        now = (job.state, job.attempts, job.tiles_done, job.tiles_total, job.position, job.cancelling)
+        if now != before:
+            yield job
+        if job.has_ended or not await _paused(desk):
+            return
+        before = now
+        try:
+            job = await desk.jobs.ask(lambda queue: queue.get(id))
+        except ProblemError:
+            continue  # the queue is away: what it knew last still holds
+        except UnknownJobError:
+            return
+
+
+async def _paused(desk: Desk) -> bool:
+    """Wait until it is time to look again; whether the process goes on."""
+    ends = time.monotonic() + max(_LOOK_EVERY_SECONDS, desk.jobs.listeners * _APART_SECONDS)
+    while not desk.stop.is_set():
+        left = ends - time.monotonic()
+        if left <= 0:
+            return True
+        await sleep(min(left, _LOOK_EVERY_SECONDS))
+    return False

@@ -1,0 +1,154 @@
+"""What a job that is done has given: its stored files, and any slice as a picture."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator
+from functools import partial
+from math import ceil
+from typing import IO, Annotated
+
+from fastapi import APIRouter, Header, Query, Request
+from starlette.responses import Response, StreamingResponse
+
+from ...domain.errors import UsageError
+from ...domain.job import Job, StoredFile
+from ...domain.slicing import Plane
+from ...ports.blobs import BlobStore
+from ...services.jobs import TABLE
+from . import job_openapi as openapi
+from . import uploads
+from .desk import Desk
+from .job_desk import OwnJob, read
+from .negotiation import accepted
+from .problems import Problem, ProblemError
+
+_GZIP, _JSON, _CSV, _PNG = "application/gzip", "application/json", "text/csv", "image/png"
+_CHUNK_BYTES = 2**18
+_ENDS = {"failed": "failed", "parked": "was set aside", "cancelled": "was cancelled"}
+_MOST_SECONDS = 60.0  # until it is worth asking again for a result that is not there yet
+IfNoneMatch = Annotated[
+    str | uploads.None_,
+    Header(alias="If-None-Match", description="The ETag of what is known already: answered 304 if it still is."),
+]
+ShownPlane = Annotated[Plane | uploads.None_, Query(description="The plane of one slice; without, the stored picture.")]
+ShownIndex = Annotated[
+    int | uploads.None_,
+    Query(description="Of the slice, as the first volume is stored along that axis; the middle where absent.", ge=0),
+]
+
+
+def job_result_routes(desk: Desk) -> APIRouter:
+    """The routes of results."""
+    router = APIRouter(tags=["jobs"])
+
+    @router.get(
+        "/v1/jobs/{id}/mask", response_class=Response, responses=openapi.result(_GZIP), summary="The mask of a job"
+    )
+    async def job_mask(job: OwnJob, known: IfNoneMatch = None) -> Response:
+        """The mask, on the voxels of the first volume."""
+        return await _stored(desk, job, "mask", _GZIP, known)
+
+    @router.get(
+        "/v1/jobs/{id}/probabilities",
+        response_class=Response,
+        responses=openapi.result(_GZIP),
+        summary="The probabilities of a job",
+    )
+    async def job_probabilities(job: OwnJob, known: IfNoneMatch = None) -> Response:
+        """The probabilities of all classes, where they were asked for."""
+        return await _stored(desk, job, "probabilities", _GZIP, known)
+
+    @router.get(
+        "/v1/jobs/{id}/statistics",
+        response_class=Response,
+        responses=openapi.STATISTICS,
+        summary="The statistics of a job",
+    )
+    async def job_statistics(request: Request, job: OwnJob, known: IfNoneMatch = None) -> Response:
+        """Measures of each label, as JSON or CSV, whichever Accept prefers."""
+        kind = accepted(request, _JSON, _CSV)[0]
+        return await _stored(desk, job, "statistics" if kind == _JSON else TABLE, kind, known, {"Vary": "Accept"})
+
+    @router.get(
+        "/v1/jobs/{id}/report", response_class=Response, responses=openapi.REPORT, summary="The report of a job"
+    )
+    async def job_report(job: OwnJob, known: IfNoneMatch = None) -> Response:
+        """The report of the run: model and hashes, runtime, grid, tiles, statistics, seconds, warnings."""
+        return await _stored(desk, job, "report", _JSON, known)
+
+    @router.get(
+        "/v1/jobs/{id}/preview.png", response_class=Response, responses=openapi.PREVIEW, summary="A picture of a job"
+    )
+    async def job_preview(
+        request: Request, job: OwnJob, plane: ShownPlane = None, index: ShownIndex = None, known: IfNoneMatch = None
+    ) -> Response:
+        """The stored picture of three planes; with `plane` and `index`, one slice of the first volume with its mask."""
+        if plane is None:
+            if index is not None:
+                raise UsageError("index", expected="a plane beside it", got="none", do="say which plane")
+            return await _stored(desk, job, "preview", _PNG, known)
+        _result_of(job, "preview")
+        show = partial(desk.container.job_slice(), job, plane, index)
+        return Response(await desk.without_slot(request, lambda p: read(lambda: show(p))), media_type=_PNG)
+
+    return router
+
+
+async def _stored(
+    desk: Desk, job: Job, output: str, media_type: str, known: str | None, headers: dict[str, str] | None = None
+) -> Response:
+    """A stored file, or 304 where the caller has it."""
+    file = _result_of(job, output)
+    headers = {**(headers or {}), "ETag": f'"{file.sha256}"'}
+    if known is not None and _matches(known, file.sha256):
+        return Response(status_code=304, headers=headers)
+    stream, size = await desk.jobs.read(lambda blobs: _opened(blobs, file))
+    headers |= {"Content-Length": str(size), "Content-Disposition": f'attachment; filename="{file.name}"'}
+    return StreamingResponse(_chunks(desk, stream), headers=headers, media_type=media_type)
+
+
+def _result_of(job: Job, output: str) -> StoredFile:
+    """A result of the job. Raises ProblemError where there is none, or none yet."""
+    subject = f"{output} of job {job.id}"
+    if not job.has_ended:
+        seconds = _seconds_left(job)
+        do, headers = f"ask again in {seconds} s, or follow its events", {"Retry-After": str(seconds)}
+        expected, got = "one that is done", f"one that is {job.state}"
+        raise ProblemError(Problem.about("conflict", subject, expected=expected, got=got, do=do, headers=headers))
+    if job.state != "done":
+        got = f"one that {_ENDS[job.state]}" + (f": {job.failure.detail}" if job.failure else "")
+        raise ProblemError(Problem.about("conflict", subject, expected="one that is done", got=got, do="try it again"))
+    if output not in job.results:
+        do = f"submit the case again with outputs={output}"
+        raise ProblemError(
+            Problem.about("not-found", subject, expected="an output that was asked for", got="one that was not", do=do)
+        )
+    return job.results[output]
+
+
+def _seconds_left(job: Job) -> int:
+    estimate = job.case.estimate_seconds or 1.0
+    return ceil(min(max(estimate, 1.0), _MOST_SECONDS))
+
+
+def _matches(known: str, sha256: str) -> bool:
+    """Whether If-None-Match names these bytes (RFC 9110, 13.1.2)."""
+    tags = [tag.strip().removeprefix("W/") for tag in known.split(",")]
+    return "*" in tags or f'"{sha256}"' in tags
+
+
+def _opened(blobs: BlobStore, file: StoredFile) -> tuple[IO[bytes], int]:
+    """A file from its beginning, and its size in bytes."""
+    stream = blobs.open(file.blob)
+    size = stream.seek(0, os.SEEK_END)
+    stream.seek(0)
+    return stream, size
+
+
+async def _chunks(desk: Desk, stream: IO[bytes]) -> AsyncIterator[bytes]:
+    try:
+        while chunk := await desk.jobs.in_thread(lambda: stream.read(_CHUNK_BYTES)):
+            yield chunk
+    finally:
+        stream.close()

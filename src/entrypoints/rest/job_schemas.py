@@ -1,0 +1,136 @@
+"""A job as JSON, and its shape as OpenAPI describes it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+from pydantic import BaseModel, Field
+
+from ...domain.job import Job, JobState
+from .problems import KINDS, one_line
+from .uploads import OutputName
+
+# a job's failure that no answer of the service is
+_WORKER_LOST = "worker-lost"
+_TITLES = {**{kind: known.title for kind, known in KINDS.items()}, _WORKER_LOST: "The worker was lost"}
+_URN = "urn:voxport:problem:"
+PATHS: dict[OutputName, str] = {
+    "mask": "mask",
+    "probabilities": "probabilities",
+    "statistics": "statistics",
+    "preview": "preview.png",
+    "report": "report",
+}
+_TIME: dict[str, Any] = {"format": "date-time"}
+_LAST_SECOND = 253402300799.0  # of the year 9999, for who keeps jobs for ever
+
+
+class JobInput(BaseModel):
+    """A volume of the case, under its name here, never the caller's."""
+
+    name: str
+    sha256: str
+
+
+class JobTiles(BaseModel):
+    """How many tiles this attempt has scored; the total is 0 until it knows."""
+
+    done: int
+    total: int
+
+
+class JobProblem(BaseModel):
+    """Why the last run failed."""
+
+    type: str = Field(json_schema_extra={"enum": [f"{_URN}{kind}" for kind in _TITLES]})
+    title: str
+    detail: str
+
+
+class JobResult(BaseModel):
+    """A stored result."""
+
+    href: str
+    sha256: str
+
+
+class JobAnswer(BaseModel):
+    """A segmentation that waits, runs, or has ended. Times are UTC."""
+
+    id: str
+    state: JobState
+    cancelling: bool = Field(description="It runs, and stops at its next tile.")
+    model: str = Field(description="NAME:VERSION")
+    inputs: list[JobInput]
+    outputs: list[OutputName]
+    submitted: str = Field(json_schema_extra=_TIME)
+    started: str | None = Field(json_schema_extra=_TIME)
+    ended: str | None = Field(json_schema_extra=_TIME)
+    position: int | None = Field(description="0 for the next in line; null unless it is queued.")
+    attempts: int = Field(description="How often it was begun.")
+    tiles: JobTiles
+    eta_seconds: float | None = Field(description="Until it ends; null where it has, or nothing is known.")
+    expires: str | None = Field(description="When its data will be deleted.", json_schema_extra=_TIME)
+    problem: JobProblem | None = Field(description="Why the last run failed.")
+    results: dict[OutputName, JobResult] = Field(description="By output; none until it is done.")
+
+
+class JobsAnswer(BaseModel):
+    """Jobs of the caller, the latest first."""
+
+    jobs: list[JobAnswer]
+
+
+def job_mapping(
+    job: Job, eta_seconds: float | None, *, retention_seconds: float, public: Callable[[str], str]
+) -> dict[str, Any]:
+    """A job as plain data.
+
+    Args:
+        job: as the queue has it.
+        eta_seconds: until it ends.
+        retention_seconds: how long it is kept then.
+        public: takes the server's folders out of a text.
+    """
+    case, failure = job.case, job.failure
+    return {
+        "id": job.id,
+        "state": job.state,
+        "cancelling": job.cancelling,
+        "model": case.model,
+        "inputs": [{"name": file.name, "sha256": file.sha256} for file in case.inputs],
+        "outputs": list(case.outputs),
+        "submitted": _time(job.submitted),
+        "started": _time(job.started),
+        "ended": _time(job.ended),
+        "position": job.position,
+        "attempts": job.attempts,
+        "tiles": {"done": job.tiles_done, "total": job.tiles_total},
+        "eta_seconds": None if eta_seconds is None else round(eta_seconds, 3),
+        "expires": None if job.ended is None else _time(job.ended + retention_seconds),
+        "problem": None if failure is None else _problem(failure.kind, one_line(public(failure.detail))),
+        "results": {
+            output: {"href": f"{job_path(job)}/{path}", "sha256": job.results[output].sha256}
+            for output, path in PATHS.items()
+            if output in job.results
+        },
+    }
+
+
+def job_path(job: Job) -> str:
+    """Where the job is answered for."""
+    return f"/v1/jobs/{job.id}"
+
+
+def _problem(kind: str, detail: str) -> dict[str, str]:
+    known = kind if kind in _TITLES else "internal"
+    return {"type": f"{_URN}{known}", "title": _TITLES[known], "detail": detail}
+
+
+def _time(seconds: float | None) -> str | None:
+    if seconds is None:
+        return None
+    told = datetime.fromtimestamp(min(seconds, _LAST_SECOND), UTC)
+    return told.isoformat(timespec="milliseconds").replace("+00:00", "Z")

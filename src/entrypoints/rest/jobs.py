@@ -1,0 +1,179 @@
+"""``/v1/jobs``: cases that are segmented in their turn, whoever waits for them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Annotated, TypeVar
+
+from fastapi import APIRouter, Header, Query, Request
+from starlette.responses import JSONResponse, Response
+
+from ...domain.errors import UsageError
+from ...domain.job import Job, JobState
+from ...ports.job_queue import JobQueue
+from ...services.jobs import case_folder
+from ...services.prepare import RunOptions
+from . import job_openapi as openapi
+from . import uploads
+from .desk import Desk, Folder, RequestProgress
+from .job_desk import OwnJob, principal, reached
+from .job_schemas import JobAnswer, JobsAnswer, job_path
+from .problems import Problem, ProblemError
+from .routing import MULTIPART, BodyRoute, body
+
+T = TypeVar("T")
+_MOST_LISTED = 1000
+RequestKey = Annotated[
+    str | uploads.None_,
+    Header(
+        alias="Idempotency-Key",
+        description="A name of the caller's for this request: sent again with the same case, it gives the same job.",
+        min_length=1,
+        max_length=255,
+        pattern="^[!-~]([ -~]*[!-~])?$",
+    ),
+]
+States = Annotated[list[JobState], Query(alias="state", description="Only jobs in this state; repeatable.")]
+Limit = Annotated[int, Query(description="At most so many.", ge=1, le=_MOST_LISTED)]
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What a request asks to be done, and for whom."""
+
+    inputs: Sequence[str]
+    model: str | None
+    options: RunOptions
+    outputs: Sequence[str]
+    owner: str
+    key: str | None
+
+
+def job_routes(desk: Desk) -> APIRouter:
+    """The routes of jobs, but for their events and results."""
+    router = APIRouter(route_class=BodyRoute, tags=["jobs"])
+
+    @router.post(
+        "/v1/jobs",
+        status_code=202,
+        response_model=JobAnswer,
+        responses=openapi.JOB_SUBMITTED,
+        openapi_extra=openapi.JOB_BODY,
+        dependencies=[uploads.form_fields(single=("model", *uploads.CASE_FIELDS), repeated=("volume", "outputs"))],
+        summary="Submit a job",
+    )
+    @body(MULTIPART)
+    async def submit_job(
+        request: Request,
+        folder: Folder,
+        volume: uploads.Volumes,
+        model: uploads.ModelName = None,
+        outputs: uploads.Outputs = ["mask"],  # noqa: B006 - FastAPI copies it
+        overlap: uploads.Overlap = None,
+        patch: uploads.Patch = None,
+        blending: uploads.Blending = None,
+        threshold: uploads.Threshold = None,
+        nan_as: uploads.NanAs = None,
+        key: RequestKey = None,
+    ) -> Response:
+        """Have a case segmented in its turn. It is looked over first: what could never be done is refused now."""
+        # without a limit of memory: that is up to whoever runs it
+        options = uploads.options_of(overlap, patch, blending, nan_as, threshold, None)
+        desk.models.find(model)
+        inputs = await uploads.store_volumes(volume, folder)
+        asked = _Asked(inputs, model, options, outputs, principal(request), key)
+        job, replayed = await desk.without_slot(request, partial(_submit, desk, asked))
+        headers = {"Location": job_path(job)} | ({"Idempotency-Replayed": "true"} if replayed else {})
+        return await _answer(desk, job, 202, headers)
+
+    @router.get("/v1/jobs", response_model=JobsAnswer, responses=openapi.JOBS, summary="Jobs")
+    async def jobs(request: Request, state: States = [], limit: Limit = 100) -> Response:  # noqa: B006
+        """The caller's jobs, the latest first."""
+        owner, states = principal(request), set(state) or None
+        found = await desk.jobs.ask(lambda queue: queue.list(owner, states, limit))
+        return JSONResponse({"jobs": await desk.jobs.told(*found)})
+
+    @router.get("/v1/jobs/{id}", response_model=JobAnswer, responses=openapi.JOB, summary="One job")
+    async def job(job: OwnJob) -> Response:
+        """One job: its state, place in the queue, tiles, and what has become of it."""
+        return await _answer(desk, job)
+
+    @router.delete(
+        "/v1/jobs/{id}",
+        status_code=202,
+        response_model=JobAnswer,
+        responses=openapi.JOB_DELETED,
+        summary="Cancel a job, or delete its data",
+    )
+    async def delete_job(request: Request, job: OwnJob) -> Response:
+        """Cancel a job that waits or runs, which stops it at its next tile. Delete the data of one that has ended."""
+        owner = principal(request)
+        if not job.has_ended:
+            return await _answer(desk, await desk.jobs.ask(lambda queue: queue.cancel(job.id, owner)), 202)
+        forget = desk.container.forget_job()
+        await desk.jobs.ask(lambda _: _if_it_may(lambda: forget(job.id, owner)))
+        return Response(status_code=204)
+
+    @router.post(
+        "/v1/jobs/{id}/cancel",
+        status_code=202,
+        response_model=JobAnswer,
+        responses=openapi.JOB_CANCELLED,
+        summary="Cancel a job",
+    )
+    async def cancel_job(request: Request, job: OwnJob) -> Response:
+        """Cancel a job: at once if it waits, at its next tile if it runs. One that has ended stays as it is."""
+        owner = principal(request)
+        return await _answer(desk, await desk.jobs.ask(lambda queue: queue.cancel(job.id, owner)), 202)
+
+    @router.post(
+        "/v1/jobs/{id}/retry",
+        status_code=202,
+        response_model=JobAnswer,
+        responses=openapi.JOB_CHANGED,
+        summary="Try a job again",
+    )
+    async def retry_job(request: Request, job: OwnJob) -> Response:
+        """Put a job that failed, was cancelled or was set aside into the queue again, as the last one."""
+        owner = principal(request)
+        retry: Callable[[JobQueue], Job] = lambda queue: _if_it_may(lambda: queue.retry(job.id, owner))  # noqa: E731
+        return await _answer(desk, await desk.jobs.ask(retry), 202)
+
+    return router
+
+
+async def _answer(desk: Desk, job: Job, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    (told,) = await desk.jobs.told(job)
+    return JSONResponse(told, status, headers)
+
+
+def _submit(desk: Desk, asked: _Asked, progress: RequestProgress) -> tuple[Job, bool]:
+    """Look the case over and put it into the queue; its job, and whether an earlier request made it."""
+    loaded, told = desk.foretell(asked.inputs, asked.model, asked.options, progress)
+    folder = case_folder()
+    submit = partial(
+        desk.container.submit_case(),
+        [(Path(reference).name, Path(reference)) for reference in asked.inputs],
+        loaded.model.card.reference,
+        asked.options,
+        asked.outputs,
+        asked.owner,
+        key=asked.key,
+        model_sha256=loaded.model.sha256,
+        estimate_seconds=told.seconds,
+        folder=folder,
+    )
+    job = reached(submit)
+    return job, job.case.folder != folder
+
+
+def _if_it_may(change: Callable[[], T]) -> T:
+    """What a change of a job gives. Raises ProblemError where the job's state does not allow it."""
+    try:
+        return change()
+    except UsageError as error:
+        problem = Problem.about("conflict", error.subject, expected=error.expected, got=error.got, do=error.do)
+        raise ProblemError(problem) from None
