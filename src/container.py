@@ -102,6 +102,15 @@ def _open_onnx(
     return open_onnx_runtime(model, options, chosen)
 
 
+def _open_openvino(
+    settings: dict[str, Any], threads: int | None, model: Model, options: RuntimeOptions
+) -> InferenceRuntime:
+    from .adapters.openvino_runtime import OpenvinoSettings, open_openvino_runtime
+
+    chosen = OpenvinoSettings(**settings, threads=threads or processors())
+    return open_openvino_runtime(model, options, chosen)
+
+
 def _open_torch(device: str, threads: int | None, model: Model, options: RuntimeOptions) -> InferenceRuntime:
     from .adapters.torch_runtime import open_torch_runtime
 
@@ -155,6 +164,7 @@ class Container(containers.DeclarativeContainer):
     exporter = providers.Singleton(_torch_exporter)
     runtimes = providers.Dict(
         onnx=providers.Factory(partial, _open_onnx, config.onnx, config.threads),
+        openvino=providers.Factory(partial, _open_openvino, config.openvino, config.threads),
         torch=providers.Factory(partial, _open_torch, config.torch.device, config.threads),
     )
 

@@ -28,6 +28,13 @@ class OnnxSettings(BaseModel, extra="forbid"):
     cache: Path | None = None
 
 
+class OpenvinoSettings(BaseModel, extra="forbid"):
+    """OpenVINO: how many tiles it scores at a time, and a folder for compiled networks."""
+
+    streams: int = Field(default=1, gt=0)
+    cache: Path | None = None
+
+
 class TorchSettings(BaseModel, extra="forbid"):
     """PyTorch: ``cpu``, ``cuda``, ``cuda:1``, or ``auto`` for CUDA where there is one."""
 
@@ -86,6 +93,7 @@ class Settings(BaseSettings):
     max_voxels: int = Field(default=2**33, gt=0)
     threads: int | None = Field(default=None, gt=0)
     onnx: OnnxSettings = OnnxSettings()
+    openvino: OpenvinoSettings = OpenvinoSettings()
     torch: TorchSettings = TorchSettings()
     api_keys: Annotated[list[SecretStr], NoDecode] = Field(default_factory=list)
     serving: ServingSettings = ServingSettings()
