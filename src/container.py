@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from dependency_injector import containers, providers
 
 from . import __version__
+from .domain.parity import Bounds
 from .services.export import ExportPorts, export_model
 from .services.jobs import JobPorts, JobSettings, forget_job, run_job, submit_case
 from .services.machine import processors
@@ -162,6 +163,7 @@ class Container(containers.DeclarativeContainer):
     bentoml = providers.Callable(_bentoml)
     read_bundle = providers.Callable(_read_bundle)
     exporter = providers.Singleton(_torch_exporter)
+    bounds = providers.Singleton(Bounds, config.bounds.label_agreement, config.bounds.dice)
     runtimes = providers.Dict(
         onnx=providers.Factory(partial, _open_onnx, config.onnx, config.threads),
         openvino=providers.Factory(partial, _open_openvino, config.openvino, config.threads),
@@ -207,10 +209,24 @@ class Container(containers.DeclarativeContainer):
         partial,
         export_model,
         ports=providers.Factory(
-            ExportPorts, exporter, model_files, artifacts, runtimes.provided["torch"], runtimes.provided["onnx"]
+            ExportPorts,
+            exporter,
+            model_files,
+            artifacts,
+            runtimes.provided["torch"],
+            runtimes.provided["onnx"],
+            runtimes,
+            bounds,
         ),
     )
-    verify = providers.Factory(partial, verify, open_source=runtimes.provided["torch"], files=model_files)
+    verify = providers.Factory(
+        partial,
+        verify,
+        open_source=runtimes.provided["torch"],
+        files=model_files,
+        openers=runtimes,
+        bounds=bounds,
+    )
 
 
 def wired(**given: Any) -> Container:

@@ -41,6 +41,13 @@ class TorchSettings(BaseModel, extra="forbid"):
     device: str = "cpu"
 
 
+class BoundsSettings(BaseModel, extra="forbid"):
+    """How close labels must be to those of fp32 with the card's tiles, for other precisions and tiles to stand in."""
+
+    label_agreement: float = Field(default=0.999, ge=0, le=1)
+    dice: float = Field(default=0.999, ge=0, le=1)
+
+
 class ServingSettings(BaseModel, extra="forbid"):
     """The REST service: what it takes, how much at once, and for how long.
 
@@ -95,6 +102,7 @@ class Settings(BaseSettings):
     onnx: OnnxSettings = OnnxSettings()
     openvino: OpenvinoSettings = OpenvinoSettings()
     torch: TorchSettings = TorchSettings()
+    bounds: BoundsSettings = BoundsSettings()
     api_keys: Annotated[list[SecretStr], NoDecode] = Field(default_factory=list)
     serving: ServingSettings = ServingSettings()
     jobs: JobsSettings = Field(default_factory=JobsSettings)

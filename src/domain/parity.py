@@ -13,6 +13,21 @@ from .segmentation import Output, Scores
 LEAST_LABEL_AGREEMENT = 0.99999
 LARGEST_PROBABILITY_DIFFERENCE = 1e-4
 SAMPLES_PER_INPUT = 32
+FULL_PRECISION = "fp32"
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """What makes other labels as good as the reference's: those of a lower precision, or of other tiles.
+
+    ``label_agreement`` is the least share of voxels that agree, ``dice`` the least Dice of each label.
+    """
+
+    label_agreement: float = 0.999
+    dice: float = 0.999
+
+
+BOUNDS = Bounds()
 
 
 @dataclass(frozen=True)
@@ -32,6 +47,14 @@ class Parity:
         return (
             self.label_agreement >= LEAST_LABEL_AGREEMENT
             and self.max_probability_difference <= LARGEST_PROBABILITY_DIFFERENCE
+        )
+
+    def within(self, bounds: Bounds) -> bool:
+        """Whether the candidate's labels are as good as the reference's, and no probability is NaN."""
+        return (
+            self.label_agreement >= bounds.label_agreement
+            and all(dice >= bounds.dice for dice in self.dice)
+            and self.max_probability_difference <= 1
         )
 
 
@@ -67,6 +90,10 @@ class RuntimeParity:
     version: str
     parity: Parity
 
+    def holds(self, bounds: Bounds = BOUNDS) -> bool:
+        """Whether it stands for the source network: in fp32 to the accuracy of fp32, else within the bounds."""
+        return self.parity.holds if self.precision == FULL_PRECISION else self.parity.within(bounds)
+
 
 @dataclass(frozen=True)
 class ProbeInput:
@@ -101,9 +128,9 @@ class Certificate:
     probes: tuple[ProbeInput, ...]
     runtimes: tuple[RuntimeParity, ...]
 
-    def certifies(self, runtime: str, precision: str) -> bool:
+    def certifies(self, runtime: str, precision: str, bounds: Bounds = BOUNDS) -> bool:
         """Whether this runtime and precision were compared with the source network and held."""
-        return any((r.runtime, r.precision) == (runtime, precision) and r.parity.holds for r in self.runtimes)
+        return any((r.runtime, r.precision) == (runtime, precision) and r.holds(bounds) for r in self.runtimes)
 
     def with_runtime(self, added: RuntimeParity, date: str) -> Certificate:
         """The certificate with one runtime's entry added or replaced."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..domain.errors import UsageError
+from ..domain.parity import FULL_PRECISION
 from ..ports.model import Model, ModelFiles
 from ..ports.model_repository import ModelRepository
 from ..ports.runtime import InferenceRuntime, RuntimeOpener, RuntimeOptions
@@ -15,6 +16,8 @@ from .models import find_model
 AUTO = "auto"
 # Runtimes that load checkpoints; every other one loads ONNX files, and the first is what ``auto`` falls back to.
 _CHECKPOINT_RUNTIMES = ("torch",)
+# What a model file is certified for; a quantised network is another file, made on the machine that it is for.
+CERTIFIABLE = (FULL_PRECISION, "bf16")
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,18 @@ def choose_runtime(
         )
     wanted = "fp32" if precision == AUTO else precision
     return RuntimeChoice(name, wanted, _uncertified(model, name, wanted))
+
+
+def other_ways(model: Model, openers: Mapping[str, RuntimeOpener], but: tuple[str, str]) -> Iterator[InferenceRuntime]:
+    """The model in each runtime and precision that is installed here, one after the other, but for the one named."""
+    for name, opener in openers.items():
+        for precision in CERTIFIABLE:
+            if name not in _CHECKPOINT_RUNTIMES and (name, precision) != but:
+                try:
+                    opened = opener(model, RuntimeOptions(precision))
+                except UsageError:
+                    continue  # not installed, or not on this processor
+                yield opened
 
 
 @dataclass(frozen=True)
