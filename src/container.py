@@ -13,13 +13,14 @@ from . import __version__
 from .domain.parity import Bounds
 from .services.export import ExportPorts, export_model
 from .services.jobs import JobPorts, JobSettings, forget_job, run_job, submit_case
-from .services.machine import processors
+from .services.machine import describe, processors
 from .services.plan import forecast
 from .services.predict import predict
-from .services.runtimes import ModelOpener
+from .services.runtimes import ModelOpener, Tunings
 from .services.segment import SegmentPorts, segment
 from .services.serving import ServedModels
 from .services.slots import Slots
+from .services.tune import TunePorts, tune
 from .services.verify import verify
 from .services.working import work_on_jobs
 from .settings import load_settings
@@ -32,7 +33,9 @@ if TYPE_CHECKING:
     from .ports.model import Model, ModelFiles
     from .ports.model_repository import ModelRepository
     from .ports.pictures import PictureEncoder
+    from .ports.quantiser import Quantiser
     from .ports.runtime import InferenceRuntime, RuntimeOptions
+    from .ports.tunings import TuningStore
     from .ports.volume_store import ArrayStore, VolumeStore
 
 _BUNDLED = Path(__file__).parent / "bundled"
@@ -118,6 +121,24 @@ def _open_torch(device: str, threads: int | None, model: Model, options: Runtime
     return open_torch_runtime(model, options, device=device, threads=threads)
 
 
+def _tuning_directory(folder: Path) -> TuningStore:
+    from .adapters.tuning_directory import TuningDirectory
+
+    return TuningDirectory(folder)
+
+
+def _onnx_quantiser() -> Quantiser:
+    from .adapters.onnx_quantiser import OnnxQuantiser
+
+    return OnnxQuantiser()
+
+
+def _calibration(models: ModelRepository, sample: str, model: Model) -> list[str]:
+    """The bundled sample for the bundled model, which it is of the kind of; nothing for others."""
+    bundled = {known.weights_sha256 for known in models.list().models if known.path.parent == _BUNDLED}
+    return [sample] if model.weights_sha256 in bundled else []
+
+
 def _torch_exporter() -> ModelExporter:
     from .adapters.torch_exporter import TorchExporter
     from .adapters.torch_runtime import load_network
@@ -170,7 +191,11 @@ class Container(containers.DeclarativeContainer):
         torch=providers.Factory(partial, _open_torch, config.torch.device, config.threads),
     )
 
-    open_model = providers.Factory(ModelOpener, model_files, models, runtimes, config.model)
+    tuning_store = providers.Singleton(_tuning_directory, config.tunings_dir)
+    quantiser = providers.Singleton(_onnx_quantiser)
+    tunings = providers.Singleton(Tunings, tuning_store, providers.Callable(describe, config.threads), bounds)
+
+    open_model = providers.Factory(ModelOpener, model_files, models, runtimes, config.model, tunings)
     segment_ports = providers.Factory(SegmentPorts, volumes, artifacts, pictures)
     segment = providers.Factory(partial, segment, ports=segment_ports)
     predict = providers.Factory(partial, predict, ports=segment_ports, new_store=providers.Object(_memory_store))
@@ -204,6 +229,14 @@ class Container(containers.DeclarativeContainer):
         partial, run_job, take=served_models.provided.take, ports=segment_ports, blobs=blobs, settings=job_settings
     )
     work_on_jobs = providers.Factory(partial, work_on_jobs, ports=job_ports, settings=job_settings)
+    calibration = providers.Callable(_calibration, models, sample)
+    tune = providers.Factory(
+        partial,
+        tune,
+        ports=providers.Factory(
+            TunePorts, runtimes, segment_ports, providers.Object(_memory_store), tunings, quantiser
+        ),
+    )
     forecast = providers.Factory(partial, forecast, volumes=volumes)
     export = providers.Factory(
         partial,

@@ -103,6 +103,7 @@ class Settings(BaseSettings):
     openvino: OpenvinoSettings = OpenvinoSettings()
     torch: TorchSettings = TorchSettings()
     bounds: BoundsSettings = BoundsSettings()
+    tunings_dir: Path = Field(default_factory=lambda: _data_home() / "tunings")
     api_keys: Annotated[list[SecretStr], NoDecode] = Field(default_factory=list)
     serving: ServingSettings = ServingSettings()
     jobs: JobsSettings = Field(default_factory=JobsSettings)

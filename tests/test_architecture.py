@@ -139,20 +139,32 @@ def test_segmenting_never_imports_torch(tmp_path: Path) -> None:
 
 NO_WAY_OUT = (
     "import os, sys\n"
-    "names = ('socket.connect', 'socket.getaddrinfo', 'socket.gethostbyname', 'socket.sendto', 'urllib.Request')\n"
+    "names = ('socket.connect', 'socket.getaddrinfo', 'socket.gethostbyname', 'socket.sendto', 'urllib.Request',\n"
+    "    'os.fork')\n"
     "sys.addaudithook(lambda event, arguments: os._exit(99) if event in names else None)\n"
 )
 
 
-def test_segmenting_opens_no_connection(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "arguments",
+    [["segment", "--sample"], ["segment", "--sample", "--runtime", "openvino"], ["verify", "two-photon-vessels"]],
+    ids=" ".join,
+)
+def test_no_command_opens_a_connection_or_marks_the_users_home(tmp_path: Path, arguments: list[str]) -> None:
     """Every way out is an audit event of the interpreter; a hook ends the process at the first."""
     code = (
         f"{NO_WAY_OUT}from voxport.entrypoints.cli.main import app\n"
-        "app(args=['segment', '--sample', '--quiet'], standalone_mode=False)"
+        f"app(args={[*arguments, '--quiet']}, standalone_mode=False)"
     )
-    result = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment(tmp_path), check=False)
+    home, folder = tmp_path / "home", tmp_path / "work"
+    home.mkdir()
+    folder.mkdir()
+    known_to_be_quiet = {"CI", "TF_BUILD", "JENKINS_URL"}  # where OpenVINO would not report anyway
+    env = {name: value for name, value in environment(folder).items() if name not in known_to_be_quiet}
+    result = subprocess.run([sys.executable, "-c", code], cwd=folder, env=env | {"HOME": str(home)}, check=False)
     assert result.returncode == 0
-    assert (tmp_path / "sample_mask.nii.gz").exists()
+    assert (folder / "sample_mask.nii.gz").exists() or "segment" not in arguments
+    assert list(home.iterdir()) == []
 
 
 def test_a_connection_would_be_seen() -> None:

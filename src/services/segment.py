@@ -22,7 +22,7 @@ from ..ports.progress import ProgressListener
 from ..ports.volume_store import VolumeSink, VolumeStore
 from .case import Case, replaced, slabs
 from .labelling import Labeller, Sinks
-from .prepare import Prepared, RunOptions, prepare
+from .prepare import Prepared, RunOptions, open_scorer, prepare
 from .preview import preview_picture
 from .resume import Checkpoint, Reached, fingerprint
 from .runtimes import LoadedModel
@@ -101,10 +101,10 @@ def segment(
     with ExitStack() as stack:
         with clock.stage("read"):
             case = Case.open(ports.volumes, inputs, stack)
-            scorer = stack.enter_context(Scorer(loaded.runtime, card))
+            scorer = stack.enter_context(open_scorer(loaded, options))
             hashes = tuple((name, source.sha256()) for name, source in zip(inputs, case.sources, strict=True))
         with clock.stage("prepare"):
-            prepared = prepare(case, card, scorer, options)
+            prepared = prepare(case, card, scorer, options, loaded.tuned)
             sinks = _open_sinks(ports, outputs, case, card.output, stack)
         with clock.stage("score", prepared.plan.tile_count):
             run = "" if checkpoint is None else fingerprint(hashes, loaded, prepared, outputs.probabilities is not None)

@@ -27,6 +27,7 @@ Overlap = Annotated[
 Patch = Annotated[
     str | None, typer.Option("--patch", metavar="X,Y,Z", help="Tile edges in voxels.", show_default="the card's")
 ]
+Batch = Annotated[int | None, typer.Option("--batch", min=1, help="Tiles a call of the network.", show_default="1")]
 BlendingName = Annotated[
     str | None,
     typer.Option("--blending", help="gaussian, constant, or halo (least memory).", show_default="the card's"),

@@ -63,4 +63,8 @@ def show_outcome(report: Mapping[str, Any], mask: str, as_json: bool) -> None:
         for s in statistics["labels"]
     ]
     show_table(("label", "voxels", "of all", f"volume ({unit})", "pieces"), rows)
-    typer.echo(f"{mask}: {report['tiles']['count']} tiles in {sum(report['seconds'].values()):.1f} s")
+    runtime, tuned = report["runtime"], ", as tuned" if report.get("tuned") else ""
+    typer.echo(
+        f"{mask}: {report['tiles']['count']} tiles in {sum(report['seconds'].values()):.1f} s "
+        f"with {runtime['name']} {runtime['precision']}{tuned}"
+    )
