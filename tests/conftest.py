@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import voxport.adapters  # noqa: F401 - before any test imports ONNX Runtime, which it silences
 
 pytest_plugins = ["voxport.testing.plugin"]
 # before any test module imports a suite

@@ -159,12 +159,24 @@ def test_no_command_opens_a_connection_or_marks_the_users_home(tmp_path: Path, a
     home, folder = tmp_path / "home", tmp_path / "work"
     home.mkdir()
     folder.mkdir()
-    known_to_be_quiet = {"CI", "TF_BUILD", "JENKINS_URL"}  # where OpenVINO would not report anyway
-    env = {name: value for name, value in environment(folder).items() if name not in known_to_be_quiet}
+    quiet = {"CI", "TF_BUILD", "JENKINS_URL", "ORT_DISABLE_TELEMETRY"}  # where libraries would not report anyway
+    env = {name: value for name, value in environment(folder).items() if name not in quiet}
     result = subprocess.run([sys.executable, "-c", code], cwd=folder, env=env | {"HOME": str(home)}, check=False)
     assert result.returncode == 0
     assert (folder / "sample_mask.nii.gz").exists() or "segment" not in arguments
     assert list(home.iterdir()) == []
+
+
+def test_onnx_runtime_by_itself_marks_the_users_home(tmp_path: Path) -> None:
+    """What it keeps there is for its reports, which native code sends unseen: no mark, no reports."""
+    quiet = {"CI", "TF_BUILD", "JENKINS_URL", "ORT_DISABLE_TELEMETRY"}
+    nowhere = dict.fromkeys(("http_proxy", "https_proxy", "HTTPS_PROXY", "ALL_PROXY"), "http://127.0.0.1:9")
+    env = {name: value for name, value in os.environ.items() if name not in quiet} | nowhere | {"HOME": str(tmp_path)}
+    env |= {"XDG_CACHE_HOME": str(tmp_path / "cache")}
+    model = ROOT / "src" / "bundled" / "two-photon-vessels-0.2.0.onnx"
+    code = f"import onnxruntime\nonnxruntime.InferenceSession({str(model)!r})"
+    subprocess.run([sys.executable, "-c", code], env=env, cwd=tmp_path, check=True)
+    assert list(tmp_path.rglob("*onnxruntime*"))
 
 
 def test_a_connection_would_be_seen() -> None:
