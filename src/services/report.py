@@ -83,6 +83,7 @@ def run_report(
         "tiles": tiles_mapping(done.prepared),
         "statistics": statistics_mapping(done.statistics, done.grid),
         "seconds": {name: round(seconds, 4) for name, seconds in done.seconds.items()},
+        "network_seconds": round(done.network_seconds, 4),
         "warnings": list(done.warnings),
     }
 

@@ -48,6 +48,7 @@ def test_it_has_every_section(run: Run) -> None:
         "tiles",
         "statistics",
         "seconds",
+        "network_seconds",
         "warnings",
     ]
     assert run[2]["schema"] == "voxport/report/1"
@@ -159,3 +160,9 @@ def test_the_quantised_network_that_scored_is_named(bench: Bench) -> None:
     bench.put(noise((12, 10, 9)))
     loaded = replace(load(brighter_than(0.5), make_card()), quantised_sha256="c" * 64)
     assert run_report(bench.segment(loaded), loaded, version="1", command="")["runtime"]["quantised_sha256"] == "c" * 64
+
+
+def test_of_the_stages_it_says_how_long_the_network_worked(run: Run) -> None:
+    done, _, report = run
+    assert 0 < report["network_seconds"] <= report["seconds"]["score"]
+    assert report["network_seconds"] == round(done.network_seconds, 4)

@@ -124,4 +124,5 @@ class Report(BaseModel):
     tiles: TilesAnswer
     statistics: StatisticsAnswer
     seconds: dict[str, float] = Field(description="By stage: queued, read, prepare, score, measure, write.")
+    network_seconds: float = Field(description="How long the network worked, of the seconds of the stage score.")
     warnings: list[str]
