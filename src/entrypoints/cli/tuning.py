@@ -28,14 +28,16 @@ def tune_command(
         ),
     ] = None,
     card: opt.CardFile = None,
-    threads: opt.Threads = None,
     as_json: opt.AsJson = False,
     quiet: opt.Quiet = False,
 ) -> None:
-    """Measure the ways to score a model on this machine; auto then takes the fastest that is as good as fp32."""
+    """Measure the ways to score a model on this machine; auto then takes the fastest that is as good as fp32.
+
+    It holds for this processor, these versions of libraries and VOXPORT_THREADS, if that is set.
+    """
     from ...container import wired
 
-    container = wired(threads=threads)
+    container = wired()
     found = container.open_model().find(model, card)
     calibration = volume or container.calibration(found)
     with progress_bar(quiet) as progress:
