@@ -28,7 +28,10 @@ def machine() -> dict[str, str]:
         "memory": f"{psutil.virtual_memory().total / 1e9:.1f} GB",
         "load average": ", ".join(f"{value:.2f}" for value in os.getloadavg()),
         "python": platform.python_version(),
-        **{name: importlib.metadata.version(name) for name in ("voxport", "bentoml", "uvicorn", "onnxruntime")},
+        **{
+            name: importlib.metadata.version(name)
+            for name in ("voxport", "bentoml", "uvicorn", "onnxruntime", "openvino", "torch", "monai")
+        },
     }
 
 

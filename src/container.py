@@ -10,16 +10,18 @@ from typing import TYPE_CHECKING, Any
 from dependency_injector import containers, providers
 
 from . import __version__
+from .domain.parity import Bounds
 from .services.export import ExportPorts, export_model
 from .services.job_picture import job_slice
 from .services.jobs import JobPorts, JobSettings, forget_job, run_job, submit_case
-from .services.machine import processors
+from .services.machine import describe, processors
 from .services.plan import forecast
 from .services.predict import predict
-from .services.runtimes import ModelOpener
+from .services.runtimes import ModelOpener, Tunings
 from .services.segment import SegmentPorts, segment
 from .services.serving import ServedModels
 from .services.slots import Slots
+from .services.tune import TunePorts, tune
 from .services.verify import verify
 from .services.working import work_on_jobs
 from .settings import load_settings
@@ -32,7 +34,9 @@ if TYPE_CHECKING:
     from .ports.model import Model, ModelFiles
     from .ports.model_repository import ModelRepository
     from .ports.pictures import PictureEncoder
+    from .ports.quantiser import Quantiser
     from .ports.runtime import InferenceRuntime, RuntimeOptions
+    from .ports.tunings import TuningStore
     from .ports.volume_store import ArrayStore, VolumeStore
 
 _BUNDLED = Path(__file__).parent / "bundled"
@@ -103,10 +107,37 @@ def _open_onnx(
     return open_onnx_runtime(model, options, chosen)
 
 
+def _open_openvino(
+    settings: dict[str, Any], threads: int | None, model: Model, options: RuntimeOptions
+) -> InferenceRuntime:
+    from .adapters.openvino_runtime import OpenvinoSettings, open_openvino_runtime
+
+    chosen = OpenvinoSettings(**settings, threads=threads or processors())
+    return open_openvino_runtime(model, options, chosen)
+
+
 def _open_torch(device: str, threads: int | None, model: Model, options: RuntimeOptions) -> InferenceRuntime:
     from .adapters.torch_runtime import open_torch_runtime
 
     return open_torch_runtime(model, options, device=device, threads=threads)
+
+
+def _tuning_directory(folder: Path) -> TuningStore:
+    from .adapters.tuning_directory import TuningDirectory
+
+    return TuningDirectory(folder)
+
+
+def _onnx_quantiser() -> Quantiser:
+    from .adapters.onnx_quantiser import OnnxQuantiser
+
+    return OnnxQuantiser()
+
+
+def _calibration(models: ModelRepository, sample: str, model: Model) -> list[str]:
+    """The bundled sample for the bundled model, which it is of the kind of; nothing for others."""
+    bundled = {known.weights_sha256 for known in models.list().models if known.path.parent == _BUNDLED}
+    return [sample] if model.weights_sha256 in bundled else []
 
 
 def _torch_exporter() -> ModelExporter:
@@ -156,12 +187,18 @@ class Container(containers.DeclarativeContainer):
     bentoml = providers.Callable(_bentoml)
     read_bundle = providers.Callable(_read_bundle)
     exporter = providers.Singleton(_torch_exporter)
+    bounds = providers.Singleton(Bounds, config.bounds.label_agreement, config.bounds.dice)
     runtimes = providers.Dict(
         onnx=providers.Factory(partial, _open_onnx, config.onnx, config.threads),
+        openvino=providers.Factory(partial, _open_openvino, config.openvino, config.threads),
         torch=providers.Factory(partial, _open_torch, config.torch.device, config.threads),
     )
 
-    open_model = providers.Factory(ModelOpener, model_files, models, runtimes, config.model)
+    tuning_store = providers.Singleton(_tuning_directory, config.tunings_dir)
+    quantiser = providers.Singleton(_onnx_quantiser)
+    tunings = providers.Singleton(Tunings, tuning_store, providers.Callable(describe, config.threads), bounds)
+
+    open_model = providers.Factory(ModelOpener, model_files, models, runtimes, config.model, tunings)
     segment_ports = providers.Factory(SegmentPorts, volumes, artifacts, pictures)
     segment = providers.Factory(partial, segment, ports=segment_ports)
     predict = providers.Factory(partial, predict, ports=segment_ports, new_store=providers.Object(_memory_store))
@@ -198,15 +235,37 @@ class Container(containers.DeclarativeContainer):
     )
     job_slice = providers.Factory(partial, job_slice, blobs=blobs, ports=segment_ports, scratch=config.scratch_dir)
     work_on_jobs = providers.Factory(partial, work_on_jobs, ports=job_ports, settings=job_settings)
+    calibration = providers.Callable(_calibration, models, sample)
+    tune = providers.Factory(
+        partial,
+        tune,
+        ports=providers.Factory(
+            TunePorts, runtimes, segment_ports, providers.Object(_memory_store), tunings, quantiser
+        ),
+    )
     forecast = providers.Factory(partial, forecast, volumes=volumes)
     export = providers.Factory(
         partial,
         export_model,
         ports=providers.Factory(
-            ExportPorts, exporter, model_files, artifacts, runtimes.provided["torch"], runtimes.provided["onnx"]
+            ExportPorts,
+            exporter,
+            model_files,
+            artifacts,
+            runtimes.provided["torch"],
+            runtimes.provided["onnx"],
+            runtimes,
+            bounds,
         ),
     )
-    verify = providers.Factory(partial, verify, open_source=runtimes.provided["torch"], files=model_files)
+    verify = providers.Factory(
+        partial,
+        verify,
+        open_source=runtimes.provided["torch"],
+        files=model_files,
+        openers=runtimes,
+        bounds=bounds,
+    )
 
 
 def wired(**given: Any) -> Container:

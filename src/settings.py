@@ -28,10 +28,24 @@ class OnnxSettings(BaseModel, extra="forbid"):
     cache: Path | None = None
 
 
+class OpenvinoSettings(BaseModel, extra="forbid"):
+    """OpenVINO: how many tiles it scores at a time, and a folder for compiled networks."""
+
+    streams: int = Field(default=1, gt=0)
+    cache: Path | None = None
+
+
 class TorchSettings(BaseModel, extra="forbid"):
     """PyTorch: ``cpu``, ``cuda``, ``cuda:1``, or ``auto`` for CUDA where there is one."""
 
     device: str = "cpu"
+
+
+class BoundsSettings(BaseModel, extra="forbid"):
+    """How close labels must be to those of fp32 with the card's tiles, for other precisions and tiles to stand in."""
+
+    label_agreement: float = Field(default=0.999, ge=0, le=1)
+    dice: float = Field(default=0.999, ge=0, le=1)
 
 
 class ServingSettings(BaseModel, extra="forbid"):
@@ -86,7 +100,10 @@ class Settings(BaseSettings):
     max_voxels: int = Field(default=2**33, gt=0)
     threads: int | None = Field(default=None, gt=0)
     onnx: OnnxSettings = OnnxSettings()
+    openvino: OpenvinoSettings = OpenvinoSettings()
     torch: TorchSettings = TorchSettings()
+    bounds: BoundsSettings = BoundsSettings()
+    tunings_dir: Path = Field(default_factory=lambda: _data_home() / "tunings")
     api_keys: Annotated[list[SecretStr], NoDecode] = Field(default_factory=list)
     serving: ServingSettings = ServingSettings()
     jobs: JobsSettings = Field(default_factory=JobsSettings)

@@ -8,19 +8,46 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from .segmentation import Output, Scores
+from .segmentation import Labels, LabelTable, Output, Scores
 
 LEAST_LABEL_AGREEMENT = 0.99999
 LARGEST_PROBABILITY_DIFFERENCE = 1e-4
 SAMPLES_PER_INPUT = 32
+FULL_PRECISION = "fp32"
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """What makes other labels as good as the reference's: those of a lower precision, or of other tiles.
+
+    ``label_agreement`` is the least share of voxels that agree, ``dice`` the least Dice of each label.
+    """
+
+    label_agreement: float = 0.999
+    dice: float = 0.999
+
+
+BOUNDS = Bounds()
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How far labels are from the reference's: share of voxels that agree, and Dice of each label in the table's order.
+
+    Dice is 1 where neither has the label.
+    """
+
+    label_agreement: float
+    dice: tuple[float, ...]
+
+    def within(self, bounds: Bounds) -> bool:
+        """Whether these labels are as good as the reference's."""
+        return self.label_agreement >= bounds.label_agreement and all(dice >= bounds.dice for dice in self.dice)
 
 
 @dataclass(frozen=True)
 class Parity:
-    """How far a candidate's scores are from the reference's.
-
-    ``dice`` holds one value a label, in the table's order; 1 where both are empty.
-    """
+    """How far a candidate's scores are from the reference's; label agreement and Dice as in Agreement."""
 
     label_agreement: float
     dice: tuple[float, ...]
@@ -34,28 +61,53 @@ class Parity:
             and self.max_probability_difference <= LARGEST_PROBABILITY_DIFFERENCE
         )
 
+    def within(self, bounds: Bounds) -> bool:
+        """Whether the candidate's labels are as good as the reference's, and no probability is NaN."""
+        labels = Agreement(self.label_agreement, self.dice)
+        return labels.within(bounds) and self.max_probability_difference <= 1
+
 
 def compare(reference: Sequence[Scores], candidate: Sequence[Scores], output: Output) -> Parity:
     """Parity over several score volumes ``(N, K, X, Y, Z)``, pooled over all voxels."""
-    same = voxels = 0
     largest = 0.0
-    values = output.table.values
-    overlap, size = np.zeros(len(values)), np.zeros(len(values))
+    counts = _Counts(output.table.values)
     for one, other in zip(reference, candidate, strict=True):
         if one.shape != other.shape:
             raise ValueError(f"scores: expected the same shape, got {one.shape} and {other.shape}")
         for a, b in zip(one, other, strict=True):
             difference = np.abs(output.probabilities(a) - output.probabilities(b)).max()
             largest = float(np.maximum(largest, difference))  # unlike max, keeps a NaN, which never holds
-            labels_a, labels_b = output.labels(a), output.labels(b)
-            same += int(np.count_nonzero(labels_a == labels_b))
-            voxels += labels_a.size
-            for i, value in enumerate(values):
-                in_a, in_b = labels_a == value, labels_b == value
-                overlap[i] += np.count_nonzero(in_a & in_b)
-                size[i] += np.count_nonzero(in_a) + np.count_nonzero(in_b)
-    dice = np.divide(2 * overlap, size, out=np.ones(len(values)), where=size > 0)
-    return Parity(same / voxels, tuple(float(d) for d in dice), largest)
+            counts.add(output.labels(a), output.labels(b))
+    found = counts.agreement()
+    return Parity(found.label_agreement, found.dice, largest)
+
+
+def compare_labels(reference: Labels, candidate: Labels, table: LabelTable) -> Agreement:
+    """Agreement of two arrays of labels of the same shape."""
+    counts = _Counts(table.values)
+    counts.add(reference, candidate)
+    return counts.agreement()
+
+
+class _Counts:
+    """Voxels that agree, and each label's overlap and sizes, over as many arrays as are added."""
+
+    def __init__(self, values: Sequence[int]) -> None:
+        self._values = values
+        self._same = self._voxels = 0
+        self._overlap, self._size = np.zeros(len(values)), np.zeros(len(values))
+
+    def add(self, one: Labels, other: Labels) -> None:
+        self._same += int(np.count_nonzero(one == other))
+        self._voxels += one.size
+        for i, value in enumerate(self._values):
+            in_one, in_other = one == value, other == value
+            self._overlap[i] += np.count_nonzero(in_one & in_other)
+            self._size[i] += np.count_nonzero(in_one) + np.count_nonzero(in_other)
+
+    def agreement(self) -> Agreement:
+        dice = np.divide(2 * self._overlap, self._size, out=np.ones(len(self._values)), where=self._size > 0)
+        return Agreement(self._same / self._voxels, tuple(float(d) for d in dice))
 
 
 @dataclass(frozen=True)
@@ -66,6 +118,10 @@ class RuntimeParity:
     precision: str
     version: str
     parity: Parity
+
+    def holds(self, bounds: Bounds = BOUNDS) -> bool:
+        """Whether it stands for the source network: in fp32 to the accuracy of fp32, else within the bounds."""
+        return self.parity.holds if self.precision == FULL_PRECISION else self.parity.within(bounds)
 
 
 @dataclass(frozen=True)
@@ -101,9 +157,9 @@ class Certificate:
     probes: tuple[ProbeInput, ...]
     runtimes: tuple[RuntimeParity, ...]
 
-    def certifies(self, runtime: str, precision: str) -> bool:
+    def certifies(self, runtime: str, precision: str, bounds: Bounds = BOUNDS) -> bool:
         """Whether this runtime and precision were compared with the source network and held."""
-        return any((r.runtime, r.precision) == (runtime, precision) and r.parity.holds for r in self.runtimes)
+        return any((r.runtime, r.precision) == (runtime, precision) and r.holds(bounds) for r in self.runtimes)
 
     def with_runtime(self, added: RuntimeParity, date: str) -> Certificate:
         """The certificate with one runtime's entry added or replaced."""

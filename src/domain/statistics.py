@@ -170,8 +170,12 @@ def _touching(below: NDArray[np.int64], above: NDArray[np.int64]) -> NDArray[np.
     rows, columns = above.shape
     padded = np.pad(below, 1)
     shifted = [padded[i : i + rows, j : j + columns] for i in range(3) for j in range(3)]
-    pairs = np.concatenate([np.stack([s[(s > 0) & (above > 0)], above[(s > 0) & (above > 0)]], 1) for s in shifted])
-    return np.unique(pairs, axis=0)
+    # as one number each: rows of two take twenty times as long to sort
+    base = np.int64(above.max()) + 1
+    pairs = [np.unique(s[both] * base + above[both]) for s in shifted if (both := (s > 0) & (above > 0)).any()]
+    if not pairs:
+        return np.zeros((0, 2), np.int64)
+    return np.stack(np.divmod(np.unique(np.concatenate(pairs)), base), axis=1)
 
 
 def _triple(values: NDArray[np.float64]) -> tuple[float, float, float]:

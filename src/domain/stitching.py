@@ -14,17 +14,29 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice, product
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .errors import ModelError
 from .geometry import Box, shape3
+from .planes import by_plane, from_planes
 from .tiling import Padding, TilePlan
 
 Scores = NDArray[np.float32]
+
+
+class Pending(Protocol):
+    """Scores that are being computed elsewhere."""
+
+    def result(self) -> Scores:
+        """The scores, waited for."""
+        ...
+
+
 ScoreFunction = Callable[[Scores], Scores]
+StartFunction = Callable[[Scores], Pending]
 
 _FIXED_POINT = float(2**36)
 # |logit| up to 2**18, summed weights up to 7**3 (a tile of 7 at overlap 0.75 moves by 1) and 36 fractional bits: 62.4
@@ -43,7 +55,7 @@ class Block:
 def stitch(
     plan: TilePlan,
     planes: Iterable[NDArray[np.float32]],
-    score: ScoreFunction,
+    score: ScoreFunction | StartFunction,
     *,
     batch: int = 1,
     on_tiles: Callable[[int], None] | None = None,
@@ -54,7 +66,8 @@ def stitch(
     Args:
         plan: the tiles.
         planes: the whole volume as planes ``(C, A, B)`` in order along ``plan.axis``; A and B are ``plan.across``.
-        score: network call, ``(N, C, x, y, z)`` to ``(N, K, x, y, z)``.
+        score: network call, ``(N, C, x, y, z)`` to ``(N, K, x, y, z)``; where it returns before the scores are there,
+            the tiles before are blended meanwhile.
         batch: tiles per call.
         on_tiles: called with the number of tiles just scored.
         begin: the first plane to yield; tiles that have no part in it or a later one are not scored.
@@ -68,20 +81,53 @@ def stitch(
     first, second = plan.across
     row_starts, first_row = plan.starts[plan.axis], plan.first_row(begin)
     next(islice(padded, row_starts[first_row], row_starts[first_row]), None)  # read past what is not needed
-    for row, start in enumerate(row_starts[first_row:], first_row):
-        passed = start - row_starts[row - 1] if row > first_row else 0
-        for _ in range(min(passed, len(window))):
-            window.popleft()
-        window.extend(islice(padded, plan.tile[plan.axis] - len(window)))
-        corners = list(product(range(len(plan.starts[first])), range(len(plan.starts[second]))))
-        for at in range(0, len(corners), batch):
-            chosen = corners[at : at + batch]
-            tiles = np.stack([_cut(plan, window, corner) for corner in chosen])
-            for corner, result in zip(chosen, _checked(score(tiles), tiles), strict=True):
-                yield from merger.add(row, corner, result)
-            if on_tiles is not None:
-                on_tiles(len(chosen))
-        yield from merger.finish(row)
+
+    def cut() -> Iterator[_Scored]:
+        for row, start in enumerate(row_starts[first_row:], first_row):
+            passed = start - row_starts[row - 1] if row > first_row else 0
+            for _ in range(min(passed, len(window))):
+                window.popleft()
+            window.extend(islice(padded, plan.tile[plan.axis] - len(window)))
+            corners = list(product(range(len(plan.starts[first])), range(len(plan.starts[second]))))
+            for at in range(0, len(corners), batch):
+                chosen = corners[at : at + batch]
+                tiles = _cut(plan, window, chosen)
+                yield _Scored(row, chosen, at + batch >= len(corners), tiles.shape, score(tiles))
+
+    for scored in _one_ahead(cut()):
+        result = scored.scores if isinstance(scored.scores, np.ndarray) else scored.scores.result()
+        for corner, scores in zip(scored.corners, _checked(result, scored.shape), strict=True):
+            yield from merger.add(scored.row, corner, scores)
+        if on_tiles is not None:
+            on_tiles(len(scored.corners))
+        if scored.ends_row:
+            yield from merger.finish(scored.row)
+
+
+@dataclass(frozen=True, eq=False)
+class _Scored:
+    """Tiles of one row that were handed to the network, their shape, and what it answers."""
+
+    row: int
+    corners: Sequence[tuple[int, int]]
+    ends_row: bool
+    shape: tuple[int, ...]
+    scores: Scores | Pending
+
+
+def _one_ahead(scored: Iterator[_Scored]) -> Iterator[_Scored]:
+    """The same; what is still being scored is handed on when the next has been begun."""
+    before: _Scored | None = None
+    for following in scored:
+        if before is not None:
+            yield before
+            before = None
+        if isinstance(following.scores, np.ndarray):
+            yield following
+        else:
+            before = following
+    if before is not None:
+        yield before
 
 
 def assemble_planes(plan: TilePlan, blocks: Iterable[Block]) -> Iterator[Scores]:
@@ -103,17 +149,20 @@ def assemble_planes(plan: TilePlan, blocks: Iterable[Block]) -> Iterator[Scores]
     yield from row
 
 
-def _cut(plan: TilePlan, window: Iterable[NDArray[np.float32]], corner: tuple[int, int]) -> Scores:
+def _cut(plan: TilePlan, window: Sequence[NDArray[np.float32]], corners: Sequence[tuple[int, int]]) -> Scores:
     first, second = plan.across
-    a, b = plan.starts[first][corner[0]], plan.starts[second][corner[1]]
-    cut = [plane[:, a : a + plan.tile[first], b : b + plan.tile[second]] for plane in window]
-    return np.stack(cut, axis=1 + plan.axis)
+    tiles = []
+    for corner in corners:
+        a, b = plan.starts[first][corner[0]], plan.starts[second][corner[1]]
+        inside = (slice(None), slice(a, a + plan.tile[first]), slice(b, b + plan.tile[second]))
+        tiles.append(from_planes([plane[inside] for plane in window], plan.axis))
+    return tiles[0][np.newaxis] if len(tiles) == 1 else np.stack(tiles)
 
 
-def _checked(scores: Any, tiles: Scores) -> Scores:
+def _checked(scores: Any, tiles: tuple[int, ...]) -> Scores:
     """Scores that are safe to blend: right shape, finite, in the range of the fixed-point sums."""
-    expected = (tiles.shape[0], "K", *tiles.shape[2:])
-    if scores.ndim != 5 or scores.shape[0] != tiles.shape[0] or scores.shape[2:] != tiles.shape[2:] or not scores.size:
+    expected = (tiles[0], "K", *tiles[2:])
+    if scores.ndim != 5 or scores.shape[0] != tiles[0] or scores.shape[2:] != tiles[2:] or not scores.size:
         raise ModelError(
             "network output",
             expected=f"scores of shape {expected}",
@@ -179,8 +228,15 @@ class _BlendMerger:
             self._sums.extend(np.zeros(shape, np.int64) for _ in range(missing))
         a, b = plan.starts[first][corner[0]], plan.starts[second][corner[1]]
         inside = (slice(None), slice(a, a + plan.tile[first]), slice(b, b + plan.tile[second]))
-        for sums, along, plane in zip(self._sums, self._along, np.moveaxis(scores, 1 + plan.axis, 0), strict=True):
-            sums[inside] += np.rint(plane * (self._across * along)).astype(np.int64)
+        # into the same memory for every plane: fresh arrays of this size cost more than the arithmetic
+        shape = (scores.shape[0], plan.tile[first], plan.tile[second])
+        weights, exact, fixed = np.empty(shape[1:]), np.empty(shape), np.empty(shape, np.int64)
+        for sums, along, plane in zip(self._sums, self._along, by_plane(scores, plan.axis), strict=True):
+            np.multiply(self._across, along, out=weights)
+            np.multiply(plane, weights, out=exact)
+            np.rint(exact, out=exact)
+            np.copyto(fixed, exact, casting="unsafe")
+            sums[inside] += fixed
         return iter(())
 
     def finish(self, row: int) -> Iterator[Block]:
@@ -235,7 +291,8 @@ def slab_bytes(plan: TilePlan, channels: int, classes: int, *, batch: int = 1, a
     plane, thick = plan.padded[first] * plan.padded[second], plan.tile[plan.axis]
     tile = plan.tile[0] * plan.tile[1] * plan.tile[2]
     window = plane * thick * channels * 4
-    tiles = batch * tile * (channels + 2 * classes) * 4
+    # two calls' tiles and scores, as one is scored while the other is blended, and a copy of the scores
+    tiles = batch * tile * (2 * channels + 3 * classes) * 4
     if plan.blending == "halo":
         return window + tiles + (plane * thick * classes * 4 if assembled else 0)
     # int64 sums, and a few float64 planes while one is normalised

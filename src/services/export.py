@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from ..domain.errors import OutputError
 from ..domain.model_card import ModelCard
+from ..domain.parity import BOUNDS, Bounds
 from ..ports.artifacts import ArtifactWriter
 from ..ports.exporter import Checkpoint, Exported, ModelExporter
 from ..ports.model import Model, ModelFiles
@@ -20,13 +21,18 @@ from .verify import Verification, certified, verify_against
 
 @dataclass(frozen=True)
 class ExportPorts:
-    """What exporting needs from outside: ``source`` scores the checkpoint, ``target`` the ONNX file."""
+    """What exporting needs from outside: ``source`` scores the checkpoint, ``target`` the ONNX file.
+
+    ``openers`` are all runtimes here: what else holds of them is certified too, below fp32 within ``bounds``.
+    """
 
     exporter: ModelExporter
     files: ModelFiles
     artifacts: ArtifactWriter
     source: RuntimeOpener
     target: RuntimeOpener
+    openers: Mapping[str, RuntimeOpener] = field(default_factory=dict)
+    bounds: Bounds = BOUNDS
 
 
 @dataclass(frozen=True)
@@ -65,7 +71,7 @@ def export_model(
         complete = _completed(card, checkpoint, exported)
         described = ports.files.write(exported.path, complete, Path(folder) / destination.name)
         verification = _proved(described, checkpoint, ports, progress)
-        model = ports.files.write(described.path, certified(described, verification), destination)
+        model = ports.files.write(described.path, certified(described, verification, ports.bounds), destination)
     return ExportResult(model, verification, exported.dynamic)
 
 
@@ -83,7 +89,7 @@ def _proved(model: Model, checkpoint: Checkpoint, ports: ExportPorts, progress: 
     try:
         target = ports.target(model, options)
         try:
-            return verify_against(model, target, source, progress)
+            return verify_against(model, target, source, progress, openers=ports.openers, bounds=ports.bounds)
         finally:
             target.close()
     finally:

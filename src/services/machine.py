@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import platform
 import resource
 import sys
+from importlib import metadata
 from pathlib import Path
+
+from ..domain.tuning import Machine
+
+# what the speed and the last bits of scores depend on
+_LIBRARIES = ("voxport", "onnxruntime", "onnxruntime-gpu", "openvino")
 
 
 def processors() -> int:
@@ -41,6 +49,29 @@ def resident_bytes() -> int:
     """The memory that this process holds now."""
     pages = _first_line("/proc/self/statm").split()
     return int(pages[1]) * os.sysconf("SC_PAGE_SIZE") if len(pages) > 1 else peak_resident_bytes()
+
+
+def describe(threads: int | None = None) -> Machine:
+    """This machine, as far as a tuning depends on it; ``threads`` where fewer than all processors are to score."""
+    versions = []
+    for name in _LIBRARIES:
+        try:
+            versions.append((name, metadata.version(name)))
+        except metadata.PackageNotFoundError:
+            continue
+    return Machine(_processor(), threads or processors(), tuple(versions))
+
+
+def _processor() -> str:
+    """Its name and a digest of what it can do: virtual machines give one name to processors of many kinds."""
+    told = Path("/proc/cpuinfo")
+    try:
+        lines = told.read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    values = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
+    able = " ".join(sorted(values.get("flags", values.get("Features", "")).split()))
+    return f"{values.get('model name', platform.machine())} {hashlib.sha256(able.encode()).hexdigest()[:8]}"
 
 
 def _first_line(path: str) -> str:

@@ -14,7 +14,7 @@ from ..ports.progress import ProgressListener
 from ..ports.volume_store import VolumeStore
 from . import machine
 from .case import Case
-from .prepare import Prepared, RunOptions, prepare
+from .prepare import Prepared, RunOptions, open_scorer, prepare
 from .runtimes import LoadedModel
 from .scoring import Scorer
 
@@ -52,8 +52,8 @@ def forecast(
         progress.stage("prepare")
         began = time.perf_counter()
         case = Case.open(volumes, inputs, stack)
-        scorer = stack.enter_context(Scorer(loaded.runtime, loaded.model.card))
-        prepared = prepare(case, loaded.model.card, scorer, options)
+        scorer = stack.enter_context(open_scorer(loaded, options))
+        prepared = prepare(case, loaded.model.card, scorer, options, loaded.tuned)
         reading = time.perf_counter() - began
         if seconds_per_voxel is None:
             per_tile = _seconds_per_tile(prepared, scorer, progress)

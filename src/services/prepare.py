@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -15,9 +16,11 @@ from ..domain.model_card import ModelCard
 from ..domain.model_space import ModelSpace
 from ..domain.stitching import slab_bytes
 from ..domain.tiling import BLENDINGS, LARGEST_OVERLAP, Blending, TilePlan, Tiling, plan_tiles
+from ..domain.tuning import Choice
 from . import machine
 from .case import Case, ChannelSurvey, finite, slabs, survey
 from .preflight import preflight_warnings
+from .runtimes import LoadedModel
 from .scoring import Fixed3, Scorer
 
 # Of the memory that is free; the rest is for the network's activations and for everybody else.
@@ -36,6 +39,7 @@ class RunOptions:
     nan_as: float | None = None
     threshold: float | None = None
     axis: int | None = None
+    batch: int | None = None
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,7 @@ class Prepared:
     stitching_bytes: int
     warnings: tuple[str, ...]
     nan_as: float | None
+    batch: int = 1
 
     def planes(self) -> Iterator[NDArray[np.float32]]:
         """The network's input as planes ``(C, A, B)`` along the plan's axis, normalised and in model space."""
@@ -79,6 +84,7 @@ def run_options(
     memory_bytes: int | None,
     nan_as: float | None,
     threshold: float | None,
+    batch: int | None = None,
 ) -> RunOptions:
     """Options from words and numbers. Raises UsageError for a blending that there is not, or a NaN for NaN."""
     chosen = next((known for known in BLENDINGS if known == blending), None)
@@ -86,11 +92,19 @@ def run_options(
         raise UsageError("--blending", expected=f"one of {', '.join(BLENDINGS)}", got=blending, do="choose another")
     if nan_as is not None and not abs(nan_as) <= float(np.finfo(np.float32).max):
         raise UsageError("--nan-as", expected="a finite number", got=f"{nan_as:g}", do="0 is usual")
-    return RunOptions(overlap, patch, chosen, memory_bytes, nan_as, threshold)
+    return RunOptions(overlap, patch, chosen, memory_bytes, nan_as, threshold, batch=batch)
 
 
-def prepare(case: Case, card: ModelCard, scorer: Scorer, options: RunOptions) -> Prepared:
+def open_scorer(loaded: LoadedModel, options: RunOptions) -> Scorer:
+    """What scores a run: so many tiles a call as were asked for, or go with the patch that was tuned."""
+    tuned = loaded.tuned if options.patch is None else None
+    return Scorer(loaded.runtime, loaded.model.card, options.batch or (tuned.batch if tuned else None))
+
+
+def prepare(case: Case, card: ModelCard, scorer: Scorer, options: RunOptions, tuned: Choice | None = None) -> Prepared:
     """Survey the case, fit the card's intensity steps, and plan tiles within the memory limit.
+
+    ``tuned`` gives the patch where the options do not.
 
     Raises:
         InputError: the case does not fit the card, or holds NaN or Inf without ``nan_as``.
@@ -103,17 +117,29 @@ def prepare(case: Case, card: ModelCard, scorer: Scorer, options: RunOptions) ->
     channels = survey(case, options.nan_as)
     space = ModelSpace.of(case.grid, card.input)
     fitted = tuple(fit(card.input.intensity, channels[c.source].chunks) for c in card.input.channels)
+    axes = [space.model_axis(axis) for axis in _slowest_first(case.sources[0].slowest_axis)]
+    plan, overlap, needed, notes = _planned(card, space, scorer, options, tuned, axes)
+    warnings = (*case.notes, *preflight_warnings(case.grid, channels, card, plan), *notes)
+    return Prepared(case, card, space, channels, fitted, plan, overlap, needed, warnings, options.nan_as, scorer.batch)
+
+
+def _planned(
+    card: ModelCard, space: ModelSpace, scorer: Scorer, options: RunOptions, tuned: Choice | None, axes: Sequence[int]
+) -> tuple[TilePlan, float, int, tuple[str, ...]]:
+    """Tiles, overlap, the stitcher's bytes, and notes. A tuned patch that does not fit gives way to the card's."""
+    if tuned is not None and options.patch is None:
+        with suppress(LimitError):
+            return _planned(card, space, scorer, replace(options, patch=tuned.patch), None, axes)
     tiling = _tiling(card.tiling, options, scorer.fixed)
     plan = plan_tiles(space.grid.shape, tiling, fixed=scorer.fixed)
-    slowest = case.sources[0].slowest_axis
-    if options.axis is None:  # a slab across a slow axis is read in few pieces
-        stored = sorted(range(3), key=lambda axis: abs(axis - slowest))
-        plan = replace(plan, axis=_visiting_axis(plan, [space.model_axis(axis) for axis in stored]))
-    else:
-        plan = replace(plan, axis=options.axis)
+    plan = replace(plan, axis=_visiting_axis(plan, axes) if options.axis is None else options.axis)
     plan, needed, notes = _within_memory(plan, card, options, batch=scorer.batch, assembled=space.resamples)
-    warnings = (*case.notes, *preflight_warnings(case.grid, channels, card, plan), *notes)
-    return Prepared(case, card, space, channels, fitted, plan, tiling.overlap, needed, warnings, options.nan_as)
+    return plan, tiling.overlap, needed, notes
+
+
+def _slowest_first(slowest: int) -> list[int]:
+    """Stored axes by how few pieces a slab across them is read in."""
+    return sorted(range(3), key=lambda axis: abs(axis - slowest))
 
 
 def _visiting_axis(plan: TilePlan, axes: Sequence[int]) -> int:

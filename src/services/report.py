@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import PurePath
 from typing import Any
 
@@ -54,7 +54,7 @@ def run_report(
         version: voxport's version.
         command: the command that gives the same mask again.
     """
-    model, runtime = loaded.model, loaded.runtime
+    model, runtime, quantised = loaded.model, loaded.runtime, loaded.quantised_sha256
     return {
         "schema": "voxport/report/1",
         "command": command,
@@ -66,10 +66,11 @@ def run_report(
             "file": model.path.name,
             "sha256": model.sha256,
             "weights_sha256": model.weights_sha256,
-            "certified": model.card.parity is not None and model.card.parity.certifies(runtime.name, runtime.precision),
+            "certified": loaded.certified,
             "card": write_card(model.card),
         },
-        "runtime": runtime_mapping(runtime),
+        "runtime": runtime_mapping(runtime) | ({"quantised_sha256": quantised} if quantised else {}),
+        "tuned": None if loaded.tuned is None else {**asdict(loaded.tuned), "patch": list(loaded.tuned.patch)},
         "versions": {
             "voxport": version,
             "python": platform.python_version(),
@@ -82,6 +83,7 @@ def run_report(
         "tiles": tiles_mapping(done.prepared),
         "statistics": statistics_mapping(done.statistics, done.grid),
         "seconds": {name: round(seconds, 4) for name, seconds in done.seconds.items()},
+        "network_seconds": round(done.network_seconds, 4),
         "warnings": list(done.warnings),
     }
 
@@ -106,9 +108,10 @@ def same_again(
         "--card": card,
         "--runtime": runtime.name,
         "--precision": runtime.precision,
-        "--threads": threads,
+        "--threads": threads if threads is not None or loaded.tuned is None else loaded.tuned.threads,
         "--overlap": repr(prepared.overlap),
         "--patch": ",".join(map(str, prepared.plan.tile)),
+        "--batch": prepared.batch if prepared.batch > 1 else None,
         "--blending": prepared.plan.blending,
         "--nan-as": None if prepared.nan_as is None else repr(prepared.nan_as),
         "--threshold": repr(prepared.card.output.threshold) if prepared.card != loaded.model.card else None,

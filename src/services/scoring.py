@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 from typing import Self
 
@@ -22,9 +23,11 @@ class Scorer:
     The runtime works in a thread of its own, so that the caller's wait can be interrupted while native code runs.
     """
 
-    def __init__(self, runtime: InferenceRuntime, card: ModelCard) -> None:
+    def __init__(self, runtime: InferenceRuntime, card: ModelCard, batch: int | None = None) -> None:
         self._runtime = runtime
         self._card = card
+        self._batch = batch
+        self._seconds = 0.0
         self._reversed = card.input.axes == "ZYX"
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="voxport-score")
         self._check_channels()
@@ -37,16 +40,31 @@ class Scorer:
 
     @property
     def batch(self) -> int:
-        """Tiles that one call takes at the most: 1 unless the network insists on more."""
-        return self._runtime.input_shape[0] or 1
+        """Tiles that one call takes at the most: what the network insists on, else what was asked for, else 1."""
+        return self._runtime.input_shape[0] or self._batch or 1
+
+    @property
+    def seconds(self) -> float:
+        """How long the network has worked so far."""
+        return self._seconds
 
     def __call__(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
         """Scores ``(N, K, x, y, z)``. Raises ModelError if the network's channels do not fit the card."""
-        given = len(batch)
-        if given < self.batch:
-            batch = np.concatenate([batch, np.repeat(batch[-1:], self.batch - given, axis=0)])
+        return self.begin(batch).result()
+
+    def begin(self, batch: NDArray[np.float32]) -> Future[NDArray[np.float32]]:
+        """What ``__call__`` gives, in the making; batches are scored one after the other."""
+        return self._pool.submit(self._score, batch)
+
+    def _score(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+        given, fixed = len(batch), self._runtime.input_shape[0]
+        if fixed is not None and given < fixed:
+            batch = np.concatenate([batch, np.repeat(batch[-1:], fixed - given, axis=0)])
         handed = np.ascontiguousarray(self._turned(batch))
-        scores = self._turned(self._pool.submit(self._runtime.score, handed).result())[:given]
+        began = time.perf_counter()
+        scored = self._runtime.score(handed)
+        self._seconds += time.perf_counter() - began
+        scores = self._turned(scored)[:given]
         self._card.output.check_channels(scores.shape[1])
         return scores
 

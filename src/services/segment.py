@@ -22,7 +22,7 @@ from ..ports.progress import ProgressListener
 from ..ports.volume_store import VolumeSink, VolumeStore
 from .case import Case, replaced, slabs
 from .labelling import Labeller, Sinks
-from .prepare import Prepared, RunOptions, prepare
+from .prepare import Prepared, RunOptions, open_scorer, prepare
 from .preview import preview_picture
 from .resume import Checkpoint, Reached, fingerprint
 from .runtimes import LoadedModel
@@ -48,7 +48,10 @@ class Outputs:
 
 @dataclass(frozen=True)
 class Segmentation:
-    """What a run did: names and sha256 of files, how it was tiled, what it found and warns of, how long it took."""
+    """What a run did: names and sha256 of files, how it was tiled, what it found and warns of, how long it took.
+
+    ``seconds`` are those of its stages; for ``network_seconds`` of the stage "score" the network worked.
+    """
 
     inputs: tuple[tuple[str, str], ...]
     outputs: tuple[tuple[str, str], ...]
@@ -57,6 +60,7 @@ class Segmentation:
     statistics: tuple[LabelStatistics, ...]
     warnings: tuple[str, ...]
     seconds: dict[str, float] = field(compare=False)
+    network_seconds: float = field(default=0.0, compare=False)
 
 
 @dataclass(frozen=True)
@@ -101,10 +105,10 @@ def segment(
     with ExitStack() as stack:
         with clock.stage("read"):
             case = Case.open(ports.volumes, inputs, stack)
-            scorer = stack.enter_context(Scorer(loaded.runtime, card))
+            scorer = stack.enter_context(open_scorer(loaded, options))
             hashes = tuple((name, source.sha256()) for name, source in zip(inputs, case.sources, strict=True))
         with clock.stage("prepare"):
-            prepared = prepare(case, card, scorer, options)
+            prepared = prepare(case, card, scorer, options, loaded.tuned)
             sinks = _open_sinks(ports, outputs, case, card.output, stack)
         with clock.stage("score", prepared.plan.tile_count):
             run = "" if checkpoint is None else fingerprint(hashes, loaded, prepared, outputs.probabilities is not None)
@@ -118,7 +122,9 @@ def segment(
                 ports.artifacts.write(reference, content)
                 written.append((reference, hashlib.sha256(content).hexdigest()))
     warnings = tuple(filter(None, (loaded.warning, *prepared.warnings, *notes)))
-    return Segmentation(hashes, tuple(written), case.grid, prepared, statistics, warnings, clock.seconds)
+    return Segmentation(
+        hashes, tuple(written), case.grid, prepared, statistics, warnings, clock.seconds, scorer.seconds
+    )
 
 
 def _check_spares_inputs(inputs: Sequence[str], outputs: Outputs) -> None:
@@ -173,7 +179,7 @@ def _score(
     if done.plane:
         progress.advance(plan.tiles_before(first))
     blocks: Iterable[Block] = stitch(
-        plan, prepared.planes(), scorer, batch=scorer.batch, on_tiles=progress.advance, begin=first
+        plan, prepared.planes(), scorer.begin, batch=scorer.batch, on_tiles=progress.advance, begin=first
     )
     if prepared.space.resamples:
         planes = back.planes(assemble_planes(plan, blocks), axis, begin=done.plane, first=first)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -14,8 +14,8 @@ from ..domain.geometry import shape3
 from ..domain.tiling import plan_tiles
 from ..ports.model import Model
 from ..ports.model_repository import BrokenModel, Listing, ModelRepository
+from .prepare import RunOptions, open_scorer
 from .runtimes import LoadedModel, ModelOpener
-from .scoring import Scorer
 
 State = Literal["loading", "ready", "broken"]
 _RETRY_SECONDS = 5.0
@@ -188,9 +188,10 @@ def _renamed(served: ServedModel, model: Model) -> ServedModel:
 def _warmed_up(loaded: LoadedModel) -> float:
     """Score a dummy input twice; seconds a voxel of the second time."""
     card = loaded.model.card
-    with Scorer(loaded.runtime, card) as scorer:
-        shape = shape3(edge or _WHOLE_AXIS for edge in card.tiling.patch)
-        tile = plan_tiles(shape, card.tiling, fixed=scorer.fixed).tile
+    tiling = card.tiling if loaded.tuned is None else replace(card.tiling, patch=loaded.tuned.patch)
+    with open_scorer(loaded, RunOptions()) as scorer:
+        shape = shape3(edge or _WHOLE_AXIS for edge in tiling.patch)
+        tile = plan_tiles(shape, tiling, fixed=scorer.fixed).tile
         dummy = np.zeros((scorer.batch, len(card.input.channels), *tile), np.float32)
         scorer(dummy)
         began = time.perf_counter()

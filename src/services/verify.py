@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 
-from ..domain.errors import ModelError
+from ..domain.errors import ModelError, UsageError
 from ..domain.model_card import ModelCard
 from ..domain.parity import (
+    BOUNDS,
+    FULL_PRECISION,
     LARGEST_PROBABILITY_DIFFERENCE,
     LEAST_LABEL_AGREEMENT,
     SAMPLES_PER_INPUT,
+    Bounds,
     Certificate,
     Parity,
     ProbeInput,
@@ -25,7 +28,7 @@ from ..domain.segmentation import Scores
 from ..ports.model import Model, ModelFiles
 from ..ports.progress import ProgressListener
 from ..ports.runtime import InferenceRuntime, NetworkShape, RuntimeOpener, RuntimeOptions
-from .runtimes import LoadedModel
+from .runtimes import LoadedModel, other_ways
 
 _SMALLEST_EDGE = 16
 # Batch size, and by how many divisors each edge exceeds the smallest.
@@ -34,11 +37,12 @@ _PROBES = ((1, (0, 1, 0)), (2, (1, 0, 2)), (3, (0, 0, 0)), (1, (3, 2, 1)))
 
 @dataclass(frozen=True)
 class Verification:
-    """What was compared, and whether it holds."""
+    """What was compared and holds; ``others`` are the other runtimes and precisions here, whether they hold or not."""
 
     entry: RuntimeParity
     against: str
     probes: tuple[ProbeInput, ...]
+    others: tuple[RuntimeParity, ...] = ()
 
 
 def probe_inputs(card: ModelCard, network: NetworkShape) -> tuple[ProbeInput, ...]:
@@ -62,11 +66,14 @@ def verify_against(
     runtime: InferenceRuntime,
     source: InferenceRuntime,
     progress: ProgressListener,
+    *,
+    openers: Mapping[str, RuntimeOpener] | None = None,
+    bounds: Bounds = BOUNDS,
 ) -> Verification:
-    """Compare a runtime with the source network.
+    """Compare a runtime with the source network, and then what else ``openers`` can load the model into.
 
     Raises:
-        ModelError: they differ; says by how much and where.
+        ModelError: the runtime differs; says by how much and where. What else differs is told by the result.
     """
     probes = probe_inputs(model.card, runtime.input_shape)
     progress.stage("compare", 2 * len(probes))
@@ -76,23 +83,32 @@ def verify_against(
     for scores in expected:
         output.check_channels(scores.shape[1])
     _check_shapes(model, expected, found)
-    parity = compare(expected, found, output)
+    entry = _entry(runtime, compare(expected, found, output))
     sampled = tuple(
         replace(probe, probabilities=probe.sampled(scores, output))
         for probe, scores in zip(probes, expected, strict=True)
     )
-    if not parity.holds:
-        raise _differs(model, runtime, parity, _where(expected, found, model.card))
-    return Verification(_entry(runtime, parity), f"{source.name} {source.version}", sampled)
+    if not entry.holds(bounds):
+        raise _differs(model, runtime, entry.parity, _where(expected, found, model.card), bounds)
+    others = _others(model, runtime, openers or {}, probes, expected, progress)
+    return Verification(entry, f"{source.name} {source.version}", sampled, others)
 
 
-def verify_again(model: Model, runtime: InferenceRuntime, progress: ProgressListener) -> Verification:
+def verify_again(
+    model: Model,
+    runtime: InferenceRuntime,
+    progress: ProgressListener,
+    *,
+    openers: Mapping[str, RuntimeOpener] | None = None,
+) -> Verification:
     """Compare a runtime with the probabilities of the source network that the certificate holds.
 
-    Label agreement and Dice are those of the certificate's proof: the samples show probabilities only.
+    Label agreement and Dice are those of the certificate's proof: the samples show probabilities only. What else
+    ``openers`` can load the model into is then compared with this runtime.
 
     Raises:
         ModelError: the model has no certificate, or one without samples, or the runtime differs.
+        UsageError: the runtime computes in less than fp32, of which so few samples tell nothing.
     """
     certificate = model.card.parity
     if certificate is None or not _can_be_checked(certificate):
@@ -102,6 +118,9 @@ def verify_again(model: Model, runtime: InferenceRuntime, progress: ProgressList
             got="none" if certificate is None else "one that holds nothing to compare with",
             do="prove it with voxport verify MODEL --against CHECKPOINT",
         )
+    if runtime.precision != FULL_PRECISION:
+        do = "name the checkpoint with --against, or measure it here with voxport tune MODEL"
+        raise UsageError("--precision", expected="fp32 without a checkpoint", got=runtime.precision, do=do)
     progress.stage("compare", len(certificate.probes))
     found = _scores(runtime, certificate.probes, progress)
     output = model.card.output
@@ -117,16 +136,24 @@ def verify_again(model: Model, runtime: InferenceRuntime, progress: ProgressList
         certificate.runtimes[0].parity,
     )
     parity = replace(proved, max_probability_difference=largest)
-    return Verification(_entry(runtime, parity), f"the certificate of {certificate.date}", certificate.probes)
+    others = _others(model, runtime, openers or {}, certificate.probes, found, progress)
+    return Verification(_entry(runtime, parity), f"the certificate of {certificate.date}", certificate.probes, others)
 
 
-def certified(model: Model, verification: Verification) -> ModelCard:
-    """The model's card with what was just proved against its source in the certificate."""
+def certified(model: Model, verification: Verification, bounds: Bounds = BOUNDS) -> ModelCard:
+    """The model's card with what was just proved against its source in the certificate.
+
+    What was tried again and did not hold this time is no longer in it.
+    """
     today = datetime.now(UTC).date().isoformat()
     old = model.card.parity
     kept = old.runtimes if old is not None and old.weights_sha256 == model.weights_sha256 else ()
+    tried = {(r.runtime, r.precision) for r in verification.others}
+    kept = tuple(r for r in kept if (r.runtime, r.precision) not in tried)
     certificate = Certificate(model.weights_sha256, today, verification.probes, kept)
-    return model.card.with_parity(certificate.with_runtime(verification.entry, today))
+    for entry in (verification.entry, *(r for r in verification.others if r.holds(bounds))):
+        certificate = certificate.with_runtime(entry, today)
+    return model.card.with_parity(certificate)
 
 
 def verify(
@@ -136,10 +163,21 @@ def verify(
     *,
     open_source: RuntimeOpener,
     files: ModelFiles,
+    openers: Mapping[str, RuntimeOpener] | None = None,
+    bounds: Bounds = BOUNDS,
 ) -> Verification:
     """Compare a model with the checkpoint that it was exported from, and write the certificate into it.
 
     Without a checkpoint, compare it with what its certificate holds of the source network; nothing is written.
+
+    Args:
+        loaded: the model in the runtime that must hold.
+        checkpoint: the source network.
+        progress: hears of inputs.
+        open_source: loads the checkpoint.
+        files: writes the certificate.
+        openers: the runtimes here; each precision that they have is compared too, and certified if it holds.
+        bounds: what precisions below fp32 must keep to.
 
     Raises:
         ModelError: they differ, or the checkpoint does not fit the network in the card's provenance.
@@ -147,15 +185,36 @@ def verify(
     """
     model, runtime = loaded.model, loaded.runtime
     if checkpoint is None:
-        return verify_again(model, runtime, progress)
+        return verify_again(model, runtime, progress, openers=openers)
     source_model = Model(checkpoint, model.card, "", "", "checkpoint")
     source = open_source(source_model, RuntimeOptions())
     try:
-        proved = verify_against(model, runtime, source, progress)
+        proved = verify_against(model, runtime, source, progress, openers=openers, bounds=bounds)
     finally:
         source.close()
-    files.write(model.path, certified(model, proved), model.path)
+    files.write(model.path, certified(model, proved, bounds), model.path)
     return proved
+
+
+def _others(
+    model: Model,
+    runtime: InferenceRuntime,
+    openers: Mapping[str, RuntimeOpener],
+    probes: Sequence[ProbeInput],
+    expected: Sequence[Scores],
+    progress: ProgressListener,
+) -> tuple[RuntimeParity, ...]:
+    """How far each other runtime and precision that is installed here is from scores on the same inputs."""
+    found = []
+    for other in other_ways(model, openers, (runtime.name, runtime.precision)):
+        try:
+            progress.stage(f"compare {other.name} {other.precision}", len(probes))
+            scores = _scores(other, probes, progress)
+            _check_shapes(model, expected, scores)
+            found.append(_entry(other, compare(expected, scores, model.card.output)))
+        finally:
+            other.close()
+    return tuple(found)
 
 
 def _entry(runtime: InferenceRuntime, parity: Parity) -> RuntimeParity:
@@ -200,13 +259,20 @@ def _where(expected: Sequence[Scores], found: Sequence[Scores], card: ModelCard)
     return f"most at {place}"
 
 
-def _differs(model: Model, runtime: InferenceRuntime, parity: Parity, where: str) -> ModelError:
-    agreement = f"label agreement {parity.label_agreement:.6f} and " if parity.dice else ""
+def _differs(
+    model: Model, runtime: InferenceRuntime, parity: Parity, where: str, bounds: Bounds = BOUNDS
+) -> ModelError:
+    found = [f"a difference of {parity.max_probability_difference:.3g}"]
+    if parity.dice:
+        found = [f"label agreement {parity.label_agreement:.6f}", f"least Dice {min(parity.dice):.6f}", *found]
+    wanted = (
+        f"labels (agreement >= {LEAST_LABEL_AGREEMENT}) and probabilities (within {LARGEST_PROBABILITY_DIFFERENCE:g})"
+    )
+    if runtime.precision != FULL_PRECISION:
+        wanted = f"labels (agreement >= {bounds.label_agreement:g}, Dice >= {bounds.dice:g})"
     return ModelError(
         model.path.name,
-        expected=f"the source network's labels (agreement >= {LEAST_LABEL_AGREEMENT}) "
-        f"and probabilities (within {LARGEST_PROBABILITY_DIFFERENCE:g})",
-        got=f"{agreement}a difference of {parity.max_probability_difference:.3g} "
-        f"with {runtime.name} {runtime.precision}, {where}",
+        expected=f"the source network's {wanted}",
+        got=f"{', '.join(found)} with {runtime.name} {runtime.precision}, {where}",
         do="do not use it; export again from the right checkpoint",
     )

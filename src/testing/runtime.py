@@ -14,7 +14,6 @@ from ..domain.errors import ModelError, UsageError
 from ..ports.runtime import InferenceRuntime, RuntimeOptions
 from .affine import Floats, affine_scores
 
-_TOLERANCE = 1e-5
 _SHAPES = ((1, 1, 1), (1, 5, 3), (7, 2, 9), (16, 16, 16))
 _WEIGHTS = np.array([[0.5, -1.0], [2.0, 0.25], [-0.75, 1.5]], np.float32)
 _BIAS = np.array([0.125, -3.0, 1.0], np.float32)
@@ -24,12 +23,17 @@ class RuntimeContract:
     """Subclass it, fill in the hook, and pytest runs every promise that the port makes.
 
     The hook writes the model file without the adapter under test, so that the adapter cannot agree with itself.
+    ``tolerance`` is how far a score may be from the exact one, and ``precision`` what is asked for: scores of the
+    suite's network are about 10 at the most, which bf16, with its 8 bits, gives to about 0.05.
     """
+
+    tolerance = 1e-5
+    precision = "fp32"
 
     @pytest.fixture(autouse=True)
     def _opened(self, tmp_path: Path) -> None:
         self.folder = tmp_path
-        self.runtime = self.open_affine(tmp_path, _WEIGHTS, _BIAS, RuntimeOptions())
+        self.runtime = self.open_affine(tmp_path, _WEIGHTS, _BIAS, RuntimeOptions(self.precision))
 
     def open_affine(self, folder: Path, weights: Floats, bias: Floats, options: RuntimeOptions) -> InferenceRuntime:
         """A model with ``scores = weights @ image + bias``, voxel by voxel, opened by the adapter.
@@ -46,6 +50,7 @@ class RuntimeContract:
         said = (self.runtime.name, self.runtime.version, self.runtime.device, self.runtime.precision)
         assert all(said)
         assert {type(text) for text in said} == {str}
+        assert self.runtime.precision == self.precision
 
     def test_declares_five_axes_and_no_other_channels_than_the_networks(self) -> None:
         assert len(self.runtime.input_shape) == 5
@@ -56,20 +61,22 @@ class RuntimeContract:
     def test_scores_are_the_networks(self, shape: tuple[int, int, int]) -> None:
         batch = _batch(1, 2, shape)
         np.testing.assert_allclose(
-            self.runtime.score(batch), affine_scores(batch, _WEIGHTS, _BIAS), rtol=0, atol=_TOLERANCE
+            self.runtime.score(batch), affine_scores(batch, _WEIGHTS, _BIAS), rtol=0, atol=self.tolerance
         )
 
     def test_a_network_with_one_channel_and_one_score_works(self) -> None:
         weights, bias = np.array([[3.0]], np.float32), np.array([-1.0], np.float32)
-        runtime = self.open_affine(self.folder, weights, bias, RuntimeOptions())
+        runtime = self.open_affine(self.folder, weights, bias, RuntimeOptions(self.precision))
         batch = _batch(2, 1, (3, 4, 5))
-        np.testing.assert_allclose(runtime.score(batch), affine_scores(batch, weights, bias), rtol=0, atol=_TOLERANCE)
+        np.testing.assert_allclose(
+            runtime.score(batch), affine_scores(batch, weights, bias), rtol=0, atol=self.tolerance
+        )
         runtime.close()
 
     def test_a_batch_scores_as_its_cases_do_one_at_a_time(self) -> None:
         batch = _batch(3, 2, (5, 4, 6))
         alone = np.concatenate([self.runtime.score(batch[i : i + 1]) for i in range(3)])
-        np.testing.assert_allclose(self.runtime.score(batch), alone, rtol=0, atol=_TOLERANCE)
+        np.testing.assert_allclose(self.runtime.score(batch), alone, rtol=0, atol=self.tolerance)
 
     def test_scoring_twice_gives_the_same_to_the_last_bit(self) -> None:
         batch = _batch(2, 2, (6, 5, 4))
@@ -97,7 +104,7 @@ class RuntimeContract:
         batch = np.flip(_batch(1, 2, (6, 5, 4)).transpose(0, 1, 4, 3, 2), axis=2)
         batch.flags.writeable = False
         np.testing.assert_allclose(
-            self.runtime.score(batch), affine_scores(batch, _WEIGHTS, _BIAS), rtol=0, atol=_TOLERANCE
+            self.runtime.score(batch), affine_scores(batch, _WEIGHTS, _BIAS), rtol=0, atol=self.tolerance
         )
 
     def test_concurrent_callers_get_their_own_scores(self) -> None:
@@ -105,7 +112,7 @@ class RuntimeContract:
         with ThreadPoolExecutor(8) as pool:
             scored = list(pool.map(self.runtime.score, batches))
         for batch, scores in zip(batches, scored, strict=True):
-            np.testing.assert_allclose(scores, affine_scores(batch, _WEIGHTS, _BIAS), rtol=0, atol=_TOLERANCE)
+            np.testing.assert_allclose(scores, affine_scores(batch, _WEIGHTS, _BIAS), rtol=0, atol=self.tolerance)
 
     @pytest.mark.parametrize("channels", [1, 3])
     def test_another_number_of_channels_is_refused_by_number(self, channels: int) -> None:
@@ -132,7 +139,7 @@ class RuntimeContract:
             self.runtime.score(_batch(1, 5, (4, 4, 4)))
         batch = _batch(1, 2, (4, 4, 4))
         np.testing.assert_allclose(
-            self.runtime.score(batch), affine_scores(batch, _WEIGHTS, _BIAS), rtol=0, atol=_TOLERANCE
+            self.runtime.score(batch), affine_scores(batch, _WEIGHTS, _BIAS), rtol=0, atol=self.tolerance
         )
 
     def test_an_unknown_precision_is_refused_with_what_is_offered(self) -> None:
@@ -142,17 +149,19 @@ class RuntimeContract:
         assert self.runtime.precision in caught.value.expected
 
     def test_one_thread_scores_the_same(self) -> None:
-        runtime = self.open_affine(self.folder, _WEIGHTS, _BIAS, RuntimeOptions(threads=1))
+        runtime = self.open_affine(self.folder, _WEIGHTS, _BIAS, RuntimeOptions(self.precision, threads=1))
         batch = _batch(1, 2, (4, 5, 6))
-        np.testing.assert_allclose(runtime.score(batch), self.runtime.score(batch), rtol=0, atol=_TOLERANCE)
+        np.testing.assert_allclose(runtime.score(batch), self.runtime.score(batch), rtol=0, atol=self.tolerance)
         runtime.close()
 
     def test_two_models_open_at_once_do_not_mix(self) -> None:
-        other = self.open_affine(self.folder, -_WEIGHTS, _BIAS, RuntimeOptions())
+        other = self.open_affine(self.folder, -_WEIGHTS, _BIAS, RuntimeOptions(self.precision))
         batch = _batch(1, 2, (3, 3, 3))
-        np.testing.assert_allclose(other.score(batch), affine_scores(batch, -_WEIGHTS, _BIAS), rtol=0, atol=_TOLERANCE)
         np.testing.assert_allclose(
-            self.runtime.score(batch), affine_scores(batch, _WEIGHTS, _BIAS), rtol=0, atol=_TOLERANCE
+            other.score(batch), affine_scores(batch, -_WEIGHTS, _BIAS), rtol=0, atol=self.tolerance
+        )
+        np.testing.assert_allclose(
+            self.runtime.score(batch), affine_scores(batch, _WEIGHTS, _BIAS), rtol=0, atol=self.tolerance
         )
         other.close()
 

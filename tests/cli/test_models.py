@@ -134,7 +134,7 @@ def test_verify_without_a_certificate_says_what_to_do(voxport: Command, model: P
 
 def test_version_and_help(voxport: Command) -> None:
     assert voxport("--version").stdout.startswith("voxport ")
-    for command in ("segment", "export", "verify", "inspect", "plan", "models"):
+    for command in ("segment", "export", "verify", "tune", "inspect", "plan", "models"):
         result = voxport(command, "--help")
         assert result.returncode == 0
         assert command in result.stdout

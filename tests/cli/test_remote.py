@@ -201,6 +201,7 @@ def test_names_of_labels_are_no_markup(capsys: pytest.CaptureFixture[str]) -> No
         "statistics": {"labels": [label]},
         "grid": {"unit": "mm", "shape": [2, 1, 1]},
         "tiles": {"count": 1},
+        "runtime": {"name": "onnx", "precision": "fp32"},
         "seconds": {"score": 1.0},
     }
     show_outcome(report, "mask.nii", as_json=False)

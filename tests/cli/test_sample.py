@@ -35,6 +35,11 @@ def test_the_bundled_model_is_certified_and_small(voxport: Command) -> None:
     assert listed["name"] == "two-photon-vessels"
     assert "onnx fp32" in listed["certified"]
     assert voxport("verify", "two-photon-vessels").returncode == 0
+    verified = json.loads(voxport("verify", "two-photon-vessels", "--json").stdout)
+    assert (verified["runtime"], verified["precision"]) == ("onnx", "fp32")
+    assert {"openvino fp32": True}.items() <= {
+        f"{o['runtime']} {o['precision']}": o["holds"] for o in verified["others"]
+    }.items()
 
 
 def test_the_bundled_model_serves_where_none_is_named(voxport: Command, scan: Path, tmp_path: Path) -> None:

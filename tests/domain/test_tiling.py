@@ -425,6 +425,56 @@ def test_stitching_reads_no_more_planes_than_the_next_row_of_tiles_needs(blendin
     assert consumed == 60
 
 
+class Later:
+    """Scores that are computed when they are asked for; counts how many were begun and not asked for."""
+
+    waiting = most = 0
+
+    def __init__(self, tiles: Scores) -> None:
+        self._tiles = tiles
+        Later.waiting += 1
+        Later.most = max(Later.most, Later.waiting)
+
+    def result(self) -> Scores:
+        Later.waiting -= 1
+        return cubed(self._tiles)
+
+
+def cubed(tiles: Scores) -> Scores:
+    """Two classes, no voxel of which is another's."""
+    return np.concatenate([tiles, tiles**3 - 1], axis=1)
+
+
+@pytest.mark.parametrize("blending", BLENDINGS)
+@pytest.mark.parametrize(("axis", "batch", "begin"), [(0, 1, 0), (1, 2, 5), (2, 3, 0), (2, 100, 7)])
+def test_scores_that_come_later_give_the_same_bits_with_two_calls_under_way_at_the_most(
+    blending: Blending, axis: int, batch: int, begin: int
+) -> None:
+    plan = plan_tiles((13, 11, 12), Tiling((4, 6, 4), overlap=0.5, blending=blending), axis=axis)
+    volume = image(plan.shape)
+    Later.waiting = Later.most = 0
+    told: list[int] = []
+    planes = planes_of(volume, plan)
+    at_once = list(stitch(plan, planes_of(volume, plan), cubed, batch=batch, begin=begin))
+    later = list(stitch(plan, planes, Later, batch=batch, begin=begin, on_tiles=told.append))
+    assert [block.box for block in later] == [block.box for block in at_once]
+    for one, other in zip(later, at_once, strict=True):
+        np.testing.assert_array_equal(one.scores, other.scores)
+    assert Later.most == 2
+    assert Later.waiting == 0
+    assert sum(told) == plan.tile_count - plan.tiles_before(begin)
+
+
+def test_scores_that_fail_later_fail_where_they_are_asked_for() -> None:
+    class Failing(Later):
+        def result(self) -> Scores:
+            raise ModelError("net", expected="scores", got="none", do="nothing")
+
+    plan = plan_tiles((8, 8, 8), Tiling((4, 4, 4)), axis=2)
+    with pytest.raises(ModelError, match="got none"):
+        list(stitch(plan, planes_of(image(plan.shape), plan), Failing))
+
+
 def test_nothing_is_read_or_scored_before_it_is_asked_for() -> None:
     def never() -> Iterator[Scores]:
         raise AssertionError("read")

@@ -12,11 +12,12 @@ from voxport.domain.card_schema import read_card
 from voxport.domain.intensity import Rescale
 from voxport.domain.parity import Certificate, Parity, RuntimeParity
 from voxport.domain.tiling import Tiling
-from voxport.services.report import grid_mapping, run_report
+from voxport.domain.tuning import Choice
+from voxport.services.report import grid_mapping, run_report, same_again
 from voxport.services.runtimes import LoadedModel
 from voxport.services.segment import Outputs, Segmentation
 
-from .conftest import Bench, brighter_than, load, make_card, make_grid, noise
+from .conftest import Bench, brighter_than, calls_of, load, make_card, make_grid, noise
 
 CARD = make_card(spacing=(0.8, 1.0, 2.0), unit="um", intensity=[Rescale(0, 1)], tiling=Tiling((8, 8, 8), overlap=0.25))
 Run = tuple[Segmentation, LoadedModel, dict[str, Any]]
@@ -40,12 +41,14 @@ def test_it_has_every_section(run: Run) -> None:
         "outputs",
         "model",
         "runtime",
+        "tuned",
         "versions",
         "grid",
         "model_grid",
         "tiles",
         "statistics",
         "seconds",
+        "network_seconds",
         "warnings",
     ]
     assert run[2]["schema"] == "voxport/report/1"
@@ -110,3 +113,56 @@ def test_the_tiles_the_times_the_statistics_and_the_warnings_are_those_of_the_ru
     assert report["statistics"]["labels"][0]["voxels"] == done.statistics[0].voxels
     assert report["statistics"]["unit"] == "um"
     assert report["warnings"] == ["not certified"]
+
+
+# A tuned model
+
+
+TUNED = Choice("fake", "fp32", 3, (4, 8, 8), 2)
+
+
+def test_what_was_tuned_is_taken_told_and_spelled_out_in_the_command(bench: Bench) -> None:
+    bench.put(noise((12, 10, 9)))
+    loaded = replace(load(brighter_than(0.5), make_card()), tuned=TUNED)
+    done = bench.segment(loaded)
+    assert done.prepared.plan.tile == (4, 8, 8)
+    assert {call[0] for call in calls_of(loaded)} <= {1, 2}
+    assert (2, 1, 4, 8, 8) in calls_of(loaded)
+    report = run_report(done, loaded, version="1", command="")
+    assert report["tuned"] == {"runtime": "fake", "precision": "fp32", "threads": 3, "patch": [4, 8, 8], "batch": 2}
+    command = same_again(["scan"], "affine", "mask", loaded, done)
+    assert "--threads 3" in command
+    assert "--patch 4,8,8 --batch 2" in command
+    assert "--threads 1" in same_again(["scan"], "affine", "mask", loaded, done, threads=1)
+
+
+def test_what_is_asked_for_comes_before_what_was_tuned(bench: Bench) -> None:
+    bench.put(noise((12, 10, 9)))
+    loaded = replace(load(brighter_than(0.5), make_card()), tuned=TUNED)
+    done = bench.segment(loaded, patch=(8, 8, 8))
+    assert done.prepared.plan.tile == (8, 8, 8)
+    assert {call[0] for call in calls_of(loaded)} == {1}
+    assert bench.segment(loaded, batch=3).prepared.batch == 3
+
+
+def test_a_tuned_patch_that_memory_has_no_room_for_gives_way_to_the_cards(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Halo blending, whose tiles are all that it holds; 200 KB for them fit 8 x 8 x 8, and not 32 x 32 x 32."""
+    monkeypatch.setattr("voxport.services.machine.resident_bytes", lambda: 0)
+    bench.put(noise((32, 32, 32)))
+    loaded = replace(load(brighter_than(0.5), make_card()), tuned=replace(TUNED, patch=(32, 32, 32), batch=1))
+    assert bench.segment(loaded).prepared.plan.tile == (32, 32, 32)
+    assert bench.segment(loaded, memory_bytes=200_000).prepared.plan.tile == (8, 8, 8)
+
+
+def test_the_quantised_network_that_scored_is_named(bench: Bench) -> None:
+    bench.put(noise((12, 10, 9)))
+    loaded = replace(load(brighter_than(0.5), make_card()), quantised_sha256="c" * 64)
+    assert run_report(bench.segment(loaded), loaded, version="1", command="")["runtime"]["quantised_sha256"] == "c" * 64
+
+
+def test_of_the_stages_it_says_how_long_the_network_worked(run: Run) -> None:
+    done, _, report = run
+    assert 0 < report["network_seconds"] <= report["seconds"]["score"]
+    assert report["network_seconds"] == round(done.network_seconds, 4)

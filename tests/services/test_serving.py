@@ -7,13 +7,17 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
+from voxport.adapters.tuning_directory import TuningDirectory
 from voxport.domain.errors import BusyError, ModelError, UnknownModelError
+from voxport.domain.parity import Agreement
+from voxport.domain.tuning import Candidate, Choice, Tuning
 from voxport.ports.model import Model, ModelFiles
 from voxport.ports.model_repository import BrokenModel, Listing
 from voxport.ports.runtime import InferenceRuntime, RuntimeOptions
-from voxport.services.runtimes import ModelOpener
+from voxport.services.runtimes import ModelOpener, Tunings, model_key
 from voxport.services.serving import ServedModels
 from voxport.testing.fakes import FakeRuntime
+from voxport.testing.tunings import MACHINE
 
 from .conftest import brighter_than, make_card
 
@@ -179,3 +183,25 @@ def test_the_watch_runs_by_itself_and_ends() -> None:
         pass
     models.close()
     assert models.shelf.models == ()
+
+
+def test_a_tuned_model_is_served_and_warmed_up_as_it_was_tuned(tmp_path: Path) -> None:
+    model, store = a_model(), TuningDirectory(tmp_path)
+    choice = Choice("onnx", "fp32", 3, (16, 8, 8), 2)
+    found = Candidate(choice, 1.0, Agreement(1.0, (1.0,)))
+    store.put(Tuning(model_key(model), "vessels:1.0.0", MACHINE, "2026-01-01", "scan", (found,), choice))
+    runtime, asked = FakeRuntime(brighter_than(0.5)), []
+
+    def remember(model: Model, options: RuntimeOptions) -> InferenceRuntime:
+        assert model.card.name == "vessels"
+        asked.append(options)
+        return runtime
+
+    folder = Folder([model])
+    files: ModelFiles = None  # type: ignore[assignment]  # every reference here is a name
+    opener = ModelOpener(files, folder, {"onnx": remember}, "vessels", Tunings(store, MACHINE))
+    models = ServedModels(opener, folder, "vessels")
+    models.refresh()
+    assert models.take().tuned == choice
+    assert asked == [RuntimeOptions("fp32", 3)]
+    assert set(runtime.calls) == {(2, 1, 16, 8, 8)}

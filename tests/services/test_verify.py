@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from voxport.adapters.onnx_files import OnnxModelFiles
-from voxport.domain.errors import ModelError
+from voxport.domain.errors import ModelError, UsageError
 from voxport.domain.model_card import ModelCard
-from voxport.domain.parity import Certificate, ProbeInput
+from voxport.domain.parity import Bounds, Certificate, Parity, ProbeInput, RuntimeParity
 from voxport.domain.tiling import Tiling
 from voxport.ports.model import Model
 from voxport.ports.runtime import InferenceRuntime, NetworkShape, RuntimeOptions
@@ -124,7 +124,7 @@ def test_rounding_holds_and_a_network_that_differs_is_refused_with_numbers() -> 
         against(shifted_by(0.1))
     said = str(caught.value)
     assert said.startswith("model.onnx: expected the source network's labels (agreement >= 0.99999)")
-    agreement = re.search(r"label agreement (0\.\d+) and a difference of (0\.\d+) with fake fp32", said)
+    agreement = re.search(r"label agreement (0\.\d+), least Dice 0\.\d+, a difference of (0\.\d+) with fake fp32", said)
     assert agreement is not None
     assert 0.9 < float(agreement[1]) < 1
     assert 0.02 < float(agreement[2]) < 0.03
@@ -253,6 +253,113 @@ def test_a_certificate_that_holds_nothing_to_compare_proves_nothing(proved_model
         certificate = replace(certificate, runtimes=())
     with pytest.raises(ModelError, match="expected a parity certificate to check again"):
         again(model(make_card().with_parity(certificate)))
+
+
+# Other runtimes and precisions
+
+
+class Openers:
+    """Runtimes of other precisions, of which some are not there; remembers what was opened."""
+
+    def __init__(self, **scores: Score) -> None:
+        self.scores = scores
+        self.opened: list[FakeRuntime] = []
+
+    def __call__(self, model: Model, options: RuntimeOptions) -> InferenceRuntime:  # noqa: ARG002 - the port's signature
+        if options.precision not in self.scores:
+            raise UsageError("--precision", expected="others", got=options.precision, do="choose another")
+        made = runtime(self.scores[options.precision])
+        made.precision = options.precision
+        made.name = "other"
+        self.opened.append(made)
+        return made
+
+
+def flipped(share: float) -> Score:
+    """The source network, with so large a share of the labels the other way round."""
+
+    def score(batch: Floats) -> Floats:
+        scores = np.asarray(brighter_than(0.5)(batch), np.float32)
+        wrong = np.random.default_rng(0).random(scores[:, 0].shape) < share
+        return np.where(wrong[:, None], scores[:, ::-1], scores)
+
+    return score
+
+
+def test_all_that_is_installed_is_compared_and_what_holds_is_certified() -> None:
+    other = Openers(fp32=shifted_by(1e-5), bf16=flipped(0.0002))
+    proved = verify_against(model(), runtime(), runtime(), RecordingProgress(), openers={"other": other})
+    assert [(r.runtime, r.precision) for r in proved.others] == [("other", "fp32"), ("other", "bf16")]
+    assert all(r.holds() for r in proved.others)
+    assert 0.999 < proved.others[1].parity.label_agreement < 1
+    assert all(opened.closed for opened in other.opened)
+    certificate = certified(model(), proved).parity
+    assert certificate is not None
+    assert [(r.runtime, r.precision) for r in certificate.runtimes] == [
+        ("fake", "fp32"),
+        ("other", "fp32"),
+        ("other", "bf16"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("openers", "bounds"),
+    [
+        (Openers(bf16=flipped(0.004)), Bounds()),
+        (Openers(bf16=flipped(0.0002)), Bounds(label_agreement=0.99999)),
+        (Openers(bf16=flipped(0.0002)), Bounds(dice=0.99999)),
+        (Openers(fp32=flipped(0.0002)), Bounds()),
+        (Openers(bf16=lambda batch: np.full_like(brighter_than(0.5)(batch), np.nan)), Bounds()),
+    ],
+    ids=["too far", "agreement", "dice", "fp32 has bounds of its own", "nan"],
+)
+def test_what_does_not_hold_is_told_and_not_certified(openers: Openers, bounds: Bounds) -> None:
+    proved = verify_against(
+        model(), runtime(), runtime(), RecordingProgress(), openers={"other": openers}, bounds=bounds
+    )
+    (entry,) = proved.others
+    assert not entry.holds(bounds)
+    certificate = certified(model(), proved, bounds).parity
+    assert certificate is not None
+    assert [(r.runtime, r.precision) for r in certificate.runtimes] == [("fake", "fp32")]
+
+
+def test_an_entry_that_no_longer_holds_is_dropped_and_one_that_was_not_tried_stays() -> None:
+    entries = tuple(RuntimeParity(name, "bf16", "1", Parity(1.0, (1.0,), 0.0)) for name in ("other", "elsewhere"))
+    old = model(make_card().with_parity(Certificate("b" * 64, "2026-01-01", (), entries)))
+    proved = verify_against(
+        old, runtime(), runtime(), RecordingProgress(), openers={"other": Openers(bf16=flipped(0.1))}
+    )
+    certificate = certified(old, proved).parity
+    assert certificate is not None
+    assert [(r.runtime, r.precision) for r in certificate.runtimes] == [("elsewhere", "bf16"), ("fake", "fp32")]
+
+
+def test_the_runtime_that_is_asked_about_is_not_compared_with_itself_and_checkpoints_runtimes_not_at_all() -> None:
+    same, torch = Openers(fp32=brighter_than(0.5)), Openers(fp32=brighter_than(0.5))
+    openers = {"fake": same, "torch": torch}
+    assert verify_against(model(), runtime(), runtime(), RecordingProgress(), openers=openers).others == ()
+    assert same.opened == torch.opened == []
+
+
+def test_below_fp32_the_runtime_asked_about_must_keep_to_the_bounds_too() -> None:
+    low = runtime(flipped(0.0002))
+    low.precision = "bf16"
+    assert verify_against(model(), low, runtime(), RecordingProgress()).entry.precision == "bf16"
+    with pytest.raises(ModelError, match=r"agreement >= 0\.9999"):
+        verify_against(model(), low, runtime(), RecordingProgress(), bounds=Bounds(label_agreement=0.9999))
+
+
+def test_without_a_checkpoint_others_are_compared_with_the_runtime_that_held() -> None:
+    proved = verify_against(model(), runtime(), runtime(), RecordingProgress())
+    known = model(certified(model(), proved))
+    other = Openers(bf16=flipped(0.0002))
+    found = verify_again(known, runtime(), RecordingProgress(), openers={"other": other})
+    assert [(r.precision, r.holds()) for r in found.others] == [("bf16", True)]
+    low = runtime()
+    low.precision = "bf16"
+    with pytest.raises(UsageError, match="voxport tune"):
+        verify_again(known, low, RecordingProgress())
 
 
 # The use case

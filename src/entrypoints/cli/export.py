@@ -9,6 +9,7 @@ import typer
 
 from . import options as opt
 from .console import progress_bar, show_json
+from .outcome import others_mapping, parity_mapping, show_others
 
 CardOption = Annotated[Path, typer.Option("--card", help="Model card (YAML).")]
 
@@ -37,21 +38,22 @@ def export_command(
     given = describe_checkpoint(checkpoint, network, network_args, bundle, container.read_bundle)
     with progress_bar(quiet) as progress:
         done = container.export()(given, read, output, progress)
-    parity = done.verification.entry.parity
+    proved, bounds = done.verification, container.bounds()
+    parity = proved.entry.parity
     if as_json:
         show_json(
             {
                 "model": str(output),
                 "sha256": done.model.sha256,
                 "dynamic": done.dynamic,
-                "label_agreement": parity.label_agreement,
-                "dice": list(parity.dice),
-                "max_probability_difference": parity.max_probability_difference,
+                **parity_mapping(proved.entry),
+                "others": others_mapping(proved.others, bounds),
             }
         )
     elif not quiet:
         sizes = "any size" if done.dynamic else "the card's patch only"
         typer.echo(
             f"{output}: {done.model.card.reference}, takes {sizes}; label agreement {parity.label_agreement:.6f}, "
-            f"largest difference {parity.max_probability_difference:.2g} over {len(done.verification.probes)} inputs"
+            f"largest difference {parity.max_probability_difference:.2g} over {len(proved.probes)} inputs"
         )
+        show_others(proved.others, bounds)

@@ -20,7 +20,7 @@ from ...domain.errors import (
     UsageError,
     VoxportError,
 )
-from . import batch, export, inspection, jobs, models, planning, segmenting, serving, verification, working
+from . import batch, export, inspection, jobs, models, planning, segmenting, serving, tuning, verification, working
 
 _EXIT_CODES: dict[type[VoxportError], int] = {
     UsageError: 2,
@@ -47,6 +47,7 @@ app.command("export")(export.export_command)
 app.command("verify")(verification.verify_command)
 app.command("inspect")(inspection.inspect_command)
 app.command("plan")(planning.plan_command)
+app.command("tune")(tuning.tune_command)
 app.command("serve")(serving.serve_command)
 app.command("worker")(working.worker_command)
 app.add_typer(models.app, name="models")

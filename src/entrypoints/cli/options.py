@@ -18,8 +18,8 @@ ModelName = Annotated[
 CardFile = Annotated[
     Path | None, typer.Option("--card", help="Model card (YAML) for a model that has none, or in its place.")
 ]
-RuntimeName = Annotated[str, typer.Option("--runtime", help="auto, onnx or torch.")]
-Precision = Annotated[str, typer.Option("--precision", help="auto or fp32.")]
+RuntimeName = Annotated[str, typer.Option("--runtime", help="auto, onnx, openvino or torch.")]
+Precision = Annotated[str, typer.Option("--precision", help="auto, fp32, bf16 or int8.")]
 Threads = Annotated[int | None, typer.Option("--threads", min=1, help="Processors to use.", show_default="all")]
 Overlap = Annotated[
     float | None, typer.Option("--overlap", help="Overlap of tiles, 0 to 0.75.", show_default="the card's")
@@ -27,6 +27,7 @@ Overlap = Annotated[
 Patch = Annotated[
     str | None, typer.Option("--patch", metavar="X,Y,Z", help="Tile edges in voxels.", show_default="the card's")
 ]
+Batch = Annotated[int | None, typer.Option("--batch", min=1, help="Tiles a call of the network.", show_default="1")]
 BlendingName = Annotated[
     str | None,
     typer.Option("--blending", help="gaussian, constant, or halo (least memory).", show_default="the card's"),

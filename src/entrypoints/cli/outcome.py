@@ -2,13 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from math import prod
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from .console import show_json, show_table, warn
+
+if TYPE_CHECKING:
+    from ...domain.parity import Bounds, RuntimeParity
+
+
+def parity_mapping(entry: RuntimeParity) -> dict[str, Any]:
+    """What a comparison found, as plain data."""
+    return {
+        "runtime": entry.runtime,
+        "precision": entry.precision,
+        "label_agreement": entry.parity.label_agreement,
+        "dice": list(entry.parity.dice),
+        "max_probability_difference": entry.parity.max_probability_difference,
+    }
+
+
+def others_mapping(others: Sequence[RuntimeParity], bounds: Bounds) -> list[dict[str, Any]]:
+    """Other runtimes and precisions as plain data."""
+    return [{**parity_mapping(entry), "holds": entry.holds(bounds)} for entry in others]
+
+
+def show_others(others: Sequence[RuntimeParity], bounds: Bounds) -> None:
+    """A line for each other runtime and precision."""
+    for entry in others:
+        verdict = "holds" if entry.holds(bounds) else "does not hold"
+        typer.echo(
+            f"  {entry.runtime} {entry.precision} {verdict}: label agreement {entry.parity.label_agreement:.6f}, "
+            f"least Dice {min(entry.parity.dice):.6f}, largest difference {entry.parity.max_probability_difference:.2g}"
+        )
 
 
 def show_outcome(report: Mapping[str, Any], mask: str, as_json: bool) -> None:
@@ -34,4 +63,8 @@ def show_outcome(report: Mapping[str, Any], mask: str, as_json: bool) -> None:
         for s in statistics["labels"]
     ]
     show_table(("label", "voxels", "of all", f"volume ({unit})", "pieces"), rows)
-    typer.echo(f"{mask}: {report['tiles']['count']} tiles in {sum(report['seconds'].values()):.1f} s")
+    runtime, tuned = report["runtime"], ", as tuned" if report.get("tuned") else ""
+    typer.echo(
+        f"{mask}: {report['tiles']['count']} tiles in {sum(report['seconds'].values()):.1f} s "
+        f"with {runtime['name']} {runtime['precision']}{tuned}"
+    )

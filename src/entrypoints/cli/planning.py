@@ -23,6 +23,7 @@ def plan_command(
     threads: opt.Threads = None,
     overlap: opt.Overlap = None,
     patch: opt.Patch = None,
+    batch: opt.Batch = None,
     blending: opt.BlendingName = None,
     memory: opt.Memory = None,
     nan_as: opt.NanAs = None,
@@ -34,7 +35,7 @@ def plan_command(
     from ...container import wired
     from ...services.prepare import run_options
 
-    wanted = run_options(overlap, parse_patch(patch), blending, parse_bytes(memory), nan_as, threshold)
+    wanted = run_options(overlap, parse_patch(patch), blending, parse_bytes(memory), nan_as, threshold, batch)
     container = wired()
     open_model = container.open_model()
     found = open_model.find(model, card)

@@ -44,6 +44,7 @@ def segment_command(
     threads: opt.Threads = None,
     overlap: opt.Overlap = None,
     patch: opt.Patch = None,
+    batch: opt.Batch = None,
     blending: opt.BlendingName = None,
     memory: opt.Memory = None,
     nan_as: opt.NanAs = None,
@@ -63,7 +64,7 @@ def segment_command(
     from ...services.segment import Outputs
     from ...services.statistics_file import check_statistics_name
 
-    wanted = run_options(overlap, parse_patch(patch), blending, parse_bytes(memory), nan_as, threshold)
+    wanted = run_options(overlap, parse_patch(patch), blending, parse_bytes(memory), nan_as, threshold, batch)
     container = wired()
     inputs, output = _case(inputs, output, container.sample() if sample else None)
     if sample:
@@ -75,6 +76,7 @@ def segment_command(
         from .remote import check_remote_options, segment_remotely
 
         here = {"card": card, "runtime": runtime, "precision": precision, "threads": threads, "memory": memory}
+        here["batch"] = batch
         check_remote_options(model, here)
         artifacts = container.artifacts()
         segment_remotely(server, inputs, model, outputs, wanted, artifacts, as_json=as_json, quiet=quiet, sample=sample)

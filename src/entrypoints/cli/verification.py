@@ -9,6 +9,7 @@ import typer
 
 from . import options as opt
 from .console import progress_bar, show_json
+from .outcome import others_mapping, parity_mapping, show_others
 
 
 def verify_command(
@@ -33,17 +34,14 @@ def verify_command(
     with progress_bar(quiet) as progress:
         loaded = open_model.load(found, runtime, precision, threads)
         proved = container.verify()(loaded, against, progress)
-    entry = proved.entry
+    entry, bounds = proved.entry, container.bounds()
     if as_json:
         show_json(
             {
                 "model": found.card.reference,
-                "runtime": entry.runtime,
-                "precision": entry.precision,
+                **parity_mapping(entry),
                 "against": proved.against,
-                "label_agreement": entry.parity.label_agreement,
-                "dice": list(entry.parity.dice),
-                "max_probability_difference": entry.parity.max_probability_difference,
+                "others": others_mapping(proved.others, bounds),
             }
         )
     elif not quiet:
@@ -51,3 +49,4 @@ def verify_command(
             f"{found.card.reference} holds: {entry.runtime} {entry.precision} differs from {proved.against} "
             f"by at most {entry.parity.max_probability_difference:.2g}"
         )
+        show_others(proved.others, bounds)

@@ -95,6 +95,17 @@ class ReportRuntime(BaseModel):
     library: str
     device: str
     precision: str
+    quantised_sha256: str | None = Field(None, description="The quantised network that scored in the model's place.")
+
+
+class ReportTuned(BaseModel):
+    """The way to score that was measured and kept on the machine that scored."""
+
+    runtime: str
+    precision: str
+    threads: int
+    patch: tuple[int, int, int] = Field(description="Edges of tiles in voxels: x, y, z.")
+    batch: int = Field(description="Tiles a call.")
 
 
 class Report(BaseModel):
@@ -106,10 +117,12 @@ class Report(BaseModel):
     outputs: list[FileAnswer]
     model: ReportModel
     runtime: ReportRuntime
+    tuned: ReportTuned | None = Field(description="What was taken of a tuning; null where the model runs untuned.")
     versions: dict[str, str]
     grid: GridAnswer
     model_grid: GridAnswer
     tiles: TilesAnswer
     statistics: StatisticsAnswer
     seconds: dict[str, float] = Field(description="By stage: queued, read, prepare, score, measure, write.")
+    network_seconds: float = Field(description="How long the network worked, of the seconds of the stage score.")
     warnings: list[str]

@@ -1,0 +1,238 @@
+"""The contenders of speed.py: each a process of its own that loads once, and runs a case whenever it is told to.
+
+A line on stdin starts a run, a line of JSON on stdout ends it. ``python contenders.py KIND SPEC.json``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+
+Spec = dict[str, Any]
+Run = Callable[[], dict[str, Any]]
+
+
+def main() -> None:
+    """Make the contender, say that it is ready or why there is none, and run when told to."""
+    kind, spec = sys.argv[1], json.loads(Path(sys.argv[2]).read_text())
+    out = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # whatever libraries print is not an answer
+    os.chdir(spec["folder"])
+    try:
+        run = CONTENDERS[kind.partition(":")[0]](spec, kind.partition(":")[2])
+    except Exception as error:  # noqa: BLE001 - a contender that is not there is a line of the table
+        print(
+            json.dumps({"missing": f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"}),
+            file=out,
+            flush=True,
+        )
+        return
+    print(json.dumps({"ready": kind}), file=out, flush=True)
+    for _ in sys.stdin:
+        answer = run()
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        print(json.dumps({**answer, "peak_bytes": peak}), file=out, flush=True)
+
+
+def voxport(spec: Spec, how: str) -> Run:
+    """The whole of ``voxport segment`` but the start of the process; ``how`` is RUNTIME-PRECISION, or auto."""
+    from voxport.container import wired
+    from voxport.entrypoints.cli.console import Silent
+    from voxport.services.prepare import RunOptions
+    from voxport.services.segment import Outputs
+
+    container = wired()
+    opener = container.open_model()
+    runtime, _, precision = how.partition("-")
+    loaded = opener.load(opener.find(spec["model"]), runtime, precision or "auto", spec["threads"])
+    auto = how == "auto"
+    options = RunOptions(overlap=spec["overlap"], patch=None if auto else tuple(spec["patch"]), blending="gaussian")
+    mask = f"{how}.nii.gz"
+
+    def run() -> dict[str, Any]:
+        began = time.perf_counter()
+        done = container.segment()([spec["volume"]], loaded, Outputs(mask), options, Silent())
+        return {
+            "seconds": time.perf_counter() - began,
+            "stages": done.seconds,
+            "network_seconds": done.network_seconds,
+            "tiles": done.prepared.plan.tile_count,
+            "tile": list(done.prepared.plan.tile),
+            "mask": mask,
+            "scored_with": f"{loaded.runtime.name} {loaded.runtime.precision}, {loaded.runtime.version}",
+        }
+
+    return run
+
+
+def bare(spec: Spec, how: str) -> Run:
+    """The same tiles, one after the other, through the runtime alone: nothing is read, cut, blended or written."""
+    from dataclasses import replace
+
+    from voxport.container import wired
+    from voxport.domain.tiling import plan_tiles
+
+    container = wired()
+    opener = container.open_model()
+    runtime, _, precision = how.partition("-")
+    loaded = opener.load(opener.find(spec["model"]), runtime, precision, spec["threads"])
+    tiling = replace(loaded.model.card.tiling, patch=tuple(spec["patch"]), overlap=spec["overlap"])
+    plan = plan_tiles(tuple(spec["shape"]), tiling)
+    tile = np.random.default_rng(0).random((1, 1, *plan.tile), np.float32)
+
+    def run() -> dict[str, Any]:
+        began = time.perf_counter()
+        for _ in range(plan.tile_count):
+            loaded.runtime.score(tile)
+        return {"seconds": time.perf_counter() - began, "tiles": plan.tile_count, "tile": list(plan.tile)}
+
+    return run
+
+
+def monai(spec: Spec, how: str) -> Run:
+    """What a user of MONAI writes: nibabel, the card's intensity steps, sliding_window_inference, arg-max, nibabel."""
+    import torch
+    from monai.inferers import sliding_window_inference
+
+    torch.set_num_threads(spec["threads"])
+    network = torch_network(spec)
+    called = torch.compile(network) if how == "compile" else network
+
+    def run() -> dict[str, Any]:
+        began = time.perf_counter()
+        image = nib.load(spec["volume"])
+        values = normal(np.asarray(image.dataobj).astype(np.float32), spec)
+        with torch.inference_mode():
+            batch = torch.from_numpy(values)[None, None]
+            scores = sliding_window_inference(
+                batch, spec["patch"], 1, called, overlap=spec["overlap"], mode="gaussian", padding_mode=spec["padding"]
+            )
+            labels = scores.argmax(dim=1)[0].to(torch.uint8).numpy()
+        nib.save(nib.Nifti1Image(labels, image.affine), f"monai-{how}.nii.gz")
+        return {"seconds": time.perf_counter() - began, "mask": f"monai-{how}.nii.gz"}
+
+    return run
+
+
+def peak(spec: Spec, how: str) -> Run:
+    """What the processor can do at the most: a large matrix product, in fp32 or bf16."""
+    import torch
+
+    torch.set_num_threads(spec["threads"])
+    edge = 2048
+    one, other = (torch.rand(edge, edge).to({"fp32": torch.float32, "bf16": torch.bfloat16}[how]) for _ in range(2))
+
+    def run() -> dict[str, Any]:
+        taken = []
+        for _ in range(8):
+            began = time.perf_counter()
+            torch.mm(one, other)
+            taken.append(time.perf_counter() - began)
+        return {"seconds": min(taken), "gflops_per_second": 2 * edge**3 / min(taken) / 1e9}
+
+    return run
+
+
+def flops(spec: Spec, how: str) -> Run:  # noqa: ARG001 - the signature is the contenders'
+    """Floating-point operations that the network takes for a tile, counted by PyTorch: convolutions and products."""
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    network = torch_network(spec)
+
+    def run() -> dict[str, Any]:
+        with FlopCounterMode(display=False) as counter, torch.inference_mode():
+            network(torch.zeros(1, 1, *spec["patch"]))
+        return {"gflops_a_tile": counter.get_total_flops() / 1e9}
+
+    return run
+
+
+def normal(values: np.ndarray, spec: Spec) -> np.ndarray:
+    """The card's intensity steps, as a user writes them."""
+    if spec["intensity"] == "percentiles":
+        low, high = np.percentile(values, [1, 99.5])
+        values = np.clip(values, low, high)
+        return ((values - low) / (high - low)).astype(np.float32)
+    return values / np.float32(255)
+
+
+def torch_network(spec: Spec) -> Any:
+    """The network in PyTorch: the checkpoint that was exported, or the bundled model's weights out of its ONNX file."""
+    import torch
+
+    if spec["network"] == "segresnet":
+        from monai.networks.nets.segresnet import SegResNet
+
+        network = SegResNet(**spec["arguments"])
+        network.load_state_dict(torch.load(spec["checkpoint"], weights_only=True))
+        return network.eval()
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+    from recipes.two_photon_vessels.model import VesselNet
+
+    network = VesselNet(**spec["arguments"]).eval()
+    fill(network, Path(spec["model_file"]))
+    return network
+
+
+def fill(network: Any, model: Path) -> None:
+    """Give a PyTorch network the weights of the ONNX file that was exported from it; AssertionError if it differs."""
+    import onnx
+    import onnxruntime
+    import torch
+    from onnx import numpy_helper
+
+    graph = onnx.load(model).graph
+    stored = {
+        i.name.removeprefix("network.").removesuffix(".half"): numpy_helper.to_array(i) for i in graph.initializer
+    }
+    order: list[Any] = []
+    norms = [module for module in network.modules() if isinstance(module, torch.nn.GroupNorm)]
+    hooks = [module.register_forward_hook(lambda module, *_: order.append(module)) for module in norms]
+    image = torch.from_numpy(np.random.default_rng(0).random((1, 1, 32, 32, 16), np.float32))
+    with torch.inference_mode():
+        network(image)
+    for hook in hooks:
+        hook.remove()
+    # the exporter writes a group normalisation as a scale and a shift of shape (C, 1, 1, 1), in the order of use
+    affine = [
+        stored[name]
+        for node in graph.node
+        if node.op_type in ("Mul", "Add")
+        for name in node.input
+        if name in stored and stored[name].ndim == 4
+    ]
+    for module, weight, bias in zip(order, affine[::2], affine[1::2], strict=True):
+        module.weight.data, module.bias.data = (torch.from_numpy(v.copy()).flatten() for v in (weight, bias))
+    for name, parameter in network.named_parameters():
+        if name in stored:
+            parameter.data = torch.from_numpy(stored[name].astype(np.float32))
+    session = onnxruntime.InferenceSession(str(model))
+    with torch.inference_mode():
+        found = network(image).numpy()
+    difference = np.abs(session.run(None, {"image": image.numpy()})[0] - found).max()
+    assert difference < 1e-3, f"the weights do not give the same scores: {difference:g}"
+
+
+CONTENDERS: dict[str, Callable[[Spec, str], Run]] = {
+    "voxport": voxport,
+    "bare": bare,
+    "monai": monai,
+    "peak": peak,
+    "flops": flops,
+}
+
+if __name__ == "__main__":
+    # silences ONNX Runtime before anything loads it
+    import voxport.adapters
+
+    main()

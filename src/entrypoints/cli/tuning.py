@@ -1,0 +1,96 @@
+"""``voxport tune``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from . import options as opt
+from .console import progress_bar, show_json, show_table
+
+if TYPE_CHECKING:
+    from ...domain.parity import Bounds
+    from ...domain.tuning import Candidate, Tuning
+
+
+def tune_command(
+    model: Annotated[
+        str | None, typer.Argument(help="A model file, or the name of a model.", show_default="two-photon-vessels")
+    ] = None,
+    volume: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--volume",
+            metavar="FILE",
+            help="A volume of the model's kind; once for each channel.",
+            show_default="the sample for the bundled model, else noise",
+        ),
+    ] = None,
+    card: opt.CardFile = None,
+    as_json: opt.AsJson = False,
+    quiet: opt.Quiet = False,
+) -> None:
+    """Measure the ways to score a model on this machine; auto then takes the fastest that is as good as fp32.
+
+    It holds for this processor, these versions of libraries and VOXPORT_THREADS, if that is set.
+    """
+    from ...container import wired
+
+    container = wired()
+    found = container.open_model().find(model, card)
+    calibration = volume or container.calibration(found)
+    with progress_bar(quiet) as progress:
+        tuned = container.tune()(found, calibration, progress)
+    bounds = container.bounds()
+    if as_json:
+        show_json(_mapping(tuned, bounds))
+    elif not quiet:
+        _show(tuned, bounds)
+
+
+def _mapping(tuned: Tuning, bounds: Bounds) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    return {
+        "model": tuned.name,
+        "volume": tuned.volume,
+        "date": tuned.date,
+        "machine": {**asdict(tuned.machine), "versions": dict(tuned.machine.versions)},
+        "bounds": asdict(bounds),
+        "choice": asdict(tuned.choice),
+        "candidates": [
+            {**asdict(candidate), "holds": candidate.holds(bounds), "kept": candidate.choice == tuned.choice}
+            for candidate in tuned.candidates
+        ],
+    }
+
+
+def _show(tuned: Tuning, bounds: Bounds) -> None:
+    first = tuned.candidates[0]
+    columns = ("runtime", "precision", "threads", "tile", "batch", "seconds", "ratio", "agreement", "Dice", "verdict")
+    rows = [_row(tuned, candidate, first.seconds or 0.0, bounds) for candidate in tuned.candidates]
+    show_table(columns, rows, numbers=False)
+    typer.echo(
+        f"{tuned.name} on {tuned.machine.processor}, measured on {tuned.volume}: auto takes {tuned.choice}.\n"
+        f"A way holds if {100 * bounds.label_agreement:g} % of the labels agree with the first one's, "
+        f"and Dice is at least {bounds.dice:g} for each."
+    )
+
+
+def _row(tuned: Tuning, candidate: Candidate, reference: float, bounds: Bounds) -> tuple[object, ...]:
+    choice, found, seconds = candidate.choice, candidate.agreement, candidate.seconds or 0.0
+    way = (choice.runtime, choice.precision, choice.threads, "x".join(map(str, choice.patch)), choice.batch)
+    if found is None:
+        return (*way, "", "", "", "", candidate.note)
+    verdict = "holds" if candidate.holds(bounds) else "does not hold"
+    if candidate.choice == tuned.choice and candidate.holds(bounds):
+        verdict = "kept"
+    return (
+        *way,
+        f"{seconds:.3f}",
+        f"{reference / seconds:.2f}x" if seconds else "",
+        f"{found.label_agreement:.6f}",
+        f"{min(found.dice):.5f}",
+        f"{verdict}; {candidate.note}" if candidate.note else verdict,
+    )

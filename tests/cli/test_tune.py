@@ -1,0 +1,96 @@
+"""``voxport tune`` keeps what it measured; ``segment`` then takes it, says so, and can be told to do the same again."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from .conftest import Command
+
+
+@pytest.fixture
+def tuned(voxport: Command, model: Path, scan: Path) -> dict[str, object]:
+    """What tuning the model on the scan told; all labels are let through, so that the fastest is taken."""
+    done = voxport("tune", model, "--volume", scan, "--json", env=LENIENT)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    read: dict[str, object] = json.loads(done.stdout)
+    return read
+
+
+LENIENT = {"VOXPORT_BOUNDS__LABEL_AGREEMENT": "0.5", "VOXPORT_BOUNDS__DICE": "0.5"}
+
+
+def test_every_way_that_is_installed_is_measured_and_one_kept(tuned: dict[str, object]) -> None:
+    candidates = tuned["candidates"]
+    assert isinstance(candidates, list)
+    ways = {(c["choice"]["runtime"], c["choice"]["precision"]) for c in candidates}
+    assert {("onnx", "fp32"), ("openvino", "fp32"), ("openvino", "int8")} <= ways
+    assert [c["choice"] for c in candidates if c["kept"]] == [tuned["choice"]]
+    assert all(c["seconds"] > 0 and c["agreement"] for c in candidates)
+
+
+def test_segment_takes_what_was_kept_and_its_command_gives_the_same_mask(
+    voxport: Command, tuned: dict[str, object], model: Path, scan: Path, tmp_path: Path
+) -> None:
+    arguments = ("segment", scan, "-m", model, "--report", "report.json", "-o")
+    first = voxport(*arguments, "a.nii", env=LENIENT)
+    assert first.returncode == 0, first.stderr
+    assert "as tuned" in first.stdout
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert report["tuned"] == tuned["choice"]
+    again = shlex.split(report["command"])
+    again[again.index("-o") + 1] = "b.nii"
+    assert voxport(*again[1:], env=LENIENT).returncode == 0
+    first_mask, second_mask = (np.asarray(nib.load(tmp_path / name).dataobj) for name in ("a.nii", "b.nii"))
+    np.testing.assert_array_equal(first_mask, second_mask)
+
+
+def test_with_other_threads_the_model_runs_untuned_and_says_so(
+    voxport: Command, tuned: dict[str, object], model: Path, scan: Path
+) -> None:
+    del tuned
+    threads = voxport("segment", scan, "-m", model, "-o", "a.nii", env=LENIENT | {"VOXPORT_THREADS": "1"})
+    assert "other threads" in threads.stderr
+    assert "with onnx fp32\n" in threads.stdout
+
+
+def test_a_table_says_what_was_measured(voxport: Command, model: Path, scan: Path) -> None:
+    done = voxport("tune", model, "--volume", scan)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[0].split() == [
+        *("runtime", "precision", "threads", "tile", "batch"),
+        *("seconds", "ratio", "agreement", "Dice", "verdict"),
+    ]
+    assert lines[1].split()[:5] == ["onnx", "fp32", lines[1].split()[2], "8x8x8", "1"]
+    assert sum("kept" in line for line in lines) == 1
+    assert "auto takes" in done.stdout
+
+
+def test_a_damaged_record_is_told_and_the_model_runs_untuned(
+    voxport: Command, tuned: dict[str, object], model: Path, scan: Path, tmp_path: Path
+) -> None:
+    del tuned
+    (record,) = (tmp_path / "data" / "voxport" / "tunings").glob("*/*.json")
+    record.write_text("{")
+    done = voxport("segment", scan, "-m", model, "-o", "a.nii", env=LENIENT)
+    assert done.returncode == 0
+    assert "cannot be read" in done.stderr
+    assert "as tuned" not in done.stdout
+
+
+def test_int8_without_a_tuning_says_how_to_come_by_it(voxport: Command, model: Path, scan: Path) -> None:
+    done = voxport("segment", scan, "-m", model, "-o", "a.nii", "--precision", "int8")
+    assert done.returncode == 2
+    assert "voxport tune" in done.stderr
+
+
+def test_an_unsuitable_volume_is_a_bad_input(voxport: Command, model: Path, tmp_path: Path) -> None:
+    assert voxport("tune", model, "--volume", "missing.nii").returncode == 3
+    assert not (tmp_path / "data").exists()
