@@ -57,6 +57,10 @@ class TimeLimitError(LimitError):
     """A stated limit of time that the run exceeds."""
 
 
+class NoRoomError(LimitError):
+    """A place that is too full now for what would fit if it were not."""
+
+
 class OutputError(VoxportError):
     """A result that could not be written."""
 
@@ -83,6 +87,7 @@ _KINDS: dict[type[VoxportError], str] = {
     UnknownJobError: "unknown-job",
     LimitError: "limit",
     TimeLimitError: "timeout",
+    NoRoomError: "limit",
     BusyError: "busy",
     OutputError: "output",
     CancelledError: "cancelled",

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from .errors import (
     BusyError,
     CancelledError,
+    NoRoomError,
     OutputError,
     UnknownJobError,
     UnknownModelError,
@@ -161,7 +162,7 @@ def settled(job: Job, now: float, error: BaseException, *, strikes_allowed: int)
     if isinstance(error, CancelledError):  # the worker was told to stop
         return job.to("queued", tiles_done=0)
     failure = failure_of(error)
-    if isinstance(error, OutputError | BusyError | OSError):
+    if isinstance(error, OutputError | NoRoomError | BusyError | OSError):
         return job.to("queued", failure=failure, tiles_done=0)
     if isinstance(error, VoxportError) and not isinstance(error, UnknownModelError):
         return job.to("failed", ended=now, failure=failure)
@@ -239,7 +240,11 @@ def key_taken(key: str) -> UsageError:
 
 def typical_seconds(jobs: Iterable[Job]) -> float | None:
     """How long one of these jobs took that are done, the median; None where none is."""
-    times = [(job.started, job.ended) for job in jobs if job.state == "done"]
+    return median_seconds((job.started, job.ended) for job in jobs if job.state == "done")
+
+
+def median_seconds(times: Iterable[tuple[float | None, float | None]]) -> float | None:
+    """The median time between these beginnings and ends, more than 0; None where there are none."""
     taken = sorted(end - start for start, end in times if start is not None and end is not None)
     return max(taken[len(taken) // 2], 0.001) if taken else None
 

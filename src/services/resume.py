@@ -119,6 +119,11 @@ class Checkpoint:
             "blending": plan.blending,
         }
 
+    @property
+    def _mark(self) -> str:
+        """What each piece carries of its head: others may write below the same folder."""
+        return hashlib.sha256(json.dumps(self._head, sort_keys=True).encode()).hexdigest()
+
     def _read_head(self) -> dict[str, Any] | None:
         try:
             with self._blobs.open(f"{self._folder}/head.json") as stream:
@@ -158,7 +163,7 @@ class Checkpoint:
         values: dict[str, Any] = {f"sink{number}": sink.read(box) for number, sink in enumerate(self._sinks.open)}
         # labels shrink to little and probabilities hardly at all
         write = np.savez_compressed if len(values) == 1 else np.savez
-        write(content, reached=np.array([reached.plane, reached.contested]), **values)
+        write(content, reached=np.array([reached.plane, reached.contested]), head=np.array(self._mark), **values)
         return content.getvalue()
 
     def _read_piece(self, piece: tuple[int, int]) -> None:
@@ -166,6 +171,8 @@ class Checkpoint:
             content = io.BytesIO(stream.read())
         box = self._box(*piece)
         with np.load(content) as values:
+            if str(values["head"]) != self._mark:  # of a worker that seemed dead and writes on
+                raise ValueError("a piece of another run")
             for number, sink in enumerate(self._sinks.open):
                 sink.write(box, values[f"sink{number}"])
             plane, contested = map(int, values["reached"])

@@ -48,12 +48,21 @@ def _created(parent: Path | None) -> tuple[Path, int]:
     """A folder, and the descriptor of its lock, which the system lets go of however the process ends."""
     while True:
         folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))
-        lock = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT, 0o600)
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            if os.fstat(lock).st_nlink:
-                return folder, lock
-        except BaseException:
-            os.close(lock)
+            lock = _locked(folder / _LOCK)
+        except OSError:
+            shutil.rmtree(folder, ignore_errors=True)
             raise
+        if os.fstat(lock).st_nlink:
+            return folder, lock
         os.close(lock)  # another process took it for a dead one's before it was locked
+
+
+def _locked(path: Path) -> int:
+    lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+    except OSError:
+        os.close(lock)
+        raise
+    return lock

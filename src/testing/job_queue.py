@@ -8,7 +8,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import NoReturn
+from functools import partial
+from typing import NoReturn, cast
 
 import pytest
 
@@ -37,6 +38,10 @@ def wait_until(condition: Callable[[], bool], patience_seconds: float = _PATIENC
     while not condition():
         assert time.monotonic() < ends, "waited too long"
         threading.Event().wait(0.01)
+
+
+def _has_ended(queue: JobQueue, id: str) -> bool:
+    return queue.get(id).has_ended
 
 
 @contextmanager
@@ -303,6 +308,32 @@ class JobQueueContract:
         again = self.queue.retry(poison.id)
         assert (again.state, again.strikes) == ("queued", 0)
 
+    @pytest.mark.parametrize("result", [None, {"mask": "a path"}, SystemExit(1)])
+    def test_a_handler_that_gives_no_results_is_a_strike(self, result: object) -> None:
+        job = self.queue.submit(example_case(), "ada")
+
+        def handler(attempt: Attempt) -> Results:  # noqa: ARG001
+            if isinstance(result, BaseException):
+                raise result
+            return cast("Results", result)
+
+        with working(self.queue, handler):
+            parked = self._wait_for(job, "parked")
+        assert (parked.strikes, parked.results) == (3, {})
+        assert parked.failure is not None
+        assert parked.failure.kind == "internal"
+
+    def test_a_reason_is_kept_whatever_its_text(self) -> None:
+        job = self.queue.submit(example_case(), "ada")
+
+        def handler(attempt: Attempt) -> NoReturn:  # noqa: ARG001
+            raise InputError("scan\0.nii", expected="a name", got="\ud800" + "x" * 100_000, do="give another")
+
+        with working(self.queue, handler):
+            failed = self._wait_for(job, "failed")
+        assert failed.failure is not None
+        assert failed.failure.detail.startswith("scan")
+
     def test_a_full_disk_is_waited_out(self) -> None:
         job = self.queue.submit(example_case(), "ada")
         room = threading.Event()
@@ -321,6 +352,21 @@ class JobQueueContract:
             room.set()
             done = self._wait_for(job, "done")
         assert (done.strikes, done.failure) == (0, None)
+
+    def test_a_job_that_is_waited_out_keeps_nobody_waiting(self) -> None:
+        queue = self._make(QueueLimits(backoff_seconds=_PATIENCE_SECONDS))
+        jobs = [queue.submit(example_case(n), "ada") for n in range(3)]
+
+        def handler(attempt: Attempt) -> Results:
+            if attempt.job.id == jobs[0].id:
+                raise OSError(28, "No space left on device")
+            return run_to_the_end(attempt)
+
+        with working(queue, handler):
+            for job in jobs[1:]:
+                wait_until(partial(_has_ended, queue, job.id))
+            waiting = queue.get(jobs[0].id)
+        assert (waiting.state, waiting.attempts) == ("queued", 1)
 
     def test_a_worker_that_stops_gives_its_job_back_and_another_goes_on(self) -> None:
         job, later = (self.queue.submit(example_case(n), "ada") for n in range(2))

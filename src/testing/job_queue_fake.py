@@ -22,6 +22,7 @@ from ..domain.job import (
     finished,
     key_taken,
     not_ended,
+    results_mapping,
     settled,
     tried_again,
     typical_seconds,
@@ -155,14 +156,15 @@ class MemoryJobQueue:
 
     def _run(self, job: Job, handler: Handler, stop: threading.Event) -> None:
         try:
-            results = handler(_MemoryAttempt(job, self, stop))
-        except Exception as error:  # noqa: BLE001 - whatever a handler raises is the job's, not the worker's
+            results = dict(handler(_MemoryAttempt(job, self, stop)))
+            results_mapping(results)  # what cannot be kept is the handler's mistake
+        except BaseException as error:  # noqa: BLE001 - whatever a handler raises is the job's, not the worker's
             _log.info("job %s, attempt %d", job.id, job.attempts, exc_info=error)
             self._settle(job, error)
         else:
             self._change(job.id, None, lambda now: finished(now, time.time(), results))
 
-    def _settle(self, job: Job, error: Exception) -> None:
+    def _settle(self, job: Job, error: BaseException) -> None:
         with self._lock:
             strikes = self._limits.strikes
             self._change(job.id, None, lambda job: settled(job, time.time(), error, strikes_allowed=strikes))

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
 import signal
+import stat
 import subprocess
 import sys
+import time
 import uuid
 from pathlib import Path
 
@@ -62,3 +65,34 @@ def test_a_process_killed_while_it_writes_leaves_nothing_under_the_name(tmp_path
     store = FsspecBlobs(url)
     assert not store.exists("a/b")
     assert store.names("a") == ()
+
+
+def test_what_killed_processes_left_half_written_is_deleted_a_day_later(tmp_path: Path) -> None:
+    url = f"file://{tmp_path}/blobs"
+    FsspecBlobs(url).put("a", io.BytesIO(b"x"))
+    parts = tmp_path / "blobs" / ".parts"
+    for name, age_seconds in (("old", 90_000), ("young", 3_600)):
+        (parts / name).write_bytes(b"half")
+        then = time.time() - age_seconds
+        os.utime(parts / name, (then, then))
+    FsspecBlobs(url).put("b", io.BytesIO(b"x"))
+    assert [path.name for path in parts.iterdir()] == ["young"]
+
+
+def test_a_folder_that_was_taken_away_is_made_again(tmp_path: Path) -> None:
+    store = FsspecBlobs(f"file://{tmp_path}/blobs")
+    store.put("a/b", io.BytesIO(b"x"))
+    shutil.rmtree(tmp_path / "blobs")
+    store.put("a/b", io.BytesIO(b"y"))
+    assert (tmp_path / "blobs" / "a" / "b").read_bytes() == b"y"
+
+
+def test_a_new_folder_is_for_this_user_alone_and_one_that_is_there_stays_as_it_is(tmp_path: Path) -> None:
+    for name in ("new", "shared"):
+        folder = tmp_path / name
+        if name == "shared":
+            folder.mkdir()
+            folder.chmod(0o775)
+        FsspecBlobs(str(folder)).put("a/b", io.BytesIO(b"x"))
+    assert stat.S_IMODE((tmp_path / "new").stat().st_mode) == 0o700
+    assert stat.S_IMODE((tmp_path / "shared").stat().st_mode) == 0o775

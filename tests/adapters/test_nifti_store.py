@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import count, permutations, product
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import nibabel
@@ -22,7 +23,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from voxport.adapters.memory_store import MemoryStore
 from voxport.adapters.nifti_store import NiftiStore
-from voxport.domain.errors import InputError, LimitError, OutputError, VoxportError
+from voxport.domain.errors import InputError, LimitError, NoRoomError, OutputError, VoxportError
 from voxport.domain.geometry import Box, Grid, shape3
 from voxport.domain.volume import Volume
 from voxport.testing.bad_files import bad_nifti_files, nifti1_header
@@ -163,6 +164,18 @@ def test_a_scratch_folder_that_is_missing_is_a_limit_error(tmp_path: Path) -> No
     (tmp_path / "a.nii.gz").write_bytes(gzip.compress(nifti1_header() + bytes(120)))
     with pytest.raises(LimitError, match="scratch"):
         NiftiStore(tmp_path / "none").open(str(tmp_path / "a.nii.gz"))
+
+
+@pytest.mark.parametrize(("blocks", "waits"), [(1000, True), (400, False)])
+def test_a_full_scratch_disk_is_told_from_one_that_is_too_small(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, blocks: int, waits: bool
+) -> None:
+    (tmp_path / "a.nii.gz").write_bytes(gzip.compress(nifti1_header() + bytes(120)))
+    disk = SimpleNamespace(f_frsize=1, f_bavail=99, f_blocks=blocks)
+    monkeypatch.setattr(os, "statvfs", lambda _: disk)
+    with pytest.raises(LimitError, match="room for") as refused:
+        NiftiStore(tmp_path).open(str(tmp_path / "a.nii.gz"))
+    assert isinstance(refused.value, NoRoomError) == waits
 
 
 def test_nothing_is_left_in_the_scratch_folder(tmp_path: Path) -> None:

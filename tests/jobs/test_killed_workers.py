@@ -146,6 +146,28 @@ def test_the_database_goes_and_comes_back_and_nothing_is_lost(postgres: Postgres
         assert len(queue.list()) == 2
 
 
+def test_a_worker_told_to_stop_while_the_database_is_away_ends_at_once_and_says_so_in_few_lines(
+    postgres: Postgres, tmp_path: Path
+) -> None:
+    url = postgres.new_database("stopped_without")
+    with closing(DbosJobQueue(url)) as queue, workers_on(url, tmp_path / "workers") as workers:
+        held, ending = submit(queue, 0, hold=True), submit(queue, 1)
+        worker = workers.start(slots=2)
+        wait_until(lambda: queue.get(held.id).tiles_done == 4 and ended_well(queue, ending))
+        postgres.stop()
+        try:
+            wait_until(lambda: "goes on" in workers.logs())
+            worker.terminate()
+            assert worker.wait(15) == 0
+        finally:
+            postgres.start()
+        assert len(workers.logs().splitlines()) < 20, workers.logs()
+        (workers.folder / "release").touch()
+        workers.start()
+        wait_until(lambda: ended_well(queue, held))
+        assert [job for job, _, _ in workers.notes("end")].count(ending.id) == 1
+
+
 class TestPostgres(JobQueueContract):
     """The same promises as on SQLite."""
 

@@ -153,6 +153,23 @@ def test_planes_from_a_machine_whose_network_answers_otherwise_are_dropped(bench
     assert_same(run(bench, other, blobs)[0], whole)
 
 
+def test_a_piece_that_a_worker_of_another_kind_left_among_them_is_not_used(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As from one that seemed dead, and wrote on while the next one had begun anew."""
+    monkeypatch.setattr("voxport.services.resume._PIECE_VALUES", 1)
+    put(bench)
+    loaded, blobs, theirs = model(), MemoryBlobs(), MemoryBlobs()
+    other = load(brighter_than(0.3), make_card(tiling=Tiling((4, 4, 4), overlap=0.25)), radius=1)
+    whole, _ = run(bench, loaded, None)
+    stopped(bench, loaded, blobs, 40)
+    stopped(bench, other, theirs, 60)
+    left = {name: content for name, content in theirs.contents.items() if name not in blobs.contents}
+    assert left
+    blobs.contents |= left
+    assert_same(run(bench, loaded, blobs)[0], whole)
+
+
 @pytest.mark.parametrize("damage", [b"", b"not a zip", b"PK\x03\x04 nor is this"])
 @pytest.mark.parametrize("which", [0, -1])
 def test_damaged_pieces_are_dropped(bench: Bench, damage: bytes, which: int) -> None:

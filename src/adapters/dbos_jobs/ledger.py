@@ -10,7 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 from dbos import DBOSClient, EnqueueOptions
 
-from ...domain.errors import BusyError
+from ...domain.errors import BusyError, UnknownJobError
 from ...domain.job import (
     JOB_STATES,
     Job,
@@ -19,16 +19,19 @@ from ...domain.job import (
     abandoned,
     begun,
     key_taken,
+    median_seconds,
     not_ended,
-    typical_seconds,
     unknown_job,
     wait_seconds,
 )
 from ...ports.job_queue import QueueLimits, QueueStats
-from .tables import Database, columns_of, ends, fixed_columns_of, job_of, jobs, place_errors, workers
+from .database import Database, place_errors
+from .tables import columns_of, ends, fixed_columns_of, job_of, jobs, workers
 
 QUEUE, WORKFLOW, VERSION, APPLICATION = "voxport-jobs", "voxport_job", "voxport-jobs-1", "voxport"
-_FIRST, _USUAL = 1, 2  # DBOS hands out the lowest priority first
+# DBOS hands out the lowest priority first, and of one priority the oldest: the second since which a job waits, counted
+# from November 2023, so that it fits, keeps the ledger's order also for jobs that were tried again
+_FIRST, _USUAL_FROM = 1, 1_700_000_000
 _LINE = (jobs.c.front, jobs.c.lined, jobs.c.seq)
 _WORTH_AVERAGING = 50
 _SUBMITTING = sa.text("SELECT pg_advisory_xact_lock(8209348)")
@@ -43,22 +46,31 @@ class Ledger:
 
     def insert(self, case: JobCase, owner: str, key: str | None) -> Job:
         """A new job, or the one that this owner's key made before. Raises BusyError, UsageError."""
-        with self.database.writing() as connection:
-            if not self.database.is_sqlite:  # keys and the queue's length are looked at one after the other
-                connection.execute(_SUBMITTING)
-            same = sa.and_(jobs.c.owner == owner, jobs.c.request_key == key)
-            row = None if key is None else connection.execute(sa.select(jobs).where(same)).first()
-            if row is not None:
-                if not job_of(row).case.same_work(case):
-                    raise key_taken(key or "")
-                return self._placed(connection, row)
-            self._check_room(connection)
-            job = Job(str(uuid.uuid4()), owner, case, self.database.now(connection))
-            values = fixed_columns_of(job) | columns_of(job) | {"request_key": key, "round": 0}
-            values |= {"front": 1, "lined": job.submitted}
-            connection.execute(jobs.insert().values(values))
-            self._dispatch(connection, job.id, 0, _USUAL)
-            return self._placed(connection, self._row(connection, job.id, None))
+        id, written = str(uuid.uuid4()), False
+        try:
+            with self.database.writing() as connection:
+                if not self.database.is_sqlite:  # keys and the queue's length are looked at one after the other
+                    connection.execute(_SUBMITTING)
+                same = sa.and_(jobs.c.owner == owner, jobs.c.request_key == key)
+                row = None if key is None else connection.execute(sa.select(jobs).where(same)).first()
+                if row is not None:
+                    if not job_of(row).case.same_work(case):
+                        raise key_taken(key or "")
+                    return self._placed(connection, row)
+                self._check_room(connection)
+                self._add(connection, Job(id, owner, case, self.database.now(connection)), key)
+                job = self._placed(connection, self._row(connection, id, None))
+                written = True
+            return job
+        except ConnectionError:
+            # at the very end: the job may be there, and then must not be taken for refused
+            if not written:
+                raise
+            try:
+                return self.get(id, None)
+            except UnknownJobError:
+                pass
+            raise
 
     def get(self, id: str, owner: str | None) -> Job:
         """A job. Raises UnknownJobError."""
@@ -87,18 +99,19 @@ class Ledger:
             return self._placed(connection, self._row(connection, id, None))
 
     def delete(self, id: str, owner: str | None) -> None:
-        """Drop a job that has ended. Raises UsageError for another."""
-        with self.database.writing() as connection:
-            row = self._row(connection, id, owner)
-            if not job_of(row).has_ended:
-                raise not_ended(job_of(row))
-            connection.execute(jobs.delete().where(jobs.c.id == id))
+        """Drop a job that has ended, and what DBOS knows of it. Raises UsageError for another."""
+        with self.database.reading() as connection:
+            row = self._row(connection, id, owner, lock=False)
+        self._check_ended(row)
+        # DBOS's rows first: while ours is there, this can be done again. One tried again by now has a later round
         with place_errors():
             self._client.delete_workflows([f"{id}.{number}" for number in range(row.round + 1)])
+        with self.database.writing() as connection:
+            self._check_ended(self._row(connection, id, owner))
+            connection.execute(jobs.delete().where(jobs.c.id == id))
 
     def stats(self) -> QueueStats:
         """The queue in numbers."""
-        done = sa.select(jobs).where(jobs.c.state == "done").order_by(jobs.c.ended.desc()).limit(_WORTH_AVERAGING)
         with self.database.reading() as connection:
             now = self.database.now(connection)
             by_state = sa.select(jobs.c.state, sa.func.count()).group_by(jobs.c.state)
@@ -110,7 +123,7 @@ class Ledger:
                     workers.c.beat > now - self.limits.lease_seconds
                 )
             ).one()
-            typical = typical_seconds([job_of(row) for row in connection.execute(done)])
+            typical = self._typical_seconds(connection)
             ended = {row.state: int(row.total) for row in connection.execute(sa.select(ends))}
         counts: dict[JobState, int] = {state: counted.get(state, 0) for state in JOB_STATES}
         waited = 0.0 if oldest is None else max(0.0, now - oldest)
@@ -122,7 +135,11 @@ class Ledger:
         """Take up a queued job; None if this hand-over of it is no longer wanted."""
         with self.database.writing() as connection:
             row = connection.execute(self._locked(jobs.c.id == id)).first()
-            if row is None or row.state != "queued" or row.round != round:
+            if row is None or row.round != round:
+                return None
+            if row.state == "running" and row.worker == worker:  # done already, but the database failed to say so
+                return job_of(row)
+            if row.state != "queued":
                 return None
             job = begun(job_of(row), self.database.now(connection))
             connection.execute(jobs.update().where(jobs.c.seq == row.seq).values(**columns_of(job), worker=worker))
@@ -167,29 +184,45 @@ class Ledger:
             connection.execute(workers.delete().where(workers.c.id == worker))
         return tuple(row.id for row in lost)
 
-    def waiting(self) -> tuple[tuple[str, int], ...]:
-        """Id and round of all queued jobs."""
+    def waiting(self) -> tuple[tuple[str, int, float], ...]:
+        """Id and round of all queued jobs, and for how many seconds they have been due; less than 0 for later ones."""
         with self.database.reading() as connection:
-            query = sa.select(jobs.c.id, jobs.c.round).where(jobs.c.state == "queued")
-            return tuple((row.id, row.round) for row in connection.execute(query))
+            now = self.database.now(connection)
+            query = sa.select(jobs.c.id, jobs.c.round, jobs.c.lined).where(jobs.c.state == "queued")
+            return tuple((row.id, row.round, now - row.lined) for row in connection.execute(query))
 
     def alive(self) -> frozenset[str]:
         """Ids of all workers that have not been given up."""
         with self.database.reading() as connection:
             return frozenset(connection.execute(sa.select(workers.c.id)).scalars())
 
+    def _add(self, connection: sa.Connection, job: Job, key: str | None) -> None:
+        values = fixed_columns_of(job) | columns_of(job) | {"request_key": key, "round": 0}
+        connection.execute(jobs.insert().values(values | {"front": 1, "lined": job.submitted}))
+        self._dispatch(connection, job.id, 0, _usual(job.submitted))
+
+    def _check_ended(self, row: sa.Row[Any]) -> None:
+        if not job_of(row).has_ended:
+            raise not_ended(job_of(row))
+
     def _check_room(self, connection: sa.Connection) -> None:
         waiting = sa.select(sa.func.count()).where(jobs.c.state == "queued")
         if connection.execute(waiting).scalar_one() >= self.limits.length:
-            done = sa.select(jobs).where(jobs.c.state == "done").order_by(jobs.c.ended.desc()).limit(_WORTH_AVERAGING)
-            retry = typical_seconds([job_of(row) for row in connection.execute(done)]) or 1.0
+            retry = self._typical_seconds(connection) or 1.0
             expected = f"at most {self.limits.length} jobs that wait"
             raise BusyError("queue", expected=expected, got="one more", retry_after_seconds=retry)
+
+    def _typical_seconds(self, connection: sa.Connection) -> float | None:
+        done = sa.select(jobs.c.started, jobs.c.ended).where(jobs.c.state == "done")
+        latest = connection.execute(done.order_by(jobs.c.ended.desc()).limit(_WORTH_AVERAGING))
+        return median_seconds((row.started, row.ended) for row in latest)
 
     def _locked(self, *where: sa.ColumnElement[bool]) -> sa.Select[Any]:
         return sa.select(jobs).where(*where).with_for_update()  # SQLite leaves the lock out: it has locked already
 
     def _row(self, connection: sa.Connection, id: str, owner: str | None, *, lock: bool = True) -> sa.Row[Any]:
+        if not (id.isascii() and id.isprintable()):  # Postgres takes no other, and no job has one
+            raise unknown_job(id)
         query = self._locked(jobs.c.id == id) if lock else sa.select(jobs).where(jobs.c.id == id)
         row = connection.execute(query).first()
         if row is None or owner not in (None, row.owner):
@@ -217,7 +250,7 @@ class Ledger:
         number, lined = row.round + 1, self.database.now(connection) + (wait or 0.0)
         values = {"round": number, "front": 0 if first else 1, "lined": lined}
         connection.execute(jobs.update().where(jobs.c.seq == row.seq).values(values))
-        self._dispatch(connection, row.id, number, _FIRST if first else _USUAL, wait)
+        self._dispatch(connection, row.id, number, _FIRST if first else _usual(lined), wait)
 
     def _dispatch(
         self, connection: sa.Connection, id: str, number: int, priority: int, wait: float | None = None
@@ -233,3 +266,8 @@ class Ledger:
         if wait is not None:
             options["delay_seconds"] = wait
         self._client.enqueue_in_transaction(connection, options, id, number)
+
+
+def _usual(lined: float) -> int:
+    """DBOS's priority for a job that waits since then, in its turn."""
+    return max(_FIRST + 1, int(lined) - _USUAL_FROM)

@@ -7,6 +7,7 @@ import os
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -18,6 +19,7 @@ from ...ports.blobs import check_blob_name, missing_blob
 
 _CHUNK_BYTES = 2**20
 _PARTS = ".parts"  # beside the blobs: the same file system, so that a rename is atomic
+_ABANDONED_AFTER = timedelta(days=1)
 
 
 class FsspecBlobs:
@@ -25,13 +27,16 @@ class FsspecBlobs:
 
     A blob is written under a name of its own in ``.parts`` and then moved. Of a local folder the file and its folder
     are flushed to the disk first: once ``put`` returns, a power cut does not take the blob away. Object stores make
-    an object appear whole by themselves.
+    an object appear whole by themselves. What processes that were killed left in ``.parts`` is deleted a day later.
+
+    A local folder that is not there is made for this user alone.
     """
 
     def __init__(self, url: str) -> None:
         self._files, root = fsspec.core.url_to_fs(url)
         self._root = str(root).rstrip("/")
         self._local = isinstance(self._files, LocalFileSystem)
+        self._is_clear = False
 
     def put(self, name: str, content: Path | IO[bytes]) -> str:
         """See BlobStore.put."""
@@ -39,7 +44,7 @@ class FsspecBlobs:
         part = f"{self._root}/{_PARTS}/{secrets.token_hex(16)}"
         with self._writing(name):
             try:
-                self._files.makedirs(f"{self._root}/{_PARTS}", exist_ok=True)
+                self._make_ready()
                 digest = self._write(part, content)
                 self._publish(part, self._path(name))
             finally:
@@ -86,6 +91,20 @@ class FsspecBlobs:
 
     def _path(self, name: str) -> str:
         return f"{self._root}/{name}"
+
+    def _make_ready(self) -> None:
+        """Make the folders; at the first blob of this process, clear away what others left half written."""
+        parts = f"{self._root}/{_PARTS}"
+        if self._local:
+            Path(self._root).mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._files.makedirs(parts, exist_ok=True)
+        if self._is_clear:
+            return
+        for part in self._files.ls(parts, detail=False):
+            with suppress(OSError, NotImplementedError, TypeError):  # gone meanwhile, or of no known age
+                if datetime.now(UTC) - self._files.modified(part) > _ABANDONED_AFTER:
+                    self._files.rm_file(part)
+        self._is_clear = True
 
     def _write(self, part: str, content: Path | IO[bytes]) -> str:
         digest = hashlib.sha256()

@@ -13,13 +13,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from ...domain.errors import InputError, LimitError
+from ...domain.errors import InputError, LimitError, NoRoomError
 
 CHUNK_BYTES = 2**20
 # The best that deflate can do: a 258-byte match in 2 bits (zlib's technical notes, "maximum compression factor").
 LARGEST_EXPANSION = 1032
 # Some writers pad the end; more than this is not padding.
 _LARGEST_TAIL_BYTES = 2**24
+_ELSEWHERE = "free some room, or name another scratch folder"
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,8 @@ def inflate(file: StoredFile, promised: int, scratch: Path, subject: str) -> int
 
     Raises:
         InputError: the stream is cut short, damaged, or goes on far beyond what its header promises.
-        LimitError: no room in ``scratch``.
+        NoRoomError: no room in ``scratch`` now.
+        LimitError: there never will be.
     """
     with _spool(promised, scratch) as spool, _reading_errors(subject), _inflated(file) as stream:
         count = 0
@@ -158,7 +160,9 @@ def _spool(size: int, scratch: Path) -> Iterator[int]:
     """A temporary file with no name, so that nothing is left of it however the process ends."""
     try:
         status = os.statvfs(scratch)
-        free = status.f_bavail * status.f_frsize
+        free, whole = (blocks * status.f_frsize for blocks in (status.f_bavail, status.f_blocks))
+        if whole < size:
+            raise LimitError(str(scratch), expected=_room(size), got=f"a disk of {whole}", do=_ELSEWHERE)
         if free < size:
             raise _no_room(size, scratch, f"{free}")
         file = tempfile.TemporaryFile(dir=scratch, buffering=0)  # noqa: SIM115 - entered below, after its errors are caught
@@ -168,6 +172,9 @@ def _spool(size: int, scratch: Path) -> Iterator[int]:
         yield file.fileno()
 
 
-def _no_room(size: int, scratch: Path, got: str) -> LimitError:
-    do = "free some room, or name another scratch folder"
-    return LimitError(str(scratch), expected=f"room for {size} bytes to inflate the volume", got=got, do=do)
+def _no_room(size: int, scratch: Path, got: str) -> NoRoomError:
+    return NoRoomError(str(scratch), expected=_room(size), got=got, do=_ELSEWHERE)
+
+
+def _room(size: int) -> str:
+    return f"room for {size} bytes to inflate the volume"

@@ -1,0 +1,107 @@
+"""Showing that a worker is alive, taking over from those that are not, and finding jobs that got lost on the way."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Collection, Iterable
+
+import sqlalchemy as sa
+from dbos import DBOSClient, WorkflowStatus
+
+from .database import place_errors
+from .ledger import Ledger
+from .place import is_gone, place
+from .tables import workers
+
+_log = logging.getLogger("voxport.jobs")
+_BEATS_A_LEASE = 6
+_LOOKED_UP_AT_ONCE = 500
+_LATE_SECONDS = 5.0
+
+
+class Watch:
+    """The watch that one worker keeps. ``doing`` gives the hand-overs, ``JOB.ROUND``, that its process is at now."""
+
+    def __init__(
+        self, ledger: Ledger, client: DBOSClient, worker: str, slots: int, doing: Callable[[], Collection[str]]
+    ) -> None:
+        self._ledger, self._client, self._worker, self._slots, self._doing = ledger, client, worker, slots, doing
+        self._steady_since: float | None = None
+        self._suspects: frozenset[str] = frozenset()
+
+    def keep(self, stop: threading.Event) -> None:
+        """Beat and look until ``stop`` is set, also while the database is away."""
+        lease = self._ledger.limits.lease_seconds
+        looked, was_away = 0.0, False
+        while not stop.wait(lease / _BEATS_A_LEASE):
+            try:
+                gone = self.beat()
+                for worker in gone:
+                    taken = self._ledger.take_from(worker)
+                    _log.warning("worker %s is gone; its %d jobs go on elsewhere", worker, len(taken))
+                if gone or was_away or time.monotonic() - looked > lease:
+                    looked = time.monotonic()
+                    self.find_stranded()
+                was_away = False
+            except OSError as error:
+                if not was_away:
+                    _log.warning("%s; the watch over other workers goes on when it is back", error)
+                self._steady_since, was_away = None, True
+            except Exception:  # noqa: BLE001 - without it nobody would be taken over from any more
+                _log.exception("the watch over other workers goes on")
+
+    def beat(self) -> list[str]:
+        """Be seen, and see who is gone.
+
+        After the database was away every worker looks dead to the first that finds it again. So nobody is given up
+        for silence before this worker has itself been heard for as long.
+        """
+        database, lease = self._ledger.database, self._ledger.limits.lease_seconds
+        with database.writing() as connection:
+            now = database.now(connection)
+            values = {"place": place(), "pid": os.getpid(), "slots": self._slots, "beat": now}
+            if not connection.execute(workers.update().where(workers.c.id == self._worker).values(values)).rowcount:
+                connection.execute(workers.insert().values(id=self._worker, **values))
+            others = connection.execute(sa.select(workers).where(workers.c.id != self._worker)).all()
+        self._steady_since = self._steady_since or time.monotonic()
+        steady = time.monotonic() - self._steady_since > lease
+        return [o.id for o in others if is_gone(o.place, o.pid) or (steady and o.beat < now - lease)]
+
+    def find_stranded(self) -> None:
+        """Hand out again what waits here but not in DBOS: a worker died, or lost the database, as it took it up."""
+        alive, waiting = self._ledger.alive(), self._ledger.waiting()
+        suspects: set[str] = set()
+        for at in range(0, len(waiting), _LOOKED_UP_AT_ONCE):
+            some = {f"{id}.{round}": (id, round, due) for id, round, due in waiting[at : at + _LOOKED_UP_AT_ONCE]}
+            for workflow in self._known_to_dbos(some):
+                name = workflow.workflow_id
+                if workflow.status == "PENDING" and self._is_lost_here(name, workflow):
+                    suspects.add(name)  # or on its way between two threads; at the next look it is lost
+                    held = name not in self._suspects
+                elif workflow.status == "DELAYED":  # by the clock of another machine, which may be wrong
+                    held = some[name][2] < _LATE_SECONDS
+                else:
+                    held = workflow.status == "ENQUEUED" or (
+                        workflow.status == "PENDING" and workflow.executor_id in alive
+                    )
+                if held:
+                    del some[name]
+            for id, round, _ in some.values():
+                self._ledger.hand_out_again(id, round)
+        self._suspects = frozenset(suspects)
+
+    def leave(self) -> None:
+        """Give back what this worker holds, and be seen no more."""
+        self._ledger.take_from(self._worker)
+        self.find_stranded()
+
+    def _known_to_dbos(self, names: Iterable[str]) -> list[WorkflowStatus]:
+        with place_errors():
+            return self._client.list_workflows(workflow_ids=list(names), load_input=False, load_output=False)
+
+    def _is_lost_here(self, name: str, workflow: WorkflowStatus) -> bool:
+        """Whether DBOS claimed it for this process, and nothing came of it, as the database failed in between."""
+        return workflow.executor_id == self._worker and name not in self._doing()
