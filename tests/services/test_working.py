@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from typing import NoReturn
 
@@ -179,11 +180,13 @@ def test_a_job_waits_for_a_slot_in_its_turn() -> None:
         ran.append(slots.held)
         return results_of(attempt.job)
 
-    with working_on(queue, in_a_slot(handler, slots)):
-        with slots.hold():
+    with ExitStack() as slot:
+        slot.enter_context(slots.hold())
+        with working_on(queue, in_a_slot(handler, slots)):
             wait_until(lambda: slots.waiting == 1)
             assert (queue.get(job.id).state, ran) == ("running", [])
-        wait_until(lambda: queue.get(job.id).state == "done")
+            slot.close()
+            wait_until(lambda: queue.get(job.id).state == "done")
     assert ran == [1]
     assert (slots.held, slots.waiting) == (0, 0)
 
@@ -191,7 +194,7 @@ def test_a_job_waits_for_a_slot_in_its_turn() -> None:
 def test_a_job_that_waits_for_a_slot_can_be_cancelled() -> None:
     slots, queue = Slots(1, 0), MemoryJobQueue()
     job = queue.submit(example_case(), "ada")
-    with working_on(queue, in_a_slot(run_to_the_end, slots)), slots.hold():
+    with slots.hold(), working_on(queue, in_a_slot(run_to_the_end, slots)):
         wait_until(lambda: slots.waiting == 1)
         queue.cancel(job.id)
         wait_until(lambda: queue.get(job.id).state == "cancelled")
