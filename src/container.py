@@ -19,6 +19,8 @@ from .services.runtimes import ModelOpener
 from .services.segment import SegmentPorts, segment
 from .services.serving import ServedModels
 from .services.slots import Slots
+from .services.surfaces import label_surfaces
+from .services.threshold_preview import threshold_preview
 from .services.verify import verify
 from .services.working import work_on_jobs
 from .settings import load_settings
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from .ports.model_repository import ModelRepository
     from .ports.pictures import PictureEncoder
     from .ports.runtime import InferenceRuntime, RuntimeOptions
+    from .ports.surfaces import SurfaceMaker
     from .ports.volume_store import ArrayStore, VolumeStore
 
 _BUNDLED = Path(__file__).parent / "bundled"
@@ -91,6 +94,12 @@ def _png_pictures() -> PictureEncoder:
     from .adapters.png_pictures import PngPictures
 
     return PngPictures()
+
+
+def _gltf_surfaces() -> SurfaceMaker:
+    from .adapters.gltf_surfaces import GltfSurfaces
+
+    return GltfSurfaces()
 
 
 def _open_onnx(
@@ -162,6 +171,9 @@ class Container(containers.DeclarativeContainer):
     segment_ports = providers.Factory(SegmentPorts, volumes, artifacts, pictures)
     segment = providers.Factory(partial, segment, ports=segment_ports)
     predict = providers.Factory(partial, predict, ports=segment_ports, new_store=providers.Object(_memory_store))
+    surfaces = providers.Singleton(_gltf_surfaces)
+    label_surfaces = providers.Factory(partial, label_surfaces, surfaces=surfaces)
+    threshold_preview = providers.Factory(partial, threshold_preview, volumes=volumes, artifacts=artifacts)
     slots = providers.Singleton(Slots, config.serving.slots, config.serving.queue)
     served_models = providers.Singleton(
         ServedModels, open_model, models, config.model, config.serving.look_for_models_seconds

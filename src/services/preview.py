@@ -4,27 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-
+from ..domain.display import WINDOW_PERCENTILES, Display, plane_pixels
 from ..domain.geometry import shape3
 from ..domain.intensity import percentiles
 from ..domain.segmentation import LabelTable
-from ..domain.slicing import (
-    PLANES,
-    Picture,
-    PlaneView,
-    overlay,
-    side_by_side,
-    side_marks,
-    square_pixels,
-    stacked,
-    to_grey,
-)
+from ..domain.slicing import PLANES, Picture, PlaneView, side_by_side, side_marks, stacked
 from ..domain.statistics import LabelStatistics
 from ..ports.volume_store import VolumeSink
 from .case import Case, ChannelSurvey, finite
 
-_WINDOW_PERCENTILES = (0.5, 99.5)
 _LONGEST_EDGE = 768
 
 
@@ -36,23 +24,20 @@ def preview_picture(
     statistics: Sequence[LabelStatistics],
 ) -> Picture:
     """Axial, coronal and sagittal planes of the first channel through the largest label's centroid."""
-    low, high = percentiles(channel.chunks, _WINDOW_PERCENTILES)
+    low, high = percentiles(channel.chunks, WINDOW_PERCENTILES)
     if low == high:
         low, high = channel.low, channel.high
     largest = max(statistics, key=lambda label: label.voxels, default=None)
     centre = largest.centroid_voxel if largest is not None else None
     voxel = shape3(n // 2 for n in case.grid.shape) if centre is None else shape3(round(c) for c in centre)
-    bare, overlaid = [], []
+    bare: list[Picture] = []
+    overlaid: list[Picture] = []
     for plane in PLANES:
         view = PlaneView.of(case.grid, plane)
         box = view.box(view.pixel_of(voxel)[2])
-        grey = to_grey(view.display(finite(case.read_channel(0, box), 0.0)), low, high)
+        values = view.display(finite(case.read_channel(0, box), 0.0))
         labels = view.display(mask.read(box)[0])
-        grey = square_pixels(grey, view.pixel_spacing, smooth=True)
-        labels = square_pixels(labels, view.pixel_spacing, smooth=False)
-        step = max(1, -(-max(grey.shape) // _LONGEST_EDGE))
-        grey, labels = grey[::step, ::step], labels[::step, ::step]
-        marks = side_marks(view, *grey.shape)
-        bare.append(Picture(np.repeat(grey[..., np.newaxis], 3, axis=-1), marks))
-        overlaid.append(Picture(overlay(grey, labels, table), marks))
+        for pictures, shown in ((bare, None), (overlaid, labels)):
+            pixels = plane_pixels(view, values, shown, Display(low, high, table), _LONGEST_EDGE)
+            pictures.append(Picture(pixels, side_marks(view, *pixels.shape[:2])))
     return stacked([side_by_side(bare), side_by_side(overlaid)])
