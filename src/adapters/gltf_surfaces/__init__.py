@@ -15,8 +15,9 @@ from trimesh.visual.material import PBRMaterial
 from ...domain.geometry import FloatArray
 from ...domain.segmentation import Label, Labels, LabelTable
 
-# Taubin's two weights keep the volume, where plain averaging would thin vessels away; ten rounds smooth the stairs.
-_SMOOTHING = {"lamb": 0.5, "nu": 0.53, "iterations": 10}
+# Taubin's two weights keep the volume, where plain averaging would thin vessels away; the rounds
+# smooth the stairs of slices that are far apart.
+_SMOOTHING = {"lamb": 0.5, "nu": 0.53, "iterations": 20}
 # z up, as in RAS, to y up, as glTF has it
 _UPRIGHT = np.array([[1.0, 0, 0, 0], [0, 0, 1.0, 0], [0, -1.0, 0, 0], [0, 0, 0, 1.0]])
 _Faces = NDArray[np.int64]

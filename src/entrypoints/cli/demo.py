@@ -13,6 +13,10 @@ from . import options as opt
 from .serving import absolute_if_file, check_free, checked_address, needs_serving, opening_keys
 
 if TYPE_CHECKING:
+    import socket
+
+    import uvicorn
+
     from ...container import Container
     from ..demo.engines import Engine
 
@@ -62,9 +66,21 @@ def demo_command(
             sys.stderr.write(f"voxport: demo on http://{shown}:{port}, scored {engine.place}\n")
             sys.stderr.flush()
             settings = uvicorn.Config(app, host=address, port=port, log_level="warning", timeout_graceful_shutdown=2)
-            uvicorn.Server(settings).run()
+            _server(settings).run()
         finally:
             container.served_models().close()
+
+
+def _server(settings: uvicorn.Config) -> uvicorn.Server:
+    """A server that ends the streams of open pages when it is stopped, where it would wait for them, and complain."""
+    import uvicorn
+
+    class Server(uvicorn.Server):
+        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+            self.config.app.state.end_streams()  # type: ignore[union-attr]
+            await super().shutdown(sockets)
+
+    return Server(settings)
 
 
 def _engine(container: Container, server: str | None) -> Engine:

@@ -82,6 +82,9 @@ def create_app(container: Container, engine: Engine, folder: Path, keys: Sequenc
         theme=gr.themes.Default(font=_FONTS, font_mono=_MONO),
         head=_HEAD,
     )
+    page = next(route.app for route in mounted.routes if isinstance(getattr(route, "app", None), gr.routes.App))
+    # pages keep streams open that end by themselves only when this is set
+    mounted.state.end_streams = page.stop_event.set
     return mounted
 
 

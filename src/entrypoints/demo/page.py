@@ -66,7 +66,9 @@ class Events:
         offers, status = self._offers()
         choices = [(_title(offer), offer.card.reference) for offer in offers]
         chosen = offers[0].card.reference if offers else THRESHOLD
-        dropdown = gr.Dropdown(choices=[*choices, (_NO_MODEL, THRESHOLD)], value=chosen)
+        dropdown = gr.Dropdown(
+            choices=[*choices, (_NO_MODEL, THRESHOLD)], value=chosen, label="Model", interactive=True
+        )
         return session.token, dropdown, texts.card(offers[0].card if offers else None), status
 
     def leave(self, request: gr.Request) -> None:
@@ -221,16 +223,17 @@ def _layout(desk: Desk) -> Page:
         with gr.Column(scale=1, min_width=300, elem_classes="vx-side"):
             _html('<h2 class="vx-step">1. Volume</h2>')
             upload = gr.File(
-                label="NIfTI volume (.nii, .nii.gz); drop several for several channels",
+                label="NIfTI files: .nii, .nii.gz",
                 file_count="multiple",
                 file_types=[".nii", ".gz"],
-                height=128,
+                height=148,
                 elem_id="vx-upload",
             )
+            _html('<p class="vx-tip">Files that are dropped together are the channels of one volume.</p>')
             sample = gr.Button("Try the sample", size="sm", elem_id="vx-sample")
             facts = _html(elem_id="vx-facts")
             _html('<h2 class="vx-step">2. Model</h2>')
-            model = gr.Dropdown([(_NO_MODEL, THRESHOLD)], value=THRESHOLD, label="Model", elem_id="vx-model")
+            model = gr.Dropdown([], label="Model (being loaded …)", interactive=False, elem_id="vx-model")
             with gr.Accordion("About this model", open=False):
                 card = _html()
             _html('<h2 class="vx-step">3. Segment</h2>')

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from ...domain.display import UNIT_NAMES, bar_steps
+from ...domain.geometry import Grid
 from ...domain.slicing import PLANES, Plane, PlaneView
-from ...services.sessions import Session
+from ...services.sessions import Result, Session
 
 
 def scene_of(session: Session, model_channels: tuple[str, ...] = ()) -> dict[str, Any] | None:
@@ -35,12 +36,20 @@ def scene_of(session: Session, model_channels: tuple[str, ...] = ()) -> dict[str
         if result is None
         else {
             "labels": [{"value": x.value, "name": x.name, "colour": x.colour} for x in result.mask.table.labels],
+            "caution": _caution(result),
             "box": None if result.box is None else [list(result.box.start), list(result.box.stop)],
         },
     }
 
 
-def _plane(grid: Any, plane: Plane) -> dict[str, Any]:
+def _caution(result: Result) -> str:
+    """What must not be overlooked about a mask; empty for that of a full run."""
+    if "model" not in result.report:
+        return "Threshold preview: no model"
+    return "" if result.box is None else "Quick look: inside the dashed frame only"
+
+
+def _plane(grid: Grid, plane: Plane) -> dict[str, Any]:
     """How a plane's pixels follow from voxels, and back, for both conventions; see ``PlaneView``."""
     views = {c: PlaneView.of(grid, plane, c) for c in ("radiological", "neurological")}
     first = views["radiological"]

@@ -73,7 +73,10 @@ export class PlanePanel {
     this.slider.disabled = count < 2;
     this.slider.value = String(index);
     this.output.textContent = `${index + 1} / ${count}`;
-    this.canvas.setAttribute("aria-label", `${this.plane} slice ${index + 1} of ${count}; arrow keys move through it`);
+    const { top, bottom, left, right } = this.view.letters;
+    const sides = `top ${top}, bottom ${bottom}, left ${left}, right ${right}`;
+    const label = `${this.plane} slice ${index + 1} of ${count}, ${sides}; arrow keys move through the slices`;
+    this.canvas.setAttribute("aria-label", label);
     this.draw();
     if (this.busy) return;
     this.busy = true;

@@ -137,7 +137,7 @@ export class SurfacePanel {
     const distance = (radius * 3.2) / this.zoom;
     const near = Math.max(distance - 2 * radius, radius / 100);
     const far = distance + 2 * radius;
-    const f = 2.9;
+    const f = 3.5;
     const aspect = width / height;
     const narrow = Math.min(1, aspect);
     const dot = (a, b) => a[0] * b[0] + a[1] * b[1] + a[2] * b[2];
@@ -194,7 +194,7 @@ export class SurfacePanel {
     };
     gl.uniform1f(this.place("lit"), 0);
     gl.vertexAttrib3f(1, 0, 0, 1);
-    draw(edges, "#5c6370");
+    draw(edges, "#717a88");
     if (!this.viewer.settings.crosshair) return;
     const at = this.viewer.crosshair;
     const across = (axis) => [-0.5, this.viewer.scene.shape[axis] - 0.5].map((v) => this.world(at.map((x, i) => (i === axis ? v : x))));

@@ -12,7 +12,7 @@ const TOOLBAR = `
     <label>Black <input type="number" name="low" step="any"></label>
     <label>White <input type="number" name="high" step="any"></label>
     <button type="button" name="auto" title="The window that shows typical values">Auto</button>
-    <button type="button" name="full" title="From the least to the largest value">Full range</button>
+    <button type="button" name="full" title="From the least to the largest value">Full</button>
     <label class="vx-channel">Channel <select name="channel"></select></label>
     <label title="Radiological: the patient's right is at the left of the picture">Side
       <select name="convention"><option value="radiological">radiological</option>
@@ -28,6 +28,7 @@ const TOOLBAR = `
     <label><input type="radio" name="outline" value="fill"> Fill</label>
     <label><input type="radio" name="outline" value="outline"> Outline</label>
     <div class="vx-labels" role="group" aria-label="Labels"></div>
+    <span class="vx-caution"></span>
   </div>`;
 
 const STYLE = `<link rel="stylesheet" href="${new URL("viewer.css", import.meta.url)}">`;
@@ -40,7 +41,7 @@ const EMPTY = `
   <p class="vx-hint">You will see axial, coronal and sagittal slices here, and the mask in 3-D once there is one.</p></div>`;
 
 const HELP =
-  "Click or drag: crosshair · wheel or arrow keys: slices · Ctrl+wheel: zoom · Shift+drag: move · right drag: window · " +
+  "click: crosshair · wheel, arrows: slices · Ctrl+wheel: zoom · Shift+drag: move · right drag: window · " +
   "double click: enlarge";
 
 class Viewer extends HTMLElement {
@@ -130,6 +131,7 @@ class Viewer extends HTMLElement {
     channel.value = String(settings.channel);
     for (const name of ["crosshair", "smooth", "mask"]) this.tool(name).checked = settings[name];
     this.view.querySelector(`[name="outline"][value="${settings.outline ? "outline" : "fill"}"]`).checked = true;
+    this.view.querySelector(".vx-caution").textContent = scene.mask ? scene.mask.caution : "";
     this.listen();
     this.fillLabels();
   }
