@@ -162,7 +162,7 @@ class Visitor:
     def download(self, title: str, folder: Path) -> Path:
         """Follow a link to a file."""
         with self.page.expect_download() as waited:
-            self.page.get_by_role("link", name=title).click()
+            self.page.get_by_role("link", name=title, exact=True).click()
         place = folder / waited.value.suggested_filename
         waited.value.save_as(place)
         return place

@@ -32,9 +32,7 @@ def colours(visitor: Visitor) -> int:
 
 @pytest.mark.parametrize(("width", "height"), [(1280, 860), (1920, 1080)])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_every_state_of_the_page(
-    visit: Visit, sample: Path, tmp_path: Path, width: int, height: int, scheme: str
-) -> None:
+def test_every_state_of_the_page(visit: Visit, tmp_path: Path, width: int, height: int, scheme: str) -> None:
     visitor = visit(width=width, height=height, scheme=scheme)
     empty = look(visitor, tmp_path, "empty")
     assert (empty[-1, -1].mean() > 128) == (scheme == "light")
@@ -58,7 +56,7 @@ def test_every_state_of_the_page(
     assert box is not None
     assert box["y"] + box["height"] <= height
     visitor.page.mouse.wheel(0, 2000)
-    look(visitor, tmp_path, "downloads")
+    look(visitor, tmp_path, "statistics")
     visitor.page.mouse.wheel(0, -2000)
     visitor.page.locator(".vx-surface canvas").first.dblclick()
     look(visitor, tmp_path, "surface")

@@ -83,7 +83,7 @@ def test_the_command_and_the_request_that_are_shown_give_the_same_mask(
     visitor.open(sample)
     visitor.run()
     mask = visitor.download("Mask", tmp_path).read_bytes()
-    visitor.page.click("#vx-results summary")
+    visitor.page.click("#vx-downloads summary")
     command, request = visitor.page.locator(".vx-command pre").all_inner_texts()
     (tmp_path / "sample.nii.gz").write_bytes(sample.read_bytes())
     line = command.replace("voxport ", f"{sys.executable} -m voxport ", 1)

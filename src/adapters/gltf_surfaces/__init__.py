@@ -35,6 +35,8 @@ class GltfSurfaces:
             for value, box in enumerate(boxes, 1)
             if box is not None and value in known
         }
+        if not raw:
+            return b""
         total = sum(len(triangles) for _, triangles in raw.values())
         scene = trimesh.Scene()
         for value, (points, triangles) in raw.items():
@@ -42,7 +44,7 @@ class GltfSurfaces:
             mesh = _finished(points, triangles, kept, affine, known[value])
             scene.add_geometry(mesh, node_name=known[value].name, geom_name=known[value].name)
         scene.apply_transform(_UPRIGHT)
-        content: bytes = scene.export(file_type="glb", include_normals=True) if raw else b""
+        content: bytes = scene.export(file_type="glb", include_normals=True)
         return content
 
 

@@ -6,6 +6,6 @@ import os
 # (disable_telemetry_events does not).
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
-from .runtime import OnnxRuntime, OnnxRuntimeSettings, open_onnx_runtime  # noqa: E402
+from .runtime import OnnxRuntime, OnnxRuntimeSettings, open_onnx_runtime
 
 __all__ = ["OnnxRuntime", "OnnxRuntimeSettings", "open_onnx_runtime"]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import anyio
 from fastapi import FastAPI
+from starlette.routing import Mount
 
 from ...services.sessions import Sessions
 from ...settings import DemoSettings
@@ -82,7 +83,7 @@ def create_app(container: Container, engine: Engine, folder: Path, keys: Sequenc
         theme=gr.themes.Default(font=_FONTS, font_mono=_MONO),
         head=_HEAD,
     )
-    page = next(route.app for route in mounted.routes if isinstance(getattr(route, "app", None), gr.routes.App))
+    page = next(r.app for r in mounted.routes if isinstance(r, Mount) and isinstance(r.app, gr.routes.App))
     # pages keep streams open that end by themselves only when this is set
     mounted.state.end_streams = page.stop_event.set
     return mounted

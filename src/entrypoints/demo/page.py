@@ -155,6 +155,7 @@ class Events:
         return {
             page.viewer: texts.viewer(scene_of(session)),
             page.status: texts.summary(result, self.desk.engine.place),
+            page.preflight: "",
             page.results: gr.Column(visible=result.box is None),
             page.table: gr.Dataframe(value={"headers": headers, "data": rows}),
             page.downloads: texts.downloads(session, commands),
@@ -247,10 +248,10 @@ def _layout(desk: Desk) -> Page:
             )
             cancel = gr.Button("Cancel", variant="stop", visible=False, elem_id="vx-cancel")
             status = _html(elem_id="vx-status")
+            downloads = _html(elem_id="vx-downloads")
         with gr.Column(scale=4, min_width=640):
             viewer = _html(texts.viewer(None), elem_id="vx-viewer")
             with gr.Column(visible=False, elem_id="vx-results") as results:
-                downloads = _html()
                 headers, _ = texts.table(None)
                 table = gr.Dataframe(
                     headers=headers, interactive=False, label="Statistics; a click on a heading sorts", wrap=True

@@ -26,7 +26,7 @@ _STAGES = {
     "download": "Fetching the result",
 }
 _TIMES = " \N{MULTIPLICATION SIGN} "
-_FILES = {"mask": "Mask (NIfTI)", "statistics": "Statistics (CSV)", "report": "Report (JSON)"}
+_FILES = {"mask": "Mask", "statistics": "Statistics", "report": "Report"}
 
 
 def plain(value: object) -> str:
@@ -134,7 +134,7 @@ def downloads(session: Session, commands: Commands | None) -> str:
             f'<a class="vx-file" href="session/{session.token}/files/{plain(quote(name))}" download>{title}</a>'
         )
     shown = "" if commands is None else _commands(commands)
-    return f'<div class="vx-files">{"".join(links)}</div>{shown}'
+    return f'<h2 class="vx-step">4. Take home</h2><div class="vx-files">{"".join(links)}</div>{shown}'
 
 
 def summary(result: Result, place: str) -> str:
