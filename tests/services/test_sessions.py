@@ -12,8 +12,10 @@ from voxport.domain.errors import CancelledError, UsageError
 from voxport.domain.geometry import Box, Grid
 from voxport.domain.segmentation import LabelTable
 from voxport.domain.volume import Volume
+from voxport.ports.progress import ProgressListener
 from voxport.services.sessions import Result, RunProgress, Session, Sessions
 from voxport.services.viewing import OpenVolume, ShownMask
+from voxport.testing.progress import ProgressListenerContract
 
 GRID = Grid((3, 4, 5), np.eye(4))
 
@@ -45,6 +47,15 @@ def result(session: Session) -> Result:
     folder = session.new_folder()
     source = opened().case.sources[0]
     return Result({}, {}, ShownMask(source, LabelTable(()), Box.whole(GRID.shape)), folder)
+
+
+class TestRunProgress(ProgressListenerContract):
+    def make_listener(self) -> ProgressListener:
+        return RunProgress()
+
+    def seen(self, listener: ProgressListener) -> tuple[str, int, int] | None:
+        assert isinstance(listener, RunProgress)
+        return listener.state, listener.done, listener.tiles
 
 
 def test_tokens_find_their_own_session_only(sessions: Sessions) -> None:

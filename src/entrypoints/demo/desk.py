@@ -20,7 +20,7 @@ from ...services.report import RESULT_FILES, STATISTICS_TABLE
 from ...services.sessions import Result, RunProgress, Session, Sessions
 from ...services.threshold_preview import TABLE
 from ...services.viewing import OpenVolume, ShownMask, cut_out
-from .engines import Engine, Foretold, Offer, result_files
+from .engines import Engine, Foretold, result_files
 
 if TYPE_CHECKING:
     from ...container import Container
@@ -40,10 +40,6 @@ class Desk:
     engine: Engine
     sessions: Sessions
     lookers: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(_LOOKERS))
-
-    def offers(self) -> Sequence[Offer]:
-        """The models to choose from, the default first. Raises VoxportError."""
-        return self.engine.offers()
 
     def open(self, token: str | None, uploads: Sequence[Path]) -> Session:
         """Take files that were just uploaded, or the sample, as the volume to look at.
@@ -120,10 +116,7 @@ class Desk:
         if model == THRESHOLD:
             made = self.container.threshold_preview()
             return TABLE, made([str(path) for path in inputs], result_files(folder), progress)
-        table = next((o.card.output.table for o in self.engine.offers() if o.card.reference == model), None)
-        if table is None:
-            do = "choose another"
-            raise UsageError("model", expected="one of those listed", got="one that is gone", do=do)
+        table = self.engine.card(model).output.table
         return table, self.engine.run(inputs, model, folder, progress)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ... import __version__
+from ...domain.errors import UsageError
 from ...domain.model_card import ModelCard
 from ...services.prepare import RunOptions, memory_limit
 from ...services.report import RESULT_FILES, STATISTICS_TABLE, curl_line, portable_report
@@ -57,6 +58,10 @@ class Engine(Protocol):
         """The models that are ready, the default first."""
         ...
 
+    def card(self, model: str) -> ModelCard:
+        """The card of ``name:version``."""
+        ...
+
     def foretell(self, inputs: Sequence[Path], model: str, progress: RunProgress) -> Foretold:
         """What a run would take; the errors are those that the run would have."""
         ...
@@ -91,6 +96,13 @@ class LocalEngine:
         shelf = self._models.shelf
         ready = [Offer(m.model.card, m.reference == shelf.default) for m in shelf.models if m.state == "ready"]
         return sorted(ready, key=lambda offer: not offer.default)
+
+    def card(self, model: str) -> ModelCard:
+        """See Engine."""
+        card = next((m.model.card for m in self._models.shelf.models if m.reference == model), None)
+        if card is None:
+            raise UsageError("model", expected="one of those listed", got="one that is gone", do="choose another")
+        return card
 
     def foretell(self, inputs: Sequence[Path], model: str, progress: RunProgress) -> Foretold:
         """See Engine."""

@@ -104,8 +104,10 @@ class Events:
 
     def choose(self, model: str) -> str:
         """Show a model's card."""
-        offers, _ = self._offers()
-        return texts.card(next((o.card for o in offers if o.card.reference == model), None))
+        try:
+            return texts.card(None if model == THRESHOLD else self.desk.engine.card(model))
+        except VoxportError as error:
+            return texts.error(sentence(error))
 
     def run_all(self, token: str, model: str) -> Iterator[Updates]:
         """Segment the whole volume."""
@@ -186,7 +188,7 @@ class Events:
 
     def _offers(self) -> tuple[Sequence[Offer], str]:
         try:
-            return self.desk.offers(), ""
+            return self.desk.engine.offers(), ""
         except VoxportError as error:
             return [], texts.error(sentence(error))
 

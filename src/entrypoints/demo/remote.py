@@ -15,6 +15,7 @@ import httpx
 from ...client import Client
 from ...domain.card_schema import read_card
 from ...domain.errors import CancelledError, VoxportError
+from ...domain.model_card import ModelCard
 from ...services.prepare import RunOptions
 from ...services.report import RESULT_FILES, curl_line, same_again_there
 from .engines import Commands, Foretold, Offer, result_files
@@ -48,6 +49,11 @@ class RemoteEngine:
             ready.sort(key=lambda m: m["reference"] != listed["default"])
             cards = [read_card(dict(client.model(m["reference"])["card"])) for m in ready]
         return [Offer(card, card.reference == listed["default"]) for card in cards]
+
+    def card(self, model: str) -> ModelCard:
+        """See Engine."""
+        with self._client(_PATIENCE_SECONDS) as client:
+            return read_card(dict(client.model(model)["card"]))
 
     def foretell(self, inputs: Sequence[Path], model: str, progress: RunProgress) -> Foretold:
         """See Engine. The volumes are sent to the server for it."""
