@@ -82,7 +82,8 @@ def plane_picture(view: PlaneView, pixels: Rgb, width: float, unit: str) -> Pict
     if rows > 16 and columns > extent + left:
         drawn[row - 1 : row + 2, left - 1 : left + extent + 1] = 0
         drawn[row, left : left + extent] = 255
-    bar = Mark(max(0, row - 12), left + extent // 2, f"{length:g} {UNIT_NAMES[unit]}")
+    # encoders' fonts may have no more than ASCII
+    bar = Mark(max(0, row - 12), left + extent // 2, f"{length:g} {'units' if unit == 'unknown' else unit}")
     return Picture(drawn, (*side_marks(view, rows, columns), bar))
 
 

@@ -19,6 +19,7 @@ from .case import Case, finite
 
 _SAMPLED_PLANES, _SAMPLED_VALUES = 16, 2**20
 _LONGEST_EDGE = 1024
+_PICTURE_EDGE = 640
 
 
 @dataclass(frozen=True)
@@ -80,14 +81,15 @@ class OpenVolume:
         return Picture(self._pixels(self._view(plane, look), index, look, mask))
 
     def picture(self, indices: Sequence[int], look: Look, mask: ShownMask | None) -> Picture:
-        """The three planes at their slices side by side, with letters and scale bars."""
+        """The three planes at their slices side by side, with letters and scale bars; small ones are enlarged."""
+        views = [self._view(plane, look) for plane in PLANES]
+        slices = [self._pixels(view, index, look, mask) for view, index in zip(views, indices, strict=True)]
+        times = max(1, _PICTURE_EDGE // max(max(pixels.shape) for pixels in slices))
         pictures = []
-        for plane, index in zip(PLANES, indices, strict=True):
-            view = self._view(plane, look)
-            columns = view.change.apply_shape(self.case.grid.shape)[1]
-            width = columns * view.pixel_spacing[1]
-            pixels = self._pixels(view, index, look, mask)
-            pictures.append(plane_picture(view, pixels, width, self.case.grid.unit))
+        for view, pixels in zip(views, slices, strict=True):
+            width = view.change.apply_shape(self.case.grid.shape)[1] * view.pixel_spacing[1]
+            large = pixels.repeat(times, axis=0).repeat(times, axis=1)
+            pictures.append(plane_picture(view, large, width, self.case.grid.unit))
         return side_by_side(pictures)
 
     def at(self, voxel: Shape3, mask: ShownMask | None) -> tuple[list[float], int | None]:

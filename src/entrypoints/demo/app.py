@@ -13,7 +13,6 @@ from fastapi import FastAPI
 from starlette.routing import Mount
 
 from ...services.sessions import Sessions
-from ...settings import DemoSettings
 from ..rest.keys import KeyHash
 from .desk import Desk
 from .routes import Guarded, router, static_files
@@ -50,8 +49,7 @@ def create_app(container: Container, engine: Engine, folder: Path, keys: Sequenc
 
     from .page import build_page
 
-    settings = DemoSettings(**container.config.demo())
-    sessions = Sessions(folder, settings.idle_seconds)
+    sessions = Sessions(folder, container.config.demo.idle_seconds())
     desk = Desk(container, engine, sessions)
 
     @asynccontextmanager
@@ -76,7 +74,7 @@ def create_app(container: Container, engine: Engine, folder: Path, keys: Sequenc
         auth=_opened_by(keys) if keys else None,
         auth_message="The password is one of the service's API keys; any name goes.",
         show_error=False,
-        max_file_size=settings.max_upload_bytes,
+        max_file_size=desk.largest_upload,
         ssr_mode=False,
         enable_monitoring=False,
         pwa=False,

@@ -41,6 +41,11 @@ class Desk:
     sessions: Sessions
     lookers: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(_LOOKERS))
 
+    @property
+    def largest_upload(self) -> int:
+        """The most bytes that a file may have."""
+        return int(self.container.config.demo.max_upload_bytes())
+
     def open(self, token: str | None, uploads: Sequence[Path]) -> Session:
         """Take files that were just uploaded, or the sample, as the volume to look at.
 

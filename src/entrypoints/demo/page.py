@@ -232,7 +232,7 @@ def _layout(desk: Desk) -> Page:
                 height=148,
                 elem_id="vx-upload",
             )
-            _html('<p class="vx-tip">Files that are dropped together are the channels of one volume.</p>')
+            _html(f'<p class="vx-tip">{texts.upload_tip(desk.largest_upload)}</p>')
             sample = gr.Button("Try the sample", size="sm", elem_id="vx-sample")
             facts = _html(elem_id="vx-facts")
             _html('<h2 class="vx-step">2. Model</h2>')

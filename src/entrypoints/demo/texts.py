@@ -51,6 +51,11 @@ def note(message: str) -> str:
     return f'<div class="vx-note" role="status">{plain(message)}</div>'
 
 
+def upload_tip(limit_bytes: int) -> str:
+    """What may be dropped."""
+    return f"Up to {size(limit_bytes)} a file. Files that are dropped together are the channels of one volume."
+
+
 def facts(session: Session) -> str:
     """What was opened: names, size, spacing, orientation."""
     volume = session.volume
