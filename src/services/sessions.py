@@ -88,6 +88,10 @@ class Session:
         self._lock = threading.Lock()
         self._closed = False
 
+    def touch(self) -> None:
+        """Note that somebody is there."""
+        self.last_used = time.monotonic()
+
     def show(self, volume: OpenVolume, files: tuple[Path, ...]) -> None:
         """Take a volume in the place of the one before, whose files, run and result go."""
         with self._lock:
@@ -199,7 +203,7 @@ class Sessions:
         if session is None:
             do = "load the page again"
             raise UsageError("session", expected="one that is open", got="one that has ended", do=do)
-        session.last_used = time.monotonic()
+        session.touch()
         return session
 
     def end(self, token: str | None) -> None:

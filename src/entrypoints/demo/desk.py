@@ -92,6 +92,7 @@ class Desk:
             work = _Work(lambda: self._score(session, volume, model, box, progress))
             try:
                 while not work.wait(_GLANCE_SECONDS):
+                    session.touch()  # a run may take longer than an idle session lives
                     yield progress
             except GeneratorExit:  # the page is gone
                 progress.cancel()
