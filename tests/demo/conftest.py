@@ -34,9 +34,9 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         yield server
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """Chromium."""
+    """Chromium; for a module, as its driver keeps an event loop running that other tests would stumble over."""
     with sync_playwright() as playwright:
         browser = launch(playwright)
         yield browser
