@@ -12,7 +12,8 @@ from voxport.domain.card_schema import read_card
 from voxport.domain.intensity import Rescale
 from voxport.domain.parity import Certificate, Parity, RuntimeParity
 from voxport.domain.tiling import Tiling
-from voxport.services.report import grid_mapping, run_report
+from voxport.services.prepare import RunOptions
+from voxport.services.report import curl_line, grid_mapping, run_report, same_again_there
 from voxport.services.runtimes import LoadedModel
 from voxport.services.segment import Outputs, Segmentation
 
@@ -110,3 +111,22 @@ def test_the_tiles_the_times_the_statistics_and_the_warnings_are_those_of_the_ru
     assert report["statistics"]["labels"][0]["voxels"] == done.statistics[0].voxels
     assert report["statistics"]["unit"] == "um"
     assert report["warnings"] == ["not certified"]
+
+
+def test_requests_and_commands_for_a_server_spell_out_what_was_chosen() -> None:
+    report = {
+        "model": {"name": "edges", "version": "1.0.0"},
+        "tiles": {"tile": [8, 8, 16], "blending": "halo"},
+    }
+    command = same_again_there("https://lab.example", ["a b.nii"], "mask.nii.gz", report, RunOptions(threshold=0.3))
+    assert command == (
+        "voxport segment 'a b.nii' --server https://lab.example -m edges:1.0.0 -o mask.nii.gz "
+        "--patch 8,8,16 --blending halo --threshold 0.3"
+    )
+    request = curl_line("https://lab.example", ["a b.nii", "c.nii"], "mask.nii.gz", report, with_key=False)
+    assert request == (
+        "curl -sS --fail-with-body -F 'volume=@a b.nii' -F volume=@c.nii -F model=edges:1.0.0 -F patch=8,8,16 "
+        "-F blending=halo -o mask.nii.gz https://lab.example/segment"
+    )
+    keyed = curl_line("https://lab.example", ["c.nii"], "mask.nii.gz", report, with_key=True)
+    assert keyed.endswith('-H "Authorization: Bearer $VOXPORT_API_KEY"')
