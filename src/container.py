@@ -21,6 +21,8 @@ from .services.runtimes import ModelOpener, Tunings
 from .services.segment import SegmentPorts, segment
 from .services.serving import ServedModels
 from .services.slots import Slots
+from .services.surfaces import label_surfaces
+from .services.threshold_preview import threshold_preview
 from .services.tune import TunePorts, tune
 from .services.verify import verify
 from .services.working import work_on_jobs
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
     from .ports.pictures import PictureEncoder
     from .ports.quantiser import Quantiser
     from .ports.runtime import InferenceRuntime, RuntimeOptions
+    from .ports.surfaces import SurfaceMaker
     from .ports.tunings import TuningStore
     from .ports.volume_store import ArrayStore, VolumeStore
 
@@ -96,6 +99,12 @@ def _png_pictures() -> PictureEncoder:
     from .adapters.png_pictures import PngPictures
 
     return PngPictures()
+
+
+def _gltf_surfaces() -> SurfaceMaker:
+    from .adapters.gltf_surfaces import GltfSurfaces
+
+    return GltfSurfaces()
 
 
 def _open_onnx(
@@ -202,6 +211,9 @@ class Container(containers.DeclarativeContainer):
     segment_ports = providers.Factory(SegmentPorts, volumes, artifacts, pictures)
     segment = providers.Factory(partial, segment, ports=segment_ports)
     predict = providers.Factory(partial, predict, ports=segment_ports, new_store=providers.Object(_memory_store))
+    surfaces = providers.Singleton(_gltf_surfaces)
+    label_surfaces = providers.Factory(partial, label_surfaces, surfaces=surfaces)
+    threshold_preview = providers.Factory(partial, threshold_preview, volumes=volumes, artifacts=artifacts)
     slots = providers.Singleton(Slots, config.serving.slots, config.serving.queue)
     served_models = providers.Singleton(
         ServedModels, open_model, models, config.model, config.serving.look_for_models_seconds

@@ -87,6 +87,13 @@ class JobsSettings(BaseModel, extra="forbid"):
     sweep_every_seconds: float = Field(default=60.0, gt=0)
 
 
+class DemoSettings(BaseModel, extra="forbid"):
+    """The demo: the largest file that it takes, and how long a session may lie idle before it is deleted."""
+
+    max_upload_bytes: int = Field(default=2 * 2**30, gt=0)
+    idle_seconds: float = Field(default=3600.0, gt=0)
+
+
 class Settings(BaseSettings):
     """Everything that can be set from outside the command line."""
 
@@ -107,6 +114,7 @@ class Settings(BaseSettings):
     api_keys: Annotated[list[SecretStr], NoDecode] = Field(default_factory=list)
     serving: ServingSettings = ServingSettings()
     jobs: JobsSettings = Field(default_factory=JobsSettings)
+    demo: DemoSettings = DemoSettings()
 
     @field_validator("api_keys", mode="before")
     @classmethod

@@ -63,6 +63,8 @@ def test_the_contracts_hold(copy: Path) -> None:
         ("services/segment.py", "from ..client import client"),
         ("services/segment.py", "import httpx"),
         ("services/tune.py", "import openvino"),
+        ("services/surfaces.py", "import trimesh"),
+        ("entrypoints/demo/desk.py", "from ...adapters import gltf_surfaces"),
     ],
 )
 def test_a_planted_violation_is_found(copy: Path, module: str, line: str) -> None:

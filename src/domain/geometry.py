@@ -133,6 +133,12 @@ class Grid:
             flips.append((sign[source] > 0) != (code in _POSITIVE))
         return Reorientation(shape3(axes), (flips[0], flips[1], flips[2]))
 
+    def part(self, box: Box) -> Grid:
+        """The grid of the voxels in ``box``: each keeps its place in the world."""
+        affine = self.affine.copy()
+        affine[:3, 3] = self.world(box.start)
+        return Grid(box.shape, affine, self.unit)
+
     def resampled(self, spacing: Sequence[float]) -> Grid:
         """A grid of the given spacing (in this grid's unit) over the same field of view, with the same centre.
 

@@ -100,25 +100,52 @@ def to_grey(values: NDArray[Any], low: float, high: float) -> Grey:
     return np.asarray(np.clip(np.rint(scaled), 0, 255), dtype=np.uint8)
 
 
-def square_pixels(image: NDArray[Any], pixel_spacing: tuple[float, float], *, smooth: bool) -> NDArray[Any]:
-    """An image ``(rows, columns)`` stretched so that its pixels are square; ``smooth`` for values, not for labels."""
+def square_pixels(
+    image: NDArray[Any], pixel_spacing: tuple[float, float], *, smooth: bool, longest: int | None = None
+) -> NDArray[Any]:
+    """An image ``(rows, columns)`` stretched so that its pixels are square; ``smooth`` for values, not for labels.
+
+    Where an edge would have more than ``longest`` pixels, the whole is shrunk to fit.
+    """
     finest = min(pixel_spacing)
     zoom = [s / finest for s in pixel_spacing]
-    if max(zoom) < 1.001:
+    if longest is not None:
+        widest = max(n * z for n, z in zip(image.shape, zoom, strict=True))
+        # 1 / n: at least one pixel is left of a thin edge
+        zoom = [max(z * min(1.0, longest / widest), 1 / n) for n, z in zip(image.shape, zoom, strict=True)]
+    if max(abs(z - 1) for z in zoom) < 1e-3:
         return image
     stretched: NDArray[Any] = ndimage.zoom(image, zoom, order=1 if smooth else 0, grid_mode=True, mode="nearest")
     return stretched
 
 
 def overlay(grey: Grey, labels: Labels, table: LabelTable, *, opacity: float = 0.5, outline: bool = False) -> Rgb:
-    """A grey picture ``(rows, columns)`` with each label in its colour, filled or as a one-pixel outline."""
-    picture = np.repeat(grey[..., np.newaxis], 3, axis=-1).astype(np.float32)
-    for label in table.labels:
-        shown = labels == label.value
-        if outline:
-            shown &= ~ndimage.binary_erosion(shown)
-        picture[shown] = (1 - opacity) * picture[shown] + opacity * np.array(label.rgb, np.float32)
-    return np.rint(picture).astype(np.uint8)
+    """A grey picture ``(rows, columns)`` with each label in its colour, filled or as a one-pixel outline.
+
+    Values that the table lacks are not shown. A label that reaches the picture's edge is outlined there as well.
+    """
+    picture = np.repeat(grey[..., np.newaxis], 3, axis=-1)
+    known = [label for label in table.labels if label.value]
+    # one look-up for all labels: there may be a hundred of them
+    colours = np.zeros((max([int(labels.max(initial=0)), *(label.value for label in known)]) + 1, 3), np.uint8)
+    is_known = np.zeros(len(colours), bool)
+    for label in known:
+        colours[label.value], is_known[label.value] = label.rgb, True
+    shown = is_known[labels]
+    if outline:
+        shown &= _at_an_edge(labels)
+    mixed = (1 - opacity) * picture[shown].astype(np.float32) + opacity * colours[labels[shown]].astype(np.float32)
+    picture[shown] = np.rint(mixed).astype(np.uint8)
+    return picture
+
+
+def _at_an_edge(labels: Labels) -> NDArray[np.bool_]:
+    """Pixels ``(rows, columns)`` of which one of the four neighbours has another value or is outside."""
+    edge = np.ones(labels.shape, bool)
+    inner = labels[1:-1, 1:-1]
+    around = (labels[:-2, 1:-1], labels[2:, 1:-1], labels[1:-1, :-2], labels[1:-1, 2:])
+    edge[1:-1, 1:-1] = np.logical_or.reduce([inner != neighbour for neighbour in around])
+    return edge
 
 
 @dataclass(frozen=True)

@@ -5,28 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
+from ..domain.display import WINDOW_PERCENTILES, Display, plane_pixels
 from ..domain.geometry import shape3
 from ..domain.intensity import percentiles
 from ..domain.segmentation import Labels, LabelTable
-from ..domain.slicing import (
-    PLANES,
-    Picture,
-    PlaneView,
-    overlay,
-    side_by_side,
-    side_marks,
-    square_pixels,
-    stacked,
-    to_grey,
-)
+from ..domain.slicing import PLANES, Picture, PlaneView, side_by_side, side_marks, stacked
 from ..domain.statistics import LabelStatistics
 from ..ports.volume_store import VolumeSink
 from .case import Case, ChannelSurvey, finite
 
-_WINDOW_PERCENTILES = (0.5, 99.5)
 _LONGEST_EDGE = 768
 
 
@@ -42,7 +31,8 @@ def preview_picture(
     largest = max(statistics, key=lambda label: label.voxels, default=None)
     centre = largest.centroid_voxel if largest is not None else None
     voxel = shape3(n // 2 for n in case.grid.shape) if centre is None else shape3(round(c) for c in centre)
-    bare, overlaid = [], []
+    bare: list[Picture] = []
+    overlaid: list[Picture] = []
     for plane in PLANES:
         view = PlaneView.of(case.grid, plane)
         box = view.box(view.pixel_of(voxel)[2])
@@ -54,7 +44,7 @@ def preview_picture(
 
 def display_window(channel: ChannelSurvey) -> tuple[float, float]:
     """The values of a channel that are shown black and white: all but a few extreme ones lie between."""
-    low, high = percentiles(channel.chunks, _WINDOW_PERCENTILES)
+    low, high = percentiles(channel.chunks, WINDOW_PERCENTILES)
     return (channel.low, channel.high) if low == high else (low, high)
 
 
@@ -70,11 +60,8 @@ def slice_pictures(
         window: values shown black and white.
         table: the labels' colours.
     """
-    grey = to_grey(view.display(finite(values, 0.0)), *window)
-    shown = view.display(labels)
-    grey = square_pixels(grey, view.pixel_spacing, smooth=True)
-    shown = square_pixels(shown, view.pixel_spacing, smooth=False)
-    step = max(1, -(-max(grey.shape) // _LONGEST_EDGE))
-    grey, shown = grey[::step, ::step], shown[::step, ::step]
-    marks = side_marks(view, *grey.shape)
-    return Picture(np.repeat(grey[..., np.newaxis], 3, axis=-1), marks), Picture(overlay(grey, shown, table), marks)
+    shown, display = view.display(finite(values, 0.0)), Display(*window, table)
+    bare = plane_pixels(view, shown, None, display, _LONGEST_EDGE)
+    overlaid = plane_pixels(view, shown, view.display(labels), display, _LONGEST_EDGE)
+    marks = side_marks(view, *bare.shape[:2])
+    return Picture(bare, marks), Picture(overlaid, marks)

@@ -15,7 +15,7 @@ import scipy
 from ..domain.card_schema import write_card
 from ..domain.geometry import Grid
 from ..ports.runtime import InferenceRuntime
-from .prepare import Prepared
+from .prepare import Prepared, RunOptions
 from .runtimes import LoadedModel
 from .segment import Segmentation
 from .statistics_file import statistics_mapping
@@ -117,6 +117,39 @@ def same_again(
         "--threshold": repr(prepared.card.output.threshold) if prepared.card != loaded.model.card else None,
     }
     return segment_line(inputs, {"-m": model, "-o": mask, **options})
+
+
+def same_again_there(url: str, inputs: Sequence[str], mask: str, report: Mapping[str, Any], options: RunOptions) -> str:
+    """The command that has a server give the same mask while it has the model; what its report knows is spelled out."""
+    chosen = {
+        "--server": url,
+        "-m": _reference(report),
+        "-o": mask,
+        "--overlap": options.overlap,
+        "--patch": ",".join(map(str, report["tiles"]["tile"])),
+        "--blending": report["tiles"]["blending"],
+        "--nan-as": options.nan_as,
+        "--threshold": options.threshold,
+    }
+    return segment_line(inputs, chosen)
+
+
+def curl_line(url: str, inputs: Sequence[str], mask: str, report: Mapping[str, Any], *, with_key: bool) -> str:
+    """The same request to a server as ``curl`` makes it; a key is taken from ``VOXPORT_API_KEY``."""
+    tiles = report["tiles"]
+    fields = [
+        f"model={_reference(report)}",
+        f"patch={','.join(map(str, tiles['tile']))}",
+        f"blending={tiles['blending']}",
+    ]
+    parts = [word for field in (*(f"volume=@{name}" for name in inputs), *fields) for word in ("-F", field)]
+    line = shlex.join(["curl", "-sS", "--fail-with-body", *parts, "-o", mask, f"{url}/segment"])
+    # the variable has to stand outside of single quotes, to be the shell's
+    return f'{line} -H "Authorization: Bearer $VOXPORT_API_KEY"' if with_key else line
+
+
+def _reference(report: Mapping[str, Any]) -> str:
+    return f"{report['model']['name']}:{report['model']['version']}"
 
 
 def segment_line(inputs: Sequence[str], options: Mapping[str, object]) -> str:

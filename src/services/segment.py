@@ -13,13 +13,13 @@ import numpy as np
 
 from ..domain.errors import UsageError
 from ..domain.geometry import Box, Grid
-from ..domain.segmentation import Output, Scores
+from ..domain.segmentation import LabelTable, Output, Scores
 from ..domain.statistics import LabelStatistics, StatisticsAccumulator
 from ..domain.stitching import Block, assemble_planes, stitch
 from ..ports.artifacts import ArtifactWriter
 from ..ports.pictures import PictureEncoder
 from ..ports.progress import ProgressListener
-from ..ports.volume_store import VolumeSink, VolumeStore
+from ..ports.volume_store import VolumeSink, VolumeSource, VolumeStore
 from .case import Case, replaced, slabs
 from .labelling import Labeller, Sinks
 from .prepare import Prepared, RunOptions, open_scorer, prepare
@@ -114,7 +114,7 @@ def segment(
             run = "" if checkpoint is None else fingerprint(hashes, loaded, prepared, outputs.probabilities is not None)
             notes = _score(prepared, scorer, sinks, progress, checkpoint, run)
         with clock.stage("measure"):
-            statistics = _measure(prepared, sinks.mask)
+            statistics = measure(case, sinks.mask, prepared.card.output.table, prepared.nan_as)
             files = _small_files(outputs, ports, case, sinks.mask, prepared, statistics)
         with clock.stage("write"):
             written = [(reference, sink.commit()) for reference, sink in _named(sinks, outputs)]
@@ -203,12 +203,14 @@ def _plane_blocks(planes: Iterable[Scores], grid: Grid, axis: int, begin: int) -
         yield Block(box, np.expand_dims(plane, 1 + axis))
 
 
-def _measure(prepared: Prepared, mask: VolumeSink) -> tuple[LabelStatistics, ...]:
-    case = prepared.case
+def measure(
+    case: Case, mask: VolumeSink | VolumeSource, table: LabelTable, nan_as: float | None
+) -> tuple[LabelStatistics, ...]:
+    """The statistics of a mask's labels over a case on the same grid; ``nan_as`` stands for what is not finite."""
     axis = case.sources[0].slowest_axis
-    found = StatisticsAccumulator(case.grid, prepared.card.output.table, case.channels, axis)
+    found = StatisticsAccumulator(case.grid, table, case.channels, axis)
     for box in slabs(case.grid, axis):
-        found.add(box, mask.read(box)[0], [replaced(values, prepared.nan_as) for values in case.read(box)])
+        found.add(box, mask.read(box)[0], [replaced(values, nan_as) for values in case.read(box)])
     return found.result()
 
 

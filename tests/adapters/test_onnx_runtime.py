@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +16,8 @@ from voxport.domain.errors import ModelError, UsageError
 from voxport.ports.runtime import InferenceRuntime, RuntimeOptions
 from voxport.testing.affine import Floats, affine_card, affine_model, write_affine_onnx
 from voxport.testing.runtime import RuntimeContract
+
+from tests.trap import set_trap
 
 Inputs = list[tuple[str, int, list[str | int | None]]]
 
@@ -132,3 +137,11 @@ def test_every_graph_level_and_the_arena_score_the_same(tmp_path: Path, level: s
     batch = np.ones((1, 1, 2, 3, 4), np.float32)
     scores = _opened(path, graph_level=level, arena=True, threads=1).score(batch)
     np.testing.assert_array_equal(scores[0, :, 0, 0, 0], [2.0, -1.0])
+
+
+def test_the_runtime_reports_to_nobody() -> None:
+    """ONNX Runtime 1.31 by itself calls its makers about nine seconds after it was imported."""
+    code = "import voxport.adapters.onnx_runtime, time\ntime.sleep(13)"
+    with set_trap() as trap:
+        subprocess.run([sys.executable, "-c", code], env=os.environ | trap.env, check=True)
+    assert trap.caught == []

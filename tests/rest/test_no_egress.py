@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+
+from tests.trap import Trap, set_trap
 
 from .conftest import named_model
 from .serving import running_server
@@ -19,39 +18,10 @@ from .serving import running_server
 pytestmark = pytest.mark.xdist_group("server")
 
 
-@dataclass
-class Trap:
-    """A proxy that every outgoing HTTP connection would go through; it hangs up on all and remembers them."""
-
-    listener: socket.socket
-    caught: list[bytes] = field(default_factory=list)
-
-    @property
-    def env(self) -> dict[str, str]:
-        """The variables that lead there."""
-        url = f"http://127.0.0.1:{self.listener.getsockname()[1]}"
-        return dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy"), url)
-
-    def watch(self) -> None:
-        """Catch connections until the listener is closed."""
-        while True:
-            try:
-                connection, _ = self.listener.accept()
-            except OSError:
-                return
-            with connection:
-                self.caught.append(connection.recv(200))
-
-
 @pytest.fixture
 def trap() -> Iterator[Trap]:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        trap = Trap(listener)
-        thread = threading.Thread(target=trap.watch, daemon=True)
-        thread.start()
+    with set_trap() as trap:
         yield trap
-        listener.shutdown(socket.SHUT_RDWR)
-    thread.join(10)
 
 
 def test_the_trap_catches_what_bentoml_reports_by_itself(trap: Trap, tmp_path: Path) -> None:

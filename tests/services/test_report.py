@@ -13,7 +13,8 @@ from voxport.domain.intensity import Rescale
 from voxport.domain.parity import Certificate, Parity, RuntimeParity
 from voxport.domain.tiling import Tiling
 from voxport.domain.tuning import Choice
-from voxport.services.report import grid_mapping, run_report, same_again
+from voxport.services.prepare import RunOptions
+from voxport.services.report import curl_line, grid_mapping, run_report, same_again, same_again_there
 from voxport.services.runtimes import LoadedModel
 from voxport.services.segment import Outputs, Segmentation
 
@@ -166,3 +167,22 @@ def test_of_the_stages_it_says_how_long_the_network_worked(run: Run) -> None:
     done, _, report = run
     assert 0 < report["network_seconds"] <= report["seconds"]["score"]
     assert report["network_seconds"] == round(done.network_seconds, 4)
+
+
+def test_requests_and_commands_for_a_server_spell_out_what_was_chosen() -> None:
+    report = {
+        "model": {"name": "edges", "version": "1.0.0"},
+        "tiles": {"tile": [8, 8, 16], "blending": "halo"},
+    }
+    command = same_again_there("https://lab.example", ["a b.nii"], "mask.nii.gz", report, RunOptions(threshold=0.3))
+    assert command == (
+        "voxport segment 'a b.nii' --server https://lab.example -m edges:1.0.0 -o mask.nii.gz "
+        "--patch 8,8,16 --blending halo --threshold 0.3"
+    )
+    request = curl_line("https://lab.example", ["a b.nii", "c.nii"], "mask.nii.gz", report, with_key=False)
+    assert request == (
+        "curl -sS --fail-with-body -F 'volume=@a b.nii' -F volume=@c.nii -F model=edges:1.0.0 -F patch=8,8,16 "
+        "-F blending=halo -o mask.nii.gz https://lab.example/segment"
+    )
+    keyed = curl_line("https://lab.example", ["c.nii"], "mask.nii.gz", report, with_key=True)
+    assert keyed.endswith('-H "Authorization: Bearer $VOXPORT_API_KEY"')

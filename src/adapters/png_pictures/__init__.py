@@ -14,7 +14,7 @@ _FONT_SIZE = 14
 class PngPictures:
     """PictureEncoder that writes PNG."""
 
-    def encode(self, picture: Picture) -> bytes:
+    def encode(self, picture: Picture, *, quickly: bool = False) -> bytes:
         """See PictureEncoder.encode."""
         image = Image.fromarray(picture.pixels)
         draw = ImageDraw.Draw(image)
@@ -30,5 +30,5 @@ class PngPictures:
                 stroke_fill=(0, 0, 0),
             )
         file = io.BytesIO()
-        image.save(file, "PNG")
+        image.save(file, "PNG", compress_level=1 if quickly else 6)
         return file.getvalue()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -44,6 +45,7 @@ def check_against(network: torch.nn.Module, shape: Shape5, path: Path, *, dynami
 
     A graph can declare dynamic axes and still have the example's sizes inside, as scripted networks that resize do.
     """
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # it would report to its makers
     import numpy as np
     import onnx
     import onnxruntime

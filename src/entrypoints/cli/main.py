@@ -20,7 +20,20 @@ from ...domain.errors import (
     UsageError,
     VoxportError,
 )
-from . import batch, export, inspection, jobs, models, planning, segmenting, serving, tuning, verification, working
+from . import (
+    batch,
+    demo,
+    export,
+    inspection,
+    jobs,
+    models,
+    planning,
+    segmenting,
+    serving,
+    tuning,
+    verification,
+    working,
+)
 
 _EXIT_CODES: dict[type[VoxportError], int] = {
     UsageError: 2,
@@ -49,6 +62,7 @@ app.command("inspect")(inspection.inspect_command)
 app.command("plan")(planning.plan_command)
 app.command("tune")(tuning.tune_command)
 app.command("serve")(serving.serve_command)
+app.command("demo")(demo.demo_command)
 app.command("worker")(working.worker_command)
 app.add_typer(models.app, name="models")
 app.add_typer(jobs.app, name="jobs")

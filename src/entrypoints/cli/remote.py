@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import typer
 
 from ...client import Client, is_model_reference
 from ...domain.errors import UsageError
-from ...services.report import segment_line
+from ...services.report import same_again_there
 from .console import progress_bar
 from .outcome import show_outcome
 
@@ -93,7 +93,7 @@ def segment_remotely(
             outputs={name: place for name, place in further.items() if place is not None},
             hear=_Stages(progress),
         )
-    report = {**answered, "command": _same_again(client.url, inputs, outputs.mask, answered, options)}
+    report = {**answered, "command": same_again_there(client.url, inputs, outputs.mask, answered, options)}
     if outputs.report is not None:
         artifacts.write(outputs.report, (json.dumps(report, indent=2) + "\n").encode())
     if quiet:
@@ -104,22 +104,6 @@ def segment_remotely(
             f"Look at {outputs.preview}, and at {outputs.statistics} for the numbers. Next:\n"
             f"  voxport segment YOUR.nii.gz -o mask.nii.gz --preview mask.png --server {client.url}"
         )
-
-
-def _same_again(url: str, inputs: Sequence[str], mask: str, report: Mapping[str, Any], options: RunOptions) -> str:
-    """The command that gives the same mask while the server has the model; what the report knows is spelled out."""
-    model, tiles = report["model"], report["tiles"]
-    chosen = {
-        "--server": url,
-        "-m": f"{model['name']}:{model['version']}",
-        "-o": mask,
-        "--overlap": options.overlap,
-        "--patch": ",".join(map(str, tiles["tile"])),
-        "--blending": tiles["blending"],
-        "--nan-as": options.nan_as,
-        "--threshold": options.threshold,
-    }
-    return segment_line(inputs, chosen)
 
 
 class _Stages:

@@ -1,0 +1,94 @@
+"""``voxport demo``."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from . import options as opt
+from .serving import absolute_if_file, check_free, checked_address, needs_serving, opening_keys
+
+if TYPE_CHECKING:
+    import socket
+
+    import uvicorn
+
+    from ...container import Container
+    from ..demo.engines import Engine
+
+
+def demo_command(
+    host: Annotated[str, typer.Option("--host", help="Address to listen on; 0.0.0.0 for all.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", min=1, max=65535, help="Port to listen on.")] = 7860,
+    server: opt.Server = None,
+    models: opt.ModelsFolder = None,
+    model: Annotated[
+        str | None, typer.Option("-m", "--model", help="The model that is chosen at first: a name, or an ONNX file.")
+    ] = None,
+    store: opt.StoreName = None,
+    threads: opt.Threads = None,
+    scratch: Annotated[
+        Path | None, typer.Option("--scratch", help="Folder for the files of open sessions.", show_default="/tmp")
+    ] = None,
+    insecure: Annotated[
+        bool, typer.Option("--insecure", help="Listen to other machines although no key is set.")
+    ] = False,
+) -> None:
+    """Open a page on which volumes are dropped, looked at and segmented, until stopped."""
+    needs_serving("voxport demo", "gradio")
+    address = checked_address(host)
+    keys = opening_keys(address, insecure)
+    check_free(address, port)
+    import uvicorn
+
+    from ...container import wired
+    from ...services.scratch import clear_scratch, scratch_folder
+    from ..demo.app import create_app
+
+    container = wired(
+        models_dir=models,
+        model=None if model is None else absolute_if_file(model),
+        store=store,
+        threads=threads,
+        scratch_dir=scratch,
+    )
+    parent = container.config.scratch_dir()
+    clear_scratch(parent)
+    with scratch_folder(parent) as folder:
+        engine = _engine(container, server)
+        try:
+            app = create_app(container, engine, folder, keys)
+            shown = f"[{host}]" if ":" in host else host
+            sys.stderr.write(f"voxport: demo on http://{shown}:{port}, scored {engine.place}\n")
+            sys.stderr.flush()
+            settings = uvicorn.Config(app, host=address, port=port, log_level="warning", timeout_graceful_shutdown=2)
+            _server(settings).run()
+        finally:
+            container.served_models().close()
+
+
+def _server(settings: uvicorn.Config) -> uvicorn.Server:
+    """A server that ends the streams of open pages when it is stopped, where it would wait for them, and complain."""
+    import uvicorn
+
+    class Server(uvicorn.Server):
+        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+            self.config.app.state.end_streams()  # type: ignore[union-attr]
+            await super().shutdown(sockets)
+
+    return Server(settings)
+
+
+def _engine(container: Container, server: str | None) -> Engine:
+    if server is not None:
+        from ..demo.remote import RemoteEngine
+
+        return RemoteEngine(server, os.environ.get("VOXPORT_API_KEY"))
+    from ..demo.engines import LocalEngine
+
+    container.served_models().start()
+    return LocalEngine(container)

@@ -1,0 +1,105 @@
+"""The demo as one ASGI app: Gradio's page, and beside it what the viewer asks for."""
+
+from __future__ import annotations
+
+import hmac
+import os
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
+from typing import TYPE_CHECKING
+
+import anyio
+from fastapi import FastAPI
+from starlette.routing import Mount
+
+from ...services.sessions import Sessions
+from ..rest.keys import KeyHash
+from .desk import Desk
+from .routes import Guarded, router, static_files
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from ...container import Container
+    from .engines import Engine
+
+_SWEEP_SECONDS = 30.0
+_HEAD = (
+    '<link rel="stylesheet" href="viewer/page.css"><script type="module" src="viewer/viewer.js"></script>'
+    '<meta name="referrer" content="no-referrer">'
+)
+_FONTS = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"]
+_MONO = ["ui-monospace", "Consolas", "monospace"]
+
+
+def create_app(container: Container, engine: Engine, folder: Path, keys: Sequence[KeyHash] = ()) -> FastAPI:
+    """The demo.
+
+    Args:
+        container: the use cases.
+        engine: where cases are scored.
+        folder: for the sessions' files and Gradio's uploads; its owner deletes it.
+        keys: where there are any, one of them is asked for as the password.
+    """
+    # read by Gradio when it is imported, or at each upload: nothing is counted, kept in the browser, or left in /tmp
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+    os.environ["GRADIO_TEMP_DIR"] = str(folder / "uploads")
+    import gradio as gr
+
+    from .page import build_page
+
+    sessions = Sessions(folder, container.config.demo.idle_seconds())
+    desk = Desk(container, engine, sessions)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:  # noqa: ARG001 - the signature is FastAPI's
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(_sweep, sessions)
+            yield
+            tasks.cancel_scope.cancel()
+        await anyio.to_thread.run_sync(sessions.close)
+
+    app = FastAPI(title="voxport demo", docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
+    app.add_middleware(Guarded)
+    app.state.desk = desk
+    app.include_router(router)
+    app.mount("/viewer", static_files())
+    mounted: FastAPI = gr.mount_gradio_app(
+        app,
+        build_page(desk),
+        path="/",
+        footer_links=[],
+        run_history=False,
+        auth=_opened_by(keys) if keys else None,
+        auth_message="The password is one of the service's API keys; any name goes.",
+        show_error=False,
+        max_file_size=desk.largest_upload,
+        ssr_mode=False,
+        enable_monitoring=False,
+        pwa=False,
+        theme=gr.themes.Default(font=_FONTS, font_mono=_MONO),
+        head=_HEAD,
+    )
+    page = next(r.app for r in mounted.routes if isinstance(r, Mount) and isinstance(r.app, gr.routes.App))
+    # pages keep streams open that end by themselves only when this is set
+    mounted.state.end_streams = page.stop_event.set
+    return mounted
+
+
+def _opened_by(keys: Sequence[KeyHash]) -> Callable[[str, str], bool]:
+    """Gradio's check of a name and a password: the password is a key."""
+
+    def check(name: str, password: str) -> bool:  # noqa: ARG001 - a key is enough
+        digest = KeyHash.of(password).digest
+        # all are compared, so that the time taken does not tell which one matched
+        return sum(hmac.compare_digest(key.digest, digest) for key in keys) > 0
+
+    return check
+
+
+async def _sweep(sessions: Sessions) -> None:
+    while True:
+        await anyio.sleep(_SWEEP_SECONDS)
+        with suppress(OSError):
+            await anyio.to_thread.run_sync(sessions.sweep)

@@ -1,0 +1,75 @@
+"""What the viewer in the browser is told of a session: geometry, windows, labels; never voxels."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ...domain.display import UNIT_NAMES, bar_steps
+from ...domain.geometry import Grid
+from ...domain.slicing import PLANES, Plane, PlaneView
+from ...services.sessions import Result, Session
+
+
+def scene_of(session: Session, model_channels: tuple[str, ...] = ()) -> dict[str, Any] | None:
+    """A session's open volume and result as plain data; None where nothing is open."""
+    volume, result = session.volume, session.result
+    if volume is None:
+        return None
+    grid = volume.case.grid
+    extents = [n * s for n, s in zip(grid.shape, grid.spacing, strict=True)]
+    return {
+        "token": session.token,
+        "volume": "+".join(path.parent.name for path in session.files),
+        "revision": session.revision,
+        "name": ", ".join(path.name for path in session.files),
+        "shape": list(grid.shape),
+        "affine": grid.affine.tolist(),
+        "unit": UNIT_NAMES[grid.unit],
+        "bars": bar_steps(min(extents) / 100, max(extents)),
+        "planes": {plane: _plane(volume.case.grid, plane) for plane in PLANES},
+        "channels": [
+            {"name": _channel(session.files, channel, model_channels), "window": window, "range": extent}
+            for channel, (window, extent) in enumerate(zip(volume.windows, volume.ranges, strict=True))
+        ],
+        "mask": None
+        if result is None
+        else {
+            "labels": [{"value": x.value, "name": x.name, "colour": x.colour} for x in result.mask.table.labels],
+            "caution": _caution(result),
+            "box": None if result.box is None else [list(result.box.start), list(result.box.stop)],
+        },
+    }
+
+
+def _caution(result: Result) -> str:
+    """What must not be overlooked about a mask; empty for that of a full run."""
+    if "model" not in result.report:
+        return "Threshold preview: no model"
+    return "" if result.box is None else "Quick look: inside the dashed frame only"
+
+
+def _plane(grid: Grid, plane: Plane) -> dict[str, Any]:
+    """How a plane's pixels follow from voxels, and back, for both conventions; see ``PlaneView``."""
+    views = {c: PlaneView.of(grid, plane, c) for c in ("radiological", "neurological")}
+    first = views["radiological"]
+    rows, columns, count = first.change.apply_shape(grid.shape)
+    return {
+        "count": count,
+        "size": [rows, columns],
+        "pixel": list(first.pixel_spacing),
+        "views": {
+            convention: {
+                "axes": list(view.change.axes),
+                "flips": list(view.change.flips),
+                "letters": view.letters,
+            }
+            for convention, view in views.items()
+        },
+    }
+
+
+def _channel(files: tuple[Path, ...], channel: int, names: tuple[str, ...]) -> str:
+    if channel < len(names):
+        return names[channel]
+    return files[channel].name if channel < len(files) and len(files) > 1 else f"channel {channel + 1}"

@@ -1,0 +1,320 @@
+// <voxport-viewer data-scene="BASE64 JSON">: three linked planes and the mask's surfaces. Voxels stay on the server;
+// slices come as pictures. Gradio changes the attribute or puts in a new element whenever the scene changes: so what is
+// shown is in a shadow tree, which Gradio leaves alone, and what a person has set is kept here, beside the elements.
+
+import { PlanePanel } from "./plane.js";
+import { SurfacePanel } from "./surface.js";
+
+const kept = { volume: null, settings: null, crosshair: null, labels: null };
+
+const TOOLBAR = `
+  <div class="vx-tools" role="toolbar" aria-label="How the volume is shown">
+    <label>Black <input type="number" name="low" step="any"></label>
+    <label>White <input type="number" name="high" step="any"></label>
+    <button type="button" name="auto" title="The window that shows typical values">Auto</button>
+    <button type="button" name="full" title="From the least to the largest value">Full</button>
+    <label class="vx-channel">Channel <select name="channel"></select></label>
+    <label title="Radiological: the patient's right is at the left of the picture">Side
+      <select name="convention"><option value="radiological">radiological</option>
+      <option value="neurological">neurological</option></select></label>
+    <label><input type="checkbox" name="crosshair"> Crosshair</label>
+    <label><input type="checkbox" name="smooth"> Smooth</label>
+    <button type="button" name="reset" title="Whole slices, centred (key 0)">Reset view</button>
+    <a class="vx-picture" download="view.png">Save picture</a>
+  </div>
+  <div class="vx-tools vx-masktools" role="toolbar" aria-label="How the mask is shown">
+    <label><input type="checkbox" name="mask"> <b>Mask</b></label>
+    <label>Opacity <input type="range" name="opacity" min="0" max="1" step="0.05"></label>
+    <label><input type="radio" name="outline" value="fill"> Fill</label>
+    <label><input type="radio" name="outline" value="outline"> Outline</label>
+    <div class="vx-labels" role="group" aria-label="Labels"></div>
+    <span class="vx-caution"></span>
+  </div>`;
+
+const STYLE = `<link rel="stylesheet" href="${new URL("viewer.css", import.meta.url)}">`;
+
+const EMPTY = `
+  <div class="vx-empty"><svg viewBox="0 0 64 64" aria-hidden="true"><rect x="8" y="8" width="22" height="22" rx="3"/>
+  <rect x="34" y="8" width="22" height="22" rx="3"/><rect x="8" y="34" width="22" height="22" rx="3"/>
+  <path d="M45 34l11 6v11l-11 6-11-6V40z"/></svg>
+  <p><b>Nothing is open yet.</b></p><p>Drop a NIfTI volume on the left, or try the sample.</p>
+  <p class="vx-hint">You will see axial, coronal and sagittal slices here, and the mask in 3-D once there is one.</p></div>`;
+
+const HELP =
+  "click: crosshair · wheel, arrows: slices · Ctrl+wheel: zoom · Shift+drag: move · right drag: window · " +
+  "double click: enlarge";
+
+class Viewer extends HTMLElement {
+  static observedAttributes = ["data-scene"];
+
+  connectedCallback() {
+    this.show();
+  }
+
+  attributeChangedCallback(name, before) {
+    if (before !== null && this.isConnected) this.show();
+  }
+
+  show() {
+    if (this.surface) this.surface.stop();
+    this.surface = null;
+    this.read = null;
+    this.view ||= this.attachShadow({ mode: "open" });
+    this.scene = JSON.parse(new TextDecoder().decode(Uint8Array.from(atob(this.dataset.scene), (c) => c.charCodeAt(0))));
+    if (!this.scene) {
+      Object.assign(kept, { volume: null, settings: null, crosshair: null, labels: null });
+      this.view.innerHTML = STYLE + EMPTY;
+      return;
+    }
+    if (kept.volume !== this.scene.volume) this.begin();
+    kept.labels = this.labels();
+    this.build();
+    window.voxport = { crosshair: () => this.crosshair.join(","), viewer: this };
+    this.refresh();
+  }
+
+  disconnectedCallback() {
+    if (this.surface) this.surface.stop();
+  }
+
+  get settings() {
+    return kept.settings;
+  }
+
+  get crosshair() {
+    return kept.crosshair;
+  }
+
+  // a volume that has not been looked at yet
+  begin() {
+    const [low, high] = this.scene.channels[0].window;
+    const before = kept.settings || {};
+    kept.settings = {
+      low, high, channel: 0, convention: before.convention || "radiological", crosshair: true, smooth: true,
+      mask: true, opacity: before.opacity ?? 0.5, outline: before.outline || false,
+    };
+    kept.crosshair = this.scene.shape.map((n) => Math.floor(n / 2));
+    kept.labels = null;
+    kept.volume = this.scene.volume;
+  }
+
+  // labels with what a person has set for them
+  labels() {
+    const old = new Map((kept.labels || []).map((label) => [`${label.value} ${label.name}`, label]));
+    const found = this.scene.mask ? this.scene.mask.labels : [];
+    return found.map((label) => old.get(`${label.value} ${label.name}`) || { ...label, shown: true });
+  }
+
+  build() {
+    this.view.innerHTML = `${STYLE}${TOOLBAR}<div class="vx-grid"></div><div class="vx-foot"><output class="vx-readout"
+      aria-live="off"></output><span class="vx-hint"></span></div><div class="vx-trouble" role="alert" hidden></div>`;
+    this.view.querySelector(".vx-hint").textContent = HELP;
+    const grid = this.view.querySelector(".vx-grid");
+    this.panels = ["axial", "sagittal", "coronal"].map((plane) => new PlanePanel(this, plane));
+    this.surface = new SurfacePanel(this);
+    // axial and sagittal above, coronal and the surfaces below
+    grid.append(...this.panels.map((panel) => panel.root), this.surface.root);
+    this.fillTools();
+  }
+
+  tool(name) {
+    return this.view.querySelector(`.vx-tools [name="${name}"]`);
+  }
+
+  fillTools() {
+    const { settings, scene } = this;
+    const channel = this.tool("channel");
+    scene.channels.forEach((c, i) => channel.add(new Option(c.name, String(i))));
+    this.view.querySelector(".vx-channel").hidden = scene.channels.length < 2;
+    this.view.querySelector(".vx-masktools").hidden = !scene.mask;
+    for (const name of ["low", "high", "opacity", "convention"]) this.tool(name).value = this.shown(name);
+    channel.value = String(settings.channel);
+    for (const name of ["crosshair", "smooth", "mask"]) this.tool(name).checked = settings[name];
+    this.view.querySelector(`[name="outline"][value="${settings.outline ? "outline" : "fill"}"]`).checked = true;
+    this.view.querySelector(".vx-caution").textContent = scene.mask ? scene.mask.caution : "";
+    this.listen();
+    this.fillLabels();
+  }
+
+  shown(name) {
+    const value = this.settings[name];
+    return typeof value === "number" ? String(Number(value.toPrecision(6))) : value;
+  }
+
+  listen() {
+    const set = (changes) => {
+      Object.assign(this.settings, changes);
+      this.refresh();
+    };
+    for (const name of ["low", "high"])
+      this.tool(name).addEventListener("input", (e) => e.target.value !== "" && set({ [name]: Number(e.target.value) }));
+    this.tool("opacity").addEventListener("input", (e) => set({ opacity: Number(e.target.value) }));
+    this.tool("convention").addEventListener("change", (e) => set({ convention: e.target.value }));
+    for (const name of ["crosshair", "smooth", "mask"])
+      this.tool(name).addEventListener("change", (e) => set({ [name]: e.target.checked }));
+    this.view.querySelectorAll('[name="outline"]').forEach((radio) =>
+      radio.addEventListener("change", () => set({ outline: radio.value === "outline" })),
+    );
+    this.tool("channel").addEventListener("change", (e) => {
+      this.settings.channel = Number(e.target.value);
+      this.setWindow(...this.scene.channels[this.settings.channel].window);
+    });
+    const channel = () => this.scene.channels[this.settings.channel];
+    this.tool("auto").addEventListener("click", () => this.setWindow(...channel().window));
+    this.tool("full").addEventListener("click", () => this.setWindow(...channel().range));
+    this.tool("reset").addEventListener("click", () => {
+      this.panels.forEach((panel) => panel.reset());
+      this.surface.reset();
+      this.enlarge(null);
+    });
+  }
+
+  fillLabels() {
+    const place = this.view.querySelector(".vx-labels");
+    for (const label of kept.labels) {
+      const chip = document.createElement("span");
+      chip.className = "vx-label";
+      const check = Object.assign(document.createElement("input"), { type: "checkbox", checked: label.shown });
+      const colour = Object.assign(document.createElement("input"), { type: "color", value: label.colour });
+      check.setAttribute("aria-label", `Show ${label.name}`);
+      colour.setAttribute("aria-label", `Colour of ${label.name}`);
+      check.addEventListener("change", () => this.setLabel(label, { shown: check.checked }));
+      colour.addEventListener("input", () => this.setLabel(label, { colour: colour.value }));
+      const name = document.createElement("span");
+      name.textContent = label.name;
+      chip.append(check, colour, name);
+      place.append(chip);
+    }
+  }
+
+  setLabel(label, changes) {
+    Object.assign(label, changes);
+    this.refresh();
+  }
+
+  setWindow(low, high) {
+    Object.assign(this.settings, { low, high });
+    this.tool("low").value = this.shown("low");
+    this.tool("high").value = this.shown("high");
+    this.refresh();
+  }
+
+  // right drag: sideways for width, up and down for brightness
+  dragWindow(low, high, dx, dy) {
+    const [least, largest] = this.scene.channels[this.settings.channel].range;
+    const span = Math.max(largest - least, 1e-6);
+    const level = (low + high) / 2 + dy * span;
+    const width = Math.max(span / 500, high - low + dx * span);
+    this.setWindow(level - width / 2, level + width / 2);
+  }
+
+  moveTo(voxel) {
+    kept.crosshair = voxel;
+    this.refresh();
+    this.hover(voxel);
+  }
+
+  enlarge(root) {
+    const grid = this.view.querySelector(".vx-grid");
+    const already = grid.dataset.large === "1";
+    grid.querySelectorAll(".vx-panel").forEach((p) => p.classList.toggle("vx-large", !already && p === root));
+    grid.dataset.large = !already && root ? "1" : "";
+    this.panels.forEach((panel) => panel.draw());
+    this.surface.draw();
+  }
+
+  url(path) {
+    const { low, high, channel, convention, opacity, outline, mask } = this.settings;
+    const labels = kept.labels.filter((label) => mask && label.shown);
+    const query = new URLSearchParams({
+      low, high, channel, convention, opacity, outline,
+      labels: labels.map((label) => `${label.value}-${label.colour.slice(1)}`).join("."),
+      of: this.scene.revision,
+    });
+    return `session/${this.scene.token}/${path}?${query}`;
+  }
+
+  // An answer, or null after telling what went wrong.
+  async fetch(url) {
+    let told = "The server does not answer. Is it still running?";
+    try {
+      const answer = await fetch(url, { cache: "no-store" });
+      if (answer.ok) {
+        this.tell("");
+        return answer;
+      }
+      const detail = (await answer.json().catch(() => ({}))).detail;
+      told = typeof detail === "string" ? `${detail[0].toUpperCase()}${detail.slice(1)}.` : "This cannot be shown.";
+    } catch {
+      // no connection
+    }
+    if (this.isConnected) this.tell(told);
+    return null;
+  }
+
+  tell(message) {
+    const place = this.view.querySelector(".vx-trouble");
+    place.hidden = message === "";
+    place.textContent = message;
+  }
+
+  refresh() {
+    this.panels.forEach((panel) => panel.refresh());
+    this.surface.refresh(kept.labels);
+    const at = Object.fromEntries(this.panels.map((panel) => [panel.plane, panel.index]));
+    const link = this.view.querySelector(".vx-picture");
+    link.href = this.url("picture") + "&" + new URLSearchParams(at);
+    this.classList.toggle("vx-nomask", !this.scene.mask);
+    if (!this.read) this.hover(this.crosshair);
+  }
+
+  // Show what is at a voxel: the one under the mouse, else the crosshair's.
+  hover(voxel) {
+    this.wish = voxel || this.crosshair;
+    if (!this.reading) this.readout();
+  }
+
+  async readout() {
+    this.reading = true;
+    try {
+      while (this.wish) {
+        const voxel = this.wish;
+        this.wish = null;
+        const answer = await this.fetch(`session/${this.scene.token}/voxel/${voxel.join("/")}`);
+        if (answer === null || !this.isConnected) return;
+        this.read = await answer.json();
+        this.say(voxel, this.read);
+      }
+    } finally {
+      this.reading = false;
+    }
+  }
+
+  say(voxel, read) {
+    const a = this.scene.affine;
+    const world = [0, 1, 2].map((i) => a[i][0] * voxel[0] + a[i][1] * voxel[1] + a[i][2] * voxel[2] + a[i][3]);
+    const sides = ["RL", "AP", "SI"];
+    const place = world.map((w, i) => `${Math.abs(Number(w.toPrecision(5)))} ${sides[i][w < 0 ? 1 : 0]}`).join("  ");
+    const values = read.values.map((v) => (v === null ? "not a number" : Number(v.toPrecision(6)))).join(", ");
+    const known = kept.labels.find((label) => label.value === read.label);
+    const label = read.label === null ? "" : ` · label ${known ? known.name : "background"}`;
+    this.view.querySelector(".vx-readout").textContent =
+      `voxel ${voxel.join(", ")} · ${place} ${this.scene.unit} · value ${values}${label}`;
+  }
+}
+
+if (!customElements.get("voxport-viewer")) {
+  customElements.define("voxport-viewer", Viewer);
+  document.addEventListener("click", (event) => {
+    const button = event.target.closest(".vx-copy");
+    if (!button) return;
+    const text = button.parentElement.querySelector("pre").textContent;
+    const done = () => (button.textContent = "Copied");
+    if (navigator.clipboard) navigator.clipboard.writeText(text).then(done, () => {});
+    const range = document.createRange();
+    range.selectNodeContents(button.parentElement.querySelector("pre"));
+    getSelection().removeAllRanges();
+    getSelection().addRange(range);
+    if (!navigator.clipboard && document.execCommand("copy")) done();
+  });
+}

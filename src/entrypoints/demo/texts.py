@@ -1,0 +1,215 @@
+"""Pieces of the page as HTML. Everything that comes from outside is escaped, also for Gradio's templates."""
+
+from __future__ import annotations
+
+import base64
+import html
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+from urllib.parse import quote
+
+from ...domain.display import UNIT_NAMES
+from ...domain.model_card import ModelCard
+from ...services.prepare import size
+from ...services.sessions import Result, RunProgress, Session
+from .engines import Commands, Foretold
+
+_STAGES = {
+    "wait": "Waiting for its turn",
+    "read": "Reading",
+    "prepare": "Preparing",
+    "upload": "Sending",
+    "score": "Segmenting",
+    "measure": "Measuring",
+    "write": "Writing",
+    "download": "Fetching the result",
+}
+_TIMES = " \N{MULTIPLICATION SIGN} "
+_FILES = {"mask": "Mask", "statistics": "Statistics", "report": "Report"}
+
+
+def plain(value: object) -> str:
+    """Text that stays text in HTML, and in the templates (``${...}``, ``{{...}}``) that Gradio runs over it."""
+    escaped = html.escape(str(value))
+    return escaped.replace("{", "&#123;").replace("}", "&#125;").replace("$", "&#36;").replace("`", "&#96;")
+
+
+def viewer(scene: Mapping[str, Any] | None) -> str:
+    """The viewer's element; its script finds the scene in it."""
+    content = base64.b64encode(json.dumps(scene).encode()).decode()
+    return f'<voxport-viewer data-scene="{content}"></voxport-viewer>'
+
+
+def error(message: str) -> str:
+    """A sentence about what went wrong."""
+    return f'<div class="vx-note vx-error" role="alert">{plain(message)}</div>'
+
+
+def note(message: str) -> str:
+    """A sentence that is no error."""
+    return f'<div class="vx-note" role="status">{plain(message)}</div>'
+
+
+def upload_tip(limit_bytes: int) -> str:
+    """What may be dropped."""
+    return f"Up to {size(limit_bytes)} a file. Files that are dropped together are the channels of one volume."
+
+
+def facts(session: Session) -> str:
+    """What was opened: names, size, spacing, orientation."""
+    volume = session.volume
+    if volume is None:
+        return ""
+    grid, notes = volume.case.grid, volume.case.notes
+    names = "".join(f"<li>{plain(path.name)}</li>" for path in session.files)
+    sizes = _TIMES.join(str(n) for n in grid.shape)
+    spacing = _TIMES.join(f"{s:.4g}" for s in grid.spacing)
+    oblique = (
+        ["the voxel axes are turned against the world's: letters name the nearest direction"]
+        if _is_oblique(grid.affine)
+        else []
+    )
+    told = "".join(f'<div class="vx-warning">{plain(text)}</div>' for text in (*notes, *oblique))
+    unit = "(unit unknown)" if grid.unit == "unknown" else UNIT_NAMES[grid.unit]
+    return (
+        f'<div class="vx-facts" role="status"><ul>{names}</ul>{sizes} voxels, {volume.case.channels} '
+        f"channel{'s' if volume.case.channels > 1 else ''}<br>{spacing} {unit}, stored {grid.axis_codes}</div>{told}"
+    )
+
+
+def card(model: ModelCard | None) -> str:
+    """What a model is for, and what proves it."""
+    if model is None:
+        return (
+            '<div class="vx-note vx-dummy"><b>No model: dummy mode.</b> What is brighter than a threshold is '
+            "labelled, so that the page can be tried. It is no segmentation.</div>"
+        )
+    rows = {
+        "For": model.intended_use,
+        "Labels": ", ".join(label.name for label in model.output.table.labels),
+        "Channels": ", ".join(channel.name for channel in model.input.channels),
+        "Licence": model.licence,
+        "Proof": _proof(model),
+    }
+    listed = "".join(f"<dt>{name}</dt><dd>{plain(value)}</dd>" for name, value in rows.items())
+    return f'<div class="vx-card"><p>{plain(model.description)}</p><dl>{listed}</dl></div>'
+
+
+def foretold(told: Foretold) -> str:
+    """What a run would take, and what looks wrong."""
+    warnings = "".join(f'<div class="vx-warning">{plain(text)}</div>' for text in told.warnings)
+    tiles = f"{told.tiles} tile{'s' if told.tiles != 1 else ''}"
+    return (
+        f'<div class="vx-note" role="status">{tiles}, about {_seconds(told.seconds)}, '
+        f"{size(told.peak_bytes)} of memory.</div>{warnings}"
+    )
+
+
+def progress(run: RunProgress, elapsed: float) -> str:
+    """A bar with the stage, tiles and the time that is left."""
+    name = _STAGES.get(run.state, run.state)
+    if run.tiles and run.state == "score":
+        share = min(1.0, run.done / run.tiles)
+        left = "" if run.done == 0 else f", about {_seconds((1 - share) / max(share, 1e-9) * elapsed)} left"
+        label = f"{name}: tile {min(run.done + 1, run.tiles)} of {run.tiles}{left}"
+    elif run.tiles:
+        share = min(1.0, run.done / run.tiles)
+        label = f"{name}: {run.done} of {run.tiles} MB"
+    else:
+        share, label = None, f"{name} …"
+    value = "" if share is None else f'aria-valuenow="{100 * share:.0f}"'
+    width = "" if share is None else f'style="width:{100 * share:.1f}%"'
+    kind = "vx-bar" if share is not None else "vx-bar vx-busy"
+    return (
+        f'<div class="vx-progress"><div class="vx-stage">{plain(label)}</div><div class="{kind}" role="progressbar" '
+        f'aria-label="{plain(name)}" aria-valuemin="0" aria-valuemax="100" {value}><div {width}></div></div></div>'
+    )
+
+
+def downloads(session: Session, commands: Commands | None) -> str:
+    """Links to a result's files, and how to have the same mask elsewhere."""
+    result = session.result
+    if result is None or not result.files:
+        return ""
+    links = []
+    for name in result.files:
+        title = next(text for kind, text in _FILES.items() if f"_{kind}." in name)
+        links.append(
+            f'<a class="vx-file" href="session/{session.token}/files/{plain(quote(name))}" download>{title}</a>'
+        )
+    shown = "" if commands is None else _commands(commands)
+    return f'<h2 class="vx-step">4. Take home</h2><div class="vx-files">{"".join(links)}</div>{shown}'
+
+
+def summary(result: Result, place: str) -> str:
+    """How a run went."""
+    report = result.report
+    seconds = sum(report["seconds"].values())
+    warnings = "".join(f'<div class="vx-warning">{plain(text)}</div>' for text in report["warnings"])
+    if result.box is not None:
+        shape = _TIMES.join(map(str, result.box.shape))
+        what = f"Quick look: {shape} voxels around the crosshair, inside the dashed frame, in {_seconds(seconds)}."
+        more = "Brightness was judged in this part alone, so the full run can differ. It has no files to download."
+    elif "model" not in report:
+        what, more = f"Threshold preview (dummy mode) in {_seconds(seconds)}: no model took part.", ""
+    else:
+        model, tiles = report["model"], report["tiles"]["count"]
+        what = f"{model['name']} {model['version']}: {tiles} tiles in {_seconds(seconds)}, {place}."
+        more = ""
+    return f'<div class="vx-note vx-done" role="status"><b>{plain(what)}</b> {plain(more)}</div>{warnings}'
+
+
+def table(result: Result | None) -> tuple[list[str], list[list[object]]]:
+    """Headers and rows of a result's statistics."""
+    unit = "unknown" if result is None else result.report["grid"]["unit"]
+    cubed = "voxel units" if unit == "unknown" else f"{UNIT_NAMES[unit]}³"
+    headers = ["Value", "Label", "Voxels", "% of all", f"Volume ({cubed})", "Pieces", "Mean value", "At the border"]
+    if result is None:
+        return headers, []
+    shape = result.report["grid"]["shape"]
+    total = shape[0] * shape[1] * shape[2]
+    return headers, [_row(label, total) for label in result.report["statistics"]["labels"]]
+
+
+def _row(label: Mapping[str, Any], total: int) -> list[object]:
+    mean = label["channels"][0]["mean"] if label.get("channels") else None
+    return [
+        label["value"],
+        label["name"],
+        label["voxels"],
+        round(100 * label["voxels"] / total, 3),
+        float(f"{label['volume']:.6g}"),
+        label["components"],
+        None if mean is None else float(f"{mean:.5g}"),
+        "yes" if label.get("touches_border") else "no",
+    ]
+
+
+def _commands(commands: Commands) -> str:
+    shown = {"On the command line": commands.voxport, "Over HTTP": commands.curl}
+    blocks = "".join(
+        f'<div class="vx-command"><span>{title}</span><button type="button" class="vx-copy" '
+        f'aria-label="Copy: {title}">Copy</button><pre tabindex="0">{plain(line)}</pre></div>'
+        for title, line in shown.items()
+    )
+    return f'<details class="vx-commands"><summary>The same mask again</summary>{blocks}</details>'
+
+
+def _proof(model: ModelCard) -> str:
+    if model.parity is None:
+        return "none: nothing proves that this file does what its network did in training"
+    names = [f"{proved.runtime} {proved.precision}" for proved in model.parity.runtimes]
+    return f"certified to score like its source network: {', '.join(names)}"
+
+
+def _seconds(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s" if seconds >= 9.5 else f"{seconds:.1f} s"
+    return f"{seconds / 60:.0f} min"
+
+
+def _is_oblique(affine: Any) -> bool:
+    """Whether an axis is off the world's by more than about a degree."""
+    lengths: Sequence[float] = (affine[:3, :3] ** 2).sum(axis=0) ** 0.5
+    return bool((abs(affine[:3, :3] / lengths).max(axis=0) < 0.9998).any())

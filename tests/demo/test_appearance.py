@@ -1,0 +1,120 @@
+"""The page as it is seen: pictures of it to look at, and what can be said of them without looking."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from .conftest import Visit
+from .serving import Visitor
+
+pytestmark = pytest.mark.xdist_group("server")
+
+
+def look(visitor: Visitor, folder: Path, name: str) -> np.ndarray:
+    """Take a picture of the page; nothing may stick out sideways."""
+    page = visitor.page
+    page.wait_for_timeout(700)
+    page.screenshot(path=folder / f"{name}.png")
+    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+    return np.asarray(Image.open(folder / f"{name}.png").convert("RGB"))
+
+
+def colours(visitor: Visitor) -> int:
+    """How many pixels of the 3-D panel are clearly not grey."""
+    visitor.page.wait_for_selector(".vx-surface canvas[data-faces]")
+    pixels = visitor.pixels("surface").astype(int)
+    return int(np.count_nonzero(pixels.max(axis=-1) - pixels.min(axis=-1) > 60))
+
+
+@pytest.mark.parametrize(("width", "height"), [(1280, 860), (1920, 1080)])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_state_of_the_page(visit: Visit, tmp_path: Path, width: int, height: int, scheme: str) -> None:
+    visitor = visit(width=width, height=height, scheme=scheme)
+    empty = look(visitor, tmp_path, "empty")
+    assert (empty[-1, -1].mean() > 128) == (scheme == "light")
+    (tmp_path / "broken.nii.gz").write_bytes(b"no volume")
+    visitor.drop(tmp_path / "broken.nii.gz")
+    visitor.page.wait_for_selector("#vx-facts [role=alert]")
+    look(visitor, tmp_path, "error")
+    visitor.page.click("#vx-sample")
+    visitor.page.wait_for_selector(".vx-axial canvas[data-shown]")
+    visitor.wait_for_slices()
+    look(visitor, tmp_path, "loaded")
+    visitor.page.click("#vx-run")
+    visitor.page.wait_for_selector("#vx-status :text-matches('tile [0-9]+ of [0-9]+')")
+    look(visitor, tmp_path, "running")
+    visitor.page.wait_for_selector("#vx-status .vx-done")
+    visitor.wait_for_slices()
+    assert colours(visitor) > 1000
+    look(visitor, tmp_path, "result")
+    # the whole viewer is seen without scrolling
+    box = visitor.page.locator("voxport-viewer").bounding_box()
+    assert box is not None
+    assert box["y"] + box["height"] <= height
+    visitor.page.mouse.wheel(0, 2000)
+    look(visitor, tmp_path, "statistics")
+    visitor.page.mouse.wheel(0, -2000)
+    visitor.page.locator(".vx-surface canvas").first.dblclick()
+    look(visitor, tmp_path, "surface")
+
+
+def test_labels_are_shown_and_coloured_one_by_one(visitor: Visitor, sample: Path) -> None:
+    visitor.open(sample)
+    visitor.choose("many")
+    visitor.run()
+    visitor.set("crosshair", False)
+    chips = visitor.page.locator(".vx-label")
+    assert chips.count() == 11
+    before = visitor.pixels("axial")
+    chips.first.locator("input[type=checkbox]").uncheck()
+    visitor.wait_for_slices()
+    hidden = visitor.pixels("axial")
+    for chip in chips.all():
+        chip.locator("input[type=checkbox]").uncheck()
+    visitor.wait_for_slices()
+    none = visitor.pixels("axial")
+    last = chips.last.locator("input[type=color]")
+    last.fill("#00ff00")
+    for chip in chips.all():
+        chip.locator("input[type=checkbox]").check()
+    visitor.wait_for_slices()
+    green = visitor.pixels("axial")
+    assert len({before.tobytes(), hidden.tobytes(), none.tobytes(), green.tobytes()}) >= 3
+    visitor.page.locator("input[name=outline][value=outline]").check()
+    visitor.wait_for_slices()
+    assert (visitor.pixels("axial") != green).any()
+    visitor.set("opacity", 0)
+    np.testing.assert_array_equal(visitor.pixels("axial"), none)
+
+
+def test_everything_can_be_reached_by_name_and_by_keyboard(visitor: Visitor, sample: Path) -> None:
+    visitor.open(sample)
+    visitor.choose("No model")
+    visitor.run()
+    nameless = visitor.page.evaluate(
+        """() => {
+          const roots = [document, document.querySelector('voxport-viewer').shadowRoot];
+          const all = roots.flatMap(r => [...r.querySelectorAll('input, select, button, a[href], canvas[tabindex]')]);
+          const seen = all.filter(e => e.checkVisibility());
+          const named = e => (e.getAttribute('aria-label') || e.title || e.textContent.trim()
+            || [...(e.labels || [])].map(l => l.textContent.trim()).join('')
+            || (e.getAttribute('aria-labelledby') || ''));
+          return seen.filter(e => !named(e)).map(e => e.outerHTML.slice(0, 160));
+        }"""
+    )
+    assert nameless == []
+    canvas = visitor.canvas("coronal")
+    canvas.focus()
+    for key, index in (("ArrowUp", 129), ("ArrowDown", 128), ("PageUp", 138), ("Home", 0), ("End", 255)):
+        visitor.page.keyboard.press(key)
+        visitor.page.wait_for_selector(f".vx-coronal canvas[data-shown='{index}']")
+    visitor.page.locator(".vx-surface canvas").first.focus()
+    visitor.page.wait_for_selector(".vx-surface canvas[data-faces]")
+    before = visitor.pixels("surface")
+    visitor.page.keyboard.press("ArrowLeft")
+    visitor.page.wait_for_timeout(200)
+    assert (visitor.pixels("surface") != before).any()
