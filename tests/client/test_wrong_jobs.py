@@ -262,7 +262,7 @@ def test_a_proxys_weak_etag_will_do(
 
 
 @pytest.mark.parametrize("name", ["mask.nii.gz", "mask.nii"])
-@pytest.mark.parametrize("content", [b"no mask", gzip.compress(b"no mask"), b""])
+@pytest.mark.parametrize("content", [b"no mask", gzip.compress(b"no mask"), b""], ids=["plain", "gzipped", "empty"])
 def test_a_mask_that_is_none(
     client: Client, standin: Standin, done: str, tmp_path: Path, content: bytes, name: str
 ) -> None:
