@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import logging
 import os
+import pickle
 import sqlite3
 import subprocess
 import sys
@@ -60,6 +62,31 @@ def sql(tmp_path: Path) -> Callable[[str], list[tuple[object, ...]]]:
             return connection.execute(statement).fetchall()
 
     return run
+
+
+class Code:
+    def __reduce__(self) -> tuple[Callable[[str], None], tuple[str]]:
+        return os.mkdir, (self.folder,)
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = str(folder)
+
+
+def test_a_pickle_in_the_database_is_never_unpickled(
+    url: str, sql: Callable[[str], list[tuple[object, ...]]], tmp_path: Path
+) -> None:
+    code = base64.b64encode(pickle.dumps({"args": (Code(tmp_path / "ran"),), "kwargs": {}})).decode()
+    assert pickle.loads(base64.b64decode(code))
+    (tmp_path / "ran").rmdir()
+    with closing(DbosJobQueue(url)) as queue:
+        job, good = (queue.submit(example_case(number), "ada") for number in range(2))
+        assert sql("SELECT DISTINCT serialization FROM workflow_status") == [("voxport_json",)]
+        where = f"WHERE workflow_uuid LIKE '{job.id}.%'"
+        sql(f"UPDATE workflow_status SET serialization = 'py_pickle', inputs = '{code}' {where}")
+        assert sql(f"SELECT count(*) FROM workflow_status {where} AND serialization = 'py_pickle'") == [(1,)]
+        with working(queue, run_to_the_end):
+            wait_until(lambda: queue.get(good.id).state == "done")
+    assert not (tmp_path / "ran").exists()
 
 
 # Workers

@@ -12,6 +12,7 @@ from ...ports.job_queue import Handler, QueueLimits, QueueStats
 from .database import Database
 from .ledger import APPLICATION, Ledger
 from .opening import Opening
+from .plain import PlainSerializer
 from .worker import Worker
 
 
@@ -36,6 +37,7 @@ class DbosJobQueue:
             application_name=APPLICATION,
             lazy=True,
             retry_connection_errors=False,
+            serializer=PlainSerializer(),
         )
         self._ledger = Ledger(self._database, self._client, limits or QueueLimits())
         self._opening = Opening(self._database, self._client, create=create)

@@ -19,6 +19,7 @@ from .database import away
 from .ledger import APPLICATION, QUEUE, VERSION, WORKFLOW, Ledger
 from .opening import Opening
 from .pace import Pace, set_up_here
+from .plain import PlainSerializer
 from .watch import Watch
 
 T = TypeVar("T")
@@ -109,6 +110,7 @@ class Worker:
             "notification_listener_polling_interval_sec": 0.1,  # it listens for nothing, and is waited for at the end
             "enable_otlp": False,
             "log_level": "WARNING",
+            "serializer": PlainSerializer(),
         }
         DBOS(config=config)
         try:
