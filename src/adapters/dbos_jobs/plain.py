@@ -1,4 +1,4 @@
-"""What DBOS keeps in the database, as JSON: by itself it pickles, and who writes there could run code in the workers."""
+"""What DBOS keeps in the database, as JSON: by itself it pickles, and who writes there could run code in workers."""
 
 from __future__ import annotations
 
