@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +19,8 @@ from voxport.domain.tiling import Tiling
 from voxport.testing.affine import affine_card
 from voxport.testing.convolution import write_convolution_onnx
 
+from .forking import run_forked
+
 Command = Callable[..., subprocess.CompletedProcess[str]]
 AFFINE = np.array([[-0.5, 0.1, 0, 20], [0, 0.05, 1.5, -7], [0, -0.7, 0.1, 3], [0, 0, 0, 1]])
 
@@ -34,20 +35,8 @@ def environment(folder: Path) -> dict[str, str]:
 def voxport(tmp_path: Path) -> Command:
     """Runs ``voxport`` as a process of its own."""
 
-    def run(
-        *arguments: object, env: Mapping[str, str] | None = None, **options: Any
-    ) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "voxport", *(str(a) for a in arguments)]
-        return subprocess.run(
-            command,
-            cwd=tmp_path,
-            env=environment(tmp_path) | dict(env or {}),
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-            **options,
-        )
+    def run(*arguments: object, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+        return run_forked([str(a) for a in arguments], cwd=tmp_path, env=environment(tmp_path) | dict(env or {}))
 
     return run
 

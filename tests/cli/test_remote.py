@@ -8,6 +8,8 @@ import resource
 import shlex
 import signal
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,7 +20,7 @@ from voxport.entrypoints.cli.outcome import show_outcome
 
 from tests.client.standin import Standin, rude, serving
 
-from .conftest import Command
+from .conftest import Command, environment
 from .test_interruption import running
 
 
@@ -180,13 +182,20 @@ def test_no_server_is_one_line(voxport: Command, scan: Path) -> None:
 
 
 @pytest.mark.parametrize(("name", "largest_bytes"), [("mask.nii.gz", 0), ("mask.nii.gz", 3000), ("mask.nii", 5000)])
-def test_no_room_for_results_is_one_line(
-    voxport: Command, scan: Path, tmp_path: Path, name: str, largest_bytes: int
-) -> None:
+def test_no_room_for_results_is_one_line(scan: Path, tmp_path: Path, name: str, largest_bytes: int) -> None:
     """The stand-in's answer has between 3000 and 5000 bytes; its mask has 5266 when inflated."""
     limit = functools.partial(resource.setrlimit, resource.RLIMIT_FSIZE, (largest_bytes, largest_bytes))
     with serving(Standin().app()) as url:
-        result = voxport("segment", scan, "--server", url, "-o", name, preexec_fn=limit)
+        command = [sys.executable, "-m", "voxport", "segment", str(scan), "--server", url, "-o", name]
+        result = subprocess.run(
+            command,
+            cwd=tmp_path,
+            env=environment(tmp_path),
+            preexec_fn=limit,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
     assert result.returncode == 1
     assert result.stderr.startswith("voxport: ")
     assert "file too large" in result.stderr
