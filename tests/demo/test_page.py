@@ -264,7 +264,7 @@ def test_a_server_gives_the_same_mask(visit: Visit, tmp_path: Path) -> None:
         tmp_path / "scan.nii.gz", np.random.default_rng(3).integers(0, 256, (48, 40, 30), np.uint8), np.eye(4)
     )
     named_model(tmp_path / "models", "edges")
-    named_model(tmp_path / "models", "slow", patch=(8, 8, 8), overlap=0.75)
+    named_model(tmp_path / "models", "slow", patch=(4, 4, 4), overlap=0.75)
     with (
         running_server(tmp_path, "--models", str(tmp_path / "models"), "-m", "edges") as server,
         running_demo(tmp_path, "--server", server.url) as demo,
@@ -279,8 +279,9 @@ def test_a_server_gives_the_same_mask(visit: Visit, tmp_path: Path) -> None:
         assert mask == command_line_mask(tmp_path, volume, *options)
         visitor.choose("slow")
         visitor.page.click("#vx-run")
-        server.wait_until(lambda client: client.get("/health").json()["in_flight"] == 1)
+        visitor.page.wait_for_selector("#vx-status :text('Segmenting: tile')")
         visitor.page.click("#vx-cancel")
         visitor.page.wait_for_selector("#vx-status :text('Cancelled')")
-        server.wait_until(lambda client: client.get("/health").json()["in_flight"] == 0)
+        server.wait_until(lambda client: client.get("/v1/jobs").json() == {"jobs": []})
+        assert not list((tmp_path / "data" / "voxport" / "jobs" / "blobs").glob("cases/*"))
         visitor.context.close()

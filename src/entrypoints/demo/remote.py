@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 
-from ...client import Client
+from ...client import Client, RemoteJob
 from ...domain.card_schema import read_card
 from ...domain.errors import CancelledError, VoxportError
 from ...domain.model_card import ModelCard
@@ -62,11 +62,14 @@ class RemoteEngine:
         return Foretold(int(told["tiles"]), float(told["seconds"]), int(told["peak_bytes"]), tuple(told["warnings"]))
 
     def run(self, inputs: Sequence[Path], model: str, folder: Path, progress: RunProgress) -> Mapping[str, Any]:
-        """See Engine. While the server scores it tells of no tiles."""
+        """See Engine. The server's copy of the volumes and results goes once they are here."""
         places = result_files(folder)
         further = {"statistics": str(places.statistics)}
         with self._interruptible(progress) as client:
-            answered = client.segment(list(inputs), places.mask, model=model, outputs=further, hear=_heard(progress))
+            job = client.jobs.submit(list(inputs), model=model, outputs=further, hear=_heard(progress))
+        with self._client(_PATIENCE_SECONDS) as client, self._followed(client, job, progress):
+            client.jobs.wait(job, hear=_told(progress))
+            answered = client.jobs.download(job, places.mask, outputs=further)
         bare = {
             name: [{**entry, "name": Path(entry["name"]).name} for entry in answered[name]]
             for name in ("inputs", "outputs")
@@ -83,6 +86,26 @@ class RemoteEngine:
 
     def _client(self, seconds: float, transport: httpx.BaseTransport | None = None) -> Client:
         return Client(self._url, api_key=self._key, timeout_seconds=seconds, transport=transport)
+
+    @contextmanager
+    def _followed(self, client: Client, job: RemoteJob, progress: RunProgress) -> Iterator[None]:
+        """A job that is cancelled with the run, and of which nothing is left on the server afterwards."""
+
+        def cancel() -> None:
+            with suppress(VoxportError):
+                client.jobs.cancel(job)
+
+        progress.on_cancel = cancel
+        try:
+            progress.check()
+            yield
+        finally:
+            progress.on_cancel = lambda: None
+            cancel()
+            with suppress(VoxportError):
+                client.jobs.wait(job, timeout_seconds=_PATIENCE_SECONDS)
+            with suppress(VoxportError):
+                client.jobs.delete(job)
 
     @contextmanager
     def _interruptible(self, progress: RunProgress) -> Iterator[Client]:
@@ -140,6 +163,19 @@ class Breakable(httpx.BaseTransport):
 def _shut(open_socket: socket.socket) -> None:
     with suppress(OSError):  # gone already, or handed over to TLS
         open_socket.shutdown(socket.SHUT_RDWR)
+
+
+def _told(progress: RunProgress) -> Callable[[RemoteJob], None]:
+    """Tells a run's progress of what a job's follower hears: that it waits in line, and its tiles."""
+
+    def hear(job: RemoteJob) -> None:
+        progress.check()
+        stage = "score" if job.state == "running" else "wait"
+        if (stage, job.tiles_total) != (progress.state, progress.tiles):
+            progress.stage(stage, job.tiles_total)
+        progress.done = job.tiles_done
+
+    return hear
 
 
 def _heard(progress: RunProgress) -> Callable[[str, int, int], None]:
