@@ -11,8 +11,6 @@ from PIL import Image
 from .conftest import Visit
 from .serving import Visitor
 
-pytestmark = pytest.mark.xdist_group("server")
-
 
 def look(visitor: Visitor, folder: Path, name: str) -> np.ndarray:
     """Take a picture of the page; nothing may stick out sideways."""
@@ -30,8 +28,7 @@ def colours(visitor: Visitor) -> int:
     return int(np.count_nonzero(pixels.max(axis=-1) - pixels.min(axis=-1) > 60))
 
 
-@pytest.mark.parametrize(("width", "height"), [(1280, 860), (1920, 1080)])
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize(("width", "height", "scheme"), [(1280, 860, "light"), (1920, 1080, "dark")])
 def test_every_state_of_the_page(visit: Visit, tmp_path: Path, width: int, height: int, scheme: str) -> None:
     visitor = visit(width=width, height=height, scheme=scheme)
     empty = look(visitor, tmp_path, "empty")

@@ -12,8 +12,6 @@ from nibabel.orientations import axcodes2ornt, inv_ornt_aff, ornt_transform
 from .conftest import Visit, save
 from .serving import Visitor
 
-pytestmark = pytest.mark.xdist_group("server")
-
 SHAPE = (44, 38, 30)  # to the right, anterior, superior
 SPACING = (1.0, 1.5, 2.0)
 EDGE = 7

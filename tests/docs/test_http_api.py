@@ -27,8 +27,6 @@ from tests.cli.conftest import environment
 from tests.rest.conftest import named_model
 from tests.rest.serving import Server, free_port, is_ready, running_server
 
-pytestmark = pytest.mark.xdist_group("server")
-
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "http-api.md").read_text()
 SAMPLE = Path(voxport.__file__).parent / "bundled" / "sample.nii.gz"
 PORT = "3000"

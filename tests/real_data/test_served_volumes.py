@@ -14,7 +14,7 @@ from voxport.entrypoints.cli.main import app
 
 from tests.rest.serving import Server, running_server
 
-pytestmark = [pytest.mark.real_data, pytest.mark.xdist_group("server")]
+pytestmark = pytest.mark.real_data
 
 VOLUMES = (
     "ct_mr/example_ct_sm.nii.gz",

@@ -12,8 +12,6 @@ from tests.client.test_contract import *  # noqa: F403 - the tests
 
 from .serving import Server
 
-pytestmark = pytest.mark.xdist_group("server")
-
 
 @pytest.fixture
 def client(server: Server) -> Iterator[Client]:

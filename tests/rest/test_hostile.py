@@ -22,8 +22,6 @@ from tests.cli.conftest import environment
 from .conftest import named_model
 from .serving import Server, free_port, is_ready, running_server, start_server
 
-pytestmark = pytest.mark.xdist_group("server")
-
 KEY, OTHER_KEY = "correct-horse-battery", "staple-of-another-lab"
 LIMITS = {
     "VOXPORT_API_KEYS": f"{KEY},{OTHER_KEY}",

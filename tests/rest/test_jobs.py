@@ -21,8 +21,6 @@ from .jobbing import accepted, ended, events, look, scoring, slow_job, stop_job,
 from .odd import refused
 from .serving import Server, running_server
 
-pytestmark = pytest.mark.xdist_group("server")
-
 ADA, BOB = "ada-ada-ada-ada-ada", "bob-bob-bob-bob-bob"
 WAITING = 3
 RESULTS = {

@@ -17,8 +17,6 @@ from .jobbing import BIG, SLOWLY, accepted, ended, events, look, scoring, slow_j
 from .odd import refused
 from .serving import Server, is_ready, running_server
 
-pytestmark = pytest.mark.xdist_group("server")
-
 ENV = {"VOXPORT_JOBS__KEEP_EVERY_SECONDS": "0"}
 
 

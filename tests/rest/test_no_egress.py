@@ -15,8 +15,6 @@ from tests.trap import Trap, set_trap
 from .conftest import named_model
 from .serving import running_server
 
-pytestmark = pytest.mark.xdist_group("server")
-
 
 @pytest.fixture
 def trap() -> Iterator[Trap]:

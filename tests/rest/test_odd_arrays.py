@@ -8,8 +8,6 @@ import pytest
 
 from .odd import VALUES, npy, refused
 
-pytestmark = pytest.mark.xdist_group("server")
-
 JSON = {"Content-Type": "application/json"}
 
 

@@ -13,8 +13,6 @@ from voxport.entrypoints.rest.app import create_app
 
 from .odd import SCAN, npy, refused
 
-pytestmark = pytest.mark.xdist_group("server")
-
 NO_NUMBERS = ["nan", "inf", "-inf", "1e400", "1e308", "-1e308", "null", "0x1", "0.5\0", "9" * 5000, ""]
 NO_EDGES = ["8", "8,8", "8,8,8,8", "8,8,8.0", "-8,8,8", "0,0,0", "\u00b2,8,8", "\0,8,8", "8" * 41]
 NO_UTF_8 = ["undefined", "utf-8; charset=undefined", "punycode", "idna", "utf-16", "unicode_escape", "hex", "no-such"]

@@ -26,8 +26,6 @@ from .jobbing import accepted, ended, slow_job, stop_job, submit
 from .odd import SCAN, VALUES, npy
 from .serving import Server
 
-pytestmark = pytest.mark.xdist_group("server")
-
 Case = schemathesis.Case[Any]
 OPERATIONS = [
     ("/segment", "POST"),

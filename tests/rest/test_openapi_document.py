@@ -21,8 +21,6 @@ from .jobbing import accepted, ended, submit
 from .odd import SCAN, VALUES, npy
 from .serving import Server
 
-pytestmark = pytest.mark.xdist_group("server")
-
 
 @pytest.fixture(scope="module")
 def document(server: Server) -> dict[str, Any]:

@@ -23,8 +23,6 @@ from tests.cli.conftest import environment
 
 from .serving import Server, running_server
 
-pytestmark = pytest.mark.xdist_group("server")
-
 CARD = {
     "schema": "voxport/model-card/1",
     "name": "fresh",

@@ -21,8 +21,6 @@ from tests.cli.conftest import environment
 from .conftest import named_model
 from .serving import Server, running_server
 
-pytestmark = pytest.mark.xdist_group("server")
-
 
 def upload(*paths: Path) -> list[tuple[str, tuple[str, bytes]]]:
     return [("volume", (path.name, path.read_bytes())) for path in paths]
