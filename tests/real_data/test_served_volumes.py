@@ -33,6 +33,9 @@ def bundled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 @pytest.mark.parametrize("name", VOLUMES)
 def test_one_mask_whoever_asks(bundled: Server, real_data: Path, tmp_path: Path, name: str) -> None:
     scan, local, remote = real_data / name, tmp_path / "local.nii.gz", tmp_path / "remote.nii.gz"
+    if name.startswith("two_photon"):  # all of it is scored four times here
+        scan = tmp_path / "part.nii.gz"
+        nib.save(nib.load(real_data / name).slicer[:256, :256], scan)
     app(args=["segment", str(scan), "-o", str(local), "--quiet"], standalone_mode=False)
     app(args=["segment", str(scan), "-o", str(remote), "--quiet", "--server", bundled.url], standalone_mode=False)
     with bundled.client() as http:

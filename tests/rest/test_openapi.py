@@ -35,6 +35,7 @@ OPERATIONS = [
     ("/v1/jobs", "GET"),
     ("/v1/jobs/{id}", "GET"),
     ("/v1/jobs/{id}", "DELETE"),
+    ("/v1/jobs/{id}/cancel", "POST"),
     ("/v1/jobs/{id}/retry", "POST"),
     ("/v1/jobs/{id}/events", "GET"),
     ("/v1/jobs/{id}/mask", "GET"),
