@@ -60,8 +60,8 @@ class JobsSettings(BaseModel, extra="forbid"):
     says whether the service runs jobs itself.
     """
 
-    database: str = Field(default_factory=lambda: f"sqlite:///{_data_home() / 'jobs' / 'jobs.sqlite'}")
-    blobs: str = Field(default_factory=lambda: str(_data_home() / "jobs" / "blobs"))
+    database: str = Field(default_factory=lambda: f"sqlite:///{data_home() / 'jobs' / 'jobs.sqlite'}")
+    blobs: str = Field(default_factory=lambda: str(data_home() / "jobs" / "blobs"))
     worker: bool = True
     concurrency: int = Field(default=1, gt=0)
     length: int = Field(default=1000, ge=0)
@@ -80,7 +80,7 @@ class Settings(BaseSettings):
 
     model: str = "two-photon-vessels"
     store: Literal["folder", "bento"] = "folder"
-    models_dir: Path = Field(default_factory=lambda: _data_home() / "models")
+    models_dir: Path = Field(default_factory=lambda: data_home() / "models")
     bentoml_home: Path | None = None
     scratch_dir: Path | None = None
     max_voxels: int = Field(default=2**33, gt=0)
@@ -134,6 +134,7 @@ def load_settings(**given: Any) -> Settings:
         ) from None
 
 
-def _data_home() -> Path:
+def data_home() -> Path:
+    """The user's folder for models and jobs: ``voxport`` in ``XDG_DATA_HOME``, or in ``~/.local/share``."""
     home = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share")
     return home / "voxport"

@@ -11,7 +11,7 @@ import typer
 
 from ... import __version__
 from ...domain.errors import BusyError, CancelledError, InputError, LimitError, ModelError, UsageError, VoxportError
-from . import export, inspection, models, planning, segmenting, serving, verification, working
+from . import export, inspection, models, planning, segmenting, serving, up, verification, working
 
 _EXIT_CODES: dict[type[VoxportError], int] = {
     UsageError: 2,
@@ -38,6 +38,7 @@ app.command("inspect")(inspection.inspect_command)
 app.command("plan")(planning.plan_command)
 app.command("serve")(serving.serve_command)
 app.command("worker")(working.worker_command)
+app.command("up")(up.up_command)
 app.add_typer(models.app, name="models")
 
 

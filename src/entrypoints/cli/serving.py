@@ -8,12 +8,15 @@ import sys
 from importlib.util import find_spec
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ...domain.errors import UsageError
 from . import options as opt
+
+if TYPE_CHECKING:
+    from ..rest.keys import KeyHash
 
 _SERVICE = "voxport.entrypoints.rest.service:service"
 
@@ -40,10 +43,10 @@ def serve_command(
         "VOXPORT_SERVING__INSECURE": True if insecure else None,
     }
     os.environ.update({name: str(value) for name, value in given.items() if value is not None})
-    address = _address(host)
-    _check_open(address, insecure)
+    address = checked_address(host)
+    opening_keys(address, insecure)
     needs_serving("voxport serve", "bentoml")
-    _check_free(address, port)
+    check_free(address, port)
     os.environ["BENTOML_DO_NOT_TRACK"] = "True"
     sys.stderr.write(f"voxport: serving on http://{host if ':' not in host else f'[{host}]'}:{port}\n")
     sys.stderr.flush()
@@ -64,7 +67,7 @@ def needs_serving(command: str, package: str) -> None:
         raise UsageError(command, expected=f"the package {package}", got="an installation without it", do=do)
 
 
-def _address(host: str) -> str:
+def checked_address(host: str) -> str:
     """The IP address of a host. Raises UsageError."""
     try:
         return str(ip_address("127.0.0.1" if host == "localhost" else host))
@@ -73,8 +76,11 @@ def _address(host: str) -> str:
         raise UsageError("--host", expected="an IP address", got=host, do=do) from None
 
 
-def _check_open(address: str, insecure: bool) -> None:
-    """UsageError for wrong settings, and for an address that others can reach while no key is asked for."""
+def opening_keys(address: str, insecure: bool) -> tuple[KeyHash, ...]:
+    """The keys that open the service.
+
+    UsageError for wrong settings, and for an address that others can reach while no key is asked for.
+    """
     from ...settings import load_settings
     from ..rest.keys import parse_keys
 
@@ -87,9 +93,11 @@ def _check_open(address: str, insecure: bool) -> None:
             got="no key",
             do="set one, or say --insecure where another guard stands before the service",
         )
+    return keys
 
 
-def _check_free(address: str, port: int) -> None:
+def check_free(address: str, port: int, option: str = "--port") -> None:
+    """UsageError where something listens there already."""
     family = socket.AF_INET6 if ip_address(address).version == 6 else socket.AF_INET
     with socket.socket(family) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -97,5 +105,5 @@ def _check_free(address: str, port: int) -> None:
             probe.bind((address, port))
         except OSError as error:
             got = (error.strerror or "an error").lower()
-            do = "stop what listens there, or choose another with --port"
+            do = f"stop what listens there, or choose another with {option}"
             raise UsageError(f"{address}:{port}", expected="an address to listen on", got=got, do=do) from None
