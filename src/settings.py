@@ -1,4 +1,4 @@
-"""Settings, from the environment (``VOXPORT_*``, ``__`` between levels) and a YAML file, in that order."""
+"""Settings: from the environment (``VOXPORT_*``, ``__`` between levels), secret files and a YAML file, in that order."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import (
     BaseSettings,
+    NestedSecretsSettingsSource,
     NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
+    SettingsError,
     YamlConfigSettingsSource,
 )
 
@@ -88,6 +90,7 @@ class Settings(BaseSettings):
     onnx: OnnxSettings = OnnxSettings()
     torch: TorchSettings = TorchSettings()
     api_keys: Annotated[list[SecretStr], NoDecode] = Field(default_factory=list)
+    api_key: SecretStr | None = None
     serving: ServingSettings = ServingSettings()
     jobs: JobsSettings = Field(default_factory=JobsSettings)
 
@@ -104,10 +107,12 @@ class Settings(BaseSettings):
         init_settings: PydanticBaseSettingsSource,
         env_settings: PydanticBaseSettingsSource,
         dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the signature is pydantic's
-        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Arguments, then the environment, then the YAML file."""
-        return init_settings, env_settings, YamlConfigSettingsSource(settings_cls, settings_file())
+        """Arguments, then the environment, then files of secrets, then the YAML file."""
+        folder = os.environ.get("VOXPORT_SECRETS_DIR") or None
+        secrets = NestedSecretsSettingsSource(file_secret_settings, folder, secrets_dir_missing="error")
+        return init_settings, env_settings, secrets, YamlConfigSettingsSource(settings_cls, settings_file())
 
 
 def settings_file() -> Path:
@@ -129,9 +134,11 @@ def load_settings(**given: Any) -> Settings:
         problems = "; ".join(
             f"{'.'.join(map(str, problem['loc']))}: {problem['msg'].lower()}" for problem in error.errors()
         )
-        raise UsageError(
-            "settings", expected="valid VOXPORT_* variables and settings file", got=problems, do="correct them"
-        ) from None
+    except SettingsError as error:
+        problems = str(error)
+    raise UsageError(
+        "settings", expected="valid VOXPORT_* variables, secrets and settings file", got=problems, do="correct them"
+    )
 
 
 def data_home() -> Path:

@@ -57,6 +57,7 @@ def _variables(folder: Path) -> dict[str, str]:
     return {
         **data_variables(folder),
         "VOXPORT_SETTINGS_FILE": str(folder / "none.yaml"),
+        "VOXPORT_SECRETS_DIR": "",
         "VOXPORT_STORE": "folder",
         "VOXPORT_MODEL": "two-photon-vessels",
         "VOXPORT_API_KEYS": "",
