@@ -1,4 +1,4 @@
-"""Settings: from the environment (``VOXPORT_*``, ``__`` between levels), secret files and a YAML file, in that order."""
+"""Settings: the environment (``VOXPORT_*``, ``__`` between levels), then secret files, then a YAML file."""
 
 from __future__ import annotations
 
