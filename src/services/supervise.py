@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import http.client
 import os
 import signal
 import subprocess
@@ -12,12 +11,12 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from urllib.parse import urlsplit
 
 from ..domain.errors import OutputError, VoxportError
+from .answering import answers
 from .tether import adopt_orphans, tethered
 
-_GLANCE_SECONDS, _ANSWER_SECONDS = 0.1, 5.0
+_GLANCE_SECONDS = 0.1
 _TAIL_LINES, _TAIL_BYTES = 20, 8192
 _USAGE = 2
 
@@ -217,20 +216,6 @@ class _Kept:
         with self.log.open("rb") as log:
             log.seek(max(0, self.log.stat().st_size - _TAIL_BYTES))
             return "\n".join(log.read().decode(errors="replace").splitlines()[-_TAIL_LINES:])
-
-
-def answers(url: str) -> bool:
-    """Whether a server on this machine answers ``GET url`` with a status below 400."""
-    parts = urlsplit(url)
-    # not through a proxy, which urllib would ask
-    connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=_ANSWER_SECONDS)
-    try:
-        connection.request("GET", parts.path or "/")
-        return connection.getresponse().status < 400
-    except (OSError, http.client.HTTPException):
-        return False
-    finally:
-        connection.close()
 
 
 def _how_it_ended(code: int) -> str:

@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 from voxport.domain.errors import OutputError, VoxportError
 from voxport.services import tether
-from voxport.services.supervise import Child, Restarts, Supervisor, answers
+from voxport.services.answering import answers
+from voxport.services.supervise import Child, Restarts, Supervisor
 from voxport.testing.job_queue import wait_until
 
 from tests.rest.serving import free_port
