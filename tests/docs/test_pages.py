@@ -152,7 +152,9 @@ def test_what_is_not_run_is_parsed(page: str, text: str) -> None:
 def test_variables_of_the_pages_are_settings() -> None:
     from tests.deployment.composed import variables
 
-    from .test_settings import APART, Settings, settings
+    from voxport.settings import Settings
+
+    from .test_settings import APART, settings
 
     known = {variable for variable, _ in settings(Settings)} | APART | set(variables())
     for page in DOCS.glob("*.md"):
