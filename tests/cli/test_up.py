@@ -85,7 +85,7 @@ def up(tmp_path: Path) -> Iterator[Up]:
         running.process.wait()
 
 
-@pytest.mark.xdist_group("server")
+@pytest.mark.xdist_group("deployment")
 def test_the_service_comes_back_when_it_is_killed_and_all_end_with_it(up: Up) -> None:
     up.wait_for("healthy: service, worker")
     assert (up.folder / "out").read_text() == f"service {up.url}\n"
@@ -103,7 +103,7 @@ def test_the_service_comes_back_when_it_is_killed_and_all_end_with_it(up: Up) ->
     assert {path.name for path in (up.folder / "data" / "logs").iterdir()} == {"service.log", "worker.log"}
 
 
-@pytest.mark.xdist_group("server")
+@pytest.mark.xdist_group("deployment")
 def test_nothing_goes_on_when_it_is_killed(up: Up) -> None:
     wait_until(lambda: len(up.descendants()) >= 3)
     running = up.descendants()

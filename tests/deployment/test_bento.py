@@ -21,7 +21,7 @@ from tests.rest.serving import PATIENCE, Server, free_port, is_ready
 
 from .composed import DEPLOYMENT, ROOT
 
-pytestmark = pytest.mark.xdist_group("server")
+pytestmark = pytest.mark.xdist_group("deployment")
 
 PREPARE = [sys.executable, str(DEPLOYMENT / "bento" / "prepare.py")]
 SAMPLE = Path(voxport.__file__).parent / "bundled" / "sample.nii.gz"

@@ -17,7 +17,7 @@ from tests.rest.serving import PATIENCE, Server, free_port, is_ready
 
 from .composed import Host
 
-pytestmark = pytest.mark.xdist_group("server")
+pytestmark = pytest.mark.xdist_group("deployment")
 
 
 @dataclass(frozen=True)

@@ -67,7 +67,7 @@ FOLLOWED: dict[str, Callable[[Path], None]] = {
 }
 
 
-@pytest.mark.xdist_group("server")
+@pytest.mark.xdist_group("pages")
 @pytest.mark.parametrize("page", FOLLOWED)
 def test_the_page_does_what_it_says(reader: Reader, page: str) -> None:
     FOLLOWED[page](reader.folder)
@@ -78,7 +78,7 @@ def test_the_page_does_what_it_says(reader: Reader, page: str) -> None:
         assert (reader.folder / "mask.png").read_bytes().startswith(b"\x89PNG")
 
 
-@pytest.mark.xdist_group("server")
+@pytest.mark.xdist_group("pages")
 def test_the_page_on_monitoring(reader: Reader) -> None:
     """Against a service that the page takes to run already."""
     from .reading import Block
@@ -107,7 +107,7 @@ def test_every_page_with_something_to_run_is_run() -> None:
 @pytest.mark.parametrize(("page", "line"), list(command_lines()))
 def test_every_command_is_one(page: str, line: str) -> None:
     """README and docs/ call commands that there are, with options that they have."""
-    words = shlex.split(re.split(r" (?:[;&|>]|2>)", line)[0])
+    words = shlex.split(re.split(r" (?:[;&|>]|2>)", line)[0], comments=True)
     if (re.fullmatch(r"[\w|]+", words[0]) and "|" in words[0]) or (words[-1:] and "|" in words[-1]):
         words = [word.split("|")[0] for word in words]
     command = LINE
@@ -136,8 +136,8 @@ def test_what_is_not_run_is_parsed(page: str, text: str) -> None:
     assert subprocess.run(["bash", "-n", "-c", text], check=False).returncode == 0, page
     file = yaml.safe_load(re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", (ROOT / "deployment" / "compose.yaml").read_text()))
     profiles = {profile for service in file["services"].values() for profile in service.get("profiles", [])}
-    for line in text.splitlines():
-        words = shlex.split(line)
+    for line in text.replace("\\\n", " ").splitlines():
+        words = shlex.split(line, comments=True) or [""]
         if words[:1] == ["cd"]:
             assert (ROOT / words[1]).is_dir()
         if words[0].startswith("./"):
@@ -150,9 +150,9 @@ def test_what_is_not_run_is_parsed(page: str, text: str) -> None:
 
 
 def test_variables_of_the_pages_are_settings() -> None:
-    from tests.deployment.composed import variables
-
     from voxport.settings import Settings
+
+    from tests.deployment.composed import variables
 
     from .test_settings import APART, settings
 
