@@ -91,11 +91,16 @@ class Host:
         return environment(self.folder) | {key: self._inside(name, str(value)) for key, value in inside.items()}
 
     def command(self, name: str, port: int | None = None) -> list[str]:
-        """The command of a service, on a port of its own."""
+        """The command of a service, on a port of its own, in a file system that is read-only outside of its mounts."""
         (entrypoint,) = (yaml.safe_load(rest) for kind, rest in instructions() if kind == "ENTRYPOINT")
         command = [*entrypoint, *services()[name]["command"]]
         assert command[0] == "voxport"
-        return [sys.executable, "-m", *command, *([] if port is None else ["--port", str(port)])]
+        return self.confined([sys.executable, "-m", *command, *([] if port is None else ["--port", str(port)])])
+
+    def confined(self, command: list[str]) -> list[str]:
+        """A command that can write into this folder only."""
+        mounts = f"mount --bind {self.folder} {self.folder} && mount -o remount,ro,bind / && cd {self.folder}/data"
+        return ["unshare", "--map-root-user", "--mount", "sh", "-c", f'{mounts} && exec "$@"', "sh", *command]
 
     def is_healthy(self, name: str, port: int | None = None) -> subprocess.CompletedProcess[str]:
         """Run a service's health check as it is written, on its port."""

@@ -108,3 +108,11 @@ def test_data_is_where_the_volumes_are(running: Running) -> None:
     written = {path.name for path in running.host.folder.iterdir()}
     assert written <= {"deployment", "data", "api", "worker", "api.log", "worker.log", "config"}
     assert {path.name for path in (running.host.folder / "api").iterdir()} == {"run", "scratch", "tmp"}
+
+
+def test_a_write_into_the_root_file_system_would_fail(running: Running, tmp_path: Path) -> None:
+    """So services that work so work with ``read_only``."""
+    for place, may in ((tmp_path, False), (running.host.folder / "data", True)):
+        done = subprocess.run(running.host.confined(["touch", str(place / "file")]), capture_output=True, check=False)
+        assert (done.returncode == 0) is may
+    (running.host.folder / "data" / "file").unlink()
