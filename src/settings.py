@@ -1,4 +1,4 @@
-"""Settings, from the environment (``VOXPORT_*``, ``__`` between levels) and a YAML file, in that order."""
+"""Settings: the environment (``VOXPORT_*``, ``__`` between levels), then secret files, then a YAML file."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import (
     BaseSettings,
+    NestedSecretsSettingsSource,
     NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
+    SettingsError,
     YamlConfigSettingsSource,
 )
 
@@ -74,8 +76,8 @@ class JobsSettings(BaseModel, extra="forbid"):
     says whether the service runs jobs itself.
     """
 
-    database: str = Field(default_factory=lambda: f"sqlite:///{_data_home() / 'jobs' / 'jobs.sqlite'}")
-    blobs: str = Field(default_factory=lambda: str(_data_home() / "jobs" / "blobs"))
+    database: str = Field(default_factory=lambda: f"sqlite:///{data_home() / 'jobs' / 'jobs.sqlite'}")
+    blobs: str = Field(default_factory=lambda: str(data_home() / "jobs" / "blobs"))
     worker: bool = True
     concurrency: int = Field(default=1, gt=0)
     length: int = Field(default=1000, ge=0)
@@ -101,7 +103,7 @@ class Settings(BaseSettings):
 
     model: str = "two-photon-vessels"
     store: Literal["folder", "bento"] = "folder"
-    models_dir: Path = Field(default_factory=lambda: _data_home() / "models")
+    models_dir: Path = Field(default_factory=lambda: data_home() / "models")
     bentoml_home: Path | None = None
     scratch_dir: Path | None = None
     max_voxels: int = Field(default=2**33, gt=0)
@@ -110,8 +112,9 @@ class Settings(BaseSettings):
     openvino: OpenvinoSettings = OpenvinoSettings()
     torch: TorchSettings = TorchSettings()
     bounds: BoundsSettings = BoundsSettings()
-    tunings_dir: Path = Field(default_factory=lambda: _data_home() / "tunings")
+    tunings_dir: Path = Field(default_factory=lambda: data_home() / "tunings")
     api_keys: Annotated[list[SecretStr], NoDecode] = Field(default_factory=list)
+    api_key: SecretStr | None = None
     serving: ServingSettings = ServingSettings()
     jobs: JobsSettings = Field(default_factory=JobsSettings)
     demo: DemoSettings = DemoSettings()
@@ -129,10 +132,12 @@ class Settings(BaseSettings):
         init_settings: PydanticBaseSettingsSource,
         env_settings: PydanticBaseSettingsSource,
         dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the signature is pydantic's
-        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Arguments, then the environment, then the YAML file."""
-        return init_settings, env_settings, YamlConfigSettingsSource(settings_cls, settings_file())
+        """Arguments, then the environment, then files of secrets, then the YAML file."""
+        folder = os.environ.get("VOXPORT_SECRETS_DIR") or None
+        secrets = NestedSecretsSettingsSource(file_secret_settings, folder, secrets_dir_missing="error")
+        return init_settings, env_settings, secrets, YamlConfigSettingsSource(settings_cls, settings_file())
 
 
 def settings_file() -> Path:
@@ -154,11 +159,14 @@ def load_settings(**given: Any) -> Settings:
         problems = "; ".join(
             f"{'.'.join(map(str, problem['loc']))}: {problem['msg'].lower()}" for problem in error.errors()
         )
-        raise UsageError(
-            "settings", expected="valid VOXPORT_* variables and settings file", got=problems, do="correct them"
-        ) from None
+    except SettingsError as error:
+        problems = str(error)
+    raise UsageError(
+        "settings", expected="valid VOXPORT_* variables, secrets and settings file", got=problems, do="correct them"
+    )
 
 
-def _data_home() -> Path:
+def data_home() -> Path:
+    """The user's folder for models and jobs: ``voxport`` in ``XDG_DATA_HOME``, or in ``~/.local/share``."""
     home = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share")
     return home / "voxport"

@@ -15,7 +15,7 @@ from voxport.settings import Settings, load_settings
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "settings.md").read_text()
 ROWS = dict(re.findall(r"^\| `(VOXPORT_[A-Z_]+)` \|.*\| (.*?) ?\|$", PAGE, flags=re.MULTILINE))
 # read by other means than the settings
-APART = {"VOXPORT_API_KEY", "VOXPORT_DEBUG"}
+APART = {"VOXPORT_SECRETS_DIR", "VOXPORT_SETTINGS_FILE", "VOXPORT_DEBUG"}
 
 
 def settings(model: type[BaseModel], prefix: str = "VOXPORT_") -> Iterator[tuple[str, Any]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -80,7 +79,8 @@ def _engine(container: Container, server: str | None) -> Engine:
     if server is not None:
         from ..demo.remote import RemoteEngine
 
-        return RemoteEngine(server, os.environ.get("VOXPORT_API_KEY"))
+        key = container.config.api_key()
+        return RemoteEngine(server, None if key is None else key.get_secret_value())
     from ..demo.engines import LocalEngine
 
     container.served_models().start()

@@ -31,6 +31,7 @@ from . import (
     segmenting,
     serving,
     tuning,
+    up,
     verification,
     working,
 )
@@ -64,6 +65,7 @@ app.command("tune")(tuning.tune_command)
 app.command("serve")(serving.serve_command)
 app.command("demo")(demo.demo_command)
 app.command("worker")(working.worker_command)
+app.command("up")(up.up_command)
 app.add_typer(models.app, name="models")
 app.add_typer(jobs.app, name="jobs")
 

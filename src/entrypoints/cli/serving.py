@@ -116,7 +116,7 @@ def opening_keys(address: str, insecure: bool) -> tuple[KeyHash, ...]:
     return keys
 
 
-def check_free(address: str, port: int) -> None:
+def check_free(address: str, port: int, option: str = "--port") -> None:
     """UsageError where something listens there already."""
     family = socket.AF_INET6 if ip_address(address).version == 6 else socket.AF_INET
     with socket.socket(family) as probe:
@@ -125,5 +125,5 @@ def check_free(address: str, port: int) -> None:
             probe.bind((address, port))
         except OSError as error:
             got = (error.strerror or "an error").lower()
-            do = "stop what listens there, or choose another with --port"
+            do = f"stop what listens there, or choose another with {option}"
             raise UsageError(f"{address}:{port}", expected="an address to listen on", got=got, do=do) from None

@@ -1,0 +1,235 @@
+"""``voxport up``: what it starts, keeps up and ends, and what it refuses."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import typer.main
+from voxport.domain.errors import VoxportError
+from voxport.entrypoints.cli import up_check
+from voxport.entrypoints.cli.main import app
+from voxport.entrypoints.cli.up_children import Place, children_of, data_variables
+from voxport.services.answering import answers
+from voxport.services.supervise import Child
+from voxport.testing.job_queue import wait_until
+
+from tests.rest.serving import PATIENCE, free_port
+
+from .conftest import Command, environment
+
+REPORT: dict[str, Any] = {
+    "warnings": [],
+    "statistics": {"labels": [{"name": "vessel", "voxels": 1, "volume": 0.5, "components": 1}]},
+    "grid": {"unit": "um", "shape": [2, 1, 1]},
+    "tiles": {"count": 1},
+    "seconds": {"score": 1.0},
+}
+WAIT = [sys.executable, "-c", "import signal; signal.pause()"]
+PLACE = Place("127.0.0.1", 3000, 7860)
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_of_the_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith("VOXPORT_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+
+
+class Up:
+    """A running ``voxport up``."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.url = folder, f"http://127.0.0.1:{free_port()}"
+        command = [sys.executable, "-m", "voxport", "up", "--no-demo", "--port", self.url.rpartition(":")[2]]
+        (folder / "data" / "jobs").mkdir(parents=True)
+        with (folder / "out").open("wb") as out, (folder / "err").open("wb") as err:
+            self.process = subprocess.Popen(
+                [*command, "--data", str(folder / "data")],
+                cwd=folder,
+                env=environment(folder) | {"BENTOML_HOME": str(folder / "bentoml")},
+                stdout=out,
+                stderr=err,
+                start_new_session=True,
+            )
+
+    def wait_for(self, line: str) -> None:
+        deadline = time.monotonic() + PATIENCE
+        while line not in (said := (self.folder / "err").read_text()):
+            assert self.process.poll() is None, said
+            assert time.monotonic() < deadline, said
+            time.sleep(0.05)
+
+    def descendants(self) -> list[psutil.Process]:
+        return psutil.Process(self.process.pid).children(recursive=True)
+
+
+@pytest.fixture
+def up(tmp_path: Path) -> Iterator[Up]:
+    running = Up(tmp_path)
+    try:
+        yield running
+    finally:
+        running.process.kill()
+        running.process.wait()
+
+
+def test_the_service_comes_back_when_it_is_killed_and_all_end_with_it(up: Up) -> None:
+    up.wait_for("healthy: service, worker")
+    assert (up.folder / "out").read_text() == f"service {up.url}\n"
+    (service,) = [p for p in psutil.Process(up.process.pid).children() if "serve" in p.cmdline()]
+    before = service.children(recursive=True)
+    assert before
+    service.kill()
+    up.wait_for("service is back")
+    assert answers(f"{up.url}/readyz")
+    assert not any(process.is_running() for process in before)
+    running = up.descendants()
+    up.process.send_signal(signal.SIGTERM)
+    assert up.process.wait(PATIENCE) == 0
+    assert not any(process.is_running() for process in running)
+    assert {path.name for path in (up.folder / "data" / "logs").iterdir()} == {"service.log", "worker.log"}
+
+
+def test_nothing_goes_on_when_it_is_killed(up: Up) -> None:
+    wait_until(lambda: len(up.descendants()) >= 3)
+    running = up.descendants()
+    up.process.kill()
+    wait_until(lambda: not any(p.is_running() and p.status() != psutil.STATUS_ZOMBIE for p in running))
+
+
+@pytest.mark.parametrize("option", ["--port", "--demo-port"])
+def test_a_port_in_use_is_refused(voxport: Command, option: str) -> None:
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        held.listen()
+        port = held.getsockname()[1]
+        ports = {"--port": free_port(), "--demo-port": free_port()} | {option: port}
+        result = voxport("up", *[word for pair in ports.items() for word in pair])
+    assert result.returncode == 2
+    assert result.stderr == (
+        f"voxport: 127.0.0.1:{port}: expected an address to listen on, got address already in use; "
+        f"stop what listens there, or choose another with {option}\n"
+    )
+
+
+def test_one_port_cannot_have_two(voxport: Command) -> None:
+    port = free_port()
+    result = voxport("up", "--port", port, "--demo-port", port)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr.startswith("voxport: --demo-port: expected another port than --port")
+
+
+def test_others_are_not_let_in_without_a_key(voxport: Command) -> None:
+    result = voxport("up", "--host", "0.0.0.0")
+    assert result.returncode == 2
+    assert "expected VOXPORT_API_KEYS" in result.stderr
+
+
+def test_what_it_keeps_up() -> None:
+    children = children_of(PLACE, 1, {"VOXPORT_MODEL": "cells"})
+    assert [child.name for child in children] == ["service", "worker", "demo"]
+    assert [child.command[4] for child in children] == ["serve", "worker", "demo"]
+    assert [child.health_url for child in children] == [
+        "http://127.0.0.1:3000/readyz",
+        None,
+        "http://127.0.0.1:7860/",
+    ]
+    assert children[0].environment == {"VOXPORT_MODEL": "cells", "VOXPORT_JOBS__WORKER": "false"}
+    assert children[1].environment == children[2].environment == {"VOXPORT_MODEL": "cells"}
+    several = children_of(Place("::", 1, None), 2, {})
+    assert [child.name for child in several] == ["service", "worker-1", "worker-2"]
+    assert several[0].health_url == "http://[::1]:1/readyz"
+
+
+def test_the_commands_that_it_starts_are_commands() -> None:
+    command: Any = typer.main.get_command(app)
+    for child in children_of(PLACE, 1, {}):
+        name, *arguments = child.command[4:]
+        if found := command.commands.get(name):
+            found.make_context(name, arguments)
+
+
+def test_the_demo_has_a_key_where_keys_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where only hashes are set, which open nothing."""
+    theirs = "sha256:" + "0" * 64
+    monkeypatch.setenv("VOXPORT_API_KEYS", theirs)
+    service, worker, demo = children_of(PLACE, 1, {})
+    own = demo.environment["VOXPORT_API_KEY"]
+    assert service.environment["VOXPORT_API_KEYS"] == f"{theirs},sha256:{sha256(own.encode()).hexdigest()}"
+    assert "VOXPORT_API_KEY" not in worker.environment
+    assert own not in " ".join([*service.command, *demo.command])
+
+
+def test_a_folder_holds_everything(tmp_path: Path) -> None:
+    assert data_variables(None) == {}
+    assert all(str(tmp_path) in value for value in data_variables(tmp_path).values())
+    assert {"VOXPORT_MODELS_DIR", "VOXPORT_JOBS__DATABASE", "VOXPORT_JOBS__BLOBS"} == set(data_variables(tmp_path))
+
+
+@pytest.fixture
+def checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder below which checks work, with stand-ins for the children and for the run."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(up_check, "children_of", lambda *_: [Child("stand-in", WAIT)])
+    monkeypatch.setattr(up_check, "_segment_sample", lambda *_: REPORT)
+    return tmp_path
+
+
+def kept(folder: Path) -> list[Path]:
+    return list(folder.glob("voxport-check-*"))
+
+
+def test_a_check_that_goes_well_shows_the_result(checked: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    up_check.check_everything(workers=2, demo=True)
+    shown = capsys.readouterr().out
+    assert "vessel" in shown
+    assert shown.endswith("service, 2 workers and demo: all well\n")
+    assert kept(checked) == []
+
+
+def test_a_check_whose_run_fails_is_an_error(checked: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise VoxportError("job", expected="a mask", got="none", do="look")
+
+    monkeypatch.setattr(up_check, "_segment_sample", fail)
+    with pytest.raises(VoxportError, match="job: expected a mask"):
+        up_check.check_everything(workers=1, demo=False)
+    assert len(kept(checked)) == 1
+
+
+def test_a_check_with_a_child_that_ends_is_an_error(checked: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(up_check, "children_of", lambda *_: [Child("stand-in", ["sh", "-c", "exit 2"])])
+    with pytest.raises(VoxportError, match=r"stand-in: .*exit code 2; see .*stand-in\.log"):
+        up_check.check_everything(workers=1, demo=False)
+    assert [path.name for path in kept(checked)[0].glob("logs/*")] == ["stand-in.log"]
+
+
+def test_a_check_does_not_wait_for_ever(checked: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    url = f"http://127.0.0.1:{free_port()}/"
+    monkeypatch.setattr(up_check, "children_of", lambda *_: [Child("stand-in", WAIT, url)])
+    monkeypatch.setattr(up_check, "_PATIENCE_SECONDS", 0.3)
+    with pytest.raises(VoxportError, match=r"stand-in: expected an answer within 0\.3 s, got none"):
+        up_check.check_everything(workers=1, demo=False)
+    assert len(kept(checked)) == 1
+
+
+def test_a_check_knows_nothing_of_the_users_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from voxport.settings import load_settings
+
+    for name, value in up_check._variables(tmp_path).items():
+        monkeypatch.setenv(name, value)
+    settings = load_settings()
+    assert settings.api_keys == []
+    assert str(tmp_path) in settings.jobs.database

@@ -1,0 +1,66 @@
+"""The site is built without a warning, loads nothing from elsewhere, and says what the code says."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from .reading import DOCS, ROOT
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("site")
+    done = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(folder)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def test_every_page_is_built(site: Path) -> None:
+    for page in DOCS.rglob("*.md"):
+        name = "index.html" if page.name == "README.md" else page.with_suffix(".html").name
+        assert (site / page.parent.relative_to(DOCS) / name).exists(), page
+
+
+def test_nothing_is_loaded_from_elsewhere(site: Path) -> None:
+    """Links for people to follow are all that may lead away."""
+    for page in site.rglob("*.html"):
+        text = page.read_text()
+        assert not re.findall(r'<(?:script|img|iframe|source)[^>]*\bsrc="?(?:https?:)?//', text), page
+        for link in re.findall(r"<link[^>]*>", text):
+            assert not re.search(r'href="?(?:https?:)?//', link) or "canonical" in link, (page, link)
+    for style in site.rglob("*.css"):
+        assert not re.search(r"(@import|url\()\s*['\"]?(?:https?:)?//", style.read_text()), style
+
+
+def reference() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("reference", ROOT / ".ci" / "reference.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("page", ["cli.md", "ports.md"])
+def test_the_reference_is_as_the_code(page: str) -> None:
+    """Where it is not: python .ci/reference.py."""
+    assert (DOCS / page).read_text() == reference().PAGES[page]()
+
+
+def test_links_of_the_readme_lead_somewhere() -> None:
+    text = (ROOT / "README.md").read_text()
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)", text):
+        assert (ROOT / target).exists(), target
