@@ -35,6 +35,7 @@ REPORT: dict[str, Any] = {
     "grid": {"unit": "um", "shape": [2, 1, 1]},
     "tiles": {"count": 1},
     "seconds": {"score": 1.0},
+    "runtime": {"name": "onnx", "precision": "fp32"},
 }
 WAIT = [sys.executable, "-c", "import signal; signal.pause()"]
 PLACE = Place("127.0.0.1", 3000, 7860)
