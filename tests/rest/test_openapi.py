@@ -28,6 +28,7 @@ from .serving import Server
 
 Case = schemathesis.Case[Any]
 OPERATIONS = [
+    ("/", "GET"),
     ("/segment", "POST"),
     ("/v1/plan", "POST"),
     ("/predict", "POST"),

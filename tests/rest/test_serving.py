@@ -15,6 +15,7 @@ import httpx
 import nibabel as nib
 import numpy as np
 import pytest
+import voxport
 
 from tests.cli.conftest import environment
 
@@ -211,6 +212,17 @@ def test_bento_health_endpoint(http: httpx.Client) -> None:
     assert (health["runtime"], health["precision"]) == ("onnx", "fp32")
     assert health["reasons"] == []
     assert http.get("/livez").json() == http.get("/readyz").json() == {"status": "ok"}
+
+
+def test_the_bare_address_names_paths_that_answer(http: httpx.Client) -> None:
+    signpost = http.get("/").json()
+    assert signpost.pop("service") == "voxport"
+    assert signpost.pop("version") == voxport.__version__
+    document = http.get(signpost["document"]).json()
+    assert {name: path for name, path in signpost.items() if path not in document["paths"]} == {
+        "document": "/openapi.json"
+    }
+    assert all(http.get(signpost[name]).status_code == 200 for name in ("health", "models", "jobs"))
 
 
 def test_models_are_listed_with_their_cards(http: httpx.Client) -> None:

@@ -26,6 +26,14 @@ def catalogue_routes(desk: Desk) -> APIRouter:
     """The routes that tell of models and health."""
     router = APIRouter(tags=["models"])
 
+    @router.get("/", response_model=schemas.Signpost, responses=openapi.LISTED, tags=["health"], summary="Signpost")
+    async def signpost() -> Response:
+        """Where to go, for who opens the service's bare address."""
+        paths = {"document": "/openapi.json", "health": "/health", "models": "/v1/models"}
+        return JSONResponse(
+            {"service": "voxport", "version": __version__, **paths, "segment": "/segment", "jobs": "/v1/jobs"}
+        )
+
     @router.get("/v1/models", response_model=schemas.Models, responses=openapi.LISTED, summary="Models")
     async def models() -> Response:
         """The models that are served, and files that cannot be."""

@@ -169,6 +169,18 @@ class Health(BaseModel):
     jobs: HealthOfJobs
 
 
+class Signpost(BaseModel):
+    """Where to go from here: paths of this service."""
+
+    service: Literal["voxport"]
+    version: str
+    document: str
+    health: str
+    models: str
+    segment: str
+    jobs: str
+
+
 class Alive(BaseModel):
     """The process answers."""
 
