@@ -1,6 +1,7 @@
 """How large the serving install is, and what takes the room: a fresh environment with ``pip install '.[serving]'``.
 
-Bytes are those that files take on the disk, once for each file of a distribution; compiled modules (``.pyc``) count.
+Bytes are those that files take on the disk, in whole blocks; pip and compiled modules (``.pyc``) count. The bytes that
+files have, and what of them is compiled, are told too.
 """
 
 from __future__ import annotations
@@ -31,8 +32,13 @@ for distribution in metadata.distributions(path=[str(site)]):
             size += path.stat().st_blocks * 512
     name = distribution.metadata["Name"].lower().replace("_", "-")
     found[name] = {"version": distribution.version, "bytes": size}
-total = sum(p.stat().st_blocks * 512 for p in pathlib.Path(sys.prefix).rglob("*") if p.is_file() and not p.is_symlink())
-print(json.dumps({"total_bytes": total, "distributions": found}))
+files = [path for path in pathlib.Path(sys.prefix).rglob("*") if path.is_file() and not path.is_symlink()]
+sizes = {
+    "total_bytes": sum(path.stat().st_blocks * 512 for path in files),
+    "content_bytes": sum(path.stat().st_size for path in files),
+    "compiled_bytes": sum(path.stat().st_blocks * 512 for path in files if path.suffix == ".pyc"),
+}
+print(json.dumps({**sizes, "distributions": found}))
 """
 
 
@@ -52,7 +58,7 @@ def main() -> None:
 def _installed(folder: Path, extras: str) -> dict[str, Any]:
     subprocess.run([sys.executable, "-m", "venv", folder / "env"], check=True)
     python = str(folder / "env" / "bin" / "python")
-    install = [python, "-m", "pip", "install", "--quiet", f"{_copied(folder)}[{extras}]"]
+    install = [python, "-m", "pip", "install", "-qq", f"{_copied(folder)}[{extras}]"]
     subprocess.run([*install, "-c", str(ROOT / "constraints.txt")], check=True, stdout=sys.stderr)
     looked = subprocess.run([python, "-c", _LOOK], check=True, capture_output=True, text=True)
     found: dict[str, Any] = json.loads(looked.stdout)
@@ -71,7 +77,7 @@ def summary(found: dict[str, Any]) -> dict[str, Any]:
     """The total beside the bound, whether torch is there, and all distributions, the largest first."""
     largest = sorted(found["distributions"].items(), key=lambda item: -item[1]["bytes"])
     return {
-        "total_bytes": found["total_bytes"],
+        **{name: value for name, value in found.items() if name.endswith("_bytes")},
         "bound_bytes": BOUND_BYTES,
         "torch": "torch" in found["distributions"],
         "distributions": dict(largest),

@@ -93,15 +93,12 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=120, help="of training the SegResNet")
     parser.add_argument("--compile", action="store_true", help="MONAI with torch.compile too")
     parser.add_argument("--tune", action="store_true", help="voxport tune first: adds auto, and int8 where it holds")
-    parser.add_argument("--quick", action="store_true", help="a small volume, twice: whether it works, not how fast")
+    parser.add_argument("--quick", action="store_true", help="a small volume, once: whether it works, not how fast")
     parser.add_argument("--json", type=Path)
     wanted = parser.parse_args()
     if wanted.quick:
-        wanted.shape, wanted.repeats = (
-            wanted.shape or ([256, 256, 16] if wanted.network == "bundled" else [192, 128, 64]),
-            2,
-        )
-        wanted.steps = 20
+        wanted.shape = wanted.shape or ([256, 256, 16] if wanted.network == "bundled" else [192, 128, 64])
+        wanted.repeats, wanted.steps = 1, 20
     wanted.shape = wanted.shape or ([512, 512, 32] if wanted.network == "bundled" else [512, 512, 64])
     return wanted
 
