@@ -1,9 +1,10 @@
 """How memory and time grow with the volume: ``voxport segment`` from 256^3 to 1024x1024x512 voxels at one ``--memory``.
 
 The network is two small convolutions, so that what grows is what voxport does itself. Each run is a process of its own,
-from a ``.nii.gz`` of uint8 to a ``.nii.gz``. Peak memory is what the system says that the process held resident at most
-(``ru_maxrss``), pages of mapped files included; the anonymous part of it, which no page of a file is in, is looked up
-fifty times a second. This script stays small: a process starts with the peak of the one that started it.
+from a ``.nii.gz`` of uint8 to a ``.nii.gz``; small volumes run several times. Peak memory is what the system says that
+the process held resident at most (``ru_maxrss``), the largest of all runs. Pages of mapped files are in it; the
+anonymous part, in which there are none, is looked up fifty times a second. This script stays small: a process starts
+with the peak of the one that started it.
 """
 
 from __future__ import annotations
@@ -39,9 +40,9 @@ _MAKE = "import sys; from material import streamed; streamed(sys.argv[1], tuple(
 _NETWORK = """
 import numpy as np, onnx
 from onnx import TensorProto, helper, numpy_helper
-two = np.zeros((2, 8, 3, 3, 3), np.float32)
-two[1] = 1 / 216
-weights = {"one": np.full((8, 1, 3, 3, 3), 1 / 27, np.float32), "two": two, "bias": np.array([0.4, 0], np.float32)}
+two = np.zeros((2, 4, 3, 3, 3), np.float32)
+two[1] = 1 / 108
+weights = {"one": np.full((4, 1, 3, 3, 3), 1 / 27, np.float32), "two": two, "bias": np.array([0.4, 0], np.float32)}
 nodes = [
     helper.make_node("Conv", ["image", "one"], ["blurred"], pads=[1] * 6),
     helper.make_node("Relu", ["blurred"], ["positive"]),
@@ -61,7 +62,8 @@ def main() -> None:
     """Measure each size, fit a line through the times, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--memory", default="1GB")
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--repeats", type=int, default=5, help="of each size, at the most")
+    parser.add_argument("--each", type=float, default=60, help="seconds after which a size is not run again")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--quick", action="store_true", help="small volumes, once: whether it works, not how much")
     parser.add_argument("--json", type=Path)
@@ -90,9 +92,9 @@ def _measured(folder: Path, shape: tuple[int, int, int], wanted: argparse.Namesp
     command = [sys.executable, "-m", "voxport", "segment", volume.name, "-m", "network.onnx", "--card", "card.yaml"]
     command += ["-o", "mask.nii.gz", "--runtime", "onnx", "--precision", "fp32", "--threads", str(wanted.threads)]
     command += ["--memory", wanted.memory, "--report", "report.json", "--quiet"]
-    runs = []
-    for turn in range(repeats):
-        print(f"{'x'.join(map(str, shape))}: run {turn + 1} of {repeats}", file=sys.stderr)
+    runs: list[dict[str, Any]] = []
+    while len(runs) < repeats and sum(run["seconds"] for run in runs) < wanted.each:
+        print(f"{'x'.join(map(str, shape))}: run {len(runs) + 1}", file=sys.stderr)
         runs.append(_run(command, folder))
     report = json.loads((folder / "report.json").read_text())
     voxels = shape[0] * shape[1] * shape[2]

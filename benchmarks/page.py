@@ -124,7 +124,8 @@ def _growth(growth: Mapping[str, Any]) -> str:
         "## Memory and time as volumes grow\n"
         f"A network of two small convolutions, tiles of {_by(tiling['patch'])} with overlap {tiling['overlap']:g}, "
         f"`--memory {growth['memory']}`, {growth['threads']} threads; whole processes, start included.\n"
-        "Peak is all that is resident, pages of mapped files too; anonymous memory is without them.\n\n"
+        "Seconds are medians of the runs. Peak is all that is resident, pages of mapped files too; "
+        "anonymous memory is without them.\n\n"
         + _table(heads, rows)
         + f"\n\nThe line: {growth['start_seconds']:.2f} s, and {growth['seconds_a_megavoxel']:.4f} s "
         "for each million voxels; "
