@@ -60,13 +60,16 @@ def _speed(name: str, contenders: Mapping[str, Any]) -> list[Bar]:
         way, entry = ways[0]
         text = f"{entry['ratio']:.2f} times, {way}, Dice {least_dice(entry):.5f}"
         told.append(Bar(what, text, entry["ratio"] >= least))
-    what = f"{name}: {LEAST_SHARE_OF_FLOOR:.0%} of what a bare loop over the same tiles reaches"
+    what = f"{name}: {100 * LEAST_SHARE_OF_FLOOR:.0f} % of what a bare loop over the same tiles reaches"
     floored = [(way, entry) for way, entry in holding(contenders) if "share_of_floor" in entry]
     if not floored:
         return [*told, Bar(what, "nothing", False if contenders else None)]
     way, entry = floored[0]
     share = entry["share_of_floor"]
-    return [*told, Bar(what, f"{share:.0%}, {way}, reading and writing included", share >= LEAST_SHARE_OF_FLOOR)]
+    return [
+        *told,
+        Bar(what, f"{100 * share:.0f} %, {way}, reading and writing included", share >= LEAST_SHARE_OF_FLOOR),
+    ]
 
 
 def _growth(growth: Mapping[str, Any] | None) -> list[Bar]:

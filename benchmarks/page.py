@@ -143,11 +143,11 @@ def _install(install: Mapping[str, Any]) -> str:
     each = list(install["distributions"].items())
     rest = each[_LARGEST_DISTRIBUTIONS:]
     rows = [
-        (f"{name} {told['version']}", f"{told['bytes'] / 1e6:.1f}", f"{told['bytes'] / install['total_bytes']:.1%}")
+        (f"{name} {told['version']}", f"{told['bytes'] / 1e6:.1f}", _percent(told["bytes"] / install["total_bytes"]))
         for name, told in each[:_LARGEST_DISTRIBUTIONS]
     ]
     others = sum(told["bytes"] for _, told in rest)
-    rows.append((f"{len(rest)} others", f"{others / 1e6:.1f}", f"{others / install['total_bytes']:.1%}"))
+    rows.append((f"{len(rest)} others", f"{others / 1e6:.1f}", _percent(others / install["total_bytes"])))
     return (
         f"## The serving install\n`pip install '.[{install['extras']}]' -c constraints.txt` in a fresh environment: "
         f"{install['total_bytes'] / 1e6:.0f} MB on the disk in {len(each)} distributions, pip included, "
