@@ -1,6 +1,6 @@
 """All of docs/performance.md in one command: speed beside others, growth, cold start, the size of the install.
 
-``python benchmarks/performance.py`` measures everything, part by part, each in processes of its own, for half an hour
+``python benchmarks/performance.py`` measures everything, part by part, each in processes of its own, for forty minutes
 on an idle machine with two processors; then it writes performance.json and, wholly out of that, performance.md and
 performance.svg beside it. ``--quick`` shows in a few minutes that all of it runs; ``--write-only`` measures nothing.
 """
