@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import importlib.metadata
 import json
 import os
@@ -9,6 +10,7 @@ import platform
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,9 @@ from voxport.services.machine import processors
 from voxport.services.prepare import RunOptions
 from voxport.services.segment import Outputs
 from voxport.testing.progress import RecordingProgress
+
+# What the speed of a convolution depends on, as Linux names it.
+_INSTRUCTIONS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16", "amx_tile", "amx_int8", "amx_bf16")
 
 
 class Findings:
@@ -68,18 +73,25 @@ def machine() -> dict[str, str]:
     """Processors, memory, how busy they are, and the versions that matter."""
     told = Path("/proc/cpuinfo")
     lines = told.read_text().splitlines() if told.exists() else []
-    name = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
+    told_of = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
+    able = told_of.get("flags", "").split()
     return {
         "system": platform.platform(),
-        "processors": f"{processors()} x {name}",
+        "processors": f"{processors()} x {told_of.get('model name', platform.machine())}",
+        "instructions": " ".join(flag for flag in _INSTRUCTIONS if flag in able),
         "memory": f"{psutil.virtual_memory().total / 1e9:.1f} GB",
         "load average": ", ".join(f"{value:.2f}" for value in os.getloadavg()),
         "python": platform.python_version(),
-        **{
-            name: importlib.metadata.version(name)
-            for name in ("voxport", "bentoml", "uvicorn", "onnxruntime", "openvino", "torch", "monai")
-        },
+        **_versions("voxport", "bentoml", "uvicorn", "onnxruntime", "openvino", "torch", "monai", "nnunetv2"),
     }
+
+
+def _versions(*names: str) -> dict[str, str]:
+    found = {}
+    for name in names:
+        with suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found
 
 
 def sample_volumes(folder: Path) -> list[Path]:
@@ -103,7 +115,35 @@ def smooth_noise(shape: tuple[int, int, int]) -> NDArray[np.uint8]:
     return values.clip(0, 255).astype(np.uint8)
 
 
+def blobs(shape: tuple[int, int, int], seed: int) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    """A picture with grain and texture, and where in it the bright bodies are, some ten to forty voxels wide."""
+    random = np.random.default_rng(seed)
+    slow: NDArray[np.float32] = gaussian_filter(random.standard_normal(shape, np.float32), (10, 10, 5))
+    inside: NDArray[np.bool_] = slow > 0.5 * slow.std()
+    texture: NDArray[np.float32] = gaussian_filter(random.standard_normal(shape, np.float32), 1)
+    values = gaussian_filter(inside.astype(np.float32), 0.7) * 80 + 60 + texture * 15 / texture.std()
+    values += 6 * random.standard_normal(shape, np.float32)
+    return values.clip(0, 255).astype(np.uint8), inside
+
+
 def saved(path: Path, values: NDArray[Any]) -> Path:
     """The path, at which the values now lie as NIfTI, five times as far apart along z."""
     nib.save(nib.Nifti1Image(values, np.diag([1.0, 1.0, 5.0, 1.0])), path)
     return path
+
+
+def streamed(path: str, shape: tuple[int, int, int]) -> None:
+    """Write a ``.nii.gz`` of any size plane by plane: blobs over and over."""
+    block, _ = blobs((128, 128, 128), seed=0)
+    header = nib.Nifti1Header()
+    header.set_data_shape(shape)
+    header.set_data_dtype(np.uint8)
+    header.set_sform(np.diag([1.0, 1.0, 1.0, 1.0]), 1)
+    header["vox_offset"] = 352
+    header["magic"] = b"n+1"
+    times = [-(-edge // known) for edge, known in zip(shape, block.shape, strict=True)]
+    with gzip.open(path, "wb", compresslevel=1) as file:
+        file.write(header.binaryblock + bytes(4))
+        for depth in range(shape[2]):
+            plane = np.tile(block[:, :, depth % block.shape[2]], times[:2])[: shape[0], : shape[1]]
+            file.write(plane.tobytes(order="F"))

@@ -1,8 +1,9 @@
-"""How fast: ``voxport segment`` in each runtime and precision beside MONAI's sliding window, on one network.
+"""How fast: ``voxport segment`` in each runtime and precision beside MONAI's sliding window and nnU-Net's predictor.
 
 All read a ``.nii.gz`` and write one, with the same overlap of 0.5, gaussian blending and threads. Every contender is a
-process that has loaded its network; they run in turns, so that whatever else the machine does hits all alike, and
-medians count. Ratios are to MONAI in eager mode. Nothing is downloaded.
+process that has loaded its network and has segmented a small part of the volume; they run in turns, so that whatever
+else the machine does hits all alike, and medians count. Ratios are to MONAI in eager mode. Nothing is downloaded. The
+SegResNet is trained here, for a minute, on pictures like the volume.
 
 The very same tiles are laid by both where each edge is a patch and a number of half patches long, as it is by default;
 MONAI moves its last tile back elsewhere, where voxport spreads all evenly, and labels differ by that.
@@ -13,7 +14,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import statistics
 import subprocess
 import sys
 from pathlib import Path
@@ -22,7 +22,8 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
-from material import machine, saved, smooth_noise
+from comparing import REFERENCE, Found, compared
+from material import blobs, machine, saved
 from voxport.container import wired
 from voxport.services.machine import processors
 
@@ -40,12 +41,10 @@ CARD = {
     "name": "segresnet-16",
     "version": "1.0.0",
     "input": {"channels": [{"name": "image"}], "intensity": [{"shift_scale": [0, 1 / 255]}]},
-    "tiling": {"patch": [128, 128, 32], "divisor": 8, "overlap": 0.5, "blending": "gaussian"},
+    "tiling": {"patch": [128, 128, 64], "divisor": 8, "overlap": 0.5, "blending": "gaussian"},
     "output": {"activation": "softmax", "labels": [{"value": 1, "name": "foreground"}]},
 }
 WAYS = ("onnx-fp32", "openvino-fp32", "openvino-bf16", "openvino-int8")
-REFERENCE, FIRST = "monai:eager", "voxport:onnx-fp32"
-Found = dict[str, list[dict[str, Any]]]
 
 
 def main() -> None:
@@ -62,7 +61,8 @@ def main() -> None:
                 check=True,
                 cwd=folder,
             )
-        kinds = [REFERENCE, *(["monai:compile"] if wanted.compile else []), *(f"voxport:{way}" for way in WAYS)]
+        kinds = [REFERENCE, *(["monai:compile"] if wanted.compile else []), "nnunet:"]
+        kinds += [f"voxport:{way}" for way in WAYS]
         kinds += ["voxport:auto"] if wanted.tune else []
         kinds += [f"bare:{way}" for way in WAYS] + ["peak:fp32", "peak:bf16", "flops:"]
         found, missing = _measured(kinds, folder / "spec.json", wanted.repeats)
@@ -74,7 +74,7 @@ def main() -> None:
             "overlap": spec["overlap"],
             "threads": spec["threads"],
             "repeats": wanted.repeats,
-            "contenders": _compared(found, folder, spec),
+            "contenders": compared(found, folder, spec),
             "missing": missing,
         }
     _show(result)
@@ -90,16 +90,15 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument("--threads", type=int, default=processors())
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=120, help="of training the SegResNet")
     parser.add_argument("--compile", action="store_true", help="MONAI with torch.compile too")
     parser.add_argument("--tune", action="store_true", help="voxport tune first: adds auto, and int8 where it holds")
-    parser.add_argument("--quick", action="store_true", help="a small volume, twice: whether it works, not how fast")
+    parser.add_argument("--quick", action="store_true", help="a small volume, once: whether it works, not how fast")
     parser.add_argument("--json", type=Path)
     wanted = parser.parse_args()
     if wanted.quick:
-        wanted.shape, wanted.repeats = (
-            wanted.shape or ([256, 256, 16] if wanted.network == "bundled" else [192, 128, 32]),
-            2,
-        )
+        wanted.shape = wanted.shape or ([256, 256, 16] if wanted.network == "bundled" else [192, 128, 64])
+        wanted.repeats, wanted.steps = 1, 20
     wanted.shape = wanted.shape or ([512, 512, 32] if wanted.network == "bundled" else [512, 512, 64])
     return wanted
 
@@ -107,39 +106,41 @@ def _arguments() -> argparse.Namespace:
 def _prepared(folder: Path, wanted: argparse.Namespace) -> dict[str, Any]:
     """A volume and a model in the folder, and all that contenders must know of them."""
     spec: dict[str, Any] = {"folder": str(folder), "network": wanted.network, "shape": wanted.shape, "overlap": 0.5}
-    spec |= {"threads": wanted.threads, "volume": "volume.nii.gz"}
+    spec |= {"threads": wanted.threads, "volume": "volume.nii.gz", "small": "small.nii.gz"}
     if wanted.network == "bundled":
         sample = np.asarray(nib.load(wired().sample()).dataobj)
         tiles = [-(-n // m) for n, m in zip(wanted.shape, sample.shape, strict=True)]
-        saved(folder / "volume.nii.gz", np.tile(sample, tiles)[tuple(slice(n) for n in wanted.shape)])
+        values = np.tile(sample, tiles)[tuple(slice(n) for n in wanted.shape)]
         model = wired().open_model().find(None)
         spec |= {"model": model.card.reference, "model_file": str(model.path), "intensity": "percentiles"}
         spec |= {"patch": list(model.card.tiling.patch), "padding": "replicate", "arguments": {"filters": 32}}
     else:
-        saved(folder / "volume.nii.gz", smooth_noise(tuple(wanted.shape)))
-        _export_segresnet(folder)
+        values, _ = blobs(tuple(wanted.shape), seed=0)
+        _export_segresnet(folder, wanted.steps, wanted.threads)
         spec |= {"model": "network.onnx", "checkpoint": "network.pt", "arguments": SEGRESNET, "intensity": "scale"}
         spec |= {"patch": CARD["tiling"]["patch"], "padding": "constant"}
+    saved(folder / spec["volume"], values)
+    saved(folder / spec["small"], values[tuple(slice(edge) for edge in spec["patch"])])
     (folder / "spec.json").write_text(json.dumps(spec))
     return spec
 
 
-def _export_segresnet(folder: Path) -> None:
-    save = (
-        "import json, sys, torch\nfrom monai.networks.nets.segresnet import SegResNet\ntorch.manual_seed(0)\n"
-        "torch.save(SegResNet(**json.loads(sys.argv[1])).state_dict(), 'network.pt')"
-    )
-    arguments = json.dumps(SEGRESNET)
-    subprocess.run([sys.executable, "-c", save, arguments], cwd=folder, check=True)
+def _export_segresnet(folder: Path, steps: int, threads: int) -> None:
+    (folder / "arguments.json").write_text(json.dumps(SEGRESNET))
     (folder / "card.yaml").write_text(json.dumps(CARD))
+    train = [sys.executable, "-W", "ignore", str(HERE / "training.py"), "network.pt", "arguments.json"]
+    train += ["--steps", str(steps), "--threads", str(threads)]
+    # what benchmarks print is their result
+    subprocess.run(train, cwd=folder, check=True, stdout=sys.stderr)
     export = ["export", "network.pt", "--card", "card.yaml", "-o", "network.onnx", "--quiet"]
-    command = [sys.executable, "-m", "voxport", *export, "--network", "SegResNet", "--network-args", arguments]
-    subprocess.run(command, cwd=folder, check=True)
+    arguments = ["--network", "SegResNet", "--network-args", json.dumps(SEGRESNET)]
+    subprocess.run([sys.executable, "-m", "voxport", *export, *arguments], cwd=folder, check=True)
 
 
-def _measured(kinds: list[str], spec: Path, repeats: int) -> tuple[Found, dict[str, str]]:
+def _measured(kinds: list[str], file: Path, repeats: int) -> tuple[Found, dict[str, str]]:
     """Answers of each contender, the warm-up left out; and why others are not here."""
-    processes = {kind: _started(kind, spec) for kind in kinds}
+    spec = json.loads(file.read_text())
+    processes = {kind: _started(kind, file) for kind in kinds}
     found: Found = {}
     missing: dict[str, str] = {}
     try:
@@ -154,7 +155,7 @@ def _measured(kinds: list[str], spec: Path, repeats: int) -> tuple[Found, dict[s
                 print(f"{'warm-up' if turn == 0 else f'turn {turn} of {repeats}'}: {kind}", file=sys.stderr)
                 process = processes[kind]
                 assert process.stdin is not None
-                process.stdin.write("run\n")
+                process.stdin.write(spec["volume" if turn else "small"] + "\n")
                 process.stdin.flush()
                 answer = _answer(process)
                 if turn:
@@ -178,58 +179,6 @@ def _answer(process: subprocess.Popen[str]) -> dict[str, Any]:
         raise SystemExit(f"a contender ended with {process.wait()}: {process.args}")
     read: dict[str, Any] = json.loads(line)
     return read
-
-
-def _compared(found: Found, folder: Path, spec: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Medians of each contender, ratios to MONAI, labels against voxport in fp32, and shares of the floor."""
-    medians = {
-        kind: statistics.median(a["seconds"] for a in answers) for kind, answers in found.items() if kind != "flops:"
-    }
-    gflops = found["flops:"][0]["gflops_a_tile"] if "flops:" in found else None
-    told: dict[str, dict[str, Any]] = {}
-    for kind, answers in found.items():
-        if kind == "flops:":
-            told[kind] = {"gflops_a_tile": gflops}
-            continue
-        last = answers[-1]
-        entry: dict[str, Any] = {"seconds": medians[kind], "all_seconds": [a["seconds"] for a in answers]}
-        entry |= {name: last[name] for name in ("peak_bytes", "tiles", "tile", "scored_with") if name in last}
-        if "mask" in last:
-            entry["ratio"] = medians[REFERENCE] / medians[kind]
-            entry |= _labels(folder, last["mask"], FIRST.partition(":")[2] + ".nii.gz")
-        floor = kind.replace("voxport:", "bare:")
-        if kind != floor and floor in medians:
-            entry["share_of_floor"] = medians[floor] / medians[kind]
-            entry["stages"] = _medians([a["stages"] for a in answers])
-            network = statistics.median(a["network_seconds"] for a in answers)
-            entry |= {"network_seconds": network, "share_outside_network": 1 - network / medians[kind]}
-        if kind.startswith("bare:") and gflops:
-            entry["gflops_per_second"] = gflops * last["tiles"] / medians[kind]
-            entry["mvoxels_per_second"] = float(np.prod(last["tile"])) * last["tiles"] / medians[kind] / 1e6
-            best = max((a["gflops_per_second"] for a in found.get(f"peak:{_peak_of(kind)}", [])), default=None)
-            if best and spec["patch"] == last["tile"]:
-                entry["share_of_peak"] = entry["gflops_per_second"] / best
-        if kind.startswith("peak:"):
-            entry["gflops_per_second"] = max(a["gflops_per_second"] for a in answers)
-        told[kind] = entry
-    return told
-
-
-def _peak_of(kind: str) -> str:
-    return "fp32" if kind.endswith("fp32") else "bf16"
-
-
-def _medians(stages: list[dict[str, float]]) -> dict[str, float]:
-    return {name: statistics.median(s[name] for s in stages) for name in stages[0]}
-
-
-def _labels(folder: Path, mask: str, reference: str) -> dict[str, Any]:
-    one, other = (np.asarray(nib.load(folder / name).dataobj) for name in (reference, mask))
-    dice = {}
-    for label in range(1, 1 + int(max(one.max(), other.max(), 1))):
-        both, size = np.sum((one == label) & (other == label)), np.sum(one == label) + np.sum(other == label)
-        dice[str(label)] = float(2 * both / size) if size else 1.0
-    return {"label_agreement": float((one == other).mean()), "dice": dice}
 
 
 def _show(result: dict[str, Any]) -> None:

@@ -1,0 +1,67 @@
+"""What the answers of speed.py's contenders mean: medians, ratios, labels beside fp32's, and shares of the floor."""
+
+from __future__ import annotations
+
+import statistics
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+
+REFERENCE, FIRST = "monai:eager", "voxport:onnx-fp32"
+Found = dict[str, list[dict[str, Any]]]
+
+
+def compared(found: Found, folder: Path, spec: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Medians of each contender, ratios to MONAI, labels against voxport in fp32, and shares of the floor."""
+    medians = {
+        kind: statistics.median(a["seconds"] for a in answers) for kind, answers in found.items() if kind != "flops:"
+    }
+    gflops = found["flops:"][0]["gflops_a_tile"] if "flops:" in found else None
+    told: dict[str, dict[str, Any]] = {}
+    for kind, answers in found.items():
+        if kind == "flops:":
+            told[kind] = {"gflops_a_tile": gflops}
+            continue
+        last = answers[-1]
+        entry: dict[str, Any] = {"seconds": medians[kind], "all_seconds": [a["seconds"] for a in answers]}
+        entry |= {
+            name: last[name] for name in ("peak_bytes", "tiles", "tiles_scored", "tile", "scored_with") if name in last
+        }
+        if "mask" in last:
+            entry["ratio"] = medians[REFERENCE] / medians[kind]
+            entry |= same_labels(folder, last["mask"], FIRST.partition(":")[2] + ".nii.gz")
+        floor = kind.replace("voxport:", "bare:")
+        if kind != floor and floor in medians:
+            entry["share_of_floor"] = medians[floor] / medians[kind]
+            entry["stages"] = _medians([a["stages"] for a in answers])
+            network = statistics.median(a["network_seconds"] for a in answers)
+            entry |= {"network_seconds": network, "share_outside_network": 1 - network / medians[kind]}
+        if kind.startswith("bare:") and gflops:
+            entry["gflops_per_second"] = gflops * last["tiles"] / medians[kind]
+            entry["mvoxels_per_second"] = float(np.prod(last["tile"])) * last["tiles"] / medians[kind] / 1e6
+            best = max((a["gflops_per_second"] for a in found.get(f"peak:{_peak_of(kind)}", [])), default=None)
+            if best and spec["patch"] == last["tile"]:
+                entry["share_of_peak"] = entry["gflops_per_second"] / best
+        if kind.startswith("peak:"):
+            entry["gflops_per_second"] = max(a["gflops_per_second"] for a in answers)
+        told[kind] = entry
+    return told
+
+
+def _peak_of(kind: str) -> str:
+    return "fp32" if kind.endswith("fp32") else "bf16"
+
+
+def _medians(stages: list[dict[str, float]]) -> dict[str, float]:
+    return {name: statistics.median(s[name] for s in stages) for name in stages[0]}
+
+
+def same_labels(folder: Path, mask: str, reference: str) -> dict[str, Any]:
+    one, other = (np.asarray(nib.load(folder / name).dataobj) for name in (reference, mask))
+    dice = {}
+    for label in range(1, 1 + int(max(one.max(), other.max(), 1))):
+        both, size = np.sum((one == label) & (other == label)), np.sum(one == label) + np.sum(other == label)
+        dice[str(label)] = float(2 * both / size) if size else 1.0
+    return {"label_agreement": float((one == other).mean()), "dice": dice}

@@ -1,0 +1,96 @@
+"""How large the serving install is, and what takes the room: a fresh environment with ``pip install '.[serving]'``.
+
+Bytes are those that files take on the disk, in whole blocks; pip and compiled modules (``.pyc``) count. The bytes that
+files have, and what of them is compiled, are told too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+BOUND_BYTES = 700_000_000
+EXTRAS = "serving"
+# Runs in the environment that is measured: what each distribution's record names, and what lies there in all.
+_LOOK = """
+import importlib.metadata as metadata, json, pathlib, sys, sysconfig
+site = pathlib.Path(sysconfig.get_paths()["purelib"])
+taken, found = set(), {}
+for distribution in metadata.distributions(path=[str(site)]):
+    size = 0
+    for file in distribution.files or []:
+        path = pathlib.Path(distribution.locate_file(file)).resolve()
+        if path not in taken and path.is_file():
+            taken.add(path)
+            size += path.stat().st_blocks * 512
+    name = distribution.metadata["Name"].lower().replace("_", "-")
+    found[name] = {"version": distribution.version, "bytes": size}
+files = [path for path in pathlib.Path(sys.prefix).rglob("*") if path.is_file() and not path.is_symlink()]
+sizes = {
+    "total_bytes": sum(path.stat().st_blocks * 512 for path in files),
+    "content_bytes": sum(path.stat().st_size for path in files),
+    "compiled_bytes": sum(path.stat().st_blocks * 512 for path in files if path.suffix == ".pyc"),
+}
+print(json.dumps({**sizes, "distributions": found}))
+"""
+
+
+def main() -> None:
+    """Install, look, print the largest."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--extras", default=EXTRAS)
+    parser.add_argument("--json", type=Path)
+    wanted = parser.parse_args()
+    with TemporaryDirectory() as name:
+        result = {"extras": wanted.extras, **summary(_installed(Path(name), wanted.extras))}
+    _show(result)
+    if wanted.json is not None:
+        wanted.json.write_text(json.dumps(result, indent=2) + "\n")
+
+
+def _installed(folder: Path, extras: str) -> dict[str, Any]:
+    subprocess.run([sys.executable, "-m", "venv", folder / "env"], check=True)
+    python = str(folder / "env" / "bin" / "python")
+    install = [python, "-m", "pip", "install", "-qq", f"{_copied(folder)}[{extras}]"]
+    subprocess.run([*install, "-c", str(ROOT / "constraints.txt")], check=True, stdout=sys.stderr)
+    looked = subprocess.run([python, "-c", _LOOK], check=True, capture_output=True, text=True)
+    found: dict[str, Any] = json.loads(looked.stdout)
+    return found
+
+
+def _copied(folder: Path) -> Path:
+    """What the package is built from: a build would leave its own folder in the project."""
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, folder)
+    shutil.copytree(ROOT / "src", folder / "src", ignore=shutil.ignore_patterns("__pycache__"))
+    return folder
+
+
+def summary(found: dict[str, Any]) -> dict[str, Any]:
+    """The total beside the bound, whether torch is there, and all distributions, the largest first."""
+    largest = sorted(found["distributions"].items(), key=lambda item: -item[1]["bytes"])
+    return {
+        **{name: value for name, value in found.items() if name.endswith("_bytes")},
+        "bound_bytes": BOUND_BYTES,
+        "torch": "torch" in found["distributions"],
+        "distributions": dict(largest),
+    }
+
+
+def _show(result: dict[str, Any]) -> None:
+    size, bound = result["total_bytes"] / 1e6, result["bound_bytes"] / 1e6
+    print(f"voxport[{result['extras']}]: {size:.0f} MB of {bound:.0f} MB, ", end="")
+    print(f"{len(result['distributions'])} distributions, torch is {'' if result['torch'] else 'not '}there")
+    for name, each in list(result["distributions"].items())[:15]:
+        print(f"{name:28} {each['version']:>14} {each['bytes'] / 1e6:9.1f} MB")
+
+
+if __name__ == "__main__":
+    main()
