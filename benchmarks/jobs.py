@@ -10,9 +10,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
 import os
-import signal
 import statistics
 import subprocess
 import sys
@@ -27,14 +25,10 @@ from typing import Any
 
 import httpx
 import numpy as np
-from voxport.container import wired
-from voxport.services.prepare import RunOptions
-from voxport.services.segment import Outputs
-from voxport.testing.progress import RecordingProgress
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.material import machine, saved, smooth_noise
+from benchmarks.material import Findings, saved, segmenter, smooth_noise
 from tests.jobs.processes import Postgres
 from tests.rest.conftest import named_model
 from tests.rest.serving import PATIENCE, Server, running_server
@@ -57,33 +51,16 @@ def main() -> None:
     parser.add_argument("--bundled-jobs", type=int, default=16, help="workers: with the bundled network")
     parser.add_argument("--json", type=Path)
     wanted = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
-    # a user's own settings would reach this process, but not the server
-    for name in [name for name in os.environ if name.startswith("VOXPORT_")]:
-        del os.environ[name]
-    found: dict[str, dict[str, Any]] = {"machine": machine()}
-    _print("machine", found["machine"])
+    findings = Findings()
     for database in ("sqlite", "postgres"):
         if wanted.database not in (None, database):
             continue
         if wanted.only in (None, "queue"):
-            found[f"queue, {database}"] = _in_a_folder(database, lambda place: queue(place, wanted.jobs))
-            _print(f"queue, {database}", found[f"queue, {database}"])
+            findings.add(f"queue, {database}", _in_a_folder(database, lambda place: queue(place, wanted.jobs)))
         for model, count in ((SMALL, wanted.jobs), (BUNDLED, wanted.bundled_jobs)):
             if wanted.only in (None, "workers") and wanted.model in (None, model):
-                title = f"workers, {database}, {model}"
-                found[title] = workers(database, model, count)
-                _print(title, found[title])
-    if wanted.json is not None:
-        wanted.json.write_text(json.dumps(found, indent=2) + "\n")
-    if not all(result.get("passed", True) for result in found.values()):
-        raise SystemExit(1)
-
-
-def _print(title: str, values: dict[str, Any]) -> None:
-    print(f"\n{title}")
-    for name, value in values.items():
-        print(f"  {name:32} {round(value, 4) if isinstance(value, float) else value}", flush=True)
+                findings.add(f"workers, {database}, {model}", workers(database, model, count))
+    findings.end(wanted.json)
 
 
 class Place:
@@ -111,20 +88,8 @@ class Place:
         """Volumes, each with its mask as this process makes it."""
         noise = smooth_noise(SHAPES[model])
         volumes = [saved(self.folder / f"{n}.nii.gz", np.roll(noise, 11 * n, axis=0)) for n in range(KINDS)]
-        segment = self.segmenter(model)
+        segment = segmenter(self.folder, model)
         return [(volume, segment(volume)) for volume in volumes]
-
-    def segmenter(self, model: str) -> Callable[[Path], bytes]:
-        """Segments in this process, with a model that stays loaded."""
-        container, mask = wired(models_dir=self.folder / "models"), self.folder / "mask.nii.gz"
-        opener, segment = container.open_model(), container.segment()
-        loaded = opener.load(opener.find(model))
-
-        def mask_of(volume: Path) -> bytes:
-            segment([str(volume)], loaded, Outputs(str(mask)), RunOptions(), RecordingProgress())
-            return mask.read_bytes()
-
-        return mask_of
 
     @contextmanager
     def served(self, model: str) -> Iterator[Server]:
@@ -218,7 +183,7 @@ def _throughput(place: Place, model: str, count: int, workers: int) -> dict[str,
 
 
 def _loop(place: Place, model: str, count: int) -> dict[str, Any]:
-    cases, segment = place.cases(model), place.segmenter(model)
+    cases, segment = place.cases(model), segmenter(place.folder, model)
     began = time.perf_counter()
     for number in range(count):
         segment(cases[number % KINDS][0])

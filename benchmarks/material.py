@@ -1,10 +1,14 @@
-"""What benchmarks are made with: volumes of known kinds, and a description of the machine."""
+"""What benchmarks are made with: volumes of known kinds, a description of the machine, and how findings are told."""
 
 from __future__ import annotations
 
 import importlib.metadata
+import json
 import os
 import platform
+import signal
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +19,49 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 from voxport.container import wired
 from voxport.services.machine import processors
+from voxport.services.prepare import RunOptions
+from voxport.services.segment import Outputs
+from voxport.testing.progress import RecordingProgress
+
+
+class Findings:
+    """What a benchmark of servers found, told as it goes: a table for each measurement, the machine first."""
+
+    def __init__(self) -> None:
+        # a server outlives whoever started it, unless they end in good order
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+        # a user's own settings would reach this process, but not the server
+        for name in [name for name in os.environ if name.startswith("VOXPORT_")]:
+            del os.environ[name]
+        self._found: dict[str, dict[str, Any]] = {}
+        self.add("machine", machine())
+
+    def add(self, title: str, values: dict[str, Any]) -> None:
+        """Keep a measurement, and print it."""
+        self._found[title] = values
+        print(f"\n{title}")
+        for name, value in values.items():
+            print(f"  {name:32} {round(value, 4) if isinstance(value, float) else value}", flush=True)
+
+    def end(self, file: Path | None) -> None:
+        """Write all of it as JSON, if that is wanted; SystemExit where a measurement did not pass."""
+        if file is not None:
+            file.write_text(json.dumps(self._found, indent=2) + "\n")
+        if not all(values.get("passed", True) for values in self._found.values()):
+            raise SystemExit(1)
+
+
+def segmenter(folder: Path, model: str) -> Callable[[Path], bytes]:
+    """Segments in this process, with a model that stays loaded, of the bundled ones or ``folder/models``."""
+    container, mask = wired(models_dir=folder / "models"), folder / "mask.nii.gz"
+    opener, segment = container.open_model(), container.segment()
+    loaded = opener.load(opener.find(model))
+
+    def mask_of(volume: Path) -> bytes:
+        segment([str(volume)], loaded, Outputs(str(mask)), RunOptions(), RecordingProgress())
+        return mask.read_bytes()
+
+    return mask_of
 
 
 def machine() -> dict[str, str]:

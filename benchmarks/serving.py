@@ -12,7 +12,6 @@ import argparse
 import itertools
 import json
 import os
-import signal
 import statistics
 import sys
 import threading
@@ -29,14 +28,10 @@ from typing import Any
 import httpx
 import numpy as np
 import psutil
-from voxport.container import wired
-from voxport.services.prepare import RunOptions
-from voxport.services.segment import Outputs
-from voxport.testing.progress import RecordingProgress
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.material import machine, sample_volumes, saved, smooth_noise
+from benchmarks.material import Findings, sample_volumes, saved, segmenter, smooth_noise
 from tests.rest.conftest import named_model
 from tests.rest.serving import Server, running_server
 
@@ -105,36 +100,21 @@ def main() -> None:
     parser.add_argument("--volume", type=Path, help="overhead: in place of smooth noise, 512 x 512 x 25 voxels")
     parser.add_argument("--json", type=Path)
     wanted = parser.parse_args()
-    # a server outlives whoever started it, unless they end in good order
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
-    # a user's own settings would reach this process, but not the server
-    for name in [name for name in os.environ if name.startswith("VOXPORT_")]:
-        del os.environ[name]
-    found: dict[str, dict[str, Any]] = {"machine": machine()}
-    _print("machine", found["machine"])
+    findings = Findings()
     for measure, model in itertools.product((load, overhead), MODELS):
         if wanted.only in (None, measure.__name__) and wanted.model in (None, model):
             with TemporaryDirectory() as name:
                 os.environ["XDG_CONFIG_HOME"] = name
                 named_model(Path(name) / "models", SMALL, patch=(256, 256, 32), overlap=0.125)
                 title = f"{measure.__name__}, {model}"
-                found[title] = measure(Path(name), model, wanted)
-            _print(title, found[title])
-    if wanted.json is not None:
-        wanted.json.write_text(json.dumps(found, indent=2) + "\n")
-    if not all(result.get("passed", True) for result in found.values()):
-        raise SystemExit(1)
-
-
-def _print(title: str, values: dict[str, Any]) -> None:
-    print(f"\n{title}")
-    for name, value in values.items():
-        print(f"  {name:26} {round(value, 3) if isinstance(value, float) else value}")
+                found = measure(Path(name), model, wanted)
+            findings.add(title, found)
+    findings.end(wanted.json)
 
 
 def load(folder: Path, model: str, wanted: argparse.Namespace) -> dict[str, Any]:
     """Clients that keep asking, and the server's memory meanwhile and afterwards."""
-    mask_of = _resident(folder, model)
+    mask_of = segmenter(folder, model)
     cases = [Case(path.name, path.read_bytes(), mask_of(path)) for path in sample_volumes(folder)]
     if len({case.mask for case in cases}) < len(cases):
         raise SystemExit(f"{model}: masks that do not tell the volumes apart")
@@ -225,7 +205,7 @@ def _left_behind(server: Server, tree: Tree, descriptors: int, scratch: Path) ->
 def overhead(folder: Path, model: str, wanted: argparse.Namespace) -> dict[str, Any]:
     """Runs here and requests there, in turns; the first of each warms up."""
     volume = wanted.volume or saved(folder / "volume.nii.gz", smooth_noise((512, 512, 25)))
-    mask_of, here, there, beside = _resident(folder, model), [], [], []
+    mask_of, here, there, beside = segmenter(folder, model), [], [], []
     with _served(folder, model, wanted) as server, server.client() as client:
         for _ in range(wanted.repeats + 1):
             began = time.perf_counter()
@@ -252,19 +232,6 @@ def overhead(folder: Path, model: str, wanted: argparse.Namespace) -> dict[str, 
         "runs here": [round(seconds, 4) for seconds in here],
         "requests": [round(seconds, 4) for seconds in there],
     }
-
-
-def _resident(folder: Path, model: str) -> Callable[[Path], bytes]:
-    """Segments in this process, with a model that stays loaded."""
-    container, mask = wired(models_dir=folder / "models"), folder / "mask.nii.gz"
-    opener, segment = container.open_model(), container.segment()
-    loaded = opener.load(opener.find(model))
-
-    def mask_of(volume: Path) -> bytes:
-        segment([str(volume)], loaded, Outputs(str(mask)), RunOptions(), RecordingProgress())
-        return mask.read_bytes()
-
-    return mask_of
 
 
 @contextmanager

@@ -90,9 +90,14 @@ class JobQueue(Protocol):
         ...
 
     def list(
-        self, owner: str | None = None, states: Collection[JobState] | None = None, limit: int = 100
+        self,
+        owner: str | None = None,
+        states: Collection[JobState] | None = None,
+        limit: int = 100,
+        *,
+        ended_before: float | None = None,
     ) -> tuple[Job, ...]:
-        """Jobs, the latest submitted first."""
+        """Jobs, the latest submitted first; where ``ended_before`` is given, those that ended earlier than that."""
         ...
 
     def cancel(self, id: str, owner: str | None = None) -> Job:

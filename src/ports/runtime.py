@@ -8,6 +8,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from ..domain.errors import LimitError, ModelError
 from .model import Model
 
 NetworkShape = tuple[int | None, int | None, int | None, int | None, int | None]
@@ -76,3 +77,39 @@ class RuntimeOpener(Protocol):
             UsageError: the runtime does not offer the precision.
         """
         ...
+
+
+def check_batch(batch: NDArray[np.float32], declared: NetworkShape, subject: str) -> None:
+    """Raise ModelError unless a batch is float32 and of the shape that a network declares."""
+    fits = batch.ndim == 5 and all(d is None or d == n for d, n in zip(declared, batch.shape, strict=True))
+    if not fits or batch.dtype != np.float32:
+        wanted = ", ".join("any" if edge is None else str(edge) for edge in declared)
+        raise ModelError(
+            subject,
+            expected=f"a float32 batch of shape ({wanted})",
+            got=f"{batch.dtype} {batch.shape}",
+            do="correct channels and patch in the model card",
+        )
+
+
+def closed_network(subject: str) -> ModelError:
+    """The error for a network that is asked to score after it was closed."""
+    return ModelError(subject, expected="an open network", got="a closed one", do="open it again")
+
+
+def wrong_inputs(subject: str, got: str) -> ModelError:
+    """The error for a network that does not take one float32 batch."""
+    expected = "a network with one float32 input (N, C, x, y, z)"
+    return ModelError(subject, expected=expected, got=got, do="export the network in this form")
+
+
+def no_memory_for(batch: NDArray[np.float32], subject: str) -> LimitError:
+    """The error for a batch that memory had no room for."""
+    expected, do = f"memory for a batch of {batch.shape}", "give smaller tiles with --patch"
+    return LimitError(subject, expected=expected, got="too little", do=do)
+
+
+def failed_on(batch: NDArray[np.float32], subject: str, said: str) -> ModelError:
+    """The error for a batch that the network failed on, in the library's words."""
+    expected, do = f"a network that takes {batch.shape}", "correct patch and divisor in the model card"
+    return ModelError(subject, expected=expected, got=said, do=do)

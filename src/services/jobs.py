@@ -176,7 +176,7 @@ def sweep(now: float, retention_seconds: float, *, ports: JobPorts) -> int:
         OutputError: some files could not be deleted; all others were.
     """
     limit = now - retention_seconds
-    old = [job for job in ports.queue.list(states=ENDED, limit=_ALL) if (job.ended or now) < limit]
+    old = ports.queue.list(states=ENDED, limit=_ALL, ended_before=limit)
     swept = [job for job in old if _is_forgotten(job.id, ports.queue)]
     # the folders first: a job that comes in between is then not taken for a stray
     folders = {"/".join(name.split("/")[:2]) for name in ports.blobs.names(_CASES)}

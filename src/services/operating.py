@@ -14,6 +14,7 @@ from ..ports.job_queue import JobQueue
 _SHORTEST_PREFIX = 6
 _ID_LENGTH = 36
 _ALL = 1_000_000
+_LAST_SECOND = 253402300799.0  # of the year 9999, for who keeps jobs for ever
 
 
 def find_jobs(ids: Sequence[str], queue: JobQueue) -> tuple[Job, ...]:
@@ -38,9 +39,9 @@ def job_record(job: Job) -> dict[str, Any]:
         "inputs": [{"name": file.name, "blob": file.blob, "sha256": file.sha256} for file in job.case.inputs],
         "options": dict(job.case.options),
         "outputs": list(job.case.outputs),
-        "submitted": _time(job.submitted),
-        "started": _time(job.started),
-        "ended": _time(job.ended),
+        "submitted": iso_time(job.submitted),
+        "started": iso_time(job.started),
+        "ended": iso_time(job.ended),
         "position": job.position,
         "attempts": job.attempts,
         "tiles": {"done": job.tiles_done, "total": job.tiles_total},
@@ -74,7 +75,9 @@ def _find(id: str, queue: JobQueue) -> Job:
     return found[0]
 
 
-def _time(seconds: float | None) -> str | None:
+def iso_time(seconds: float | None) -> str | None:
+    """Seconds since 1970 as ISO 8601 in UTC, to the millisecond; None for no time."""
     if seconds is None:
         return None
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    told = datetime.fromtimestamp(min(seconds, _LAST_SECOND), UTC)
+    return told.isoformat(timespec="milliseconds").replace("+00:00", "Z")

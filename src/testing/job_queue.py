@@ -194,6 +194,10 @@ class JobQueueContract:
         assert [job.id for job in self.queue.list("ada")] == [ids[2], ids[0]]
         assert [job.id for job in self.queue.list("ada", ["cancelled", "done"])] == [ids[0]]
         assert [job.id for job in self.queue.list(limit=2)] == [ids[2], ids[1]]
+        ended = self.queue.get(ids[0]).ended
+        assert ended is not None
+        assert [job.id for job in self.queue.list(ended_before=ended + 1)] == [ids[0]]
+        assert self.queue.list(ended_before=ended) == ()
         assert [job.position for job in self.queue.list()] == [1, 0, None]
 
     # Changing one's mind
@@ -392,6 +396,7 @@ class JobQueueContract:
             self._wait_for(jobs[1], "running")
             assert (self.queue.stats().workers, self.queue.stats().slots) == (1, 2)
             gate.opened.set()
+            self._wait_for(jobs[1], "done")
             self._wait_for(jobs[2], "done")
         assert (self.queue.stats().typical_seconds or 0) > 0
         assert self.queue.stats().workers == 0

@@ -82,14 +82,21 @@ class MemoryJobQueue:
             return replace(row.job, position=ahead)
 
     def list(
-        self, owner: str | None = None, states: Collection[JobState] | None = None, limit: int = 100
+        self,
+        owner: str | None = None,
+        states: Collection[JobState] | None = None,
+        limit: int = 100,
+        *,
+        ended_before: float | None = None,
     ) -> tuple[Job, ...]:
         """See JobQueue.list."""
         with self._lock:
             found = [
                 row.job.id
                 for row in self._rows.values()
-                if owner in (None, row.job.owner) and (states is None or row.job.state in states)
+                if owner in (None, row.job.owner)
+                and (states is None or row.job.state in states)
+                and (ended_before is None or (row.job.ended is not None and row.job.ended < ended_before))
             ]
             return tuple(self.get(id) for id in found[::-1][:limit])
 

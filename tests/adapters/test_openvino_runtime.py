@@ -19,6 +19,8 @@ from voxport.ports.runtime import InferenceRuntime, RuntimeOptions
 from voxport.testing.affine import Floats, affine_card, affine_model, write_affine_onnx
 from voxport.testing.runtime import RuntimeContract
 
+from tests.odd_networks import write_network_for_four
+
 BUNDLED = Path(module.__file__).resolve().parents[2] / "bundled" / "two-photon-vessels-0.2.0.onnx"
 has_bf16 = "BF16" in openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
@@ -128,15 +130,7 @@ def test_fixed_axes_are_declared_and_kept_to(tmp_path: Path) -> None:
 
 def test_a_network_that_fails_on_a_batch_is_a_model_error_and_the_next_batch_is_scored(tmp_path: Path) -> None:
     path = tmp_path / "reshape.onnx"
-    shape = helper.make_tensor("shape", TensorProto.INT64, [5], [1, 1, 4, 4, 4])
-    graph = helper.make_graph(
-        [helper.make_node("Reshape", ["x", "shape"], ["y"])],
-        "g",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 1, "a", "b", "c"])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 1, 4, 4, 4])],
-        [shape],
-    )
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10), path)
+    write_network_for_four(path)
     runtime = _opened(path)
     with pytest.raises(ModelError, match="patch and divisor") as caught:
         runtime.score(np.zeros((1, 1, 3, 4, 4), np.float32))

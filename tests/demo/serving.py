@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import shutil
-import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -16,8 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from playwright.sync_api import Browser, BrowserContext, Locator, Page, Playwright
 
-from tests.cli.conftest import environment
-from tests.rest.serving import Server, free_port
+from tests.rest.serving import Server, free_port, started
 from tests.trap import set_trap
 
 PATIENCE_MS = 120_000
@@ -44,17 +42,7 @@ def running_demo(folder: Path, *arguments: str, env: Mapping[str, str] | None = 
     command = [sys.executable, "-m", "voxport", "demo", "--port", str(port), *arguments]
     with set_trap() as trap:
         own = {"VOXPORT_SCRATCH_DIR": str(folder / "scratch"), **trap.env, "NO_PROXY": "127.0.0.1"}
-        log = folder / "demo.log"
-        with log.open("wb") as output:
-            process = subprocess.Popen(
-                command,
-                cwd=folder,
-                env=environment(folder) | own | dict(env or {}),
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-        server = Server(process, f"http://127.0.0.1:{port}", log)
+        server = started(command, port, folder / "demo.log", own | dict(env or {}))
         try:
             server.wait_until(lambda client: client.get("/").status_code in (200, 401))
             yield server

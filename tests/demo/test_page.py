@@ -257,7 +257,7 @@ def test_two_people_never_see_each_others_volumes(visit: Visit, demo: Server, sa
         assert http.get(mask.format("A" * 32)).status_code == 410
         one.context.close()
         demo.wait_until(lambda client: client.get(mask.format(tokens[0])).status_code == 410)
-    assert [p.name for p in demo.log.parent.glob("scratch/*/*") if p.name == tokens[0]] == []
+        demo.wait_until(lambda _: not list(demo.log.parent.glob(f"scratch/*/{tokens[0]}")))
     assert list(demo.log.parent.glob("scratch/*/uploads/**/*.nii*")) == []
     other.slide("axial", 3)
 

@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,12 +70,16 @@ def start_server(folder: Path, *arguments: str, env: Mapping[str, str] | None = 
         service = "voxport.entrypoints.rest.service:service"
         command = [sys.executable, "-m", "bentoml", "serve", service, "--host", "127.0.0.1", "--port", str(port)]
     own = {"BENTOML_HOME": str(folder / "bentoml"), "VOXPORT_SERVING__LOOK_FOR_MODELS_SECONDS": "0.2"}
-    log = folder / "server.log"
+    return started(command, port, folder / "server.log", own | dict(env or {}))
+
+
+def started(command: Sequence[str], port: int, log: Path, env: Mapping[str, str]) -> Server:
+    """A process that serves on a port, in the folder of its log, with nothing of the user's own settings."""
     with log.open("wb") as output:
         process = subprocess.Popen(
             command,
-            cwd=folder,
-            env=environment(folder) | own | dict(env or {}),
+            cwd=log.parent,
+            env=environment(log.parent) | dict(env),
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,

@@ -77,7 +77,9 @@ class Ledger:
         with self.database.reading() as connection:
             return self._placed(connection, self._row(connection, id, owner, lock=False))
 
-    def list(self, owner: str | None, states: Collection[JobState] | None, limit: int) -> tuple[Job, ...]:
+    def list(
+        self, owner: str | None, states: Collection[JobState] | None, limit: int, ended_before: float | None = None
+    ) -> tuple[Job, ...]:
         """Jobs, the latest first."""
         ahead = sa.func.row_number().over(partition_by=jobs.c.state, order_by=_LINE) - 1
         line = sa.select(jobs.c.seq, ahead.label("ahead")).where(jobs.c.state == "queued").subquery()
@@ -86,6 +88,8 @@ class Ledger:
             query = query.where(jobs.c.owner == owner)
         if states is not None:
             query = query.where(jobs.c.state.in_(list(states)))
+        if ended_before is not None:
+            query = query.where(jobs.c.ended < ended_before)
         with self.database.reading() as connection:
             rows = connection.execute(query.order_by(jobs.c.seq.desc()).limit(limit))
             return tuple(job_of(row, row.ahead) for row in rows)

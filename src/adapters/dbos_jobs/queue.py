@@ -54,10 +54,15 @@ class DbosJobQueue:
         return self._opened().get(id, owner)
 
     def list(
-        self, owner: str | None = None, states: Collection[JobState] | None = None, limit: int = 100
+        self,
+        owner: str | None = None,
+        states: Collection[JobState] | None = None,
+        limit: int = 100,
+        *,
+        ended_before: float | None = None,
     ) -> tuple[Job, ...]:
         """See JobQueue.list."""
-        return self._opened().list(owner, states, limit)
+        return self._opened().list(owner, states, limit, ended_before)
 
     def cancel(self, id: str, owner: str | None = None) -> Job:
         """See JobQueue.cancel."""

@@ -14,9 +14,17 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
-from ...domain.errors import LimitError, ModelError, UsageError
+from ...domain.errors import ModelError, UsageError
 from ...ports.model import Model
-from ...ports.runtime import NetworkShape, RuntimeOptions
+from ...ports.runtime import (
+    NetworkShape,
+    RuntimeOptions,
+    check_batch,
+    closed_network,
+    failed_on,
+    no_memory_for,
+    wrong_inputs,
+)
 
 _GRAPH_LEVELS = {
     "none": ort.GraphOptimizationLevel.ORT_DISABLE_ALL,
@@ -80,43 +88,21 @@ class OnnxRuntime:
 
     def score(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
         """See InferenceRuntime."""
-        self._check(batch)
+        check_batch(batch, self.input_shape, self._subject)
         session = self._session
         if session is None:
-            raise ModelError(self._subject, expected="an open network", got="a closed one", do="open it again")
+            raise closed_network(self._subject)
         try:
             scores = session.run([self._output], {self._input.name: batch})[0]
         except _ORT_ERRORS as error:
             if "allocat" in str(error).lower():
-                raise LimitError(
-                    self._subject,
-                    expected=f"memory for a batch of {batch.shape}",
-                    got="too little",
-                    do="give smaller tiles with --patch",
-                ) from None
-            raise ModelError(
-                self._subject,
-                expected=f"a network that takes {batch.shape}",
-                got=_first_line(error),
-                do="correct patch and divisor in the model card",
-            ) from None
+                raise no_memory_for(batch, self._subject) from None
+            raise failed_on(batch, self._subject, _first_line(error)) from None
         return np.ascontiguousarray(scores, dtype=np.float32)
 
     def close(self) -> None:
         """See InferenceRuntime."""
         self._session = None
-
-    def _check(self, batch: NDArray[np.float32]) -> None:
-        declared = self.input_shape
-        fits = batch.ndim == 5 and all(d is None or d == n for d, n in zip(declared, batch.shape, strict=True))
-        if not fits or batch.dtype != np.float32:
-            wanted = ", ".join("any" if edge is None else str(edge) for edge in declared)
-            raise ModelError(
-                self._subject,
-                expected=f"a float32 batch of shape ({wanted})",
-                got=f"{batch.dtype} {batch.shape}",
-                do="correct channels and patch in the model card",
-            )
 
 
 def open_onnx_runtime(model: Model, options: RuntimeOptions, settings: OnnxRuntimeSettings) -> OnnxRuntime:
@@ -180,12 +166,7 @@ def _checked_input(session: Any, subject: str) -> Any:
     inputs = session.get_inputs()
     got = ", ".join(f"{i.name}: {i.type} {i.shape}" for i in inputs)
     if len(inputs) != 1 or inputs[0].type != "tensor(float)" or len(inputs[0].shape) != 5:
-        raise ModelError(
-            subject,
-            expected="a network with one float32 input (N, C, x, y, z)",
-            got=got,
-            do="export the network in this form",
-        )
+        raise wrong_inputs(subject, got)
     return inputs[0]
 
 

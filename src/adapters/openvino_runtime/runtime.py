@@ -15,9 +15,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...domain.errors import LimitError, ModelError, UsageError
+from ...domain.errors import ModelError, UsageError
 from ...ports.model import Model
-from ...ports.runtime import NetworkShape, RuntimeOptions
+from ...ports.runtime import (
+    NetworkShape,
+    RuntimeOptions,
+    check_batch,
+    closed_network,
+    failed_on,
+    no_memory_for,
+    wrong_inputs,
+)
 from .library import openvino
 
 _DEVICE = "CPU"
@@ -74,10 +82,10 @@ class OpenvinoRuntime:
 
     def score(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
         """See InferenceRuntime."""
-        self._check(batch)
+        check_batch(batch, self._input_shape, self._subject)
         compiled = self._compiled
         if compiled is None:
-            raise ModelError(self._subject, expected="an open network", got="a closed one", do="open it again")
+            raise closed_network(self._subject)
         try:
             request = self._idle.pop()
         except IndexError:
@@ -87,7 +95,10 @@ class OpenvinoRuntime:
             # a copy: the request's own memory is the next caller's
             scores = np.array(request.get_output_tensor(0).data, dtype=np.float32, order="C")
         except RuntimeError as error:
-            raise self._failed(batch, error) from None
+            said = str(error).lower()
+            if "alloc" in said or "memory" in said:
+                raise no_memory_for(batch, self._subject) from None
+            raise failed_on(batch, self._subject, _what(error)) from None
         self._idle.append(request)
         return scores
 
@@ -95,34 +106,6 @@ class OpenvinoRuntime:
         """See InferenceRuntime."""
         self._compiled = None
         self._idle.clear()
-
-    def _check(self, batch: NDArray[np.float32]) -> None:
-        declared = self._input_shape
-        fits = batch.ndim == 5 and all(d is None or d == n for d, n in zip(declared, batch.shape, strict=True))
-        if not fits or batch.dtype != np.float32:
-            wanted = ", ".join("any" if edge is None else str(edge) for edge in declared)
-            raise ModelError(
-                self._subject,
-                expected=f"a float32 batch of shape ({wanted})",
-                got=f"{batch.dtype} {batch.shape}",
-                do="correct channels and patch in the model card",
-            )
-
-    def _failed(self, batch: NDArray[np.float32], error: RuntimeError) -> LimitError | ModelError:
-        said = str(error).lower()
-        if "alloc" in said or "memory" in said:
-            return LimitError(
-                self._subject,
-                expected=f"memory for a batch of {batch.shape}",
-                got="too little",
-                do="give smaller tiles with --patch",
-            )
-        return ModelError(
-            self._subject,
-            expected=f"a network that takes {batch.shape}",
-            got=_what(error),
-            do="correct patch and divisor in the model card",
-        )
 
 
 def open_openvino_runtime(model: Model, options: RuntimeOptions, settings: OpenvinoSettings) -> OpenvinoRuntime:
@@ -169,12 +152,7 @@ def _checked_input_shape(compiled: Any, subject: str) -> NetworkShape:
     inputs = compiled.inputs
     got = ", ".join(f"{i.any_name}: {i.element_type.get_type_name()} {i.partial_shape}" for i in inputs)
     if len(inputs) != 1 or inputs[0].element_type.get_type_name() != "f32" or len(inputs[0].partial_shape) != 5:
-        raise ModelError(
-            subject,
-            expected="a network with one float32 input (N, C, x, y, z)",
-            got=got,
-            do="export the network in this form",
-        )
+        raise wrong_inputs(subject, got)
     n, c, x, y, z = (None if edge.is_dynamic else edge.get_length() for edge in inputs[0].partial_shape)
     return n, c, x, y, z
 

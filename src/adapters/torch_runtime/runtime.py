@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ...domain.errors import ModelError, UsageError
 from ...ports.model import Model
-from ...ports.runtime import NetworkShape, RuntimeOptions
+from ...ports.runtime import NetworkShape, RuntimeOptions, closed_network
 from .checkpoints import first_line
 from .networks import NETWORK_FAILURES, load_network
 
@@ -109,7 +109,7 @@ class TorchRuntime:
         image = torch.from_numpy(np.array(batch, order="C", copy=True))
         with self._turn, torch.inference_mode():
             if self._network is None:
-                raise ModelError("torch runtime", expected="an open network", got="a closed one", do="open it again")
+                raise closed_network("torch runtime")
             try:
                 output: Any = self._network(image.to(self._device))
             except NETWORK_FAILURES as error:

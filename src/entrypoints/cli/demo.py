@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from . import options as opt
-from .serving import absolute_if_file, check_free, checked_address, needs_serving, opening_keys
+from .serving import check_free, checked_address, needs_serving, opening_keys, wired_to_score
 
 if TYPE_CHECKING:
     import socket
@@ -45,17 +45,10 @@ def demo_command(
     check_free(address, port)
     import uvicorn
 
-    from ...container import wired
     from ...services.scratch import clear_scratch, scratch_folder
     from ..demo.app import create_app
 
-    container = wired(
-        models_dir=models,
-        model=None if model is None else absolute_if_file(model),
-        store=store,
-        threads=threads,
-        scratch_dir=scratch,
-    )
+    container = wired_to_score(models, model, store, threads, scratch)
     parent = container.config.scratch_dir()
     clear_scratch(parent)
     with scratch_folder(parent) as folder:

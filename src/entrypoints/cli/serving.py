@@ -8,7 +8,7 @@ import sys
 from importlib.util import find_spec
 from ipaddress import ip_address
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -16,6 +16,7 @@ from ...domain.errors import UsageError
 from . import options as opt
 
 if TYPE_CHECKING:
+    from ...container import Container
     from ..rest.keys import KeyHash
 
 _SERVICE = "voxport.entrypoints.rest.service:service"
@@ -62,6 +63,21 @@ def absolute_if_file(model: str) -> str:
     """A model's file by its whole path, as another folder may be the current one later; a name as it is."""
     path = Path(model).expanduser()
     return str(path.absolute()) if path.is_file() else model
+
+
+def wired_to_score(
+    models: Path | None,
+    model: str | None,
+    store: str | None,
+    threads: int | None,
+    scratch: Path | None,
+    **further: Any,
+) -> Container:
+    """A container for a process that keeps models loaded, with what its command line says."""
+    from ...container import wired
+
+    named = None if model is None else absolute_if_file(model)
+    return wired(models_dir=models, model=named, store=store, threads=threads, scratch_dir=scratch, **further)
 
 
 def needs_serving(command: str, package: str) -> None:

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from . import options as opt
-from .serving import absolute_if_file, needs_serving
+from .serving import needs_serving, wired_to_score
 
 
 def worker_command(
@@ -34,21 +34,14 @@ def worker_command(
     Where the queue is, and its files, say VOXPORT_JOBS__DATABASE and VOXPORT_JOBS__BLOBS.
     """
     needs_serving("voxport worker", "dbos")
-    from ...container import wired
     from ...services.working import wait_for_models
 
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
-    container = wired(
-        models_dir=models,
-        model=None if model is None else absolute_if_file(model),
-        store=store,
-        threads=threads,
-        scratch_dir=scratch,
-        jobs=None if concurrency is None else {"concurrency": concurrency},
-    )
+    jobs = None if concurrency is None else {"concurrency": concurrency}
+    container = wired_to_score(models, model, store, threads, scratch, jobs=jobs)
     served, queue = container.served_models(), container.job_queue()
     served.start()
     try:

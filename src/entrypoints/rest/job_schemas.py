@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import UTC, datetime
 from typing import Any
 
 from pydantic import BaseModel, Field
 
 from ...domain.job import Job, JobState
+from ...services.operating import iso_time
 from .problems import KINDS, one_line
 from .uploads import OutputName
 
@@ -24,7 +24,6 @@ PATHS: dict[OutputName, str] = {
     "report": "report",
 }
 _TIME: dict[str, Any] = {"format": "date-time"}
-_LAST_SECOND = 253402300799.0  # of the year 9999, for who keeps jobs for ever
 
 
 class JobInput(BaseModel):
@@ -102,14 +101,14 @@ def job_mapping(
         "model": case.model,
         "inputs": [{"name": file.name, "sha256": file.sha256} for file in case.inputs],
         "outputs": list(case.outputs),
-        "submitted": _time(job.submitted),
-        "started": _time(job.started),
-        "ended": _time(job.ended),
+        "submitted": iso_time(job.submitted),
+        "started": iso_time(job.started),
+        "ended": iso_time(job.ended),
         "position": job.position,
         "attempts": job.attempts,
         "tiles": {"done": job.tiles_done, "total": job.tiles_total},
         "eta_seconds": None if eta_seconds is None else round(eta_seconds, 3),
-        "expires": None if job.ended is None else _time(job.ended + retention_seconds),
+        "expires": None if job.ended is None else iso_time(job.ended + retention_seconds),
         "problem": None if failure is None else _problem(failure.kind, one_line(public(failure.detail))),
         "results": {
             output: {"href": f"{job_path(job)}/{path}", "sha256": job.results[output].sha256}
@@ -127,10 +126,3 @@ def job_path(job: Job) -> str:
 def _problem(kind: str, detail: str) -> dict[str, str]:
     known = kind if kind in _TITLES else "internal"
     return {"type": f"{_URN}{known}", "title": _TITLES[known], "detail": detail}
-
-
-def _time(seconds: float | None) -> str | None:
-    if seconds is None:
-        return None
-    told = datetime.fromtimestamp(min(seconds, _LAST_SECOND), UTC)
-    return told.isoformat(timespec="milliseconds").replace("+00:00", "Z")
