@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import gzip
 import mmap
 import os
 import secrets
@@ -15,6 +14,7 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from zlib_ng import gzip_ng
 
 from ...domain.errors import OutputError
 from ...domain.geometry import Box
@@ -23,9 +23,9 @@ from .mapping import box_view, release
 from .names import WRITABLE, suffix_of
 from .new_header import NewHeader
 
-# Measured on label maps of vessels, organs and blobs: 15 to 20 % larger than with zlib's default of 6, in a third
-# to two thirds of the time (87 to 168 MB/s).
-_COMPRESSION_LEVEL = 4
+# Measured on label maps of vessels and organs: as small as with zlib's default of 6, to a fifth more, in two fifths of
+# the time (180 to 470 MB/s).
+_COMPRESSION_LEVEL = 5
 _NO_ROOM = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
 _NO_PERMISSION = (errno.EACCES, errno.EPERM, errno.EROFS)
 
@@ -161,7 +161,7 @@ class NiftiSink:
     def _commit_compressed(self) -> str:
         with os.fdopen(self._new_part(), "wb") as file:
             # No name and no time in the stream, so that the same volume is the same file.
-            with gzip.GzipFile("", "wb", _COMPRESSION_LEVEL, file, mtime=0) as stream:
+            with gzip_ng.GzipNGFile("", "wb", _COMPRESSION_LEVEL, file, mtime=0) as stream:
                 for chunk in chunks(self._descriptor):
                     stream.write(chunk)
             file.flush()
