@@ -80,7 +80,7 @@ def run_report(
         },
         "grid": grid_mapping(done.grid),
         "model_grid": grid_mapping(done.prepared.space.grid),
-        "tiles": tiles_mapping(done.prepared),
+        "tiles": {**tiles_mapping(done.prepared), "repeated": done.repeated_tiles},
         "statistics": statistics_mapping(done.statistics, done.grid),
         "seconds": {name: round(seconds, 4) for name, seconds in done.seconds.items()},
         "network_seconds": round(done.network_seconds, 4),
