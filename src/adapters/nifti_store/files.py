@@ -66,7 +66,8 @@ def head(file: StoredFile, length: int, subject: str) -> bytes:
         if not file.is_gzip:
             return os.pread(file.descriptor, length, 0)
         with _inflated(file) as stream:
-            return stream.read(length)
+            content: bytes = stream.read(length)
+            return content
 
 
 def inflate(file: StoredFile, promised: int, scratch: Path, subject: str) -> int:
