@@ -1,15 +1,14 @@
 """Counting the connected pieces of a mask that comes slab by slab.
 
 Pieces are put together from runs: voxels that follow each other along a line. Masks of things have far fewer runs than
-voxels, so this takes a sixth of the time of labelling every voxel, as is done with noise.
+voxels, so this takes a sixth of the time of labelling every voxel, as is done with noise. What is needed of scipy is
+imported when there is a mask, as a run's first tile need not wait for it.
 """
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage, sparse
-from scipy.sparse import csgraph
 
 _ALL_26_NEIGHBOURS = np.ones((3, 3, 3), bool)
 _VOXELS_AT_ONCE = 2**19
@@ -70,6 +69,8 @@ def _pieces(
 ) -> tuple[int, NDArray[np.int64]]:
     """How many pieces a mask with a margin has, and of each of its runs which piece it belongs to."""
     if len(starts) * _VOXELS_PER_RUN > mask.size:
+        from scipy import ndimage
+
         labels, found = ndimage.label(mask, _ALL_26_NEIGHBOURS)
         return int(found), labels.ravel()[starts].astype(np.int64) - 1
     _, lines, length = mask.shape
@@ -80,6 +81,9 @@ def _pieces(
 
 def _connected(one: NDArray[np.int64], other: NDArray[np.int64], nodes: int) -> tuple[int, NDArray[np.int64]]:
     """How many components a graph with edges from ``one`` to ``other`` has, and the component of each node."""
+    from scipy import sparse
+    from scipy.sparse import csgraph
+
     graph = sparse.coo_matrix((np.ones(len(one), bool), (one, other)), shape=(nodes, nodes))
     found, component = csgraph.connected_components(graph, directed=False)
     return int(found), component.astype(np.int64)

@@ -10,7 +10,6 @@ from pathlib import PurePath
 from typing import Any
 
 import numpy as np
-import scipy
 
 from ..domain.card_schema import write_card
 from ..domain.geometry import Grid
@@ -54,6 +53,8 @@ def run_report(
         version: voxport's version.
         command: the command that gives the same mask again.
     """
+    import scipy  # a few hundredths of a second, when all else is done
+
     model, runtime, quantised = loaded.model, loaded.runtime, loaded.quantised_sha256
     return {
         "schema": "voxport/report/1",
