@@ -1,4 +1,8 @@
-"""How long it takes to import voxport and to print its help: medians over fresh processes."""
+"""How long voxport takes to start: its import, its help, and ``voxport segment --sample`` until its first tile.
+
+Medians over fresh processes. One that segments ends when its network is handed the first tile, or has scored it; so all
+is counted, from the start of the interpreter on.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +13,36 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from tempfile import TemporaryDirectory
+
+UNTIL_FIRST_TILE = """
+import os, sys
+from voxport.services.scoring import Scorer
+scored = Scorer._score
+def first(self, batch):
+    {scored}
+    os._exit(0)
+Scorer._score = first
+sys.argv = ["voxport", "segment", "--sample", *{options}]
+from voxport.entrypoints.cli.main import run
+run()
+"""
+OPENVINO = ["--runtime", "openvino", "--precision", "bf16"]
+
+
+def _until(*, scored: bool, options: list[str]) -> list[str]:
+    return ["-c", UNTIL_FIRST_TILE.format(scored="scored(self, batch)" if scored else "pass", options=options)]
+
 
 CASES = {
     "python -c pass": ["-c", "pass"],
     "import voxport": ["-c", "import voxport"],
     "voxport --help": ["-m", "voxport", "--help"],
     "voxport models list": ["-m", "voxport", "models", "list"],
+    "to the first tile, onnx fp32": _until(scored=False, options=[]),
+    "to the first tile, openvino bf16": _until(scored=False, options=OPENVINO),
+    "first tile scored, onnx fp32": _until(scored=True, options=[]),
+    "first tile scored, openvino bf16": _until(scored=True, options=OPENVINO),
 }
 
 
@@ -27,17 +55,18 @@ def main() -> None:
     found = {name: _median_seconds(arguments, wanted.repeats) for name, arguments in CASES.items()}
     bare = found["python -c pass"]
     for name, seconds in found.items():
-        print(f"{name:22} {seconds:6.3f} s  {seconds / bare:5.1f} x")
+        print(f"{name:34} {seconds:6.3f} s  {seconds / bare:5.1f} x")
     if wanted.json is not None:
         wanted.json.write_text(json.dumps(found, indent=2) + "\n")
 
 
 def _median_seconds(arguments: list[str], repeats: int) -> float:
     taken = []
-    for _ in range(repeats):
-        began = time.perf_counter()
-        subprocess.run([sys.executable, *arguments], check=True, capture_output=True)
-        taken.append(time.perf_counter() - began)
+    with TemporaryDirectory() as folder:
+        for _ in range(repeats):
+            began = time.perf_counter()
+            subprocess.run([sys.executable, *arguments], check=True, capture_output=True, cwd=folder)
+            taken.append(time.perf_counter() - began)
     return statistics.median(taken)
 
 

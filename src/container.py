@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
-
-from dependency_injector import containers, providers
 
 from . import __version__
 from .domain.parity import Bounds
@@ -29,6 +29,8 @@ from .services.working import work_on_jobs
 from .settings import load_settings
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from .ports.artifacts import ArtifactWriter
     from .ports.blobs import BlobStore
     from .ports.exporter import Checkpoint, ModelExporter
@@ -41,6 +43,40 @@ if TYPE_CHECKING:
     from .ports.surfaces import SurfaceMaker
     from .ports.tunings import TuningStore
     from .ports.volume_store import ArrayStore, VolumeStore
+
+_WIRING = "dependency_injector.wiring"
+
+
+def _late_wiring() -> ModuleType:
+    """Stands for what wires containers into functions, which imports every web framework that it finds.
+
+    Nothing is wired here, and FastAPI takes as long as all else that a command imports. A program that wires its own
+    functions has the real one: when it imports it, and when it calls ``Container.wire``.
+    """
+
+    def late(name: str) -> Callable[..., Any]:
+        return lambda *given, **named: getattr(import_module(_WIRING), name)(*given, **named)
+
+    module = ModuleType(_WIRING)
+    module.__dict__.update(wire=late("wire"), unwire=late("unwire"))
+    return module
+
+
+def _injector() -> tuple[ModuleType, ModuleType]:
+    names = ("dependency_injector.containers", "dependency_injector.providers")
+    if _WIRING in sys.modules or names[0] in sys.modules:
+        return import_module(names[0]), import_module(names[1])
+    sys.modules[_WIRING] = _late_wiring()
+    try:
+        return import_module(names[0]), import_module(names[1])
+    finally:
+        del sys.modules[_WIRING]
+
+
+if TYPE_CHECKING:
+    from dependency_injector import containers, providers
+else:
+    containers, providers = _injector()
 
 _BUNDLED = Path(__file__).parent / "bundled"
 

@@ -140,6 +140,21 @@ def test_segmenting_never_imports_torch(tmp_path: Path) -> None:
     assert (tmp_path / "mask.nii").exists()
 
 
+def test_composing_loads_no_web_framework_and_what_composed_can_still_be_wired() -> None:
+    """FastAPI would take as long as all else that a command imports."""
+    code = (
+        "import sys\nfrom voxport.container import Container, wired\n"
+        "print([name for name in ('fastapi', 'starlette', 'werkzeug', 'scipy.ndimage', 'scipy.sparse')"
+        " if name in sys.modules])\n"
+        "from dependency_injector.wiring import Provide, inject\n"
+        "@inject\ndef sample(name=Provide[Container.sample]):\n    return name\n"
+        "container = wired()\ncontainer.wire(modules=['__main__'])\nprint(sample().rpartition('/')[2])\n"
+        "container.unwire()\n"
+    )
+    result = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.split("\n")[:2] == ["[]", "sample.nii.gz"]
+
+
 NO_WAY_OUT = (
     "import os, sys\n"
     "names = ('socket.connect', 'socket.getaddrinfo', 'socket.gethostbyname', 'socket.sendto', 'urllib.Request',\n"

@@ -12,7 +12,6 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from .geometry import Box, Grid, Reorientation, Shape3, shape3
 from .segmentation import Labels, LabelTable
@@ -115,6 +114,8 @@ def square_pixels(
         zoom = [max(z * min(1.0, longest / widest), 1 / n) for n, z in zip(image.shape, zoom, strict=True)]
     if max(abs(z - 1) for z in zoom) < 1e-3:
         return image
+    from scipy import ndimage  # a quarter of a second, and most runs make no picture
+
     stretched: NDArray[Any] = ndimage.zoom(image, zoom, order=1 if smooth else 0, grid_mode=True, mode="nearest")
     return stretched
 

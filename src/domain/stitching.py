@@ -291,8 +291,9 @@ def slab_bytes(plan: TilePlan, channels: int, classes: int, *, batch: int = 1, a
     plane, thick = plan.padded[first] * plan.padded[second], plan.tile[plan.axis]
     tile = plan.tile[0] * plan.tile[1] * plan.tile[2]
     window = plane * thick * channels * 4
-    # two calls' tiles and scores, as one is scored while the other is blended, and a copy of the scores
-    tiles = batch * tile * (2 * channels + 3 * classes) * 4
+    # two calls' tiles and scores, as one is scored while the other is blended, a copy of the scores, and those of flat
+    # tiles, which are kept
+    tiles = batch * tile * (2 * channels + 4 * classes) * 4
     if plan.blending == "halo":
         return window + tiles + (plane * thick * classes * 4 if assembled else 0)
     # int64 sums, and a few float64 planes while one is normalised

@@ -7,7 +7,6 @@ from contextlib import ExitStack
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import gaussian_filter
 
 from ..domain.geometry import Box, Grid, Shape3, shape3
 from ..domain.intensity import Clip, ShiftScale, Window
@@ -42,6 +41,8 @@ def put_volumes(references: Sequence[str], card: ModelCard, source: VolumeStore,
 
 def put_noise(card: ModelCard, target: ArrayStore) -> list[str]:
     """Smooth noise in the range that the card's first step is for, the same each time; one file for each channel."""
+    from scipy.ndimage import gaussian_filter
+
     shape = shape3(edge + edge // 2 if edge else _WHOLE_NOISE for edge in card.tiling.patch)
     low, high = _range(card)
     spacing = card.input.spacing or (1.0, 1.0, 1.0)

@@ -171,7 +171,7 @@ def _table_of(chunks: Iterator[NDArray[Any]], dtype: np.dtype[Any]) -> Chunk:
     lowest = int(np.iinfo(dtype).min)
     counts = np.zeros(2 ** (8 * dtype.itemsize), np.int64)
     for values in chunks:
-        counts += np.bincount(values.astype(np.int32) - lowest, minlength=counts.size)
+        counts += np.bincount(values if lowest == 0 else values.astype(np.int32) - lowest, minlength=counts.size)
     present = np.flatnonzero(counts)
     return (present + lowest).astype(np.float32), counts[present]
 

@@ -23,7 +23,7 @@ _CALIBRATION_TILES = 3
 
 @dataclass(frozen=True)
 class Forecast:
-    """What a run would take on this machine."""
+    """What a run would take on this machine; less where tiles are of one value, as these are scored once."""
 
     prepared: Prepared
     seconds: float

@@ -10,7 +10,6 @@ from pathlib import PurePath
 from typing import Any
 
 import numpy as np
-import scipy
 
 from ..domain.card_schema import write_card
 from ..domain.geometry import Grid
@@ -54,6 +53,8 @@ def run_report(
         version: voxport's version.
         command: the command that gives the same mask again.
     """
+    import scipy  # a few hundredths of a second, when all else is done
+
     model, runtime, quantised = loaded.model, loaded.runtime, loaded.quantised_sha256
     return {
         "schema": "voxport/report/1",
@@ -80,7 +81,7 @@ def run_report(
         },
         "grid": grid_mapping(done.grid),
         "model_grid": grid_mapping(done.prepared.space.grid),
-        "tiles": tiles_mapping(done.prepared),
+        "tiles": {**tiles_mapping(done.prepared), "repeated": done.repeated_tiles},
         "statistics": statistics_mapping(done.statistics, done.grid),
         "seconds": {name: round(seconds, 4) for name, seconds in done.seconds.items()},
         "network_seconds": round(done.network_seconds, 4),

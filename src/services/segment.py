@@ -50,7 +50,8 @@ class Outputs:
 class Segmentation:
     """What a run did: names and sha256 of files, how it was tiled, what it found and warns of, how long it took.
 
-    ``seconds`` are those of its stages; for ``network_seconds`` of the stage "score" the network worked.
+    ``seconds`` are those of its stages; for ``network_seconds`` of the stage "score" the network worked. It did not for
+    ``repeated_tiles``: each held one value, as one before it did.
     """
 
     inputs: tuple[tuple[str, str], ...]
@@ -61,6 +62,7 @@ class Segmentation:
     warnings: tuple[str, ...]
     seconds: dict[str, float] = field(compare=False)
     network_seconds: float = field(default=0.0, compare=False)
+    repeated_tiles: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True)
@@ -123,7 +125,15 @@ def segment(
                 written.append((reference, hashlib.sha256(content).hexdigest()))
     warnings = tuple(filter(None, (loaded.warning, *prepared.warnings, *notes)))
     return Segmentation(
-        hashes, tuple(written), case.grid, prepared, statistics, warnings, clock.seconds, scorer.seconds
+        hashes,
+        tuple(written),
+        case.grid,
+        prepared,
+        statistics,
+        warnings,
+        clock.seconds,
+        scorer.seconds,
+        scorer.repeated,
     )
 
 

@@ -147,6 +147,36 @@ def test_only_an_axis_shorter_than_a_tile_is_padded_evenly_on_both_sides(shape: 
         assert 0 <= after - plan.pad_before[a] <= 1
 
 
+fixed_sizes = st.tuples(*[st.none() | st.integers(1, 24)] * 3)
+
+
+@given(shapes, tilings(), fixed_sizes)
+def test_each_tile_holds_as_much_of_the_volume_as_fits_into_it_so_that_none_is_all_padding(
+    shape: Shape3, tiling: Tiling, fixed: Patch
+) -> None:
+    plan = plan_tiles(shape, tiling, fixed=fixed)
+    for a in range(3):
+        for start in plan.starts[a]:
+            begin, end = plan.pad_before[a], plan.pad_before[a] + shape[a]
+            assert min(start + plan.tile[a], end) - max(start, begin) == min(shape[a], plan.tile[a])
+        if fixed[a] is None:
+            assert plan.padded[a] < shape[a] + tiling.divisor
+
+
+@given(shapes, tilings(), fixed_sizes, axes, st.integers(1, 4))
+def test_of_what_is_scored_no_more_is_padding_than_the_network_needs(
+    shape: Shape3, tiling: Tiling, fixed: Patch, axis: int, batch: int
+) -> None:
+    plan = plan_tiles(shape, replace(tiling, padding=Padding("constant", -3.0)), fixed=fixed, axis=axis)
+
+    def count(tiles: Scores) -> Scores:
+        real = np.prod(np.minimum(shape, plan.tile))
+        assert (np.count_nonzero(tiles != -3, axis=(1, 2, 3, 4)) == real).all()
+        return tiles
+
+    stitched(plan, np.ones((1, *shape), np.float32), count, batch)
+
+
 @given(shapes, tilings())
 def test_neighbouring_tiles_overlap_by_at_least_the_fraction_asked_for(shape: Shape3, tiling: Tiling) -> None:
     plan = plan_tiles(shape, tiling)

@@ -109,6 +109,7 @@ def test_the_tiles_the_times_the_statistics_and_the_warnings_are_those_of_the_ru
         "axis": "xyz"[plan.axis],
         "blending": "gaussian",
         "resampled": True,
+        "repeated": 0,
     }
     assert set(report["seconds"]) == {"read", "prepare", "score", "measure", "write"}
     assert report["statistics"]["labels"][0]["voxels"] == done.statistics[0].voxels

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import os
 import stat
 import tempfile
-import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+from zlib_ng import gzip_ng, zlib_ng
 
 from ...domain.errors import InputError, LimitError, NoRoomError
 
@@ -66,7 +66,8 @@ def head(file: StoredFile, length: int, subject: str) -> bytes:
         if not file.is_gzip:
             return os.pread(file.descriptor, length, 0)
         with _inflated(file) as stream:
-            return stream.read(length)
+            content: bytes = stream.read(length)
+            return content
 
 
 def inflate(file: StoredFile, promised: int, scratch: Path, subject: str) -> int:
@@ -135,9 +136,9 @@ def write_at(descriptor: int, data: bytes, position: int) -> None:
 
 
 @contextmanager
-def _inflated(file: StoredFile) -> Iterator[gzip.GzipFile]:
+def _inflated(file: StoredFile) -> Iterator[gzip_ng.GzipNGFile]:
     os.lseek(file.descriptor, 0, os.SEEK_SET)
-    with os.fdopen(os.dup(file.descriptor), "rb") as raw, gzip.GzipFile(fileobj=raw, mode="rb") as stream:
+    with os.fdopen(os.dup(file.descriptor), "rb") as raw, gzip_ng.GzipNGFile(fileobj=raw, mode="rb") as stream:
         yield stream
 
 
@@ -148,7 +149,7 @@ def _reading_errors(subject: str) -> Iterator[None]:
         yield
     except EOFError:
         raise InputError(subject, expected="a whole gzip stream", got="one cut short", do=do) from None
-    except (gzip.BadGzipFile, zlib.error) as error:
+    except (gzip_ng.BadGzipFile, zlib_ng.error) as error:
         raise InputError(subject, expected="an intact gzip stream", got=f"a damaged one ({error})", do=do) from None
     except OSError as error:
         got = error.strerror or str(error)

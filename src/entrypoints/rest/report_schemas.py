@@ -28,6 +28,7 @@ class TilesAnswer(BaseModel):
     axis: Axis
     blending: str
     resampled: bool
+    repeated: int = Field(0, description="Tiles of one value that were not scored, as one like it had been before.")
 
 
 class BoxAnswer(BaseModel):
