@@ -28,7 +28,6 @@ from .serving import Server
 
 Case = schemathesis.Case[Any]
 OPERATIONS = [
-    ("/", "GET"),
     ("/segment", "POST"),
     ("/v1/plan", "POST"),
     ("/predict", "POST"),
@@ -44,6 +43,7 @@ OPERATIONS = [
     ("/v1/jobs/{id}/statistics", "GET"),
     ("/v1/jobs/{id}/report", "GET"),
     ("/v1/jobs/{id}/preview.png", "GET"),
+    ("/", "GET"),
     ("/v1/models", "GET"),
     ("/v1/models/{name}", "GET"),
     ("/health", "GET"),
