@@ -1,4 +1,4 @@
-"""How large the serving install is, and what takes the room: a fresh environment with ``pip install '.[serving]'``.
+"""How large the serving install is, and what takes the room: fresh environments with the service, and with the demo.
 
 Bytes are those that files take on the disk, in whole blocks; pip and compiled modules (``.pyc``) count. The bytes that
 files have, and what of them is compiled, are told too.
@@ -17,7 +17,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 BOUND_BYTES = 700_000_000
-EXTRAS = "serving"
+EXTRAS = ("service", "serving")
 # Runs in the environment that is measured: what each distribution's record names, and what lies there in all.
 _LOOK = """
 import importlib.metadata as metadata, json, pathlib, sys, sysconfig
@@ -43,14 +43,16 @@ print(json.dumps({**sizes, "distributions": found}))
 
 
 def main() -> None:
-    """Install, look, print the largest."""
+    """Install each, look, print the largest."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--extras", default=EXTRAS)
+    parser.add_argument("--extras", nargs="+", default=EXTRAS)
     parser.add_argument("--json", type=Path)
     wanted = parser.parse_args()
-    with TemporaryDirectory() as name:
-        result = {"extras": wanted.extras, **summary(_installed(Path(name), wanted.extras))}
-    _show(result)
+    result = {}
+    for extras in wanted.extras:
+        with TemporaryDirectory() as name:
+            result[extras] = summary(_installed(Path(name), extras))
+        _show(extras, result[extras])
     if wanted.json is not None:
         wanted.json.write_text(json.dumps(result, indent=2) + "\n")
 
@@ -84,9 +86,9 @@ def summary(found: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _show(result: dict[str, Any]) -> None:
+def _show(extras: str, result: dict[str, Any]) -> None:
     size, bound = result["total_bytes"] / 1e6, result["bound_bytes"] / 1e6
-    print(f"voxport[{result['extras']}]: {size:.0f} MB of {bound:.0f} MB, ", end="")
+    print(f"voxport[{extras}]: {size:.0f} MB of {bound:.0f} MB, ", end="")
     print(f"{len(result['distributions'])} distributions, torch is {'' if result['torch'] else 'not '}there")
     for name, each in list(result["distributions"].items())[:15]:
         print(f"{name:28} {each['version']:>14} {each['bytes'] / 1e6:9.1f} MB")

@@ -139,22 +139,26 @@ def _startup(startup: Mapping[str, Any]) -> str:
     return "## Cold start\nMedians over fresh processes.\n\n" + _table(("", "seconds"), rows)
 
 
-def _install(install: Mapping[str, Any]) -> str:
-    each = list(install["distributions"].items())
-    rest = each[_LARGEST_DISTRIBUTIONS:]
-    rows = [
-        (f"{name} {told['version']}", f"{told['bytes'] / 1e6:.1f}", _percent(told["bytes"] / install["total_bytes"]))
-        for name, told in each[:_LARGEST_DISTRIBUTIONS]
-    ]
-    others = sum(told["bytes"] for _, told in rest)
-    rows.append((f"{len(rest)} others", f"{others / 1e6:.1f}", _percent(others / install["total_bytes"])))
-    return (
-        f"## The serving install\n`pip install '.[{install['extras']}]' -c constraints.txt` in a fresh environment: "
-        f"{install['total_bytes'] / 1e6:.0f} MB on the disk in {len(each)} distributions, pip included, "
-        f"{install['compiled_bytes'] / 1e6:.0f} MB of it compiled modules; {install['content_bytes'] / 1e6:.0f} MB "
-        f"before files are rounded up to blocks; torch is {'' if install['torch'] else 'not '}among them.\n\n"
-        + _table(("", "MB", "share"), rows)
-    )
+def _install(installs: Mapping[str, Any]) -> str:
+    told = ["## The serving install\n`service` is the API, jobs and their workers; `serving` has the demo too."]
+    for extras, install in installs.items():
+        each = list(install["distributions"].items())
+        rest = each[_LARGEST_DISTRIBUTIONS:]
+        total = install["total_bytes"]
+        rows = [
+            (f"{name} {of['version']}", f"{of['bytes'] / 1e6:.1f}", _percent(of["bytes"] / total))
+            for name, of in each[:_LARGEST_DISTRIBUTIONS]
+        ]
+        others = sum(of["bytes"] for _, of in rest)
+        rows.append((f"{len(rest)} others", f"{others / 1e6:.1f}", _percent(others / total)))
+        told.append(
+            f"`pip install '.[{extras}]' -c constraints.txt` in a fresh environment: "
+            f"{total / 1e6:.0f} MB on the disk in {len(each)} distributions, pip included, "
+            f"{install['compiled_bytes'] / 1e6:.0f} MB of it compiled modules; {install['content_bytes'] / 1e6:.0f} MB "
+            f"before files are rounded up to blocks; torch is {'' if install['torch'] else 'not '}among them."
+        )
+        told.append(_table(("", "MB", "share"), rows))
+    return "\n\n".join(told)
 
 
 _PARTS = {"growth": _growth, "startup": _startup, "install": _install}
