@@ -32,7 +32,8 @@ def prepare(folder: Path) -> None:
 def requirements() -> list[str]:
     """What serving needs, each at the version of constraints.txt."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    asked = [*project["dependencies"], *project["optional-dependencies"]["serving"]]
+    extras = project["optional-dependencies"]
+    asked = [*project["dependencies"], *extras["service"], *extras["demo"]]
     lines = (ROOT / "constraints.txt").read_text().splitlines()
     pins = {_plain(line): line for line in lines if not line.startswith("#")}
     return [pins[_plain(requirement)] for requirement in asked]

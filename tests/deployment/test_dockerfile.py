@@ -24,7 +24,7 @@ def named(kind: str) -> list[str]:
 def test_the_base_is_pinned_and_the_same_for_both_stages() -> None:
     bases = [rest.split()[0] for rest in named("FROM")]
     assert len(set(bases)) == 1
-    assert re.fullmatch(r"python:3\.11-slim-\w+", bases[0])
+    assert re.fullmatch(r"python:3\.11\.\d+-slim-\w+", bases[0])
     (label,) = named("LABEL")
     assert f'base.name="docker.io/library/{bases[0]}"' in label
 
