@@ -197,15 +197,15 @@ def _score(
     if prepared.space.resamples:
         planes = back.planes(assemble_planes(plan, blocks, scratch), axis, begin=done.plane, first=first)
         blocks = _plane_blocks(planes, prepared.space.oriented, axis, done.plane)
-    reached = done.plane
+    ends = prepared.space.oriented.shape
     for block in blocks:
-        start = block.box.start[axis]
-        if checkpoint is not None and start > reached and checkpoint.due:
-            # a block that begins further on: all planes before it are whole
-            labeller.flush()
-            checkpoint.keep(Reached(start, labeller.contested))
-        reached = start
         labeller.add(block)
+        stop = block.box.stop
+        # blocks come in order: with the one in the far corner of its planes these are whole
+        is_last = all(stop[across] == ends[across] for across in plan.across)
+        if checkpoint is not None and is_last and stop[axis] < ends[axis] and checkpoint.due:
+            labeller.flush()
+            checkpoint.keep(Reached(stop[axis], labeller.contested))
     labeller.flush()
     return tuple(labeller.notes())
 
