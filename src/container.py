@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from .ports.pictures import PictureEncoder
     from .ports.quantiser import Quantiser
     from .ports.runtime import InferenceRuntime, RuntimeOptions
+    from .ports.scratch import Scratch
     from .ports.surfaces import SurfaceMaker
     from .ports.tunings import TuningStore
     from .ports.volume_store import ArrayStore, VolumeStore
@@ -93,6 +94,12 @@ def _memory_store() -> ArrayStore:
     from .adapters.memory_store import MemoryStore
 
     return MemoryStore()
+
+
+def _scratch_files(folder: Path | None) -> Scratch:
+    from .adapters.scratch_files import ScratchFiles
+
+    return ScratchFiles(folder)
 
 
 def _onnx_files() -> ModelFiles:
@@ -221,6 +228,7 @@ class Container(containers.DeclarativeContainer):
     volumes = providers.Singleton(_nifti_store, config.scratch_dir, config.max_voxels)
     artifacts = providers.Singleton(_local_files)
     pictures = providers.Singleton(_png_pictures)
+    scratch = providers.Singleton(_scratch_files, config.scratch_dir)
     model_files = providers.Singleton(_onnx_files)
     own_models = providers.Selector(
         config.store,
@@ -244,7 +252,7 @@ class Container(containers.DeclarativeContainer):
     tunings = providers.Singleton(Tunings, tuning_store, providers.Callable(describe, config.threads), bounds)
 
     open_model = providers.Factory(ModelOpener, model_files, models, runtimes, config.model, tunings)
-    segment_ports = providers.Factory(SegmentPorts, volumes, artifacts, pictures)
+    segment_ports = providers.Factory(SegmentPorts, volumes, artifacts, pictures, scratch)
     segment = providers.Factory(partial, segment, ports=segment_ports)
     predict = providers.Factory(partial, predict, ports=segment_ports, new_store=providers.Object(_memory_store))
     surfaces = providers.Singleton(_gltf_surfaces)
@@ -291,7 +299,7 @@ class Container(containers.DeclarativeContainer):
             TunePorts, runtimes, segment_ports, providers.Object(_memory_store), tunings, quantiser
         ),
     )
-    forecast = providers.Factory(partial, forecast, volumes=volumes)
+    forecast = providers.Factory(partial, forecast, volumes=volumes, scratch=scratch)
     export = providers.Factory(
         partial,
         export_model,

@@ -1,30 +1,31 @@
 """Stitching: scores of overlapping tiles become finished planes of a volume, streamed along one axis.
 
-Tiles are visited row by row along the plan's axis. Blended logits are summed as 64-bit integers (multiples of
-2**-36): integer addition is associative, so a voxel's sum is the same to the last bit whatever the visiting axis,
-the batch or the slab. A plane that no later row touches is finished, handed on and forgotten, so the memory is one
-tile-thick slab, never classes x volume. In halo blending each voxel comes from the one tile whose core it lies in,
-and nothing is summed at all. For the same reasons stitching may begin at any plane: the rows of tiles that reach it or
-a later one give these planes bit for bit as a run from the start does.
+Tiles are visited row by row along the plan's axis. Planes that no later row touches are finished, handed on and
+forgotten, so what is held is one tile-thick slab, never classes x volume; and where there is a room for large arrays,
+no more of the slab is in memory than a row of tiles needs. Scores are merged exactly: stitching may begin at any
+plane, as the rows of tiles that reach it or a later one give these planes bit for bit as a run from the start does.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import islice, product
-from typing import Any, Protocol
+from types import TracebackType
+from typing import Any, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .errors import ModelError
-from .geometry import Box, shape3
-from .planes import by_plane, from_planes
+from .geometry import shape3
+from .merging import LARGEST_LOGIT, BlendMerger, Block, HaloMerger, Scores, merging_bytes
+from .planes import from_planes
+from .room import MemoryShelf, Room, Shelf, is_large, shelf_in
 from .tiling import Padding, TilePlan
 
-Scores = NDArray[np.float32]
+__all__ = ["LARGEST_LOGIT", "Block", "ScoreFunction", "Scores", "assemble_planes", "slab_bytes", "stitch"]
 
 
 class Pending(Protocol):
@@ -38,19 +39,6 @@ class Pending(Protocol):
 ScoreFunction = Callable[[Scores], Scores]
 StartFunction = Callable[[Scores], Pending]
 
-_FIXED_POINT = float(2**36)
-# |logit| up to 2**18, summed weights up to 7**3 (a tile of 7 at overlap 0.75 moves by 1) and 36 fractional bits: 62.4
-# of 63.
-LARGEST_LOGIT = float(2**18)
-
-
-@dataclass(frozen=True, eq=False)
-class Block:
-    """Finished scores ``(K, x, y, z)`` of the voxels in ``box`` of the volume."""
-
-    box: Box
-    scores: Scores
-
 
 def stitch(
     plan: TilePlan,
@@ -60,6 +48,7 @@ def stitch(
     batch: int = 1,
     on_tiles: Callable[[int], None] | None = None,
     begin: int = 0,
+    room: Room | None = None,
 ) -> Iterator[Block]:
     """Score every tile and yield each voxel's blended scores once, in blocks ordered along the visiting axis.
 
@@ -71,37 +60,35 @@ def stitch(
         batch: tiles per call.
         on_tiles: called with the number of tiles just scored.
         begin: the first plane to yield; tiles that have no part in it or a later one are not scored.
+        room: where large arrays go; ordinary memory without one.
 
     Yields:
-        In halo blending one block a tile; otherwise one block a finished plane.
+        In halo blending one block a tile; otherwise strips of the planes that a row of tiles finishes.
     """
-    window: deque[NDArray[np.float32]] = deque()
-    padded = _padded_planes(plan, iter(planes))
-    merger = _HaloMerger(plan, begin) if plan.blending == "halo" else _BlendMerger(plan, begin)
     first, second = plan.across
     row_starts, first_row = plan.starts[plan.axis], plan.first_row(begin)
-    next(islice(padded, row_starts[first_row], row_starts[first_row]), None)  # read past what is not needed
+    corners = list(product(range(len(plan.starts[first])), range(len(plan.starts[second]))))
 
-    def cut() -> Iterator[_Scored]:
+    def cut(window: _Window) -> Iterator[_Scored]:
         for row, start in enumerate(row_starts[first_row:], first_row):
-            passed = start - row_starts[row - 1] if row > first_row else 0
-            for _ in range(min(passed, len(window))):
-                window.popleft()
-            window.extend(islice(padded, plan.tile[plan.axis] - len(window)))
-            corners = list(product(range(len(plan.starts[first])), range(len(plan.starts[second]))))
+            window.move(start)
             for at in range(0, len(corners), batch):
                 chosen = corners[at : at + batch]
-                tiles = _cut(plan, window, chosen)
+                tiles = window.tiles(chosen)
                 yield _Scored(row, chosen, at + batch >= len(corners), tiles.shape, score(tiles))
 
-    for scored in _one_ahead(cut()):
-        result = scored.scores if isinstance(scored.scores, np.ndarray) else scored.scores.result()
-        for corner, scores in zip(scored.corners, _checked(result, scored.shape), strict=True):
-            yield from merger.add(scored.row, corner, scores)
-        if on_tiles is not None:
-            on_tiles(len(scored.corners))
-        if scored.ends_row:
-            yield from merger.finish(scored.row)
+    with ExitStack() as stack:
+        window = stack.enter_context(_Window(plan, _padded_planes(plan, iter(planes)), row_starts[first_row], room))
+        halo = plan.blending == "halo"
+        merger = HaloMerger(plan, begin) if halo else stack.enter_context(BlendMerger(plan, begin, room))
+        for scored in _one_ahead(cut(window)):
+            result = scored.scores if isinstance(scored.scores, np.ndarray) else scored.scores.result()
+            for corner, scores in zip(scored.corners, _checked(result, scored.shape), strict=True):
+                yield from merger.add(scored.row, corner, scores)
+            if on_tiles is not None:
+                on_tiles(len(scored.corners))
+            if scored.ends_row:
+                yield from merger.finish(scored.row)
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,33 +117,91 @@ def _one_ahead(scored: Iterator[_Scored]) -> Iterator[_Scored]:
         yield before
 
 
-def assemble_planes(plan: TilePlan, blocks: Iterable[Block]) -> Iterator[Scores]:
+def assemble_planes(plan: TilePlan, blocks: Iterable[Block], room: Room | None = None) -> Iterator[Scores]:
     """Blocks as finished planes ``(K, A, B)`` in order along the visiting axis; needs no more than a row of them."""
     first, second = plan.across
-    row: list[Scores] = []
-    reached = 0
-    for block in blocks:
-        start, stop = block.box.start[plan.axis], block.box.stop[plan.axis]
-        if start != reached:
-            yield from row
-            row, reached = [], start
-        if not row:
-            shape = (block.scores.shape[0], plan.shape[first], plan.shape[second])
-            row = [np.empty(shape, np.float32) for _ in range(stop - start)]
-        inside = (slice(None), block.box.slices[first], block.box.slices[second])
-        for plane, scores in zip(row, np.moveaxis(block.scores, 1 + plan.axis, 0), strict=True):
-            plane[inside] = scores
-    yield from row
+    with ExitStack() as stack:
+        shelf: Shelf | None = None
+        reached = end = 0
+        for block in blocks:
+            start, stop = block.box.start[plan.axis], block.box.stop[plan.axis]
+            if shelf is None:
+                shape = (plan.tile[plan.axis], plan.shape[second], block.scores.shape[0], plan.shape[first])
+                shelf = stack.enter_context(shelf_in(room, shape, np.float32))
+            if start != reached:
+                yield from _shelved(shelf, end - reached, plan.shape[second])
+            reached, end = start, stop
+            place = slice(0, stop - start), block.box.slices[second]
+            row = shelf.read(*place)
+            row[..., block.box.slices[first]] = block.scores.transpose(1 + plan.axis, 1 + second, 0, 1 + first)
+            shelf.write(*place, row)
+        if shelf is not None:
+            yield from _shelved(shelf, end - reached, plan.shape[second])
 
 
-def _cut(plan: TilePlan, window: Sequence[NDArray[np.float32]], corners: Sequence[tuple[int, int]]) -> Scores:
-    first, second = plan.across
-    tiles = []
-    for corner in corners:
-        a, b = plan.starts[first][corner[0]], plan.starts[second][corner[1]]
-        inside = (slice(None), slice(a, a + plan.tile[first]), slice(b, b + plan.tile[second]))
-        tiles.append(from_planes([plane[inside] for plane in window], plan.axis))
-    return tiles[0][np.newaxis] if len(tiles) == 1 else np.stack(tiles)
+def _shelved(shelf: Shelf, count: int, height: int) -> Iterator[Scores]:
+    """Copies ``(K, A, B)`` of the first planes on a shelf ``(T, B, K, A)``."""
+    for number in range(count):
+        plane = shelf.read(slice(number, number + 1), slice(0, height))[0]
+        yield plane.transpose(1, 2, 0).copy()
+
+
+class _Window:
+    """The padded planes that tiles are cut from, on a shelf ``(T, A, C, B)`` where the newest replace the oldest.
+
+    What several tiles in turn are cut from is read once for all of them.
+    """
+
+    def __init__(self, plan: TilePlan, planes: Iterator[NDArray[np.float32]], start: int, room: Room | None) -> None:
+        self._plan, self._planes, self._room = plan, planes, room
+        self._first = self._start = self._reached = start
+        self._stack = ExitStack()
+        self._shelf: Shelf = MemoryShelf((0, 0, 0, 0), np.float32)
+        self._rows: tuple[int, NDArray[np.float32]] | None = None
+        next(islice(planes, start, start), None)  # read past what is not needed
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+    def move(self, start: int) -> None:
+        """Make the planes from ``start`` on those that tiles are cut from."""
+        thick = self._plan.tile[self._plan.axis]
+        self._start, self._rows = start, None
+        for plane in islice(self._planes, start + thick - self._reached):
+            channels, width, height = plane.shape
+            if self._reached == self._first:
+                shelf = shelf_in(self._room, (thick, width, channels, height), np.float32)
+                self._shelf = self._stack.enter_context(shelf)
+            slot = self._reached % thick
+            self._shelf.write(slice(slot, slot + 1), slice(0, width), plane.transpose(1, 0, 2)[np.newaxis])
+            self._reached += 1
+        if self._reached < start + thick:
+            raise ValueError(f"planes: expected {start + thick} or more, padding included, got {self._reached}")
+
+    def tiles(self, corners: Sequence[tuple[int, int]]) -> Scores:
+        """Tiles ``(N, C, x, y, z)`` by the numbers of their starts across the visiting axis."""
+        plan = self._plan
+        first, second = plan.across
+        thick, tiles = plan.tile[plan.axis], []
+        for corner in corners:
+            rows, b = self._across(plan.starts[first][corner[0]]), plan.starts[second][corner[1]]
+            order = [(self._start + number) % thick for number in range(thick)]
+            planes = [rows[slot, :, :, b : b + plan.tile[second]].transpose(1, 0, 2) for slot in order]
+            tiles.append(from_planes(planes, plan.axis))
+        return tiles[0][np.newaxis] if len(tiles) == 1 else np.stack(tiles)
+
+    def _across(self, start: int) -> NDArray[np.float32]:
+        """The part ``(T, a, C, B)`` of all planes that a row of tiles lies in."""
+        if self._rows is None or self._rows[0] != start:
+            plan = self._plan
+            width, self._rows = plan.tile[plan.across[0]], None
+            self._rows = start, self._shelf.read(slice(0, plan.tile[plan.axis]), slice(start, start + width))
+        return self._rows[1]
 
 
 def _checked(scores: Any, tiles: tuple[int, ...]) -> Scores:
@@ -207,94 +252,25 @@ def _pad(array: NDArray[np.float32], widths: Sequence[tuple[int, int]], padding:
     return np.pad(array, widths, mode="reflect")
 
 
-class _BlendMerger:
-    """Sums weighted scores of overlapping tiles, plane by plane along the visiting axis."""
-
-    def __init__(self, plan: TilePlan, begin: int) -> None:
-        self._plan, self._begin = plan, begin
-        first, second = plan.across
-        self._across = np.multiply.outer(plan.weights(first), plan.weights(second)) * _FIXED_POINT
-        self._along = plan.weights(plan.axis)
-        self._norm = np.multiply.outer(plan.summed_weights(first), plan.summed_weights(second)) * _FIXED_POINT
-        self._norm_along = plan.summed_weights(plan.axis)
-        self._sums: deque[NDArray[np.int64]] = deque()
-
-    def add(self, row: int, corner: tuple[int, int], scores: Scores) -> Iterator[Block]:  # noqa: ARG002
-        plan = self._plan
-        first, second = plan.across
-        if not self._sums or len(self._sums) < plan.tile[plan.axis]:
-            shape = (scores.shape[0], plan.padded[first], plan.padded[second])
-            missing = plan.tile[plan.axis] - len(self._sums)
-            self._sums.extend(np.zeros(shape, np.int64) for _ in range(missing))
-        a, b = plan.starts[first][corner[0]], plan.starts[second][corner[1]]
-        inside = (slice(None), slice(a, a + plan.tile[first]), slice(b, b + plan.tile[second]))
-        # into the same memory for every plane: fresh arrays of this size cost more than the arithmetic
-        shape = (scores.shape[0], plan.tile[first], plan.tile[second])
-        weights, exact, fixed = np.empty(shape[1:]), np.empty(shape), np.empty(shape, np.int64)
-        for sums, along, plane in zip(self._sums, self._along, by_plane(scores, plan.axis), strict=True):
-            np.multiply(self._across, along, out=weights)
-            np.multiply(plane, weights, out=exact)
-            np.rint(exact, out=exact)
-            np.copyto(fixed, exact, casting="unsafe")
-            sums[inside] += fixed
-        return iter(())
-
-    def finish(self, row: int) -> Iterator[Block]:
-        """Hand on the planes that no later row touches."""
-        plan = self._plan
-        starts = plan.starts[plan.axis]
-        following = starts[row + 1] if row + 1 < len(starts) else plan.padded[plan.axis]
-        first, second = plan.across
-        kept = {a: slice(plan.pad_before[a], plan.pad_before[a] + plan.shape[a]) for a in (first, second)}
-        for index in range(starts[row], following):
-            sums = self._sums.popleft()
-            position = index - plan.pad_before[plan.axis]
-            if self._begin <= position < plan.shape[plan.axis]:
-                plane = sums / (self._norm * self._norm_along[index])
-                scores = plane[:, kept[first], kept[second]].astype(np.float32)
-                box = Box.whole(plan.shape).with_range(plan.axis, position, position + 1)
-                yield Block(box, np.expand_dims(scores, 1 + plan.axis))
-
-
-class _HaloMerger:
-    """Keeps the core of each tile and drops its halo."""
-
-    def __init__(self, plan: TilePlan, begin: int) -> None:
-        self._plan = plan
-        self._least = [plan.pad_before[axis] + (begin if axis == plan.axis else 0) for axis in range(3)]
-        self._cores = tuple(plan.cores(axis) for axis in range(3))
-
-    def add(self, row: int, corner: tuple[int, int], scores: Scores) -> Iterator[Block]:
-        plan = self._plan
-        at = {plan.axis: row, plan.across[0]: corner[0], plan.across[1]: corner[1]}
-        start, stop, cut = [], [], []
-        for axis in range(3):
-            low, high = self._cores[axis][at[axis]]
-            low = max(low, self._least[axis])
-            high = min(high, plan.pad_before[axis] + plan.shape[axis])
-            tile_start = plan.starts[axis][at[axis]]
-            start.append(low - plan.pad_before[axis])
-            stop.append(high - plan.pad_before[axis])
-            cut.append(slice(low - tile_start, high - tile_start))
-        yield Block(Box(shape3(start), shape3(stop)), scores[(slice(None), *cut)])
-
-    def finish(self, row: int) -> Iterator[Block]:  # noqa: ARG002 - every block was handed on by add
-        return iter(())
-
-
-def slab_bytes(plan: TilePlan, channels: int, classes: int, *, batch: int = 1, assembled: bool = False) -> int:
+def slab_bytes(
+    plan: TilePlan, channels: int, classes: int, *, batch: int = 1, assembled: bool = False, has_room: bool = False
+) -> int:
     """Bytes that the stitcher holds at its peak for ``channels`` in and ``classes`` out, the network's not counted.
 
-    ``assembled``: blocks are put together to planes, which halo blending does not do by itself.
+    ``assembled``: blocks are put together to planes. ``has_room``: with a room for large arrays, which is not counted.
     """
     first, second = plan.across
     plane, thick = plan.padded[first] * plan.padded[second], plan.tile[plan.axis]
     tile = plan.tile[0] * plan.tile[1] * plan.tile[2]
-    window = plane * thick * channels * 4
+
+    def held(size: int, piece: int) -> int:
+        return piece if has_room and is_large(size) else size
+
+    window = held(plane * thick * channels * 4, thick * plan.tile[first] * plan.padded[second] * channels * 4)
     # two calls' tiles and scores, as one is scored while the other is blended, a copy of the scores, and those of flat
     # tiles, which are kept
-    tiles = batch * tile * (2 * channels + 4 * classes) * 4
-    if plan.blending == "halo":
-        return window + tiles + (plane * thick * classes * 4 if assembled else 0)
-    # int64 sums, and a few float64 planes while one is normalised
-    return window + tiles + plane * thick * classes * 8 + 4 * plane * classes * 8
+    size = window + plane * channels * 4 + batch * tile * (2 * channels + 4 * classes) * 4
+    if assembled:
+        size += held(plane * thick * classes * 4, thick * plan.tile[second] * plan.padded[first] * classes * 4)
+        size += 2 * plane * classes * 4
+    return size if plan.blending == "halo" else size + merging_bytes(plan, classes, held)

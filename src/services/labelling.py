@@ -41,10 +41,11 @@ class Labeller:
     def add(self, block: Block) -> None:
         """Write one block; its labels may wait for those that follow."""
         output, axis = self._prepared.card.output, self._prepared.plan.axis
-        if self._decoded and (
-            len(self._decoded) == _PLANES_AT_ONCE or not _follows(self._decoded[-1][0], block.box, axis)
-        ):
-            self.flush()
+        if self._decoded:
+            first, last = self._decoded[0][0], self._decoded[-1][0]
+            too_thick = block.box.stop[axis] - first.start[axis] > _PLANES_AT_ONCE
+            if too_thick or not _follows(last, block.box, axis):
+                self.flush()
         self._decoded.append((block.box, output.labels(block.scores)))
         self.contested += output.contested(block.scores)
         if self._sinks.probabilities is not None:
@@ -68,7 +69,7 @@ class Labeller:
 
 
 def _follows(before: Box, after: Box, axis: int) -> bool:
-    return after == before.with_range(axis, before.stop[axis], before.stop[axis] + 1)
+    return after == before.with_range(axis, before.stop[axis], after.stop[axis])
 
 
 def _joined(decoded: Sequence[tuple[Box, Labels]], axis: int) -> tuple[Box, Labels]:

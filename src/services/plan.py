@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..ports.progress import ProgressListener
+from ..ports.scratch import Scratch
 from ..ports.volume_store import VolumeStore
 from . import machine
 from .case import Case
@@ -39,11 +40,12 @@ def forecast(
     progress: ProgressListener,
     *,
     volumes: VolumeStore,
+    scratch: Scratch | None = None,
     seconds_per_voxel: float | None = None,
 ) -> Forecast:
     """Read the case's headers and values, plan, and score a few tiles of noise to measure speed and memory.
 
-    Where ``seconds_per_voxel`` says how fast the network is, nothing is scored.
+    With ``scratch`` as segmenting has it. Where ``seconds_per_voxel`` says how fast the network is, nothing is scored.
 
     Raises:
         InputError, ModelError, UsageError, LimitError: as segmenting would.
@@ -53,7 +55,7 @@ def forecast(
         began = time.perf_counter()
         case = Case.open(volumes, inputs, stack)
         scorer = stack.enter_context(open_scorer(loaded, options))
-        prepared = prepare(case, loaded.model.card, scorer, options, loaded.tuned)
+        prepared = prepare(case, loaded.model.card, scorer, options, loaded.tuned, has_scratch=scratch is not None)
         reading = time.perf_counter() - began
         if seconds_per_voxel is None:
             per_tile = _seconds_per_tile(prepared, scorer, progress)

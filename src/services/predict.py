@@ -54,7 +54,7 @@ def predict(
     store = new_store()
     store.put(_VOLUME, _volume(array, spacing, unit))
     outputs = Outputs(_MASK, _PROBABILITIES if probabilities else None)
-    done = segment([_VOLUME], loaded, outputs, options, progress, ports=replace(ports, volumes=store))
+    done = segment([_VOLUME], loaded, outputs, options, progress, ports=replace(ports, volumes=store, scratch=None))
     mask = store.get(_MASK)
     labels = LabelMap(mask.array[0], mask.grid, loaded.model.card.output.table)
     return Prediction(labels, store.get(_PROBABILITIES).array if probabilities else None, done)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -101,10 +102,18 @@ def open_scorer(loaded: LoadedModel, options: RunOptions) -> Scorer:
     return Scorer(loaded.runtime, loaded.model.card, options.batch or (tuned.batch if tuned else None))
 
 
-def prepare(case: Case, card: ModelCard, scorer: Scorer, options: RunOptions, tuned: Choice | None = None) -> Prepared:
+def prepare(
+    case: Case,
+    card: ModelCard,
+    scorer: Scorer,
+    options: RunOptions,
+    tuned: Choice | None = None,
+    *,
+    has_scratch: bool = False,
+) -> Prepared:
     """Survey the case, fit the card's intensity steps, and plan tiles within the memory limit.
 
-    ``tuned`` gives the patch where the options do not.
+    ``tuned`` gives the patch where the options do not; ``has_scratch``: large arrays need no memory.
 
     Raises:
         InputError: the case does not fit the card, or holds NaN or Inf without ``nan_as``.
@@ -118,23 +127,37 @@ def prepare(case: Case, card: ModelCard, scorer: Scorer, options: RunOptions, tu
     space = ModelSpace.of(case.grid, card.input)
     fitted = tuple(fit(card.input.intensity, channels[c.source].chunks) for c in card.input.channels)
     axes = [space.model_axis(axis) for axis in _slowest_first(case.sources[0].slowest_axis)]
-    plan, overlap, needed, notes = _planned(card, space, scorer, options, tuned, axes)
+    plan, overlap, needed, notes = _planned(card, space, scorer, options, tuned, axes, has_scratch)
     warnings = (*case.notes, *preflight_warnings(case.grid, channels, card, plan), *notes)
     return Prepared(case, card, space, channels, fitted, plan, overlap, needed, warnings, options.nan_as, scorer.batch)
 
 
 def _planned(
-    card: ModelCard, space: ModelSpace, scorer: Scorer, options: RunOptions, tuned: Choice | None, axes: Sequence[int]
+    card: ModelCard,
+    space: ModelSpace,
+    scorer: Scorer,
+    options: RunOptions,
+    tuned: Choice | None,
+    axes: Sequence[int],
+    has_scratch: bool,
 ) -> tuple[TilePlan, float, int, tuple[str, ...]]:
     """Tiles, overlap, the stitcher's bytes, and notes. A tuned patch that does not fit gives way to the card's."""
     if tuned is not None and options.patch is None:
         with suppress(LimitError):
-            return _planned(card, space, scorer, replace(options, patch=tuned.patch), None, axes)
+            return _planned(card, space, scorer, replace(options, patch=tuned.patch), None, axes, has_scratch)
     tiling = _tiling(card.tiling, options, scorer.fixed)
     plan = plan_tiles(space.grid.shape, tiling, fixed=scorer.fixed)
     plan = replace(plan, axis=_visiting_axis(plan, axes) if options.axis is None else options.axis)
-    plan, needed, notes = _within_memory(plan, card, options, batch=scorer.batch, assembled=space.resamples)
-    return plan, tiling.overlap, needed, notes
+    needed = partial(
+        slab_bytes,
+        channels=len(card.input.channels),
+        classes=card.output.channels,
+        batch=scorer.batch,
+        assembled=space.resamples,
+        has_room=has_scratch,
+    )
+    plan, size_bytes, notes = _within_memory(plan, options, needed)
+    return plan, tiling.overlap, size_bytes, notes
 
 
 def _slowest_first(slowest: int) -> list[int]:
@@ -183,19 +206,17 @@ def _tiling(tiling: Tiling, options: RunOptions, fixed: Fixed3) -> Tiling:
 
 
 def _within_memory(
-    plan: TilePlan, card: ModelCard, options: RunOptions, *, batch: int, assembled: bool
+    plan: TilePlan, options: RunOptions, bytes_of: Callable[[TilePlan], int]
 ) -> tuple[TilePlan, int, tuple[str, ...]]:
-    classes = card.output.channels
     stated = options.memory_bytes
     room = int(machine.available_bytes() * _DEFAULT_MEMORY_SHARE)
     if stated is not None:
         room = stated - machine.resident_bytes()
-    channels = len(card.input.channels)
-    needed = slab_bytes(plan, channels, classes, batch=batch, assembled=assembled)
+    needed = bytes_of(plan)
     if needed <= room:
         return plan, needed, ()
     halo = replace(plan, blending="halo")
-    in_halo = slab_bytes(halo, channels, classes, batch=batch, assembled=assembled)
+    in_halo = bytes_of(halo)
     if options.blending is None and in_halo <= room:
         note = (
             f"blending changed from {plan.blending} to halo: blended sums would take {size(needed)}, "

@@ -19,6 +19,7 @@ from ..domain.stitching import Block, assemble_planes, stitch
 from ..ports.artifacts import ArtifactWriter
 from ..ports.pictures import PictureEncoder
 from ..ports.progress import ProgressListener
+from ..ports.scratch import Scratch
 from ..ports.volume_store import VolumeSink, VolumeSource, VolumeStore
 from .case import Case, replaced, slabs
 from .labelling import Labeller, Sinks
@@ -67,11 +68,12 @@ class Segmentation:
 
 @dataclass(frozen=True)
 class SegmentPorts:
-    """What segmenting needs from outside."""
+    """What segmenting needs from outside; without ``scratch`` all of it happens in memory."""
 
     volumes: VolumeStore
     artifacts: ArtifactWriter
     pictures: PictureEncoder
+    scratch: Scratch | None = None
 
 
 def segment(
@@ -110,11 +112,11 @@ def segment(
             scorer = stack.enter_context(open_scorer(loaded, options))
             hashes = tuple((name, source.sha256()) for name, source in zip(inputs, case.sources, strict=True))
         with clock.stage("prepare"):
-            prepared = prepare(case, card, scorer, options, loaded.tuned)
+            prepared = prepare(case, card, scorer, options, loaded.tuned, has_scratch=ports.scratch is not None)
             sinks = _open_sinks(ports, outputs, case, card.output, stack)
         with clock.stage("score", prepared.plan.tile_count):
             run = "" if checkpoint is None else fingerprint(hashes, loaded, prepared, outputs.probabilities is not None)
-            notes = _score(prepared, scorer, sinks, progress, checkpoint, run)
+            notes = _score(prepared, scorer, sinks, progress, checkpoint, run, ports.scratch)
         with clock.stage("measure"):
             statistics = measure(case, sinks.mask, prepared.card.output.table, prepared.nan_as)
             files = _small_files(outputs, ports, case, sinks.mask, prepared, statistics)
@@ -179,6 +181,7 @@ def _score(
     progress: ProgressListener,
     checkpoint: Checkpoint | None,
     run: str,
+    scratch: Scratch | None,
 ) -> tuple[str, ...]:
     """Score all tiles and write labels, and probabilities if wanted, on the stored grid."""
     axis, plan = prepared.plan.axis, prepared.plan
@@ -189,20 +192,20 @@ def _score(
     if done.plane:
         progress.advance(plan.tiles_before(first))
     blocks: Iterable[Block] = stitch(
-        plan, prepared.planes(), scorer.begin, batch=scorer.batch, on_tiles=progress.advance, begin=first
+        plan, prepared.planes(), scorer.begin, batch=scorer.batch, on_tiles=progress.advance, begin=first, room=scratch
     )
     if prepared.space.resamples:
-        planes = back.planes(assemble_planes(plan, blocks), axis, begin=done.plane, first=first)
+        planes = back.planes(assemble_planes(plan, blocks, scratch), axis, begin=done.plane, first=first)
         blocks = _plane_blocks(planes, prepared.space.oriented, axis, done.plane)
-    reached = done.plane
+    ends = prepared.space.oriented.shape
     for block in blocks:
-        start = block.box.start[axis]
-        if checkpoint is not None and start > reached and checkpoint.due:
-            # a block that begins further on: all planes before it are whole
-            labeller.flush()
-            checkpoint.keep(Reached(start, labeller.contested))
-        reached = start
         labeller.add(block)
+        stop = block.box.stop
+        # blocks come in order: with the one in the far corner of its planes these are whole
+        is_last = all(stop[across] == ends[across] for across in plan.across)
+        if checkpoint is not None and is_last and stop[axis] < ends[axis] and checkpoint.due:
+            labeller.flush()
+            checkpoint.keep(Reached(stop[axis], labeller.contested))
     labeller.flush()
     return tuple(labeller.notes())
 

@@ -226,7 +226,7 @@ class _Bench:
 
     def _run(self, runtime: InferenceRuntime, choice: Choice, patch: Shape3 | None) -> tuple[Labels, float, TilePlan]:
         """Labels, the least seconds of a few runs, and the tiles; closes the runtime."""
-        ports = replace(self.ports.segment, volumes=self.store)
+        ports = replace(self.ports.segment, volumes=self.store, scratch=None)
         loaded = LoadedModel(self.model, runtime)
         options = RunOptions(patch=patch, batch=choice.batch)
         taken: list[float] = []

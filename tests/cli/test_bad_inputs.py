@@ -255,6 +255,40 @@ def test_a_file_size_limit_is_met_like_a_full_disk(model: Path, tmp_path: Path) 
     refused(result, 1, tmp_path, "mask.nii")
 
 
+@pytest.mark.parametrize(
+    ("options", "fill", "words"),
+    [
+        ("size=16m", "", "got a disk of 16777216"),
+        ("size=40m", "head -c 20m /dev/zero > {place}/ballast;", "o space"),
+        ("ro", "", "ead-only"),
+    ],
+)
+def test_a_scratch_folder_without_room_for_the_sums(tmp_path: Path, options: str, fill: str, words: str) -> None:
+    wide = tmp_path / "wide.nii"
+    nib.save(nib.Nifti1Image(np.zeros((512, 512, 24), np.uint8), np.eye(4)), wide)
+    model = make_model(tmp_path / "model.onnx", patch=(128, 128, 8))
+    (tmp_path / "place").mkdir()
+    command = f"{sys.executable} -m voxport segment {wide} -m {model} -o mask.nii.gz"
+    fill = fill.format(place=tmp_path / "place")
+    result = subprocess.run(
+        [
+            "unshare",
+            "--map-root-user",
+            "--mount",
+            "sh",
+            "-c",
+            f"mount -t tmpfs -o {options} none place; {fill} {command}",
+        ],
+        cwd=tmp_path,
+        env=environment(tmp_path) | {"PATH": os.environ["PATH"], "VOXPORT_SCRATCH_DIR": str(tmp_path / "place")},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    refused(result, 5, tmp_path, "place", "while tiles are blended", words)
+
+
 def _segment_into_mount(options: str, volume: Path, model: Path, folder: Path) -> subprocess.CompletedProcess[str]:
     """Segment into a file system of its own; what is left there is listed on stdout."""
     place = folder / "place"

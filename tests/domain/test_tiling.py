@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from numpy.typing import NDArray
-from voxport.domain.errors import ModelError
+from numpy.typing import DTypeLike, NDArray
+from voxport.domain.errors import LimitError, ModelError
 from voxport.domain.geometry import Box, Shape3
+from voxport.domain.room import MemoryShelf, Room, Shelf
 from voxport.domain.stitching import (
     LARGEST_LOGIT,
     Block,
@@ -33,6 +34,7 @@ from voxport.domain.tiling import (
     blending_weights,
     plan_tiles,
 )
+from voxport.testing.scratch import MemoryScratch
 
 Patch = tuple[int | None, int | None, int | None]
 PADDINGS = (Padding("constant", -3.0), Padding("edge"), Padding("reflect"))
@@ -531,7 +533,7 @@ def test_tiles_come_in_batches_of_at_most_the_size_asked_for() -> None:
 @pytest.mark.parametrize("blending", ["gaussian", "constant"])
 def test_a_volume_that_ends_too_early_is_not_taken_for_a_whole_one(blending: Blending) -> None:
     plan = plan_tiles((4, 4, 9), Tiling((2, 2, 2), blending=blending))
-    with pytest.raises(ValueError, match="zip"):
+    with pytest.raises(ValueError, match="planes: expected 9 or more, padding included, got 8"):
         list(stitch(plan, iter(np.zeros((8, 1, 4, 4), np.float32)), identity))
 
 
@@ -682,3 +684,105 @@ def test_the_stitchers_own_arrays_fit_into_the_memory_that_is_stated(blending: B
     finally:
         tracemalloc.stop()
     assert peak <= 1.1 * slab_bytes(plan, 1, 4)
+
+
+# Room for what grows with a plane
+
+
+@pytest.fixture
+def all_is_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("voxport.domain.room.LARGEST_IN_MEMORY", 0)
+
+
+@pytest.mark.usefixtures("all_is_large")
+@given(shapes, tilings(), axes, st.integers(1, 3), st.integers(1, 2), st.integers(1, 3), st.booleans(), st.data())
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_with_room_elsewhere_blocks_and_planes_are_the_same_to_the_last_bit(
+    shape: Shape3,
+    tiling: Tiling,
+    axis: int,
+    batch: int,
+    channels: int,
+    classes: int,
+    assembled: bool,
+    data: st.DataObject,
+) -> None:
+    plan = plan_tiles(shape, tiling, axis=axis)
+    begin = data.draw(st.integers(0, shape[axis] - 1))
+    volume = image(shape, channels)
+
+    def score(tiles: Scores) -> Scores:
+        return np.concatenate([tiles[:, :1] ** (1 + number) for number in range(classes)], axis=1)
+
+    def found(room: Room | None) -> list[tuple[Box | None, bytes]]:
+        blocks = stitch(plan, planes_of(volume, plan), score, batch=batch, begin=begin, room=room)
+        if assembled:
+            return [(None, plane.tobytes()) for plane in assemble_planes(plan, blocks, room)]
+        return [(block.box, block.scores.tobytes()) for block in blocks]
+
+    scratch = MemoryScratch()
+    assert found(scratch) == found(None)
+    # the window, sums where tiles are blended, and a row of planes
+    assert len(scratch.made) == 1 + (plan.blending != "halo") + assembled
+
+
+def test_what_is_small_stays_in_memory() -> None:
+    scratch = MemoryScratch()
+    plan = plan_tiles((9, 9, 9), Tiling((4, 4, 4)))
+    list(assemble_planes(plan, stitch(plan, planes_of(image((9, 9, 9)), plan), identity, room=scratch), scratch))
+    assert scratch.made == []
+
+
+@pytest.mark.usefixtures("all_is_large")
+@pytest.mark.parametrize("axis", range(3))
+@pytest.mark.parametrize("blending", BLENDINGS)
+def test_with_room_elsewhere_memory_is_a_row_of_tiles_whatever_the_plane(blending: Blending, axis: int) -> None:
+    """64 times the plane: a row of tiles is 8 times as long."""
+    tiling = Tiling((8, 8, 8), overlap=0.25, blending=blending)
+    sizes, pieces = [], []
+    for edge in (32, 256):
+        shape = [edge] * 3
+        shape[axis] = 16
+        plan = plan_tiles((shape[0], shape[1], shape[2]), tiling, axis=axis)
+        scratch = MemoryScratch()
+        for _ in stitch(plan, planes_of(np.zeros((1, *plan.shape), np.float32), plan), identity, room=scratch):
+            pass
+        sizes.append(slab_bytes(plan, 1, 1, has_room=True))
+        pieces.append(scratch.largest_bytes)
+        assert scratch.largest_bytes <= sizes[-1] < slab_bytes(plan, 1, 1)
+        assert len(scratch.made) == 1 + (blending != "halo")
+    assert blending != "halo" or pieces[1] == 8 * pieces[0]
+    # a strip of sums counts up to its bound
+    assert pieces[1] <= max(8 * pieces[0], 2**21)
+
+
+@pytest.mark.parametrize("blending", BLENDINGS)
+def test_the_memory_with_room_elsewhere_stays_within_bounds_at_a_plane_of_4096(blending: Blending) -> None:
+    """A slab of 4.8 GB; what is held is 17 MB of window and less than as much for everything else."""
+    plan = plan_tiles((4096, 4096, 512), Tiling((64, 64, 16), overlap=0.25, blending=blending))
+    assert slab_bytes(plan, 1, 2, assembled=True) > (2e9 if blending == "halo" else 4e9)
+    assert slab_bytes(plan, 1, 2, has_room=True) < 17e6 + 2**24 * 4 + 2**22 * 12
+
+
+def test_an_array_without_room_ends_the_run_before_anything_is_scored(all_is_large: None) -> None:  # noqa: ARG001
+    plan = plan_tiles((9, 9, 9), Tiling((4, 4, 4)))
+    with pytest.raises(LimitError, match="expected room for"):
+        next(stitch(plan, planes_of(image((9, 9, 9)), plan), identity, room=MemoryScratch(room_bytes=100)))
+
+
+def test_arrays_are_closed_where_stitching_is_given_up(all_is_large: None) -> None:  # noqa: ARG001
+    closed: list[str] = []
+
+    class Room(MemoryScratch):
+        def shelf(self, shape: tuple[int, ...], dtype: DTypeLike) -> Shelf:
+            class Closing(MemoryShelf):
+                def __exit__(self, *_: object) -> None:
+                    closed.append("closed")
+
+            return Closing(shape, dtype)
+
+    plan = plan_tiles((9, 9, 9), Tiling((4, 4, 4)))
+    blocks = stitch(plan, planes_of(image((9, 9, 9)), plan), identity, room=Room())
+    next(blocks)
+    blocks.close()  # type: ignore[attr-defined]
+    assert closed == ["closed"] * 2

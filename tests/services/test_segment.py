@@ -155,7 +155,7 @@ def test_a_resampled_volume_is_scored_at_the_models_spacing_and_the_mask_comes_b
 
 
 def test_many_planes_are_written_in_a_few_pieces(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Thin pieces would cost a seek each; 19 planes in pieces of 8 are three."""
+    """Thin pieces would cost a seek each; 19 planes in pieces of 8 at most are three."""
     boxes: list[Box] = []
     sink_type = type(bench.volumes.create("x", make_grid(), np.dtype(np.uint8)))
     write = sink_type.write
@@ -167,7 +167,7 @@ def test_many_planes_are_written_in_a_few_pieces(bench: Bench, monkeypatch: pyte
     monkeypatch.setattr(sink_type, "write", remember)
     bench.put(noise((19, 6, 5)))
     bench.segment(load(brighter_than(0.5), make_card(tiling=Tiling((4, 4, 4)))), axis=0)
-    assert [(box.start[0], box.stop[0]) for box in boxes] == [(0, 8), (8, 16), (16, 19)]
+    assert [(box.start[0], box.stop[0]) for box in boxes] == [(0, 8), (8, 15), (15, 19)]
 
 
 # Channels, intensity, activations
