@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 from PIL import Image
 
-from .conftest import Visit
+from .conftest import Visit, save
 from .serving import Visitor
 
 
@@ -59,8 +60,9 @@ def test_every_state_of_the_page(visit: Visit, tmp_path: Path, width: int, heigh
     look(visitor, tmp_path, "surface")
 
 
-def test_labels_are_shown_and_coloured_one_by_one(visitor: Visitor, sample: Path) -> None:
-    visitor.open(sample)
+def test_labels_are_shown_and_coloured_one_by_one(visitor: Visitor, sample: Path, tmp_path: Path) -> None:
+    part = np.asarray(nib.load(sample).dataobj)[:64, :64]
+    visitor.open(save(tmp_path / "part.nii.gz", part, np.diag([1.0, 1.0, 4.0, 1.0])))
     visitor.choose("many")
     visitor.run()
     visitor.set("crosshair", False)
