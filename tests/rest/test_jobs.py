@@ -309,7 +309,7 @@ def test_nothing_of_the_callers_own_names_is_kept(server: Server, http: httpx.Cl
 
 
 def test_a_stream_that_its_reader_leaves_is_over(server: Server, http: httpx.Client) -> None:
-    job = slow_job(http, volume(72))
+    job = slow_job(http)
     with client(server, ADA) as other, other.stream("GET", f"/v1/jobs/{job['id']}/events") as stream:
         request = stream.headers["voxport-request"]
         lines = stream.iter_lines()  # kept: a generator that is dropped closes the stream
