@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ..domain.errors import ModelError, UsageError
 from ..domain.model_card import ModelCard
 from ..ports.exporter import Checkpoint, Exported
-from ..ports.runtime import NetworkShape, RuntimeOptions
+from ..ports.runtime import NetworkShape, RuntimeOptions, check_batch, closed_network
 from .affine import Floats, affine_scores, write_affine_onnx
 
 _ANY: NetworkShape = (None, None, None, None, None)
@@ -69,15 +69,10 @@ class FakeRuntime:
 
     def score(self, batch: Floats) -> Floats:
         """The function's scores. Raises ModelError for what the declared shape does not allow, or when closed."""
-        declared = self.input_shape
-        fits = batch.dtype == np.float32 and batch.ndim == 5
-        if not fits or any(want not in (None, got) for want, got in zip(declared, batch.shape, strict=True)):
-            raise ModelError(
-                "batch", expected=f"float32 {declared}", got=f"{batch.dtype} {batch.shape}", do="correct the card"
-            )
+        check_batch(batch, self.input_shape, "fake runtime")
         with self._lock:
             if self.closed:
-                raise ModelError("fake runtime", expected="an open network", got="a closed one", do="open it again")
+                raise closed_network("fake runtime")
             self.calls.append(batch.shape)
         scores = self._function(box_mean(batch, self._radius))
         return np.array(scores, dtype=np.float32, order="C", copy=True)

@@ -312,7 +312,8 @@ def test_a_stream_that_its_reader_leaves_is_over(server: Server, http: httpx.Cli
     job = slow_job(http, volume(72))  # it must not end before its reader leaves, however busy the machine is
     with client(server, ADA) as other, other.stream("GET", f"/v1/jobs/{job['id']}/events") as stream:
         request = stream.headers["voxport-request"]
-        assert next(stream.iter_lines()) == "event: job"
+        lines = stream.iter_lines()  # kept: a generator that is dropped closes the stream
+        assert next(lines) == "event: job"
         assert request not in server.log.read_text()
     wait_until(lambda: request in server.log.read_text())
     stop_job(http, job)
