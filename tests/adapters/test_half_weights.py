@@ -245,6 +245,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return exported(halves_of(state_of(SEGRESNET)), tmp_path_factory.mktemp("small"))
 
 
+@pytest.mark.no_cover  # the tracer would double the time that PyTorch takes
 def test_a_network_of_halves_takes_half_the_room_and_scores_the_same_bit_for_bit(tmp_path: Path, small: Path) -> None:
     large = unhalved({key: value.float() for key, value in halves_of(state_of(SEGRESNET)).items()}, tmp_path)
     saved = large.stat().st_size - small.stat().st_size
@@ -269,12 +270,14 @@ def test_onnx_runtime_folds_the_casts_when_it_loads_the_file(tmp_path: Path, sma
     assert not halves_in(tmp_path / "optimised.onnx")
 
 
+@pytest.mark.no_cover
 def test_an_ordinary_network_is_stored_as_it_was(tmp_path: Path) -> None:
     state = state_of(SEGRESNET)
     before = unhalved(state, tmp_path).read_bytes()
     assert exported(state, tmp_path).read_bytes() == before
 
 
+@pytest.mark.no_cover
 def test_a_checkpoint_of_halves_computes_in_float32_and_is_certified(tmp_path: Path) -> None:
     source = tmp_path / "network.pt"
     torch.save(halves_of(state_of(SEGRESNET)), source)

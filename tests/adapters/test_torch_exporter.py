@@ -113,6 +113,7 @@ class TestTorchExporter(ModelExporterContract):
         return Checkpoint(folder / "network.pt", description)
 
 
+@pytest.mark.no_cover  # here and below: the tracer would double the time that PyTorch takes
 @pytest.mark.parametrize(("description", "divisor"), [(SEGRESNET, 8), (UNET, 4), (DYNUNET, 4)])
 def test_a_network_exports_with_dynamic_axes_and_scores_the_same(
     description: Mapping[str, Any], divisor: int, tmp_path: Path
@@ -125,6 +126,7 @@ def test_a_network_exports_with_dynamic_axes_and_scores_the_same(
             assert difference(exported, network_of(description), shape) <= 1e-4
 
 
+@pytest.mark.no_cover
 def test_a_network_that_is_slow_to_export_gets_the_cards_patch_and_keeps_a_dynamic_batch(tmp_path: Path) -> None:
     exported = export(checkpoint_of(SWIN, tmp_path), Tiling((64, 32, 32), divisor=32))
     assert not exported.dynamic

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from itertools import permutations, product
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pytest
+import typer.main
 from voxport.entrypoints.cli.main import app
 
 from .conftest import AFFINE, make_model
@@ -33,9 +35,14 @@ def store(values: np.ndarray, codes: str, path: Path) -> nib.Nifti1Image:
     return stored
 
 
+@cache
+def command_line() -> Any:
+    """The command line, in this process: 400 runs would take minutes to start otherwise."""
+    return typer.main.get_command(app)
+
+
 def segment(*arguments: object) -> None:
-    """The command line, in this process: 200 runs would take minutes to start otherwise."""
-    app(args=["segment", *map(str, arguments), "--quiet"], standalone_mode=False)
+    command_line().main(args=["segment", *map(str, arguments), "--quiet"], standalone_mode=False)
 
 
 def mask_in_ras(path: Path) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -47,12 +48,12 @@ class Exported:
 def export_fresh(folder: Path) -> Exported:
     """Save a checkpoint in a folder, and export it there."""
     torch.manual_seed(11)
-    network = SegResNet(init_filters=8, in_channels=1, out_channels=3).eval()
+    arguments = {"init_filters": 8, "in_channels": 1, "out_channels": 3, "blocks_down": [1, 1, 2], "blocks_up": [1, 1]}
+    network = SegResNet(**arguments).eval()
     torch.save(network.state_dict(), folder / "checkpoint.pt")
     (folder / "card.yaml").write_text(yaml.safe_dump(CARD))
-    arguments = '{"init_filters": 8, "in_channels": 1, "out_channels": 3}'
     command = [sys.executable, "-m", "voxport", "export", "checkpoint.pt", "--card", "card.yaml", "-o", "fresh.onnx"]
-    command += ["--network", "SegResNet", "--network-args", arguments]
+    command += ["--network", "SegResNet", "--network-args", json.dumps(arguments)]
     subprocess.run(command, cwd=folder, env=environment(folder), check=True, timeout=300, capture_output=True)
     return Exported(network, folder / "fresh.onnx")
 
