@@ -101,6 +101,8 @@ def _install(installs: Mapping[str, Any] | None) -> list[Bar]:
         return [Bar("the serving install, without torch, under its bound", "not measured", None)]
     told = []
     for extras, install in installs.items():
+        if install["bound_bytes"] is None:
+            continue
         asked = f"`voxport[{extras}]` under {install['bound_bytes'] / 1e6:.0f} MB, without torch"
         torch = "torch is there" if install["torch"] else "no torch"
         met = install["total_bytes"] < install["bound_bytes"] and not install["torch"]

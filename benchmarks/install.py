@@ -16,8 +16,8 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-BOUND_BYTES = 700_000_000
-EXTRAS = ("service", "serving")
+BOUNDS_BYTES = {"serving": 700_000_000}
+EXTRAS = ("serving", "serving,demo")
 # Runs in the environment that is measured: what each distribution's record names, and what lies there in all.
 _LOOK = """
 import importlib.metadata as metadata, json, pathlib, sys, sysconfig
@@ -51,7 +51,7 @@ def main() -> None:
     result = {}
     for extras in wanted.extras:
         with TemporaryDirectory() as name:
-            result[extras] = summary(_installed(Path(name), extras))
+            result[extras] = summary(_installed(Path(name), extras), BOUNDS_BYTES.get(extras))
         _show(extras, result[extras])
     if wanted.json is not None:
         wanted.json.write_text(json.dumps(result, indent=2) + "\n")
@@ -75,20 +75,20 @@ def _copied(folder: Path) -> Path:
     return folder
 
 
-def summary(found: dict[str, Any]) -> dict[str, Any]:
-    """The total beside the bound, whether torch is there, and all distributions, the largest first."""
+def summary(found: dict[str, Any], bound_bytes: int | None) -> dict[str, Any]:
+    """The total beside the bound, if there is one, whether torch is there, and all distributions, the largest first."""
     largest = sorted(found["distributions"].items(), key=lambda item: -item[1]["bytes"])
     return {
         **{name: value for name, value in found.items() if name.endswith("_bytes")},
-        "bound_bytes": BOUND_BYTES,
+        "bound_bytes": bound_bytes,
         "torch": "torch" in found["distributions"],
         "distributions": dict(largest),
     }
 
 
 def _show(extras: str, result: dict[str, Any]) -> None:
-    size, bound = result["total_bytes"] / 1e6, result["bound_bytes"] / 1e6
-    print(f"voxport[{extras}]: {size:.0f} MB of {bound:.0f} MB, ", end="")
+    bound = result["bound_bytes"]
+    print(f"voxport[{extras}]: {result['total_bytes'] / 1e6:.0f} MB", end=f" of {bound / 1e6:.0f}, " if bound else ", ")
     print(f"{len(result['distributions'])} distributions, torch is {'' if result['torch'] else 'not '}there")
     for name, each in list(result["distributions"].items())[:15]:
         print(f"{name:28} {each['version']:>14} {each['bytes'] / 1e6:9.1f} MB")

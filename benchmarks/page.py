@@ -140,7 +140,7 @@ def _startup(startup: Mapping[str, Any]) -> str:
 
 
 def _install(installs: Mapping[str, Any]) -> str:
-    told = ["## The serving install\n`service` is the API, jobs and their workers; `serving` has the demo too."]
+    told = ["## The serving install\n`serving` is the API, jobs and their workers; `demo` is the page."]
     for extras, install in installs.items():
         each = list(install["distributions"].items())
         rest = each[_LARGEST_DISTRIBUTIONS:]

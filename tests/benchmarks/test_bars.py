@@ -36,7 +36,7 @@ def test_every_bar_can_be_met() -> None:
         speed={"segresnet": ways, "bundled": ways},
         growth={"peak_spread": 0.1, "flat": True, "largest_deviation": 0.1, "linear": True},
         startup={"to the first tile, onnx fp32": 1.5, "first tile scored, onnx fp32": 2.5},
-        install={"service": {"bound_bytes": 700e6, "total_bytes": 699e6, "torch": False}},
+        install={"serving": {"bound_bytes": 700e6, "total_bytes": 699e6, "torch": False}},
     )
     assert found == [True] * len(found)
 
@@ -47,6 +47,11 @@ def test_every_bar_can_be_missed() -> None:
         speed={"segresnet": ways, "bundled": ways},
         growth={"peak_spread": 0.2, "flat": False, "largest_deviation": 0.2, "linear": False},
         startup={"to the first tile": {"seconds": 1.6}},
-        install={"service": {"bound_bytes": 700e6, "total_bytes": 600e6, "torch": True}},
+        install={"serving": {"bound_bytes": 700e6, "total_bytes": 600e6, "torch": True}},
     )
     assert found == [False] * len(found)
+
+
+def test_an_install_that_nothing_is_asked_of_is_no_bar() -> None:
+    told = {"bound_bytes": None, "total_bytes": 9e9, "torch": False}
+    assert len(bars({"install": {"serving,demo": told}})) == len(bars({"install": {}}))

@@ -15,7 +15,7 @@ import typer
 
 from . import options as opt
 from .console import parse_bytes, parse_patch, show_json, show_table, warn
-from .serving import needs_serving
+from .serving import needs_package
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -68,7 +68,7 @@ def batch_command(
     quiet: opt.Quiet = False,
 ) -> None:
     """Segment all cases of a folder. Run again, it does what is new, what changed, and what failed."""
-    needs_serving("voxport batch", "dbos")
+    needs_package("voxport batch", "dbos")
     from ...container import wired
     from ...services.batch import own_queue, run_batch
     from ...services.batch_cases import find_cases

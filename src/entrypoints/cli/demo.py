@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from . import options as opt
-from .serving import check_free, checked_address, needs_serving, opening_keys, wired_to_score
+from .serving import check_free, checked_address, needs_package, opening_keys, wired_to_score
 
 if TYPE_CHECKING:
     import socket
@@ -38,7 +38,7 @@ def demo_command(
     ] = False,
 ) -> None:
     """Open a page on which volumes are dropped, looked at and segmented, until stopped."""
-    needs_serving("voxport demo", "gradio")
+    needs_package("voxport demo", "gradio", "demo")
     address = checked_address(host)
     keys = opening_keys(address, insecure)
     check_free(address, port)

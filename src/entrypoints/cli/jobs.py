@@ -15,7 +15,7 @@ from ...domain.errors import UsageError
 from ...domain.job import JOB_STATES, Job, JobState
 from . import options as opt
 from .console import show_json, show_table
-from .serving import needs_serving
+from .serving import needs_package
 
 if TYPE_CHECKING:
     from ...ports.job_queue import JobQueue
@@ -92,7 +92,7 @@ def retry_command(ids: JobIds) -> None:
 @contextmanager
 def _queue() -> Iterator[JobQueue]:
     """The queue of the settings, which must be there. Raises VoxportError."""
-    needs_serving("voxport jobs", "dbos")
+    needs_package("voxport jobs", "dbos")
     from ...container import wired
     from ...services.operating import queue_errors
 

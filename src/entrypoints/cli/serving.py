@@ -50,7 +50,7 @@ def serve_command(
     os.environ.update({name: str(value) for name, value in given.items() if value is not None})
     address = checked_address(host)
     opening_keys(address, insecure)
-    needs_serving("voxport serve", "bentoml")
+    needs_package("voxport serve", "bentoml")
     check_free(address, port)
     os.environ["BENTOML_DO_NOT_TRACK"] = "True"
     sys.stderr.write(f"voxport: serving on http://{host if ':' not in host else f'[{host}]'}:{port}\n")
@@ -80,10 +80,10 @@ def wired_to_score(
     return wired(models_dir=models, model=named, store=store, threads=threads, scratch_dir=scratch, **further)
 
 
-def needs_serving(command: str, package: str) -> None:
-    """UsageError where a package of the extra ``serving`` is missing."""
+def needs_package(command: str, package: str, extra: str = "serving") -> None:
+    """UsageError where a package of an extra is missing."""
     if find_spec(package) is None:
-        do = "pip install 'voxport[serving]'"
+        do = f"pip install 'voxport[{extra}]'"
         raise UsageError(command, expected=f"the package {package}", got="an installation without it", do=do)
 
 

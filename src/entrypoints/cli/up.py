@@ -14,7 +14,7 @@ import typer
 from ...domain.errors import UsageError
 from ...services.supervise import Child, Supervisor
 from . import options as opt
-from .serving import absolute_if_file, check_free, checked_address, needs_serving, opening_keys
+from .serving import absolute_if_file, check_free, checked_address, needs_package, opening_keys
 from .up_children import Place, children_of, data_variables, logs_folder
 
 
@@ -38,8 +38,9 @@ def up_command(
     ] = False,
 ) -> None:
     """Start the service, a worker for its jobs, and the demo; keep them up until stopped."""
-    needs_serving("voxport up", "bentoml")
-    needs_serving("voxport up", "gradio" if demo else "dbos")
+    needs_package("voxport up", "bentoml")
+    if demo:
+        needs_package("voxport up", "gradio", "demo")
     if check:
         from .up_check import check_everything
 

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from . import options as opt
-from .serving import needs_serving, wired_to_score
+from .serving import needs_package, wired_to_score
 
 
 def worker_command(
@@ -33,7 +33,7 @@ def worker_command(
 
     Where the queue is, and its files, say VOXPORT_JOBS__DATABASE and VOXPORT_JOBS__BLOBS.
     """
-    needs_serving("voxport worker", "dbos")
+    needs_package("voxport worker", "dbos")
     from ...services.working import wait_for_models
 
     stop = threading.Event()
