@@ -161,7 +161,50 @@ def _install(installs: Mapping[str, Any]) -> str:
     return "\n\n".join(told)
 
 
-_PARTS = {"growth": _growth, "startup": _startup, "install": _install}
+def _less_work(found: Mapping[str, Any]) -> str:
+    parts = [
+        "## Less work for the same labels\n"
+        "Labels at each overlap beside those at the largest, and what lies in tiles of one value only."
+    ]
+    for each in found["overlaps"]:
+        rows = [
+            (
+                f"{row['overlap']:g}",
+                str(row["tiles"]),
+                f"{row['seconds']:.2f}",
+                f"{row['label_agreement']:.6f}",
+                f"{row['dice']:.5f}",
+                str(row["voxels_that_differ"]),
+            )
+            for row in each["rows"]
+        ]
+        parts.append(
+            f"{each['model']}, {each['blending']} blending, {_by(each['shape'])} voxels, {_scored_with(each)}:"
+        )
+        parts.append(_table(("overlap", "tiles", "seconds", "agreement", "Dice", "voxels that differ"), rows))
+        same = [row["overlap"] for row in each["rows"] if row["voxels_that_differ"] == 0]
+        smaller = (
+            f"With {min(same):g} all labels are the same." if len(same) > 1 else "No smaller one gives all labels."
+        )
+        parts.append(smaller)
+    flat = found["background"]
+    told = [
+        (name, str(row["tiles"]), str(row["repeated"]), f"{row['seconds']:.2f}") for name, row in flat["rows"].items()
+    ]
+    parts.append(
+        f"{flat['model']}, overlap {flat['overlap']:g}, {_by(flat['shape'])} voxels, {_scored_with(flat)}; as it is, "
+        f"and with all zero but a corner of {_percent(flat['kept'])}. A tile of one value is scored once; labels are "
+        "the same bit for bit, as the network answers the same input with the same scores:"
+    )
+    parts.append(_table(("", "tiles", "not scored again", "seconds"), told))
+    return "\n\n".join(parts)
+
+
+def _scored_with(found: Mapping[str, Any]) -> str:
+    return f"{found['runtime']} {found['precision']}"
+
+
+_PARTS = {"growth": _growth, "less_work": _less_work, "startup": _startup, "install": _install}
 
 
 def who(kind: str) -> str:

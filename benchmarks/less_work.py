@@ -1,0 +1,147 @@
+"""Less work, and what it does to the labels: smaller overlaps, and volumes that are mostly background.
+
+Overlaps: labels at each against those at the largest. Two models: the bundled one on its sample, mirrored until tiles
+are laid differently at each overlap, and a small convolutional network on smooth noise, whose context is no wider than
+the halo that half an overlap leaves it: there, labels in halo blending are the same at any overlap that is wide enough.
+Where a tile's normalisation sees the whole tile, as the bundled model's does, they differ a little at each.
+
+Background: the same volume with all but a part of it zero, where tiles of one value are not scored again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import yaml
+from material import saved, smooth_noise
+from numpy.typing import NDArray
+from voxport.container import wired
+from voxport.services.prepare import RunOptions
+from voxport.services.runtimes import LoadedModel
+from voxport.services.segment import Outputs
+from voxport.testing.convolution import write_convolution_onnx
+from voxport.testing.progress import RecordingProgress
+
+OVERLAPS = (0.0, 0.25, 0.375, 0.5, 0.625, 0.75)
+SHAPE = (1024, 1024, 16)
+KEPT = (320, 320)
+CARD = {
+    "schema": "voxport/model-card/1",
+    "name": "convolution",
+    "version": "1.0.0",
+    "input": {"channels": [{"name": "image"}], "intensity": [{"shift_scale": [0, 1 / 255]}]},
+    "tiling": {"patch": [64, 64, 32]},
+    "output": {"activation": "softmax", "labels": [{"value": 1, "name": "bright"}]},
+}
+
+
+def main() -> None:
+    """Measure each network, and print a table for each."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runtime", default="auto")
+    parser.add_argument("--precision", default="auto")
+    parser.add_argument("--overlaps", type=float, nargs="+", default=OVERLAPS)
+    parser.add_argument("--volume", type=Path, help="for the bundled model, in place of its mirrored sample")
+    parser.add_argument("--quick", action="store_true", help="a small volume: whether it works")
+    parser.add_argument("--json", type=Path)
+    wanted = parser.parse_args()
+    with TemporaryDirectory() as name:
+        bench = Bench(Path(name))
+        write_convolution_onnx(bench.folder / "convolution.onnx", radius=3)
+        (bench.folder / "convolution.card.yaml").write_text(yaml.safe_dump(CARD))
+        bundled = bench.load(None, wanted.runtime, wanted.precision)
+        plain = bench.load(str(bench.folder / "convolution.onnx"), wanted.runtime, wanted.precision)
+        noise = saved(bench.folder / "noise.nii.gz", smooth_noise((192, 160, 96)))
+        values = mirrored((512, 512, 16) if wanted.quick else SHAPE)
+        volume = wanted.volume or saved(bench.folder / "mirrored.nii.gz", values)
+        overlaps = sorted(wanted.overlaps, reverse=True)
+        found: dict[str, Any] = {
+            "overlaps": [
+                bench.overlaps(bundled, volume, "gaussian", overlaps),
+                bench.overlaps(plain, noise, "gaussian", overlaps),
+                bench.overlaps(plain, noise, "halo", [overlap for overlap in overlaps if overlap > 0]),
+            ],
+            "background": bench.background(bundled, values),
+        }
+    if wanted.json is not None:
+        wanted.json.write_text(json.dumps(found, indent=2) + "\n")
+
+
+def mirrored(shape: tuple[int, int, int]) -> NDArray[np.uint8]:
+    """The bundled sample and its mirror images, side by side."""
+    values = np.asarray(nib.load(wired().sample()).dataobj)[:, :, : shape[2]]
+    more = [(0, max(0, edge - known)) for edge, known in zip(shape, values.shape, strict=True)]
+    return np.pad(values, more, mode="reflect")
+
+
+class Bench:
+    """Segments volumes with models that stay loaded, in a folder for what is written."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        container = wired()
+        self._opener, self._segment = container.open_model(), container.segment()
+
+    def load(self, model: str | None, runtime: str, precision: str) -> LoadedModel:
+        """A model by its name or path; the bundled one for None."""
+        return self._opener.load(self._opener.find(model), runtime, precision)
+
+    def overlaps(self, loaded: LoadedModel, volume: Path, blending: str, overlaps: list[float]) -> dict[str, Any]:
+        """A row an overlap, the largest first, as the others are compared with its labels."""
+        told = _told(loaded) | {"blending": blending, "shape": list(nib.load(volume).shape)}
+        print(f"\n{told}\n{'overlap':>8}{'tiles':>7}{'seconds':>9}{'agreement':>11}{'Dice':>9}{'differ':>10}")
+        rows: list[dict[str, Any]] = []
+        reference = None
+        for overlap in overlaps:
+            row, labels = self._run(loaded, volume, overlap=overlap, blending=blending)
+            reference = labels if reference is None else reference
+            differ, both = int(np.sum(labels != reference)), int(np.sum((labels > 0) & (labels == reference)))
+            size = int(np.sum(labels > 0) + np.sum(reference > 0))
+            row |= {"overlap": overlap, "label_agreement": 1 - differ / labels.size, "voxels_that_differ": differ}
+            rows.append(row | {"dice": 2 * both / size if size else 1.0})
+            row = rows[-1]
+            print(f"{overlap:8.3f}{row['tiles']:7}{row['seconds']:9.2f}", end="")
+            print(f"{row['label_agreement']:11.6f}{row['dice']:9.5f}{differ:10}")
+            sys.stdout.flush()
+        return told | {"rows": rows}
+
+    def background(self, loaded: LoadedModel, values: NDArray[np.uint8]) -> dict[str, Any]:
+        """The volume as it is, and with all zero but a corner: tiles, those that repeat one before, and seconds."""
+        empty = np.zeros_like(values)
+        empty[: KEPT[0], : KEPT[1]] = values[: KEPT[0], : KEPT[1]]
+        kept = KEPT[0] * KEPT[1] / (values.shape[0] * values.shape[1])
+        rows = {}
+        for name, array in (("full", values), ("mostly background", empty)):
+            row, _ = self._run(loaded, saved(self.folder / "volume.nii.gz", array), overlap=0.5, blending="gaussian")
+            rows[name] = row
+            print(f"{name}: {row}", flush=True)
+        return _told(loaded) | {"shape": list(values.shape), "overlap": 0.5, "kept": kept, "rows": rows}
+
+    def _run(
+        self, loaded: LoadedModel, volume: Path, *, overlap: float, blending: str
+    ) -> tuple[dict[str, Any], NDArray[Any]]:
+        mask = self.folder / "mask.nii.gz"
+        # the card's tile, named: a tuned one is another
+        options = RunOptions(overlap=overlap, patch=loaded.model.card.tiling.patch, blending=blending)  # type: ignore[arg-type]
+        began = time.perf_counter()
+        done = self._segment([str(volume)], loaded, Outputs(str(mask)), options, RecordingProgress())
+        seconds = time.perf_counter() - began
+        row = {"tiles": done.prepared.plan.tile_count, "repeated": done.repeated_tiles, "seconds": seconds}
+        return row, np.asarray(nib.load(mask).dataobj)
+
+
+def _told(loaded: LoadedModel) -> dict[str, str]:
+    runtime = loaded.runtime
+    return {"model": loaded.model.card.reference, "runtime": runtime.name, "precision": runtime.precision}
+
+
+if __name__ == "__main__":
+    main()
