@@ -1,6 +1,6 @@
 """All of docs/performance.md in one command: speed beside others, growth, less work, cold start, size of the install.
 
-``python benchmarks/performance.py`` measures everything, part by part, each in processes of its own, for forty minutes
+``python benchmarks/performance.py`` measures everything, part by part, each in processes of its own, for an hour
 on an idle machine with two processors; then it writes performance.json and, wholly out of that, performance.md and
 performance.svg beside it. ``--quick`` shows in a few minutes that all of it runs; ``--only growth`` measures one part
 again, and ``--write-only`` nothing.
