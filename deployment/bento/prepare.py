@@ -33,7 +33,7 @@ def requirements() -> list[str]:
     """What serving needs, each at the version of constraints.txt."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
-    asked = [*project["dependencies"], *extras["service"], *extras["demo"]]
+    asked = [*project["dependencies"], *extras["serving"], *extras["demo"]]
     lines = (ROOT / "constraints.txt").read_text().splitlines()
     pins = {_plain(line): line for line in lines if not line.startswith("#")}
     return [pins[_plain(requirement)] for requirement in asked]
