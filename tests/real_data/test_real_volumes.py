@@ -69,7 +69,7 @@ def test_onnx_and_torch_give_the_same_labels_on_a_real_volume(real_data: Path, t
     import torch
     from monai.networks.nets import SegResNet
 
-    arguments = {"spatial_dims": 3, "init_filters": 8, "in_channels": 1, "out_channels": 2}
+    arguments: dict[str, Any] = {"spatial_dims": 3, "init_filters": 8, "in_channels": 1, "out_channels": 2}
     arguments |= {"blocks_down": [1, 1, 1], "blocks_up": [1, 1]}
     torch.manual_seed(0)
     torch.save(SegResNet(**arguments).state_dict(), tmp_path / "segresnet.pt")
