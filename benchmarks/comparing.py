@@ -8,6 +8,7 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
+from numpy.typing import NDArray
 
 REFERENCE, FIRST = "monai:eager", "voxport:onnx-fp32"
 Found = dict[str, list[dict[str, Any]]]
@@ -31,7 +32,7 @@ def compared(found: Found, folder: Path, spec: dict[str, Any]) -> dict[str, dict
         }
         if "mask" in last:
             entry["ratio"] = medians[REFERENCE] / medians[kind]
-            entry |= same_labels(folder, last["mask"], FIRST.partition(":")[2] + ".nii.gz")
+            entry |= same_labels(_labels(folder / f"{FIRST.partition(':')[2]}.nii.gz"), _labels(folder / last["mask"]))
         floor = kind.replace("voxport:", "bare:")
         if kind != floor and floor in medians:
             entry["share_of_floor"] = medians[floor] / medians[kind]
@@ -58,8 +59,12 @@ def _medians(stages: list[dict[str, float]]) -> dict[str, float]:
     return {name: statistics.median(s[name] for s in stages) for name in stages[0]}
 
 
-def same_labels(folder: Path, mask: str, reference: str) -> dict[str, Any]:
-    one, other = (np.asarray(nib.load(folder / name).dataobj) for name in (reference, mask))
+def _labels(mask: Path) -> NDArray[Any]:
+    return np.asarray(nib.load(mask).dataobj)
+
+
+def same_labels(one: NDArray[Any], other: NDArray[Any]) -> dict[str, Any]:
+    """How alike two label maps are: the part of all voxels that agrees, and the Dice of each label."""
     dice = {}
     for label in range(1, 1 + int(max(one.max(), other.max(), 1))):
         both, size = np.sum((one == label) & (other == label)), np.sum(one == label) + np.sum(other == label)

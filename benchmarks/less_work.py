@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -21,6 +20,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import yaml
+from comparing import same_labels
 from material import saved, smooth_noise
 from numpy.typing import NDArray
 from voxport.container import wired
@@ -103,14 +103,12 @@ class Bench:
         for overlap in overlaps:
             row, labels = self._run(loaded, volume, overlap=overlap, blending=blending)
             reference = labels if reference is None else reference
-            differ, both = int(np.sum(labels != reference)), int(np.sum((labels > 0) & (labels == reference)))
-            size = int(np.sum(labels > 0) + np.sum(reference > 0))
-            row |= {"overlap": overlap, "label_agreement": 1 - differ / labels.size, "voxels_that_differ": differ}
-            rows.append(row | {"dice": 2 * both / size if size else 1.0})
-            row = rows[-1]
+            differ, same = int(np.sum(labels != reference)), same_labels(reference, labels)
+            agreement, dice = same["label_agreement"], min(same["dice"].values())
+            found = {"overlap": overlap, "label_agreement": agreement, "dice": dice, "voxels_that_differ": differ}
+            rows.append(row | found)
             print(f"{overlap:8.3f}{row['tiles']:7}{row['seconds']:9.2f}", end="")
-            print(f"{row['label_agreement']:11.6f}{row['dice']:9.5f}{differ:10}")
-            sys.stdout.flush()
+            print(f"{agreement:11.6f}{dice:9.5f}{differ:10}", flush=True)
         return told | {"rows": rows}
 
     def background(self, loaded: LoadedModel, values: NDArray[np.uint8]) -> dict[str, Any]:

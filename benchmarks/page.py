@@ -162,42 +162,44 @@ def _install(installs: Mapping[str, Any]) -> str:
 
 
 def _less_work(found: Mapping[str, Any]) -> str:
-    parts = [
+    head = (
         "## Less work for the same labels\n"
         "Labels at each overlap beside those at the largest, and what lies in tiles of one value only."
-    ]
-    for each in found["overlaps"]:
-        rows = [
-            (
-                f"{row['overlap']:g}",
-                str(row["tiles"]),
-                f"{row['seconds']:.2f}",
-                f"{row['label_agreement']:.6f}",
-                f"{row['dice']:.5f}",
-                str(row["voxels_that_differ"]),
-            )
-            for row in each["rows"]
-        ]
-        parts.append(
-            f"{each['model']}, {each['blending']} blending, {_by(each['shape'])} voxels, {_scored_with(each)}:"
-        )
-        parts.append(_table(("overlap", "tiles", "seconds", "agreement", "Dice", "voxels that differ"), rows))
-        same = [row["overlap"] for row in each["rows"] if row["voxels_that_differ"] == 0]
-        smaller = (
-            f"With {min(same):g} all labels are the same." if len(same) > 1 else "No smaller one gives all labels."
-        )
-        parts.append(smaller)
-    flat = found["background"]
-    told = [
-        (name, str(row["tiles"]), str(row["repeated"]), f"{row['seconds']:.2f}") for name, row in flat["rows"].items()
-    ]
-    parts.append(
-        f"{flat['model']}, overlap {flat['overlap']:g}, {_by(flat['shape'])} voxels, {_scored_with(flat)}; as it is, "
-        f"and with all zero but a corner of {_percent(flat['kept'])}. A tile of one value is scored once; labels are "
-        "the same bit for bit, as the network answers the same input with the same scores:"
     )
-    parts.append(_table(("", "tiles", "not scored again", "seconds"), told))
+    return "\n\n".join([head, *map(_overlaps, found["overlaps"]), _background(found["background"])])
+
+
+def _overlaps(found: Mapping[str, Any]) -> str:
+    rows = [
+        (
+            f"{row['overlap']:g}",
+            str(row["tiles"]),
+            f"{row['seconds']:.2f}",
+            f"{row['label_agreement']:.6f}",
+            f"{row['dice']:.5f}",
+            str(row["voxels_that_differ"]),
+        )
+        for row in found["rows"]
+    ]
+    same = [row["overlap"] for row in found["rows"] if row["voxels_that_differ"] == 0]
+    parts = [
+        f"{found['model']}, {found['blending']} blending, {_by(found['shape'])} voxels, {_scored_with(found)}:",
+        _table(("overlap", "tiles", "seconds", "agreement", "Dice", "voxels that differ"), rows),
+        f"With {min(same):g} all labels are the same." if len(same) > 1 else "No smaller one gives all labels.",
+    ]
     return "\n\n".join(parts)
+
+
+def _background(found: Mapping[str, Any]) -> str:
+    rows = [
+        (name, str(row["tiles"]), str(row["repeated"]), f"{row['seconds']:.2f}") for name, row in found["rows"].items()
+    ]
+    told = (
+        f"{found['model']}, overlap {found['overlap']:g}, {_by(found['shape'])} voxels, {_scored_with(found)}; as it "
+        f"is, and with all zero but a corner of {_percent(found['kept'])}. A tile of one value is scored once; labels are "
+        "the same bit for bit, as the network answers the same input with the same scores:\n\n"
+    )
+    return told + _table(("", "tiles", "not scored again", "seconds"), rows)
 
 
 def _scored_with(found: Mapping[str, Any]) -> str:
