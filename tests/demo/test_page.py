@@ -47,6 +47,12 @@ def check_a_run(visitor: Visitor, volume: Path, folder: Path) -> None:
     assert mask.read_bytes() == command_line_mask(folder, volume)
 
 
+def part_of(sample: Path, path: Path) -> Path:
+    """Write a part of the sample."""
+    nib.save(nib.load(sample).slicer[64:192, 64:192, :16], path)
+    return path
+
+
 def is_coloured(pixels: np.ndarray) -> bool:
     """Whether more than a thin line is not grey."""
     spread = pixels.max(axis=-1).astype(int) - pixels.min(axis=-1)
@@ -81,8 +87,7 @@ def test_the_command_and_the_request_that_are_shown_give_the_same_mask(
     visitor: Visitor, sample: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "scans").mkdir()
-    volume = tmp_path / "scans" / "part.nii.gz"
-    nib.save(nib.load(sample).slicer[64:192, 64:192, :16], volume)
+    volume = part_of(sample, tmp_path / "scans" / "part.nii.gz")
     visitor.open(volume)
     visitor.run()
     mask = visitor.download("Mask", tmp_path).read_bytes()
@@ -227,8 +232,7 @@ def test_a_quick_look_shows_a_part_in_its_place_and_offers_no_files(visitor: Vis
 
 def test_a_run_can_be_cancelled_and_begun_again(visitor: Visitor, sample: Path, tmp_path: Path) -> None:
     visitor.choose("slow")
-    nib.save(nib.load(sample).slicer[64:192, 64:192, :16], tmp_path / "part.nii.gz")
-    visitor.open(tmp_path / "part.nii.gz")
+    visitor.open(part_of(sample, tmp_path / "part.nii.gz"))
     visitor.page.click("#vx-run")
     visitor.page.wait_for_selector("#vx-status :text-matches('tile [0-9]+ of [0-9]+')")
     began = time.monotonic()
