@@ -196,8 +196,8 @@ def _background(found: Mapping[str, Any]) -> str:
     ]
     told = (
         f"{found['model']}, overlap {found['overlap']:g}, {_by(found['shape'])} voxels, {_scored_with(found)}; as it "
-        f"is, and with all zero but a corner of {_percent(found['kept'])}. A tile of one value is scored once; labels are "
-        "the same bit for bit, as the network answers the same input with the same scores:\n\n"
+        f"is, and with all zero but a corner of {_percent(found['kept'])}. A tile of one value is scored once; labels "
+        "are the same bit for bit, as the network answers the same input with the same scores:\n\n"
     )
     return told + _table(("", "tiles", "not scored again", "seconds"), rows)
 
