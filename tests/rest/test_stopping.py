@@ -7,9 +7,14 @@ import signal
 import subprocess
 import sys
 import threading
+import time
+from pathlib import Path
 
+import psutil
 import pytest
 from voxport.entrypoints.rest.stopping import told_to_stop
+
+from .serving import start_server
 
 SCRIPT = """
 import asyncio, signal, sys, threading
@@ -27,6 +32,26 @@ async def serve():
     print(signal.getsignal(signal.SIGTERM) is handlers[sys.argv[1]], stop.is_set())
 
 asyncio.run(serve())
+"""
+
+STARTING = """
+import os, signal, sys
+from bentoml._internal.utils.circus import create_standalone_arbiter
+from circus.watcher import Watcher
+from voxport.entrypoints.rest.stopping import hear_stops_while_busy
+
+hear_stops_while_busy()
+
+class Stopped(Watcher):
+    def spawn_process(self, **options):  # told to stop in the midst of starting
+        started = super().spawn_process(**options)
+        os.kill(os.getpid(), getattr(signal, sys.argv[1]))
+        return started
+
+# two: between them it waits for the first to settle, as it does after the last
+programs = [Stopped(name, sys.executable, ["-c", "import signal; signal.pause()"]) for name in "ab"]
+create_standalone_arbiter(programs, warmup_delay=0.2).start()
+print("ended")
 """
 
 
@@ -57,3 +82,19 @@ def test_beside_the_main_thread_it_is_told_at_the_end() -> None:
     thread.start()
     thread.join()
     assert (seen, stop.is_set()) == ([False], True)
+
+
+@pytest.mark.parametrize("number", ["SIGTERM", "SIGINT"])
+def test_a_server_that_starts_its_processes_hears_that_it_is_to_stop(number: str) -> None:
+    command = [sys.executable, "-c", STARTING, number]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (0, "ended\n"), done.stderr
+
+
+def test_a_service_stopped_as_its_first_process_appears_ends(tmp_path: Path) -> None:
+    server = start_server(tmp_path, "--no-worker")
+    children = psutil.Process(server.process.pid).children
+    deadline = time.monotonic() + 60
+    while not children():
+        assert time.monotonic() < deadline
+    assert server.stop() == 0, server.log.read_text()

@@ -15,6 +15,7 @@ from .access_log import access_logger
 from .app import create_app
 from .keys import parse_keys
 from .shield import Shield, ShieldSettings
+from .stopping import hear_stops_while_busy
 
 # BentoML's own limit comes second: ours answers with a problem, and stops the run
 _GRACE_SECONDS = 60
@@ -25,7 +26,10 @@ def create_service() -> Any:
     container = wired()
     bentoml = container.bentoml()
     # of several processes the first is a worker: jobs are run as many at a time as the settings say
-    first = bentoml.server_context.worker_index == 1
+    index = bentoml.server_context.worker_index
+    if index is None:  # of those that answer, this process starts them
+        hear_stops_while_busy()
+    first = index == 1
     app = create_app(container, runs_jobs=first and container.config.jobs.worker())
     logging.getLogger("voxport.jobs").setLevel(logging.INFO)  # why a job failed
     settings = app.state.desk.settings

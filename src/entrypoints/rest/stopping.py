@@ -8,8 +8,10 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
 
 _ENDING = (signal.SIGTERM, signal.SIGINT)
+_BUSY_SECONDS = 0.05
 
 
 @contextmanager
@@ -45,3 +47,21 @@ def told_to_stop(stop: threading.Event) -> Iterator[None]:
         stop.set()
         for number in ours:
             signal.signal(number, before[number])
+
+
+def hear_stops_while_busy() -> None:
+    """Have the process that starts BentoML's others end whenever it is told to; to be called before it starts them.
+
+    circus, which starts them, drops a signal that comes while it starts or counts them, and goes on for ever:
+    https://github.com/circus-tent/circus/issues/935
+    """
+    from circus.exc import ConflictError
+    from circus.sighandler import SysHandler
+
+    def stop_when_free(controller: Any) -> None:
+        try:
+            controller.arbiter.stop()
+        except ConflictError:
+            controller.loop.call_later(_BUSY_SECONDS, stop_when_free, controller)
+
+    SysHandler.quit = lambda self: self.controller.loop.add_callback_from_signal(stop_when_free, self.controller)
