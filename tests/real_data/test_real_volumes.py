@@ -48,12 +48,16 @@ def test_a_real_volumes_mask_lies_on_its_own_grid(real_data: Path, tmp_path: Pat
 
 
 def test_a_foreign_network_finds_the_brains_tissues_whole_and_in_tiles(real_data: Path, tmp_path: Path) -> None:
-    """MeshNet sees 47 voxels around; tiles of 176 with an overlap of 96 give each voxel 48 of context."""
+    """Whole by one runtime, in tiles by another.
+
+    MeshNet sees 47 voxels around; tiles of 176 with an overlap of 96 give each voxel 48 of context.
+    """
     scan, network = real_data / "brain" / "t1_crop.nii.gz", real_data / "brain" / "meshnet_gwm_11.onnx"
     common = ("segment", scan, "-m", network, "--card", CARD, "--quiet")
-    voxport(*common, "-o", tmp_path / "whole.nii.gz")
+    voxport(*common, "-o", tmp_path / "whole.nii.gz", "--runtime", "onnx", "--precision", "fp32")
+    another = ("--runtime", "openvino", "--precision", "fp32")
     tiles = ("--patch", "176,176,176", "--overlap", "0.54", "--blending", "halo")
-    voxport(*common, "-o", tmp_path / "tiled.nii.gz", *tiles)
+    voxport(*common, "-o", tmp_path / "tiled.nii.gz", *another, *tiles)
     whole, tiled = labels_of(tmp_path / "whole.nii.gz"), labels_of(tmp_path / "tiled.nii.gz")
     assert (whole == tiled).mean() >= 0.9999
     values = labels_of(scan)
