@@ -27,7 +27,7 @@ def create_service() -> Any:
     bentoml = container.bentoml()
     # of several processes the first is a worker: jobs are run as many at a time as the settings say
     index = bentoml.server_context.worker_index
-    if index is None:  # of those that answer, this process starts them
+    if index is None:  # this process starts those that answer
         hear_stops_while_busy()
     first = index == 1
     app = create_app(container, runs_jobs=first and container.config.jobs.worker())
