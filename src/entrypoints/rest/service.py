@@ -25,12 +25,11 @@ def create_service() -> Any:
     """A BentoML service with the settings of this environment."""
     container = wired()
     bentoml = container.bentoml()
-    # of several processes the first is a worker: jobs are run as many at a time as the settings say
     index = bentoml.server_context.worker_index
     if index is None:  # this process starts those that answer
         hear_stops_while_busy()
-    first = index == 1
-    app = create_app(container, runs_jobs=first and container.config.jobs.worker())
+    # of those the first is a worker too: jobs are run as many at a time as the settings say
+    app = create_app(container, runs_jobs=index == 1 and container.config.jobs.worker())
     logging.getLogger("voxport.jobs").setLevel(logging.INFO)  # why a job failed
     settings = app.state.desk.settings
 
