@@ -57,8 +57,8 @@ def voxport(spec: Spec, how: str) -> Run:
     """The whole of ``voxport segment`` but the start of the process; ``how`` is RUNTIME-PRECISION, or auto."""
     from voxport.container import wired
     from voxport.entrypoints.cli.console import Silent
-    from voxport.services.prepare import RunOptions
-    from voxport.services.segment import Outputs
+    from voxport.services.segmentation.prepare import RunOptions
+    from voxport.services.segmentation.segment import Outputs
 
     container = wired()
     opener = container.open_model()
@@ -92,7 +92,7 @@ def bare(spec: Spec, how: str) -> Run:
     from dataclasses import replace
 
     from voxport.container import wired
-    from voxport.domain.tiling import plan_tiles
+    from voxport.domain.inference.patches import plan_tiles
 
     container = wired()
     opener = container.open_model()

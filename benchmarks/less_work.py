@@ -24,9 +24,9 @@ from comparing import same_labels
 from material import saved, smooth_noise
 from numpy.typing import NDArray
 from voxport.container import wired
-from voxport.services.prepare import RunOptions
-from voxport.services.runtimes import LoadedModel
-from voxport.services.segment import Outputs
+from voxport.services.models.loading import LoadedModel
+from voxport.services.segmentation.prepare import RunOptions
+from voxport.services.segmentation.segment import Outputs
 from voxport.testing.convolution import write_convolution_onnx
 from voxport.testing.progress import RecordingProgress
 

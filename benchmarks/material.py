@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 from voxport.container import wired
 from voxport.services.machine import processors
-from voxport.services.prepare import RunOptions
-from voxport.services.segment import Outputs
+from voxport.services.segmentation.prepare import RunOptions
+from voxport.services.segmentation.segment import Outputs
 from voxport.testing.progress import RecordingProgress
 
 # What the speed of a convolution depends on, as Linux names it.

@@ -17,7 +17,7 @@ from tempfile import TemporaryDirectory
 
 UNTIL_FIRST_TILE = """
 import os, sys
-from voxport.services.scoring import Scorer
+from voxport.services.segmentation.inference import Scorer
 scored = Scorer._score
 def first(self, batch):
     {scored}

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .client import Client
     from .container import Container
-    from .domain.card_schema import read_card, write_card
+    from .domain.cards.model_card import ModelCard
+    from .domain.cards.schema import read_card, write_card
     from .domain.errors import (
         CancelledError,
         InputError,
@@ -23,13 +24,12 @@ if TYPE_CHECKING:
         UsageError,
         VoxportError,
     )
-    from .domain.geometry import Box, Grid
-    from .domain.model_card import ModelCard
-    from .domain.segmentation import Label, LabelMap, LabelTable
+    from .domain.geometry.grid import Box, Grid
+    from .domain.labels.label_map import Label, LabelMap, LabelTable
     from .domain.volume import Volume
     from .ports.model import Model
-    from .services.prepare import RunOptions
-    from .services.segment import Outputs, Segmentation, SegmentPorts, segment
+    from .services.segmentation.prepare import RunOptions
+    from .services.segmentation.segment import Outputs, Segmentation, SegmentPorts, segment
     from .settings import Settings
 
 __version__ = "0.1.0"
@@ -65,7 +65,7 @@ __all__ = [
 _HOMES = {
     "client": ("Client",),
     "container": ("Container",),
-    "domain.card_schema": ("read_card", "write_card"),
+    "domain.cards.schema": ("read_card", "write_card"),
     "domain.errors": (
         "CancelledError",
         "InputError",
@@ -75,13 +75,13 @@ _HOMES = {
         "UsageError",
         "VoxportError",
     ),
-    "domain.geometry": ("Box", "Grid"),
-    "domain.model_card": ("ModelCard",),
-    "domain.segmentation": ("Label", "LabelMap", "LabelTable"),
+    "domain.geometry.grid": ("Box", "Grid"),
+    "domain.cards.model_card": ("ModelCard",),
+    "domain.labels.label_map": ("Label", "LabelMap", "LabelTable"),
     "domain.volume": ("Volume",),
     "ports.model": ("Model",),
-    "services.prepare": ("RunOptions",),
-    "services.segment": ("Outputs", "SegmentPorts", "Segmentation", "segment"),
+    "services.segmentation.prepare": ("RunOptions",),
+    "services.segmentation.segment": ("Outputs", "SegmentPorts", "Segmentation", "segment"),
     "settings": ("Settings",),
 }
 

@@ -11,21 +11,21 @@ from typing import TYPE_CHECKING, Any
 
 from . import __version__
 from .domain.parity import Bounds
-from .services.export import ExportPorts, export_model
-from .services.job_picture import job_slice
-from .services.jobs import JobPorts, JobSettings, forget_job, run_job, submit_case
+from .services.jobs.admission import Slots
+from .services.jobs.run import JobPorts, JobSettings, forget_job, run_job, submit_case
+from .services.jobs.slice_preview import job_slice
+from .services.jobs.worker import work_on_jobs
 from .services.machine import describe, processors
-from .services.plan import forecast
-from .services.predict import predict
-from .services.runtimes import ModelOpener, Tunings
-from .services.segment import SegmentPorts, segment
-from .services.serving import ServedModels
-from .services.slots import Slots
-from .services.surfaces import label_surfaces
-from .services.threshold_preview import threshold_preview
-from .services.tune import TunePorts, tune
-from .services.verify import verify
-from .services.working import work_on_jobs
+from .services.models.export import ExportPorts, export_model
+from .services.models.loading import ModelOpener, Tunings
+from .services.models.registry import ServedModels
+from .services.models.tune import TunePorts, tune
+from .services.models.verify import verify
+from .services.segmentation.estimate import forecast
+from .services.segmentation.predict import predict
+from .services.segmentation.segment import SegmentPorts, segment
+from .services.viewing.surfaces import label_surfaces
+from .services.viewing.threshold_preview import threshold_preview
 from .settings import load_settings
 
 if TYPE_CHECKING:
@@ -85,67 +85,67 @@ _BUNDLED = Path(__file__).parent / "bundled"
 
 
 def _nifti_store(scratch: Path | None, max_voxels: int) -> VolumeStore:
-    from .adapters.nifti_store import NiftiStore
+    from .adapters.volumes.nifti import NiftiStore
 
     return NiftiStore(scratch=scratch, max_voxels=max_voxels)
 
 
 def _memory_store() -> ArrayStore:
-    from .adapters.memory_store import MemoryStore
+    from .adapters.volumes.memory import MemoryStore
 
     return MemoryStore()
 
 
 def _scratch_files(folder: Path | None) -> Scratch:
-    from .adapters.scratch_files import ScratchFiles
+    from .adapters.scratch.files import ScratchFiles
 
     return ScratchFiles(folder)
 
 
 def _onnx_files() -> ModelFiles:
-    from .adapters.onnx_files import OnnxModelFiles
+    from .adapters.models.onnx_files import OnnxModelFiles
 
     return OnnxModelFiles()
 
 
 def _folder_models(folder: Path, files: ModelFiles) -> ModelRepository:
-    from .adapters.model_directory import ModelDirectory
+    from .adapters.models.folder import ModelDirectory
 
     return ModelDirectory(folder, files)
 
 
 def _bentoml() -> ModuleType:
-    from .adapters.bento_store import untracked_bentoml
+    from .adapters.models.bento import untracked_bentoml
 
     return untracked_bentoml()
 
 
 def _bento_models(home: Path | None, files: ModelFiles) -> ModelRepository:
-    from .adapters.bento_store import BentoStore
+    from .adapters.models.bento import BentoStore
 
     return BentoStore(files, home)
 
 
 def _with_bundled(own: ModelRepository, files: ModelFiles) -> ModelRepository:
-    from .adapters.model_directory import LayeredModels, ModelDirectory
+    from .adapters.models.folder import LayeredModels, ModelDirectory
 
     return LayeredModels(own, ModelDirectory(_BUNDLED, files))
 
 
 def _local_files() -> ArtifactWriter:
-    from .adapters.local_files import LocalFiles
+    from .adapters.artifacts.local import LocalFiles
 
     return LocalFiles()
 
 
 def _png_pictures() -> PictureEncoder:
-    from .adapters.png_pictures import PngPictures
+    from .adapters.pictures.png import PngPictures
 
     return PngPictures()
 
 
 def _gltf_surfaces() -> SurfaceMaker:
-    from .adapters.gltf_surfaces import GltfSurfaces
+    from .adapters.surfaces.gltf import GltfSurfaces
 
     return GltfSurfaces()
 
@@ -153,7 +153,7 @@ def _gltf_surfaces() -> SurfaceMaker:
 def _open_onnx(
     settings: dict[str, Any], threads: int | None, model: Model, options: RuntimeOptions
 ) -> InferenceRuntime:
-    from .adapters.onnx_runtime import OnnxRuntimeSettings, open_onnx_runtime
+    from .adapters.runtimes.onnx import OnnxRuntimeSettings, open_onnx_runtime
 
     chosen = OnnxRuntimeSettings(**settings, threads=threads or processors())
     return open_onnx_runtime(model, options, chosen)
@@ -162,26 +162,26 @@ def _open_onnx(
 def _open_openvino(
     settings: dict[str, Any], threads: int | None, model: Model, options: RuntimeOptions
 ) -> InferenceRuntime:
-    from .adapters.openvino_runtime import OpenvinoSettings, open_openvino_runtime
+    from .adapters.runtimes.openvino import OpenvinoSettings, open_openvino_runtime
 
     chosen = OpenvinoSettings(**settings, threads=threads or processors())
     return open_openvino_runtime(model, options, chosen)
 
 
 def _open_torch(device: str, threads: int | None, model: Model, options: RuntimeOptions) -> InferenceRuntime:
-    from .adapters.torch_runtime import open_torch_runtime
+    from .adapters.runtimes.torch import open_torch_runtime
 
     return open_torch_runtime(model, options, device=device, threads=threads)
 
 
 def _tuning_directory(folder: Path) -> TuningStore:
-    from .adapters.tuning_directory import TuningDirectory
+    from .adapters.tunings.folder import TuningDirectory
 
     return TuningDirectory(folder)
 
 
 def _onnx_quantiser() -> Quantiser:
-    from .adapters.onnx_quantiser import OnnxQuantiser
+    from .adapters.quantisers.onnx import OnnxQuantiser
 
     return OnnxQuantiser()
 
@@ -193,14 +193,14 @@ def _calibration(models: ModelRepository, sample: str, model: Model) -> list[str
 
 
 def _torch_exporter() -> ModelExporter:
-    from .adapters.torch_exporter import TorchExporter
-    from .adapters.torch_runtime import load_network
+    from .adapters.exporters.torch import TorchExporter
+    from .adapters.runtimes.torch import load_network
 
     return TorchExporter(load_network)
 
 
 def _read_bundle(folder: Path) -> Checkpoint:
-    from .adapters.torch_exporter import checkpoint_from_bundle
+    from .adapters.exporters.torch import checkpoint_from_bundle
 
     return checkpoint_from_bundle(folder)
 
@@ -208,14 +208,14 @@ def _read_bundle(folder: Path) -> Checkpoint:
 def _job_queue(
     database: str, length: int, strikes: int, lease_seconds: float, backoff_seconds: float, *, create: bool = True
 ) -> JobQueue:
-    from .adapters.dbos_jobs import DbosJobQueue
+    from .adapters.jobs.dbos import DbosJobQueue
     from .ports.job_queue import QueueLimits
 
     return DbosJobQueue(database, QueueLimits(length, strikes, lease_seconds, backoff_seconds), create=create)
 
 
 def _blobs(url: str) -> BlobStore:
-    from .adapters.fsspec_blobs import FsspecBlobs
+    from .adapters.blobs.fsspec import FsspecBlobs
 
     return FsspecBlobs(url)
 

@@ -17,7 +17,7 @@ import voxport
 from tests.cli.conftest import environment, make_model
 
 ROOT = Path(__file__).resolve().parents[1]
-ADAPTERS = sorted(p.name for p in (ROOT / "src" / "adapters").iterdir() if (p / "__init__.py").exists())
+ADAPTERS = sorted(p.parent for p in (ROOT / "src" / "adapters").glob("*/*/__init__.py"))
 
 
 def lint_imports(folder: Path) -> subprocess.CompletedProcess[str]:
@@ -50,21 +50,21 @@ def test_the_contracts_hold(copy: Path) -> None:
     [
         ("domain/volume.py", "from ..ports import runtime"),
         ("domain/volume.py", "import onnx"),
-        ("ports/runtime.py", "from ..services import segment"),
-        ("services/segment.py", "from ..adapters import local_files"),
-        ("services/segment.py", "import nibabel"),
-        ("adapters/local_files/__init__.py", "from .. import png_pictures"),
-        ("adapters/local_files/__init__.py", "from ... import container"),
-        ("entrypoints/cli/main.py", "from ...adapters import local_files"),
-        ("testing/fakes.py", "from ..adapters import local_files"),
-        ("client/client.py", "from ..services import segment"),
+        ("ports/runtime.py", "from ..services.segmentation import segment"),
+        ("services/segmentation/segment.py", "from ...adapters.artifacts import local"),
+        ("services/segmentation/segment.py", "import nibabel"),
+        ("adapters/artifacts/local/__init__.py", "from ...pictures import png"),
+        ("adapters/artifacts/local/__init__.py", "from .... import container"),
+        ("entrypoints/cli/main.py", "from ...adapters.artifacts import local"),
+        ("testing/fakes.py", "from ..adapters.artifacts import local"),
+        ("client/client.py", "from ..services.segmentation import segment"),
         ("client/client.py", "from ..ports import progress"),
         ("client/client.py", "import nibabel"),
-        ("services/segment.py", "from ..client import client"),
-        ("services/segment.py", "import httpx"),
-        ("services/tune.py", "import openvino"),
-        ("services/surfaces.py", "import trimesh"),
-        ("entrypoints/demo/desk.py", "from ...adapters import gltf_surfaces"),
+        ("services/segmentation/segment.py", "from ...client import client"),
+        ("services/segmentation/segment.py", "import httpx"),
+        ("services/models/tune.py", "import openvino"),
+        ("services/viewing/surfaces.py", "import trimesh"),
+        ("entrypoints/demo/desk.py", "from ...adapters.surfaces import gltf"),
     ],
 )
 def test_a_planted_violation_is_found(copy: Path, module: str, line: str) -> None:
@@ -80,19 +80,22 @@ def test_a_module_outside_the_layers_is_found(copy: Path) -> None:
     assert lint_imports(copy).returncode == 1
 
 
-@pytest.mark.parametrize("adapter", ADAPTERS)
-def test_every_adapter_runs_a_contract_suite(adapter: str) -> None:
-    """Its test module has a test class that subclasses a contract, with the adapter imported."""
-    tree = ast.parse((ROOT / "tests" / "adapters" / f"test_{adapter}.py").read_text())
-    imported = [node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
-    assert any(name.startswith(f"voxport.adapters.{adapter}") for name in imported)
-    suites = [
-        node.name
-        for node in tree.body
-        if isinstance(node, ast.ClassDef)
-        and node.name.startswith("Test")
-        and any(isinstance(base, ast.Name) and base.id.endswith("Contract") for base in node.bases)
-    ]
+@pytest.mark.parametrize("adapter", ADAPTERS, ids=lambda path: f"{path.parent.name}-{path.name}")
+def test_every_adapter_runs_a_contract_suite(adapter: Path) -> None:
+    """Some test module has a test class that subclasses a contract, with the adapter imported."""
+    package = f"voxport.adapters.{adapter.parent.name}.{adapter.name}"
+    suites = []
+    for module in (ROOT / "tests" / "adapters").glob("test_*.py"):
+        tree = ast.parse(module.read_text())
+        imported = [node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+        if any(name == package or name.startswith(f"{package}.") for name in imported):
+            suites += [
+                node.name
+                for node in tree.body
+                if isinstance(node, ast.ClassDef)
+                and node.name.startswith("Test")
+                and any(isinstance(base, ast.Name) and base.id.endswith("Contract") for base in node.bases)
+            ]
     assert suites
 
 

@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..domain.errors import VoxportError
-from ..domain.geometry import UNITS
-from ..domain.segmentation import Label, Labels, Scores
-from ..domain.tiling import BLENDINGS
+from ..domain.geometry.grid import UNITS
+from ..domain.inference.patches import BLENDINGS
+from ..domain.labels.label_map import Label, Labels, Scores
 from .errors import RemoteError, one_line
 from .fields import model_folder
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from .segmentation import Labels, LabelTable, Output, Scores
+from .labels.label_map import Labels, LabelTable, Output, Scores
 
 LEAST_LABEL_AGREEMENT = 0.99999
 LARGEST_PROBABILITY_DIFFERENCE = 1e-4

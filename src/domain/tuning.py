@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .geometry import Shape3
+from .geometry.grid import Shape3
 from .parity import Agreement, Bounds
 
 

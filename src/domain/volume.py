@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .geometry import Grid
+from .geometry.grid import Grid
 
 
 @dataclass(frozen=True, eq=False)

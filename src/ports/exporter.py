@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from ..domain.model_card import ModelCard
+from ..domain.cards.model_card import ModelCard
 
 
 @dataclass(frozen=True)

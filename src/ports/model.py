@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
-from ..domain.model_card import ModelCard
+from ..domain.cards.model_card import ModelCard
 
 
 @dataclass(frozen=True)

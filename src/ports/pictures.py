@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from ..domain.slicing import Picture
+from ..domain.viewing.slicing import Picture
 
 
 class PictureEncoder(Protocol):

@@ -6,7 +6,7 @@ from typing import Protocol
 
 from numpy.typing import DTypeLike
 
-from ..domain.room import Room, Shelf
+from ..domain.inference.buffers import Room, Shelf
 
 
 class Scratch(Room, Protocol):

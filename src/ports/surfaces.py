@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from ..domain.geometry import FloatArray
-from ..domain.segmentation import Labels, LabelTable
+from ..domain.geometry.grid import FloatArray
+from ..domain.labels.label_map import Labels, LabelTable
 
 
 class SurfaceMaker(Protocol):

@@ -8,7 +8,7 @@ from typing import Any, Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from ..domain.geometry import Box, Grid
+from ..domain.geometry.grid import Box, Grid
 from ..domain.volume import Volume
 
 

@@ -10,9 +10,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ..domain.model_card import Channel, Input, ModelCard
-from ..domain.segmentation import Label, LabelTable, Output
-from ..domain.tiling import Tiling
+from ..domain.cards.model_card import Channel, Input, ModelCard
+from ..domain.inference.patches import Tiling
+from ..domain.labels.label_map import Label, LabelTable, Output
 from ..ports.model import Model
 
 Floats = NDArray[np.float32]

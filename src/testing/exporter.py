@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from ..domain.cards.model_card import ModelCard
 from ..domain.errors import ModelError
-from ..domain.model_card import ModelCard
-from ..domain.tiling import Tiling
+from ..domain.inference.patches import Tiling
 from ..ports.exporter import Checkpoint, Exported, ModelExporter
 from .affine import Floats, affine_card, affine_scores
 

@@ -11,8 +11,8 @@ from zipfile import BadZipFile
 import numpy as np
 from numpy.typing import NDArray
 
+from ..domain.cards.model_card import ModelCard
 from ..domain.errors import ModelError, UsageError
-from ..domain.model_card import ModelCard
 from ..ports.exporter import Checkpoint, Exported
 from ..ports.runtime import NetworkShape, RuntimeOptions, check_batch, closed_network
 from .affine import Floats, affine_scores, write_affine_onnx

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ..domain.cards.model_card import ModelCard
 from ..domain.errors import ModelError, OutputError
-from ..domain.model_card import ModelCard
 from ..domain.parity import Certificate
 from ..ports.model import Model, ModelFiles
 from ..ports.model_repository import Listing, ModelRepository

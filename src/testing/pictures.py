@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from ..domain.slicing import Mark, Picture
+from ..domain.viewing.slicing import Mark, Picture
 from ..ports.pictures import PictureEncoder
 
 

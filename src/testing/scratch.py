@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from numpy.typing import DTypeLike
 
 from ..domain.errors import LimitError
-from ..domain.room import MemoryShelf, Shelf
+from ..domain.inference.buffers import MemoryShelf, Shelf
 from ..ports.scratch import Scratch
 
 _SHAPES: tuple[tuple[int, ...], ...] = ((1, 1), (5, 7), (4, 6, 3), (6, 5, 2, 3))

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from ..domain.geometry import FloatArray
-from ..domain.segmentation import Label, LabelTable
+from ..domain.geometry.grid import FloatArray
+from ..domain.labels.label_map import Label, LabelTable
 from ..ports.surfaces import SurfaceMaker
 
 _TABLE = LabelTable((Label(1, "ball", "#e4572e"), Label(3, "bar", "#56b4e9"), Label(7, "absent", "#009e73")))

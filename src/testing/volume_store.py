@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ..domain.errors import InputError
-from ..domain.geometry import Box, Grid, Shape3
+from ..domain.geometry.grid import Box, Grid, Shape3
 from ..domain.volume import Volume
 from ..ports.volume_store import VolumeStore
 from .strategies import DTYPES, boxes, volumes

@@ -16,13 +16,13 @@ from typing import Any
 
 import onnx
 import pytest
-from voxport.adapters.bento_store import BentoStore
-from voxport.adapters.model_directory import LayeredModels, ModelDirectory
-from voxport.adapters.onnx_files import OnnxModelFiles
-from voxport.domain.card_schema import read_card, write_card
+from voxport.adapters.models.bento import BentoStore
+from voxport.adapters.models.folder import LayeredModels, ModelDirectory
+from voxport.adapters.models.onnx_files import OnnxModelFiles
+from voxport.domain.cards.model_card import ModelCard
+from voxport.domain.cards.schema import read_card, write_card
 from voxport.domain.errors import ModelError, OutputError, UsageError
-from voxport.domain.model_card import ModelCard
-from voxport.domain.segmentation import Label, LabelTable, Output
+from voxport.domain.labels.label_map import Label, LabelTable, Output
 from voxport.ports.model import Model
 from voxport.ports.model_repository import ModelRepository
 from voxport.testing.affine import affine_card
@@ -381,7 +381,8 @@ def run(code: str, folder: Path, **variables: str) -> int:
 
 
 USE = (
-    "from voxport.adapters.bento_store import BentoStore\nfrom voxport.adapters.onnx_files import OnnxModelFiles\n"
+    "from voxport.adapters.models.bento import BentoStore\n"
+    "from voxport.adapters.models.onnx_files import OnnxModelFiles\n"
     "from pathlib import Path\nfiles = OnnxModelFiles()\nstore = BentoStore(files)\n"
     "store.put(files.read(Path('upload.onnx')))\nstore.get('affine')\nassert store.list().models\n"
     "store.remove('affine')\n"

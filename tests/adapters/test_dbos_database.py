@@ -13,8 +13,8 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from voxport.adapters.dbos_jobs import DbosJobQueue
-from voxport.adapters.dbos_jobs.database import Database
+from voxport.adapters.jobs.dbos import DbosJobQueue
+from voxport.adapters.jobs.dbos.database import Database
 from voxport.domain.errors import UsageError
 from voxport.testing.job_queue import example_case, run_to_the_end, wait_until, working
 
@@ -120,7 +120,7 @@ def test_what_is_asked_of_postgres_in_the_url_is_kept() -> None:
 
 def test_processes_that_open_a_new_database_at_once_all_can(url: str) -> None:
     code = (
-        "import sys\nfrom voxport.adapters.dbos_jobs import DbosJobQueue\n"
+        "import sys\nfrom voxport.adapters.jobs.dbos import DbosJobQueue\n"
         "from voxport.testing.job_queue import example_case\n"
         "queue = DbosJobQueue(sys.argv[1])\nsys.stdin.readline()\nqueue.submit(example_case(), 'ada')"
     )

@@ -17,12 +17,12 @@ from pathlib import Path
 
 import pytest
 from dbos import DBOSClient
-from voxport.adapters.dbos_jobs import DbosJobQueue
-from voxport.adapters.dbos_jobs.database import Database
-from voxport.adapters.dbos_jobs.ledger import Ledger
-from voxport.adapters.dbos_jobs.place import is_gone, place
-from voxport.adapters.dbos_jobs.quiet import OnceAMinute
-from voxport.adapters.dbos_jobs.watch import Watch
+from voxport.adapters.jobs.dbos import DbosJobQueue
+from voxport.adapters.jobs.dbos.database import Database
+from voxport.adapters.jobs.dbos.ledger import Ledger
+from voxport.adapters.jobs.dbos.place import is_gone, place
+from voxport.adapters.jobs.dbos.quiet import OnceAMinute
+from voxport.adapters.jobs.dbos.watch import Watch
 from voxport.domain.errors import OutputError, UsageError
 from voxport.ports.job_queue import Attempt, JobQueue, QueueLimits, Results
 from voxport.testing.job_queue import (
@@ -290,7 +290,7 @@ calls = []
 sys.addaudithook(lambda event, given: calls.append(event) if event.startswith("socket.") else None)
 logging.basicConfig(level=logging.DEBUG)
 logging.getLogger("asyncio").setLevel(logging.WARNING)
-from voxport.adapters.dbos_jobs import DbosJobQueue
+from voxport.adapters.jobs.dbos import DbosJobQueue
 from voxport.testing.job_queue import example_case, run_to_the_end, wait_until, working
 queue = DbosJobQueue(sys.argv[1])
 with working(queue, run_to_the_end):

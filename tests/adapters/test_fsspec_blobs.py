@@ -14,7 +14,7 @@ import uuid
 from pathlib import Path
 
 import pytest
-from voxport.adapters.fsspec_blobs import FsspecBlobs
+from voxport.adapters.blobs.fsspec import FsspecBlobs
 from voxport.domain.errors import OutputError
 from voxport.ports.blobs import BlobStore
 from voxport.testing.blobs import BlobStoreContract
@@ -52,7 +52,7 @@ def test_blobs_are_where_the_url_says_under_their_own_names(tmp_path: Path) -> N
 
 def test_a_process_killed_while_it_writes_leaves_nothing_under_the_name(tmp_path: Path) -> None:
     code = (
-        "import io, os, signal, sys\nfrom voxport.adapters.fsspec_blobs import FsspecBlobs\n"
+        "import io, os, signal, sys\nfrom voxport.adapters.blobs.fsspec import FsspecBlobs\n"
         "class Deadly(io.BytesIO):\n"
         "    def read(self, size=-1):\n"
         "        if self.tell() > 2**21:\n            os.kill(os.getpid(), signal.SIGKILL)\n"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from voxport.adapters.gltf_surfaces import GltfSurfaces
+from voxport.adapters.surfaces.gltf import GltfSurfaces
 from voxport.ports.surfaces import SurfaceMaker
 from voxport.testing.surfaces import SurfaceMakerContract
 

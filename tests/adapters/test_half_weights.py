@@ -16,16 +16,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
-from voxport.adapters.local_files import LocalFiles
-from voxport.adapters.onnx_files import OnnxModelFiles
-from voxport.adapters.onnx_runtime import OnnxRuntimeSettings, open_onnx_runtime
-from voxport.adapters.torch_exporter import TorchExporter, graph
-from voxport.adapters.torch_exporter.half_weights import FEWEST_ELEMENTS, halve_weights
-from voxport.adapters.torch_runtime import load_network, open_torch_runtime
-from voxport.domain.tiling import Tiling
+from voxport.adapters.artifacts.local import LocalFiles
+from voxport.adapters.exporters.torch import TorchExporter, graph
+from voxport.adapters.exporters.torch.half_weights import FEWEST_ELEMENTS, halve_weights
+from voxport.adapters.models.onnx_files import OnnxModelFiles
+from voxport.adapters.runtimes.onnx import OnnxRuntimeSettings, open_onnx_runtime
+from voxport.adapters.runtimes.torch import load_network, open_torch_runtime
+from voxport.domain.inference.patches import Tiling
 from voxport.ports.exporter import Checkpoint
 from voxport.ports.runtime import RuntimeOptions
-from voxport.services.export import ExportPorts, export_model
+from voxport.services.models.export import ExportPorts, export_model
 from voxport.testing.affine import affine_card
 from voxport.testing.progress import RecordingProgress
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from voxport.adapters.local_files import LocalFiles
+from voxport.adapters.artifacts.local import LocalFiles
 from voxport.domain.errors import OutputError
 from voxport.ports.artifacts import ArtifactWriter
 from voxport.testing.artifacts import ArtifactWriterContract

@@ -6,9 +6,9 @@ from itertools import count
 
 import numpy as np
 import pytest
-from voxport.adapters.memory_store import MemoryStore
+from voxport.adapters.volumes.memory import MemoryStore
 from voxport.domain.errors import InputError
-from voxport.domain.geometry import Box, Grid
+from voxport.domain.geometry.grid import Box, Grid
 from voxport.domain.volume import Volume
 from voxport.testing.volume_store import VolumeStoreContract
 

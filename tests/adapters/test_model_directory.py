@@ -6,10 +6,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from voxport.adapters.model_directory import LayeredModels, ModelDirectory
-from voxport.adapters.onnx_files import OnnxModelFiles
+from voxport.adapters.models.folder import LayeredModels, ModelDirectory
+from voxport.adapters.models.onnx_files import OnnxModelFiles
+from voxport.domain.cards.model_card import ModelCard
 from voxport.domain.errors import ModelError, OutputError
-from voxport.domain.model_card import ModelCard
 from voxport.ports.model import Model
 from voxport.ports.model_repository import ModelRepository
 from voxport.testing.affine import affine_card

@@ -21,10 +21,10 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from voxport.adapters.memory_store import MemoryStore
-from voxport.adapters.nifti_store import NiftiStore
+from voxport.adapters.volumes.memory import MemoryStore
+from voxport.adapters.volumes.nifti import NiftiStore
 from voxport.domain.errors import InputError, LimitError, NoRoomError, OutputError, VoxportError
-from voxport.domain.geometry import Box, Grid, shape3
+from voxport.domain.geometry.grid import Box, Grid, shape3
 from voxport.domain.volume import Volume
 from voxport.testing.bad_files import bad_nifti_files, nifti1_header
 from voxport.testing.strategies import DTYPES

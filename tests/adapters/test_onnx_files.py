@@ -12,11 +12,11 @@ from pathlib import Path
 import onnx
 import pytest
 import yaml
-from voxport.adapters.onnx_files import CARD_KEY, OnnxModelFiles
-from voxport.adapters.onnx_files.memory import FileMemory
-from voxport.domain.card_schema import write_card
+from voxport.adapters.models.onnx_files import CARD_KEY, OnnxModelFiles
+from voxport.adapters.models.onnx_files.memory import FileMemory
+from voxport.domain.cards.model_card import ModelCard
+from voxport.domain.cards.schema import write_card
 from voxport.domain.errors import ModelError
-from voxport.domain.model_card import ModelCard
 from voxport.ports.model import ModelFiles
 from voxport.testing.affine import affine_card
 from voxport.testing.models import ModelFilesContract, write_bare_affine

@@ -9,8 +9,8 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
-from voxport.adapters.onnx_quantiser import OnnxQuantiser
-from voxport.adapters.openvino_runtime import OpenvinoSettings, open_openvino_runtime
+from voxport.adapters.quantisers.onnx import OnnxQuantiser
+from voxport.adapters.runtimes.openvino import OpenvinoSettings, open_openvino_runtime
 from voxport.ports.quantiser import Quantiser
 from voxport.ports.runtime import RuntimeOptions
 from voxport.testing.affine import Floats, affine_card, affine_model

@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper
-from voxport.adapters.onnx_runtime import OnnxRuntimeSettings, open_onnx_runtime
+from voxport.adapters.runtimes.onnx import OnnxRuntimeSettings, open_onnx_runtime
 from voxport.domain.errors import ModelError, UsageError
 from voxport.ports.runtime import InferenceRuntime, RuntimeOptions
 from voxport.testing.affine import Floats, affine_card, affine_model, write_affine_onnx
@@ -134,7 +134,7 @@ def test_every_graph_level_and_the_arena_score_the_same(tmp_path: Path, level: s
 
 def test_the_runtime_reports_to_nobody() -> None:
     """ONNX Runtime 1.31 by itself calls its makers about nine seconds after it was imported."""
-    code = "import voxport.adapters.onnx_runtime, time\ntime.sleep(13)"
+    code = "import voxport.adapters.runtimes.onnx, time\ntime.sleep(13)"
     with set_trap() as trap:
         subprocess.run([sys.executable, "-c", code], env=os.environ | trap.env, check=True)
     assert trap.caught == []

@@ -11,9 +11,9 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper
-from voxport.adapters.onnx_runtime import OnnxRuntimeSettings, open_onnx_runtime
-from voxport.adapters.openvino_runtime import OpenvinoSettings, open_openvino_runtime, openvino
-from voxport.adapters.openvino_runtime import runtime as module
+from voxport.adapters.runtimes.onnx import OnnxRuntimeSettings, open_onnx_runtime
+from voxport.adapters.runtimes.openvino import OpenvinoSettings, open_openvino_runtime, openvino
+from voxport.adapters.runtimes.openvino import runtime as module
 from voxport.domain.errors import LimitError, ModelError, UsageError
 from voxport.ports.runtime import InferenceRuntime, RuntimeOptions
 from voxport.testing.affine import Floats, affine_card, affine_model, write_affine_onnx
@@ -21,7 +21,7 @@ from voxport.testing.runtime import RuntimeContract
 
 from tests.odd_networks import write_network_for_four
 
-BUNDLED = Path(module.__file__).resolve().parents[2] / "bundled" / "two-photon-vessels-0.2.0.onnx"
+BUNDLED = Path(module.__file__).resolve().parents[3] / "bundled" / "two-photon-vessels-0.2.0.onnx"
 has_bf16 = "BF16" in openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
@@ -171,7 +171,7 @@ def test_a_precision_that_the_processor_lacks_is_refused_with_those_it_has(
 
 
 def test_where_openvino_is_missing_the_error_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("voxport.adapters.openvino_runtime.library.find_spec", lambda _: None)
+    monkeypatch.setattr("voxport.adapters.runtimes.openvino.library.find_spec", lambda _: None)
     with pytest.raises(UsageError, match=r"voxport\[openvino\]"):
         _opened(BUNDLED)
 
@@ -201,7 +201,7 @@ def test_openvino_by_itself_reports_its_import_and_marks_the_users_home(tmp_path
 @pytest.mark.parametrize("after", ["", "import openvino.tools.ovc\n", "from openvino import convert_model\n"])
 def test_importing_it_our_way_reports_nothing_and_leaves_the_home_alone(tmp_path: Path, after: str) -> None:
     code = (
-        f"{SENDING}from voxport.adapters.openvino_runtime import openvino\n"
+        f"{SENDING}from voxport.adapters.runtimes.openvino import openvino\n"
         f"try:\n    openvino().Core()\n    {after or 'pass'}\nexcept ImportError:\n    pass\n"
         "for thread in threading.enumerate()[1:]: thread.join(9)"
     )

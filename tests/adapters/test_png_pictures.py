@@ -7,7 +7,7 @@ import zlib
 
 import numpy as np
 from numpy.typing import NDArray
-from voxport.adapters.png_pictures import PngPictures
+from voxport.adapters.pictures.png import PngPictures
 from voxport.ports.pictures import PictureEncoder
 from voxport.testing.pictures import PictureEncoderContract
 

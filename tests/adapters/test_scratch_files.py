@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from voxport.adapters.scratch_files import ScratchFiles
+from voxport.adapters.scratch.files import ScratchFiles
 from voxport.domain.errors import LimitError, NoRoomError
 from voxport.ports.scratch import Scratch
 from voxport.testing.scratch import ScratchContract
@@ -96,7 +96,7 @@ def test_what_a_disk_takes_in_parts_is_whole_in_the_end(tmp_path: Path, monkeypa
 _MOUNTED = """
 import sys
 import numpy as np
-from voxport.adapters.scratch_files import ScratchFiles
+from voxport.adapters.scratch.files import ScratchFiles
 from voxport.domain.errors import LimitError
 from pathlib import Path
 try:

@@ -10,10 +10,10 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from voxport.adapters.torch_exporter import TorchExporter, checkpoint_from_bundle
-from voxport.adapters.torch_runtime import load_network
+from voxport.adapters.exporters.torch import TorchExporter, checkpoint_from_bundle
+from voxport.adapters.runtimes.torch import load_network
 from voxport.domain.errors import ModelError
-from voxport.domain.tiling import Tiling
+from voxport.domain.inference.patches import Tiling
 from voxport.ports.exporter import Checkpoint, Exported, ModelExporter
 from voxport.testing.affine import Floats, affine_card
 from voxport.testing.exporter import ModelExporterContract

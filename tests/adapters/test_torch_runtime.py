@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from voxport.adapters.torch_runtime import TorchRuntime, load_network, open_torch_runtime
+from voxport.adapters.runtimes.torch import TorchRuntime, load_network, open_torch_runtime
 from voxport.domain.errors import ModelError, UsageError
 from voxport.ports.runtime import InferenceRuntime, RuntimeOptions
 from voxport.testing.affine import Floats, affine_card, affine_model
@@ -289,7 +289,7 @@ def test_a_card_whose_network_is_no_mapping_is_refused(tmp_path: Path) -> None:
 
 def test_importing_the_adapters_imports_no_torch() -> None:
     code = (
-        "import sys, voxport.adapters.torch_runtime, voxport.adapters.torch_exporter\n"
+        "import sys, voxport.adapters.runtimes.torch, voxport.adapters.exporters.torch\n"
         "print([m for m in ('torch', 'monai', 'onnx', 'onnxruntime') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -6,7 +6,7 @@ import json
 import threading
 from pathlib import Path
 
-from voxport.adapters.tuning_directory import TuningDirectory
+from voxport.adapters.tunings.folder import TuningDirectory
 from voxport.ports.tunings import TuningStore
 from voxport.testing.tunings import MACHINE, TuningStoreContract, example_tuning
 

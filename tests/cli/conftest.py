@@ -13,9 +13,9 @@ import nibabel as nib
 import numpy as np
 import pytest
 import yaml
-from voxport.adapters.onnx_files import OnnxModelFiles
-from voxport.domain.card_schema import read_card, write_card
-from voxport.domain.tiling import Tiling
+from voxport.adapters.models.onnx_files import OnnxModelFiles
+from voxport.domain.cards.schema import read_card, write_card
+from voxport.domain.inference.patches import Tiling
 from voxport.testing.affine import affine_card
 from voxport.testing.convolution import write_convolution_onnx
 

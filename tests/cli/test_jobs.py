@@ -10,7 +10,7 @@ from pathlib import Path
 from subprocess import CompletedProcess
 
 import pytest
-from voxport.adapters.dbos_jobs import DbosJobQueue
+from voxport.adapters.jobs.dbos import DbosJobQueue
 from voxport.domain.errors import InputError
 from voxport.domain.job import Job
 from voxport.ports.job_queue import Attempt, JobQueue, Results

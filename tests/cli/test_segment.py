@@ -13,7 +13,7 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 from numpy.typing import NDArray
-from voxport.adapters.local_files import LocalFiles
+from voxport.adapters.artifacts.local import LocalFiles
 
 from .conftest import AFFINE, Command, make_model
 

@@ -18,11 +18,11 @@ import psutil
 import pytest
 import typer.main
 from voxport.domain.errors import VoxportError
-from voxport.entrypoints.cli import up_check
 from voxport.entrypoints.cli.main import app
-from voxport.entrypoints.cli.up_children import Place, children_of, data_variables
-from voxport.services.answering import answers
-from voxport.services.supervise import Child
+from voxport.entrypoints.up import check as up_check
+from voxport.entrypoints.up.answering import answers
+from voxport.entrypoints.up.children import Place, children_of, data_variables
+from voxport.entrypoints.up.supervisor import Child
 from voxport.testing.job_queue import wait_until
 
 from tests.rest.serving import PATIENCE, free_port

@@ -29,11 +29,11 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 from voxport.domain.errors import InputError, LimitError, ModelError, UsageError, VoxportError
-from voxport.domain.geometry import Box, Grid, shape3
-from voxport.domain.segmentation import Label, LabelTable
-from voxport.domain.statistics import LabelStatistics, StatisticsAccumulator
-from voxport.services.report import grid_mapping
-from voxport.services.statistics_file import statistics_bytes, statistics_mapping
+from voxport.domain.geometry.grid import Box, Grid, shape3
+from voxport.domain.labels.label_map import Label, LabelTable
+from voxport.domain.labels.statistics import LabelStatistics, StatisticsAccumulator
+from voxport.services.segmentation.report import grid_mapping
+from voxport.services.segmentation.statistics_file import statistics_bytes, statistics_mapping
 
 from .standin_jobs import Case, StandinJob, StandinQueue
 

@@ -26,7 +26,7 @@ from voxport.entrypoints.demo.engines import LocalEngine
 from voxport.entrypoints.demo.page import build_page
 from voxport.entrypoints.demo.scene import scene_of
 from voxport.entrypoints.rest.keys import parse_keys
-from voxport.services.sessions import Session, Sessions
+from voxport.services.viewing.sessions import Session, Sessions
 
 from tests.cli.conftest import environment
 from tests.rest.serving import free_port

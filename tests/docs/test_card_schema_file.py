@@ -11,7 +11,7 @@ from typing import Any
 import jsonschema_rs
 import pytest
 import yaml
-from voxport.domain.card_schema import read_card, write_card
+from voxport.domain.cards.schema import read_card, write_card
 from voxport.domain.errors import ModelError
 
 from .reading import DOCS, ROOT

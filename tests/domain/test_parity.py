@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from voxport.domain.labels.label_map import ACTIVATIONS, Activation, Label, LabelTable, Output, Scores
 from voxport.domain.parity import (
     LARGEST_PROBABILITY_DIFFERENCE,
     LEAST_LABEL_AGREEMENT,
@@ -17,7 +18,6 @@ from voxport.domain.parity import (
     RuntimeParity,
     compare,
 )
-from voxport.domain.segmentation import ACTIVATIONS, Activation, Label, LabelTable, Output, Scores
 
 TABLE = LabelTable((Label(1, "a"), Label(2, "b")))
 PROBABILITIES = Output("none", TABLE)

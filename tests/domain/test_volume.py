@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from hypothesis import given
-from voxport.domain.geometry import Grid
+from voxport.domain.geometry.grid import Grid
 from voxport.domain.volume import Volume
 from voxport.testing.strategies import orientation_codes, volumes
 

@@ -10,16 +10,16 @@ import signal
 import sys
 import threading
 
-from voxport.adapters.dbos_jobs import DbosJobQueue
-from voxport.adapters.fsspec_blobs import FsspecBlobs
-from voxport.adapters.local_files import LocalFiles
-from voxport.adapters.nifti_store import NiftiStore
-from voxport.adapters.png_pictures import PngPictures
-from voxport.domain.tiling import Tiling
+from voxport.adapters.artifacts.local import LocalFiles
+from voxport.adapters.blobs.fsspec import FsspecBlobs
+from voxport.adapters.jobs.dbos import DbosJobQueue
+from voxport.adapters.pictures.png import PngPictures
+from voxport.adapters.volumes.nifti import NiftiStore
+from voxport.domain.inference.patches import Tiling
 from voxport.ports.job_queue import Attempt, QueueLimits, Results
-from voxport.services.jobs import JobSettings, run_job
-from voxport.services.runtimes import LoadedModel
-from voxport.services.segment import SegmentPorts
+from voxport.services.jobs.run import JobSettings, run_job
+from voxport.services.models.loading import LoadedModel
+from voxport.services.segmentation.segment import SegmentPorts
 
 from tests.services.conftest import brighter_than, load, make_card
 

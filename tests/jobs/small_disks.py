@@ -19,17 +19,17 @@ from typing import Any, NoReturn
 import nibabel as nib
 import numpy as np
 import pytest
-from voxport.adapters.dbos_jobs import DbosJobQueue
-from voxport.adapters.fsspec_blobs import FsspecBlobs
-from voxport.adapters.local_files import LocalFiles
-from voxport.adapters.nifti_store import NiftiStore
-from voxport.adapters.png_pictures import PngPictures
+from voxport.adapters.artifacts.local import LocalFiles
+from voxport.adapters.blobs.fsspec import FsspecBlobs
+from voxport.adapters.jobs.dbos import DbosJobQueue
+from voxport.adapters.pictures.png import PngPictures
+from voxport.adapters.volumes.nifti import NiftiStore
 from voxport.domain.errors import OutputError
 from voxport.domain.job import Job, JobState
 from voxport.ports.job_queue import Attempt, Handler, QueueLimits, Results
-from voxport.services.jobs import JobPorts, JobSettings, run_job, submit_case
-from voxport.services.prepare import RunOptions
-from voxport.services.segment import Outputs, SegmentPorts, segment
+from voxport.services.jobs.run import JobPorts, JobSettings, run_job, submit_case
+from voxport.services.segmentation.prepare import RunOptions
+from voxport.services.segmentation.segment import Outputs, SegmentPorts, segment
 from voxport.testing.job_queue import Gate, wait_until, working
 from voxport.testing.progress import RecordingProgress
 

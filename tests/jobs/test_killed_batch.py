@@ -13,7 +13,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-from voxport.adapters.dbos_jobs import DbosJobQueue
+from voxport.adapters.jobs.dbos import DbosJobQueue
 from voxport.domain.job import Job
 from voxport.testing.job_queue import wait_until
 

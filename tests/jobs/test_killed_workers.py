@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from voxport.adapters.dbos_jobs import DbosJobQueue
+from voxport.adapters.jobs.dbos import DbosJobQueue
 from voxport.domain.job import Job
 from voxport.ports.job_queue import JobQueue, QueueLimits
 from voxport.testing.job_queue import JobQueueContract, example_case, results_of, wait_until

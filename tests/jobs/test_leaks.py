@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 import sqlalchemy as sa
-from voxport.adapters.dbos_jobs import DbosJobQueue
+from voxport.adapters.jobs.dbos import DbosJobQueue
 from voxport.ports.job_queue import Attempt, Results
 from voxport.testing.job_queue import example_case, results_of, wait_until, working
 

@@ -14,12 +14,12 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-from voxport.adapters.dbos_jobs import DbosJobQueue
-from voxport.adapters.fsspec_blobs import FsspecBlobs
+from voxport.adapters.blobs.fsspec import FsspecBlobs
+from voxport.adapters.jobs.dbos import DbosJobQueue
 from voxport.container import wired
-from voxport.services.jobs import JobPorts, submit_case
-from voxport.services.prepare import RunOptions
-from voxport.services.segment import Outputs
+from voxport.services.jobs.run import JobPorts, submit_case
+from voxport.services.segmentation.prepare import RunOptions
+from voxport.services.segmentation.segment import Outputs
 from voxport.testing.job_queue import wait_until
 from voxport.testing.progress import RecordingProgress
 

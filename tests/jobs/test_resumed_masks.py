@@ -10,11 +10,11 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
-from voxport.adapters.dbos_jobs import DbosJobQueue
-from voxport.adapters.fsspec_blobs import FsspecBlobs
-from voxport.services.jobs import JobPorts, submit_case
-from voxport.services.prepare import RunOptions
-from voxport.services.segment import Outputs, segment
+from voxport.adapters.blobs.fsspec import FsspecBlobs
+from voxport.adapters.jobs.dbos import DbosJobQueue
+from voxport.services.jobs.run import JobPorts, submit_case
+from voxport.services.segmentation.prepare import RunOptions
+from voxport.services.segmentation.segment import Outputs, segment
 from voxport.testing.job_queue import wait_until
 from voxport.testing.progress import RecordingProgress
 

@@ -12,7 +12,7 @@ import sys
 import threading
 from pathlib import Path
 
-from voxport.adapters.dbos_jobs import DbosJobQueue
+from voxport.adapters.jobs.dbos import DbosJobQueue
 from voxport.ports.job_queue import Attempt, QueueLimits, Results
 from voxport.testing.job_queue import results_of
 

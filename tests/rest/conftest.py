@@ -9,8 +9,8 @@ import httpx
 import nibabel as nib
 import numpy as np
 import pytest
-from voxport.adapters.onnx_files import OnnxModelFiles
-from voxport.domain.card_schema import read_card, write_card
+from voxport.adapters.models.onnx_files import OnnxModelFiles
+from voxport.domain.cards.schema import read_card, write_card
 
 from tests.cli.conftest import AFFINE, make_model
 

@@ -10,7 +10,7 @@ import onnxruntime
 import psutil
 import pytest
 import torch
-from voxport.adapters.onnx_files import OnnxModelFiles
+from voxport.adapters.models.onnx_files import OnnxModelFiles
 
 from .exporting import Exported, export_fresh, noise
 from .serving import Server, running_server

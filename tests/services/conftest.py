@@ -11,19 +11,19 @@ from typing import Any, Literal
 import numpy as np
 import pytest
 from numpy.typing import ArrayLike, NDArray
-from voxport.adapters.memory_store import MemoryStore
-from voxport.domain.geometry import Grid, Shape3
+from voxport.adapters.volumes.memory import MemoryStore
+from voxport.domain.cards.model_card import Channel, Input, ModelCard
+from voxport.domain.geometry.grid import Grid, Shape3
+from voxport.domain.inference.patches import Tiling
 from voxport.domain.intensity import Step
-from voxport.domain.model_card import Channel, Input, ModelCard
-from voxport.domain.segmentation import Activation, Label, LabelTable, Output
-from voxport.domain.tiling import Tiling
+from voxport.domain.labels.label_map import Activation, Label, LabelTable, Output
 from voxport.domain.volume import Volume
 from voxport.ports.model import Model
 from voxport.ports.runtime import NetworkShape
-from voxport.services.case import Case
-from voxport.services.prepare import RunOptions
-from voxport.services.runtimes import LoadedModel
-from voxport.services.segment import Outputs, Segmentation, SegmentPorts, segment
+from voxport.services.models.loading import LoadedModel
+from voxport.services.segmentation.case import Case
+from voxport.services.segmentation.prepare import RunOptions
+from voxport.services.segmentation.segment import Outputs, Segmentation, SegmentPorts, segment
 from voxport.testing.affine import Floats, affine_card
 from voxport.testing.artifacts import MemoryArtifacts
 from voxport.testing.fakes import FakeRuntime

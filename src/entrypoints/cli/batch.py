@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
     from ...container import Container
     from ...domain.cases import CasePattern
-    from ...services.batch_cohort import BatchListener, CaseResult
-    from ...services.runtimes import LoadedModel
+    from ...services.batch.cohort import BatchListener, CaseResult
+    from ...services.models.loading import LoadedModel
 
 Folder = Annotated[Path, typer.Argument(metavar="FOLDER", help="Looked through for NIfTI volumes, with all below it.")]
 Results = Annotated[Path, typer.Option("-o", "--output", metavar="FOLDER", help="Where the results go.")]
@@ -70,11 +70,11 @@ def batch_command(
     """Segment all cases of a folder. Run again, it does what is new, what changed, and what failed."""
     needs_package("voxport batch", "dbos")
     from ...container import wired
-    from ...services.batch import own_queue, run_batch
-    from ...services.batch_cases import find_cases
-    from ...services.batch_folder import batch_folder
-    from ...services.batch_record import BatchWork
-    from ...services.prepare import run_options
+    from ...services.batch.discovery import find_cases
+    from ...services.batch.folder import batch_folder
+    from ...services.batch.record import BatchWork
+    from ...services.batch.run import own_queue, run_batch
+    from ...services.segmentation.prepare import run_options
 
     logging.getLogger("voxport.jobs").setLevel(logging.ERROR)  # the rest is for who operates workers
     options = run_options(overlap, parse_patch(patch), blending, parse_bytes(memory), nan_as, threshold)

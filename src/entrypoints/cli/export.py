@@ -31,7 +31,7 @@ def export_command(
 ) -> None:
     """Export a checkpoint to one self-describing ONNX file, proved to score like the checkpoint."""
     from ...container import wired
-    from ...services.checkpoints import describe_checkpoint
+    from ...services.models.checkpoints import describe_checkpoint
 
     container = wired()
     read = container.model_files().read_card(card)

@@ -22,7 +22,7 @@ def inspect_command(
 ) -> None:
     """Show a volume's geometry, or a model's card and certificate."""
     from ...container import wired
-    from ...services.models import names_a_model
+    from ...services.models.find import names_a_model
 
     container = wired()
     if names_a_model(file):
@@ -33,8 +33,8 @@ def inspect_command(
 
 
 def _show_volume(name: str, source: VolumeSource, as_json: bool) -> None:
-    from ...services.case import describe_grid
-    from ...services.report import grid_mapping
+    from ...services.segmentation.case import describe_grid
+    from ...services.segmentation.report import grid_mapping
 
     grid = source.grid
     if as_json:
@@ -53,7 +53,7 @@ def _show_volume(name: str, source: VolumeSource, as_json: bool) -> None:
 def _show_model(model: Model, as_json: bool) -> None:
     import yaml
 
-    from ...domain.card_schema import write_card
+    from ...domain.cards.schema import write_card
 
     data = write_card(model.card)
     if as_json:

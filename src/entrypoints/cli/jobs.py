@@ -40,7 +40,7 @@ def list_command(
     as_json: opt.AsJson = False,
 ) -> None:
     """Show jobs, the latest first."""
-    from ...services.operating import job_record
+    from ...services.jobs.admin import job_record
 
     wanted = [_state(word) for word in states] if states else None
     with _queue() as queue:
@@ -55,7 +55,7 @@ def list_command(
 @app.command("show")
 def show_command(id: JobId, as_json: opt.AsJson = False) -> None:
     """Show all that is known of a job."""
-    from ...services.operating import find_jobs, job_record
+    from ...services.jobs.admin import find_jobs, job_record
 
     with _queue() as queue:
         (job,) = find_jobs([id], queue)
@@ -71,7 +71,7 @@ def show_command(id: JobId, as_json: opt.AsJson = False) -> None:
 @app.command("cancel")
 def cancel_command(ids: JobIds) -> None:
     """Cancel jobs: at once if they wait, at their next tile if they run."""
-    from ...services.operating import find_jobs
+    from ...services.jobs.admin import find_jobs
 
     with _queue() as queue:
         for job in find_jobs(ids, queue):
@@ -82,7 +82,7 @@ def cancel_command(ids: JobIds) -> None:
 @app.command("retry")
 def retry_command(ids: JobIds) -> None:
     """Queue jobs again that failed, were cancelled or were set aside."""
-    from ...services.operating import find_jobs
+    from ...services.jobs.admin import find_jobs
 
     with _queue() as queue:
         for job in find_jobs(ids, queue):
@@ -94,7 +94,7 @@ def _queue() -> Iterator[JobQueue]:
     """The queue of the settings, which must be there. Raises VoxportError."""
     needs_package("voxport jobs", "dbos")
     from ...container import wired
-    from ...services.operating import queue_errors
+    from ...services.jobs.admin import queue_errors
 
     with queue_errors():
         queue = wired().known_job_queue()

@@ -10,8 +10,8 @@ from . import options as opt
 from .console import parse_bytes, parse_patch, progress_bar, show_json, warn
 
 if TYPE_CHECKING:
-    from ...services.plan import Forecast
-    from ...services.runtimes import LoadedModel
+    from ...services.models.loading import LoadedModel
+    from ...services.segmentation.estimate import Forecast
 
 
 def plan_command(
@@ -33,7 +33,7 @@ def plan_command(
 ) -> None:
     """Foretell tiles, peak memory and time of a run, with warnings; nothing is segmented."""
     from ...container import wired
-    from ...services.prepare import run_options
+    from ...services.segmentation.prepare import run_options
 
     wanted = run_options(overlap, parse_patch(patch), blending, parse_bytes(memory), nan_as, threshold, batch)
     container = wired()
@@ -49,7 +49,7 @@ def plan_command(
 
 
 def _mapping(opened: LoadedModel, told: Forecast) -> dict[str, Any]:
-    from ...services.report import grid_mapping, tiles_mapping
+    from ...services.segmentation.report import grid_mapping, tiles_mapping
 
     runtime, space = opened.runtime, told.prepared.space
     return {
@@ -66,8 +66,8 @@ def _mapping(opened: LoadedModel, told: Forecast) -> dict[str, Any]:
 
 
 def _show(opened: LoadedModel, told: Forecast) -> None:
-    from ...services.case import describe_grid
-    from ...services.prepare import size
+    from ...services.segmentation.case import describe_grid
+    from ...services.segmentation.prepare import size
 
     plan, space, runtime = told.prepared.plan, told.prepared.space, opened.runtime
     warn(told.warnings)

@@ -10,15 +10,15 @@ import typer
 
 from ...client import Client, is_model_reference
 from ...domain.errors import UsageError
-from ...services.report import same_again_there
+from ...services.segmentation.report import same_again_there
 from .console import progress_bar
 from .outcome import show_outcome
 
 if TYPE_CHECKING:
     from ...ports.artifacts import ArtifactWriter
     from ...ports.progress import ProgressListener
-    from ...services.prepare import RunOptions
-    from ...services.segment import Outputs
+    from ...services.segmentation.prepare import RunOptions
+    from ...services.segmentation.segment import Outputs
 
 # The server's own time limit comes long before; this only ends waiting for one that is gone.
 _LONGEST_SILENCE_SECONDS = 6 * 3600.0

@@ -12,10 +12,10 @@ from typing import Annotated
 import typer
 
 from ...domain.errors import UsageError
-from ...services.supervise import Child, Supervisor
+from ..up.children import Place, children_of, data_variables, logs_folder
+from ..up.supervisor import Child, Supervisor
 from . import options as opt
 from .serving import absolute_if_file, check_free, checked_address, needs_package, opening_keys
-from .up_children import Place, children_of, data_variables, logs_folder
 
 
 def up_command(
@@ -42,7 +42,7 @@ def up_command(
     if demo:
         needs_package("voxport up", "gradio", "demo")
     if check:
-        from .up_check import check_everything
+        from ..up.check import check_everything
 
         check_everything(workers, demo)
         return

@@ -34,7 +34,7 @@ def worker_command(
     Where the queue is, and its files, say VOXPORT_JOBS__DATABASE and VOXPORT_JOBS__BLOBS.
     """
     needs_package("voxport worker", "dbos")
-    from ...services.working import wait_for_models
+    from ...services.jobs.worker import wait_for_models
 
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):

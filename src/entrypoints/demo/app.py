@@ -12,7 +12,7 @@ import anyio
 from fastapi import FastAPI
 from starlette.routing import Mount
 
-from ...services.sessions import Sessions
+from ...services.viewing.sessions import Sessions
 from ..rest.keys import KeyHash
 from .desk import Desk
 from .routes import Guarded, router, static_files

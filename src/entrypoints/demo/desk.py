@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 from anyio import CapacityLimiter
 
-from ...domain.display import around
 from ...domain.errors import InputError, UsageError, VoxportError
-from ...domain.geometry import Box, Shape3
-from ...domain.segmentation import LabelTable
-from ...services.report import RESULT_FILES, STATISTICS_TABLE
-from ...services.sessions import Result, RunProgress, Session, Sessions
-from ...services.threshold_preview import TABLE
-from ...services.viewing import OpenVolume, ShownMask, cut_out
+from ...domain.geometry.grid import Box, Shape3
+from ...domain.labels.label_map import LabelTable
+from ...domain.viewing.display import around
+from ...services.segmentation.report import RESULT_FILES, STATISTICS_TABLE
+from ...services.viewing.sessions import Result, RunProgress, Session, Sessions
+from ...services.viewing.threshold_preview import TABLE
+from ...services.viewing.volume_viewer import OpenVolume, ShownMask, cut_out
 from .engines import Engine, Foretold, result_files
 
 if TYPE_CHECKING:

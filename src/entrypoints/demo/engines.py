@@ -8,15 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ... import __version__
+from ...domain.cards.model_card import ModelCard
 from ...domain.errors import UsageError
-from ...domain.model_card import ModelCard
-from ...services.prepare import RunOptions, memory_limit
-from ...services.report import RESULT_FILES, STATISTICS_TABLE, curl_line, portable_report
-from ...services.segment import Outputs
+from ...services.segmentation.prepare import RunOptions, memory_limit
+from ...services.segmentation.report import RESULT_FILES, STATISTICS_TABLE, curl_line, portable_report
+from ...services.segmentation.segment import Outputs
 
 if TYPE_CHECKING:
     from ...container import Container
-    from ...services.sessions import RunProgress
+    from ...services.viewing.sessions import RunProgress
 
 _LOADING_SECONDS = 30.0
 _SERVE_URL = "http://127.0.0.1:3000"  # where ``voxport serve`` listens unless told otherwise

@@ -11,7 +11,7 @@ from typing import Any
 import gradio as gr
 
 from ...domain.errors import CancelledError, VoxportError
-from ...services.sessions import Session
+from ...services.viewing.sessions import Session
 from . import texts
 from .desk import QUICK_EDGE, THRESHOLD, Desk, sentence
 from .engines import Offer

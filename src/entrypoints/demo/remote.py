@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING, Any
 import httpx
 
 from ...client import Client, RemoteJob
-from ...domain.card_schema import read_card
+from ...domain.cards.model_card import ModelCard
+from ...domain.cards.schema import read_card
 from ...domain.errors import CancelledError, VoxportError
-from ...domain.model_card import ModelCard
-from ...services.prepare import RunOptions
-from ...services.report import RESULT_FILES, curl_line, same_again_there
+from ...services.segmentation.prepare import RunOptions
+from ...services.segmentation.report import RESULT_FILES, curl_line, same_again_there
 from .engines import Commands, Foretold, Offer, result_files
 
 if TYPE_CHECKING:
-    from ...services.sessions import RunProgress
+    from ...services.viewing.sessions import RunProgress
 
 _LONGEST_SILENCE_SECONDS = 6 * 3600.0
 _PATIENCE_SECONDS = 30.0

@@ -16,12 +16,12 @@ from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ...domain.display import Display
 from ...domain.errors import UsageError
-from ...domain.segmentation import Label, LabelTable
-from ...domain.slicing import Convention, Picture, Plane
-from ...services.sessions import Session
-from ...services.viewing import Look, OpenVolume, ShownMask
+from ...domain.labels.label_map import Label, LabelTable
+from ...domain.viewing.display import Display
+from ...domain.viewing.slicing import Convention, Picture, Plane
+from ...services.viewing.sessions import Session
+from ...services.viewing.volume_viewer import Look, OpenVolume, ShownMask
 from .desk import Desk
 
 T = TypeVar("T")

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ...domain.display import UNIT_NAMES, bar_steps
-from ...domain.geometry import Grid
-from ...domain.slicing import PLANES, Plane, PlaneView
-from ...services.sessions import Result, Session
+from ...domain.geometry.grid import Grid
+from ...domain.viewing.display import UNIT_NAMES, bar_steps
+from ...domain.viewing.slicing import PLANES, Plane, PlaneView
+from ...services.viewing.sessions import Result, Session
 
 
 def scene_of(session: Session, model_channels: tuple[str, ...] = ()) -> dict[str, Any] | None:

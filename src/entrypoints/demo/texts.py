@@ -9,10 +9,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
-from ...domain.display import UNIT_NAMES
-from ...domain.model_card import ModelCard
-from ...services.prepare import size
-from ...services.sessions import Result, RunProgress, Session
+from ...domain.cards.model_card import ModelCard
+from ...domain.viewing.display import UNIT_NAMES
+from ...services.segmentation.prepare import size
+from ...services.viewing.sessions import Result, RunProgress, Session
 from .engines import Commands, Foretold
 
 _STAGES = {

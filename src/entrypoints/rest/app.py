@@ -12,8 +12,8 @@ from fastapi import FastAPI
 
 from ... import __version__
 from ...container import Container
+from ...services.jobs.worker import in_a_slot, keep_working
 from ...services.scratch import clear_scratch
-from ...services.working import in_a_slot, keep_working
 from .catalogue import catalogue_routes
 from .desk import Desk
 from .job_events import job_event_routes

@@ -11,11 +11,11 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from ... import __version__
-from ...domain.card_schema import write_card, write_certificate
+from ...domain.cards.schema import write_card, write_certificate
 from ...domain.errors import BusyError
 from ...ports.job_queue import QueueStats
-from ...services.report import runtime_mapping
-from ...services.serving import ServedModel, Shelf
+from ...services.models.registry import ServedModel, Shelf
+from ...services.segmentation.report import runtime_mapping
 from . import openapi, schemas
 from .desk import Desk
 

@@ -16,12 +16,12 @@ from starlette.requests import Request
 
 from ...container import Container
 from ...domain.errors import CancelledError, TimeLimitError
-from ...services.plan import Forecast
-from ...services.prepare import RunOptions, memory_limit
-from ...services.runtimes import LoadedModel
+from ...services.jobs.admission import Slots
+from ...services.models.loading import LoadedModel
+from ...services.models.registry import ServedModels
 from ...services.scratch import scratch_folder
-from ...services.serving import ServedModels
-from ...services.slots import Slots
+from ...services.segmentation.estimate import Forecast
+from ...services.segmentation.prepare import RunOptions, memory_limit
 from ...settings import ServingSettings
 from .job_desk import JobDesk
 from .metrics import Metrics

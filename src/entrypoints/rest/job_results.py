@@ -13,9 +13,9 @@ from starlette.responses import Response, StreamingResponse
 
 from ...domain.errors import UsageError
 from ...domain.job import Job, StoredFile
-from ...domain.slicing import Plane
+from ...domain.viewing.slicing import Plane
 from ...ports.blobs import BlobStore
-from ...services.jobs import TABLE
+from ...services.jobs.run import TABLE
 from . import job_openapi as openapi
 from . import uploads
 from .desk import Desk

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import BaseModel, Field
 
 from ...domain.job import Job, JobState
-from ...services.operating import iso_time
+from ...services.jobs.admin import iso_time
 from .problems import KINDS, one_line
 from .uploads import OutputName
 

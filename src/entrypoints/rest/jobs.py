@@ -14,8 +14,8 @@ from starlette.responses import JSONResponse, Response
 from ...domain.errors import UsageError
 from ...domain.job import Job, JobState
 from ...ports.job_queue import JobQueue
-from ...services.jobs import case_folder
-from ...services.prepare import RunOptions
+from ...services.jobs.run import case_folder
+from ...services.segmentation.prepare import RunOptions
 from . import job_openapi as openapi
 from . import uploads
 from .desk import Desk, Folder, RequestProgress

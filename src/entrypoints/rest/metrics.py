@@ -12,8 +12,8 @@ from prometheus_client.registry import Collector
 
 from ...domain.job import ENDED, JOB_STATES
 from ...ports.job_queue import QueueStats
-from ...services.runtimes import LoadedModel
-from ...services.segment import Segmentation
+from ...services.models.loading import LoadedModel
+from ...services.segmentation.segment import Segmentation
 
 _SECONDS = (0.005, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800)
 _TILES_PER_SECOND = (0.1, 0.3, 1, 3, 10, 30, 100, 300)

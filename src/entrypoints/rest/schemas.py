@@ -6,8 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field
 
-from ...domain.tiling import BLENDINGS, LARGEST_OVERLAP
-from ...services.predict import LONGEST, SHORTEST
+from ...domain.inference.patches import BLENDINGS, LARGEST_OVERLAP
+from ...services.segmentation.predict import LONGEST, SHORTEST
 from .problems import KINDS
 from .report_schemas import Axis, GridAnswer, Report, StatisticsAnswer
 

@@ -16,10 +16,10 @@ from starlette.responses import FileResponse, JSONResponse, Response
 
 from ... import __version__
 from ...domain.errors import BusyError, CancelledError, TimeLimitError, UnknownModelError, VoxportError
-from ...services.prepare import RunOptions
-from ...services.report import RESULT_FILES, STATISTICS_TABLE, grid_mapping, portable_report, tiles_mapping
-from ...services.segment import Outputs as OutputFiles
-from ...services.statistics_file import statistics_bytes
+from ...services.segmentation.prepare import RunOptions
+from ...services.segmentation.report import RESULT_FILES, STATISTICS_TABLE, grid_mapping, portable_report, tiles_mapping
+from ...services.segmentation.segment import Outputs as OutputFiles
+from ...services.segmentation.statistics_file import statistics_bytes
 from . import openapi, schemas, uploads
 from .desk import Desk, Folder, RequestProgress
 from .negotiation import accepted

@@ -13,7 +13,7 @@ from pydantic.json_schema import SkipJsonSchema
 from starlette.datastructures import FormData
 
 from ...domain.errors import InputError, OutputError, UsageError
-from ...services.prepare import RunOptions, run_options
+from ...services.segmentation.prepare import RunOptions, run_options
 from . import schemas
 
 _GZIP = b"\x1f\x8b"

@@ -1,0 +1,44 @@
+"""Artifacts as files of the local file system."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+from ....domain.errors import OutputError
+
+
+class LocalFiles:
+    """ArtifactWriter that writes beside the destination under a hidden name, then renames."""
+
+    def check(self, reference: str) -> None:
+        """See ArtifactWriter.check."""
+        destination = Path(reference)
+        folder = destination.parent
+        if not folder.is_dir():
+            raise OutputError.cannot_write(reference, "no such folder")
+        if destination.is_dir():
+            raise OutputError.cannot_write(reference, "a folder of that name")
+        try:
+            # opening a file is the one test that sees read-only mounts and full quotas too
+            with tempfile.TemporaryFile(dir=folder):
+                pass
+        except OSError as error:
+            raise OutputError.cannot_write(reference, error) from None
+
+    def write(self, reference: str, content: bytes) -> None:
+        """See ArtifactWriter.write."""
+        destination = Path(reference)
+        try:
+            descriptor, name = tempfile.mkstemp(dir=destination.parent, prefix=f".{destination.name}.", suffix=".part")
+            temporary = Path(name)
+            try:
+                with os.fdopen(descriptor, "wb") as part:
+                    part.write(content)
+                temporary.chmod(0o644)
+                temporary.replace(destination)
+            finally:
+                temporary.unlink(missing_ok=True)
+        except OSError as error:
+            raise OutputError.cannot_write(reference, error) from None

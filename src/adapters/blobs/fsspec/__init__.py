@@ -1,0 +1,146 @@
+"""Blobs as files below a URL that fsspec understands: a folder (``file:///...``), shared by all workers or not."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import IO, Any, cast
+
+import fsspec  # type: ignore[import-untyped]
+from fsspec.implementations.local import LocalFileSystem  # type: ignore[import-untyped]
+
+from ....domain.errors import OutputError
+from ....ports.blobs import check_blob_name, missing_blob
+
+_CHUNK_BYTES = 2**20
+_PARTS = ".parts"  # beside the blobs: the same file system, so that a rename is atomic
+_ABANDONED_AFTER = timedelta(days=1)
+
+
+class FsspecBlobs:
+    """BlobStore on any fsspec file system.
+
+    A blob is written under a name of its own in ``.parts`` and then moved. Of a local folder the file and its folder
+    are flushed to the disk first: once ``put`` returns, a power cut does not take the blob away. Object stores make
+    an object appear whole by themselves. What processes that were killed left in ``.parts`` is deleted a day later.
+
+    A local folder that is not there is made for this user alone.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._files, root = fsspec.core.url_to_fs(url)
+        self._root = str(root).rstrip("/")
+        self._local = isinstance(self._files, LocalFileSystem)
+        self._is_clear = False
+
+    def put(self, name: str, content: Path | IO[bytes]) -> str:
+        """See BlobStore.put."""
+        check_blob_name(name)
+        part = f"{self._root}/{_PARTS}/{secrets.token_hex(16)}"
+        with self._writing(name):
+            try:
+                self._make_ready()
+                digest = self._write(part, content)
+                self._publish(part, self._path(name))
+            finally:
+                with suppress(OSError):
+                    self._files.rm_file(part)
+        return digest
+
+    def fetch(self, name: str, destination: Path) -> str:
+        """See BlobStore.fetch."""
+        digest = hashlib.sha256()
+        with self.open(name) as source, destination.open("wb") as copy:
+            while chunk := source.read(_CHUNK_BYTES):
+                digest.update(chunk)
+                copy.write(chunk)
+        return digest.hexdigest()
+
+    def open(self, name: str) -> IO[bytes]:
+        """See BlobStore.open."""
+        check_blob_name(name)
+        try:
+            return cast("IO[bytes]", self._files.open(self._path(name), "rb"))
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+            raise missing_blob(name) from None
+
+    def exists(self, name: str) -> bool:
+        """See BlobStore.exists."""
+        check_blob_name(name)
+        return bool(self._files.isfile(self._path(name)))
+
+    def names(self, prefix: str) -> tuple[str, ...]:
+        """See BlobStore.names."""
+        check_blob_name(prefix)
+        try:
+            found = self._files.find(self._path(prefix))
+        except FileNotFoundError:
+            return ()
+        return tuple(sorted(path[len(self._root) + 1 :] for path in found if path != self._path(prefix)))
+
+    def delete_prefix(self, prefix: str) -> None:
+        """See BlobStore.delete_prefix."""
+        check_blob_name(prefix)
+        with self._writing(prefix), suppress(FileNotFoundError):
+            self._files.rm(self._path(prefix), recursive=True)
+
+    def _path(self, name: str) -> str:
+        return f"{self._root}/{name}"
+
+    def _make_ready(self) -> None:
+        """Make the folders; at the first blob of this process, clear away what others left half written."""
+        parts = f"{self._root}/{_PARTS}"
+        if self._local:
+            Path(self._root).mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._files.makedirs(parts, exist_ok=True)
+        if self._is_clear:
+            return
+        for part in self._files.ls(parts, detail=False):
+            with suppress(OSError, NotImplementedError, TypeError):  # gone meanwhile, or of no known age
+                if datetime.now(UTC) - self._files.modified(part) > _ABANDONED_AFTER:
+                    self._files.rm_file(part)
+        self._is_clear = True
+
+    def _write(self, part: str, content: Path | IO[bytes]) -> str:
+        digest = hashlib.sha256()
+        with self._reading(content) as source, self._files.open(part, "wb") as target:
+            while chunk := source.read(_CHUNK_BYTES):
+                digest.update(chunk)
+                target.write(chunk)
+            if self._local:
+                target.flush()
+                os.fsync(target.fileno())
+        return digest.hexdigest()
+
+    def _publish(self, part: str, path: str) -> None:
+        folder = path.rpartition("/")[0]
+        self._files.makedirs(folder, exist_ok=True)
+        if not self._local:
+            self._files.mv(part, path)
+            return
+        Path(part).replace(path)  # fsspec's own move copies
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    @contextmanager
+    def _reading(self, content: Path | IO[bytes]) -> Iterator[IO[bytes]]:
+        if not isinstance(content, Path):
+            yield content
+            return
+        with content.open("rb") as source:
+            yield source
+
+    @contextmanager
+    def _writing(self, name: str) -> Iterator[Any]:
+        try:
+            yield
+        except OSError as error:
+            raise OutputError.cannot_write(name, error) from None

@@ -1,0 +1,1 @@
+"""Exporters of trained networks to ONNX."""

@@ -1,0 +1,110 @@
+"""MONAI bundles: where the weights are, and which network they belong to, read as data and never evaluated."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ....domain.errors import ModelError
+from ....ports.exporter import Checkpoint
+
+_CONFIGS = ("inference.json", "inference.yaml", "inference.yml")
+
+
+def checkpoint_from_bundle(folder: Path) -> Checkpoint:
+    """The checkpoint of a MONAI bundle: ``models/model.pt`` with ``network_def`` of ``configs/inference.json`` or
+    ``.yaml``; or ``models/model.ts`` where there is no ``model.pt``.
+
+    References such as ``@channels`` or ``@args#norm`` are looked up. A bundle's ``$`` expressions are Python code and
+    are refused.
+
+    Raises:
+        ModelError: not a bundle, or one whose network can only be known by running code from it.
+    """
+    weights, script = folder / "models" / "model.pt", folder / "models" / "model.ts"
+    if not weights.is_file():
+        if script.is_file():
+            return Checkpoint(script)
+        raise ModelError(
+            folder.name,
+            expected="a MONAI bundle with models/model.pt or models/model.ts",
+            got="neither" if folder.is_dir() else "no such folder",
+            do="give the folder that holds configs and models",
+        )
+    config = _config(folder)
+    if "network_def" not in config:
+        raise ModelError(
+            folder.name,
+            expected="network_def in the bundle's inference configuration",
+            got="none",
+            do="give the checkpoint with --network instead",
+        )
+    network = _resolved("network_def", config["network_def"], config, folder, ())
+    if not isinstance(network, Mapping) or "_target_" not in network:
+        raise ModelError(
+            folder.name,
+            expected="network_def to be a mapping with _target_",
+            got=type(network).__name__,
+            do="give the checkpoint with --network instead",
+        )
+    return Checkpoint(weights, network)
+
+
+def _config(folder: Path) -> Mapping[str, Any]:
+    path = next((folder / "configs" / name for name in _CONFIGS if (folder / "configs" / name).is_file()), None)
+    if path is None:
+        raise ModelError(
+            folder.name,
+            expected="configs/inference.json or .yaml",
+            got="neither",
+            do="give the checkpoint with --network instead",
+        )
+    try:
+        text = path.read_text(encoding="utf-8")
+        config = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        line = next(iter(str(error).splitlines()), "something else")
+        raise ModelError(path.name, expected="a JSON or YAML file", got=line, do="correct the file") from None
+    if not isinstance(config, Mapping):
+        raise ModelError(path.name, expected="a mapping", got=type(config).__name__, do="correct the file")
+    return config
+
+
+def _resolved(where: str, value: Any, config: Mapping[str, Any], folder: Path, seen: tuple[str, ...]) -> Any:
+    if isinstance(value, Mapping):
+        return {str(k): _resolved(f"{where}::{k}", v, config, folder, seen) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_resolved(f"{where}::{i}", v, config, folder, seen) for i, v in enumerate(value)]
+    if not isinstance(value, str) or value[:1] not in ("$", "@", "%"):
+        return value
+    if value[0] != "@":
+        raise _refused(folder, where, f"{value!r}, which is code or a macro and is not run")
+    if value in seen:
+        raise _refused(folder, where, f"{value}, which refers to itself")
+    return _resolved(where, _looked_up(value, where, config, folder), config, folder, (*seen, value))
+
+
+def _looked_up(reference: str, where: str, config: Mapping[str, Any], folder: Path) -> Any:
+    found: Any = config
+    # MONAI writes both section#key (old) and section::key.
+    for key in reference[1:].replace("#", "::").split("::"):
+        if isinstance(found, Mapping) and key in found:
+            found = found[key]
+        elif isinstance(found, list) and key.isdecimal() and int(key) < len(found):
+            found = found[int(key)]
+        else:
+            raise _refused(folder, where, f"{reference}, which the configuration lacks")
+    return found
+
+
+def _refused(folder: Path, where: str, got: str) -> ModelError:
+    return ModelError(
+        folder.name,
+        expected=f"plain values in {where}",
+        got=got,
+        do="write the value in its place, or give the checkpoint with --network",
+    )

@@ -1,0 +1,147 @@
+"""PyTorch networks to ONNX files."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+from ....domain.cards.model_card import ModelCard
+from ....domain.errors import ModelError, UsageError
+from ....ports.exporter import Checkpoint, Exported
+from .graph import OPSET, check_against, first_line, write_graph
+from .quiet import quiet
+
+if TYPE_CHECKING:
+    import torch
+
+# The least edge of the example that is traced: enough for the kernels of networks without a divisor.
+_LEAST_EDGE = 16
+_PACKAGES = ("torch", "monai", "onnx", "onnxscript")
+# Exported with dynamic axes, SwinUNETR works, but takes 7 minutes of symbolic reasoning about its windows.
+_SLOW_DYNAMIC = frozenset({"SwinUNETR"})
+
+Shape5 = tuple[int, int, int, int, int]
+
+
+class TorchExporter:
+    """Exports through ``torch.export``; TorchScript files through torch's older, tracing exporter.
+
+    Args:
+        load_network: the network of a checkpoint file and its description, in eval mode on the CPU, one tensor
+            ``(N, C, ., ., .)`` in and one ``(N, K, ., ., .)`` out. Raises ModelError.
+    """
+
+    def __init__(self, load_network: Callable[[Path, Mapping[str, Any]], torch.nn.Module]) -> None:
+        self._load_network = load_network
+
+    def export(self, checkpoint: Checkpoint, card: ModelCard, destination: Path) -> Exported:
+        """Write the network as one ONNX file: ``image`` (N, C, ., ., .) to ``scores`` (N, K, ., ., .), fp32, opset 20.
+
+        Spatial axes are dynamic in multiples of the card's divisor; where the network cannot be exported so, or does
+        not score the same at another size, they are fixed at the card's patch and only N stays dynamic. Weights that
+        float16 holds exactly are stored in it. Prints nothing; other threads' output is lost meanwhile.
+
+        Raises:
+            ModelError: the checkpoint cannot be read, does not fit the network or the card's channels, or cannot be
+                exported; with a null patch axis, also where the network cannot take dynamic axes.
+            UsageError: the torch extra is not installed.
+        """
+        _check_installed()
+        network = self._load_network(checkpoint.path, checkpoint.network)
+        with TemporaryDirectory(dir=destination.parent, prefix=".export-") as folder:
+            draft = Path(folder) / "draft.onnx"
+            with quiet():
+                dynamic = _export(network, checkpoint, card, draft)
+            draft.replace(destination)
+        return Exported(destination, dynamic, _provenance(checkpoint, dynamic))
+
+
+def _export(network: torch.nn.Module, checkpoint: Checkpoint, card: ModelCard, draft: Path) -> bool:
+    """Whether the axes stayed dynamic."""
+    patch = _patch(card)
+    remedy = "correct the card's channels, patch and divisor, or the network's arguments"
+    if not checkpoint.network:
+        remedy = "correct the card's channels, patch and divisor, or name the network that the TorchScript file is of"
+    reason = "it is known not to export in a sensible time"
+    if patch is None or not _is_slow(network):
+        try:
+            write_graph(network, _sizes(card, 2, (2, 3, 4)), draft, divisor=card.tiling.divisor)
+            check_against(network, _sizes(card, 1, (3, 4, 2)), draft, dynamic=True)
+        # torch, the network and ONNX Runtime each raise families of their own, and all mean the same here.
+        except Exception as error:  # noqa: BLE001
+            reason = first_line(error)
+        else:
+            return True
+    if patch is None:
+        raise ModelError(
+            checkpoint.path.name,
+            expected="a network that exports at any size, as the card's patch has an open edge",
+            got=reason,
+            do=remedy,
+        )
+    try:
+        write_graph(network, (2, *patch), draft, divisor=None)
+        check_against(network, (1, *patch), draft, dynamic=False)
+    except Exception as error:  # noqa: BLE001 - as above
+        raise ModelError(
+            checkpoint.path.name,
+            expected=f"a network that exports with inputs {(1, *patch)}",
+            got=first_line(error),
+            do=remedy,
+        ) from None
+    return False
+
+
+def _is_slow(network: torch.nn.Module) -> bool:
+    return any(type(module).__name__ in _SLOW_DYNAMIC for module in network.modules())
+
+
+def _patch(card: ModelCard) -> tuple[int, int, int, int] | None:
+    """``(C, ., ., .)`` of the card's patch in the network's axes; None if an edge is left open."""
+    edges = tuple(edge for edge in card.tiling.patch if edge is not None)
+    if len(edges) != 3:
+        return None
+    x, y, z = edges
+    channels = len(card.input.channels)
+    return (channels, z, y, x) if card.input.axes == "ZYX" else (channels, x, y, z)
+
+
+def _sizes(card: ModelCard, cases: int, steps: tuple[int, int, int]) -> Shape5:
+    """A batch shape with unequal edges, multiples of the divisor: divisor 8 and steps 2, 3, 4 -> 16, 24, 32."""
+    divisor = card.tiling.divisor
+    more = max(0, -(-_LEAST_EDGE // divisor) - 2)
+    x, y, z = (divisor * (step + more) for step in steps)
+    return (cases, len(card.input.channels), x, y, z)
+
+
+def _check_installed() -> None:
+    missing = [name for name in ("torch", "onnxscript") if _version(name) is None]
+    if missing:
+        raise UsageError(
+            "export", expected=" and ".join(missing), got="none installed", do="pip install 'voxport[torch]'"
+        )
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _provenance(checkpoint: Checkpoint, dynamic: bool) -> dict[str, Any]:
+    with checkpoint.path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return {
+        "source": {"file": checkpoint.path.name, "sha256": digest},
+        "network": dict(checkpoint.network),
+        "versions": {name: found for name in _PACKAGES if (found := _version(name)) is not None},
+        "opset": OPSET,
+        "dynamic": dynamic,
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+    }

@@ -1,0 +1,205 @@
+"""A process's share of the work: DBOS hands jobs to it, and it sees each through to its end."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from typing import TypeVar
+
+import sqlalchemy as sa
+from dbos import DBOS, DBOSClient, DBOSConfig
+
+from ....domain.errors import CancelledError, VoxportError
+from ....domain.job import Job, finished, results_mapping, settled
+from ....ports.job_queue import Handler
+from .database import away
+from .ledger import APPLICATION, QUEUE, VERSION, WORKFLOW, Ledger
+from .opening import Opening
+from .pace import Pace, set_up_here
+from .plain import PlainSerializer
+from .watch import Watch
+
+T = TypeVar("T")
+_log = logging.getLogger("voxport.jobs")
+_PROGRESS_SECONDS = 0.25
+_AGAIN_SECONDS = 0.5
+
+# DBOS knows one application a process, and its workflows by name.
+_working: Worker | None = None
+_taken = threading.Lock()
+
+
+@DBOS.workflow(name=WORKFLOW, max_recovery_attempts=None)
+def _run_job(id: str, round: int) -> None:
+    """One hand-over of a job. It has no steps: what must not be done twice is settled in the ledger."""
+    if _working is not None:
+        _working.run(id, round)
+
+
+class Worker:
+    """Runs jobs in this process until it is told to stop."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        client: DBOSClient,
+        opening: Opening,
+        handler: Handler,
+        slots: int,
+        stop: threading.Event,
+    ) -> None:
+        self.id = str(uuid.uuid4())  # never used again, so DBOS recovers nothing by itself: that is up to the leases
+        self.pace = Pace()
+        self._ledger, self._opening, self._handler, self._slots, self._stop = ledger, opening, handler, slots, stop
+        self._watch = Watch(ledger, client, self.id, slots, lambda: self._doing)
+        self._doing: frozenset[str] = frozenset()
+        self._change = threading.Condition()
+
+    def work(self) -> None:
+        """See JobQueue.work. RuntimeError if this process has a worker already."""
+        global _working  # DBOS itself is one a process
+        if not _taken.acquire(blocking=False):
+            raise RuntimeError("this process runs jobs already")
+        try:
+            _working = self
+            self._patiently(self._begin)
+            self._until_stopped()
+        except OSError as error:  # told to stop, with the database away
+            _log.warning("%s; others will find out that this worker is gone", error)
+        finally:
+            DBOS.destroy()
+            _working = None
+            _taken.release()
+
+    def run(self, id: str, round: int) -> None:
+        """Take up a job and see it through to an end, or back into the queue."""
+        name = f"{id}.{round}"
+        with self._change:
+            self._doing |= {name}
+        try:
+            if self._stop.is_set():
+                self._ledger.hand_out_again(id, round)
+                return
+            job = self._patiently(lambda: self._ledger.begin(id, round, self.id))
+            if job is not None:
+                self._do(job)
+        except OSError as error:  # told to stop, with the database away
+            _log.warning("%s; job %s is left to whoever finds it", error, id)
+        finally:
+            with self._change:
+                self._doing -= {name}
+                self._change.notify_all()
+            self.pace.look_now()
+
+    def _begin(self) -> None:
+        self._opening.ensure()
+        self._watch.beat()
+        self._launch()
+
+    def _launch(self) -> None:
+        config: DBOSConfig = {
+            "name": APPLICATION,
+            "system_database_url": self._ledger.database.url,
+            "system_database_engine": self._ledger.database.engine,
+            "executor_id": self.id,
+            "application_version": VERSION,
+            "use_listen_notify": False,
+            "notification_listener_polling_interval_sec": 0.1,  # it listens for nothing, and is waited for at the end
+            "enable_otlp": False,
+            "log_level": "WARNING",
+            "serializer": PlainSerializer(),
+        }
+        DBOS(config=config)
+        try:
+            DBOS.listen_queues([QUEUE])
+            DBOS.launch()
+            set_up_here(QUEUE, self._slots, self.pace)
+        except BaseException as error:
+            DBOS.destroy()  # half a DBOS cannot be launched again
+            if isinstance(error, sa.exc.SQLAlchemyError):
+                raise away(error) from error
+            raise
+
+    def _until_stopped(self) -> None:
+        watching = threading.Thread(target=self._watch.keep, args=(self._stop,), name="voxport-jobs-watch", daemon=True)
+        watching.start()
+        self._stop.wait()
+        with self._change:
+            self._change.wait_for(lambda: not self._doing)
+        watching.join()
+        self.pace.look_now()  # at nothing: DBOS's thread is to see that it is over
+        DBOS.destroy(workflow_completion_timeout_sec=0)
+        self._watch.leave()
+
+    def _do(self, job: Job) -> None:
+        change: Callable[[Job, float], Job]
+        delayed = False
+        try:
+            results = dict(self._handler(_DbosAttempt(job, self._ledger, self._stop)))
+            results_mapping(results)  # what cannot be kept is the handler's mistake
+            change = lambda job, now: finished(job, now, results)  # noqa: E731
+        except BaseException as caught:  # noqa: BLE001 - whatever a handler raises is the job's, not the worker's
+            error = caught  # the name in the except clause is gone when the change is applied
+            _log_failure(job, error)
+            strikes = self._ledger.limits.strikes
+            change = lambda job, now: settled(job, now, error, strikes_allowed=strikes)  # noqa: E731
+            delayed = not isinstance(error, CancelledError)
+        settle = lambda: self._ledger.settle(job.id, job.attempts, change, delayed=delayed)  # noqa: E731
+        if self._patiently(settle) is None:
+            _log.warning("job %s: attempt %d ended after it had been given to another", job.id, job.attempts)
+
+    def _patiently(self, do: Callable[[], T]) -> T:
+        """Do it, again and again while the database is away; raises its OSError once the worker is to stop."""
+        was_away = False
+        while True:
+            try:
+                return do()
+            except OSError as error:
+                if self._stop.is_set():
+                    raise
+                if not was_away:
+                    _log.warning("%s; trying again until it is back", error)
+                was_away = True
+                self._stop.wait(_AGAIN_SECONDS)
+
+
+def _log_failure(job: Job, error: BaseException) -> None:
+    """What the job's owner is told in full needs no traceback; what is kept from the owner does."""
+    if isinstance(error, VoxportError | OSError):
+        _log.info("job %s, attempt %d: %s", job.id, job.attempts, error)
+    else:
+        _log.error("job %s, attempt %d", job.id, job.attempts, exc_info=error)
+
+
+class _DbosAttempt:
+    """One run of a job: progress is written a few times a second, a request to stop is seen at each report."""
+
+    def __init__(self, job: Job, ledger: Ledger, stop: threading.Event) -> None:
+        self.job = job
+        self._ledger, self._stop = ledger, stop
+        self._written, self._tiles = 0.0, (0, 0)
+        self._is_away = False
+
+    def report(self, done: int, total: int) -> None:
+        """See Attempt.report."""
+        due = time.monotonic() - self._written > _PROGRESS_SECONDS or 0 < done == total
+        tiles = (done, total) if due and (done, total) != self._tiles else None
+        if self._stop.is_set() or not self._goes_on(tiles):
+            raise CancelledError
+
+    def _goes_on(self, tiles: tuple[int, int] | None) -> bool:
+        """Write the tiles, if any, and ask whether the run is still wanted; while nobody can tell, it is."""
+        try:
+            wanted = self._ledger.progress(self.job.id, self.job.attempts, tiles)
+        except OSError as error:
+            if not self._is_away:
+                _log.warning("%s; the run of job %s goes on", error, self.job.id)
+            self._is_away = True
+            return True
+        self._is_away = False
+        if tiles is not None:
+            self._written, self._tiles = time.monotonic(), tiles
+        return wanted

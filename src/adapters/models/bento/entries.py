@@ -1,0 +1,78 @@
+"""What BentoML is told about a model: its tag, labels, metadata, custom objects and signatures."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+from ....domain.cards.model_card import ModelCard
+from ....domain.cards.schema import write_card
+from ....domain.errors import ModelError
+from ....domain.labels.label_map import Output
+from ....ports.model import Model
+
+_TAG_PART = re.compile(r"[a-z0-9]([-._a-z0-9]*[a-z0-9])?")
+_TAG_LENGTH = 63
+
+
+def tag_of(card: ModelCard) -> str:
+    """The BentoML tag of a card. A plus in the version becomes an underscore, which no card has.
+
+    Raises:
+        ModelError: BentoML cannot call a model so.
+    """
+    name, version = card.name, card.version.replace("+", "_")
+    fits = all(_TAG_PART.fullmatch(part) and len(part) <= _TAG_LENGTH for part in (name, version))
+    # BentoML keeps the name of a model's newest version in a file of this name
+    if not fits or version == "latest":
+        raise ModelError(
+            card.reference,
+            expected=f"a name and a version that BentoML takes: up to {_TAG_LENGTH} lower-case letters, digits, dots "
+            "and hyphens, with no dot or hyphen at the ends, and no version called latest",
+            got="another",
+            do="change the card, or keep the model in the folder store",
+        )
+    return f"{name}:{version}"
+
+
+def describe(model: Model) -> dict[str, Any]:
+    """The arguments of ``bentoml.models.create`` beside the tag, all of them plain data."""
+    card = json.loads(json.dumps(write_card(model.card)))
+    names = _class_names(model.card.output)
+    certified = [] if model.card.parity is None else model.card.parity.runtimes
+    return {
+        "labels": {"made_by": "voxport", "task": "segmentation", "format": model.format},
+        "metadata": {
+            "file": model.path.name,
+            "reference": model.card.reference,
+            "description": model.card.description,
+            "licence": model.card.licence,
+            "intended_use": model.card.intended_use,
+            "sha256": model.sha256,
+            "weights_sha256": model.weights_sha256,
+            "certified": [f"{runtime.runtime} {runtime.precision}" for runtime in certified],
+        },
+        "custom_objects": {"card": card, "class_names": names, "preprocessing": card["input"]},
+        "signatures": {"run": {"batchable": takes_any_batch(model.path), "batch_dim": 0}},
+    }
+
+
+def takes_any_batch(path: Path) -> bool:
+    """Whether the first axis of an ONNX network's one input is dynamic."""
+    graph = onnx.load_model(path, load_external_data=False).graph
+    weights = {tensor.name for tensor in graph.initializer}
+    inputs = [given for given in graph.input if given.name not in weights]
+    if len(inputs) != 1 or not inputs[0].type.tensor_type.shape.dim:
+        return False
+    return not inputs[0].type.tensor_type.shape.dim[0].HasField("dim_value")
+
+
+def _class_names(output: Output) -> list[str]:
+    """Names in the order of the network's output channels."""
+    if output.activation == "sigmoid":
+        return [label.name for label in output.table.labels]
+    return [output.table.name_of(value) for value in range(output.channels)]

@@ -1,0 +1,56 @@
+"""BentoML, imported when it is first needed, and kept from calling home."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+from ....domain.errors import OutputError, UsageError
+
+if TYPE_CHECKING:
+    from bentoml._internal.models import ModelStore
+
+
+def untracked_bentoml() -> ModuleType:
+    """BentoML, with usage tracking switched off. Raises UsageError where it is not installed."""
+    # BentoML takes no value but "true", and would send the size of every model that is kept
+    os.environ["BENTOML_DO_NOT_TRACK"] = "True"
+    try:
+        import bentoml
+        import bentoml.models
+        from bentoml._internal.utils.analytics.usage_stats import do_not_track
+    except ImportError:
+        raise UsageError(
+            "the bento store", expected="BentoML", got="none installed", do="pip install 'voxport[serving]'"
+        ) from None
+    # the program that we are part of may have asked before the variable was set
+    do_not_track.cache_clear()
+    return bentoml
+
+
+def bentoml_models() -> ModuleType:
+    """``bentoml.models``, as untracked as BentoML. Raises UsageError where it is not installed."""
+    models: ModuleType = untracked_bentoml().models
+    return models
+
+
+def open_store(home: Path | None) -> ModelStore:
+    """BentoML's model store under a home folder; None for the one that BentoML itself uses.
+
+    Raises:
+        UsageError: BentoML is not installed.
+        OutputError: BentoML's own home folder is not there and cannot be made.
+    """
+    bentoml_models()
+    # bentoml.models takes a store, but has no public name for its type, nor for the one that it takes by default
+    from bentoml._internal.configuration.containers import BentoMLContainer
+    from bentoml._internal.models import ModelStore
+
+    if home is not None:
+        return ModelStore(home / "models")
+    try:
+        return BentoMLContainer.model_store.get()
+    except OSError as error:
+        raise OutputError.cannot_write("BENTOML_HOME", error) from None

@@ -1,0 +1,163 @@
+"""ModelRepository over ``bentoml.models``."""
+
+from __future__ import annotations
+
+import fcntl
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ....domain.errors import ModelError, OutputError
+from ....ports.model import Model, ModelFiles
+from ....ports.model_repository import BrokenModel, Listing
+from .entries import describe, tag_of
+from .library import bentoml_models, open_store
+
+if TYPE_CHECKING:
+    from bentoml._internal.models import ModelStore
+
+
+class BentoStore:
+    """ModelRepository in BentoML's model store: a BentoML model ``NAME:VERSION`` for each model it puts there.
+
+    What counts is the ONNX file inside, which describes itself; so a model that was put there by other means counts
+    if it has such a file, whatever its tag, and one that has no ``.onnx`` file is left alone. BentoML's description is
+    written for BentoML's users and never read: custom objects are pickled, and reading a pickle runs what is in it.
+
+    Args:
+        files: reads and writes the ONNX files.
+        home: BentoML's home folder, in which the store is ``models``; None for BentoML's own choice (BENTOML_HOME).
+    """
+
+    def __init__(self, files: ModelFiles, home: Path | None = None) -> None:
+        self._files = files
+        self._home = home
+
+    def list(self) -> Listing:
+        """See ModelRepository.list."""
+        models: list[Model] = []
+        broken: list[BrokenModel] = []
+        # bentoml.models.list() fails as a whole where one model is broken, and takes 3 ms a model
+        for path in sorted(self._folder.glob("*/*/*.onnx")):
+            try:
+                models.append(self._files.read(path))
+            except ModelError as error:
+                if path.exists():  # and was not removed in the meantime
+                    broken.append(BrokenModel(_tag_at(path.parent), f"{_tag_at(path.parent)}: {error}"))
+        return Listing.ordered(models, broken)
+
+    def get(self, reference: str) -> Model:
+        """See ModelRepository.get."""
+        return self.list().pick(reference)
+
+    def put(self, model: Model) -> Model:
+        """See ModelRepository.put.
+
+        Raises:
+            ModelError: also where BentoML cannot call a model so, or calls another model so.
+        """
+        tag = tag_of(model.card)
+        try:
+            with self._alone() as stage:
+                return self._put(model, tag, stage)
+        except OSError as error:
+            raise OutputError.cannot_write(str(self._folder), error) from None
+
+    def remove(self, reference: str) -> None:
+        """See ModelRepository.remove."""
+        target = self.list().single(reference)
+        try:
+            with self._alone():
+                self._delete(target.path.parent)
+        except OSError as error:
+            raise OutputError.cannot_write(str(target.path.parent), error) from None
+
+    @cached_property
+    def _store(self) -> ModelStore:
+        return open_store(self._home)
+
+    @property
+    def _folder(self) -> Path:
+        return Path(self._store._path)
+
+    @contextmanager
+    def _alone(self) -> Iterator[Path]:
+        """Keep other writers out; gives an empty folder on the store's file system, but outside of the store.
+
+        BentoML takes any folder in its store for a model, and has no lock of its own.
+        """
+        private = self._folder.parent / ".voxport"
+        private.mkdir(parents=True, exist_ok=True)
+        with (private / "lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            stage = private / "stage"
+            shutil.rmtree(stage, ignore_errors=True)  # where a process was killed
+            stage.mkdir()
+            try:
+                yield stage
+            finally:
+                shutil.rmtree(stage, ignore_errors=True)
+
+    def _put(self, model: Model, tag: str, stage: Path) -> Model:
+        name, version = tag.split(":")
+        entry = self._folder / name / version
+        replaced = [m.path for m in self.list().models if m.card.reference == model.card.reference]
+        if _in_use(entry) and entry not in [path.parent for path in replaced]:
+            raise ModelError(
+                model.card.reference,
+                expected="a free place in BentoML's store",
+                got=f"another or a broken model at {tag}",
+                do=f"remove it with bentoml models delete {tag}, or change the version in the card",
+            )
+        written = self._files.write(model.path, model.card, stage / f"{model.card.slug}.onnx")
+        self._stage(written, tag, stage)
+        stored = entry / written.path.name
+        _move(stage / name / version, entry, last=stored.name)
+        (stage / name / "latest").replace(self._folder / name / "latest")
+        for path in replaced:
+            if path.parent != entry:
+                self._delete(path.parent)
+            elif path != stored:
+                path.unlink(missing_ok=True)
+        return self._files.read(stored)
+
+    def _stage(self, written: Model, tag: str, stage: Path) -> None:
+        """Have BentoML make the model in a store of its own, which nobody else sees."""
+        from bentoml._internal.models import ModelStore
+
+        name, version = tag.split(":")
+        with bentoml_models().create(tag, **describe(written), _model_store=ModelStore(stage)):
+            pass  # what is written here goes through the system's temporary folder, which some models do not fit into
+        written.path.replace(stage / name / version / written.path.name)
+
+    def _delete(self, entry: Path) -> None:
+        tag = _tag_at(entry)
+        try:
+            bentoml_models().delete(tag, _model_store=self._store)
+        except OSError:
+            raise
+        except Exception as error:  # noqa: BLE001
+            # BentoML reads the other versions once this one is gone, and fails in many ways where one is broken
+            if entry.exists():
+                raise OutputError.cannot_write(tag, f"{type(error).__name__} from BentoML") from None
+
+
+def _tag_at(entry: Path) -> str:
+    return f"{entry.parent.name}:{entry.name}"
+
+
+def _in_use(entry: Path) -> bool:
+    return entry.is_dir() and any(entry.iterdir())
+
+
+def _move(staged: Path, entry: Path, last: str) -> None:
+    """Give a staged model its place: by one rename, or file by file where one is there, ``last`` at the end."""
+    entry.parent.mkdir(parents=True, exist_ok=True)
+    if not _in_use(entry):
+        staged.rename(entry)
+        return
+    for path in sorted(staged.iterdir(), key=lambda p: p.name == last):
+        path.replace(entry / path.name)

@@ -1,0 +1,87 @@
+"""A folder of self-describing ONNX files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ....domain.errors import ModelError, OutputError
+from ....ports.model import Model, ModelFiles
+from ....ports.model_repository import BrokenModel, Listing, ModelRepository
+
+
+class ModelDirectory:
+    """ModelRepository in a folder: one file ``NAME-VERSION.onnx`` for each model it puts there.
+
+    Files that were put there by hand under any name ending in ``.onnx`` count as well; the card says who they are.
+    """
+
+    def __init__(self, folder: Path, files: ModelFiles) -> None:
+        self._folder = folder
+        self._files = files
+
+    def list(self) -> Listing:
+        """See ModelRepository.list."""
+        models: list[Model] = []
+        broken: list[BrokenModel] = []
+        for path in sorted(self._folder.glob("*.onnx")):
+            try:
+                models.append(self._files.read(path))
+            except ModelError as error:
+                broken.append(BrokenModel(path.name, str(error)))
+        return Listing.ordered(models, broken)
+
+    def get(self, reference: str) -> Model:
+        """See ModelRepository.get."""
+        return self.list().pick(reference)
+
+    def put(self, model: Model) -> Model:
+        """See ModelRepository.put."""
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OutputError.cannot_write(str(self._folder), error) from None
+        same = [m.path for m in self.list().models if m.card.reference == model.card.reference]
+        stored = self._files.write(model.path, model.card, self._folder / f"{model.card.slug}.onnx")
+        for path in same:
+            if path != stored.path:
+                path.unlink(missing_ok=True)
+        return stored
+
+    def remove(self, reference: str) -> None:
+        """See ModelRepository.remove."""
+        target = self.list().single(reference)
+        try:
+            target.path.unlink()
+        except OSError as error:
+            raise OutputError.cannot_write(str(target.path), error) from None
+
+
+class LayeredModels:
+    """ModelRepository over a writable one and one that comes with the program, whose models can only be read."""
+
+    def __init__(self, own: ModelRepository, bundled: ModelRepository) -> None:
+        self._own = own
+        self._bundled = bundled
+
+    def list(self) -> Listing:
+        """See ModelRepository.list; an own model hides a bundled one of the same name and version."""
+        own, bundled = self._own.list(), self._bundled.list()
+        hidden = {model.card.reference for model in own.models}
+        models = [*own.models, *(model for model in bundled.models if model.card.reference not in hidden)]
+        return Listing.ordered(models, (*own.broken, *bundled.broken))
+
+    def get(self, reference: str) -> Model:
+        """See ModelRepository.get."""
+        return self.list().pick(reference)
+
+    def put(self, model: Model) -> Model:
+        """See ModelRepository.put."""
+        return self._own.put(model)
+
+    def remove(self, reference: str) -> None:
+        """See ModelRepository.remove; a bundled model stays."""
+        if not self._own.list().matching(reference) and self._bundled.list().matching(reference):
+            raise ModelError(
+                reference, expected="a model that was added", got="one that comes with voxport", do="leave it be"
+            )
+        self._own.remove(reference)

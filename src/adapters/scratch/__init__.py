@@ -1,0 +1,1 @@
+"""Scratch storage for large arrays."""

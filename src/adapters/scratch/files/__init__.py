@@ -1,0 +1,108 @@
+"""Scratch on a disk: arrays in files without a name, read and written at their places, so that none is in memory."""
+
+from __future__ import annotations
+
+import math
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from ....domain.errors import LimitError, NoRoomError
+
+_ELSEWHERE = "free some room, or name another scratch folder"
+
+
+class ScratchFiles:
+    """Makes arrays in files of a folder, by default the system's for temporary files.
+
+    A file's space is taken when it is made: a disk that is too full is found out then. It is not mapped, as a page of
+    a map counts as resident until it is let go of, and a disk that fails under a map kills the process.
+    """
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self._folder = folder
+
+    def shelf(self, shape: tuple[int, ...], dtype: DTypeLike) -> FileShelf:
+        """A new array of zeros. Raises LimitError without room for it, NoRoomError where there may be some later."""
+        folder = Path(tempfile.gettempdir()) if self._folder is None else self._folder
+        return FileShelf(folder, shape, np.dtype(dtype))
+
+
+class FileShelf:
+    """An array in a file that has no name, so that nothing is left of it however the process ends."""
+
+    def __init__(self, folder: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+        self._folder, self._shape, self._dtype = folder, shape, dtype
+        self._cell = math.prod(shape[2:]) * dtype.itemsize
+        self._size = shape[0] * shape[1] * self._cell
+        try:
+            status = os.statvfs(folder)
+            if status.f_blocks * status.f_frsize < self._size:
+                got = f"a disk of {status.f_blocks * status.f_frsize}"
+                raise LimitError(str(folder), expected=self._expected, got=got, do=_ELSEWHERE)
+            self._file = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115 - closed by __exit__
+        except OSError as error:
+            raise self._no_room(error) from None
+        try:
+            _reserve(self._file.fileno(), self._size)
+        except OSError as error:
+            self._file.close()
+            raise self._no_room(error) from None
+
+    def read(self, rows: slice, columns: slice) -> NDArray[Any]:
+        """A copy of a piece. See Shelf.read."""
+        values = np.empty((rows.stop - rows.start, columns.stop - columns.start, *self._shape[2:]), self._dtype)
+        self._transfer(os.preadv, rows, columns, values)
+        return values
+
+    def write(self, rows: slice, columns: slice, values: NDArray[Any]) -> None:
+        """See Shelf.write."""
+        self._transfer(os.pwritev, rows, columns, np.ascontiguousarray(values, self._dtype))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()
+
+    def _transfer(
+        self, call: Callable[[int, list[memoryview], int], int], rows: slice, columns: slice, values: NDArray[Any]
+    ) -> None:
+        content, length = memoryview(values.reshape(-1).view(np.uint8).data), values.shape[1] * self._cell
+        count = values.shape[0]
+        if values.shape[1] == self._shape[1]:  # whole rows follow each other
+            count, length = min(count, 1), count * length
+        try:
+            for row in range(count):
+                rest = content[row * length : (row + 1) * length]
+                position = ((rows.start + row) * self._shape[1] + columns.start) * self._cell
+                while rest:
+                    done = call(self._file.fileno(), [rest], position)
+                    if not done:
+                        raise OSError("a scratch file that was cut short")
+                    rest, position = rest[done:], position + done
+        except OSError as error:
+            raise self._no_room(error) from None
+
+    @property
+    def _expected(self) -> str:
+        return f"room for {self._size} bytes while tiles are blended"
+
+    def _no_room(self, error: OSError) -> NoRoomError:
+        return NoRoomError(str(self._folder), expected=self._expected, got=error.strerror or str(error), do=_ELSEWHERE)
+
+
+def _reserve(descriptor: int, size: int) -> None:
+    """Take the space of a file of zeros, where the system can."""
+    if hasattr(os, "posix_fallocate") and size:
+        os.posix_fallocate(descriptor, 0, size)
+    else:
+        os.truncate(descriptor, size)

@@ -1,0 +1,99 @@
+"""Tunings as JSON files below a folder: ``MODEL/MACHINE.json``, and the quantised network beside it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+
+from pydantic import TypeAdapter, ValidationError
+
+from ....domain.errors import OutputError
+from ....domain.tuning import Machine, Tuning
+from ....ports.tunings import FoundTuning
+
+_RECORD: TypeAdapter[Tuning] = TypeAdapter(Tuning)
+_AGAIN = "tune it again with voxport tune"
+
+
+class TuningDirectory:
+    """TuningStore in a folder, which is made when something is put."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def find(self, model: str, machine: Machine) -> FoundTuning:
+        """See TuningStore.find."""
+        path = self._record(model, machine)
+        try:
+            tuning = _RECORD.validate_json(path.read_bytes())
+        except FileNotFoundError:
+            if any(path.parent.glob("*.json")):
+                what = "this model was tuned for another machine, other threads or other versions of libraries"
+                return FoundTuning(warning=f"{what}, and runs untuned; {_AGAIN}")
+            return FoundTuning()
+        except (OSError, ValidationError) as error:
+            return FoundTuning(
+                warning=f"{path} cannot be read ({_reason(error)}), and the model runs untuned; {_AGAIN}"
+            )
+        if (tuning.model, tuning.machine) != (model, machine):
+            return FoundTuning(warning=f"{path} is of another model or machine, and the model runs untuned; {_AGAIN}")
+        return FoundTuning(tuning)
+
+    def put(self, tuning: Tuning, quantised: Path | None = None) -> None:
+        """See TuningStore.put."""
+        if tuning.quantised_sha256 is not None and (quantised is None or _sha256(quantised) != tuning.quantised_sha256):
+            raise ValueError("quantised: expected the file that the tuning names")
+        record = self._record(tuning.model, tuning.machine)
+        content = _RECORD.dump_json(tuning, indent=2)
+        try:
+            record.parent.mkdir(parents=True, exist_ok=True)
+            # the network first: a record never names a file that is not there
+            if tuning.quantised_sha256 is not None and quantised is not None:
+                _write(record.with_suffix(".int8.onnx"), quantised.read_bytes())
+            _write(record, content)
+            if tuning.quantised_sha256 is None:
+                record.with_suffix(".int8.onnx").unlink(missing_ok=True)
+        except OSError as error:
+            raise OutputError.cannot_write(str(record), error) from None
+
+    def quantised(self, tuning: Tuning) -> Path | None:
+        """See TuningStore.quantised."""
+        path = self._record(tuning.model, tuning.machine).with_suffix(".int8.onnx")
+        try:
+            return path if tuning.quantised_sha256 == _sha256(path) else None
+        except OSError:
+            return None
+
+    def _record(self, model: str, machine: Machine) -> Path:
+        told = repr(sorted(asdict(machine).items()))
+        return self._folder / model / f"{hashlib.sha256(told.encode()).hexdigest()[:16]}.json"
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Under a hidden name first, so that the file is whole whenever it is there."""
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    part = Path(name)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _reason(error: OSError | ValidationError) -> str:
+    if isinstance(error, OSError):
+        return error.strerror or type(error).__name__
+    first = error.errors()[0]
+    place = ".".join(map(str, first["loc"]))
+    return f"{place}: {first['msg']}" if place else first["msg"]

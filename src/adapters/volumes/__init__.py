@@ -1,0 +1,1 @@
+"""Volume stores, one folder a format."""

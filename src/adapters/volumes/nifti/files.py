@@ -1,0 +1,181 @@
+"""Stored bytes: opening files, telling gzip from plain by content, and inflating to a spool with a guard."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from zlib_ng import gzip_ng, zlib_ng
+
+from ....domain.errors import InputError, LimitError, NoRoomError
+
+CHUNK_BYTES = 2**20
+# The best that deflate can do: a 258-byte match in 2 bits (zlib's technical notes, "maximum compression factor").
+LARGEST_EXPANSION = 1032
+# Some writers pad the end; more than this is not padding.
+_LARGEST_TAIL_BYTES = 2**24
+_ELSEWHERE = "free some room, or name another scratch folder"
+
+
+@dataclass(frozen=True)
+class StoredFile:
+    """A file open for reading by position, so that threads can share it. Close it once."""
+
+    path: Path
+    descriptor: int
+    size: int
+
+    @property
+    def is_gzip(self) -> bool:
+        """Whether the content, whatever the name, is a gzip stream."""
+        return os.pread(self.descriptor, 3, 0) == b"\x1f\x8b\x08"
+
+    def close(self) -> None:
+        """Give the descriptor back."""
+        os.close(self.descriptor)
+
+
+def open_file(path: Path, subject: str) -> StoredFile:
+    """The file at ``path``. Raises InputError: missing, a folder, not readable, or no regular file."""
+    try:
+        mode = path.stat().st_mode  # before opening: opening a named pipe would wait for a writer
+        if not stat.S_ISREG(mode):
+            what = "a folder" if stat.S_ISDIR(mode) else "something that is not a regular file"
+            raise InputError(subject, expected="a file", got=what, do="name the volume itself")
+        descriptor = os.open(path, os.O_RDONLY)
+        return StoredFile(path, descriptor, os.fstat(descriptor).st_size)
+    except FileNotFoundError:
+        raise InputError(subject, expected="a file", got="no such file", do="check the path") from None
+    except PermissionError:
+        do = "ask for permission, or copy it to where you have it"
+        raise InputError(subject, expected="a readable file", got="no permission to read it", do=do) from None
+    except (OSError, ValueError) as error:
+        got = (error.strerror if isinstance(error, OSError) else None) or str(error)
+        raise InputError(subject, expected="a readable file", got=got, do="check the path") from None
+
+
+def head(file: StoredFile, length: int, subject: str) -> bytes:
+    """The first ``length`` bytes of the content, inflated if need be; fewer if the file is shorter."""
+    with _reading_errors(subject):
+        if not file.is_gzip:
+            return os.pread(file.descriptor, length, 0)
+        with _inflated(file) as stream:
+            content: bytes = stream.read(length)
+            return content
+
+
+def inflate(file: StoredFile, promised: int, scratch: Path, subject: str) -> int:
+    """Descriptor of an unlinked file in ``scratch`` with the first ``promised`` bytes of a gzip stream.
+
+    The stream is read to its end, so that its checksum is verified.
+
+    Raises:
+        InputError: the stream is cut short, damaged, or goes on far beyond what its header promises.
+        NoRoomError: no room in ``scratch`` now.
+        LimitError: there never will be.
+    """
+    with _spool(promised, scratch) as spool, _reading_errors(subject), _inflated(file) as stream:
+        count = 0
+        while chunk := stream.read(CHUNK_BYTES):
+            try:
+                write_at(spool, chunk[: max(0, promised - count)], count)
+            except OSError as error:
+                raise _no_room(promised, scratch, error.strerror or str(error)) from None
+            count += len(chunk)
+            if count > promised + _LARGEST_TAIL_BYTES:
+                raise InputError(
+                    subject,
+                    expected=f"{promised} bytes, as its header says",
+                    got=f"more than {_LARGEST_TAIL_BYTES} bytes beyond them",
+                    do="write the file again: header and content do not belong together",
+                )
+        check_length(count, promised, subject)
+        return os.dup(spool)
+
+
+def check_length(size: int, promised: int, subject: str, *, is_estimate: bool = False) -> None:
+    """InputError unless ``size`` bytes, or at most so many, are enough for what a header promises."""
+    if size < promised:
+        raise InputError(
+            subject,
+            expected=f"{promised} bytes, as its header says",
+            got=f"at most {size}" if is_estimate else f"{size}",
+            do="copy or write it again: it was cut short, or its header is wrong",
+        )
+
+
+def chunks(descriptor: int) -> Iterator[bytes]:
+    """The bytes of an open file from its start, whatever its position."""
+    position = 0
+    while chunk := os.pread(descriptor, CHUNK_BYTES, position):
+        position += len(chunk)
+        yield chunk
+
+
+def sha256(descriptors: Iterable[int]) -> str:
+    """Hash of the bytes of open files, one after the other."""
+    digest = hashlib.sha256()
+    for descriptor in descriptors:
+        for chunk in chunks(descriptor):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def write_at(descriptor: int, data: bytes, position: int) -> None:
+    """Write all of ``data``: one call may take only a part of it, e.g. on a disk that is nearly full."""
+    rest = memoryview(data)
+    while rest:
+        written = os.pwrite(descriptor, rest, position)
+        rest, position = rest[written:], position + written
+
+
+@contextmanager
+def _inflated(file: StoredFile) -> Iterator[gzip_ng.GzipNGFile]:
+    os.lseek(file.descriptor, 0, os.SEEK_SET)
+    with os.fdopen(os.dup(file.descriptor), "rb") as raw, gzip_ng.GzipNGFile(fileobj=raw, mode="rb") as stream:
+        yield stream
+
+
+@contextmanager
+def _reading_errors(subject: str) -> Iterator[None]:
+    do = "copy or download it again"
+    try:
+        yield
+    except EOFError:
+        raise InputError(subject, expected="a whole gzip stream", got="one cut short", do=do) from None
+    except (gzip_ng.BadGzipFile, zlib_ng.error) as error:
+        raise InputError(subject, expected="an intact gzip stream", got=f"a damaged one ({error})", do=do) from None
+    except OSError as error:
+        got = error.strerror or str(error)
+        raise InputError(subject, expected="a readable file", got=got, do="check the disk it is on") from None
+
+
+@contextmanager
+def _spool(size: int, scratch: Path) -> Iterator[int]:
+    """A temporary file with no name, so that nothing is left of it however the process ends."""
+    try:
+        status = os.statvfs(scratch)
+        free, whole = (blocks * status.f_frsize for blocks in (status.f_bavail, status.f_blocks))
+        if whole < size:
+            raise LimitError(str(scratch), expected=_room(size), got=f"a disk of {whole}", do=_ELSEWHERE)
+        if free < size:
+            raise _no_room(size, scratch, f"{free}")
+        file = tempfile.TemporaryFile(dir=scratch, buffering=0)  # noqa: SIM115 - entered below, after its errors are caught
+    except OSError as error:
+        raise _no_room(size, scratch, error.strerror or str(error)) from None
+    with file:
+        yield file.fileno()
+
+
+def _no_room(size: int, scratch: Path, got: str) -> NoRoomError:
+    return NoRoomError(str(scratch), expected=_room(size), got=got, do=_ELSEWHERE)
+
+
+def _room(size: int) -> str:
+    return f"room for {size} bytes to inflate the volume"

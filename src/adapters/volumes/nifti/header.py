@@ -1,0 +1,223 @@
+"""Reading a NIfTI header: what it says, checked, or why it cannot be used. Pure: bytes in, values out.
+
+Field names and codes: https://nifti.nimh.nih.gov/nifti-1 (nifti1.h) and nifti-2 (nifti2.h).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from nibabel.nifti1 import Nifti1Header, data_type_codes
+from nibabel.nifti2 import Nifti2Header
+
+from ....domain.errors import InputError
+from ....domain.geometry.grid import Grid, shape3
+from .placement import disagreement, read_affine, read_unit
+
+HEADER_BYTES = 540  # the longer of the two: NIfTI-2; NIfTI-1 takes 348
+_NIFTI1_SIZES = (b"\x5c\x01\0\0", b"\0\0\x01\x5c")  # 348, little- and big-endian
+_SIGNATURES = (
+    (b"\x89PNG", "a PNG picture"),
+    (b"II*\0", "a TIFF picture"),
+    (b"MM\0*", "a TIFF picture"),
+    (b"NRRD", "an NRRD volume"),
+    (b"\x89HDF", "an HDF5 file"),
+    (b"CDF", "a netCDF or MINC file"),
+    (b"PK\x03\x04", "a zip archive"),
+    (b"ObjectType", "a MetaImage header"),
+    (b"\0\0\0\x01", "something else (an MGH volume starts like this)"),
+)
+
+
+@dataclass(frozen=True)
+class Header:
+    """A usable header: where the voxels are, how they are stored, and what they mean.
+
+    ``fields`` are the raw fields; ``stored`` is the type in the file, in its byte order; ``dtype`` is the type once
+    ``slope`` and ``inter`` are applied; ``offset`` counts bytes before the first voxel in the file that holds them.
+    """
+
+    fields: Nifti1Header
+    grid: Grid
+    channels: int
+    stored: np.dtype[Any]
+    dtype: np.dtype[Any]
+    slope: float
+    inter: float
+    offset: int
+    is_pair: bool
+    notes: tuple[str, ...]
+
+    @property
+    def value_count(self) -> int:
+        """Voxels times channels."""
+        return self.grid.voxel_count * self.channels
+
+    @property
+    def end(self) -> int:
+        """Bytes up to and including the last voxel, in the file that holds the voxels."""
+        return self.offset + self.value_count * self.stored.itemsize
+
+    @property
+    def is_scaled(self) -> bool:
+        """Whether stored values become real ones by slope and intercept."""
+        return (self.slope, self.inter) != (1.0, 0.0)
+
+
+def is_header(block: bytes) -> bool:
+    """Whether a file that starts with ``block`` is a NIfTI header."""
+    return _recognised(block) is not None
+
+
+def read_header(block: bytes, subject: str) -> Header:
+    """The header in the first ``HEADER_BYTES`` (or fewer, if the file is shorter) of a file.
+
+    Raises:
+        InputError: not a NIfTI, or one that cannot be segmented; in one line.
+    """
+    found = _recognised(block)
+    if found is None:
+        is_cut = block[:4] in _NIFTI1_SIZES and len(block) < 348
+        do = "write or copy it again" if is_cut or not block else "convert it to NIfTI, e.g. with dcm2niix or nibabel"
+        raise InputError(subject, expected="a NIfTI-1 or NIfTI-2 volume", got=_description(block), do=do)
+    kind, order, is_pair = found
+    fields = kind(block[: kind.template_dtype.itemsize], order, check=False)
+    shape, channels = _shape(fields, subject)
+    stored = _stored_dtype(fields, subject).newbyteorder(order)
+    _check_zooms(fields, subject)
+    affine = read_affine(fields, subject)
+    unit, unit_notes = read_unit(fields, subject)
+    grid = Grid(shape3(shape), affine, unit)
+    slope, inter = _scaling(fields, subject)
+    native = stored.newbyteorder("=")
+    return Header(
+        fields=fields,
+        grid=grid,
+        channels=channels,
+        stored=stored,
+        dtype=native if (slope, inter) == (1.0, 0.0) else _scaled_dtype(native, slope, inter),
+        slope=slope,
+        inter=inter,
+        offset=_offset(fields, is_pair, subject),
+        is_pair=is_pair,
+        notes=(*unit_notes, *disagreement(fields, grid)),
+    )
+
+
+def _recognised(block: bytes) -> tuple[type[Nifti1Header], Literal["<", ">"], bool] | None:
+    """Header class, byte order and whether the voxels are in a second file; None if it is no NIfTI header."""
+    for kind, size, at, single, pair in (
+        (Nifti1Header, 348, 344, b"n+1\0", b"ni1\0"),
+        (Nifti2Header, 540, 4, b"n+2\0", b"ni2\0"),
+    ):
+        magic = block[at : at + 4]
+        if len(block) < size or magic not in (single, pair):
+            continue
+        if block[:4] == size.to_bytes(4, "little"):
+            return kind, "<", magic == pair
+        if block[:4] == size.to_bytes(4, "big"):
+            return kind, ">", magic == pair
+    return None
+
+
+def _description(block: bytes) -> str:
+    if not block:
+        return "an empty file"
+    if block[:4] in _NIFTI1_SIZES:
+        if len(block) < 348:
+            return f"a header cut short after {len(block)} bytes"
+        return "an Analyze 7.5 header, which does not state the orientation"
+    if block[128:132] == b"DICM":
+        return "a DICOM file"
+    named = next((name for start, name in _SIGNATURES if block.startswith(start)), None)
+    if named is None and all(byte in b"\t\r\n" or 32 <= byte < 127 for byte in block):
+        return "text"
+    return named or f"something else (it starts with {block[:4].hex(' ')})"
+
+
+def _shape(fields: Nifti1Header, subject: str) -> tuple[tuple[int, ...], int]:
+    count = int(fields["dim"][0])
+    edges = [int(edge) for edge in fields["dim"][1 : 1 + max(0, count)]]
+    text = " x ".join(map(str, edges))
+    if not 1 <= count <= 7 or min(edges) < 1:
+        raise InputError(
+            subject,
+            expected="1 to 7 dimensions of at least one voxel each",
+            got=f"dim = {count}: {text or 'none'}",
+            do="write the file again: its header is damaged",
+        )
+    while len(edges) > 3 and edges[-1] == 1:
+        edges.pop()
+    if len(edges) not in (3, 4):
+        raise InputError(
+            subject,
+            expected="a 3-D volume, or a 4-D one whose last axis is the channel",
+            got=f"{len(edges)}-D ({text})",
+            do="stack 2-D slices into a volume" if len(edges) < 3 else "split it into 3-D or 4-D volumes",
+        )
+    return tuple(edges[:3]), edges[3] if len(edges) == 4 else 1
+
+
+def _stored_dtype(fields: Nifti1Header, subject: str) -> np.dtype[Any]:
+    code = int(fields["datatype"])
+    known = code in data_type_codes
+    kind: Any = data_type_codes.dtype[code] if known else np.void
+    dtype: np.dtype[Any] = np.dtype(kind)
+    if dtype.kind not in "iuf":
+        raise InputError(
+            subject,
+            expected="one real number a voxel (an integer or floating-point type)",
+            got=f"the voxel type {data_type_codes.label[code] if known else f'with the unknown code {code}'}",
+            do="convert it to a real type, e.g. one file for each component",
+        )
+    return dtype
+
+
+def _check_zooms(fields: Nifti1Header, subject: str) -> None:
+    zooms = [float(zoom) for zoom in fields["pixdim"][1:4]]
+    if not all(math.isfinite(zoom) and zoom > 0 for zoom in zooms):
+        raise InputError(
+            subject,
+            expected="three positive voxel sizes (pixdim)",
+            got=" x ".join(f"{zoom:g}" for zoom in zooms),
+            do="correct the header's pixdim",
+        )
+
+
+def _scaling(fields: Nifti1Header, subject: str) -> tuple[float, float]:
+    """Slope and intercept; (1, 0) where the header asks for none (nifti1.h: a slope of 0; in practice also NaN)."""
+    slope, inter = float(fields["scl_slope"]), float(fields["scl_inter"])
+    if slope == 0 or not math.isfinite(slope):
+        return 1.0, 0.0
+    if not math.isfinite(inter):
+        raise InputError(
+            subject,
+            expected="a finite scl_inter beside scl_slope",
+            got=f"{inter:g}",
+            do="correct the header's scaling",
+        )
+    return slope, inter
+
+
+def _scaled_dtype(native: np.dtype[Any], slope: float, inter: float) -> np.dtype[Any]:
+    """float32 where its 24 bits hold every stored value and its range the scaling; float64 otherwise."""
+    single = np.finfo(np.float32)
+    holds = native == np.float32 or (native.kind in "iu" and native.itemsize <= 2)
+    fits = float(single.tiny) <= abs(slope) <= float(single.max) and abs(inter) <= float(single.max)
+    return np.dtype(np.float32 if holds and fits else np.float64)
+
+
+def _offset(fields: Nifti1Header, is_pair: bool, subject: str) -> int:
+    offset = float(fields["vox_offset"])
+    least = 0 if is_pair else int(fields["sizeof_hdr"])
+    if not math.isfinite(offset) or offset != int(offset) or offset < least:
+        raise InputError(
+            subject,
+            expected=f"voxels from a whole byte of at least {least} on (vox_offset)",
+            got=f"{offset:g}",
+            do="write the file again: its header is damaged",
+        )
+    return int(offset)

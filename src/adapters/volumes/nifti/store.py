@@ -1,0 +1,65 @@
+"""The volume store that keeps NIfTI files."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ....domain.geometry.grid import Grid
+from ....ports.volume_store import VolumeSource
+from .new_header import new_header
+from .sink import NiftiSink
+from .source import NiftiSource, open_source
+
+
+class NiftiStore:
+    """Volumes as NIfTI files; a reference is a path.
+
+    Read: NIfTI-1 and -2, ``.nii``, ``.nii.gz`` and ``.hdr``/``.img`` pairs (either name), any byte order, every real
+    voxel type; 4-D volumes have their last axis as channels. Content decides, not the name.
+    Written: ``.nii``, ``.nii.gz`` (the same bytes for the same volume) and pairs.
+
+    Args:
+        scratch: folder for inflated copies of compressed volumes; they have no name and vanish when closed.
+        max_voxels: the most voxels, all channels counted, that a volume may have to be opened.
+    """
+
+    def __init__(self, scratch: Path | None = None, max_voxels: int = 2**33) -> None:
+        self._scratch = scratch
+        self._max_voxels = max_voxels
+
+    def open(self, reference: str) -> NiftiSource:
+        """Open a volume for reading.
+
+        Raises:
+            InputError: missing, damaged, or of a kind that cannot be segmented.
+            LimitError: more voxels than the limit, or no room to inflate it.
+        """
+        scratch = Path(tempfile.gettempdir()) if self._scratch is None else self._scratch
+        return open_source(Path(reference), scratch, self._max_voxels)
+
+    def create(
+        self,
+        reference: str,
+        grid: Grid,
+        dtype: np.dtype[Any],
+        *,
+        channels: int = 1,
+        like: VolumeSource | None = None,
+    ) -> NiftiSink:
+        """Begin a volume filled with zeros, of an integer type, float32 or float64.
+
+        The header's sform, qform, codes, unit and intent are those of ``like``; without it, or where it comes from
+        another store, the affine becomes an sform of code 2 (aligned).
+
+        Raises:
+            OutputError: the folder does not exist, is read-only or has no room; the name cannot be used.
+            ValueError: ``like`` is on another grid, or NIfTI has no such voxel type.
+        """
+        if like is not None and like.grid != grid:
+            raise ValueError("like: expected a source on the same grid")
+        known = like.header.fields if isinstance(like, NiftiSource) else None
+        return NiftiSink(Path(reference), new_header(grid, np.dtype(dtype), channels, known))

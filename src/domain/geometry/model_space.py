@@ -1,0 +1,53 @@
+"""The way from a stored grid to the space a network wants, and back: reorient, then resample."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..cards.model_card import Input
+from .grid import Grid, Reorientation, unit_factor
+from .resampling import Resampling
+
+# Spacings this close count as equal: float32 headers differ from what they mean by 1e-7.
+_SAME_SPACING = 1e-5
+
+
+@dataclass(frozen=True)
+class ModelSpace:
+    """Stored grid, the same reoriented, and the model's grid, with the changes that lead from one to the next."""
+
+    stored: Grid
+    reorientation: Reorientation
+    oriented: Grid
+    resampling: Resampling
+    grid: Grid
+
+    @classmethod
+    def of(cls, stored: Grid, wanted: Input) -> ModelSpace:
+        """The space that ``wanted`` asks for."""
+        identity = Reorientation.identity()
+        change = identity if wanted.orientation is None else stored.reorientation_to(wanted.orientation)
+        oriented = change.apply_grid(stored)
+        if wanted.spacing is None or wanted.spacing_unit is None:
+            return cls(stored, change, oriented, _no_resampling(oriented), oriented)
+        factor = unit_factor(wanted.spacing_unit, stored.unit)
+        target = [length * factor for length in wanted.spacing]
+        ratios = [t / s for t, s in zip(target, oriented.spacing, strict=True)]
+        if all(abs(r - 1) <= _SAME_SPACING for r in ratios):
+            return cls(stored, change, oriented, _no_resampling(oriented), oriented)
+        grid = oriented.resampled(target)
+        ratio = (ratios[0], ratios[1], ratios[2])
+        return cls(stored, change, oriented, Resampling(oriented.shape, grid.shape, ratio), grid)
+
+    @property
+    def resamples(self) -> bool:
+        """Whether anything is interpolated."""
+        return self.resampling != _no_resampling(self.oriented)
+
+    def model_axis(self, stored_axis: int) -> int:
+        """The model-space axis along which a stored axis runs."""
+        return self.reorientation.axes.index(stored_axis)
+
+
+def _no_resampling(grid: Grid) -> Resampling:
+    return Resampling(grid.shape, grid.shape, (1.0, 1.0, 1.0))

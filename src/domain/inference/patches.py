@@ -1,0 +1,155 @@
+"""Sliding windows: which tiles cover a volume, and the weights that blend them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..geometry.grid import Shape3, shape3
+
+Blending = Literal["gaussian", "constant", "halo"]
+BLENDINGS: tuple[Blending, ...] = ("gaussian", "constant", "halo")
+LARGEST_OVERLAP = 0.75
+_SIGMA_PER_EDGE = 0.125
+# Per axis; a voxel that only a tile's corner covers keeps 3e-5 of the centre's weight, far above 2**-36.
+_SMALLEST_WEIGHT = 0.03
+# Weights are multiples of 2**-14, so the product of three is exact in float64, whichever two are multiplied first.
+_WEIGHT_STEPS = float(2**14)
+
+
+@dataclass(frozen=True)
+class Padding:
+    """How tiles are filled beyond a volume that is smaller than they are; ``value`` counts for ``constant``."""
+
+    mode: Literal["constant", "edge", "reflect"] = "constant"
+    value: float = 0.0
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """A card's tiling: ``patch`` edges in voxels (None = the whole axis), divisor, overlap fraction, blending."""
+
+    patch: tuple[int | None, int | None, int | None]
+    divisor: int = 1
+    overlap: float = 0.5
+    blending: Blending = "gaussian"
+    padding: Padding = Padding()
+
+
+@dataclass(frozen=True)
+class TilePlan:
+    """Tiles over a volume of ``shape``: equal tiles, their starts along each axis in the padded volume.
+
+    ``pad_before`` and ``padded`` differ from zero and ``shape`` only on an axis shorter than a tile.
+    ``axis`` is the visiting axis: rows of tiles are finished one after the other along it.
+    """
+
+    shape: Shape3
+    tile: Shape3
+    padded: Shape3
+    pad_before: Shape3
+    starts: tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
+    axis: int
+    blending: Blending
+    padding: Padding
+
+    @property
+    def tile_count(self) -> int:
+        """Number of tiles."""
+        return len(self.starts[0]) * len(self.starts[1]) * len(self.starts[2])
+
+    @property
+    def across(self) -> tuple[int, int]:
+        """The two axes of a plane."""
+        first, second = (a for a in range(3) if a != self.axis)
+        return first, second
+
+    def first_row(self, begin: int) -> int:
+        """The first row of tiles along the visiting axis that has a part in plane ``begin`` or a later one."""
+        wanted = begin + self.pad_before[self.axis]
+        if self.blending == "halo":
+            ends = [stop for _, stop in self.cores(self.axis)]
+        else:
+            ends = [start + self.tile[self.axis] for start in self.starts[self.axis]]
+        return next(row for row, end in enumerate(ends) if end > wanted)
+
+    def tiles_before(self, begin: int) -> int:
+        """Tiles that have no part in plane ``begin`` of the visiting axis or a later one."""
+        first, second = self.across
+        return self.first_row(begin) * len(self.starts[first]) * len(self.starts[second])
+
+    def weights(self, axis: int) -> NDArray[np.float64]:
+        """Blending weights along one axis of a tile, at most 1."""
+        return blending_weights(self.tile[axis], self.blending)
+
+    def summed_weights(self, axis: int) -> NDArray[np.float64]:
+        """Weights of all tiles along one axis of the padded volume, summed; their product normalises a voxel."""
+        total = np.zeros(self.padded[axis])
+        for start in self.starts[axis]:
+            total[start : start + self.tile[axis]] += self.weights(axis)
+        return total
+
+    def cores(self, axis: int) -> tuple[tuple[int, int], ...]:
+        """Halo blending: the range of each tile's own voxels along one axis; neighbours split their overlap."""
+        starts, edge = self.starts[axis], self.tile[axis]
+        middles = [(a + b + edge) // 2 for a, b in pairwise(starts)]
+        return tuple(zip([0, *middles], [*middles, self.padded[axis]], strict=True))
+
+
+def plan_tiles(
+    shape: Shape3,
+    tiling: Tiling,
+    *,
+    fixed: tuple[int | None, int | None, int | None] = (None, None, None),
+    axis: int = 2,
+) -> TilePlan:
+    """Cover ``shape`` with equal tiles whose edges are multiples of the divisor.
+
+    A tile is never larger than the axis rounded up to the divisor, so that little padding is scored, unless the
+    network takes one size only (``fixed``). Starts are spread evenly: 110 voxels, tile 64, overlap 0.5: 0, 23, 46.
+    """
+    edges = []
+    for length, patch, only in zip(shape, tiling.patch, fixed, strict=True):
+        whole = -(-length // tiling.divisor) * tiling.divisor
+        edges.append(only or (whole if patch is None else min(patch, whole)))
+    tile = shape3(edges)
+    padded = shape3(max(n, t) for n, t in zip(shape, tile, strict=True))
+    starts = tuple(_starts(n, t, tiling.overlap) for n, t in zip(padded, tile, strict=True))
+    pad_before = shape3((p - n) // 2 for p, n in zip(padded, shape, strict=True))
+    return TilePlan(
+        shape,
+        tile,
+        padded,
+        pad_before,
+        (starts[0], starts[1], starts[2]),
+        axis,
+        tiling.blending,
+        tiling.padding,
+    )
+
+
+def _starts(length: int, tile: int, overlap: float) -> tuple[int, ...]:
+    if length == tile:
+        return (0,)
+    # rounded first: 0.1 and its like are not exact in binary
+    step = max(1, int(round(tile * (1 - overlap), 6)))
+    gaps = -(-(length - tile) // step)
+    return tuple((i * (length - tile) + gaps // 2) // gaps for i in range(gaps + 1))
+
+
+def blending_weights(edge: int, blending: Blending) -> NDArray[np.float64]:
+    """Weights along one edge of a tile, shape ``(edge,)``, at most 1, symmetric and never zero.
+
+    Gaussian weights have their standard deviation at an eighth of the edge, as is usual for sliding windows
+    (Isensee et al., nnU-Net, Nature Methods 2021).
+    """
+    if blending != "gaussian":
+        return np.ones(edge)
+    distance = (np.arange(edge) - (edge - 1) / 2) / (_SIGMA_PER_EDGE * edge)
+    weights = np.maximum(np.exp(-0.5 * distance**2), _SMALLEST_WEIGHT)
+    rounded: NDArray[np.float64] = np.rint(weights * _WEIGHT_STEPS) / _WEIGHT_STEPS
+    return rounded

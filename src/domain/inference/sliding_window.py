@@ -1,0 +1,276 @@
+"""Stitching: scores of overlapping tiles become finished planes of a volume, streamed along one axis.
+
+Tiles are visited row by row along the plan's axis. Planes that no later row touches are finished, handed on and
+forgotten, so what is held is one tile-thick slab, never classes x volume; and where there is a room for large arrays,
+no more of the slab is in memory than a row of tiles needs. Scores are merged exactly: stitching may begin at any
+plane, as the rows of tiles that reach it or a later one give these planes bit for bit as a run from the start does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from itertools import islice, product
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import ModelError
+from ..geometry.grid import shape3
+from .blending import LARGEST_LOGIT, BlendMerger, Block, HaloMerger, Scores, merging_bytes
+from .buffers import MemoryShelf, Room, Shelf, is_large, shelf_in
+from .patches import Padding, TilePlan
+from .planes import from_planes
+
+__all__ = ["LARGEST_LOGIT", "Block", "ScoreFunction", "Scores", "assemble_planes", "slab_bytes", "stitch"]
+
+
+class Pending(Protocol):
+    """Scores that are being computed elsewhere."""
+
+    def result(self) -> Scores:
+        """The scores, waited for."""
+        ...
+
+
+ScoreFunction = Callable[[Scores], Scores]
+StartFunction = Callable[[Scores], Pending]
+
+
+def stitch(
+    plan: TilePlan,
+    planes: Iterable[NDArray[np.float32]],
+    score: ScoreFunction | StartFunction,
+    *,
+    batch: int = 1,
+    on_tiles: Callable[[int], None] | None = None,
+    begin: int = 0,
+    room: Room | None = None,
+) -> Iterator[Block]:
+    """Score every tile and yield each voxel's blended scores once, in blocks ordered along the visiting axis.
+
+    Args:
+        plan: the tiles.
+        planes: the whole volume as planes ``(C, A, B)`` in order along ``plan.axis``; A and B are ``plan.across``.
+        score: network call, ``(N, C, x, y, z)`` to ``(N, K, x, y, z)``; where it returns before the scores are there,
+            the tiles before are blended meanwhile.
+        batch: tiles per call.
+        on_tiles: called with the number of tiles just scored.
+        begin: the first plane to yield; tiles that have no part in it or a later one are not scored.
+        room: where large arrays go; ordinary memory without one.
+
+    Yields:
+        In halo blending one block a tile; otherwise strips of the planes that a row of tiles finishes.
+    """
+    first, second = plan.across
+    row_starts, first_row = plan.starts[plan.axis], plan.first_row(begin)
+    corners = list(product(range(len(plan.starts[first])), range(len(plan.starts[second]))))
+
+    def cut(window: _Window) -> Iterator[_Scored]:
+        for row, start in enumerate(row_starts[first_row:], first_row):
+            window.move(start)
+            for at in range(0, len(corners), batch):
+                chosen = corners[at : at + batch]
+                tiles = window.tiles(chosen)
+                yield _Scored(row, chosen, at + batch >= len(corners), tiles.shape, score(tiles))
+
+    with ExitStack() as stack:
+        window = stack.enter_context(_Window(plan, _padded_planes(plan, iter(planes)), row_starts[first_row], room))
+        halo = plan.blending == "halo"
+        merger = HaloMerger(plan, begin) if halo else stack.enter_context(BlendMerger(plan, begin, room))
+        for scored in _one_ahead(cut(window)):
+            result = scored.scores if isinstance(scored.scores, np.ndarray) else scored.scores.result()
+            for corner, scores in zip(scored.corners, _checked(result, scored.shape), strict=True):
+                yield from merger.add(scored.row, corner, scores)
+            if on_tiles is not None:
+                on_tiles(len(scored.corners))
+            if scored.ends_row:
+                yield from merger.finish(scored.row)
+
+
+@dataclass(frozen=True, eq=False)
+class _Scored:
+    """Tiles of one row that were handed to the network, their shape, and what it answers."""
+
+    row: int
+    corners: Sequence[tuple[int, int]]
+    ends_row: bool
+    shape: tuple[int, ...]
+    scores: Scores | Pending
+
+
+def _one_ahead(scored: Iterator[_Scored]) -> Iterator[_Scored]:
+    """The same; what is still being scored is handed on when the next has been begun."""
+    before: _Scored | None = None
+    for following in scored:
+        if before is not None:
+            yield before
+            before = None
+        if isinstance(following.scores, np.ndarray):
+            yield following
+        else:
+            before = following
+    if before is not None:
+        yield before
+
+
+def assemble_planes(plan: TilePlan, blocks: Iterable[Block], room: Room | None = None) -> Iterator[Scores]:
+    """Blocks as finished planes ``(K, A, B)`` in order along the visiting axis; needs no more than a row of them."""
+    first, second = plan.across
+    with ExitStack() as stack:
+        shelf: Shelf | None = None
+        reached = end = 0
+        for block in blocks:
+            start, stop = block.box.start[plan.axis], block.box.stop[plan.axis]
+            if shelf is None:
+                shape = (plan.tile[plan.axis], plan.shape[second], block.scores.shape[0], plan.shape[first])
+                shelf = stack.enter_context(shelf_in(room, shape, np.float32))
+            if start != reached:
+                yield from _shelved(shelf, end - reached, plan.shape[second])
+            reached, end = start, stop
+            place = slice(0, stop - start), block.box.slices[second]
+            row = shelf.read(*place)
+            row[..., block.box.slices[first]] = block.scores.transpose(1 + plan.axis, 1 + second, 0, 1 + first)
+            shelf.write(*place, row)
+        if shelf is not None:
+            yield from _shelved(shelf, end - reached, plan.shape[second])
+
+
+def _shelved(shelf: Shelf, count: int, height: int) -> Iterator[Scores]:
+    """Copies ``(K, A, B)`` of the first planes on a shelf ``(T, B, K, A)``."""
+    for number in range(count):
+        plane = shelf.read(slice(number, number + 1), slice(0, height))[0]
+        yield plane.transpose(1, 2, 0).copy()
+
+
+class _Window:
+    """The padded planes that tiles are cut from, on a shelf ``(T, A, C, B)`` where the newest replace the oldest.
+
+    What several tiles in turn are cut from is read once for all of them.
+    """
+
+    def __init__(self, plan: TilePlan, planes: Iterator[NDArray[np.float32]], start: int, room: Room | None) -> None:
+        self._plan, self._planes, self._room = plan, planes, room
+        self._first = self._start = self._reached = start
+        self._stack = ExitStack()
+        self._shelf: Shelf = MemoryShelf((0, 0, 0, 0), np.float32)
+        self._rows: tuple[int, NDArray[np.float32]] | None = None
+        next(islice(planes, start, start), None)  # read past what is not needed
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+    def move(self, start: int) -> None:
+        """Make the planes from ``start`` on those that tiles are cut from."""
+        thick = self._plan.tile[self._plan.axis]
+        self._start, self._rows = start, None
+        for plane in islice(self._planes, start + thick - self._reached):
+            channels, width, height = plane.shape
+            if self._reached == self._first:
+                shelf = shelf_in(self._room, (thick, width, channels, height), np.float32)
+                self._shelf = self._stack.enter_context(shelf)
+            slot = self._reached % thick
+            self._shelf.write(slice(slot, slot + 1), slice(0, width), plane.transpose(1, 0, 2)[np.newaxis])
+            self._reached += 1
+        if self._reached < start + thick:
+            raise ValueError(f"planes: expected {start + thick} or more, padding included, got {self._reached}")
+
+    def tiles(self, corners: Sequence[tuple[int, int]]) -> Scores:
+        """Tiles ``(N, C, x, y, z)`` by the numbers of their starts across the visiting axis."""
+        plan = self._plan
+        first, second = plan.across
+        thick, tiles = plan.tile[plan.axis], []
+        for corner in corners:
+            rows, b = self._across(plan.starts[first][corner[0]]), plan.starts[second][corner[1]]
+            order = [(self._start + number) % thick for number in range(thick)]
+            planes = [rows[slot, :, :, b : b + plan.tile[second]].transpose(1, 0, 2) for slot in order]
+            tiles.append(from_planes(planes, plan.axis))
+        return tiles[0][np.newaxis] if len(tiles) == 1 else np.stack(tiles)
+
+    def _across(self, start: int) -> NDArray[np.float32]:
+        """The part ``(T, a, C, B)`` of all planes that a row of tiles lies in."""
+        if self._rows is None or self._rows[0] != start:
+            plan = self._plan
+            width, self._rows = plan.tile[plan.across[0]], None
+            self._rows = start, self._shelf.read(slice(0, plan.tile[plan.axis]), slice(start, start + width))
+        return self._rows[1]
+
+
+def _checked(scores: Any, tiles: tuple[int, ...]) -> Scores:
+    """Scores that are safe to blend: right shape, finite, in the range of the fixed-point sums."""
+    expected = (tiles[0], "K", *tiles[2:])
+    if scores.ndim != 5 or scores.shape[0] != tiles[0] or scores.shape[2:] != tiles[2:] or not scores.size:
+        raise ModelError(
+            "network output",
+            expected=f"scores of shape {expected}",
+            got=f"{scores.shape}",
+            do="use a network whose output has its input's spatial shape, or correct the card's patch and divisor",
+        )
+    # as Python floats: float16, compared in its own type, would let Inf in; and no copy of the scores is made
+    low, high = float(scores.min()), float(scores.max())
+    if not (low >= -LARGEST_LOGIT and high <= LARGEST_LOGIT):
+        raise ModelError(
+            "network output",
+            expected=f"finite scores within +-{LARGEST_LOGIT:.0f}",
+            got=f"{low:g} to {high:g}",
+            do="check the card's intensity steps and the network's weights",
+        )
+    return np.asarray(scores, dtype=np.float32)
+
+
+def _padded_planes(plan: TilePlan, planes: Iterator[NDArray[np.float32]]) -> Iterator[NDArray[np.float32]]:
+    """Planes of the padded volume; only an axis shorter than a tile is padded."""
+    before = plan.pad_before
+    after = shape3(p - n - b for p, n, b in zip(plan.padded, plan.shape, before, strict=True))
+    first, second = plan.across
+    around = ((0, 0), (before[first], after[first]), (before[second], after[second]))
+    if before[plan.axis] + after[plan.axis] == 0:
+        for plane in planes:
+            yield _pad(plane, around, plan.padding)
+        return
+    # The axis is shorter than one tile: all of it is in memory anyway.
+    volume = np.stack(list(planes), axis=1)
+    along = (before[plan.axis], after[plan.axis])
+    yield from np.moveaxis(_pad(volume, (around[0], along, *around[1:]), plan.padding), 1, 0)
+
+
+def _pad(array: NDArray[np.float32], widths: Sequence[tuple[int, int]], padding: Padding) -> NDArray[np.float32]:
+    if not any(a or b for a, b in widths):
+        return array
+    if padding.mode == "constant":
+        return np.pad(array, widths, mode="constant", constant_values=padding.value)
+    if padding.mode == "edge":
+        return np.pad(array, widths, mode="edge")
+    return np.pad(array, widths, mode="reflect")
+
+
+def slab_bytes(
+    plan: TilePlan, channels: int, classes: int, *, batch: int = 1, assembled: bool = False, has_room: bool = False
+) -> int:
+    """Bytes that the stitcher holds at its peak for ``channels`` in and ``classes`` out, the network's not counted.
+
+    ``assembled``: blocks are put together to planes. ``has_room``: with a room for large arrays, which is not counted.
+    """
+    first, second = plan.across
+    plane, thick = plan.padded[first] * plan.padded[second], plan.tile[plan.axis]
+    tile = plan.tile[0] * plan.tile[1] * plan.tile[2]
+
+    def held(size: int, piece: int) -> int:
+        return piece if has_room and is_large(size) else size
+
+    window = held(plane * thick * channels * 4, thick * plan.tile[first] * plan.padded[second] * channels * 4)
+    # two calls' tiles and scores, as one is scored while the other is blended, a copy of the scores, and those of flat
+    # tiles, which are kept
+    size = window + plane * channels * 4 + batch * tile * (2 * channels + 4 * classes) * 4
+    if assembled:
+        size += held(plane * thick * classes * 4, thick * plan.tile[second] * plan.padded[first] * classes * 4)
+        size += 2 * plane * classes * 4
+    return size if plan.blending == "halo" else size + merging_bytes(plan, classes, held)

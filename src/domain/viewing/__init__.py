@@ -1,0 +1,1 @@
+"""Anatomical slices and how they are displayed."""

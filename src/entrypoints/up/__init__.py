@@ -1,0 +1,1 @@
+"""Keep the service, its workers and the demo running together."""

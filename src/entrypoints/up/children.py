@@ -1,0 +1,84 @@
+"""What ``voxport up`` keeps up: which commands, where, and with which settings."""
+
+from __future__ import annotations
+
+import secrets
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from hashlib import sha256
+from ipaddress import ip_address
+from pathlib import Path
+
+from .supervisor import Child
+
+
+@dataclass(frozen=True)
+class Place:
+    """The IP address that is listened on, and the ports; ``demo_port`` is None where there is no demo."""
+
+    address: str
+    port: int
+    demo_port: int | None
+
+    @property
+    def urls(self) -> dict[str, str]:
+        """Where the service and the demo are, seen from this machine."""
+        ports = {"service": self.port} | ({} if self.demo_port is None else {"demo": self.demo_port})
+        return {name: f"http://{self._near}:{port}" for name, port in ports.items()}
+
+    @property
+    def _near(self) -> str:
+        address = ip_address(self.address)
+        if address.is_unspecified:  # all addresses: this machine's own is one of them
+            return "127.0.0.1" if address.version == 4 else "[::1]"
+        return self.address if address.version == 4 else f"[{self.address}]"
+
+
+def children_of(place: Place, workers: int, variables: Mapping[str, str]) -> list[Child]:
+    """The service, so many workers of its jobs, and the demo, with these variables beside the environment."""
+    voxport = [sys.executable, "-P", "-m", "voxport"]
+    for_service, for_demo = _keys()
+    url = place.urls["service"]
+    # jobs are the workers' alone: a service that is restarted then interrupts none
+    without_jobs = {"VOXPORT_JOBS__WORKER": "false"}
+    serve = [*voxport, "serve", "--host", place.address, "--port", str(place.port)]
+    children = [Child("service", serve, f"{url}/readyz", {**variables, **for_service, **without_jobs})]
+    for number in range(1, workers + 1):
+        name = "worker" if workers == 1 else f"worker-{number}"
+        children.append(Child(name, [*voxport, "worker"], None, variables))
+    if place.demo_port is not None:
+        demo = [*voxport, "demo", "--host", place.address, "--port", str(place.demo_port), "--server", url]
+        children.append(Child("demo", demo, f"{place.urls['demo']}/", {**variables, **for_demo}))
+    return children
+
+
+def data_variables(folder: Path | None) -> dict[str, str]:
+    """Variables that put models, jobs and their files into a folder; none where there is no folder."""
+    if folder is None:
+        return {}
+    place = folder.expanduser().absolute()
+    return {
+        "VOXPORT_MODELS_DIR": str(place / "models"),
+        "VOXPORT_JOBS__DATABASE": f"sqlite:///{place / 'jobs' / 'jobs.sqlite'}",
+        "VOXPORT_JOBS__BLOBS": str(place / "jobs" / "blobs"),
+    }
+
+
+def logs_folder(folder: Path | None) -> Path:
+    """Where the logs go."""
+    from ...settings import data_home
+
+    return (data_home() if folder is None else folder.expanduser().absolute()) / "logs"
+
+
+def _keys() -> tuple[dict[str, str], dict[str, str]]:
+    """Where the service asks for keys, one more that it takes, and that the demo sends: hashes alone open nothing."""
+    from ...settings import load_settings
+
+    keys = [key.get_secret_value() for key in load_settings().api_keys]
+    if not keys:
+        return {}, {}
+    own = secrets.token_hex(32)
+    taken = ",".join([*keys, f"sha256:{sha256(own.encode()).hexdigest()}"])
+    return {"VOXPORT_API_KEYS": taken}, {"VOXPORT_API_KEY": own}

@@ -1,0 +1,41 @@
+"""``python -m voxport.entrypoints.up.tether PARENT COMMAND...``: run a command that ends when its parent dies.
+
+The system does so on Linux, even where the parent had no time to say anything; elsewhere the command just runs.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+from collections.abc import Sequence
+
+_PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
+
+
+def tethered(command: Sequence[str]) -> list[str]:
+    """The command that runs ``command`` and ends with this process. To be started by a thread that lives as long."""
+    # -P: what lies in the current folder is not ours to import
+    return [sys.executable, "-P", "-m", __name__, str(os.getpid()), *command]
+
+
+def adopt_orphans(adopt: bool) -> None:
+    """Become the parent of processes that children of this one leave behind, where the system can do so, or not."""
+    _prctl(_PR_SET_CHILD_SUBREAPER, int(adopt))
+
+
+def _prctl(option: int, value: int) -> None:
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(option, value, 0, 0, 0)
+
+
+def _become(parent: int, command: list[str]) -> None:
+    _prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != parent:  # it died before it could be told of
+        sys.exit(1)
+    os.execvp(command[0], command)
+
+
+if __name__ == "__main__":
+    _become(int(sys.argv[1]), sys.argv[2:])

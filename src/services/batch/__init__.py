@@ -1,0 +1,1 @@
+"""Segment a folder of cases over a queue of jobs."""

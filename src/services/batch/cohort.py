@@ -1,0 +1,259 @@
+"""The cases of a batch on their way through the queue: skipped, submitted, waited for, taken in."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Literal, Protocol
+
+from ...domain.cases import CaseFiles
+from ...domain.errors import BusyError, InputError, OutputError, UnknownJobError, VoxportError
+from ...domain.job import Job
+from ..jobs.run import JobPorts, forget_job, submit_case
+from .folder import BatchFolder, sha256_of
+from .record import BatchWork, Made, made_before, take_in
+from .table import CohortTable
+
+OWNER = "batch"
+_MORE_THAN_RUN = 2  # cases that wait in the queue, so that no worker waits for one
+_GLANCE_SECONDS, _SHARED_GLANCE_SECONDS = 0.2, 1.0
+_TABLE_SECONDS = 60.0
+_ALL = 1_000_000
+
+CaseState = Literal["done", "skipped", "failed"]
+
+
+@dataclass(frozen=True)
+class CaseResult:
+    """What became of a case: segmented now, done before and unchanged, or failed for a reason."""
+
+    name: str
+    state: CaseState
+    reason: str | None = None
+    warnings: tuple[str, ...] = ()
+
+
+class BatchListener(Protocol):
+    """Hears how a batch goes on."""
+
+    def moved(self, cases: float) -> None:
+        """So many cases have ended; those that run count by the share of their tiles."""
+        ...
+
+    def warn(self, message: str) -> None:
+        """Something that keeps the batch waiting."""
+        ...
+
+
+class Cohort:
+    """The cases of one folder on their way to another.
+
+    Args:
+        volumes: the folder that the cases' files are below, as it was named.
+        folder: of the results, held by this process.
+        work: what is made of each case.
+        token: of ``BatchFolder.token``.
+        ports: the queue and its files.
+        listener: hears how it goes on.
+        at_once: how many jobs this batch's own queue runs at a time. None for a queue that serves others too: what its
+            workers can run counts then, and jobs that failed are left to its operators.
+
+    Attributes:
+        left: whether its own queue holds results that could not be written, for a later run to take in.
+    """
+
+    def __init__(
+        self,
+        volumes: Path,
+        folder: BatchFolder,
+        work: BatchWork,
+        token: str,
+        *,
+        ports: JobPorts,
+        listener: BatchListener,
+        at_once: int | None,
+    ) -> None:
+        self._volumes, self._folder, self._work, self._token = volumes, folder, work, token
+        self._queue, self._ports = ports.queue, ports
+        self._listener, self._at_once = listener, at_once
+        self._glance = _SHARED_GLANCE_SECONDS if at_once is None else _GLANCE_SECONDS
+        self._sha256 = cache(lambda name: sha256_of(volumes / name))
+        self._waiting: deque[CaseFiles] = deque()
+        self._under_way: dict[str, CaseFiles] = {}
+        self._shares: dict[str, float] = {}
+        self._results: dict[str, CaseResult] = {}
+        self._warned: set[str] = set()
+        self._looked = 0.0
+        self.left = False
+
+    def run(self, cases: Sequence[CaseFiles], check: Callable[[], None] = lambda: None) -> tuple[CaseResult, ...]:
+        """Put cases into the queue as there is room, and take in their results, until all have ended.
+
+        Whatever ends it early: run again, it skips what is done, and goes on with the jobs that it finds.
+
+        Args:
+            cases: of the folder, with names of their own.
+            check: called again and again; stops the batch by raising.
+
+        Raises:
+            OutputError: the folder of results, or the queue's, takes nothing.
+        """
+        self._table = CohortTable(self._folder, cases)
+        self._waiting.extend(cases)
+        try:
+            while self._waiting or self._under_way:
+                check()
+                taken_up = self._take_up_one()
+                if not (self._look_at_jobs() or taken_up):
+                    threading.Event().wait(self._glance)
+                self._listener.moved(len(self._results) + sum(self._shares.values()))
+                self._table.write(at_least_every=_TABLE_SECONDS)
+        except BaseException:
+            with suppress(VoxportError):
+                self._table.write()
+            raise
+        self._table.write()
+        return tuple(self._results[case.name] for case in cases)
+
+    def drop_strays(self, cases: Sequence[CaseFiles]) -> None:
+        """Cancel jobs of its own queue whose volumes have changed since, or are gone: nobody waits for them.
+
+        Before its worker begins, which would take them up.
+
+        Raises:
+            OSError: the queue cannot be reached.
+        """
+        for job in self._queue.list(OWNER, limit=_ALL) if self._at_once is not None else ():
+            names, hashes = [file.name for file in job.case.inputs], [file.sha256 for file in job.case.inputs]
+            alike = (case for case in cases if [Path(name).name for name in case.files] == names)
+            if not any(self._has(case, hashes) for case in alike):
+                self._queue.cancel(job.id, OWNER)
+
+    def _take_up_one(self) -> bool:
+        """Skip or submit the next case, if there is room for one; whether that was done."""
+        if not self._waiting or not self._has_room():
+            return False
+        case = self._waiting[0]
+        try:
+            self._take_up(case)
+        except BusyError:
+            return False
+        except OutputError as error:
+            if not self._under_way:
+                raise OutputError.cannot_write("the queue's files", error.got) from None
+            return self._wait_because(f"the queue's files: {error.got}")  # what ends makes room
+        except VoxportError as error:
+            self._end(case, "failed", str(error))
+        except OSError as error:
+            return self._wait_because(error)
+        self._waiting.popleft()
+        return True
+
+    def _has_room(self) -> bool:
+        if len(self._under_way) <= _MORE_THAN_RUN:
+            return True
+        try:
+            at_once = self._queue.stats().slots if self._at_once is None else self._at_once
+        except OSError as error:
+            return self._wait_because(error)
+        return len(self._under_way) < at_once + _MORE_THAN_RUN
+
+    def _take_up(self, case: CaseFiles) -> None:
+        """Skip a case, or make it a job: the one that an earlier run made of it, if that is there."""
+        if case.problem is not None:
+            raise case.problem
+        hashes, work = self._hashes(case), self._work
+        made = made_before(self._folder, case, work, hashes)
+        if made is not None:
+            self._end(case, "skipped", made=made)
+            return
+        job = submit_case(
+            [(name, self._volumes / name) for name in case.files],
+            work.model.card.reference,
+            work.options,
+            work.outputs,
+            OWNER,
+            ports=self._ports,
+            key=work.key(self._token, case, hashes),
+            model_sha256=work.model.sha256,
+        )
+        if job.state in ("failed", "cancelled", "parked"):
+            self._queue.retry(job.id, OWNER)
+        self._under_way[job.id] = case
+
+    def _look_at_jobs(self) -> bool:
+        """Take in what has ended, if it is time to look; whether anything has."""
+        if time.monotonic() - self._looked < self._glance:
+            return False
+        before = len(self._under_way)
+        for id, case in list(self._under_way.items()):
+            try:
+                self._look_at(self._queue.get(id, OWNER), case)
+            except UnknownJobError as error:
+                self._end(case, "failed", str(error), id=id)
+            except OSError as error:
+                self._wait_because(error)
+        if self._under_way and self._at_once is None:
+            self._look_for_workers()
+        self._looked = time.monotonic()
+        return len(self._under_way) < before
+
+    def _look_at(self, job: Job, case: CaseFiles) -> None:
+        if not job.has_ended:
+            self._shares[job.id] = job.tiles_done / job.tiles_total if job.tiles_total else 0.0
+            if job.state == "queued" and job.failure is not None:
+                self._wait_because(f"{case.name}: {job.failure.detail}", once=f"{case.name}: {job.failure.kind}")
+            return
+        if job.state == "done":
+            try:
+                made = take_in(self._folder, self._volumes, case, self._work, job, self._ports.blobs)
+            except (VoxportError, OSError) as error:
+                self._end(case, "failed", str(error), id=job.id)
+                self.left = self._at_once is not None
+                return
+            self._end(case, "done", made=made, id=job.id)
+        else:
+            self._end(case, "failed", job.failure.detail if job.failure else f"its job was {job.state}", id=job.id)
+        if job.state == "done" or self._at_once is not None:
+            with suppress(VoxportError, OSError):
+                forget_job(job.id, OWNER, ports=self._ports)
+
+    def _look_for_workers(self) -> None:
+        with suppress(OSError):
+            if not self._queue.stats().workers:
+                self._wait_because("no worker runs jobs of this queue; start one with voxport worker")
+
+    def _end(
+        self, case: CaseFiles, state: CaseState, reason: str | None = None, *, made: Made | None = None, id: str = ""
+    ) -> None:
+        self._under_way.pop(id, None)
+        self._shares.pop(id, None)
+        self._results[case.name] = CaseResult(case.name, state, reason, () if made is None else made.warnings)
+        self._table.put(case.name, () if made is None else made.rows)
+
+    def _has(self, case: CaseFiles, hashes: Sequence[str]) -> bool:
+        with suppress(InputError):
+            return self._hashes(case) == hashes
+        return False
+
+    def _hashes(self, case: CaseFiles) -> list[str]:
+        try:
+            return [self._sha256(name) for name in case.files]
+        except OSError as error:
+            got = (error.strerror or "an error").lower()
+            do = "check who may read it"
+            raise InputError(case.name, expected="files that can be read", got=got, do=do) from None
+
+    def _wait_because(self, reason: object, *, once: str | None = None) -> Literal[False]:
+        """Say why nothing goes on, ``once`` only, which is the reason itself where it is None; False."""
+        key = once or str(reason)
+        if key not in self._warned:
+            self._warned.add(key)
+            self._listener.warn(f"waiting: {reason}")
+        return False

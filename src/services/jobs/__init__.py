@@ -1,0 +1,1 @@
+"""Jobs: submit, run, delete; a worker and its operator."""

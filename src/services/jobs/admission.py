@@ -1,0 +1,88 @@
+"""Scoring slots: how many cases are scored at once, how many may wait, and nothing beyond."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from ...domain.errors import BusyError
+
+_GLANCE_SECONDS = 0.2
+_SLOWEST_RETRY_SECONDS = 60.0
+
+
+class Slots:
+    """A bounded queue in front of a few slots; first come, first served. Safe for several threads."""
+
+    def __init__(self, count: int, queue: int) -> None:
+        self._count, self._queue = count, queue
+        self._change = threading.Condition()
+        self._waiting: deque[object] = deque()
+        self._held = 0
+        self._typical_seconds = 1.0
+
+    @property
+    def held(self) -> int:
+        """Slots in use."""
+        return self._held
+
+    @property
+    def waiting(self) -> int:
+        """Callers that wait for a slot."""
+        return len(self._waiting)
+
+    def check_room(self) -> None:
+        """Raise BusyError now if ``hold`` would."""
+        with self._change:
+            self._refuse_if_full()
+
+    @contextmanager
+    def hold(self, check: Callable[[], None] = lambda: None, *, patient: bool = False) -> Iterator[float]:
+        """Wait for a slot and keep it; gives the seconds waited.
+
+        Args:
+            check: called every fifth of a second of waiting; stops it by raising.
+            patient: wait however many do already: for who is not kept in memory by waiting.
+
+        Raises:
+            BusyError: as many callers wait as may.
+        """
+        began = time.monotonic()
+        self._enter(check, patient)
+        entered = time.monotonic()
+        try:
+            yield entered - began
+        finally:
+            self._leave(time.monotonic() - entered)
+
+    def _enter(self, check: Callable[[], None], patient: bool) -> None:
+        ticket = object()
+        with self._change:
+            if not patient:
+                self._refuse_if_full()
+            self._waiting.append(ticket)
+            try:
+                while self._held >= self._count or self._waiting[0] is not ticket:
+                    self._change.wait(_GLANCE_SECONDS)
+                    check()
+                self._held += 1
+            finally:
+                self._waiting.remove(ticket)
+                self._change.notify_all()
+
+    def _leave(self, seconds: float) -> None:
+        with self._change:
+            self._held -= 1
+            self._typical_seconds = 0.8 * self._typical_seconds + 0.2 * seconds
+            self._change.notify_all()
+
+    def _refuse_if_full(self) -> None:
+        if self._held < self._count or len(self._waiting) < self._queue:
+            return
+        ahead = 1 + len(self._waiting) / self._count
+        wait = min(max(1.0, ahead * self._typical_seconds), _SLOWEST_RETRY_SECONDS)
+        got = f"{self._held} being scored and {len(self._waiting)} waiting"
+        raise BusyError("server", expected="room in the queue", got=got, retry_after_seconds=wait)

@@ -1,0 +1,85 @@
+"""A process's share of the jobs: it runs them, and deletes what was kept long enough."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+
+from ...domain.errors import VoxportError
+from ...ports.job_queue import Attempt, Handler, Results
+from ..models.registry import ServedModels
+from ..scratch import clear_scratch
+from .admission import Slots
+from .run import JobPorts, JobSettings, sweep
+
+_log = logging.getLogger("voxport.jobs")
+_GLANCE_SECONDS = 0.2
+_AGAIN_SECONDS = 5.0
+
+
+def work_on_jobs(
+    concurrency: int,
+    stop: threading.Event,
+    *,
+    handler: Handler,
+    ports: JobPorts,
+    settings: JobSettings,
+) -> None:
+    """Run so many jobs at a time until ``stop`` is set; what is old, and what killed processes left, is deleted."""
+    clear_scratch(settings.scratch)
+    ended = threading.Event()
+    sweeping = threading.Thread(target=_sweep, args=(ended, ports, settings), name="voxport-jobs-sweep", daemon=True)
+    sweeping.start()
+    try:
+        ports.queue.work(handler, concurrency, stop)
+    finally:
+        ended.set()
+        sweeping.join()
+
+
+def keep_working(work: Callable[[threading.Event], object], models: ServedModels, stop: threading.Event) -> None:
+    """Do ``work`` once all models have been looked at, and again where it fails, until ``stop`` is set.
+
+    For a process that has more to do than its share of the jobs: it goes on, and so must they.
+    """
+    wait_for_models(models, stop)
+    while not stop.is_set():
+        try:
+            work(stop)
+        except Exception:  # noqa: BLE001 - nobody else would begin again
+            _log.exception("running jobs failed; it begins again in %g s", _AGAIN_SECONDS)
+            stop.wait(_AGAIN_SECONDS)
+
+
+def wait_for_models(models: ServedModels, stop: threading.Event) -> None:
+    """Wait until all models have been looked at, or ``stop`` is set."""
+    while not stop.is_set() and not models.wait(_GLANCE_SECONDS):
+        pass
+
+
+def in_a_slot(handler: Handler, slots: Slots) -> Handler:
+    """A handler that waits for a scoring slot, in turn with whoever else does."""
+
+    def handle(attempt: Attempt) -> Results:
+        with slots.hold(lambda: attempt.report(0, 0), patient=True):
+            return handler(attempt)
+
+    return handle
+
+
+def _sweep(stop: threading.Event, ports: JobPorts, settings: JobSettings) -> None:
+    while True:
+        _patiently(lambda: sweep(time.time(), settings.retention_seconds, ports=ports))
+        if stop.wait(settings.sweep_every_seconds):
+            return
+
+
+def _patiently(do: Callable[[], object]) -> None:
+    try:
+        do()
+    except (VoxportError, OSError) as error:
+        _log.warning("%s; old jobs are looked for again later", error)
+    except Exception:  # noqa: BLE001 - without it nothing would be deleted any more
+        _log.exception("old jobs are looked for again later")

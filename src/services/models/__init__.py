@@ -1,0 +1,1 @@
+"""Models: find, load, export, verify, tune, and keep them loaded."""

@@ -1,0 +1,135 @@
+"""What models are tried on when they are tuned: a volume of their kind, small enough to be scored many times."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...domain.cards.model_card import ModelCard
+from ...domain.geometry.grid import Box, Grid, Shape3, shape3
+from ...domain.intensity import Clip, ShiftScale, Window
+from ...domain.volume import Volume
+from ...ports.runtime import InferenceRuntime, NetworkShape
+from ...ports.volume_store import ArrayStore, VolumeStore
+from ..segmentation.case import Case
+
+# Voxels along an axis that the card takes whole, of noise and at the most.
+_WHOLE_NOISE, _WHOLE_MOST = 64, 512
+_MOST_INPUTS = 8
+
+
+def put_volumes(references: Sequence[str], card: ModelCard, source: VolumeStore, target: ArrayStore) -> list[str]:
+    """Copy the middle of a case into memory, one and a half tiles long at the most, so that tiles overlap as ever.
+
+    Raises:
+        InputError: a volume cannot be read, or the case is not one that the card takes.
+    """
+    names = []
+    with ExitStack() as stack:
+        case = Case.open(source, references, stack)
+        case.check_fits(card)
+        box = _middle(case.grid.shape, _stored_patch(card, case.grid))
+        for number, opened in enumerate(case.sources):
+            name = f"calibration {number}"
+            target.put(name, Volume(opened.read(box), Grid(box.shape, case.grid.affine, case.grid.unit)))
+            names.append(name)
+    return names
+
+
+def put_noise(card: ModelCard, target: ArrayStore) -> list[str]:
+    """Smooth noise in the range that the card's first step is for, the same each time; one file for each channel."""
+    from scipy.ndimage import gaussian_filter
+
+    shape = shape3(edge + edge // 2 if edge else _WHOLE_NOISE for edge in card.tiling.patch)
+    low, high = _range(card)
+    spacing = card.input.spacing or (1.0, 1.0, 1.0)
+    names = []
+    for channel in range(card.input.source_count):
+        name = f"noise {channel}"
+        slow = gaussian_filter(np.random.default_rng(channel).standard_normal(shape, np.float32), 4)
+        spread: NDArray[np.float32] = (slow - slow.min()) / np.ptp(slow)
+        unit = card.input.spacing_unit or "mm"
+        target.put(name, Volume(low + spread * (high - low), Grid(shape, np.diag([*spacing, 1.0]), unit)))
+        names.append(name)
+    return names
+
+
+class Recorder:
+    """A runtime that keeps some of what it scores: every batch at first, then ever fewer, at most eight."""
+
+    def __init__(self, runtime: InferenceRuntime) -> None:
+        self.inputs: list[NDArray[np.float32]] = []
+        self._runtime = runtime
+        self._every, self._seen = 1, 0
+
+    @property
+    def name(self) -> str:
+        """See InferenceRuntime."""
+        return self._runtime.name
+
+    @property
+    def version(self) -> str:
+        """See InferenceRuntime."""
+        return self._runtime.version
+
+    @property
+    def device(self) -> str:
+        """See InferenceRuntime."""
+        return self._runtime.device
+
+    @property
+    def precision(self) -> str:
+        """See InferenceRuntime."""
+        return self._runtime.precision
+
+    @property
+    def input_shape(self) -> NetworkShape:
+        """See InferenceRuntime."""
+        return self._runtime.input_shape
+
+    def score(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+        """See InferenceRuntime."""
+        if self._seen % self._every == 0:
+            self.inputs.append(batch.copy())
+            if len(self.inputs) > _MOST_INPUTS:
+                self.inputs = self.inputs[::2]
+                self._every *= 2
+        self._seen += 1
+        return self._runtime.score(batch)
+
+    def close(self) -> None:
+        """See InferenceRuntime."""
+        self._runtime.close()
+
+
+def _middle(shape: Shape3, patch: tuple[int | None, ...]) -> Box:
+    edges = [min(n, e + e // 2 if e else _WHOLE_MOST) for n, e in zip(shape, patch, strict=True)]
+    start = shape3((n - e) // 2 for n, e in zip(shape, edges, strict=True))
+    return Box(start, shape3(s + e for s, e in zip(start, edges, strict=True)))
+
+
+def _stored_patch(card: ModelCard, grid: Grid) -> tuple[int | None, ...]:
+    """The card's patch along the stored axes, about: spacings are compared in the volume's own unit."""
+    patch = list(card.tiling.patch)
+    if card.input.spacing is not None:
+        # resampled volumes have more or fewer voxels than are stored: half as many again is enough of either
+        finest = min(grid.spacing)
+        patch = [e and max(e, round(e * s / finest)) for e, s in zip(patch, card.input.spacing, strict=True)]
+    if card.input.orientation is None:
+        return tuple(patch)
+    back = grid.reorientation_to(card.input.orientation).inverse()
+    edges = back.apply_shape(shape3(e or 0 for e in patch))
+    return tuple(e or None for e in edges)
+
+
+def _range(card: ModelCard) -> tuple[float, float]:
+    first = card.input.intensity[0] if card.input.intensity else None
+    if isinstance(first, Window | Clip):
+        return first.low, first.high
+    if isinstance(first, ShiftScale) and first.scale:
+        ends = (-first.shift, 1 / first.scale - first.shift)  # what comes to 0 and 1
+        return min(ends), max(ends)
+    return (0.0, 255.0) if first is not None else (0.0, 1.0)

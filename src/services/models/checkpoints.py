@@ -1,0 +1,53 @@
+"""What checkpoint to export, from what a person says of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ...domain.errors import UsageError
+from ...ports.exporter import Checkpoint
+
+
+def describe_checkpoint(
+    path: Path | None,
+    network: str | None,
+    network_args: str | None,
+    bundle: Path | None,
+    read_bundle: Callable[[Path], Checkpoint],
+) -> Checkpoint:
+    """The checkpoint and its network: from a bundle, from ``network`` and its JSON arguments, or TorchScript.
+
+    Raises:
+        UsageError: the options contradict each other, or ``network_args`` is not a JSON object.
+        ModelError: the bundle cannot be read.
+    """
+    if bundle is not None:
+        if network is not None or network_args is not None:
+            raise UsageError("--bundle", expected="no --network beside it", got="both", do="give one of them")
+        found = read_bundle(bundle)
+        return found if path is None else Checkpoint(path, found.network)
+    if path is None:
+        raise UsageError("CHECKPOINT", expected="a file", got="none", do="name one, or a bundle with --bundle")
+    if network is None:
+        if network_args is not None:
+            raise UsageError("--network-args", expected="--network with it", got="it alone", do="name the network")
+        return Checkpoint(path)
+    return Checkpoint(path, {"_target_": network, **_arguments(network_args or "{}")})
+
+
+def _arguments(text: str) -> dict[str, Any]:
+    try:
+        arguments = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise UsageError(
+            "--network-args",
+            expected="a JSON object such as '{\"init_filters\": 8}'",
+            got=f"{text} ({error.msg} at character {error.pos})",
+            do="quote it for the shell",
+        ) from None
+    if not isinstance(arguments, dict):
+        raise UsageError("--network-args", expected="a JSON object", got=text, do='write {"name": value}')
+    return arguments

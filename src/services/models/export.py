@@ -1,0 +1,101 @@
+"""Export a checkpoint to one self-describing ONNX file, and refuse to write one that is not the same network."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from ...domain.cards.model_card import ModelCard
+from ...domain.errors import OutputError
+from ...domain.parity import BOUNDS, Bounds
+from ...ports.artifacts import ArtifactWriter
+from ...ports.exporter import Checkpoint, Exported, ModelExporter
+from ...ports.model import Model, ModelFiles
+from ...ports.progress import ProgressListener
+from ...ports.runtime import RuntimeOpener, RuntimeOptions
+from .verify import Verification, certified, verify_against
+
+
+@dataclass(frozen=True)
+class ExportPorts:
+    """What exporting needs from outside: ``source`` scores the checkpoint, ``target`` the ONNX file.
+
+    ``openers`` are all runtimes here: what else holds of them is certified too, below fp32 within ``bounds``.
+    """
+
+    exporter: ModelExporter
+    files: ModelFiles
+    artifacts: ArtifactWriter
+    source: RuntimeOpener
+    target: RuntimeOpener
+    openers: Mapping[str, RuntimeOpener] = field(default_factory=dict)
+    bounds: Bounds = BOUNDS
+
+
+@dataclass(frozen=True)
+class ExportResult:
+    """The model as written, how it was proved, and whether it takes any size."""
+
+    model: Model
+    verification: Verification
+    dynamic: bool
+
+
+def export_model(
+    checkpoint: Checkpoint,
+    card: ModelCard,
+    destination: Path,
+    progress: ProgressListener,
+    *,
+    ports: ExportPorts,
+) -> ExportResult:
+    """Export, compare with the source network, embed the card with its certificate, and only then write.
+
+    A checkpoint that names no network is taken for the one in the card's provenance, if there is one.
+
+    Raises:
+        ModelError: the checkpoint cannot be exported, or the ONNX file does not score like it.
+        OutputError: ``destination`` cannot be written.
+    """
+    if destination.suffix != ".onnx":
+        raise OutputError(str(destination), expected="a name that ends in .onnx", got=destination.name, do="rename it")
+    ports.artifacts.check(str(destination))
+    if not checkpoint.network:
+        checkpoint = Checkpoint(checkpoint.path, card.provenance.get("network", {}))
+    progress.stage("export")
+    with tempfile.TemporaryDirectory(prefix="voxport-") as folder:
+        exported = ports.exporter.export(checkpoint, card, Path(folder) / "network.onnx")
+        complete = _completed(card, checkpoint, exported)
+        described = ports.files.write(exported.path, complete, Path(folder) / destination.name)
+        verification = _proved(described, checkpoint, ports, progress)
+        model = ports.files.write(described.path, certified(described, verification, ports.bounds), destination)
+    return ExportResult(model, verification, exported.dynamic)
+
+
+def _completed(card: ModelCard, checkpoint: Checkpoint, exported: Exported) -> ModelCard:
+    provenance: dict[str, Any] = {**card.provenance, **exported.provenance}
+    if checkpoint.network:
+        provenance["network"] = dict(checkpoint.network)
+    return replace(card, provenance=provenance, parity=None)
+
+
+def _proved(model: Model, checkpoint: Checkpoint, ports: ExportPorts, progress: ProgressListener) -> Verification:
+    options = RuntimeOptions()
+    source_card = with_network(model.card, checkpoint.network)
+    source = ports.source(Model(checkpoint.path, source_card, "", "", "checkpoint"), options)
+    try:
+        target = ports.target(model, options)
+        try:
+            return verify_against(model, target, source, progress, openers=ports.openers, bounds=ports.bounds)
+        finally:
+            target.close()
+    finally:
+        source.close()
+
+
+def with_network(card: ModelCard, network: Mapping[str, Any]) -> ModelCard:
+    """The card with the network's definition in its provenance, where the torch runtime looks for it."""
+    return replace(card, provenance={**card.provenance, "network": dict(network)}) if network else card

@@ -1,0 +1,280 @@
+"""Measure the ways to score a model on this machine, and keep the fastest whose labels are as good as fp32's.
+
+The search is greedy, as the product of all ways is long: first every runtime and precision with the card's tiles, then
+other tiles, threads and batches for the fastest of them that holds.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+
+from ...domain.errors import LimitError, ModelError, UsageError
+from ...domain.geometry.grid import Shape3, shape3
+from ...domain.inference.patches import TilePlan, Tiling
+from ...domain.labels.label_map import Labels
+from ...domain.parity import compare_labels
+from ...domain.tuning import Candidate, Choice, Tuning
+from ...ports.model import Model
+from ...ports.progress import ProgressListener
+from ...ports.quantiser import Quantiser
+from ...ports.runtime import InferenceRuntime, NetworkShape, RuntimeOpener, RuntimeOptions
+from ...ports.volume_store import ArrayStore
+from .. import machine
+from ..segmentation.prepare import RunOptions
+from ..segmentation.segment import Outputs, Segmentation, SegmentPorts, segment
+from .calibration import Recorder, put_noise, put_volumes
+from .loading import CERTIFIABLE, QUANTISED, LoadedModel, Tunings, choose_runtime, model_key
+
+# A quantised network computes in int8 with these; others would score it slower than fp32.
+_QUANTISED_RUNTIMES = ("openvino",)
+_MASK = "mask"
+# Runs of a candidate: the fastest counts, as whatever else the machine does only ever adds time.
+_RUNS, _LONG_SECONDS = 3, 5.0
+_MOST_TILE_GROWTH = 4
+_LARGEST_BATCHED_TILE = 2**20
+# Fewer voxels of labels than these show nothing about how well labels agree.
+_LEAST_LABELLED = 100
+# Shares of the network's convolutions that are left as they are at either end, until the labels agree.
+_SPARED = (0.0, 0.125, 0.25)
+
+
+@dataclass(frozen=True)
+class TunePorts:
+    """What tuning needs from outside: the runtimes by name, a store in memory, tunings, who quantises, and the time."""
+
+    openers: Mapping[str, RuntimeOpener]
+    segment: SegmentPorts
+    new_store: Callable[[], ArrayStore]
+    tunings: Tunings
+    quantiser: Quantiser
+    seconds_of: Callable[[Segmentation], float] = lambda done: sum(done.seconds.values())
+
+
+def tune(model: Model, volumes: Sequence[str], progress: ProgressListener, *, ports: TunePorts) -> Tuning:
+    """Measure, compare with fp32 and the card's tiles, and keep the fastest way that holds for this machine.
+
+    Args:
+        model: an ONNX model.
+        volumes: the channels of a case of the model's kind; none: smooth noise, on which labels may show nothing.
+        progress: hears of each way that is tried.
+        ports: see TunePorts.
+
+    Raises:
+        UsageError: the model is a checkpoint.
+        InputError: the volumes cannot be read, or do not fit the card.
+        ModelError: the model cannot be scored.
+        OutputError: the result cannot be kept.
+    """
+    if model.format != "onnx":
+        do = "export it first with voxport export"
+        raise UsageError("voxport tune", expected="an ONNX model", got=model.path.name, do=do)
+    with tempfile.TemporaryDirectory(prefix="voxport-") as folder:
+        bench = _Bench(model, volumes, progress, ports, Path(folder) / "int8.onnx")
+        bench.measure_reference()
+        bench.measure_precisions()
+        bench.measure_tiles()
+        bench.measure_threads_and_batches()
+        tuning = Tuning(
+            model=model_key(model),
+            name=model.card.reference,
+            machine=ports.tunings.machine,
+            date=datetime.now(UTC).date().isoformat(),
+            volume=" + ".join(Path(v).name for v in volumes) or "smooth noise",
+            candidates=tuple(bench.candidates),
+            choice=bench.best.choice,
+            quantised_sha256=bench.quantised_sha256,
+        )
+        ports.tunings.store.put(tuning, bench.quantised if bench.quantised_sha256 else None)
+    return tuning
+
+
+@dataclass
+class _Bench:
+    """One tuning under way: its calibration volume, the reference's labels, and what was found so far."""
+
+    model: Model
+    volumes: Sequence[str]
+    progress: ProgressListener
+    ports: TunePorts
+    quantised: Path
+    candidates: list[Candidate] = field(default_factory=list)
+    quantised_sha256: str | None = None
+
+    def __post_init__(self) -> None:
+        self.store, card = self.ports.new_store(), self.model.card
+        self.inputs = (
+            put_volumes(self.volumes, card, self.ports.segment.volumes, self.store)
+            if self.volumes
+            else put_noise(card, self.store)
+        )
+        self.bounds = self.ports.tunings.bounds
+        self.resident = machine.resident_bytes()
+
+    @property
+    def best(self) -> Candidate:
+        """The fastest so far of those that hold; the reference if none other does."""
+        able = [c for c in self.candidates if c.holds(self.bounds)]
+        return min(able, key=lambda c: c.seconds or math.inf) if able else self.candidates[0]
+
+    def measure_reference(self) -> None:
+        """Fp32 with the card's tiles, as a run without a tuning scores."""
+        chosen = choose_runtime(self.model, self.ports.openers, bounds=self.bounds)
+        threads = self.ports.tunings.machine.threads
+        opened = self.ports.openers[chosen.runtime](self.model, RuntimeOptions(chosen.precision, threads))
+        recorder = Recorder(opened)
+        self.network = recorder.input_shape
+        reference = Choice(chosen.runtime, chosen.precision, threads, (0, 0, 0), self.network[0] or 1)
+        self.labels, seconds, self.plan = self._run(recorder, reference, patch=None)
+        self.patch = shape3(p or t for p, t in zip(self.model.card.tiling.patch, self.plan.tile, strict=True))
+        self.calibration = recorder.inputs
+        self.activation_bytes = max(machine.peak_resident_bytes() - self.resident, 0)
+        labelled = int(np.count_nonzero(np.isin(self.labels, self.model.card.output.table.values)))
+        self.proves = labelled >= _LEAST_LABELLED
+        self.candidates.append(
+            Candidate(
+                replace(reference, patch=self.patch),
+                seconds,
+                compare_labels(self.labels, self.labels, self.model.card.output.table),
+                note="the reference",
+            )
+        )
+
+    def measure_precisions(self) -> None:
+        """Each runtime and precision that is installed, with the card's tiles."""
+        reference = self.candidates[0].choice
+        names = [name for name in self.ports.openers if name != "torch"]
+        for name in names:
+            for precision in CERTIFIABLE:
+                if (name, precision) != (reference.runtime, reference.precision):
+                    self._try(replace(reference, runtime=name, precision=precision))
+        for name in names:
+            if name in _QUANTISED_RUNTIMES:
+                self._try_quantised(replace(reference, runtime=name, precision=QUANTISED))
+
+    def measure_tiles(self) -> None:
+        """Larger tiles for the fastest way: fewer of them, and less that is scored twice."""
+        best = self.best.choice
+        room = machine.available_bytes() // 2
+        tiling, shape = self.model.card.tiling, self.plan.shape
+        for patch in larger_patches(tiling, self.patch, shape, self.network):
+            growth = math.prod(map(min, patch, _rounded(shape, tiling.divisor))) / math.prod(self.plan.tile)
+            needed = self.activation_bytes * growth
+            choice = replace(best, patch=patch)
+            if needed > room:
+                note = f"not tried: it would take {needed / 1e9:.1f} GB, and {room / 1e9:.1f} GB are free for it"
+                self.candidates.append(Candidate(choice, note=note))
+            else:
+                self._try(choice)
+
+    def measure_threads_and_batches(self) -> None:
+        """Half of the threads, where processors may share their cores; several tiles a call, where tiles are small."""
+        threads = self.ports.tunings.machine.threads
+        if threads >= 4:
+            self._try(replace(self.best.choice, threads=threads // 2))
+        best = self.best.choice
+        if self.network[0] is None and math.prod(best.patch) * 2 <= _LARGEST_BATCHED_TILE:
+            self._try(replace(best, batch=2))
+
+    def _try(self, choice: Choice) -> Candidate | None:
+        """Measure a way to score; None if it is not installed here."""
+        model = self.model if choice.precision != QUANTISED else replace(self.model, path=self.quantised)
+        try:
+            runtime = self.ports.openers[choice.runtime](model, RuntimeOptions(choice.precision, choice.threads))
+        except UsageError:
+            return None
+        try:
+            labels, seconds, _ = self._run(runtime, choice, choice.patch)
+        except (LimitError, ModelError) as error:
+            found = Candidate(choice, note=str(error))
+        else:
+            agreement = compare_labels(self.labels, labels, self.model.card.output.table)
+            certificate = self.model.card.parity
+            certified = certificate is not None and certificate.certifies(choice.runtime, choice.precision, self.bounds)
+            proves = self.proves or (certified and choice.patch == self.patch)
+            note = "" if proves else "the volume has too few labels to show anything"
+            found = Candidate(choice, seconds, agreement, proves, note)
+        self.candidates.append(found)
+        return found
+
+    def _try_quantised(self, choice: Choice) -> None:
+        """Quantise ever less of the network until its labels agree; what does not is not kept."""
+        total = 0
+        for share in _SPARED:
+            spared = int(share * total)
+            self.progress.stage(f"quantise all but {2 * spared} layers")
+            try:
+                layers = self.ports.quantiser.quantise(self.model, self.calibration, self.quantised, spared=spared)
+            except ModelError as error:
+                self.candidates.append(Candidate(choice, note=str(error)))
+                return
+            total = total or layers
+            found = self._try(choice) if layers else None
+            if found is None:
+                return
+            self.candidates[-1] = found = replace(found, note=found.note or f"{layers} layers in int8")
+            if found.holds(self.bounds):
+                self.quantised_sha256 = hashlib.sha256(self.quantised.read_bytes()).hexdigest()
+                return
+
+    def _run(self, runtime: InferenceRuntime, choice: Choice, patch: Shape3 | None) -> tuple[Labels, float, TilePlan]:
+        """Labels, the least seconds of a few runs, and the tiles; closes the runtime."""
+        ports = replace(self.ports.segment, volumes=self.store, scratch=None)
+        loaded = LoadedModel(self.model, runtime)
+        options = RunOptions(patch=patch, batch=choice.batch)
+        taken: list[float] = []
+        self.progress.stage(f"measure {choice}" if patch else "measure the reference")
+        try:
+            # the first run warms up: it counts only where it is so long that warming up is nothing
+            while len(taken) <= _RUNS and sum(taken) < _LONG_SECONDS:
+                done = segment(self.inputs, loaded, Outputs(_MASK), options, _Quiet(self.progress), ports=ports)
+                taken.append(self.ports.seconds_of(done))
+        finally:
+            runtime.close()
+        return self.store.get(_MASK).array[0], min(taken[1:] or taken), done.prepared.plan
+
+
+class _Quiet:
+    """Hears of tiles and passes nothing on, but lets a run be cancelled between them."""
+
+    def __init__(self, progress: ProgressListener) -> None:
+        self._progress = progress
+
+    def stage(self, name: str, tiles: int = 0) -> None:
+        """Say nothing."""
+
+    def advance(self, tiles: int) -> None:  # noqa: ARG002 - the port's signature
+        """Say that there is progress, and no more."""
+        self._progress.advance(0)
+
+
+def larger_patches(tiling: Tiling, patch: Shape3, shape: Sequence[int], network: NetworkShape) -> Iterator[Shape3]:
+    """Patches that are twice as long along each axis or along two, up to four times as large; those that can differ.
+
+    Args:
+        tiling: the card's; an axis that it takes whole stays so.
+        patch: edges in voxels, x, y and z.
+        shape: the volume that is going to be tiled; a patch beyond it is as long as it is.
+        network: the network's declared input; a size that it fixes stays.
+    """
+    most = _rounded(shape, tiling.divisor)
+    free = [
+        axis
+        for axis in range(3)
+        if tiling.patch[axis] is not None and network[2:] == (None, None, None) and patch[axis] < most[axis]
+    ]
+    for axes in [(axis,) for axis in free] + [(a, b) for a in free for b in free if a < b]:
+        longer = shape3(min(2 * e, most[a]) if a in axes else e for a, e in enumerate(patch))
+        if math.prod(longer) <= _MOST_TILE_GROWTH * math.prod(patch):
+            yield longer
+
+
+def _rounded(shape: Sequence[int], divisor: int) -> Shape3:
+    return shape3(-(-n // divisor) * divisor for n in shape)

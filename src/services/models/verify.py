@@ -1,0 +1,278 @@
+"""Prove that a runtime scores like the source network, on reproducible inputs, and certify it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+
+from ...domain.cards.model_card import ModelCard
+from ...domain.errors import ModelError, UsageError
+from ...domain.labels.label_map import Scores
+from ...domain.parity import (
+    BOUNDS,
+    FULL_PRECISION,
+    LARGEST_PROBABILITY_DIFFERENCE,
+    LEAST_LABEL_AGREEMENT,
+    SAMPLES_PER_INPUT,
+    Bounds,
+    Certificate,
+    Parity,
+    ProbeInput,
+    RuntimeParity,
+    compare,
+)
+from ...ports.model import Model, ModelFiles
+from ...ports.progress import ProgressListener
+from ...ports.runtime import InferenceRuntime, NetworkShape, RuntimeOpener, RuntimeOptions
+from .loading import LoadedModel, other_ways
+
+_SMALLEST_EDGE = 16
+# Batch size, and by how many divisors each edge exceeds the smallest.
+_PROBES = ((1, (0, 1, 0)), (2, (1, 0, 2)), (3, (0, 0, 0)), (1, (3, 2, 1)))
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What was compared and holds; ``others`` are the other runtimes and precisions here, whether they hold or not."""
+
+    entry: RuntimeParity
+    against: str
+    probes: tuple[ProbeInput, ...]
+    others: tuple[RuntimeParity, ...] = ()
+
+
+def probe_inputs(card: ModelCard, network: NetworkShape) -> tuple[ProbeInput, ...]:
+    """Inputs of several odd shapes and batch sizes, in the network's axes; fixed sizes are kept."""
+    divisor = card.tiling.divisor
+    least = -(-_SMALLEST_EDGE // divisor)
+    probes: list[ProbeInput] = []
+    for seed, (batch, extra) in enumerate(_PROBES):
+        edges = [(least + more) * divisor for more in extra]
+        if card.input.axes == "ZYX":
+            edges.reverse()
+        x, y, z = (only or edge for only, edge in zip(network[2:], edges, strict=True))
+        shape = (network[0] or batch, len(card.input.channels), x, y, z)
+        if shape not in [probe.shape for probe in probes]:
+            probes.append(ProbeInput(shape, seed))
+    return tuple(probes)
+
+
+def verify_against(
+    model: Model,
+    runtime: InferenceRuntime,
+    source: InferenceRuntime,
+    progress: ProgressListener,
+    *,
+    openers: Mapping[str, RuntimeOpener] | None = None,
+    bounds: Bounds = BOUNDS,
+) -> Verification:
+    """Compare a runtime with the source network, and then what else ``openers`` can load the model into.
+
+    Raises:
+        ModelError: the runtime differs; says by how much and where. What else differs is told by the result.
+    """
+    probes = probe_inputs(model.card, runtime.input_shape)
+    progress.stage("compare", 2 * len(probes))
+    expected = _scores(source, probes, progress)
+    found = _scores(runtime, probes, progress)
+    output = model.card.output
+    for scores in expected:
+        output.check_channels(scores.shape[1])
+    _check_shapes(model, expected, found)
+    entry = _entry(runtime, compare(expected, found, output))
+    sampled = tuple(
+        replace(probe, probabilities=probe.sampled(scores, output))
+        for probe, scores in zip(probes, expected, strict=True)
+    )
+    if not entry.holds(bounds):
+        raise _differs(model, runtime, entry.parity, _where(expected, found, model.card), bounds)
+    others = _others(model, runtime, openers or {}, probes, expected, progress)
+    return Verification(entry, f"{source.name} {source.version}", sampled, others)
+
+
+def verify_again(
+    model: Model,
+    runtime: InferenceRuntime,
+    progress: ProgressListener,
+    *,
+    openers: Mapping[str, RuntimeOpener] | None = None,
+) -> Verification:
+    """Compare a runtime with the probabilities of the source network that the certificate holds.
+
+    Label agreement and Dice are those of the certificate's proof: the samples show probabilities only. What else
+    ``openers`` can load the model into is then compared with this runtime.
+
+    Raises:
+        ModelError: the model has no certificate, or one without samples, or the runtime differs.
+        UsageError: the runtime computes in less than fp32, of which so few samples tell nothing.
+    """
+    certificate = model.card.parity
+    if certificate is None or not _can_be_checked(certificate):
+        raise ModelError(
+            model.path.name,
+            expected="a parity certificate to check again",
+            got="none" if certificate is None else "one that holds nothing to compare with",
+            do="prove it with voxport verify MODEL --against CHECKPOINT",
+        )
+    if runtime.precision != FULL_PRECISION:
+        do = "name the checkpoint with --against, or measure it here with voxport tune MODEL"
+        raise UsageError("--precision", expected="fp32 without a checkpoint", got=runtime.precision, do=do)
+    progress.stage("compare", len(certificate.probes))
+    found = _scores(runtime, certificate.probes, progress)
+    output = model.card.output
+    largest = 0.0
+    for probe, scores in zip(certificate.probes, found, strict=True):
+        output.check_channels(scores.shape[1])
+        difference = np.subtract(probe.sampled(scores, output), probe.probabilities)
+        largest = float(np.maximum(largest, np.abs(difference).max()))  # keeps a NaN, as max would not
+    if not largest <= LARGEST_PROBABILITY_DIFFERENCE:
+        raise _differs(model, runtime, Parity(0.0, (), largest), "at the certificate's sample voxels")
+    proved = next(
+        (r.parity for r in certificate.runtimes if (r.runtime, r.precision) == (runtime.name, runtime.precision)),
+        certificate.runtimes[0].parity,
+    )
+    parity = replace(proved, max_probability_difference=largest)
+    others = _others(model, runtime, openers or {}, certificate.probes, found, progress)
+    return Verification(_entry(runtime, parity), f"the certificate of {certificate.date}", certificate.probes, others)
+
+
+def certified(model: Model, verification: Verification, bounds: Bounds = BOUNDS) -> ModelCard:
+    """The model's card with what was just proved against its source in the certificate.
+
+    What was tried again and did not hold this time is no longer in it.
+    """
+    today = datetime.now(UTC).date().isoformat()
+    old = model.card.parity
+    kept = old.runtimes if old is not None and old.weights_sha256 == model.weights_sha256 else ()
+    tried = {(r.runtime, r.precision) for r in verification.others}
+    kept = tuple(r for r in kept if (r.runtime, r.precision) not in tried)
+    certificate = Certificate(model.weights_sha256, today, verification.probes, kept)
+    for entry in (verification.entry, *(r for r in verification.others if r.holds(bounds))):
+        certificate = certificate.with_runtime(entry, today)
+    return model.card.with_parity(certificate)
+
+
+def verify(
+    loaded: LoadedModel,
+    checkpoint: Path | None,
+    progress: ProgressListener,
+    *,
+    open_source: RuntimeOpener,
+    files: ModelFiles,
+    openers: Mapping[str, RuntimeOpener] | None = None,
+    bounds: Bounds = BOUNDS,
+) -> Verification:
+    """Compare a model with the checkpoint that it was exported from, and write the certificate into it.
+
+    Without a checkpoint, compare it with what its certificate holds of the source network; nothing is written.
+
+    Args:
+        loaded: the model in the runtime that must hold.
+        checkpoint: the source network.
+        progress: hears of inputs.
+        open_source: loads the checkpoint.
+        files: writes the certificate.
+        openers: the runtimes here; each precision that they have is compared too, and certified if it holds.
+        bounds: what precisions below fp32 must keep to.
+
+    Raises:
+        ModelError: they differ, or the checkpoint does not fit the network in the card's provenance.
+        OutputError: the model file cannot be written.
+    """
+    model, runtime = loaded.model, loaded.runtime
+    if checkpoint is None:
+        return verify_again(model, runtime, progress, openers=openers)
+    source_model = Model(checkpoint, model.card, "", "", "checkpoint")
+    source = open_source(source_model, RuntimeOptions())
+    try:
+        proved = verify_against(model, runtime, source, progress, openers=openers, bounds=bounds)
+    finally:
+        source.close()
+    files.write(model.path, certified(model, proved, bounds), model.path)
+    return proved
+
+
+def _others(
+    model: Model,
+    runtime: InferenceRuntime,
+    openers: Mapping[str, RuntimeOpener],
+    probes: Sequence[ProbeInput],
+    expected: Sequence[Scores],
+    progress: ProgressListener,
+) -> tuple[RuntimeParity, ...]:
+    """How far each other runtime and precision that is installed here is from scores on the same inputs."""
+    found = []
+    for other in other_ways(model, openers, (runtime.name, runtime.precision)):
+        try:
+            progress.stage(f"compare {other.name} {other.precision}", len(probes))
+            scores = _scores(other, probes, progress)
+            _check_shapes(model, expected, scores)
+            found.append(_entry(other, compare(expected, scores, model.card.output)))
+        finally:
+            other.close()
+    return tuple(found)
+
+
+def _entry(runtime: InferenceRuntime, parity: Parity) -> RuntimeParity:
+    return RuntimeParity(runtime.name, runtime.precision, runtime.version, parity)
+
+
+def _scores(runtime: InferenceRuntime, probes: Sequence[ProbeInput], progress: ProgressListener) -> list[Scores]:
+    scores = []
+    for probe in probes:
+        scores.append(runtime.score(probe.array()))
+        progress.advance(1)
+    return scores
+
+
+def _check_shapes(model: Model, expected: Sequence[Scores], found: Sequence[Scores]) -> None:
+    for one, other in zip(expected, found, strict=True):
+        if one.shape != other.shape:
+            raise ModelError(
+                model.path.name,
+                expected=f"scores of the source network's shape {one.shape}",
+                got=f"{other.shape}",
+                do="compare it with the checkpoint that it was exported from",
+            )
+
+
+def _can_be_checked(certificate: Certificate) -> bool:
+    samples = {len(probe.probabilities) for probe in certificate.probes}
+    return bool(certificate.runtimes) and samples == {SAMPLES_PER_INPUT}
+
+
+def _where(expected: Sequence[Scores], found: Sequence[Scores], card: ModelCard) -> str:
+    """The voxel at which probabilities differ most."""
+    worst, place = -1.0, ""
+    for one, other in zip(expected, found, strict=True):
+        for case, (a, b) in enumerate(zip(one, other, strict=True)):
+            difference = np.abs(card.output.probabilities(a) - card.output.probabilities(b))
+            difference[np.isnan(difference)] = np.inf  # a NaN is the worst there is
+            at = np.unravel_index(int(np.argmax(difference)), difference.shape)
+            if difference[at] > worst:
+                worst = float(difference[at])
+                place = f"channel {at[0]}, voxel {tuple(int(i) for i in at[1:])} of case {case} in {one.shape}"
+    return f"most at {place}"
+
+
+def _differs(
+    model: Model, runtime: InferenceRuntime, parity: Parity, where: str, bounds: Bounds = BOUNDS
+) -> ModelError:
+    found = [f"a difference of {parity.max_probability_difference:.3g}"]
+    if parity.dice:
+        found = [f"label agreement {parity.label_agreement:.6f}", f"least Dice {min(parity.dice):.6f}", *found]
+    wanted = (
+        f"labels (agreement >= {LEAST_LABEL_AGREEMENT}) and probabilities (within {LARGEST_PROBABILITY_DIFFERENCE:g})"
+    )
+    if runtime.precision != FULL_PRECISION:
+        wanted = f"labels (agreement >= {bounds.label_agreement:g}, Dice >= {bounds.dice:g})"
+    return ModelError(
+        model.path.name,
+        expected=f"the source network's {wanted}",
+        got=f"{', '.join(found)} with {runtime.name} {runtime.precision}, {where}",
+        do="do not use it; export again from the right checkpoint",
+    )

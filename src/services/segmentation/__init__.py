@@ -1,0 +1,1 @@
+"""Segment one volume: open a case, prepare, infer, decode, write."""

@@ -1,0 +1,78 @@
+"""From finished scores to labels and probabilities on the stored grid."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ...domain.geometry.grid import Box
+from ...domain.inference.sliding_window import Block
+from ...domain.labels.label_map import Labels
+from ...ports.volume_store import VolumeSink
+from .prepare import Prepared
+
+_PLANES_AT_ONCE = 8
+
+
+@dataclass(frozen=True)
+class Sinks:
+    """Where labels go, and probabilities if they are wanted."""
+
+    mask: VolumeSink
+    probabilities: VolumeSink | None
+
+    @property
+    def open(self) -> tuple[VolumeSink, ...]:
+        """All of them, the mask first."""
+        return (self.mask,) if self.probabilities is None else (self.mask, self.probabilities)
+
+
+class Labeller:
+    """Decodes blocks of scores and writes them; ``contested`` counts voxels that several labels claimed."""
+
+    def __init__(self, prepared: Prepared, sinks: Sinks, contested: int = 0) -> None:
+        self.contested = contested
+        self._prepared, self._sinks = prepared, sinks
+        self._back = prepared.space.reorientation.inverse()
+        self._decoded: list[tuple[Box, Labels]] = []
+
+    def add(self, block: Block) -> None:
+        """Write one block; its labels may wait for those that follow."""
+        output, axis = self._prepared.card.output, self._prepared.plan.axis
+        if self._decoded:
+            first, last = self._decoded[0][0], self._decoded[-1][0]
+            too_thick = block.box.stop[axis] - first.start[axis] > _PLANES_AT_ONCE
+            if too_thick or not _follows(last, block.box, axis):
+                self.flush()
+        self._decoded.append((block.box, output.labels(block.scores)))
+        self.contested += output.contested(block.scores)
+        if self._sinks.probabilities is not None:
+            stored = self._prepared.stored_box(block.box)
+            self._sinks.probabilities.write(stored, self._back.apply(output.probabilities(block.scores)))
+
+    def flush(self) -> None:
+        """Write the labels that wait, as one piece: they follow each other along the visiting axis."""
+        if self._decoded:
+            box, labels = _joined(self._decoded, self._prepared.plan.axis)
+            self._sinks.mask.write(self._prepared.stored_box(box), self._back.apply(labels))
+            self._decoded = []
+
+    def notes(self) -> Iterator[str]:
+        """What to warn of in the end."""
+        if self.contested:
+            yield (
+                f"{self.contested} voxels reach the threshold for several labels; "
+                "each has the last of them in the label table"
+            )
+
+
+def _follows(before: Box, after: Box, axis: int) -> bool:
+    return after == before.with_range(axis, before.stop[axis], after.stop[axis])
+
+
+def _joined(decoded: Sequence[tuple[Box, Labels]], axis: int) -> tuple[Box, Labels]:
+    first, last = decoded[0][0], decoded[-1][0]
+    box = first.with_range(axis, first.start[axis], last.stop[axis])
+    return box, np.concatenate([labels for _, labels in decoded], axis=axis)

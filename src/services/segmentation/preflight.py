@@ -1,0 +1,76 @@
+"""Warnings about a case that does not look like what the model card expects."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from ...domain.cards.model_card import ModelCard
+from ...domain.geometry.grid import Grid, unit_factor
+from ...domain.inference.patches import TilePlan
+from ...domain.intensity import Rescale, ShiftScale, Window, ZScore
+from .case import ChannelSurvey
+
+_FAR_SPACING = 2.0
+# A window that keeps less of a channel's range than this was not made for it; likewise scaled values beyond this.
+_LEAST_KEPT = 0.01
+_LARGEST_SCALED = 100.0
+
+
+def preflight_warnings(
+    grid: Grid, channels: Sequence[ChannelSurvey], card: ModelCard, plan: TilePlan
+) -> tuple[str, ...]:
+    """One sentence for each thing that looks wrong; none of them stops a run."""
+    return (*_spacing(grid, card), *_slices(plan), *_intensity(channels, card))
+
+
+def _spacing(grid: Grid, card: ModelCard) -> Iterator[str]:
+    wanted, unit = card.input.spacing, card.input.spacing_unit
+    if wanted is None or unit is None:
+        return
+    if grid.unit == "unknown":
+        yield f"the volume states no unit of length: its spacing is taken as {unit}, which the model card is in"
+    # The card speaks of the axes of its orientation; as stored, of the volume's own.
+    order = (0, 1, 2) if card.input.orientation is None else grid.reorientation_to(card.input.orientation).axes
+    factor = unit_factor(unit, grid.unit)
+    for name, axis, target in zip("xyz", order, wanted, strict=True):
+        ratio = grid.spacing[axis] / (target * factor)
+        if ratio >= _FAR_SPACING or ratio <= 1 / _FAR_SPACING:
+            have = f"{grid.spacing[axis]:.4g} {grid.unit if grid.unit != 'unknown' else unit}"
+            yield (
+                f"spacing along {name} is {have}, {max(ratio, 1 / ratio):.1f} times off "
+                f"the model's {target:g} {unit}: it is resampled, and detail may be missing"
+            )
+
+
+def _slices(plan: TilePlan) -> Iterator[str]:
+    for name, length, padded in zip("xyz", plan.shape, plan.padded, strict=True):
+        if 2 * length <= padded:
+            yield f"only {length} voxels along {name}, the network takes no fewer than {padded}: the rest is padding"
+
+
+def _intensity(channels: Sequence[ChannelSurvey], card: ModelCard) -> Iterator[str]:
+    for channel in card.input.channels:
+        found = channels[channel.source]
+        if found.low == found.high:
+            yield f"channel {channel.name} has the value {found.low:g} everywhere: there is nothing to segment"
+            continue
+        low, high = found.low, found.high
+        for step in card.input.intensity:
+            if isinstance(step, Window):
+                kept = max(0.0, min(high, step.high) - max(low, step.low))
+                if kept < _LEAST_KEPT * min(high - low, step.high - step.low):
+                    yield (
+                        f"channel {channel.name} ranges from {low:g} to {high:g}, "
+                        f"the model expects {step.low:g} to {step.high:g}"
+                    )
+                break
+            if isinstance(step, ShiftScale):
+                ends = [(value + step.shift) * step.scale for value in (low, high)]
+                if max(map(abs, ends)) > _LARGEST_SCALED:
+                    yield (
+                        f"channel {channel.name} ranges from {low:g} to {high:g}, "
+                        f"{ends[0]:g} to {ends[1]:g} after the model's shift and scale: far from what it expects"
+                    )
+                break
+            if isinstance(step, Rescale | ZScore):  # whatever the values were, what follows is made for the result
+                break

@@ -1,0 +1,249 @@
+"""What segmenting and planning share: from an open case and a loaded network to a plan that fits the limits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...domain.cards.model_card import ModelCard
+from ...domain.errors import LimitError, UsageError
+from ...domain.geometry.grid import Box
+from ...domain.geometry.model_space import ModelSpace
+from ...domain.inference.patches import BLENDINGS, LARGEST_OVERLAP, Blending, TilePlan, Tiling, plan_tiles
+from ...domain.inference.sliding_window import slab_bytes
+from ...domain.intensity import Pointwise, apply, fit
+from ...domain.tuning import Choice
+from .. import machine
+from ..models.loading import LoadedModel
+from .case import Case, ChannelSurvey, finite, slabs, survey
+from .inference import Fixed3, Scorer
+from .preflight import preflight_warnings
+
+# Of the memory that is free; the rest is for the network's activations and for everybody else.
+_SEVERAL_ROWS = 4
+_DEFAULT_MEMORY_SHARE = 0.5
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """What a run may be asked for; None leaves the choice to the card, or to the machine."""
+
+    overlap: float | None = None
+    patch: tuple[int, int, int] | None = None
+    blending: Blending | None = None
+    memory_bytes: int | None = None
+    nan_as: float | None = None
+    threshold: float | None = None
+    axis: int | None = None
+    batch: int | None = None
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A case that is ready to be scored."""
+
+    case: Case
+    card: ModelCard
+    space: ModelSpace
+    channels: tuple[ChannelSurvey, ...]
+    fitted: tuple[tuple[Pointwise, ...], ...]
+    plan: TilePlan
+    overlap: float
+    stitching_bytes: int
+    warnings: tuple[str, ...]
+    nan_as: float | None
+    batch: int = 1
+
+    def planes(self) -> Iterator[NDArray[np.float32]]:
+        """The network's input as planes ``(C, A, B)`` along the plan's axis, normalised and in model space."""
+        return self.space.resampling.planes(self._oriented_planes(), self.plan.axis)
+
+    def stored_box(self, oriented: Box) -> Box:
+        """Where a box of the oriented grid lies in the stored volume."""
+        return self.space.reorientation.source_box(oriented, self.case.grid.shape)
+
+    def _oriented_planes(self) -> Iterator[NDArray[np.float32]]:
+        axis, change = self.plan.axis, self.space.reorientation
+        for oriented in slabs(self.space.oriented, axis):
+            stored = self.case.read(self.stored_box(oriented))
+            normal = [
+                apply(fitted, finite(change.apply(stored[channel.source]), self.nan_as))
+                for channel, fitted in zip(self.card.input.channels, self.fitted, strict=True)
+            ]
+            yield from iter(np.moveaxis(np.stack(normal), 1 + axis, 0))
+
+
+def run_options(
+    overlap: float | None,
+    patch: tuple[int, int, int] | None,
+    blending: str | None,
+    memory_bytes: int | None,
+    nan_as: float | None,
+    threshold: float | None,
+    batch: int | None = None,
+) -> RunOptions:
+    """Options from words and numbers. Raises UsageError for a blending that there is not, or a NaN for NaN."""
+    chosen = next((known for known in BLENDINGS if known == blending), None)
+    if blending is not None and chosen is None:
+        raise UsageError("--blending", expected=f"one of {', '.join(BLENDINGS)}", got=blending, do="choose another")
+    if nan_as is not None and not abs(nan_as) <= float(np.finfo(np.float32).max):
+        raise UsageError("--nan-as", expected="a finite number", got=f"{nan_as:g}", do="0 is usual")
+    return RunOptions(overlap, patch, chosen, memory_bytes, nan_as, threshold, batch=batch)
+
+
+def open_scorer(loaded: LoadedModel, options: RunOptions) -> Scorer:
+    """What scores a run: so many tiles a call as were asked for, or go with the patch that was tuned."""
+    tuned = loaded.tuned if options.patch is None else None
+    return Scorer(loaded.runtime, loaded.model.card, options.batch or (tuned.batch if tuned else None))
+
+
+def prepare(
+    case: Case,
+    card: ModelCard,
+    scorer: Scorer,
+    options: RunOptions,
+    tuned: Choice | None = None,
+    *,
+    has_scratch: bool = False,
+) -> Prepared:
+    """Survey the case, fit the card's intensity steps, and plan tiles within the memory limit.
+
+    ``tuned`` gives the patch where the options do not; ``has_scratch``: large arrays need no memory.
+
+    Raises:
+        InputError: the case does not fit the card, or holds NaN or Inf without ``nan_as``.
+        UsageError: an option is at odds with the card or the network.
+        LimitError: no way of tiling fits ``memory_bytes``.
+    """
+    case.check_fits(card)
+    if options.threshold is not None:
+        card = replace(card, output=card.output.with_threshold(options.threshold))
+    channels = survey(case, options.nan_as)
+    space = ModelSpace.of(case.grid, card.input)
+    fitted = tuple(fit(card.input.intensity, channels[c.source].chunks) for c in card.input.channels)
+    axes = [space.model_axis(axis) for axis in _slowest_first(case.sources[0].slowest_axis)]
+    plan, overlap, needed, notes = _planned(card, space, scorer, options, tuned, axes, has_scratch)
+    warnings = (*case.notes, *preflight_warnings(case.grid, channels, card, plan), *notes)
+    return Prepared(case, card, space, channels, fitted, plan, overlap, needed, warnings, options.nan_as, scorer.batch)
+
+
+def _planned(
+    card: ModelCard,
+    space: ModelSpace,
+    scorer: Scorer,
+    options: RunOptions,
+    tuned: Choice | None,
+    axes: Sequence[int],
+    has_scratch: bool,
+) -> tuple[TilePlan, float, int, tuple[str, ...]]:
+    """Tiles, overlap, the stitcher's bytes, and notes. A tuned patch that does not fit gives way to the card's."""
+    if tuned is not None and options.patch is None:
+        with suppress(LimitError):
+            return _planned(card, space, scorer, replace(options, patch=tuned.patch), None, axes, has_scratch)
+    tiling = _tiling(card.tiling, options, scorer.fixed)
+    plan = plan_tiles(space.grid.shape, tiling, fixed=scorer.fixed)
+    plan = replace(plan, axis=_visiting_axis(plan, axes) if options.axis is None else options.axis)
+    needed = partial(
+        slab_bytes,
+        channels=len(card.input.channels),
+        classes=card.output.channels,
+        batch=scorer.batch,
+        assembled=space.resamples,
+        has_room=has_scratch,
+    )
+    plan, size_bytes, notes = _within_memory(plan, options, needed)
+    return plan, tiling.overlap, size_bytes, notes
+
+
+def _slowest_first(slowest: int) -> list[int]:
+    """Stored axes by how few pieces a slab across them is read in."""
+    return sorted(range(3), key=lambda axis: abs(axis - slowest))
+
+
+def _visiting_axis(plan: TilePlan, axes: Sequence[int]) -> int:
+    """The first of these axes with several rows of tiles, else the one with most.
+
+    Memory holds a row at a time, and an interrupted run goes on from one: a flat stack, one tile deep, is not visited
+    along its depth.
+    """
+    rows = [len(plan.starts[axis]) for axis in axes]
+    return next((axis for axis, n in zip(axes, rows, strict=True) if n >= _SEVERAL_ROWS), axes[rows.index(max(rows))])
+
+
+def _tiling(tiling: Tiling, options: RunOptions, fixed: Fixed3) -> Tiling:
+    if options.overlap is not None:
+        if not 0 <= options.overlap <= LARGEST_OVERLAP:
+            raise UsageError(
+                "--overlap",
+                expected=f"a fraction from 0 to {LARGEST_OVERLAP}",
+                got=f"{options.overlap:g}",
+                do="0.5 is usual",
+            )
+        tiling = replace(tiling, overlap=options.overlap)
+    if options.patch is not None:
+        free = [edge for edge, only in zip(options.patch, fixed, strict=True) if only is None]
+        if any(edge < 1 or edge % tiling.divisor for edge in free):
+            raise UsageError(
+                "--patch",
+                expected=f"positive multiples of the model's divisor {tiling.divisor}",
+                got=",".join(map(str, options.patch)),
+                do="round the edges",
+            )
+        if any(only not in (None, edge) for only, edge in zip(fixed, options.patch, strict=True)):
+            raise UsageError(
+                "--patch",
+                expected=f"the one size that this network takes, {','.join(map(str, fixed))}",
+                got=",".join(map(str, options.patch)),
+                do="leave --patch out",
+            )
+        tiling = replace(tiling, patch=options.patch)
+    return tiling if options.blending is None else replace(tiling, blending=options.blending)
+
+
+def _within_memory(
+    plan: TilePlan, options: RunOptions, bytes_of: Callable[[TilePlan], int]
+) -> tuple[TilePlan, int, tuple[str, ...]]:
+    stated = options.memory_bytes
+    room = int(machine.available_bytes() * _DEFAULT_MEMORY_SHARE)
+    if stated is not None:
+        room = stated - machine.resident_bytes()
+    needed = bytes_of(plan)
+    if needed <= room:
+        return plan, needed, ()
+    halo = replace(plan, blending="halo")
+    in_halo = bytes_of(halo)
+    if options.blending is None and in_halo <= room:
+        note = (
+            f"blending changed from {plan.blending} to halo: blended sums would take {size(needed)}, "
+            f"{size(max(room, 0))} are free for them"
+        )
+        return halo, in_halo, (note,)
+    if stated is None and options.blending is not None:
+        return plan, needed, (f"this run wants {size(needed)}, more than the {size(room)} set aside for it",)
+    least = needed if options.blending is not None else min(needed, in_halo)
+    raise LimitError(
+        "--memory" if stated is not None else "memory",
+        expected=f"at least {size(least if stated is None else least + stated - room)}",
+        got=size(stated) if stated is not None else f"{size(room)} free",
+        do="raise the limit, or give smaller tiles with --patch",
+    )
+
+
+def memory_limit(runs: int) -> int | None:
+    """``memory_bytes`` for each of so many runs at a time where no limit is stated."""
+    share = int(machine.available_bytes() * _DEFAULT_MEMORY_SHARE) // runs
+    return None if runs == 1 else share + machine.resident_bytes()
+
+
+def size(count: float) -> str:
+    """A number of bytes for people, e.g. ``1.50 GB``."""
+    for unit in ("B", "KB", "MB"):
+        if abs(count) < 1000:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:.2f} GB"

@@ -1,0 +1,200 @@
+"""Going on with a run that another process began: its finished planes are kept as blobs, beside what they depend on."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import logging
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+from zipfile import BadZipFile
+
+import numpy as np
+
+from ...domain.cards.schema import write_card
+from ...domain.errors import VoxportError
+from ...domain.geometry.grid import Box
+from ...domain.inference.patches import BLENDINGS
+from ...ports.blobs import BlobStore
+from ..models.loading import LoadedModel
+from .decoding import Sinks
+from .inference import Scorer
+from .prepare import Prepared, RunOptions
+
+_log = logging.getLogger("voxport.jobs")
+_SCHEMA = "voxport/slabs/1"
+_PIECE_VALUES = 2**24  # values of one piece, so that a piece fits into memory whatever the volume's size
+_DAMAGED = (VoxportError, OSError, BadZipFile, ValueError, KeyError, EOFError)
+
+
+@dataclass(frozen=True)
+class Reached:
+    """Planes of the oriented grid before ``plane`` are done; so many of their voxels were contested."""
+
+    plane: int = 0
+    contested: int = 0
+
+
+class Checkpoint:
+    """Finished planes of one run, below ``folder`` of a blob store.
+
+    They count only for the same input bytes, model bytes, card, options, plan and runtime, and for a network that
+    gives the same bits for the same tile here: processors differ, and half a mask of each would be the mask of none.
+    Where nothing can be kept, the run goes on without.
+
+    Args:
+        version: voxport's version; another one may give other masks.
+        every_seconds: at least so long lies between two pieces.
+    """
+
+    def __init__(self, blobs: BlobStore, folder: str, *, version: str, every_seconds: float = 10.0) -> None:
+        self._blobs, self._folder, self._version, self._every_seconds = blobs, folder, version, every_seconds
+        self._kept = Reached()
+        self._head: dict[str, Any] | None = None
+        self._last = time.monotonic()
+
+    def pinned(self, options: RunOptions) -> RunOptions:
+        """The options, with the blending that was chosen when the run began: the memory free then decided on it."""
+        self._head = self._read_head()
+        chosen = self._head.get("blending") if self._head else None
+        if options.blending is None and chosen in BLENDINGS:
+            return replace(options, blending=chosen)
+        return options
+
+    def restore(self, fingerprint: str, prepared: Prepared, scorer: Scorer, sinks: Sinks) -> Reached:
+        """Write what is kept of this run into the sinks; how far that is. What cannot be used is dropped."""
+        self._fingerprint, self._prepared, self._scorer, self._sinks = fingerprint, prepared, scorer, sinks
+        self._last = time.monotonic()
+        if self._head is None:
+            return self._kept
+        try:
+            if self._head != self._new_head():
+                raise ValueError("kept of another run")
+            for piece in self._chain():
+                self._read_piece(piece)
+        except _DAMAGED as error:
+            _log.info("%s: what is kept cannot be gone on with (%s); the run begins anew", self._folder, error)
+            self._kept, self._head = Reached(), None
+            self.clear()
+        return self._kept
+
+    @property
+    def due(self) -> bool:
+        """Whether it is time to keep a piece."""
+        return time.monotonic() - self._last >= self._every_seconds
+
+    def keep(self, reached: Reached) -> None:
+        """Keep all planes that have been finished since the last time; they are in the sinks already."""
+        try:
+            if self._head is None:
+                self._head = self._new_head()
+                self._put("head.json", json.dumps(self._head).encode())
+            for begin, end in self._pieces(self._kept.plane, reached.plane):
+                self._put(f"{begin:06d}-{end:06d}.npz", self._piece(begin, end, reached))
+                self._kept = Reached(end, reached.contested)
+        except (VoxportError, OSError) as error:
+            _log.warning("%s: nothing is kept for now (%s)", self._folder, error)
+        self._last = time.monotonic()
+
+    def clear(self) -> None:
+        """Delete what is kept."""
+        try:
+            self._blobs.delete_prefix(self._folder)
+        except (VoxportError, OSError) as error:
+            _log.warning("%s: %s", self._folder, error)
+
+    def _new_head(self) -> dict[str, Any]:
+        plan = self._prepared.plan
+        channels = len(self._prepared.card.input.channels)
+        probe = np.random.default_rng(0).standard_normal((self._scorer.batch, channels, *plan.tile), np.float32)
+        answer = hashlib.sha256(np.ascontiguousarray(self._scorer(probe)).tobytes()).hexdigest()
+        return {
+            "schema": _SCHEMA,
+            "version": self._version,
+            "run": self._fingerprint,
+            "answer": answer,
+            "blending": plan.blending,
+        }
+
+    @property
+    def _mark(self) -> str:
+        """What each piece carries of its head: others may write below the same folder."""
+        return hashlib.sha256(json.dumps(self._head, sort_keys=True).encode()).hexdigest()
+
+    def _read_head(self) -> dict[str, Any] | None:
+        try:
+            with self._blobs.open(f"{self._folder}/head.json") as stream:
+                head = json.load(stream)
+        except _DAMAGED:
+            return None
+        return head if isinstance(head, dict) else None
+
+    def _chain(self) -> Iterator[tuple[int, int]]:
+        """Pieces that follow each other from the first plane on."""
+        names = [name.rpartition("/")[2] for name in self._blobs.names(self._folder)]
+        ends: dict[int, int] = {}
+        for name in names:
+            if name.endswith(".npz"):
+                begin, end = map(int, name.removesuffix(".npz").split("-"))
+                ends[begin] = max(end, ends.get(begin, 0))
+        at = 0
+        while at in ends:
+            yield at, ends[at]
+            at = ends[at]
+
+    def _pieces(self, begin: int, end: int) -> Iterator[tuple[int, int]]:
+        plan, oriented = self._prepared.plan, self._prepared.space.oriented
+        values = oriented.voxel_count // oriented.shape[plan.axis]
+        if self._sinks.probabilities is not None:
+            values *= 1 + self._prepared.card.output.channels
+        thick = max(1, _PIECE_VALUES // values)
+        for at in range(begin, end, thick):
+            yield at, min(at + thick, end)
+
+    def _box(self, begin: int, end: int) -> Box:
+        oriented = Box.whole(self._prepared.space.oriented.shape).with_range(self._prepared.plan.axis, begin, end)
+        return self._prepared.stored_box(oriented)
+
+    def _piece(self, begin: int, end: int, reached: Reached) -> bytes:
+        box, content = self._box(begin, end), io.BytesIO()
+        values: dict[str, Any] = {f"sink{number}": sink.read(box) for number, sink in enumerate(self._sinks.open)}
+        # labels shrink to little and probabilities hardly at all
+        write = np.savez_compressed if len(values) == 1 else np.savez
+        write(content, reached=np.array([reached.plane, reached.contested]), head=np.array(self._mark), **values)
+        return content.getvalue()
+
+    def _read_piece(self, piece: tuple[int, int]) -> None:
+        with self._blobs.open(f"{self._folder}/{piece[0]:06d}-{piece[1]:06d}.npz") as stream:
+            content = io.BytesIO(stream.read())
+        box = self._box(*piece)
+        with np.load(content) as values:
+            if str(values["head"]) != self._mark:  # of a worker that seemed dead and writes on
+                raise ValueError("a piece of another run")
+            for number, sink in enumerate(self._sinks.open):
+                sink.write(box, values[f"sink{number}"])
+            plane, contested = map(int, values["reached"])
+        if plane == piece[1]:  # else pieces that belonged to it are missing, and the count is ahead of this one
+            self._kept = Reached(plane, contested)
+
+    def _put(self, name: str, content: bytes) -> None:
+        self._blobs.put(f"{self._folder}/{name}", io.BytesIO(content))
+
+
+def fingerprint(
+    hashes: tuple[tuple[str, str], ...], loaded: LoadedModel, prepared: Prepared, probabilities: bool
+) -> str:
+    """Everything that a mask depends on, as one hash."""
+    runtime = loaded.runtime
+    parts = {
+        "inputs": [sha256 for _, sha256 in hashes],
+        "model": loaded.model.sha256,
+        "card": write_card(prepared.card),
+        "runtime": [runtime.name, runtime.version, runtime.device, runtime.precision],
+        "plan": asdict(prepared.plan),
+        "nan_as": prepared.nan_as,
+        "probabilities": probabilities,
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()

@@ -1,0 +1,257 @@
+"""Segment one case: read, prepare, score tile by tile, and put the mask on the case's own voxels."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import astuple, dataclass, field
+
+import numpy as np
+
+from ...domain.errors import UsageError
+from ...domain.geometry.grid import Box, Grid
+from ...domain.inference.sliding_window import Block, assemble_planes, stitch
+from ...domain.labels.label_map import LabelTable, Output, Scores
+from ...domain.labels.statistics import LabelStatistics, StatisticsAccumulator
+from ...ports.artifacts import ArtifactWriter
+from ...ports.pictures import PictureEncoder
+from ...ports.progress import ProgressListener
+from ...ports.scratch import Scratch
+from ...ports.volume_store import VolumeSink, VolumeSource, VolumeStore
+from ..models.loading import LoadedModel
+from ..viewing.preview import preview_picture
+from .case import Case, replaced, slabs
+from .decoding import Labeller, Sinks
+from .inference import Scorer
+from .prepare import Prepared, RunOptions, open_scorer, prepare
+from .resume import Checkpoint, Reached, fingerprint
+from .statistics_file import statistics_bytes
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """Where results go; only the mask is always written. The report is written by who runs the case."""
+
+    mask: str
+    probabilities: str | None = None
+    statistics: str | None = None
+    preview: str | None = None
+    report: str | None = None
+
+    def __post_init__(self) -> None:
+        given = [r for r in astuple(self) if r is not None]
+        if len(set(given)) != len(given):
+            raise UsageError("outputs", expected="a name of its own for each", got=", ".join(given), do="rename one")
+
+
+@dataclass(frozen=True)
+class Segmentation:
+    """What a run did: names and sha256 of files, how it was tiled, what it found and warns of, how long it took.
+
+    ``seconds`` are those of its stages; for ``network_seconds`` of the stage "score" the network worked. It did not for
+    ``repeated_tiles``: each held one value, as one before it did.
+    """
+
+    inputs: tuple[tuple[str, str], ...]
+    outputs: tuple[tuple[str, str], ...]
+    grid: Grid
+    prepared: Prepared
+    statistics: tuple[LabelStatistics, ...]
+    warnings: tuple[str, ...]
+    seconds: dict[str, float] = field(compare=False)
+    network_seconds: float = field(default=0.0, compare=False)
+    repeated_tiles: int = field(default=0, compare=False)
+
+
+@dataclass(frozen=True)
+class SegmentPorts:
+    """What segmenting needs from outside; without ``scratch`` all of it happens in memory."""
+
+    volumes: VolumeStore
+    artifacts: ArtifactWriter
+    pictures: PictureEncoder
+    scratch: Scratch | None = None
+
+
+def segment(
+    inputs: Sequence[str],
+    loaded: LoadedModel,
+    outputs: Outputs,
+    options: RunOptions,
+    progress: ProgressListener,
+    *,
+    ports: SegmentPorts,
+    checkpoint: Checkpoint | None = None,
+) -> Segmentation:
+    """Segment a case and write its mask, on the grid of its first volume.
+
+    Everything is computed before anything appears under its name; each file then appears whole. Where that fails
+    midway (a disk that fills up), what has appeared already stays.
+
+    Args:
+        inputs: references of the volumes whose channels make up the case.
+        loaded: the model in its runtime; its card says what the network expects and emits.
+        outputs: references of the results.
+        options: what to do differently from the card.
+        progress: hears of stages and tiles; stops the run by raising CancelledError.
+        ports: where volumes are kept and how results are written.
+        checkpoint: where finished planes are kept, and gone on from if there are any; the results are the same.
+
+    Raises:
+        InputError, ModelError, UsageError, LimitError, OutputError, CancelledError
+    """
+    _check_spares_inputs(inputs, outputs)
+    clock, card = _Clock(progress), loaded.model.card
+    options = options if checkpoint is None else checkpoint.pinned(options)
+    with ExitStack() as stack:
+        with clock.stage("read"):
+            case = Case.open(ports.volumes, inputs, stack)
+            scorer = stack.enter_context(open_scorer(loaded, options))
+            hashes = tuple((name, source.sha256()) for name, source in zip(inputs, case.sources, strict=True))
+        with clock.stage("prepare"):
+            prepared = prepare(case, card, scorer, options, loaded.tuned, has_scratch=ports.scratch is not None)
+            sinks = _open_sinks(ports, outputs, case, card.output, stack)
+        with clock.stage("score", prepared.plan.tile_count):
+            run = "" if checkpoint is None else fingerprint(hashes, loaded, prepared, outputs.probabilities is not None)
+            notes = _score(prepared, scorer, sinks, progress, checkpoint, run, ports.scratch)
+        with clock.stage("measure"):
+            statistics = measure(case, sinks.mask, prepared.card.output.table, prepared.nan_as)
+            files = _small_files(outputs, ports, case, sinks.mask, prepared, statistics)
+        with clock.stage("write"):
+            written = [(reference, sink.commit()) for reference, sink in _named(sinks, outputs)]
+            for reference, content in files:
+                ports.artifacts.write(reference, content)
+                written.append((reference, hashlib.sha256(content).hexdigest()))
+    warnings = tuple(filter(None, (loaded.warning, *prepared.warnings, *notes)))
+    return Segmentation(
+        hashes,
+        tuple(written),
+        case.grid,
+        prepared,
+        statistics,
+        warnings,
+        clock.seconds,
+        scorer.seconds,
+        scorer.repeated,
+    )
+
+
+def _check_spares_inputs(inputs: Sequence[str], outputs: Outputs) -> None:
+    """UsageError where a result would replace a volume of the case."""
+    taken = {_place(reference) for reference in inputs}
+    for reference in astuple(outputs):
+        if reference is not None and _place(reference) in taken:
+            raise UsageError(reference, expected="a name that is no input's", got="an input", do="name the output")
+
+
+def _place(reference: str) -> str:
+    """What a reference writes to; either file of a .hdr/.img pair stands for both."""
+    path = os.path.realpath(reference)
+    return path.removesuffix(".img") + ".hdr" if path.endswith(".img") else path
+
+
+def _named(sinks: Sinks, outputs: Outputs) -> Iterator[tuple[str, VolumeSink]]:
+    """Sinks by their references, the mask last."""
+    if sinks.probabilities is not None and outputs.probabilities is not None:
+        yield outputs.probabilities, sinks.probabilities
+    yield outputs.mask, sinks.mask
+
+
+def _open_sinks(ports: SegmentPorts, outputs: Outputs, case: Case, output: Output, stack: ExitStack) -> Sinks:
+    """Open all outputs before anything is scored: a folder that cannot be written is found out at once."""
+    for reference in (outputs.statistics, outputs.preview, outputs.report):
+        if reference is not None:
+            ports.artifacts.check(reference)
+    like = case.sources[0]
+    mask = stack.enter_context(ports.volumes.create(outputs.mask, case.grid, output.table.dtype, like=like))
+    if outputs.probabilities is None:
+        return Sinks(mask, None)
+    dtype = np.dtype(np.float32)
+    created = ports.volumes.create(outputs.probabilities, case.grid, dtype, channels=output.channels, like=like)
+    return Sinks(mask, stack.enter_context(created))
+
+
+def _score(
+    prepared: Prepared,
+    scorer: Scorer,
+    sinks: Sinks,
+    progress: ProgressListener,
+    checkpoint: Checkpoint | None,
+    run: str,
+    scratch: Scratch | None,
+) -> tuple[str, ...]:
+    """Score all tiles and write labels, and probabilities if wanted, on the stored grid."""
+    axis, plan = prepared.plan.axis, prepared.plan
+    back = prepared.space.resampling.inverse()
+    done = Reached() if checkpoint is None else checkpoint.restore(run, prepared, scorer, sinks)
+    labeller = Labeller(prepared, sinks, done.contested)
+    first = back.first_source(axis, done.plane) if done.plane else 0
+    if done.plane:
+        progress.advance(plan.tiles_before(first))
+    blocks: Iterable[Block] = stitch(
+        plan, prepared.planes(), scorer.begin, batch=scorer.batch, on_tiles=progress.advance, begin=first, room=scratch
+    )
+    if prepared.space.resamples:
+        planes = back.planes(assemble_planes(plan, blocks, scratch), axis, begin=done.plane, first=first)
+        blocks = _plane_blocks(planes, prepared.space.oriented, axis, done.plane)
+    ends = prepared.space.oriented.shape
+    for block in blocks:
+        labeller.add(block)
+        stop = block.box.stop
+        # blocks come in order: with the one in the far corner of its planes these are whole
+        is_last = all(stop[across] == ends[across] for across in plan.across)
+        if checkpoint is not None and is_last and stop[axis] < ends[axis] and checkpoint.due:
+            labeller.flush()
+            checkpoint.keep(Reached(stop[axis], labeller.contested))
+    labeller.flush()
+    return tuple(labeller.notes())
+
+
+def _plane_blocks(planes: Iterable[Scores], grid: Grid, axis: int, begin: int) -> Iterator[Block]:
+    for index, plane in enumerate(planes, begin):
+        box = Box.whole(grid.shape).with_range(axis, index, index + 1)
+        yield Block(box, np.expand_dims(plane, 1 + axis))
+
+
+def measure(
+    case: Case, mask: VolumeSink | VolumeSource, table: LabelTable, nan_as: float | None
+) -> tuple[LabelStatistics, ...]:
+    """The statistics of a mask's labels over a case on the same grid; ``nan_as`` stands for what is not finite."""
+    axis = case.sources[0].slowest_axis
+    found = StatisticsAccumulator(case.grid, table, case.channels, axis)
+    for box in slabs(case.grid, axis):
+        found.add(box, mask.read(box)[0], [replaced(values, nan_as) for values in case.read(box)])
+    return found.result()
+
+
+def _small_files(
+    outputs: Outputs,
+    ports: SegmentPorts,
+    case: Case,
+    mask: VolumeSink,
+    prepared: Prepared,
+    statistics: Sequence[LabelStatistics],
+) -> list[tuple[str, bytes]]:
+    files = []
+    if outputs.statistics is not None:
+        files.append((outputs.statistics, statistics_bytes(outputs.statistics, statistics, case.grid)))
+    if outputs.preview is not None:
+        picture = preview_picture(case, mask, prepared.channels[0], prepared.card.output.table, statistics)
+        files.append((outputs.preview, ports.pictures.encode(picture)))
+    return files
+
+
+class _Clock:
+    def __init__(self, progress: ProgressListener) -> None:
+        self._progress = progress
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def stage(self, name: str, tiles: int = 0) -> Iterator[None]:
+        self._progress.stage(name, tiles)
+        began = time.perf_counter()
+        yield
+        self.seconds[name] = time.perf_counter() - began

@@ -1,0 +1,1 @@
+"""Look at a volume and its mask."""

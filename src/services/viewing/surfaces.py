@@ -1,0 +1,50 @@
+"""The surfaces of a mask's labels, from as much of it as memory allows."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from ...domain.geometry.grid import Grid
+from ...domain.labels.label_map import Labels, LabelTable
+from ...ports.surfaces import SurfaceMaker
+from ...ports.volume_store import VolumeSource
+from ..segmentation.case import slabs
+
+_MOST_VOXELS = 2**25
+_FACES = 300_000
+
+
+def label_surfaces(mask: VolumeSource, table: LabelTable, *, surfaces: SurfaceMaker) -> bytes:
+    """A binary glTF scene of a mask's labels, in world coordinates.
+
+    A mask of more than 32 Mi voxels is thinned out first, to cubes' largest labels, so that thin vessels stay whole.
+    """
+    step = max(1, math.ceil((mask.grid.voxel_count / _MOST_VOXELS) ** (1 / 3)))
+    labels = _thinned(mask, step)
+    return surfaces.make(labels, _coarse_affine(mask.grid, step), table, _FACES)
+
+
+def _thinned(mask: VolumeSource, step: int) -> Labels:
+    """The largest label of each cube of ``step`` voxels an edge."""
+    shape = [-(-n // step) for n in mask.grid.shape]
+    result = np.zeros(shape, mask.dtype)
+    axis = mask.slowest_axis
+    for box in slabs(mask.grid, axis):
+        part = mask.read(box)[0]
+        for a in range(3):
+            first = box.start[a] % step
+            starts = np.arange(-first, part.shape[a], step).clip(0)
+            part = np.maximum.reduceat(part, starts, axis=a)
+        at = tuple(slice(s // step, s // step + n) for s, n in zip(box.start, part.shape, strict=True))
+        result[at] = np.maximum(result[at], part)
+    return result
+
+
+def _coarse_affine(grid: Grid, step: int) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
+    """From the index of a cube to the world coordinates of its centre."""
+    affine = grid.affine.copy()
+    affine[:3, :3] *= step
+    affine[:3, 3] = grid.world([(step - 1) / 2] * 3)
+    return affine

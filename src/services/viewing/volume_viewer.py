@@ -1,0 +1,151 @@
+"""Looking at a volume and its mask: slices and values read from the store one plane at a time, never the whole."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...domain.geometry.grid import Box, Shape3
+from ...domain.labels.label_map import Labels, LabelTable
+from ...domain.viewing.display import Display, plane_picture, plane_pixels, window_of
+from ...domain.viewing.slicing import PLANES, Convention, Picture, Plane, PlaneView, side_by_side
+from ...ports.volume_store import VolumeSource, VolumeStore
+from ..segmentation.case import Case, finite
+
+_SAMPLED_PLANES, _SAMPLED_VALUES = 16, 2**20
+_LONGEST_EDGE = 1024
+_PICTURE_EDGE = 640
+
+
+@dataclass(frozen=True)
+class ShownMask:
+    """A mask that lies over a volume, or over a part of it."""
+
+    source: VolumeSource
+    table: LabelTable
+    box: Box
+
+    def read(self, box: Box) -> Labels:
+        """Labels ``(x, y, z)`` of the volume's voxels in ``box``; 0 beyond the mask."""
+        labels = np.zeros(box.shape, self.source.dtype)
+        start = np.maximum(box.start, self.box.start)
+        stop = np.minimum(box.stop, self.box.stop)
+        if (start < stop).all():
+            inside = Box(_less(start, self.box.start), _less(stop, self.box.start))
+            place = Box(_less(start, box.start), _less(stop, box.start))
+            labels[place.slices] = self.source.read(inside)[0]
+        return labels
+
+
+@dataclass(frozen=True)
+class Look:
+    """What of a volume is looked at, and how."""
+
+    display: Display
+    channel: int = 0
+    convention: Convention = "radiological"
+
+
+class OpenVolume:
+    """A case that is open for looking at, until it is closed. Safe for several threads.
+
+    ``windows`` are where black and white are by default in each channel, and ``ranges`` the least and the largest
+    value met; both are taken from a few planes.
+    """
+
+    def __init__(self, case: Case, stack: ExitStack) -> None:
+        self.case = case
+        self._stack = stack
+        samples = [_sample(case, channel) for channel in range(case.channels)]
+        self.windows = tuple(window_of(sample) for sample in samples)
+        self.ranges = tuple(_extent(sample) for sample in samples)
+
+    @classmethod
+    def open(cls, volumes: VolumeStore, references: Sequence[str]) -> OpenVolume:
+        """Open the volumes of a case, and look at a few planes for the values that are usual in them.
+
+        Raises:
+            InputError, LimitError: as the store does; or they do not lie on one grid.
+        """
+        with ExitStack() as stack:
+            case = Case.open(volumes, references, stack)
+            return cls(case, stack.pop_all())
+
+    def plane(self, plane: Plane, index: int, look: Look, mask: ShownMask | None) -> Picture:
+        """One slice without letters, at most 1024 pixels on its longer edge. IndexError where there is none."""
+        return Picture(self._pixels(self._view(plane, look), index, look, mask))
+
+    def picture(self, indices: Sequence[int], look: Look, mask: ShownMask | None) -> Picture:
+        """The three planes at their slices side by side, with letters and scale bars; small ones are enlarged."""
+        views = [self._view(plane, look) for plane in PLANES]
+        slices = [self._pixels(view, index, look, mask) for view, index in zip(views, indices, strict=True)]
+        times = max(1, _PICTURE_EDGE // max(max(pixels.shape) for pixels in slices))
+        pictures = []
+        for view, pixels in zip(views, slices, strict=True):
+            width = view.change.apply_shape(self.case.grid.shape)[1] * view.pixel_spacing[1]
+            large = pixels.repeat(times, axis=0).repeat(times, axis=1)
+            pictures.append(plane_picture(view, large, width, self.case.grid.unit))
+        return side_by_side(pictures)
+
+    def at(self, voxel: Shape3, mask: ShownMask | None) -> tuple[list[float], int | None]:
+        """The value of each channel, and the label, at a voxel. IndexError where there is no such voxel."""
+        if not all(0 <= v < n for v, n in zip(voxel, self.case.grid.shape, strict=True)):
+            raise IndexError(voxel)
+        box = Box(voxel, (voxel[0] + 1, voxel[1] + 1, voxel[2] + 1))
+        values = [float(channel[0, 0, 0]) for channel in self.case.read(box)]
+        return values, None if mask is None else int(mask.read(box)[0, 0, 0])
+
+    def close(self) -> None:
+        """Release the files. Closing twice does nothing."""
+        self._stack.close()
+
+    def _view(self, plane: Plane, look: Look) -> PlaneView:
+        return PlaneView.of(self.case.grid, plane, look.convention)
+
+    def _pixels(self, view: PlaneView, index: int, look: Look, mask: ShownMask | None) -> NDArray[np.uint8]:
+        if not (0 <= index < view.count and 0 <= look.channel < self.case.channels):
+            raise IndexError(index)
+        box = view.box(index)
+        values = view.display(finite(self.case.read_channel(look.channel, box), look.display.low))
+        labels = None if mask is None else view.display(mask.read(box))
+        return plane_pixels(view, values, labels, look.display, _LONGEST_EDGE)
+
+
+def cut_out(volumes: VolumeStore, references: Sequence[str], box: Box, places: Iterable[str]) -> None:
+    """Write a box of each volume as a small volume of its own, at its place in the world.
+
+    Raises:
+        InputError, LimitError, OutputError: as the store does.
+    """
+    for reference, place in zip(references, places, strict=True):
+        with volumes.open(reference) as source:
+            grid = source.grid.part(box)
+            with volumes.create(place, grid, source.dtype, channels=source.channels) as sink:
+                sink.write(Box.whole(grid.shape), source.read(box))
+                sink.commit()
+
+
+def _sample(case: Case, channel: int) -> NDArray[np.float32]:
+    """Finite values of a few planes, at most about a million; all of them in a small volume."""
+    grid, axis = case.grid, case.sources[0].slowest_axis
+    whole, count = Box.whole(grid.shape), grid.shape[axis]
+    planes = np.unique(np.linspace(0, count - 1, min(count, _SAMPLED_PLANES)).round().astype(int))
+    step = max(1, len(planes) * (grid.voxel_count // count) // _SAMPLED_VALUES)
+    boxes = (whole.with_range(axis, int(plane), int(plane) + 1) for plane in planes)
+    values = np.concatenate([finite(case.read_channel(channel, box), None).ravel(order="K")[::step] for box in boxes])
+    found: NDArray[np.float32] = values[np.isfinite(values)]
+    return found
+
+
+def _extent(sample: NDArray[Any]) -> tuple[float, float]:
+    return (float(sample.min()), float(sample.max())) if sample.size else (0.0, 1.0)
+
+
+def _less(index: Any, origin: Sequence[int]) -> Shape3:
+    x, y, z = (int(a) - b for a, b in zip(index, origin, strict=True))
+    return x, y, z

@@ -1,0 +1,142 @@
+"""The scorer hands tiles over as the network wants them, and errors and interruptions come through."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from voxport.domain.errors import ModelError
+from voxport.ports.runtime import NetworkShape
+from voxport.services.segmentation.inference import Scorer
+from voxport.testing.affine import Floats
+from voxport.testing.fakes import FakeRuntime
+
+from tests.services.conftest import ANY, make_card, noise
+
+
+def two_scores(batch: Floats) -> Floats:
+    """The image and its sum along the network's first axis, so that axes are told apart."""
+    return np.concatenate([batch, np.cumsum(batch, axis=2)], axis=1)
+
+
+def test_a_batch_is_scored_as_the_network_scores_it() -> None:
+    batch, card = noise((2, 1, 4, 5, 6)), make_card()
+    with Scorer(FakeRuntime(two_scores), card) as scorer:
+        np.testing.assert_array_equal(scorer(batch), two_scores(batch))
+
+
+def test_a_zyx_network_gets_its_axes_and_its_scores_come_back_in_xyz() -> None:
+    batch, card = noise((2, 1, 4, 5, 6)), make_card(axes="ZYX")
+    runtime = FakeRuntime(two_scores)
+    with Scorer(runtime, card) as scorer:
+        scores = scorer(batch)
+    assert runtime.calls == [(2, 1, 6, 5, 4)]
+    np.testing.assert_array_equal(scores[:, :1], batch)
+    np.testing.assert_array_equal(scores[:, 1:], np.cumsum(batch, axis=4))
+
+
+def test_the_network_is_handed_contiguous_arrays() -> None:
+    seen = []
+
+    def remember(batch: Floats) -> Floats:
+        seen.append(batch.flags.c_contiguous)
+        return two_scores(batch)
+
+    with Scorer(FakeRuntime(remember), make_card(axes="ZYX")) as scorer:
+        scorer(noise((1, 1, 4, 5, 6)))
+    assert seen == [True]
+
+
+@pytest.mark.parametrize(
+    ("axes", "declared", "fixed"),
+    [("XYZ", (None, 1, 8, None, 4), (8, None, 4)), ("ZYX", (None, 1, 8, None, 4), (4, None, 8)), ("XYZ", ANY, ANY[2:])],
+)
+def test_fixed_sizes_speak_of_x_y_and_z(axes: object, declared: NetworkShape, fixed: object) -> None:
+    card = make_card(axes="ZYX" if axes == "ZYX" else "XYZ")
+    assert Scorer(FakeRuntime(two_scores, input_shape=declared), card).fixed == fixed
+
+
+def test_a_network_with_a_fixed_batch_gets_full_batches_and_the_padding_is_dropped() -> None:
+    runtime = FakeRuntime(two_scores, input_shape=(4, 1, None, None, None))
+    batch = noise((3, 1, 4, 4, 4))
+    with Scorer(runtime, make_card()) as scorer:
+        assert scorer.batch == 4
+        np.testing.assert_array_equal(scorer(batch), two_scores(batch))
+        assert scorer(noise((4, 1, 4, 4, 4))).shape == (4, 2, 4, 4, 4)
+    assert runtime.calls == [(4, 1, 4, 4, 4)] * 2
+
+
+def test_a_network_without_a_fixed_batch_gets_one_tile_a_call() -> None:
+    assert Scorer(FakeRuntime(two_scores), make_card()).batch == 1
+
+
+def test_a_network_with_other_input_channels_than_the_card_is_a_model_error() -> None:
+    runtime = FakeRuntime(two_scores, input_shape=(None, 2, None, None, None))
+    with pytest.raises(ModelError, match=r"affine:1.0.0: expected a network with the card's 1 input channel\(s\)"):
+        Scorer(runtime, make_card())
+
+
+def test_a_network_with_other_output_channels_than_the_card_is_a_model_error() -> None:
+    with Scorer(FakeRuntime(lambda batch: batch), make_card()) as scorer, pytest.raises(ModelError, match="labels"):
+        scorer(noise((1, 1, 4, 4, 4)))
+
+
+def test_an_error_in_the_network_travels_to_the_caller_as_it_is() -> None:
+    class BrokenError(Exception):
+        pass
+
+    def fail(batch: Floats) -> NDArray[np.float32]:
+        raise BrokenError(batch.shape)
+
+    with Scorer(FakeRuntime(fail), make_card()) as scorer, pytest.raises(BrokenError):
+        scorer(noise((1, 1, 4, 4, 4)))
+
+
+def test_an_interrupted_caller_does_not_wait_for_the_network() -> None:
+    """The network goes on until the test lets it; leaving the scorer must not need that."""
+    began, let_go, done = threading.Event(), threading.Event(), threading.Event()
+    callers: list[threading.Thread] = []
+
+    def slow(batch: Floats) -> Floats:
+        began.set()
+        assert let_go.wait(20)
+        done.set()
+        return two_scores(batch)
+
+    def call(scorer: Scorer) -> None:
+        scorer(noise((1, 1, 4, 4, 4)))
+
+    started = time.monotonic()
+
+    def interrupted() -> None:
+        with Scorer(FakeRuntime(slow), make_card()) as scorer:
+            caller = threading.Thread(target=call, args=(scorer,))
+            callers.append(caller)
+            caller.start()
+            assert began.wait(20)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert not done.is_set()
+    assert time.monotonic() - started < 10
+    let_go.set()
+    assert done.wait(20)
+    callers[0].join(20)
+
+
+def test_the_network_works_in_a_thread_of_its_own_that_ends_with_the_scorer() -> None:
+    threads: list[threading.Thread] = []
+
+    def remember(batch: Floats) -> Floats:
+        threads.append(threading.current_thread())
+        return two_scores(batch)
+
+    with Scorer(FakeRuntime(remember), make_card()) as scorer:
+        scorer(noise((1, 1, 4, 4, 4)))
+    (thread,) = threads
+    assert thread.name.startswith("voxport-score")
+    assert not thread.is_alive()

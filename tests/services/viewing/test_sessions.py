@@ -1,0 +1,147 @@
+"""Sessions are apart from each other, and leave nothing behind."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from voxport.adapters.volumes.memory import MemoryStore
+from voxport.domain.errors import CancelledError, UsageError
+from voxport.domain.geometry.grid import Box, Grid
+from voxport.domain.labels.label_map import LabelTable
+from voxport.domain.volume import Volume
+from voxport.ports.progress import ProgressListener
+from voxport.services.viewing.sessions import Result, RunProgress, Session, Sessions
+from voxport.services.viewing.volume_viewer import OpenVolume, ShownMask
+from voxport.testing.progress import ProgressListenerContract
+
+GRID = Grid((3, 4, 5), np.eye(4))
+
+
+@pytest.fixture
+def sessions(tmp_path: Path) -> Iterator[Sessions]:
+    sessions = Sessions(tmp_path, idle_seconds=1000)
+    yield sessions
+    sessions.close()
+    assert list(tmp_path.iterdir()) == []
+
+
+def opened() -> OpenVolume:
+    store = MemoryStore()
+    store.put("scan", Volume(np.zeros(GRID.shape, np.uint8), GRID))
+    return OpenVolume.open(store, ["scan"])
+
+
+def show(session: Session) -> tuple[OpenVolume, Path]:
+    """Open a volume in a session; its file."""
+    file = session.new_folder() / "scan.nii"
+    file.touch()
+    volume = opened()
+    session.show(volume, (file,))
+    return volume, file
+
+
+def result(session: Session) -> Result:
+    folder = session.new_folder()
+    source = opened().case.sources[0]
+    return Result({}, {}, ShownMask(source, LabelTable(()), Box.whole(GRID.shape)), folder)
+
+
+class TestRunProgress(ProgressListenerContract):
+    def make_listener(self) -> ProgressListener:
+        return RunProgress()
+
+    def seen(self, listener: ProgressListener) -> tuple[str, int, int] | None:
+        assert isinstance(listener, RunProgress)
+        return listener.state, listener.done, listener.tiles
+
+
+def test_tokens_find_their_own_session_only(sessions: Sessions) -> None:
+    one, other = sessions.open(), sessions.open()
+    assert sessions.find(one.token) is one
+    assert one.token != other.token
+    assert len(one.token) >= 32
+    for token in (None, "", one.token[:-1]):
+        with pytest.raises(UsageError, match="load the page again"):
+            sessions.find(token)
+
+
+def test_ending_a_session_deletes_its_files_and_no_others(sessions: Sessions) -> None:
+    one, other = sessions.open(), sessions.open()
+    _, file = show(one)
+    _, kept = show(other)
+    sessions.end(one.token)
+    sessions.end(one.token)
+    assert not file.exists()
+    assert kept.exists()
+    with pytest.raises(CancelledError):
+        one.new_folder()
+    with pytest.raises(CancelledError):
+        one.show(opened(), ())
+
+
+def test_idle_sessions_are_swept(tmp_path: Path) -> None:
+    sessions = Sessions(tmp_path, idle_seconds=0)
+    idle = sessions.open()
+    idle.last_used -= 1
+    assert sessions.sweep() == 1
+    assert list(tmp_path.iterdir()) == []
+    assert sessions.sweep() == 0
+
+
+def test_a_new_volume_takes_the_place_of_the_old_one_and_of_its_result(sessions: Sessions) -> None:
+    session = sessions.open()
+    volume, file = show(session)
+    found = result(session)
+    session.take_result(found, volume)
+    assert session.result is found
+    again = result(session)
+    session.take_result(again, volume)
+    assert not found.folder.exists()
+    with session.running() as run:
+        show(session)
+        assert run.cancelled
+    assert session.result is None
+    assert not file.exists()
+    assert not again.folder.exists()
+
+
+def test_a_result_of_a_volume_that_is_gone_is_dropped(sessions: Sessions) -> None:
+    session = sessions.open()
+    volume, _ = show(session)
+    show(session)
+    late = result(session)
+    with pytest.raises(CancelledError):
+        session.take_result(late, volume)
+    assert not late.folder.exists()
+
+
+def test_one_run_at_a_time_unless_it_was_cancelled(sessions: Sessions) -> None:
+    session = sessions.open()
+    assert not session.cancel()
+    with session.running() as first:
+        with pytest.raises(UsageError, match="one at a time"), session.running():
+            pass
+        assert session.cancel()
+        with pytest.raises(CancelledError):
+            first.advance(1)
+        with session.running() as second:
+            assert not second.cancelled
+    with session.running():
+        pass
+
+
+def test_progress_counts_the_tiles_of_a_stage_and_stops_when_asked() -> None:
+    heard = []
+    progress = RunProgress(on_cancel=lambda: heard.append("cut"))
+    progress.stage("score", 5)
+    progress.advance(2)
+    assert (progress.state, progress.done, progress.tiles) == ("score", 2, 5)
+    progress.stage("write")
+    assert progress.done == 0
+    progress.cancel()
+    assert heard == ["cut"]
+    with pytest.raises(CancelledError):
+        progress.stage("next")
