@@ -84,15 +84,15 @@ def _robustness(pairs: dict[str, tuple[Path, Path]], model: str) -> dict[str, fl
     """Mean Dice by how the volumes are stored, and how far each is from the first."""
     means = {}
     for way, store in _ways().items():
-        scores = []
+        logits = []
         for image_file, label_file in pairs.values():
             with TemporaryDirectory() as folder:
                 path = Path(folder) / "scan.nii.gz"
                 nib.save(store(nib.load(image_file)), path)
                 mask = nib.Nifti1Image(_segment(path, model).astype(np.uint8), nib.load(path).affine)
             labels = nib.as_closest_canonical(nib.load(label_file))
-            scores.append(dice(np.asarray(nib.as_closest_canonical(mask).dataobj) > 0, np.asarray(labels.dataobj) > 0))
-        means[way] = float(np.mean(scores))
+            logits.append(dice(np.asarray(nib.as_closest_canonical(mask).dataobj) > 0, np.asarray(labels.dataobj) > 0))
+        means[way] = float(np.mean(logits))
         print(f"stored {way:24} mean Dice {means[way]:.4f}", flush=True)
     return means
 
@@ -143,8 +143,8 @@ def _picture(image: Values, truth: Mask, mask: Mask) -> Image.Image:
 def _print(folder: str, table: Table) -> None:
     print(f"\n{folder:34}" + "".join(f"{who:>26}" for who in table["mean"]))
     print(f"{'':34}" + f"{'Dice':>10}{'clDice':>8}{'surface':>8}" * 3)
-    for name, scores in table.items():
-        cells = "".join("  " + "".join(f"{value:8.3f}" for value in measures.values()) for measures in scores.values())
+    for name, logits in table.items():
+        cells = "".join("  " + "".join(f"{value:8.3f}" for value in measures.values()) for measures in logits.values())
         print(f"{name:34}{cells}", flush=True)
 
 

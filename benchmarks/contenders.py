@@ -103,12 +103,12 @@ def bare(spec: Spec, how: str) -> Run:
     tile = np.random.default_rng(0).random((1, 1, *plan.tile), np.float32)
 
     def run(_volume: str) -> Answer:
-        scored = min(plan.tile_count, MOST_BARE_TILES)
+        inferred = min(plan.tile_count, MOST_BARE_TILES)
         began = time.perf_counter()
-        for _ in range(scored):
-            loaded.runtime.score(tile)
-        seconds = (time.perf_counter() - began) * plan.tile_count / scored
-        return {"seconds": seconds, "tiles": plan.tile_count, "tile": list(plan.tile), "tiles_scored": scored}
+        for _ in range(inferred):
+            loaded.runtime.infer(tile)
+        seconds = (time.perf_counter() - began) * plan.tile_count / inferred
+        return {"seconds": seconds, "tiles": plan.tile_count, "tile": list(plan.tile), "tiles_scored": inferred}
 
     return run
 
@@ -128,10 +128,10 @@ def monai(spec: Spec, how: str) -> Run:
         values = normal(np.asarray(image.dataobj).astype(np.float32), spec)
         with torch.inference_mode():
             batch = torch.from_numpy(values)[None, None]
-            scores = sliding_window_inference(
+            logits = sliding_window_inference(
                 batch, spec["patch"], 1, called, overlap=spec["overlap"], mode="gaussian", padding_mode=spec["padding"]
             )
-            labels = scores.argmax(dim=1)[0].to(torch.uint8).numpy()
+            labels = logits.argmax(dim=1)[0].to(torch.uint8).numpy()
         nib.save(nib.Nifti1Image(labels, image.affine), f"monai-{how}.nii.gz")
         return {"seconds": time.perf_counter() - began, "mask": f"monai-{how}.nii.gz"}
 
@@ -167,8 +167,8 @@ def nnunet(spec: Spec, how: str) -> Run:  # noqa: ARG001 - the signature is the 
         began = time.perf_counter()
         image = nib.load(volume)
         values = normal(np.asarray(image.dataobj).astype(np.float32), spec)
-        scores = predictor.predict_sliding_window_return_logits(torch.from_numpy(values)[None])
-        labels = scores.argmax(dim=0).to(torch.uint8).numpy()
+        logits = predictor.predict_sliding_window_return_logits(torch.from_numpy(values)[None])
+        labels = logits.argmax(dim=0).to(torch.uint8).numpy()
         nib.save(nib.Nifti1Image(labels, image.affine), "nnunet.nii.gz")
         return {"seconds": time.perf_counter() - began, "mask": "nnunet.nii.gz"}
 

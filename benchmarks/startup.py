@@ -30,8 +30,8 @@ run()
 OPENVINO = ["--runtime", "openvino", "--precision", "bf16"]
 
 
-def _until(*, scored: bool, options: list[str]) -> list[str]:
-    return ["-c", UNTIL_FIRST_TILE.format(scored="scored(self, batch)" if scored else "pass", options=options)]
+def _until(*, inferred: bool, options: list[str]) -> list[str]:
+    return ["-c", UNTIL_FIRST_TILE.format(inferred="scored(self, batch)" if inferred else "pass", options=options)]
 
 
 CASES = {
@@ -39,10 +39,10 @@ CASES = {
     "import voxport": ["-c", "import voxport"],
     "voxport --help": ["-m", "voxport", "--help"],
     "voxport models list": ["-m", "voxport", "models", "list"],
-    "to the first tile, onnx fp32": _until(scored=False, options=[]),
-    "to the first tile, openvino bf16": _until(scored=False, options=OPENVINO),
-    "first tile scored, onnx fp32": _until(scored=True, options=[]),
-    "first tile scored, openvino bf16": _until(scored=True, options=OPENVINO),
+    "to the first tile, onnx fp32": _until(inferred=False, options=[]),
+    "to the first tile, openvino bf16": _until(inferred=False, options=OPENVINO),
+    "first tile scored, onnx fp32": _until(inferred=True, options=[]),
+    "first tile scored, openvino bf16": _until(inferred=True, options=OPENVINO),
 }
 
 

@@ -36,8 +36,8 @@ def main() -> None:
     for step in range(1, wanted.steps + 1):
         start = [int(random.integers(n - p + 1)) for n, p in zip(PICTURE, PATCH, strict=True)]
         cut = tuple(slice(a, a + p) for a, p in zip(start, PATCH, strict=True))
-        scores = network(torch.from_numpy(picture[cut].astype(np.float32) / 255)[None, None])
-        loss = torch.nn.functional.cross_entropy(scores, torch.from_numpy(inside[cut].astype(np.int64))[None])
+        logits = network(torch.from_numpy(picture[cut].astype(np.float32) / 255)[None, None])
+        loss = torch.nn.functional.cross_entropy(logits, torch.from_numpy(inside[cut].astype(np.int64))[None])
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -21,7 +21,7 @@ from .services.models.loading import ModelOpener, Tunings
 from .services.models.registry import ServedModels
 from .services.models.tune import TunePorts, tune
 from .services.models.verify import verify
-from .services.segmentation.estimate import forecast
+from .services.segmentation.estimate import estimate
 from .services.segmentation.predict import predict
 from .services.segmentation.segment import SegmentPorts, segment
 from .services.viewing.surfaces import label_surfaces
@@ -299,7 +299,7 @@ class Container(containers.DeclarativeContainer):
             TunePorts, runtimes, segment_ports, providers.Object(_memory_store), tunings, quantiser
         ),
     )
-    forecast = providers.Factory(partial, forecast, volumes=volumes, scratch=scratch)
+    estimate = providers.Factory(partial, estimate, volumes=volumes, scratch=scratch)
     export = providers.Factory(
         partial,
         export_model,

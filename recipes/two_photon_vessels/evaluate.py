@@ -20,7 +20,7 @@ from .model import VesselNet
 
 Picture = NDArray[np.float32]
 Pairs = dict[str, tuple[Picture, Mask]]
-Scores = dict[str, dict[str, dict[str, float]]]
+Logits = dict[str, dict[str, dict[str, float]]]
 Segmenter = Callable[[Picture], Mask]
 PATCH = (256, 256, 16)
 MEASURES = {"dice": dice, "cldice": cl_dice, "surface_dice_1": surface_dice}
@@ -53,31 +53,31 @@ def load_pairs(data: Path) -> Pairs:
     return pairs
 
 
-def evaluate(segmenters: dict[str, Segmenter], pairs: Pairs) -> Scores:
+def evaluate(segmenters: dict[str, Segmenter], pairs: Pairs) -> Logits:
     """Measures by case and segmenter, with the mean over the cases under `mean`."""
-    scores: Scores = {}
+    logits: Logits = {}
     for case, (image, truth) in pairs.items():
-        scores[case] = {}
+        logits[case] = {}
         for name, segment in segmenters.items():
             began_s = time.monotonic()
             mask = segment(image)
             seconds = time.monotonic() - began_s
-            scores[case][name] = {measure: of(mask, truth) for measure, of in MEASURES.items()} | {"seconds": seconds}
+            logits[case][name] = {measure: of(mask, truth) for measure, of in MEASURES.items()} | {"seconds": seconds}
             print(
                 case,
                 name,
-                {key: round(value, 3) for key, value in scores[case][name].items()},
+                {key: round(value, 3) for key, value in logits[case][name].items()},
                 file=sys.stderr,
                 flush=True,
             )
-    scores["mean"] = {
+    logits["mean"] = {
         name: {
-            measure: float(np.mean([scores[case][name][measure] for case in pairs]))
+            measure: float(np.mean([logits[case][name][measure] for case in pairs]))
             for measure in (*MEASURES, "seconds")
         }
         for name in segmenters
     }
-    return scores
+    return logits
 
 
 def robustness(segment: Segmenter, pairs: Pairs) -> dict[str, float]:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ..domain.errors import VoxportError
 from ..domain.geometry.grid import UNITS
 from ..domain.inference.patches import BLENDINGS
-from ..domain.labels.label_map import Label, Labels, Scores
+from ..domain.labels.label_map import Label, Labels, Logits
 from .errors import RemoteError, one_line
 from .fields import model_folder
 
@@ -43,7 +43,7 @@ class PredictResult:
     runtime: Mapping[str, Any]
     timings: Mapping[str, float]
     warnings: tuple[str, ...]
-    probabilities: Scores | None = None
+    probabilities: Logits | None = None
 
 
 @dataclass(frozen=True)
@@ -78,8 +78,8 @@ def predict_result(data: Mapping[str, Any], shape: tuple[int, ...], url: str) ->
     """The answer to an array whose last three axes are ``shape``. Raises RemoteError."""
     try:
         segmentation = _labels(data["segmentation"])
-        scores = data.get("probabilities")
-        probabilities = None if scores is None else _frozen(np.array(scores, dtype=np.float32))
+        logits = data.get("probabilities")
+        probabilities = None if logits is None else _frozen(np.array(logits, dtype=np.float32))
         result = PredictResult(
             segmentation=segmentation,
             labels=tuple(Label(int(x["value"]), str(x["name"]), str(x["colour"])) for x in data["labels"]),

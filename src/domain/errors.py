@@ -57,7 +57,7 @@ class TimeLimitError(LimitError):
     """A stated limit of time that the run exceeds."""
 
 
-class NoRoomError(LimitError):
+class NoSpaceError(LimitError):
     """A place that is too full now for what would fit if it were not."""
 
 
@@ -87,7 +87,7 @@ _KINDS: dict[type[VoxportError], str] = {
     UnknownJobError: "unknown-job",
     LimitError: "limit",
     TimeLimitError: "timeout",
-    NoRoomError: "limit",
+    NoSpaceError: "limit",
     BusyError: "busy",
     OutputError: "output",
     CancelledError: "cancelled",

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from .errors import (
     BusyError,
     CancelledError,
-    NoRoomError,
+    NoSpaceError,
     OutputError,
     UnknownJobError,
     UnknownModelError,
@@ -162,7 +162,7 @@ def settled(job: Job, now: float, error: BaseException, *, strikes_allowed: int)
     if isinstance(error, CancelledError):  # the worker was told to stop
         return job.to("queued", tiles_done=0)
     failure = failure_of(error)
-    if isinstance(error, OutputError | NoRoomError | BusyError | OSError):
+    if isinstance(error, OutputError | NoSpaceError | BusyError | OSError):
         return job.to("queued", failure=failure, tiles_done=0)
     if isinstance(error, VoxportError) and not isinstance(error, UnknownModelError):
         return job.to("failed", ended=now, failure=failure)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from .labels.label_map import Labels, LabelTable, Output, Scores
+from .labels.label_map import Labels, LabelTable, Logits, Output
 
 LEAST_LABEL_AGREEMENT = 0.99999
 LARGEST_PROBABILITY_DIFFERENCE = 1e-4
@@ -67,7 +67,7 @@ class Parity:
         return labels.within(bounds) and self.max_probability_difference <= 1
 
 
-def compare(reference: Sequence[Scores], candidate: Sequence[Scores], output: Output) -> Parity:
+def compare(reference: Sequence[Logits], candidate: Sequence[Logits], output: Output) -> Parity:
     """Parity over several score volumes ``(N, K, X, Y, Z)``, pooled over all voxels."""
     largest = 0.0
     counts = _Counts(output.table.values)
@@ -141,9 +141,9 @@ class ProbeInput:
         """The input; RandomState's stream is frozen, so it is the same with every numpy."""
         return np.random.RandomState(self.seed).random_sample(self.shape).astype(np.float32)
 
-    def sampled(self, scores: Scores, output: Output) -> tuple[float, ...]:
+    def sampled(self, logits: Logits, output: Output) -> tuple[float, ...]:
         """Probabilities of ``scores`` ``(N, K, x, y, z)`` at this probe's positions."""
-        flat = np.stack([output.probabilities(case) for case in scores]).ravel()
+        flat = np.stack([output.probabilities(case) for case in logits]).ravel()
         at = np.random.RandomState(self.seed + 1).randint(0, flat.size, SAMPLES_PER_INPUT)
         return tuple(float(p) for p in flat[at])
 

@@ -45,7 +45,7 @@ class InferenceRuntime(Protocol):
         """``(N, C, ., ., .)`` as the network declares it; None where any size goes."""
         ...
 
-    def score(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+    def infer(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
         """Scores ``(N, K, ., ., .)`` of a float32 batch ``(N, C, ., ., .)``.
 
         Raises:

@@ -18,10 +18,10 @@ from ..ports.model import Model
 Floats = NDArray[np.float32]
 
 
-def affine_scores(batch: Floats, weights: Floats, bias: Floats) -> Floats:
+def affine_logits(batch: Floats, weights: Floats, bias: Floats) -> Floats:
     """Scores ``(N, K, ., ., .)`` of a batch ``(N, C, ., ., .)``, weights ``(K, C)`` and a bias ``(K,)``."""
-    scores = np.einsum("kc,ncxyz->nkxyz", weights.astype(np.float64), batch.astype(np.float64))
-    return np.asarray(scores + bias.astype(np.float64)[:, None, None, None], dtype=np.float32)
+    logits = np.einsum("kc,ncxyz->nkxyz", weights.astype(np.float64), batch.astype(np.float64))
+    return np.asarray(logits + bias.astype(np.float64)[:, None, None, None], dtype=np.float32)
 
 
 def write_affine_onnx(path: Path, weights: Floats, bias: Floats) -> None:

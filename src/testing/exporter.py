@@ -16,7 +16,7 @@ from ..domain.cards.model_card import ModelCard
 from ..domain.errors import ModelError
 from ..domain.inference.patches import Tiling
 from ..ports.exporter import Checkpoint, Exported, ModelExporter
-from .affine import Floats, affine_card, affine_scores
+from .affine import Floats, affine_card, affine_logits
 
 LEAST_OPSET = 20
 _TOLERANCE = 1e-5
@@ -79,8 +79,8 @@ class ModelExporterContract:
         exported = self.export()
         shape = [_DIVISOR * step for step in steps] if exported.dynamic else [8, 12, 16]
         batch = np.random.default_rng(0).standard_normal((cases, 2, *shape), np.float32)
-        (scores,) = _session(exported.path).run(None, {"image": batch})
-        np.testing.assert_allclose(scores, affine_scores(batch, _WEIGHTS, _BIAS), rtol=0, atol=_TOLERANCE)
+        (logits,) = _session(exported.path).run(None, {"image": batch})
+        np.testing.assert_allclose(logits, affine_logits(batch, _WEIGHTS, _BIAS), rtol=0, atol=_TOLERANCE)
 
     def test_provenance_is_plain_data_that_names_the_source_by_its_hash(self) -> None:
         checkpoint = self.affine_checkpoint(self.source, _WEIGHTS, _BIAS)

@@ -15,7 +15,7 @@ from ..domain.cards.model_card import ModelCard
 from ..domain.errors import ModelError, UsageError
 from ..ports.exporter import Checkpoint, Exported
 from ..ports.runtime import NetworkShape, RuntimeOptions, check_batch, closed_network
-from .affine import Floats, affine_scores, write_affine_onnx
+from .affine import Floats, affine_logits, write_affine_onnx
 
 _ANY: NetworkShape = (None, None, None, None, None)
 
@@ -61,21 +61,21 @@ class FakeRuntime:
     ) -> FakeRuntime:
         """``weights @ image + bias``, with weights ``(K, C)`` and a bias ``(K,)``."""
         return cls(
-            lambda batch: affine_scores(batch, weights, bias),
+            lambda batch: affine_logits(batch, weights, bias),
             radius=radius,
             input_shape=(None, weights.shape[1], None, None, None),
             options=options,
         )
 
-    def score(self, batch: Floats) -> Floats:
+    def infer(self, batch: Floats) -> Floats:
         """The function's scores. Raises ModelError for what the declared shape does not allow, or when closed."""
         check_batch(batch, self.input_shape, "fake runtime")
         with self._lock:
             if self.closed:
                 raise closed_network("fake runtime")
             self.calls.append(batch.shape)
-        scores = self._function(box_mean(batch, self._radius))
-        return np.array(scores, dtype=np.float32, order="C", copy=True)
+        logits = self._function(box_mean(batch, self._radius))
+        return np.array(logits, dtype=np.float32, order="C", copy=True)
 
     def close(self) -> None:
         """Refuse batches from now on."""

@@ -11,7 +11,7 @@ import pytest
 
 from ..domain.errors import ModelError
 from ..ports.quantiser import Quantiser
-from .affine import Floats, affine_card, affine_model, affine_scores, write_affine_onnx
+from .affine import Floats, affine_card, affine_logits, affine_model, write_affine_onnx
 
 _WEIGHTS = np.array([[0.5, -1.0], [2.0, 0.25], [-0.75, 1.5]], np.float32)
 _BIAS = np.array([0.125, -3.0, 1.0], np.float32)
@@ -33,22 +33,22 @@ class QuantiserContract:
         """The adapter."""
         raise NotImplementedError
 
-    def score(self, network: Path, batch: Floats) -> Floats:
+    def infer(self, network: Path, batch: Floats) -> Floats:
         """Scores of what the adapter wrote."""
         raise NotImplementedError
 
     def test_the_quantised_network_scores_to_within_a_step_of_eight_bits(self) -> None:
         assert self.quantiser.quantise(self.model, self.inputs, self.destination) == 1
         batch = self.inputs[1]
-        exact = affine_scores(batch, _WEIGHTS, _BIAS)
-        found = self.score(self.destination, batch)
+        exact = affine_logits(batch, _WEIGHTS, _BIAS)
+        found = self.infer(self.destination, batch)
         # inputs span 2 in 255 steps, weights 4 at the most: 2 channels x (half a step x 2 + half a step x 1) = 0.05
         np.testing.assert_allclose(found, exact, rtol=0, atol=0.05)
         assert not np.array_equal(found, exact)
 
     def test_it_takes_other_sizes_and_batches_than_it_was_calibrated_with(self) -> None:
         self.quantiser.quantise(self.model, self.inputs, self.destination)
-        assert self.score(self.destination, np.zeros((2, 2, 3, 7, 2), np.float32)).shape == (2, 3, 3, 7, 2)
+        assert self.infer(self.destination, np.zeros((2, 2, 3, 7, 2), np.float32)).shape == (2, 3, 3, 7, 2)
 
     def test_the_model_file_stays_as_it_was(self) -> None:
         before = self.path.read_bytes()

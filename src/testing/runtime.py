@@ -12,7 +12,7 @@ import pytest
 
 from ..domain.errors import ModelError, UsageError
 from ..ports.runtime import InferenceRuntime, RuntimeOptions
-from .affine import Floats, affine_scores
+from .affine import Floats, affine_logits
 
 _SHAPES = ((1, 1, 1), (1, 5, 3), (7, 2, 9), (16, 16, 16))
 _WEIGHTS = np.array([[0.5, -1.0], [2.0, 0.25], [-0.75, 1.5]], np.float32)
@@ -61,7 +61,7 @@ class RuntimeContract:
     def test_scores_are_the_networks(self, shape: tuple[int, int, int]) -> None:
         batch = _batch(1, 2, shape)
         np.testing.assert_allclose(
-            self.runtime.score(batch), affine_scores(batch, _WEIGHTS, _BIAS), rtol=0, atol=self.tolerance
+            self.runtime.infer(batch), affine_logits(batch, _WEIGHTS, _BIAS), rtol=0, atol=self.tolerance
         )
 
     def test_a_network_with_one_channel_and_one_score_works(self) -> None:
@@ -69,77 +69,77 @@ class RuntimeContract:
         runtime = self.open_affine(self.folder, weights, bias, RuntimeOptions(self.precision))
         batch = _batch(2, 1, (3, 4, 5))
         np.testing.assert_allclose(
-            runtime.score(batch), affine_scores(batch, weights, bias), rtol=0, atol=self.tolerance
+            runtime.infer(batch), affine_logits(batch, weights, bias), rtol=0, atol=self.tolerance
         )
         runtime.close()
 
     def test_a_batch_scores_as_its_cases_do_one_at_a_time(self) -> None:
         batch = _batch(3, 2, (5, 4, 6))
-        alone = np.concatenate([self.runtime.score(batch[i : i + 1]) for i in range(3)])
-        np.testing.assert_allclose(self.runtime.score(batch), alone, rtol=0, atol=self.tolerance)
+        alone = np.concatenate([self.runtime.infer(batch[i : i + 1]) for i in range(3)])
+        np.testing.assert_allclose(self.runtime.infer(batch), alone, rtol=0, atol=self.tolerance)
 
     def test_scoring_twice_gives_the_same_to_the_last_bit(self) -> None:
         batch = _batch(2, 2, (6, 5, 4))
-        np.testing.assert_array_equal(self.runtime.score(batch), self.runtime.score(batch))
+        np.testing.assert_array_equal(self.runtime.infer(batch), self.runtime.infer(batch))
 
     def test_scores_are_contiguous_float32_of_the_inputs_size(self) -> None:
-        scores = self.runtime.score(_batch(2, 2, (3, 4, 5)))
-        assert scores.dtype == np.float32
-        assert scores.flags.c_contiguous
-        assert scores.shape == (2, 3, 3, 4, 5)
+        logits = self.runtime.infer(_batch(2, 2, (3, 4, 5)))
+        assert logits.dtype == np.float32
+        assert logits.flags.c_contiguous
+        assert logits.shape == (2, 3, 3, 4, 5)
 
     def test_the_input_stays_as_it_was(self) -> None:
         batch = _batch(1, 2, (4, 4, 4))
         before = batch.copy()
-        self.runtime.score(batch)
+        self.runtime.infer(batch)
         np.testing.assert_array_equal(batch, before)
 
     def test_scores_stay_as_they_were_while_others_are_scored(self) -> None:
-        scores = self.runtime.score(_batch(1, 2, (4, 4, 4)))
-        before = scores.copy()
-        self.runtime.score(_batch(1, 2, (4, 4, 4), seed=1))
-        np.testing.assert_array_equal(scores, before)
+        logits = self.runtime.infer(_batch(1, 2, (4, 4, 4)))
+        before = logits.copy()
+        self.runtime.infer(_batch(1, 2, (4, 4, 4), seed=1))
+        np.testing.assert_array_equal(logits, before)
 
     def test_read_only_and_strided_views_are_taken(self) -> None:
         batch = np.flip(_batch(1, 2, (6, 5, 4)).transpose(0, 1, 4, 3, 2), axis=2)
         batch.flags.writeable = False
         np.testing.assert_allclose(
-            self.runtime.score(batch), affine_scores(batch, _WEIGHTS, _BIAS), rtol=0, atol=self.tolerance
+            self.runtime.infer(batch), affine_logits(batch, _WEIGHTS, _BIAS), rtol=0, atol=self.tolerance
         )
 
     def test_concurrent_callers_get_their_own_scores(self) -> None:
         batches = [_batch(1 + i % 2, 2, (4 + i % 3, 5, 6), seed=i) for i in range(24)]
         with ThreadPoolExecutor(8) as pool:
-            scored = list(pool.map(self.runtime.score, batches))
-        for batch, scores in zip(batches, scored, strict=True):
-            np.testing.assert_allclose(scores, affine_scores(batch, _WEIGHTS, _BIAS), rtol=0, atol=self.tolerance)
+            inferred = list(pool.map(self.runtime.infer, batches))
+        for batch, logits in zip(batches, inferred, strict=True):
+            np.testing.assert_allclose(logits, affine_logits(batch, _WEIGHTS, _BIAS), rtol=0, atol=self.tolerance)
 
     @pytest.mark.parametrize("channels", [1, 3])
     def test_another_number_of_channels_is_refused_by_number(self, channels: int) -> None:
         with pytest.raises(ModelError) as caught:
-            self.runtime.score(_batch(1, channels, (4, 4, 4)))
+            self.runtime.infer(_batch(1, channels, (4, 4, 4)))
         assert "2" in caught.value.expected
         assert str(channels) in caught.value.got
 
     @pytest.mark.parametrize("shape", [(2, 4, 4, 4), (1, 1, 2, 4, 4, 4), (4, 4)])
     def test_another_rank_is_refused(self, shape: tuple[int, ...]) -> None:
         with pytest.raises(ModelError) as caught:
-            self.runtime.score(np.zeros(shape, np.float32))
+            self.runtime.infer(np.zeros(shape, np.float32))
         assert str(shape[0]) in caught.value.got
 
     @pytest.mark.parametrize("dtype", ["float64", "float16", "uint8", "int32"])
     def test_another_dtype_is_refused_by_name(self, dtype: str) -> None:
         with pytest.raises(ModelError) as caught:
-            self.runtime.score(np.zeros((1, 2, 4, 4, 4), dtype))
+            self.runtime.infer(np.zeros((1, 2, 4, 4, 4), dtype))
         assert "float32" in caught.value.expected
         assert dtype in caught.value.got
 
     def test_a_refused_batch_does_not_spoil_the_next(self) -> None:
         with pytest.raises(ModelError):
-            self.runtime.score(_batch(1, 5, (4, 4, 4)))
+            self.runtime.infer(_batch(1, 5, (4, 4, 4)))
         batch = _batch(1, 2, (4, 4, 4))
         np.testing.assert_allclose(
-            self.runtime.score(batch), affine_scores(batch, _WEIGHTS, _BIAS), rtol=0, atol=self.tolerance
+            self.runtime.infer(batch), affine_logits(batch, _WEIGHTS, _BIAS), rtol=0, atol=self.tolerance
         )
 
     def test_an_unknown_precision_is_refused_with_what_is_offered(self) -> None:
@@ -151,17 +151,17 @@ class RuntimeContract:
     def test_one_thread_scores_the_same(self) -> None:
         runtime = self.open_affine(self.folder, _WEIGHTS, _BIAS, RuntimeOptions(self.precision, threads=1))
         batch = _batch(1, 2, (4, 5, 6))
-        np.testing.assert_allclose(runtime.score(batch), self.runtime.score(batch), rtol=0, atol=self.tolerance)
+        np.testing.assert_allclose(runtime.infer(batch), self.runtime.infer(batch), rtol=0, atol=self.tolerance)
         runtime.close()
 
     def test_two_models_open_at_once_do_not_mix(self) -> None:
         other = self.open_affine(self.folder, -_WEIGHTS, _BIAS, RuntimeOptions(self.precision))
         batch = _batch(1, 2, (3, 3, 3))
         np.testing.assert_allclose(
-            other.score(batch), affine_scores(batch, -_WEIGHTS, _BIAS), rtol=0, atol=self.tolerance
+            other.infer(batch), affine_logits(batch, -_WEIGHTS, _BIAS), rtol=0, atol=self.tolerance
         )
         np.testing.assert_allclose(
-            self.runtime.score(batch), affine_scores(batch, _WEIGHTS, _BIAS), rtol=0, atol=self.tolerance
+            self.runtime.infer(batch), affine_logits(batch, _WEIGHTS, _BIAS), rtol=0, atol=self.tolerance
         )
         other.close()
 
@@ -169,7 +169,7 @@ class RuntimeContract:
         self.runtime.close()
         self.runtime.close()
         with pytest.raises(ModelError):
-            self.runtime.score(_batch(1, 2, (4, 4, 4)))
+            self.runtime.infer(_batch(1, 2, (4, 4, 4)))
 
 
 def _batch(cases: int, channels: int, shape: tuple[int, int, int], seed: int = 0) -> Floats:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from numpy.typing import DTypeLike
 
 from ..domain.errors import LimitError
-from ..domain.inference.buffers import MemoryShelf, Shelf
+from ..domain.inference.buffers import Buffer, MemoryBuffer
 from ..ports.scratch import Scratch
 
 _SHAPES: tuple[tuple[int, ...], ...] = ((1, 1), (5, 7), (4, 6, 3), (6, 5, 2, 3))
@@ -38,8 +38,8 @@ class ScratchContract:
     @pytest.mark.parametrize("dtype", [np.float32, np.int64])
     @pytest.mark.parametrize("shape", _SHAPES)
     def test_an_array_is_zeros_to_begin_with(self, shape: tuple[int, ...], dtype: DTypeLike) -> None:
-        with self.make_scratch().shelf(shape, dtype) as shelf:
-            found = shelf.read(slice(0, shape[0]), slice(0, shape[1]))
+        with self.make_scratch().buffer(shape, dtype) as buffer:
+            found = buffer.read(slice(0, shape[0]), slice(0, shape[1]))
         assert (found.shape, found.dtype) == (shape, np.dtype(dtype))
         assert not found.any()
 
@@ -48,62 +48,62 @@ class ScratchContract:
         self, data: st.DataObject, shape: tuple[int, ...], dtype: DTypeLike
     ) -> None:
         known, dice = np.zeros(shape, dtype), np.random.default_rng(0)
-        with self.make_scratch().shelf(shape, dtype) as shelf:
+        with self.make_scratch().buffer(shape, dtype) as buffer:
             for _ in range(data.draw(st.integers(1, 4))):
                 piece = _slice(data, shape[0]), _slice(data, shape[1])
                 values = dice.integers(-(2**20), 2**20, known[piece].shape).astype(dtype)
                 known[piece] = values
-                shelf.write(*piece, values)
+                buffer.write(*piece, values)
                 # given back as it was read, and changed in between
-                part = shelf.read(*piece)
+                part = buffer.read(*piece)
                 part += 1
-                shelf.write(*piece, part)
+                buffer.write(*piece, part)
                 known[piece] += 1
-                np.testing.assert_array_equal(shelf.read(slice(0, shape[0]), slice(0, shape[1])), known)
+                np.testing.assert_array_equal(buffer.read(slice(0, shape[0]), slice(0, shape[1])), known)
 
     def test_values_in_any_memory_order_and_type_are_taken(self) -> None:
         values = np.arange(24.0).reshape(4, 3, 2).transpose(1, 2, 0)
-        with self.make_scratch().shelf((3, 2, 4), np.float32) as shelf:
-            shelf.write(slice(0, 3), slice(0, 2), values)
-            np.testing.assert_array_equal(shelf.read(slice(0, 3), slice(0, 2)), values)
+        with self.make_scratch().buffer((3, 2, 4), np.float32) as buffer:
+            buffer.write(slice(0, 3), slice(0, 2), values)
+            np.testing.assert_array_equal(buffer.read(slice(0, 3), slice(0, 2)), values)
 
     def test_arrays_do_not_share_their_values(self) -> None:
         scratch = self.make_scratch()
-        with scratch.shelf((2, 2), np.int64) as one, scratch.shelf((2, 2), np.int64) as other:
+        with scratch.buffer((2, 2), np.int64) as one, scratch.buffer((2, 2), np.int64) as other:
             one.write(slice(0, 2), slice(0, 2), np.ones((2, 2), np.int64))
             assert not other.read(slice(0, 2), slice(0, 2)).any()
 
     def test_nothing_is_kept_under_a_name(self) -> None:
-        with self.make_scratch().shelf((64, 64), np.int64) as shelf:
-            shelf.write(slice(0, 64), slice(0, 64), np.ones((64, 64), np.int64))
+        with self.make_scratch().buffer((64, 64), np.int64) as buffer:
+            buffer.write(slice(0, 64), slice(0, 64), np.ones((64, 64), np.int64))
             assert self.leftovers() == []
         assert self.leftovers() == []
 
     def test_an_array_that_there_is_no_room_for_is_a_limit_error_at_once(self) -> None:
         with pytest.raises(LimitError, match=r"expected room for \d+ bytes.*, got .*; "):
-            self.make_full_scratch().shelf((2**12, 2**9), np.int64)
+            self.make_full_scratch().buffer((2**12, 2**9), np.int64)
         assert self.leftovers() == []
 
 
 class MemoryScratch:
     """A Scratch in memory, of at most so many bytes; ``made`` holds the shape of each array, ``largest`` of a piece."""
 
-    def __init__(self, room_bytes: int = 2**62) -> None:
+    def __init__(self, buffer_bytes: int = 2**62) -> None:
         self.made: list[tuple[int, ...]] = []
         self.largest_bytes = 0
-        self._room_bytes = room_bytes
+        self._buffer_bytes = buffer_bytes
 
-    def shelf(self, shape: tuple[int, ...], dtype: DTypeLike) -> Shelf:
+    def buffer(self, shape: tuple[int, ...], dtype: DTypeLike) -> Buffer:
         """See Scratch.shelf."""
         size = math.prod(shape) * np.dtype(dtype).itemsize
-        if size > self._room_bytes:
-            expected, got = f"room for {size} bytes", f"{self._room_bytes}"
+        if size > self._buffer_bytes:
+            expected, got = f"room for {size} bytes", f"{self._buffer_bytes}"
             raise LimitError("scratch", expected=expected, got=got, do="name another")
         self.made.append(shape)
-        return _CopyingShelf(self, shape, dtype)
+        return _CopyingBuffer(self, shape, dtype)
 
 
-class _CopyingShelf(MemoryShelf):
+class _CopyingBuffer(MemoryBuffer):
     """As a file is: what was read is the caller's own."""
 
     def __init__(self, scratch: MemoryScratch, shape: tuple[int, ...], dtype: DTypeLike) -> None:

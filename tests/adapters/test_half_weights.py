@@ -99,8 +99,8 @@ def run(model: onnx.ModelProto | Path, image: Floats, level: Any = LEVELS[-1]) -
     options.graph_optimization_level = level
     content = str(model) if isinstance(model, Path) else model.SerializeToString()
     session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-    scores: list[Floats] = session.run(None, {"image": image})
-    return scores
+    logits: list[Floats] = session.run(None, {"image": image})
+    return logits
 
 
 def assert_same_bits(found: Floats, expected: Floats) -> None:
@@ -133,8 +133,8 @@ def test_every_half_there_is_comes_back_from_onnx_runtime_bit_for_bit(level: Any
     every = bits[bits & 0x7C00 != 0x7C00].view(np.float16).astype(np.float32)
     model = halved(model_of({"w": every}))
     assert stored(model)["w.half"].dtype == np.float16
-    (scores,) = run(model, np.ones(1, np.float32), level)
-    assert_same_bits(scores, every)
+    (logits,) = run(model, np.ones(1, np.float32), level)
+    assert_same_bits(logits, every)
 
 
 def test_tensors_are_judged_one_by_one_and_small_ones_and_other_types_stay() -> None:
@@ -301,4 +301,4 @@ def test_a_checkpoint_of_halves_computes_in_float32_and_is_certified(tmp_path: P
     assert model.card.parity.weights_sha256 == model.weights_sha256 == done.model.weights_sha256
     runtime = open_onnx_runtime(model, RuntimeOptions(), OnnxRuntimeSettings(threads=1))
     assert runtime.precision == "fp32"
-    assert runtime.score(np.zeros((1, 1, 4, 4, 4), np.float32)).dtype == np.float32
+    assert runtime.infer(np.zeros((1, 1, 4, 4, 4), np.float32)).dtype == np.float32

@@ -23,7 +23,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from voxport.adapters.volumes.memory import MemoryStore
 from voxport.adapters.volumes.nifti import NiftiStore
-from voxport.domain.errors import InputError, LimitError, NoRoomError, OutputError, VoxportError
+from voxport.domain.errors import InputError, LimitError, NoSpaceError, OutputError, VoxportError
 from voxport.domain.geometry.grid import Box, Grid, shape3
 from voxport.domain.volume import Volume
 from voxport.testing.bad_files import bad_nifti_files, nifti1_header
@@ -175,7 +175,7 @@ def test_a_full_scratch_disk_is_told_from_one_that_is_too_small(
     monkeypatch.setattr(os, "statvfs", lambda _: disk)
     with pytest.raises(LimitError, match="room for") as refused:
         NiftiStore(tmp_path).open(str(tmp_path / "a.nii.gz"))
-    assert isinstance(refused.value, NoRoomError) == waits
+    assert isinstance(refused.value, NoSpaceError) == waits
 
 
 def test_nothing_is_left_in_the_scratch_folder(tmp_path: Path) -> None:

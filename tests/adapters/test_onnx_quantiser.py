@@ -23,17 +23,17 @@ class TestWithOnnxRuntime(QuantiserContract):
     def make_quantiser(self) -> Quantiser:
         return OnnxQuantiser()
 
-    def score(self, network: Path, batch: Floats) -> Floats:
+    def infer(self, network: Path, batch: Floats) -> Floats:
         session = ort.InferenceSession(str(network), providers=["CPUExecutionProvider"])
         return np.asarray(session.run(None, {"image": batch})[0], np.float32)
 
 
 class TestWithOpenvino(TestWithOnnxRuntime):
-    def score(self, network: Path, batch: Floats) -> Floats:
+    def infer(self, network: Path, batch: Floats) -> Floats:
         runtime = open_openvino_runtime(
             affine_model(network, self.model.card), RuntimeOptions("int8"), OpenvinoSettings()
         )
-        return runtime.score(batch)
+        return runtime.infer(batch)
 
 
 @pytest.fixture(scope="module")

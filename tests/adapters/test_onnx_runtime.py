@@ -104,14 +104,14 @@ def test_fixed_axes_are_declared_and_kept_to(tmp_path: Path) -> None:
     runtime = _opened(path)
     assert runtime.input_shape == (None, 1, 8, 16, 4)
     with pytest.raises(ModelError, match="any, 1, 8, 16, 4"):
-        runtime.score(np.zeros((1, 1, 8, 8, 4), np.float32))
+        runtime.infer(np.zeros((1, 1, 8, 8, 4), np.float32))
 
 
 def test_a_network_that_fails_on_a_batch_is_a_model_error(tmp_path: Path) -> None:
     path = tmp_path / "reshape.onnx"
     write_network_for_four(path)
     with pytest.raises(ModelError, match="patch and divisor") as caught:
-        _opened(path).score(np.zeros((1, 1, 3, 4, 4), np.float32))
+        _opened(path).infer(np.zeros((1, 1, 3, 4, 4), np.float32))
     assert "\n" not in str(caught.value)
 
 
@@ -128,8 +128,8 @@ def test_every_graph_level_and_the_arena_score_the_same(tmp_path: Path, level: s
     weights = np.array([[2.0], [-1.0]], np.float32)
     write_affine_onnx(path, weights, np.zeros(2, np.float32))
     batch = np.ones((1, 1, 2, 3, 4), np.float32)
-    scores = _opened(path, graph_level=level, arena=True, threads=1).score(batch)
-    np.testing.assert_array_equal(scores[0, :, 0, 0, 0], [2.0, -1.0])
+    logits = _opened(path, graph_level=level, arena=True, threads=1).infer(batch)
+    np.testing.assert_array_equal(logits[0, :, 0, 0, 0], [2.0, -1.0])
 
 
 def test_the_runtime_reports_to_nobody() -> None:

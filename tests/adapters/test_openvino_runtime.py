@@ -70,16 +70,16 @@ class TestOpenvinoRuntimeWithACache(TestOpenvinoRuntime):
 def test_the_bundled_network_scores_as_with_onnx_runtime(shape: tuple[int, ...]) -> None:
     model = affine_model(BUNDLED, affine_card(1, 2))
     batch = np.random.default_rng(0).random(shape, np.float32)
-    expected = open_onnx_runtime(model, RuntimeOptions(threads=1), OnnxRuntimeSettings()).score(batch)
-    np.testing.assert_allclose(_opened(BUNDLED).score(batch), expected, rtol=0, atol=1e-4)
+    expected = open_onnx_runtime(model, RuntimeOptions(threads=1), OnnxRuntimeSettings()).infer(batch)
+    np.testing.assert_allclose(_opened(BUNDLED).infer(batch), expected, rtol=0, atol=1e-4)
 
 
 def test_a_size_scores_the_same_to_the_last_bit_whatever_was_scored_before() -> None:
     runtime = _opened(BUNDLED)
     first, second = (np.random.default_rng(0).random((1, 1, *s), np.float32) for s in ((32, 16, 16), (16, 32, 16)))
-    before = runtime.score(first)
-    runtime.score(second)
-    np.testing.assert_array_equal(runtime.score(first), before)
+    before = runtime.infer(first)
+    runtime.infer(second)
+    np.testing.assert_array_equal(runtime.infer(first), before)
 
 
 def _save(path: Path, node: onnx.NodeProto, kind: int, dims: list[str | int | None]) -> None:
@@ -125,7 +125,7 @@ def test_fixed_axes_are_declared_and_kept_to(tmp_path: Path) -> None:
     runtime = _opened(path)
     assert runtime.input_shape == (None, 1, 8, 16, 4)
     with pytest.raises(ModelError, match="any, 1, 8, 16, 4"):
-        runtime.score(np.zeros((1, 1, 8, 8, 4), np.float32))
+        runtime.infer(np.zeros((1, 1, 8, 8, 4), np.float32))
 
 
 def test_a_network_that_fails_on_a_batch_is_a_model_error_and_the_next_batch_is_scored(tmp_path: Path) -> None:
@@ -133,9 +133,9 @@ def test_a_network_that_fails_on_a_batch_is_a_model_error_and_the_next_batch_is_
     write_network_for_four(path)
     runtime = _opened(path)
     with pytest.raises(ModelError, match="patch and divisor") as caught:
-        runtime.score(np.zeros((1, 1, 3, 4, 4), np.float32))
+        runtime.infer(np.zeros((1, 1, 3, 4, 4), np.float32))
     assert "\n" not in str(caught.value)
-    assert runtime.score(np.ones((1, 1, 4, 4, 4), np.float32)).sum() == 64
+    assert runtime.infer(np.ones((1, 1, 4, 4, 4), np.float32)).sum() == 64
 
 
 def test_too_little_memory_is_a_limit_error() -> None:
@@ -149,7 +149,7 @@ def test_too_little_memory_is_a_limit_error() -> None:
             raise RuntimeError("Check 'ptr' failed: Failed to allocate 8589934592 bytes of memory")
 
     with pytest.raises(LimitError, match="smaller tiles"):
-        module.OpenvinoRuntime(Compiled(), "m.onnx", "fp32").score(np.zeros((1, 1, 16, 16, 16), np.float32))
+        module.OpenvinoRuntime(Compiled(), "m.onnx", "fp32").infer(np.zeros((1, 1, 16, 16, 16), np.float32))
 
 
 class _WithoutBf16:

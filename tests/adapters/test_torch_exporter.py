@@ -89,11 +89,11 @@ def export(checkpoint: Checkpoint, tiling: Tiling, axes: Literal["XYZ", "ZYX"] =
 def difference(exported: Exported, network: torch.nn.Module, shape: tuple[int, ...]) -> float:
     image = np.random.default_rng(sum(shape)).random(shape, np.float32)
     session = onnxruntime.InferenceSession(str(exported.path), providers=["CPUExecutionProvider"])
-    (scores,) = session.run(["scores"], {"image": image})
+    (logits,) = session.run(["scores"], {"image": image})
     with torch.inference_mode():
         expected = network(torch.from_numpy(image)).numpy()
-    assert scores.shape == expected.shape
-    return float(np.abs(scores - expected).max())
+    assert logits.shape == expected.shape
+    return float(np.abs(logits - expected).max())
 
 
 class TestTorchExporter(ModelExporterContract):

@@ -81,7 +81,7 @@ def test_a_monai_network_is_found_by_its_short_name(segresnet: tuple[Path, torch
     batch = np.random.default_rng(0).random((1, 1, 4, 6, 8), np.float32)
     runtime = opened(path, SEGRESNET)
     with torch.inference_mode():
-        np.testing.assert_array_equal(runtime.score(batch), network(torch.from_numpy(batch)).numpy())
+        np.testing.assert_array_equal(runtime.infer(batch), network(torch.from_numpy(batch)).numpy())
     assert runtime.input_shape == (None, 1, None, None, None)
 
 
@@ -91,14 +91,14 @@ def test_weights_are_found_where_trainers_put_them(tmp_path: Path, nesting: str,
     weights, bias = np.ones((3, 2), np.float32), np.arange(3, dtype=np.float32)
     state = {prefix + key: value for key, value in conv(weights, bias).state_dict().items()}
     torch.save({"epoch": 3, nesting: state, "optimizer": {"lr": 0.1}}, tmp_path / "n.pt")
-    scores = opened(tmp_path / "n.pt", CONV).score(np.ones((1, 2, 1, 1, 1), np.float32))
-    assert scores.ravel().tolist() == [2, 3, 4]
+    logits = opened(tmp_path / "n.pt", CONV).infer(np.ones((1, 2, 1, 1, 1), np.float32))
+    assert logits.ravel().tolist() == [2, 3, 4]
 
 
 def test_the_file_format_before_torch_1_6_is_read(tmp_path: Path) -> None:
     state = torch.nn.Conv3d(2, 3, 1).state_dict()
     torch.save(state, tmp_path / "n.pt", _use_new_zipfile_serialization=False)
-    assert opened(tmp_path / "n.pt", CONV).score(np.zeros((1, 2, 1, 1, 1), np.float32)).shape == (1, 3, 1, 1, 1)
+    assert opened(tmp_path / "n.pt", CONV).infer(np.zeros((1, 2, 1, 1, 1), np.float32)).shape == (1, 3, 1, 1, 1)
 
 
 class Trap:
@@ -251,15 +251,15 @@ def test_the_first_of_several_outputs_is_the_score(tmp_path: Path) -> None:
             for kind in ("list", "dict", "empty", "flat", "labels")
         }
     batch = np.ones((1, 2, 2, 2, 2), np.float32)
-    assert runtimes["list"].score(batch).shape == runtimes["dict"].score(batch).shape == (1, 3, 2, 2, 2)
+    assert runtimes["list"].infer(batch).shape == runtimes["dict"].infer(batch).shape == (1, 3, 2, 2, 2)
     for kind in ("empty", "flat", "labels"):
         with pytest.raises(ModelError, match="network output"):
-            runtimes[kind].score(batch)
+            runtimes[kind].infer(batch)
 
 
 def test_a_size_that_the_network_cannot_take_is_a_model_error(segresnet: tuple[Path, torch.nn.Module]) -> None:
     with pytest.raises(ModelError, match=r"\(1, 1, 5, 5, 5\)"):
-        opened(segresnet[0], SEGRESNET).score(np.zeros((1, 1, 5, 5, 5), np.float32))
+        opened(segresnet[0], SEGRESNET).infer(np.zeros((1, 1, 5, 5, 5), np.float32))
 
 
 def test_threads_are_torchs_and_none_leaves_them_alone(tmp_path: Path) -> None:

@@ -300,10 +300,10 @@ def _members(
     labels = (values > values.mean()).astype(np.uint8)
     statistics = _statistics(labels, values, grid)
     report = _report(reference, grid, statistics_mapping(statistics, grid), form) | {"inputs": hashes}
-    scores = np.stack([1.0 - labels, labels], axis=-1).astype(np.float32)
+    logits = np.stack([1.0 - labels, labels], axis=-1).astype(np.float32)
     files = {
         "mask.nii.gz": _nifti(nib.Nifti1Image(labels, image.affine, image.header, dtype=np.uint8)),
-        "probabilities.nii.gz": _nifti(nib.Nifti1Image(scores, image.affine)),
+        "probabilities.nii.gz": _nifti(nib.Nifti1Image(logits, image.affine)),
         "statistics.json": statistics_bytes("s.json", statistics, grid),
         "statistics.csv": statistics_bytes("s.csv", statistics, grid),
         "preview.png": PNG,

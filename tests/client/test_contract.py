@@ -60,8 +60,8 @@ def test_everything_beside_the_mask(client: Client, scan: Path, tmp_path: Path) 
     report = client.segment(scan, tmp_path / "mask.nii.gz", outputs={k: tmp_path / v for k, v in names.items()})
     assert present(tmp_path) == sorted([scan.name, "mask.nii.gz", *names.values()])
     labels = np.asarray(nib.load(tmp_path / "mask.nii.gz").dataobj)
-    scores = np.asarray(nib.load(tmp_path / "p.nii.gz").dataobj)
-    np.testing.assert_array_equal(scores.argmax(axis=-1), labels)
+    logits = np.asarray(nib.load(tmp_path / "p.nii.gz").dataobj)
+    np.testing.assert_array_equal(logits.argmax(axis=-1), labels)
     with (tmp_path / "s.csv").open() as file:
         (row,) = csv.DictReader(file)
     assert int(row["voxels"]) == report["statistics"]["labels"][0]["voxels"]
@@ -221,8 +221,8 @@ def test_a_job_is_fetched_by_its_id_with_what_was_asked_for(client: Client, scan
     with_scores, without = client.jobs.submit(scan, outputs=["probabilities"]).id, client.jobs.submit(scan).id
     for id in (with_scores, without):
         client.jobs.wait(id)
-    scores = {"probabilities": tmp_path / "p.nii", "statistics": tmp_path / "s.json"}
-    client.jobs.download(with_scores, tmp_path / "mask.nii", outputs=scores)
+    logits = {"probabilities": tmp_path / "p.nii", "statistics": tmp_path / "s.json"}
+    client.jobs.download(with_scores, tmp_path / "mask.nii", outputs=logits)
     assert nib.load(tmp_path / "p.nii").shape[:3] == nib.load(tmp_path / "mask.nii").shape == nib.load(scan).shape
     with pytest.raises(UsageError, match="one with probabilities"):
         client.jobs.download(without, tmp_path / "other.nii", outputs={"probabilities": tmp_path / "q.nii"})

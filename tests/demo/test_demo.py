@@ -199,7 +199,7 @@ def test_wrong_files_leave_nothing_behind(desk: Desk, session: Session, tmp_path
 
 
 def test_what_needs_a_volume_says_so(desk: Desk, session: Session) -> None:
-    for ask in (lambda: desk.foretell(session.token, "any"), lambda: run(desk, session, THRESHOLD)):
+    for ask in (lambda: desk.estimate(session.token, "any"), lambda: run(desk, session, THRESHOLD)):
         with pytest.raises(UsageError) as caught:
             ask()
         assert sentence(caught.value) == "volume: expected one to segment, got none yet. Drop one, or try the sample."

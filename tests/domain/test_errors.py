@@ -10,7 +10,7 @@ from voxport.domain.errors import (
     InputError,
     LimitError,
     ModelError,
-    NoRoomError,
+    NoSpaceError,
     OutputError,
     UsageError,
     VoxportError,
@@ -59,4 +59,4 @@ def test_a_cancelled_run_says_so() -> None:
 
 
 def test_no_room_is_a_limit_for_programs_whether_it_may_pass_or_not() -> None:
-    assert kind_of(NoRoomError("scratch", expected="room", got="none", do="free some")) == "limit"
+    assert kind_of(NoSpaceError("scratch", expected="room", got="none", do="free some")) == "limit"

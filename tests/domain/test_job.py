@@ -15,7 +15,7 @@ from voxport.domain.errors import (
     InputError,
     LimitError,
     ModelError,
-    NoRoomError,
+    NoSpaceError,
     OutputError,
     UnknownModelError,
     UsageError,
@@ -99,7 +99,7 @@ def test_what_the_case_is_to_blame_for_fails_at_once(error: type[VoxportError]) 
         OutputError.cannot_write("blobs", "full"),
         OSError(28, "No space left on device", "/a/secret/path"),
         BusyError("model", expected="it", got="one being loaded", retry_after_seconds=5),
-        words(NoRoomError),
+        words(NoSpaceError),
     ],
 )
 def test_what_the_surroundings_are_to_blame_for_is_tried_again_for_ever(error: Exception) -> None:
@@ -174,9 +174,9 @@ def test_the_time_left_by_worked_numbers() -> None:
     assert left(RUNNING, 500.0) == 0
     assert left(replace(RUNNING, tiles_done=1, tiles_total=4), 120.0) == 30
     assert left(finished(RUNNING, 120.0, {}), 130.0) is None
-    foretold = replace(WAITING, position=4, case=replace(CASE, estimate_seconds=7.0))
-    assert left(foretold, 0) == 67
-    assert eta_seconds(foretold, 0, typical_seconds=None, concurrency=2) == 21
+    estimated = replace(WAITING, position=4, case=replace(CASE, estimate_seconds=7.0))
+    assert left(estimated, 0) == 67
+    assert eta_seconds(estimated, 0, typical_seconds=None, concurrency=2) == 21
     assert eta_seconds(replace(WAITING, position=4), 0, typical_seconds=None, concurrency=2) is None
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from voxport.domain.labels.label_map import ACTIVATIONS, Activation, Label, LabelTable, Output, Scores
+from voxport.domain.labels.label_map import ACTIVATIONS, Activation, Label, LabelTable, Logits, Output
 from voxport.domain.parity import (
     LARGEST_PROBABILITY_DIFFERENCE,
     LEAST_LABEL_AGREEMENT,
@@ -29,14 +29,14 @@ TORCH = RuntimeParity("torch", "fp32", "2.13", HELD)
 CERTIFICATE = Certificate("ab" * 32, "2026-11-20", (ProbeInput((1, 1, 2, 2, 2), 0),), (ONNX, TORCH))
 
 
-def one_hot(labels: list[int]) -> Scores:
+def one_hot(labels: list[int]) -> Logits:
     """Scores ``(1, 3, n, 1, 1)`` whose largest is each label's."""
-    scores = np.zeros((1, 3, len(labels), 1, 1), np.float32)
-    scores[0, labels, range(len(labels))] = 1
-    return scores
+    logits = np.zeros((1, 3, len(labels), 1, 1), np.float32)
+    logits[0, labels, range(len(labels))] = 1
+    return logits
 
 
-def random_scores(seed: int, cases: int = 1) -> Scores:
+def random_scores(seed: int, cases: int = 1) -> Logits:
     return np.random.default_rng(seed).standard_normal((cases, 3, 4, 3, 2), np.float32)
 
 
@@ -46,9 +46,9 @@ def random_scores(seed: int, cases: int = 1) -> Scores:
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 @given(st.lists(st.integers(0, 99), min_size=1, max_size=3))
 def test_equal_scores_are_equal(activation: Activation, seeds: list[int]) -> None:
-    scores = [random_scores(seed, cases=2)[:, :2] for seed in seeds]
+    logits = [random_scores(seed, cases=2)[:, :2] for seed in seeds]
     output = Output(activation, TABLE if activation == "sigmoid" else LabelTable(TABLE.labels[:1]))
-    parity = compare(scores, [s.copy() for s in scores], output)
+    parity = compare(logits, [s.copy() for s in logits], output)
     assert parity == Parity(1.0, (1.0,) * len(output.table.labels), 0.0)
     assert parity.holds
 
@@ -162,17 +162,17 @@ def test_samples_are_taken_at_the_same_places_each_time() -> None:
 
 
 def test_samples_are_probabilities() -> None:
-    scores = random_scores(0, cases=2)
-    sampled = ProbeInput((2, 1, 4, 3, 2), 7).sampled(scores, SOFTMAX)
-    possible = {float(p) for case in scores for p in SOFTMAX.probabilities(case).ravel()}
+    logits = random_scores(0, cases=2)
+    sampled = ProbeInput((2, 1, 4, 3, 2), 7).sampled(logits, SOFTMAX)
+    possible = {float(p) for case in logits for p in SOFTMAX.probabilities(case).ravel()}
     assert set(sampled) <= possible
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_samples_of_equal_scores_are_equal(activation: Activation) -> None:
-    probe, scores = ProbeInput((1, 1, 4, 3, 2), 3), random_scores(1)
+    probe, logits = ProbeInput((1, 1, 4, 3, 2), 3), random_scores(1)
     output = Output(activation, TABLE)
-    assert probe.sampled(scores, output) == probe.sampled(scores.copy(), output)
+    assert probe.sampled(logits, output) == probe.sampled(logits.copy(), output)
 
 
 # Certificates

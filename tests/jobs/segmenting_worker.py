@@ -52,8 +52,8 @@ def main(url: str, blobs_url: str, tiles: int) -> None:
     def handler(attempt: Attempt) -> Results:
         mortal = _Mortal(attempt, tiles)
         results = run_job(mortal, take=lambda _: loaded, ports=PORTS, blobs=blobs, settings=settings)
-        scored = len(loaded.runtime.calls)  # type: ignore[attr-defined]
-        print(f"scored {scored}", flush=True)
+        inferred = len(loaded.runtime.calls)  # type: ignore[attr-defined]
+        print(f"scored {inferred}", flush=True)
         return results
 
     queue = DbosJobQueue(url, QueueLimits(lease_seconds=2.0))

@@ -41,8 +41,8 @@ class Exported:
         """What PyTorch says of a volume of one tile."""
         scaled = (volume - volume.min()) / (volume.max() - volume.min())
         with torch.inference_mode():
-            scores = self.network(torch.from_numpy(scaled[None, None].astype(np.float32)))
-        return np.asarray(scores[0].argmax(0).numpy())
+            logits = self.network(torch.from_numpy(scaled[None, None].astype(np.float32)))
+        return np.asarray(logits[0].argmax(0).numpy())
 
 
 def export_fresh(folder: Path) -> Exported:

@@ -38,11 +38,11 @@ def test_onnx_output_shape_matches_pytorch(exported: Exported) -> None:
     session = onnxruntime.InferenceSession(exported.model)
     for shape in ((1, 1, 32, 32, 16), (2, 1, 24, 40, 8)):
         batch = np.random.default_rng(0).random(shape, np.float32)
-        (scores,) = session.run(None, {session.get_inputs()[0].name: batch})
+        (logits,) = session.run(None, {session.get_inputs()[0].name: batch})
         with torch.inference_mode():
             wanted = exported.network(torch.from_numpy(batch)).numpy()
-        assert scores.shape == wanted.shape
-        np.testing.assert_allclose(scores, wanted, atol=1e-4)
+        assert logits.shape == wanted.shape
+        np.testing.assert_allclose(logits, wanted, atol=1e-4)
 
 
 def test_onnx_roundtrip_inference(exported: Exported, fresh: Server) -> None:

@@ -86,11 +86,11 @@ def make_card(
 def brighter_than(threshold: float) -> Score:
     """Two classes: label 1 where the first channel is above a threshold."""
 
-    def score(batch: Floats) -> Floats:
+    def infer(batch: Floats) -> Floats:
         first = batch[:, :1]
         return np.concatenate([np.zeros_like(first), 8 * (first - np.float32(threshold))], axis=1)
 
-    return score
+    return infer
 
 
 def load(

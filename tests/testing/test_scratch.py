@@ -12,7 +12,7 @@ class TestMemoryScratch(ScratchContract):
         return MemoryScratch()
 
     def make_full_scratch(self) -> Scratch:
-        return MemoryScratch(room_bytes=2**20)
+        return MemoryScratch(buffer_bytes=2**20)
 
     def leftovers(self) -> list[str]:
         return []
@@ -20,7 +20,7 @@ class TestMemoryScratch(ScratchContract):
 
 def test_it_says_which_arrays_were_made_and_how_large_a_piece_was_read() -> None:
     scratch = MemoryScratch()
-    with scratch.shelf((4, 6, 2), np.int64) as shelf:
-        shelf.read(slice(0, 1), slice(0, 6))
-        shelf.read(slice(0, 1), slice(0, 2))
+    with scratch.buffer((4, 6, 2), np.int64) as buffer:
+        buffer.read(slice(0, 1), slice(0, 6))
+        buffer.read(slice(0, 1), slice(0, 2))
     assert (scratch.made, scratch.largest_bytes) == ([(4, 6, 2)], 96)

@@ -237,9 +237,9 @@ def _closest_axes(affine: FloatArray) -> tuple[list[int], list[int]]:
     columns = affine[:3, :3] / np.sqrt((affine[:3, :3] ** 2).sum(axis=0))
     cosines = np.abs(columns)
     orders = [shape3(p) for p in permutations(range(3))]
-    score = {p: sum(cosines[w, j] for j, w in enumerate(p)) for p in orders}
-    best = max(score.values())
-    tied = [p for p in orders if score[p] >= best - _TIE_TOLERANCE]
+    infer = {p: sum(cosines[w, j] for j, w in enumerate(p)) for p in orders}
+    best = max(infer.values())
+    tied = [p for p in orders if infer[p] >= best - _TIE_TOLERANCE]
     order = max(tied, key=lambda p: _direction_key(columns, p))
     return list(order), [1 if columns[w, j] >= 0 else -1 for j, w in enumerate(order)]
 

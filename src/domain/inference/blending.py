@@ -17,10 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..geometry.grid import Box, shape3
-from .buffers import Room, Shelf, shelf_in
+from .buffers import Buffer, Buffers, buffer_in
 from .patches import TilePlan
 
-Scores = NDArray[np.float32]
+Logits = NDArray[np.float32]
 
 _FIXED_POINT = float(2**36)
 # |logit| up to 2**18, summed weights up to 7**3 (a tile of 7 at overlap 0.75 moves by 1) and 36 fractional bits: 62.4
@@ -36,7 +36,7 @@ class Block:
     """Finished scores ``(K, x, y, z)`` of the voxels in ``box`` of the volume."""
 
     box: Box
-    scores: Scores
+    logits: Logits
 
 
 class BlendMerger:
@@ -46,15 +46,15 @@ class BlendMerger:
     thick; a plane that is finished leaves its place to one that follows.
     """
 
-    def __init__(self, plan: TilePlan, begin: int, room: Room | None) -> None:
-        self._plan, self._begin, self._room = plan, begin, room
+    def __init__(self, plan: TilePlan, begin: int, buffers: Buffers | None) -> None:
+        self._plan, self._begin, self._buffers = plan, begin, buffers
         first, second = plan.across
         self._across = np.multiply.outer(plan.weights(second), plan.weights(first)) * _FIXED_POINT
         self._along = plan.weights(plan.axis)
         self._norm_across = plan.summed_weights(first), plan.summed_weights(second)
         self._norm_along = plan.summed_weights(plan.axis)
         self._classes = 0
-        self._sums: Shelf | None = None
+        self._sums: Buffer | None = None
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
@@ -65,12 +65,12 @@ class BlendMerger:
     ) -> None:
         self._stack.close()
 
-    def add(self, row: int, corner: tuple[int, int], scores: Scores) -> Iterator[Block]:
+    def add(self, row: int, corner: tuple[int, int], logits: Logits) -> Iterator[Block]:
         """Add a tile's scores to the sums; nothing is finished by that."""
-        plan, sums = self._plan, self._shelf(scores.shape[0])
+        plan, sums = self._plan, self._buffer(logits.shape[0])
         first, second = plan.across
         a, b = plan.starts[first][corner[0]], plan.starts[second][corner[1]]
-        turned = scores.transpose(1 + second, 1 + first, 0, 1 + plan.axis)
+        turned = logits.transpose(1 + second, 1 + first, 0, 1 + plan.axis)
         rows, width, classes, thick = turned.shape
         begin = plan.starts[plan.axis][row]
         ring, along = list(_on_ring(range(begin, begin + thick), thick)), np.roll(self._along, begin)
@@ -105,12 +105,12 @@ class BlendMerger:
         at_once = max(1, _FINISHED_AT_ONCE // (plan.padded[first] * classes * thick))
         for low in range(0, plan.padded[second], at_once):
             place = slice(low, min(low + at_once, plan.padded[second])), slice(0, plan.padded[first])
-            sums = self._shelf(classes).read(*place)
+            sums = self._buffer(classes).read(*place)
             block = self._block(place[0], wanted, sums) if wanted else None
             if following < plan.padded[plan.axis]:
                 for _, places in _on_ring(done, thick):
                     sums[..., places] = 0
-                self._shelf(classes).write(*place, sums)
+                self._buffer(classes).write(*place, sums)
             if block is not None:
                 yield block
 
@@ -127,27 +127,27 @@ class BlendMerger:
         kept = sums[low - strip.start : high - strip.start, width]
         norm = np.multiply.outer(self._norm_across[1][low:high], self._norm_across[0][width]) * _FIXED_POINT
         rows, columns, classes, thick = kept.shape
-        scores = np.empty((classes, len(planes), rows, columns), np.float32)
+        logits = np.empty((classes, len(planes), rows, columns), np.float32)
         at_once = max(1, _ADDED_AT_ONCE // (rows * classes * thick))
         for number, places in _on_ring(planes, thick):
             along = self._norm_along[planes.start + number.start : planes.start + number.stop]
             for start in range(0, columns, at_once):
                 piece = slice(start, start + at_once)
                 mean = kept[:, piece, :, places] / (norm[:, piece, np.newaxis, np.newaxis] * along)
-                scores[:, number, :, piece] = mean.transpose(2, 3, 0, 1)
+                logits[:, number, :, piece] = mean.transpose(2, 3, 0, 1)
         pad = plan.pad_before[plan.axis]
         box = Box.whole(plan.shape).with_range(plan.axis, planes.start - pad, planes.stop - pad)
         box = box.with_range(second, low - pad_second, high - pad_second)
         order = {plan.axis: 1, second: 2, first: 3}
-        return Block(box, scores.transpose(0, *(order[axis] for axis in range(3))))
+        return Block(box, logits.transpose(0, *(order[axis] for axis in range(3))))
 
-    def _shelf(self, classes: int) -> Shelf:
+    def _buffer(self, classes: int) -> Buffer:
         if self._sums is None:
             plan = self._plan
             first, second = plan.across
             shape = (plan.padded[second], plan.padded[first], classes, plan.tile[plan.axis])
             self._classes = classes
-            self._sums = self._stack.enter_context(shelf_in(self._room, shape, np.int64))
+            self._sums = self._stack.enter_context(buffer_in(self._buffers, shape, np.int64))
         return self._sums
 
 
@@ -168,7 +168,7 @@ class HaloMerger:
         self._least = [plan.pad_before[axis] + (begin if axis == plan.axis else 0) for axis in range(3)]
         self._cores = tuple(plan.cores(axis) for axis in range(3))
 
-    def add(self, row: int, corner: tuple[int, int], scores: Scores) -> Iterator[Block]:
+    def add(self, row: int, corner: tuple[int, int], logits: Logits) -> Iterator[Block]:
         """Hand on the core of a tile."""
         plan = self._plan
         at = {plan.axis: row, plan.across[0]: corner[0], plan.across[1]: corner[1]}
@@ -181,7 +181,7 @@ class HaloMerger:
             start.append(low - plan.pad_before[axis])
             stop.append(high - plan.pad_before[axis])
             cut.append(slice(low - tile_start, high - tile_start))
-        yield Block(Box(shape3(start), shape3(stop)), scores[(slice(None), *cut)])
+        yield Block(Box(shape3(start), shape3(stop)), logits[(slice(None), *cut)])
 
     def finish(self, row: int) -> Iterator[Block]:  # noqa: ARG002 - every block was handed on by add
         """Hand on nothing: add did."""

@@ -13,7 +13,7 @@ from numpy.typing import DTypeLike, NDArray
 LARGEST_IN_MEMORY = 2**24
 
 
-class Shelf(Protocol):
+class Buffer(Protocol):
     """An array ``(rows, columns, ...)`` of zeros to begin with, read and written in pieces. Closes itself."""
 
     def read(self, rows: slice, columns: slice) -> NDArray[Any]:
@@ -31,15 +31,15 @@ class Shelf(Protocol):
     ) -> None: ...
 
 
-class Room(Protocol):
+class Buffers(Protocol):
     """Makes shelves that hold next to no memory."""
 
-    def shelf(self, shape: tuple[int, ...], dtype: DTypeLike) -> Shelf:
+    def buffer(self, shape: tuple[int, ...], dtype: DTypeLike) -> Buffer:
         """A new shelf. Raises LimitError where there is no room for it."""
         ...
 
 
-class MemoryShelf:
+class MemoryBuffer:
     """A shelf in ordinary memory; pieces are views."""
 
     def __init__(self, shape: tuple[int, ...], dtype: DTypeLike) -> None:
@@ -63,11 +63,11 @@ class MemoryShelf:
         self._array = np.zeros((0, 0), self._array.dtype)
 
 
-def shelf_in(room: Room | None, shape: tuple[int, ...], dtype: DTypeLike) -> Shelf:
+def buffer_in(buffers: Buffers | None, shape: tuple[int, ...], dtype: DTypeLike) -> Buffer:
     """A shelf in the room if there is one and the array is large, else in ordinary memory."""
-    if room is None or not is_large(math.prod(shape) * np.dtype(dtype).itemsize):
-        return MemoryShelf(shape, dtype)
-    return room.shelf(shape, dtype)
+    if buffers is None or not is_large(math.prod(shape) * np.dtype(dtype).itemsize):
+        return MemoryBuffer(shape, dtype)
+    return buffers.buffer(shape, dtype)
 
 
 def is_large(size_bytes: int) -> bool:

@@ -20,35 +20,35 @@ from numpy.typing import NDArray
 
 from ..errors import ModelError
 from ..geometry.grid import shape3
-from .blending import LARGEST_LOGIT, BlendMerger, Block, HaloMerger, Scores, merging_bytes
-from .buffers import MemoryShelf, Room, Shelf, is_large, shelf_in
+from .blending import LARGEST_LOGIT, BlendMerger, Block, HaloMerger, Logits, merging_bytes
+from .buffers import Buffer, Buffers, MemoryBuffer, buffer_in, is_large
 from .patches import Padding, TilePlan
 from .planes import from_planes
 
-__all__ = ["LARGEST_LOGIT", "Block", "ScoreFunction", "Scores", "assemble_planes", "slab_bytes", "stitch"]
+__all__ = ["LARGEST_LOGIT", "Block", "InferFunction", "Logits", "assemble_planes", "slab_bytes", "stitch"]
 
 
 class Pending(Protocol):
     """Scores that are being computed elsewhere."""
 
-    def result(self) -> Scores:
+    def result(self) -> Logits:
         """The scores, waited for."""
         ...
 
 
-ScoreFunction = Callable[[Scores], Scores]
-StartFunction = Callable[[Scores], Pending]
+InferFunction = Callable[[Logits], Logits]
+StartFunction = Callable[[Logits], Pending]
 
 
 def stitch(
     plan: TilePlan,
     planes: Iterable[NDArray[np.float32]],
-    score: ScoreFunction | StartFunction,
+    infer: InferFunction | StartFunction,
     *,
     batch: int = 1,
     on_tiles: Callable[[int], None] | None = None,
     begin: int = 0,
-    room: Room | None = None,
+    buffers: Buffers | None = None,
 ) -> Iterator[Block]:
     """Score every tile and yield each voxel's blended scores once, in blocks ordered along the visiting axis.
 
@@ -69,47 +69,47 @@ def stitch(
     row_starts, first_row = plan.starts[plan.axis], plan.first_row(begin)
     corners = list(product(range(len(plan.starts[first])), range(len(plan.starts[second]))))
 
-    def cut(window: _Window) -> Iterator[_Scored]:
+    def cut(window: _Window) -> Iterator[_Inferred]:
         for row, start in enumerate(row_starts[first_row:], first_row):
             window.move(start)
             for at in range(0, len(corners), batch):
                 chosen = corners[at : at + batch]
                 tiles = window.tiles(chosen)
-                yield _Scored(row, chosen, at + batch >= len(corners), tiles.shape, score(tiles))
+                yield _Inferred(row, chosen, at + batch >= len(corners), tiles.shape, infer(tiles))
 
     with ExitStack() as stack:
-        window = stack.enter_context(_Window(plan, _padded_planes(plan, iter(planes)), row_starts[first_row], room))
+        window = stack.enter_context(_Window(plan, _padded_planes(plan, iter(planes)), row_starts[first_row], buffers))
         halo = plan.blending == "halo"
-        merger = HaloMerger(plan, begin) if halo else stack.enter_context(BlendMerger(plan, begin, room))
-        for scored in _one_ahead(cut(window)):
-            result = scored.scores if isinstance(scored.scores, np.ndarray) else scored.scores.result()
-            for corner, scores in zip(scored.corners, _checked(result, scored.shape), strict=True):
-                yield from merger.add(scored.row, corner, scores)
+        merger = HaloMerger(plan, begin) if halo else stack.enter_context(BlendMerger(plan, begin, buffers))
+        for inferred in _one_ahead(cut(window)):
+            result = inferred.logits if isinstance(inferred.logits, np.ndarray) else inferred.logits.result()
+            for corner, logits in zip(inferred.corners, _checked(result, inferred.shape), strict=True):
+                yield from merger.add(inferred.row, corner, logits)
             if on_tiles is not None:
-                on_tiles(len(scored.corners))
-            if scored.ends_row:
-                yield from merger.finish(scored.row)
+                on_tiles(len(inferred.corners))
+            if inferred.ends_row:
+                yield from merger.finish(inferred.row)
 
 
 @dataclass(frozen=True, eq=False)
-class _Scored:
+class _Inferred:
     """Tiles of one row that were handed to the network, their shape, and what it answers."""
 
     row: int
     corners: Sequence[tuple[int, int]]
     ends_row: bool
     shape: tuple[int, ...]
-    scores: Scores | Pending
+    logits: Logits | Pending
 
 
-def _one_ahead(scored: Iterator[_Scored]) -> Iterator[_Scored]:
+def _one_ahead(inferred: Iterator[_Inferred]) -> Iterator[_Inferred]:
     """The same; what is still being scored is handed on when the next has been begun."""
-    before: _Scored | None = None
-    for following in scored:
+    before: _Inferred | None = None
+    for following in inferred:
         if before is not None:
             yield before
             before = None
-        if isinstance(following.scores, np.ndarray):
+        if isinstance(following.logits, np.ndarray):
             yield following
         else:
             before = following
@@ -117,32 +117,32 @@ def _one_ahead(scored: Iterator[_Scored]) -> Iterator[_Scored]:
         yield before
 
 
-def assemble_planes(plan: TilePlan, blocks: Iterable[Block], room: Room | None = None) -> Iterator[Scores]:
+def assemble_planes(plan: TilePlan, blocks: Iterable[Block], buffers: Buffers | None = None) -> Iterator[Logits]:
     """Blocks as finished planes ``(K, A, B)`` in order along the visiting axis; needs no more than a row of them."""
     first, second = plan.across
     with ExitStack() as stack:
-        shelf: Shelf | None = None
+        buffer: Buffer | None = None
         reached = end = 0
         for block in blocks:
             start, stop = block.box.start[plan.axis], block.box.stop[plan.axis]
-            if shelf is None:
-                shape = (plan.tile[plan.axis], plan.shape[second], block.scores.shape[0], plan.shape[first])
-                shelf = stack.enter_context(shelf_in(room, shape, np.float32))
+            if buffer is None:
+                shape = (plan.tile[plan.axis], plan.shape[second], block.logits.shape[0], plan.shape[first])
+                buffer = stack.enter_context(buffer_in(buffers, shape, np.float32))
             if start != reached:
-                yield from _shelved(shelf, end - reached, plan.shape[second])
+                yield from _shelved(buffer, end - reached, plan.shape[second])
             reached, end = start, stop
             place = slice(0, stop - start), block.box.slices[second]
-            row = shelf.read(*place)
-            row[..., block.box.slices[first]] = block.scores.transpose(1 + plan.axis, 1 + second, 0, 1 + first)
-            shelf.write(*place, row)
-        if shelf is not None:
-            yield from _shelved(shelf, end - reached, plan.shape[second])
+            row = buffer.read(*place)
+            row[..., block.box.slices[first]] = block.logits.transpose(1 + plan.axis, 1 + second, 0, 1 + first)
+            buffer.write(*place, row)
+        if buffer is not None:
+            yield from _shelved(buffer, end - reached, plan.shape[second])
 
 
-def _shelved(shelf: Shelf, count: int, height: int) -> Iterator[Scores]:
+def _shelved(buffer: Buffer, count: int, height: int) -> Iterator[Logits]:
     """Copies ``(K, A, B)`` of the first planes on a shelf ``(T, B, K, A)``."""
     for number in range(count):
-        plane = shelf.read(slice(number, number + 1), slice(0, height))[0]
+        plane = buffer.read(slice(number, number + 1), slice(0, height))[0]
         yield plane.transpose(1, 2, 0).copy()
 
 
@@ -152,11 +152,13 @@ class _Window:
     What several tiles in turn are cut from is read once for all of them.
     """
 
-    def __init__(self, plan: TilePlan, planes: Iterator[NDArray[np.float32]], start: int, room: Room | None) -> None:
-        self._plan, self._planes, self._room = plan, planes, room
+    def __init__(
+        self, plan: TilePlan, planes: Iterator[NDArray[np.float32]], start: int, buffers: Buffers | None
+    ) -> None:
+        self._plan, self._planes, self._buffers = plan, planes, buffers
         self._first = self._start = self._reached = start
         self._stack = ExitStack()
-        self._shelf: Shelf = MemoryShelf((0, 0, 0, 0), np.float32)
+        self._buffer: Buffer = MemoryBuffer((0, 0, 0, 0), np.float32)
         self._rows: tuple[int, NDArray[np.float32]] | None = None
         next(islice(planes, start, start), None)  # read past what is not needed
 
@@ -175,15 +177,15 @@ class _Window:
         for plane in islice(self._planes, start + thick - self._reached):
             channels, width, height = plane.shape
             if self._reached == self._first:
-                shelf = shelf_in(self._room, (thick, width, channels, height), np.float32)
-                self._shelf = self._stack.enter_context(shelf)
+                buffer = buffer_in(self._buffers, (thick, width, channels, height), np.float32)
+                self._buffer = self._stack.enter_context(buffer)
             slot = self._reached % thick
-            self._shelf.write(slice(slot, slot + 1), slice(0, width), plane.transpose(1, 0, 2)[np.newaxis])
+            self._buffer.write(slice(slot, slot + 1), slice(0, width), plane.transpose(1, 0, 2)[np.newaxis])
             self._reached += 1
         if self._reached < start + thick:
             raise ValueError(f"planes: expected {start + thick} or more, padding included, got {self._reached}")
 
-    def tiles(self, corners: Sequence[tuple[int, int]]) -> Scores:
+    def tiles(self, corners: Sequence[tuple[int, int]]) -> Logits:
         """Tiles ``(N, C, x, y, z)`` by the numbers of their starts across the visiting axis."""
         plan = self._plan
         first, second = plan.across
@@ -200,22 +202,22 @@ class _Window:
         if self._rows is None or self._rows[0] != start:
             plan = self._plan
             width, self._rows = plan.tile[plan.across[0]], None
-            self._rows = start, self._shelf.read(slice(0, plan.tile[plan.axis]), slice(start, start + width))
+            self._rows = start, self._buffer.read(slice(0, plan.tile[plan.axis]), slice(start, start + width))
         return self._rows[1]
 
 
-def _checked(scores: Any, tiles: tuple[int, ...]) -> Scores:
+def _checked(logits: Any, tiles: tuple[int, ...]) -> Logits:
     """Scores that are safe to blend: right shape, finite, in the range of the fixed-point sums."""
     expected = (tiles[0], "K", *tiles[2:])
-    if scores.ndim != 5 or scores.shape[0] != tiles[0] or scores.shape[2:] != tiles[2:] or not scores.size:
+    if logits.ndim != 5 or logits.shape[0] != tiles[0] or logits.shape[2:] != tiles[2:] or not logits.size:
         raise ModelError(
             "network output",
             expected=f"scores of shape {expected}",
-            got=f"{scores.shape}",
+            got=f"{logits.shape}",
             do="use a network whose output has its input's spatial shape, or correct the card's patch and divisor",
         )
     # as Python floats: float16, compared in its own type, would let Inf in; and no copy of the scores is made
-    low, high = float(scores.min()), float(scores.max())
+    low, high = float(logits.min()), float(logits.max())
     if not (low >= -LARGEST_LOGIT and high <= LARGEST_LOGIT):
         raise ModelError(
             "network output",
@@ -223,7 +225,7 @@ def _checked(scores: Any, tiles: tuple[int, ...]) -> Scores:
             got=f"{low:g} to {high:g}",
             do="check the card's intensity steps and the network's weights",
         )
-    return np.asarray(scores, dtype=np.float32)
+    return np.asarray(logits, dtype=np.float32)
 
 
 def _padded_planes(plan: TilePlan, planes: Iterator[NDArray[np.float32]]) -> Iterator[NDArray[np.float32]]:
@@ -253,7 +255,7 @@ def _pad(array: NDArray[np.float32], widths: Sequence[tuple[int, int]], padding:
 
 
 def slab_bytes(
-    plan: TilePlan, channels: int, classes: int, *, batch: int = 1, assembled: bool = False, has_room: bool = False
+    plan: TilePlan, channels: int, classes: int, *, batch: int = 1, assembled: bool = False, has_buffers: bool = False
 ) -> int:
     """Bytes that the stitcher holds at its peak for ``channels`` in and ``classes`` out, the network's not counted.
 
@@ -264,7 +266,7 @@ def slab_bytes(
     tile = plan.tile[0] * plan.tile[1] * plan.tile[2]
 
     def held(size: int, piece: int) -> int:
-        return piece if has_room and is_large(size) else size
+        return piece if has_buffers and is_large(size) else size
 
     window = held(plane * thick * channels * 4, thick * plan.tile[first] * plan.padded[second] * channels * 4)
     # two calls' tiles and scores, as one is scored while the other is blended, a copy of the scores, and those of flat

@@ -14,7 +14,7 @@ from ..geometry.grid import Grid
 Activation = Literal["softmax", "sigmoid", "none"]
 ACTIVATIONS: tuple[Activation, ...] = ("softmax", "sigmoid", "none")
 Labels = NDArray[np.unsignedinteger[Any]]
-Scores = NDArray[np.float32]
+Logits = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -134,16 +134,16 @@ class Output:
                 do="correct output.labels or output.activation in the model card",
             )
 
-    def probabilities(self, scores: Scores) -> Scores:
+    def probabilities(self, logits: Logits) -> Logits:
         """Probabilities ``(K, ...)`` of scores ``(K, ...)``."""
         if self.activation == "none":
-            return scores
+            return logits
         if self.activation == "sigmoid":
-            return np.asarray(_sigmoid(scores), dtype=np.float32)
-        shifted = np.exp(scores - scores.max(axis=0, keepdims=True))
+            return np.asarray(_sigmoid(logits), dtype=np.float32)
+        shifted = np.exp(logits - logits.max(axis=0, keepdims=True))
         return np.asarray(shifted / shifted.sum(axis=0, keepdims=True), dtype=np.float32)
 
-    def labels(self, scores: Scores) -> Labels:
+    def labels(self, logits: Logits) -> Labels:
         """Label values ``(...)`` of scores ``(K, ...)``.
 
         softmax and none: the largest score wins, the lower value on a tie; with one label and another threshold than
@@ -151,25 +151,25 @@ class Output:
         table wins, so nested regions are listed from the outermost inwards.
         """
         if self.activation != "sigmoid" and self.threshold != 0.5:
-            return np.asarray(np.where(self.probabilities(scores)[1] >= self.threshold, *self._one_or_none()))
+            return np.asarray(np.where(self.probabilities(logits)[1] >= self.threshold, *self._one_or_none()))
         if self.activation != "sigmoid":
             # what argmax gives for finite scores of two classes, in a fiftieth of its time
-            best = scores[1] > scores[0] if len(scores) == 2 else np.argmax(scores, axis=0)
+            best = logits[1] > logits[0] if len(logits) == 2 else np.argmax(logits, axis=0)
             return np.asarray(best.astype(self.table.dtype))
-        result = np.zeros(scores.shape[1:], self.table.dtype)
-        for value, channel in zip(self.table.values, _sigmoid(scores), strict=True):
+        result = np.zeros(logits.shape[1:], self.table.dtype)
+        for value, channel in zip(self.table.values, _sigmoid(logits), strict=True):
             result[channel >= self.threshold] = value
         return result
 
     def _one_or_none(self) -> tuple[np.unsignedinteger[Any], np.unsignedinteger[Any]]:
         return self.table.dtype.type(self.table.values[0]), self.table.dtype.type(0)
 
-    def contested(self, scores: Scores) -> int:
+    def contested(self, logits: Logits) -> int:
         """How many voxels reach the sigmoid threshold for more than one label."""
-        if self.activation != "sigmoid" or len(scores) < 2:
+        if self.activation != "sigmoid" or len(logits) < 2:
             return 0
-        return int(np.count_nonzero((_sigmoid(scores) >= self.threshold).sum(axis=0) > 1))
+        return int(np.count_nonzero((_sigmoid(logits) >= self.threshold).sum(axis=0) > 1))
 
 
-def _sigmoid(scores: Scores) -> NDArray[np.float64]:
-    return 0.5 * (1.0 + np.tanh(0.5 * scores.astype(np.float64)))
+def _sigmoid(logits: Logits) -> NDArray[np.float64]:
+    return 0.5 * (1.0 + np.tanh(0.5 * logits.astype(np.float64)))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from . import options as opt
-from .serving import check_free, checked_address, needs_package, opening_keys, wired_to_score
+from .serving import check_free, checked_address, needs_package, opening_keys, wired_to_infer
 
 if TYPE_CHECKING:
     import socket
@@ -47,7 +47,7 @@ def demo_command(
     from ...services.scratch import clear_scratch, scratch_folder
     from ..demo.app import create_app
 
-    container = wired_to_score(models, model, store, threads, scratch)
+    container = wired_to_infer(models, model, store, threads, scratch)
     parent = container.config.scratch_dir()
     clear_scratch(parent)
     with scratch_folder(parent) as folder:

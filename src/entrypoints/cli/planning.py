@@ -11,7 +11,7 @@ from .console import parse_bytes, parse_patch, progress_bar, show_json, warn
 
 if TYPE_CHECKING:
     from ...services.models.loading import LoadedModel
-    from ...services.segmentation.estimate import Forecast
+    from ...services.segmentation.estimate import Estimate
 
 
 def plan_command(
@@ -41,14 +41,14 @@ def plan_command(
     found = open_model.find(model, card)
     with progress_bar(quiet) as progress:
         opened = open_model.load(found, runtime, precision, threads)
-        told = container.forecast()(inputs, opened, wanted, progress)
+        told = container.estimate()(inputs, opened, wanted, progress)
     if as_json:
         show_json(_mapping(opened, told))
     else:
         _show(opened, told)
 
 
-def _mapping(opened: LoadedModel, told: Forecast) -> dict[str, Any]:
+def _mapping(opened: LoadedModel, told: Estimate) -> dict[str, Any]:
     from ...services.segmentation.report import grid_mapping, tiles_mapping
 
     runtime, space = opened.runtime, told.prepared.space
@@ -65,7 +65,7 @@ def _mapping(opened: LoadedModel, told: Forecast) -> dict[str, Any]:
     }
 
 
-def _show(opened: LoadedModel, told: Forecast) -> None:
+def _show(opened: LoadedModel, told: Estimate) -> None:
     from ...services.segmentation.case import describe_grid
     from ...services.segmentation.prepare import size
 

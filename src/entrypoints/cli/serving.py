@@ -65,7 +65,7 @@ def absolute_if_file(model: str) -> str:
     return str(path.absolute()) if path.is_file() else model
 
 
-def wired_to_score(
+def wired_to_infer(
     models: Path | None,
     model: str | None,
     store: str | None,

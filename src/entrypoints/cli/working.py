@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from . import options as opt
-from .serving import needs_package, wired_to_score
+from .serving import needs_package, wired_to_infer
 
 
 def worker_command(
@@ -41,7 +41,7 @@ def worker_command(
         signal.signal(number, lambda *_: stop.set())
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
     jobs = None if concurrency is None else {"concurrency": concurrency}
-    container = wired_to_score(models, model, store, threads, scratch, jobs=jobs)
+    container = wired_to_infer(models, model, store, threads, scratch, jobs=jobs)
     served, queue = container.served_models(), container.job_queue()
     served.start()
     try:

@@ -20,7 +20,7 @@ from ...services.segmentation.report import RESULT_FILES, STATISTICS_TABLE
 from ...services.viewing.sessions import Result, RunProgress, Session, Sessions
 from ...services.viewing.threshold_preview import TABLE
 from ...services.viewing.volume_viewer import OpenVolume, ShownMask, cut_out
-from .engines import Engine, Foretold, result_files
+from .engines import Engine, RunEstimate, result_files
 
 if TYPE_CHECKING:
     from ...container import Container
@@ -73,11 +73,11 @@ class Desk:
         finally:
             shutil.rmtree(copy.parent, ignore_errors=True)
 
-    def foretell(self, token: str | None, model: str) -> Foretold:
+    def estimate(self, token: str | None, model: str) -> RunEstimate:
         """What a run with a model would take. Raises what the run would."""
         session = self.sessions.find(token)
         _check_open(session)
-        return self.engine.foretell(session.files, model, RunProgress())
+        return self.engine.estimate(session.files, model, RunProgress())
 
     def run(self, token: str | None, model: str, voxel: Shape3 | None) -> Iterator[RunProgress]:
         """Segment the volume, or its neighbourhood of a voxel; gives its progress several times a second.
@@ -89,7 +89,7 @@ class Desk:
         volume = _check_open(session)
         box = None if voxel is None else around(voxel, volume.case.grid.shape, [QUICK_EDGE] * 3)
         with session.running() as progress:
-            work = _Work(lambda: self._score(session, volume, model, box, progress))
+            work = _Work(lambda: self._infer(session, volume, model, box, progress))
             try:
                 while not work.wait(_GLANCE_SECONDS):
                     session.touch()  # a run may take longer than an idle session lives
@@ -99,7 +99,7 @@ class Desk:
                 raise
             work.check()
 
-    def _score(self, session: Session, volume: OpenVolume, model: str, box: Box | None, progress: RunProgress) -> None:
+    def _infer(self, session: Session, volume: OpenVolume, model: str, box: Box | None, progress: RunProgress) -> None:
         folder = session.new_folder()
         try:
             inputs = session.files

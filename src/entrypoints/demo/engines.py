@@ -31,7 +31,7 @@ class Offer:
 
 
 @dataclass(frozen=True)
-class Foretold:
+class RunEstimate:
     """What a run would take."""
 
     tiles: int
@@ -62,7 +62,7 @@ class Engine(Protocol):
         """The card of ``name:version``."""
         ...
 
-    def foretell(self, inputs: Sequence[Path], model: str, progress: RunProgress) -> Foretold:
+    def estimate(self, inputs: Sequence[Path], model: str, progress: RunProgress) -> RunEstimate:
         """What a run would take; the errors are those that the run would have."""
         ...
 
@@ -93,27 +93,27 @@ class LocalEngine:
     def offers(self) -> Sequence[Offer]:
         """See Engine."""
         self._models.wait(_LOADING_SECONDS)
-        shelf = self._models.shelf
-        ready = [Offer(m.model.card, m.reference == shelf.default) for m in shelf.models if m.state == "ready"]
+        catalogue = self._models.catalogue
+        ready = [Offer(m.model.card, m.reference == catalogue.default) for m in catalogue.models if m.state == "ready"]
         return sorted(ready, key=lambda offer: not offer.default)
 
     def card(self, model: str) -> ModelCard:
         """See Engine."""
-        card = next((m.model.card for m in self._models.shelf.models if m.reference == model), None)
+        card = next((m.model.card for m in self._models.catalogue.models if m.reference == model), None)
         if card is None:
             raise UsageError("model", expected="one of those listed", got="one that is gone", do="choose another")
         return card
 
-    def foretell(self, inputs: Sequence[Path], model: str, progress: RunProgress) -> Foretold:
+    def estimate(self, inputs: Sequence[Path], model: str, progress: RunProgress) -> RunEstimate:
         """See Engine."""
-        told = self._container.forecast()(
+        told = self._container.estimate()(
             [str(path) for path in inputs],
             self._models.take(model),
             self._options(),
             progress,
             seconds_per_voxel=self._models.find(model).seconds_per_voxel,
         )
-        return Foretold(told.prepared.plan.tile_count, told.seconds, told.peak_bytes, told.warnings)
+        return RunEstimate(told.prepared.plan.tile_count, told.seconds, told.peak_bytes, told.warnings)
 
     def run(self, inputs: Sequence[Path], model: str, folder: Path, progress: RunProgress) -> Mapping[str, Any]:
         """See Engine."""

@@ -92,12 +92,12 @@ class Events:
         except VoxportError as error:
             return {self.page.facts: texts.error(sentence(error))}
 
-    def foretell(self, token: str, model: str) -> str:
+    def estimate(self, token: str, model: str) -> str:
         """What a run would take and what looks wrong; nothing before there is a volume."""
         try:
             if model == THRESHOLD or self.desk.sessions.find(token).volume is None:
                 return ""
-            return texts.foretold(self.desk.foretell(token, model))
+            return texts.estimated(self.desk.estimate(token, model))
         except CancelledError:
             return ""
         except VoxportError as error:
@@ -273,11 +273,11 @@ def _connect(blocks: gr.Blocks, page: Page, events: Events) -> None:
     blocks.load(events.enter, None, [page.token, page.model, page.card, page.status], **quiet)
     blocks.unload(events.leave)
     dropped = page.upload.upload(events.drop, [page.token, page.upload], page.all, **quiet)
-    dropped.then(events.foretell, [*opened], page.preflight, **quiet)
+    dropped.then(events.estimate, [*opened], page.preflight, **quiet)
     sampled = page.sample.click(events.take_sample, page.token, page.all, **quiet)
-    sampled.then(events.foretell, [*opened], page.preflight, **quiet)
+    sampled.then(events.estimate, [*opened], page.preflight, **quiet)
     chosen = page.model.change(events.choose, page.model, page.card, **quiet)
-    chosen.then(events.foretell, [*opened], page.preflight, **quiet)
+    chosen.then(events.estimate, [*opened], page.preflight, **quiet)
     page.run.click(events.run_all, [*opened], page.all, **quiet)
     page.quick.click(events.run_part, [*opened, page.voxel], page.all, js=_CROSSHAIR, **quiet)
     page.cancel.click(events.stop, page.token, page.all, **quiet)

@@ -18,7 +18,7 @@ from ...domain.cards.schema import read_card
 from ...domain.errors import CancelledError, VoxportError
 from ...services.segmentation.prepare import RunOptions
 from ...services.segmentation.report import RESULT_FILES, curl_line, same_again_there
-from .engines import Commands, Foretold, Offer, result_files
+from .engines import Commands, Offer, RunEstimate, result_files
 
 if TYPE_CHECKING:
     from ...services.viewing.sessions import RunProgress
@@ -55,11 +55,11 @@ class RemoteEngine:
         with self._client(_PATIENCE_SECONDS) as client:
             return read_card(dict(client.model(model)["card"]))
 
-    def foretell(self, inputs: Sequence[Path], model: str, progress: RunProgress) -> Foretold:
+    def estimate(self, inputs: Sequence[Path], model: str, progress: RunProgress) -> RunEstimate:
         """See Engine. The volumes are sent to the server for it."""
         with self._interruptible(progress) as client:
             told = client.plan(list(inputs), model=model, hear=_heard(progress))
-        return Foretold(int(told["tiles"]), float(told["seconds"]), int(told["peak_bytes"]), tuple(told["warnings"]))
+        return RunEstimate(int(told["tiles"]), float(told["seconds"]), int(told["peak_bytes"]), tuple(told["warnings"]))
 
     def run(self, inputs: Sequence[Path], model: str, folder: Path, progress: RunProgress) -> Mapping[str, Any]:
         """See Engine. The server's copy of the volumes and results goes once they are here."""

@@ -13,7 +13,7 @@ from ...domain.cards.model_card import ModelCard
 from ...domain.viewing.display import UNIT_NAMES
 from ...services.segmentation.prepare import size
 from ...services.viewing.sessions import Result, RunProgress, Session
-from .engines import Commands, Foretold
+from .engines import Commands, RunEstimate
 
 _STAGES = {
     "wait": "Waiting for its turn",
@@ -96,7 +96,7 @@ def card(model: ModelCard | None) -> str:
     return f'<div class="vx-card"><p>{plain(model.description)}</p><dl>{listed}</dl></div>'
 
 
-def foretold(told: Foretold) -> str:
+def estimated(told: RunEstimate) -> str:
     """What a run would take, and what looks wrong."""
     warnings = "".join(f'<div class="vx-warning">{plain(text)}</div>' for text in told.warnings)
     tiles = f"{told.tiles} tile{'s' if told.tiles != 1 else ''}"

@@ -14,7 +14,7 @@ from ... import __version__
 from ...domain.cards.schema import write_card, write_certificate
 from ...domain.errors import BusyError
 from ...ports.job_queue import QueueStats
-from ...services.models.registry import ServedModel, Shelf
+from ...services.models.registry import Catalogue, ServedModel
 from ...services.segmentation.report import runtime_mapping
 from . import openapi, schemas
 from .desk import Desk
@@ -37,12 +37,12 @@ def catalogue_routes(desk: Desk) -> APIRouter:
     @router.get("/v1/models", response_model=schemas.Models, responses=openapi.LISTED, summary="Models")
     async def models() -> Response:
         """The models that are served, and files that cannot be."""
-        shelf = desk.models.shelf
+        catalogue = desk.models.catalogue
         return JSONResponse(
             {
-                "default": shelf.default,
-                "models": [_model(desk, m, shelf) for m in shelf.models],
-                "broken": [{"name": b.name, "reason": desk.public(b.reason)} for b in shelf.broken],
+                "default": catalogue.default,
+                "models": [_model(desk, m, catalogue) for m in catalogue.models],
+                "broken": [{"name": b.name, "reason": desk.public(b.reason)} for b in catalogue.broken],
             }
         )
 
@@ -50,7 +50,7 @@ def catalogue_routes(desk: Desk) -> APIRouter:
     async def model(name: ModelName) -> Response:
         """One model, by NAME or NAME:VERSION, with its card."""
         served = desk.models.find(name)
-        return JSONResponse(_details(desk, served, desk.models.shelf))
+        return JSONResponse(_details(desk, served, desk.models.catalogue))
 
     @router.get("/health", response_model=schemas.Health, responses=openapi.HEALTH, tags=["health"], summary="Health")
     async def health() -> Response:
@@ -83,24 +83,24 @@ def catalogue_routes(desk: Desk) -> APIRouter:
     return router
 
 
-def _model(desk: Desk, served: ServedModel, shelf: Shelf) -> dict[str, Any]:
+def _model(desk: Desk, served: ServedModel, catalogue: Catalogue) -> dict[str, Any]:
     card = served.model.card
     return {
         "name": card.name,
         "version": card.version,
         "reference": served.reference,
         "description": card.description,
-        "default": served.reference == shelf.default,
+        "default": served.reference == catalogue.default,
         "status": served.state,
         "reason": None if served.reason is None else desk.public(served.reason),
         "certificate": None if card.parity is None else write_certificate(card.parity),
     }
 
 
-def _details(desk: Desk, served: ServedModel, shelf: Shelf) -> dict[str, Any]:
+def _details(desk: Desk, served: ServedModel, catalogue: Catalogue) -> dict[str, Any]:
     runtime = None if served.loaded is None else served.loaded.runtime
     return {
-        **_model(desk, served, shelf),
+        **_model(desk, served, catalogue),
         "sha256": served.model.sha256,
         "weights_sha256": served.model.weights_sha256,
         "runtime": runtime and runtime_mapping(runtime),
@@ -109,12 +109,12 @@ def _details(desk: Desk, served: ServedModel, shelf: Shelf) -> dict[str, Any]:
 
 
 def _health(desk: Desk, queue: QueueStats | None) -> dict[str, Any]:
-    shelf, reasons = desk.models.shelf, _reasons(desk)
+    catalogue, reasons = desk.models.catalogue, _reasons(desk)
     if queue is None:
         reasons.append("the job queue cannot be reached")
-    default = next((m for m in shelf.models if m.reference == shelf.default), None)
+    default = next((m for m in catalogue.models if m.reference == catalogue.default), None)
     runtime = None if default is None or default.loaded is None else default.loaded.runtime
-    listed = [_model(desk, m, shelf) for m in shelf.models]
+    listed = [_model(desk, m, catalogue) for m in catalogue.models]
     own = next((m for m in listed if m["default"]), None)
     return {
         "status": "unavailable" if runtime is None else "degraded" if reasons else "ok",
@@ -140,11 +140,11 @@ def _health(desk: Desk, queue: QueueStats | None) -> dict[str, Any]:
 
 def _reasons(desk: Desk) -> list[str]:
     """What keeps the service from being well, a sentence each."""
-    shelf = desk.models.shelf
-    missing = [] if shelf.default_missing is None else [shelf.default_missing]
+    catalogue = desk.models.catalogue
+    missing = [] if catalogue.default_missing is None else [catalogue.default_missing]
     models = [
         f"{m.reference} is still being loaded" if m.reason is None else m.reason
-        for m in shelf.models
+        for m in catalogue.models
         if m.state != "ready"
     ]
-    return [desk.public(reason) for reason in (*missing, *models, *(b.reason for b in shelf.broken))]
+    return [desk.public(reason) for reason in (*missing, *models, *(b.reason for b in catalogue.broken))]

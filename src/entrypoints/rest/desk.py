@@ -20,7 +20,7 @@ from ...services.jobs.admission import Slots
 from ...services.models.loading import LoadedModel
 from ...services.models.registry import ServedModels
 from ...services.scratch import scratch_folder
-from ...services.segmentation.estimate import Forecast
+from ...services.segmentation.estimate import Estimate
 from ...services.segmentation.prepare import RunOptions, memory_limit
 from ...settings import ServingSettings
 from .job_desk import JobDesk
@@ -103,14 +103,14 @@ class Desk:
         """The text without the folders of the server."""
         return cut(text, self.private_paths)
 
-    def foretell(
+    def estimate(
         self, inputs: Sequence[str], model: str | None, options: RunOptions, progress: RequestProgress
-    ) -> tuple[LoadedModel, Forecast]:
+    ) -> tuple[LoadedModel, Estimate]:
         """The model of this name, and what a run of it would take on this machine; nothing is scored."""
         loaded = self.models.take(model)
         speed = self.models.find(model).seconds_per_voxel
         options = replace(options, memory_bytes=self.memory_bytes)
-        return loaded, self.container.forecast()(inputs, loaded, options, progress, seconds_per_voxel=speed)
+        return loaded, self.container.estimate()(inputs, loaded, options, progress, seconds_per_voxel=speed)
 
     async def in_slot(self, request: Request, work: Callable[[RequestProgress, float], T]) -> T:
         """Run ``work`` in a slot once one is free; it is told how long it waited, and stops when the client goes.

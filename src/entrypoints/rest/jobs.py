@@ -152,7 +152,7 @@ async def _answer(desk: Desk, job: Job, status: int = 200, headers: dict[str, st
 
 def _submit(desk: Desk, asked: _Asked, progress: RequestProgress) -> tuple[Job, bool]:
     """Look the case over and put it into the queue; its job, and whether an earlier request made it."""
-    loaded, told = desk.foretell(asked.inputs, asked.model, asked.options, progress)
+    loaded, told = desk.estimate(asked.inputs, asked.model, asked.options, progress)
     folder = case_folder()
     submit = partial(
         desk.container.submit_case(),

@@ -47,7 +47,7 @@ class Metrics:
             "voxport_refused", "Requests answered by a problem, by kind.", ("kind",), registry=registry
         )
 
-    def scored(self, loaded: LoadedModel, done: Segmentation, queued_seconds: float) -> None:
+    def inferred(self, loaded: LoadedModel, done: Segmentation, queued_seconds: float) -> None:
         """Count a finished run."""
         labels = loaded.model.card.reference, f"{loaded.runtime.name} {loaded.runtime.precision}"
         for stage, seconds in {"queued": queued_seconds, **done.seconds}.items():

@@ -113,7 +113,7 @@ def _predict(desk: Desk, asked: _Asked, options: RunOptions, progress: RequestPr
     found = desk.container.predict()(
         asked.array, fields.spacing, fields.unit, loaded, options, progress, probabilities=fields.probabilities
     )
-    desk.metrics.scored(loaded, found.done, queued_seconds)
+    desk.metrics.inferred(loaded, found.done, queued_seconds)
     answer = _mapping(found, loaded, queued_seconds)
     return orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY)
 

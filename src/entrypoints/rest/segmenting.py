@@ -163,7 +163,7 @@ def _segment_one(
     loaded = desk.models.take(model)
     files = {name: str(folder / RESULT_FILES[name]) for name in ("mask", *outputs) if name != "report"}
     done = desk.container.segment()(inputs, loaded, OutputFiles(**files), options, progress)
-    desk.metrics.scored(loaded, done, queued_seconds)
+    desk.metrics.inferred(loaded, done, queued_seconds)
     report = portable_report(done, loaded, version=__version__)
     report["seconds"] = {"queued": round(queued_seconds, 4), **report["seconds"]}
     if "statistics" in outputs:
@@ -214,7 +214,7 @@ def _files(outputs: Sequence[str]) -> list[str]:
 def _plan(
     desk: Desk, inputs: Sequence[str], model: str | None, options: RunOptions, progress: RequestProgress
 ) -> dict[str, Any]:
-    loaded, told = desk.foretell(inputs, model, options, progress)
+    loaded, told = desk.estimate(inputs, model, options, progress)
     tiles = tiles_mapping(told.prepared)
     return {
         "model": loaded.model.card.reference,

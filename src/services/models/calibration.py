@@ -90,7 +90,7 @@ class Recorder:
         """See InferenceRuntime."""
         return self._runtime.input_shape
 
-    def score(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+    def infer(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
         """See InferenceRuntime."""
         if self._seen % self._every == 0:
             self.inputs.append(batch.copy())
@@ -98,7 +98,7 @@ class Recorder:
                 self.inputs = self.inputs[::2]
                 self._every *= 2
         self._seen += 1
-        return self._runtime.score(batch)
+        return self._runtime.infer(batch)
 
     def close(self) -> None:
         """See InferenceRuntime."""

@@ -168,9 +168,9 @@ class ModelOpener:
         found = FoundTuning() if self._tunings is None else self._tunings.find(model)
         bounds = BOUNDS if self._tunings is None else self._tunings.bounds
         choice = choose_runtime(model, self._openers, runtime, precision, tuning=found.tuning, bounds=bounds)
-        scored = model if choice.precision != QUANTISED else self._quantised(model, found.tuning)
+        inferred = model if choice.precision != QUANTISED else self._quantised(model, found.tuning)
         wanted = threads if threads is not None or choice.tuned is None else choice.tuned.threads
-        opened = self._openers[choice.runtime](scored, RuntimeOptions(choice.precision, wanted))
+        opened = self._openers[choice.runtime](inferred, RuntimeOptions(choice.precision, wanted))
         notes = [choice.warning]
         if runtime == AUTO and choice.tuned is None:
             notes.append(found.warning or _out_of_bounds(found.tuning))
@@ -179,7 +179,7 @@ class ModelOpener:
             opened,
             "; ".join(filter(None, notes)) or None,
             choice.tuned,
-            None if scored is model or found.tuning is None else found.tuning.quantised_sha256,
+            None if inferred is model or found.tuning is None else found.tuning.quantised_sha256,
             bounds,
         )
 

@@ -14,7 +14,7 @@ from ...domain.geometry.grid import shape3
 from ...domain.inference.patches import plan_tiles
 from ...ports.model import Model
 from ...ports.model_repository import BrokenModel, Listing, ModelRepository
-from ..segmentation.prepare import RunOptions, open_scorer
+from ..segmentation.prepare import RunOptions, open_inferer
 from .loading import LoadedModel, ModelOpener
 
 State = Literal["loading", "ready", "broken"]
@@ -39,7 +39,7 @@ class ServedModel:
 
 
 @dataclass(frozen=True)
-class Shelf:
+class Catalogue:
     """What is served at one moment: models in the repository's order, broken files, and the default model."""
 
     models: tuple[ServedModel, ...] = ()
@@ -60,7 +60,7 @@ class ServedModels:
     ) -> None:
         self._opener, self._repository, self._default = opener, repository, default
         self._look_every_seconds = look_every_seconds
-        self._shelf = Shelf()
+        self._catalogue = Catalogue()
         self._was_complete = False
         self._looked = threading.Event()
         self._refreshing = threading.Lock()
@@ -77,12 +77,12 @@ class ServedModels:
         self._stop.set()
         if self._watch is not None:
             self._watch.join()
-        self._shelf = Shelf()
+        self._catalogue = Catalogue()
 
     @property
-    def shelf(self) -> Shelf:
+    def catalogue(self) -> Catalogue:
         """What is served now."""
-        return self._shelf
+        return self._catalogue
 
     def wait(self, seconds: float | None = None) -> bool:
         """Wait until all models have been looked at once, sound or not; whether they have."""
@@ -94,7 +94,7 @@ class ServedModels:
 
         What breaks later does not take the service down with it.
         """
-        default = next((m for m in self._shelf.models if m.reference == self._shelf.default), None)
+        default = next((m for m in self._catalogue.models if m.reference == self._catalogue.default), None)
         return self._was_complete and default is not None and default.state == "ready"
 
     def find(self, reference: str | None = None) -> ServedModel:
@@ -104,15 +104,15 @@ class ServedModels:
             UnknownModelError: there is none of this name.
             ModelError: the default model is missing or broken.
         """
-        shelf = self._shelf
-        wanted = shelf.default if reference is None else reference
-        matching = [m for m in shelf.models if wanted is not None and m.model.card.answers_to(wanted)]
+        catalogue = self._catalogue
+        wanted = catalogue.default if reference is None else reference
+        matching = [m for m in catalogue.models if wanted is not None and m.model.card.answers_to(wanted)]
         if matching:
             return matching[-1]
-        if reference is None and shelf.default_missing is not None:
+        if reference is None and catalogue.default_missing is not None:
             do = "see /v1/models, and name one of them"
-            raise ModelError(self._default, expected="the default model", got=shelf.default_missing, do=do)
-        names = ", ".join(m.reference for m in shelf.models) or "none"
+            raise ModelError(self._default, expected="the default model", got=catalogue.default_missing, do=do)
+        names = ", ".join(m.reference for m in catalogue.models) or "none"
         raise UnknownModelError(
             str(wanted)[:200], expected=f"one of the models {names}", got="another name", do="see /v1/models"
         )
@@ -137,14 +137,14 @@ class ServedModels:
         """Look for models once, and load what is new; what is loaded already stays."""
         with self._refreshing:
             listing, default, missing = self._look()
-            known = {m.model.sha256: m for m in self._shelf.models if m.state != "loading"}
+            known = {m.model.sha256: m for m in self._catalogue.models if m.state != "loading"}
             models = [known.get(model.sha256) or ServedModel(model, "loading") for model in listing.models]
             models = [_renamed(served, model) for served, model in zip(models, listing.models, strict=True)]
-            self._shelf = Shelf(tuple(models), listing.broken, default, missing)
+            self._catalogue = Catalogue(tuple(models), listing.broken, default, missing)
             for index, served in enumerate(models):
                 if served.state == "loading" and not self._stop.is_set():
                     models[index] = self._load(served.model)
-                    self._shelf = Shelf(tuple(models), listing.broken, default, missing)
+                    self._catalogue = Catalogue(tuple(models), listing.broken, default, missing)
             complete = missing is None and not listing.broken and all(m.state == "ready" for m in models)
             self._was_complete = self._was_complete or complete
             self._looked.set()
@@ -189,12 +189,12 @@ def _warmed_up(loaded: LoadedModel) -> float:
     """Score a dummy input twice; seconds a voxel of the second time."""
     card = loaded.model.card
     tiling = card.tiling if loaded.tuned is None else replace(card.tiling, patch=loaded.tuned.patch)
-    with open_scorer(loaded, RunOptions()) as scorer:
+    with open_inferer(loaded, RunOptions()) as inferer:
         shape = shape3(edge or _WHOLE_AXIS for edge in tiling.patch)
-        tile = plan_tiles(shape, tiling, fixed=scorer.fixed).tile
+        tile = plan_tiles(shape, tiling, fixed=inferer.fixed).tile
         # noise, as a flat input is not scored a second time
-        dummy = np.random.default_rng(0).random((scorer.batch, len(card.input.channels), *tile), np.float32)
-        scorer(dummy)
+        dummy = np.random.default_rng(0).random((inferer.batch, len(card.input.channels), *tile), np.float32)
+        inferer(dummy)
         began = time.perf_counter()
-        scorer(dummy)
+        inferer(dummy)
     return (time.perf_counter() - began) / dummy[:, 0].size

@@ -162,14 +162,14 @@ class _Bench:
     def measure_tiles(self) -> None:
         """Larger tiles for the fastest way: fewer of them, and less that is scored twice."""
         best = self.best.choice
-        room = machine.available_bytes() // 2
+        free = machine.available_bytes() // 2
         tiling, shape = self.model.card.tiling, self.plan.shape
         for patch in larger_patches(tiling, self.patch, shape, self.network):
             growth = math.prod(map(min, patch, _rounded(shape, tiling.divisor))) / math.prod(self.plan.tile)
             needed = self.activation_bytes * growth
             choice = replace(best, patch=patch)
-            if needed > room:
-                note = f"not tried: it would take {needed / 1e9:.1f} GB, and {room / 1e9:.1f} GB are free for it"
+            if needed > free:
+                note = f"not tried: it would take {needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free for it"
                 self.candidates.append(Candidate(choice, note=note))
             else:
                 self._try(choice)

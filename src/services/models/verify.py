@@ -11,7 +11,7 @@ import numpy as np
 
 from ...domain.cards.model_card import ModelCard
 from ...domain.errors import ModelError, UsageError
-from ...domain.labels.label_map import Scores
+from ...domain.labels.label_map import Logits
 from ...domain.parity import (
     BOUNDS,
     FULL_PRECISION,
@@ -77,16 +77,16 @@ def verify_against(
     """
     probes = probe_inputs(model.card, runtime.input_shape)
     progress.stage("compare", 2 * len(probes))
-    expected = _scores(source, probes, progress)
-    found = _scores(runtime, probes, progress)
+    expected = _logits(source, probes, progress)
+    found = _logits(runtime, probes, progress)
     output = model.card.output
-    for scores in expected:
-        output.check_channels(scores.shape[1])
+    for logits in expected:
+        output.check_channels(logits.shape[1])
     _check_shapes(model, expected, found)
     entry = _entry(runtime, compare(expected, found, output))
     sampled = tuple(
-        replace(probe, probabilities=probe.sampled(scores, output))
-        for probe, scores in zip(probes, expected, strict=True)
+        replace(probe, probabilities=probe.sampled(logits, output))
+        for probe, logits in zip(probes, expected, strict=True)
     )
     if not entry.holds(bounds):
         raise _differs(model, runtime, entry.parity, _where(expected, found, model.card), bounds)
@@ -122,12 +122,12 @@ def verify_again(
         do = "name the checkpoint with --against, or measure it here with voxport tune MODEL"
         raise UsageError("--precision", expected="fp32 without a checkpoint", got=runtime.precision, do=do)
     progress.stage("compare", len(certificate.probes))
-    found = _scores(runtime, certificate.probes, progress)
+    found = _logits(runtime, certificate.probes, progress)
     output = model.card.output
     largest = 0.0
-    for probe, scores in zip(certificate.probes, found, strict=True):
-        output.check_channels(scores.shape[1])
-        difference = np.subtract(probe.sampled(scores, output), probe.probabilities)
+    for probe, logits in zip(certificate.probes, found, strict=True):
+        output.check_channels(logits.shape[1])
+        difference = np.subtract(probe.sampled(logits, output), probe.probabilities)
         largest = float(np.maximum(largest, np.abs(difference).max()))  # keeps a NaN, as max would not
     if not largest <= LARGEST_PROBABILITY_DIFFERENCE:
         raise _differs(model, runtime, Parity(0.0, (), largest), "at the certificate's sample voxels")
@@ -201,7 +201,7 @@ def _others(
     runtime: InferenceRuntime,
     openers: Mapping[str, RuntimeOpener],
     probes: Sequence[ProbeInput],
-    expected: Sequence[Scores],
+    expected: Sequence[Logits],
     progress: ProgressListener,
 ) -> tuple[RuntimeParity, ...]:
     """How far each other runtime and precision that is installed here is from scores on the same inputs."""
@@ -209,9 +209,9 @@ def _others(
     for other in other_ways(model, openers, (runtime.name, runtime.precision)):
         try:
             progress.stage(f"compare {other.name} {other.precision}", len(probes))
-            scores = _scores(other, probes, progress)
-            _check_shapes(model, expected, scores)
-            found.append(_entry(other, compare(expected, scores, model.card.output)))
+            logits = _logits(other, probes, progress)
+            _check_shapes(model, expected, logits)
+            found.append(_entry(other, compare(expected, logits, model.card.output)))
         finally:
             other.close()
     return tuple(found)
@@ -221,15 +221,15 @@ def _entry(runtime: InferenceRuntime, parity: Parity) -> RuntimeParity:
     return RuntimeParity(runtime.name, runtime.precision, runtime.version, parity)
 
 
-def _scores(runtime: InferenceRuntime, probes: Sequence[ProbeInput], progress: ProgressListener) -> list[Scores]:
-    scores = []
+def _logits(runtime: InferenceRuntime, probes: Sequence[ProbeInput], progress: ProgressListener) -> list[Logits]:
+    logits = []
     for probe in probes:
-        scores.append(runtime.score(probe.array()))
+        logits.append(runtime.infer(probe.array()))
         progress.advance(1)
-    return scores
+    return logits
 
 
-def _check_shapes(model: Model, expected: Sequence[Scores], found: Sequence[Scores]) -> None:
+def _check_shapes(model: Model, expected: Sequence[Logits], found: Sequence[Logits]) -> None:
     for one, other in zip(expected, found, strict=True):
         if one.shape != other.shape:
             raise ModelError(
@@ -245,7 +245,7 @@ def _can_be_checked(certificate: Certificate) -> bool:
     return bool(certificate.runtimes) and samples == {SAMPLES_PER_INPUT}
 
 
-def _where(expected: Sequence[Scores], found: Sequence[Scores], card: ModelCard) -> str:
+def _where(expected: Sequence[Logits], found: Sequence[Logits], card: ModelCard) -> str:
     """The voxel at which probabilities differ most."""
     worst, place = -1.0, ""
     for one, other in zip(expected, found, strict=True):

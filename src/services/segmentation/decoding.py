@@ -46,11 +46,11 @@ class Labeller:
             too_thick = block.box.stop[axis] - first.start[axis] > _PLANES_AT_ONCE
             if too_thick or not _follows(last, block.box, axis):
                 self.flush()
-        self._decoded.append((block.box, output.labels(block.scores)))
-        self.contested += output.contested(block.scores)
+        self._decoded.append((block.box, output.labels(block.logits)))
+        self.contested += output.contested(block.logits)
         if self._sinks.probabilities is not None:
             stored = self._prepared.stored_box(block.box)
-            self._sinks.probabilities.write(stored, self._back.apply(output.probabilities(block.scores)))
+            self._sinks.probabilities.write(stored, self._back.apply(output.probabilities(block.logits)))
 
     def flush(self) -> None:
         """Write the labels that wait, as one piece: they follow each other along the visiting axis."""

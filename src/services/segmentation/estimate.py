@@ -16,14 +16,14 @@ from ...ports.volume_store import VolumeStore
 from .. import machine
 from ..models.loading import LoadedModel
 from .case import Case
-from .inference import Scorer
-from .prepare import Prepared, RunOptions, open_scorer, prepare
+from .inference import Inferer
+from .prepare import Prepared, RunOptions, open_inferer, prepare
 
 _CALIBRATION_TILES = 3
 
 
 @dataclass(frozen=True)
-class Forecast:
+class Estimate:
     """What a run would take on this machine; less where tiles are of one value, as these are scored once."""
 
     prepared: Prepared
@@ -33,7 +33,7 @@ class Forecast:
     warnings: tuple[str, ...]
 
 
-def forecast(
+def estimate(
     inputs: Sequence[str],
     loaded: LoadedModel,
     options: RunOptions,
@@ -42,7 +42,7 @@ def forecast(
     volumes: VolumeStore,
     scratch: Scratch | None = None,
     seconds_per_voxel: float | None = None,
-) -> Forecast:
+) -> Estimate:
     """Read the case's headers and values, plan, and score a few tiles of noise to measure speed and memory.
 
     With ``scratch`` as segmenting has it. Where ``seconds_per_voxel`` says how fast the network is, nothing is scored.
@@ -54,29 +54,29 @@ def forecast(
         progress.stage("prepare")
         began = time.perf_counter()
         case = Case.open(volumes, inputs, stack)
-        scorer = stack.enter_context(open_scorer(loaded, options))
-        prepared = prepare(case, loaded.model.card, scorer, options, loaded.tuned, has_scratch=scratch is not None)
+        inferer = stack.enter_context(open_inferer(loaded, options))
+        prepared = prepare(case, loaded.model.card, inferer, options, loaded.tuned, has_scratch=scratch is not None)
         reading = time.perf_counter() - began
         if seconds_per_voxel is None:
-            per_tile = _seconds_per_tile(prepared, scorer, progress)
+            per_tile = _seconds_per_tile(prepared, inferer, progress)
         else:
             per_tile = seconds_per_voxel * math.prod(prepared.plan.tile)
     # Reading and writing each take about as long as the survey did.
     seconds = per_tile * prepared.plan.tile_count + 3 * reading
     peak = machine.peak_resident_bytes() + prepared.stitching_bytes
     warnings = tuple(filter(None, (loaded.warning, *prepared.warnings)))
-    return Forecast(prepared, seconds, per_tile, peak, warnings)
+    return Estimate(prepared, seconds, per_tile, peak, warnings)
 
 
-def _seconds_per_tile(prepared: Prepared, scorer: Scorer, progress: ProgressListener) -> float:
+def _seconds_per_tile(prepared: Prepared, inferer: Inferer, progress: ProgressListener) -> float:
     """The least time that a call took, divided by its tiles; the first call warms up and is not counted."""
-    shape = (scorer.batch, len(prepared.card.input.channels), *prepared.plan.tile)
+    shape = (inferer.batch, len(prepared.card.input.channels), *prepared.plan.tile)
     noise = np.random.RandomState(0).random_sample(shape).astype(np.float32)
     progress.stage("calibrate", _CALIBRATION_TILES)
     taken = []
     for _ in range(_CALIBRATION_TILES):
         began = time.perf_counter()
-        scorer(noise)
+        inferer(noise)
         taken.append(time.perf_counter() - began)
         progress.advance(1)
-    return min(taken[1:]) / scorer.batch
+    return min(taken[1:]) / inferer.batch

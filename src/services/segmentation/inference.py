@@ -24,10 +24,10 @@ class _Flat:
 
     shape: tuple[int, ...]
     values: bytes
-    scores: NDArray[np.float32]
+    logits: NDArray[np.float32]
 
 
-class Scorer:
+class Inferer:
     """Scores batches ``(N, C, x, y, z)`` with a runtime whose network may want another array order.
 
     The runtime works in a thread of its own, so that the caller's wait can be interrupted while native code runs.
@@ -73,31 +73,31 @@ class Scorer:
 
     def begin(self, batch: NDArray[np.float32]) -> Future[NDArray[np.float32]]:
         """What ``__call__`` gives, in the making; batches are scored one after the other."""
-        return self._pool.submit(self._score, batch)
+        return self._pool.submit(self._infer, batch)
 
-    def _score(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+    def _infer(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
         values, before = flat_values(batch), self._flat
         if values is None:
-            return self._scored(batch)
+            return self._inferred(batch)
         if before is not None and (before.shape, before.values) == (batch.shape, values):
             self._repeated += len(batch)
-            return before.scores
-        scores = self._scored(batch)
-        scores.flags.writeable = False
-        self._flat = _Flat(batch.shape, values, scores)
-        return scores
+            return before.logits
+        logits = self._inferred(batch)
+        logits.flags.writeable = False
+        self._flat = _Flat(batch.shape, values, logits)
+        return logits
 
-    def _scored(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+    def _inferred(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
         given, fixed = len(batch), self._runtime.input_shape[0]
         if fixed is not None and given < fixed:
             batch = np.concatenate([batch, np.repeat(batch[-1:], fixed - given, axis=0)])
         handed = np.ascontiguousarray(self._turned(batch))
         began = time.perf_counter()
-        scored = self._runtime.score(handed)
+        inferred = self._runtime.infer(handed)
         self._seconds += time.perf_counter() - began
-        scores = self._turned(scored)[:given]
-        self._card.output.check_channels(scores.shape[1])
-        return scores
+        logits = self._turned(inferred)[:given]
+        self._card.output.check_channels(logits.shape[1])
+        return logits
 
     def __enter__(self) -> Self:
         return self

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ...domain.errors import InputError
 from ...domain.geometry.grid import UNITS, Grid, shape3
-from ...domain.labels.label_map import LabelMap, Scores
+from ...domain.labels.label_map import LabelMap, Logits
 from ...domain.volume import Volume
 from ...ports.progress import ProgressListener
 from ...ports.volume_store import ArrayStore
@@ -29,7 +29,7 @@ class Prediction:
     """The labels of an array, its probabilities ``(K, X, Y, Z)`` if wanted, and the run that made them."""
 
     labels: LabelMap
-    probabilities: Scores | None
+    probabilities: Logits | None
     done: Segmentation
 
 

@@ -21,7 +21,7 @@ from ...domain.tuning import Choice
 from .. import machine
 from ..models.loading import LoadedModel
 from .case import Case, ChannelSurvey, finite, slabs, survey
-from .inference import Fixed3, Scorer
+from .inference import Fixed3, Inferer
 from .preflight import preflight_warnings
 
 # Of the memory that is free; the rest is for the network's activations and for everybody else.
@@ -96,16 +96,16 @@ def run_options(
     return RunOptions(overlap, patch, chosen, memory_bytes, nan_as, threshold, batch=batch)
 
 
-def open_scorer(loaded: LoadedModel, options: RunOptions) -> Scorer:
+def open_inferer(loaded: LoadedModel, options: RunOptions) -> Inferer:
     """What scores a run: so many tiles a call as were asked for, or go with the patch that was tuned."""
     tuned = loaded.tuned if options.patch is None else None
-    return Scorer(loaded.runtime, loaded.model.card, options.batch or (tuned.batch if tuned else None))
+    return Inferer(loaded.runtime, loaded.model.card, options.batch or (tuned.batch if tuned else None))
 
 
 def prepare(
     case: Case,
     card: ModelCard,
-    scorer: Scorer,
+    inferer: Inferer,
     options: RunOptions,
     tuned: Choice | None = None,
     *,
@@ -127,15 +127,15 @@ def prepare(
     space = ModelSpace.of(case.grid, card.input)
     fitted = tuple(fit(card.input.intensity, channels[c.source].chunks) for c in card.input.channels)
     axes = [space.model_axis(axis) for axis in _slowest_first(case.sources[0].slowest_axis)]
-    plan, overlap, needed, notes = _planned(card, space, scorer, options, tuned, axes, has_scratch)
+    plan, overlap, needed, notes = _planned(card, space, inferer, options, tuned, axes, has_scratch)
     warnings = (*case.notes, *preflight_warnings(case.grid, channels, card, plan), *notes)
-    return Prepared(case, card, space, channels, fitted, plan, overlap, needed, warnings, options.nan_as, scorer.batch)
+    return Prepared(case, card, space, channels, fitted, plan, overlap, needed, warnings, options.nan_as, inferer.batch)
 
 
 def _planned(
     card: ModelCard,
     space: ModelSpace,
-    scorer: Scorer,
+    inferer: Inferer,
     options: RunOptions,
     tuned: Choice | None,
     axes: Sequence[int],
@@ -144,17 +144,17 @@ def _planned(
     """Tiles, overlap, the stitcher's bytes, and notes. A tuned patch that does not fit gives way to the card's."""
     if tuned is not None and options.patch is None:
         with suppress(LimitError):
-            return _planned(card, space, scorer, replace(options, patch=tuned.patch), None, axes, has_scratch)
-    tiling = _tiling(card.tiling, options, scorer.fixed)
-    plan = plan_tiles(space.grid.shape, tiling, fixed=scorer.fixed)
+            return _planned(card, space, inferer, replace(options, patch=tuned.patch), None, axes, has_scratch)
+    tiling = _tiling(card.tiling, options, inferer.fixed)
+    plan = plan_tiles(space.grid.shape, tiling, fixed=inferer.fixed)
     plan = replace(plan, axis=_visiting_axis(plan, axes) if options.axis is None else options.axis)
     needed = partial(
         slab_bytes,
         channels=len(card.input.channels),
         classes=card.output.channels,
-        batch=scorer.batch,
+        batch=inferer.batch,
         assembled=space.resamples,
-        has_room=has_scratch,
+        has_buffers=has_scratch,
     )
     plan, size_bytes, notes = _within_memory(plan, options, needed)
     return plan, tiling.overlap, size_bytes, notes
@@ -209,27 +209,27 @@ def _within_memory(
     plan: TilePlan, options: RunOptions, bytes_of: Callable[[TilePlan], int]
 ) -> tuple[TilePlan, int, tuple[str, ...]]:
     stated = options.memory_bytes
-    room = int(machine.available_bytes() * _DEFAULT_MEMORY_SHARE)
+    free = int(machine.available_bytes() * _DEFAULT_MEMORY_SHARE)
     if stated is not None:
-        room = stated - machine.resident_bytes()
+        free = stated - machine.resident_bytes()
     needed = bytes_of(plan)
-    if needed <= room:
+    if needed <= free:
         return plan, needed, ()
     halo = replace(plan, blending="halo")
     in_halo = bytes_of(halo)
-    if options.blending is None and in_halo <= room:
+    if options.blending is None and in_halo <= free:
         note = (
             f"blending changed from {plan.blending} to halo: blended sums would take {size(needed)}, "
-            f"{size(max(room, 0))} are free for them"
+            f"{size(max(free, 0))} are free for them"
         )
         return halo, in_halo, (note,)
     if stated is None and options.blending is not None:
-        return plan, needed, (f"this run wants {size(needed)}, more than the {size(room)} set aside for it",)
+        return plan, needed, (f"this run wants {size(needed)}, more than the {size(free)} set aside for it",)
     least = needed if options.blending is not None else min(needed, in_halo)
     raise LimitError(
         "--memory" if stated is not None else "memory",
-        expected=f"at least {size(least if stated is None else least + stated - room)}",
-        got=size(stated) if stated is not None else f"{size(room)} free",
+        expected=f"at least {size(least if stated is None else least + stated - free)}",
+        got=size(stated) if stated is not None else f"{size(free)} free",
         do="raise the limit, or give smaller tiles with --patch",
     )
 

@@ -21,7 +21,7 @@ from ...domain.inference.patches import BLENDINGS
 from ...ports.blobs import BlobStore
 from ..models.loading import LoadedModel
 from .decoding import Sinks
-from .inference import Scorer
+from .inference import Inferer
 from .prepare import Prepared, RunOptions
 
 _log = logging.getLogger("voxport.jobs")
@@ -64,9 +64,9 @@ class Checkpoint:
             return replace(options, blending=chosen)
         return options
 
-    def restore(self, fingerprint: str, prepared: Prepared, scorer: Scorer, sinks: Sinks) -> Reached:
+    def restore(self, fingerprint: str, prepared: Prepared, inferer: Inferer, sinks: Sinks) -> Reached:
         """Write what is kept of this run into the sinks; how far that is. What cannot be used is dropped."""
-        self._fingerprint, self._prepared, self._scorer, self._sinks = fingerprint, prepared, scorer, sinks
+        self._fingerprint, self._prepared, self._inferer, self._sinks = fingerprint, prepared, inferer, sinks
         self._last = time.monotonic()
         if self._head is None:
             return self._kept
@@ -109,8 +109,8 @@ class Checkpoint:
     def _new_head(self) -> dict[str, Any]:
         plan = self._prepared.plan
         channels = len(self._prepared.card.input.channels)
-        probe = np.random.default_rng(0).standard_normal((self._scorer.batch, channels, *plan.tile), np.float32)
-        answer = hashlib.sha256(np.ascontiguousarray(self._scorer(probe)).tobytes()).hexdigest()
+        probe = np.random.default_rng(0).standard_normal((self._inferer.batch, channels, *plan.tile), np.float32)
+        answer = hashlib.sha256(np.ascontiguousarray(self._inferer(probe)).tobytes()).hexdigest()
         return {
             "schema": _SCHEMA,
             "version": self._version,

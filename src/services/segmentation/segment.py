@@ -14,7 +14,7 @@ import numpy as np
 from ...domain.errors import UsageError
 from ...domain.geometry.grid import Box, Grid
 from ...domain.inference.sliding_window import Block, assemble_planes, stitch
-from ...domain.labels.label_map import LabelTable, Output, Scores
+from ...domain.labels.label_map import LabelTable, Logits, Output
 from ...domain.labels.statistics import LabelStatistics, StatisticsAccumulator
 from ...ports.artifacts import ArtifactWriter
 from ...ports.pictures import PictureEncoder
@@ -25,8 +25,8 @@ from ..models.loading import LoadedModel
 from ..viewing.preview import preview_picture
 from .case import Case, replaced, slabs
 from .decoding import Labeller, Sinks
-from .inference import Scorer
-from .prepare import Prepared, RunOptions, open_scorer, prepare
+from .inference import Inferer
+from .prepare import Prepared, RunOptions, open_inferer, prepare
 from .resume import Checkpoint, Reached, fingerprint
 from .statistics_file import statistics_bytes
 
@@ -109,14 +109,14 @@ def segment(
     with ExitStack() as stack:
         with clock.stage("read"):
             case = Case.open(ports.volumes, inputs, stack)
-            scorer = stack.enter_context(open_scorer(loaded, options))
+            inferer = stack.enter_context(open_inferer(loaded, options))
             hashes = tuple((name, source.sha256()) for name, source in zip(inputs, case.sources, strict=True))
         with clock.stage("prepare"):
-            prepared = prepare(case, card, scorer, options, loaded.tuned, has_scratch=ports.scratch is not None)
+            prepared = prepare(case, card, inferer, options, loaded.tuned, has_scratch=ports.scratch is not None)
             sinks = _open_sinks(ports, outputs, case, card.output, stack)
         with clock.stage("score", prepared.plan.tile_count):
             run = "" if checkpoint is None else fingerprint(hashes, loaded, prepared, outputs.probabilities is not None)
-            notes = _score(prepared, scorer, sinks, progress, checkpoint, run, ports.scratch)
+            notes = _infer(prepared, inferer, sinks, progress, checkpoint, run, ports.scratch)
         with clock.stage("measure"):
             statistics = measure(case, sinks.mask, prepared.card.output.table, prepared.nan_as)
             files = _small_files(outputs, ports, case, sinks.mask, prepared, statistics)
@@ -134,8 +134,8 @@ def segment(
         statistics,
         warnings,
         clock.seconds,
-        scorer.seconds,
-        scorer.repeated,
+        inferer.seconds,
+        inferer.repeated,
     )
 
 
@@ -174,9 +174,9 @@ def _open_sinks(ports: SegmentPorts, outputs: Outputs, case: Case, output: Outpu
     return Sinks(mask, stack.enter_context(created))
 
 
-def _score(
+def _infer(
     prepared: Prepared,
-    scorer: Scorer,
+    inferer: Inferer,
     sinks: Sinks,
     progress: ProgressListener,
     checkpoint: Checkpoint | None,
@@ -186,13 +186,19 @@ def _score(
     """Score all tiles and write labels, and probabilities if wanted, on the stored grid."""
     axis, plan = prepared.plan.axis, prepared.plan
     back = prepared.space.resampling.inverse()
-    done = Reached() if checkpoint is None else checkpoint.restore(run, prepared, scorer, sinks)
+    done = Reached() if checkpoint is None else checkpoint.restore(run, prepared, inferer, sinks)
     labeller = Labeller(prepared, sinks, done.contested)
     first = back.first_source(axis, done.plane) if done.plane else 0
     if done.plane:
         progress.advance(plan.tiles_before(first))
     blocks: Iterable[Block] = stitch(
-        plan, prepared.planes(), scorer.begin, batch=scorer.batch, on_tiles=progress.advance, begin=first, room=scratch
+        plan,
+        prepared.planes(),
+        inferer.begin,
+        batch=inferer.batch,
+        on_tiles=progress.advance,
+        begin=first,
+        buffers=scratch,
     )
     if prepared.space.resamples:
         planes = back.planes(assemble_planes(plan, blocks, scratch), axis, begin=done.plane, first=first)
@@ -210,7 +216,7 @@ def _score(
     return tuple(labeller.notes())
 
 
-def _plane_blocks(planes: Iterable[Scores], grid: Grid, axis: int, begin: int) -> Iterator[Block]:
+def _plane_blocks(planes: Iterable[Logits], grid: Grid, axis: int, begin: int) -> Iterator[Block]:
     for index, plane in enumerate(planes, begin):
         box = Box.whole(grid.shape).with_range(axis, index, index + 1)
         yield Block(box, np.expand_dims(plane, 1 + axis))

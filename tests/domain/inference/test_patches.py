@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from numpy.typing import DTypeLike, NDArray
 from voxport.domain.errors import LimitError, ModelError
 from voxport.domain.geometry.grid import Box, Shape3
-from voxport.domain.inference.buffers import MemoryShelf, Room, Shelf
+from voxport.domain.inference.buffers import Buffer, Buffers, MemoryBuffer
 from voxport.domain.inference.patches import (
     BLENDINGS,
     LARGEST_OVERLAP,
@@ -28,8 +28,8 @@ from voxport.domain.inference.patches import (
 from voxport.domain.inference.sliding_window import (
     LARGEST_LOGIT,
     Block,
-    ScoreFunction,
-    Scores,
+    InferFunction,
+    Logits,
     assemble_planes,
     slab_bytes,
     stitch,
@@ -57,47 +57,47 @@ shapes = st.tuples(*[st.integers(1, 17)] * 3)
 axes = st.integers(0, 2)
 
 
-def image(shape: Shape3, channels: int = 1, seed: int = 0) -> Scores:
+def image(shape: Shape3, channels: int = 1, seed: int = 0) -> Logits:
     return np.random.default_rng(seed).standard_normal((channels, *shape), np.float32)
 
 
-def planes_of(volume: Scores, plan: TilePlan) -> Iterator[Scores]:
+def planes_of(volume: Logits, plan: TilePlan) -> Iterator[Logits]:
     return iter(np.moveaxis(volume, 1 + plan.axis, 0))
 
 
-def stitched(plan: TilePlan, volume: Scores, score: ScoreFunction, batch: int = 1) -> Scores:
+def stitched(plan: TilePlan, volume: Logits, infer: InferFunction, batch: int = 1) -> Logits:
     """All blocks put together, after checking that each voxel came once and in order."""
-    result: Scores | None = None
+    result: Logits | None = None
     seen = np.zeros(plan.shape, np.int64)
     reached = 0
-    for block in stitch(plan, planes_of(volume, plan), score, batch=batch):
+    for block in stitch(plan, planes_of(volume, plan), infer, batch=batch):
         if result is None:
-            result = np.zeros((block.scores.shape[0], *plan.shape), np.float32)
-        assert block.scores.shape[1:] == block.box.shape
-        assert block.scores.dtype == np.float32
+            result = np.zeros((block.logits.shape[0], *plan.shape), np.float32)
+        assert block.logits.shape[1:] == block.box.shape
+        assert block.logits.dtype == np.float32
         assert block.box.start[plan.axis] >= reached
         reached = block.box.start[plan.axis]
         seen[block.box.slices] += 1
-        result[:, *block.box.slices] = block.scores
+        result[:, *block.box.slices] = block.logits
     assert (seen == 1).all()
     assert result is not None
     return result
 
 
-def identity(tiles: Scores) -> Scores:
+def identity(tiles: Logits) -> Logits:
     return tiles
 
 
-def local(tiles: Scores) -> Scores:
+def local(tiles: Logits) -> Logits:
     """Three classes from each voxel alone."""
     return np.concatenate([tiles[:, :1] * 2, 1 - tiles[:, :1], tiles[:, :1] ** 2], axis=1)
 
 
-def box_filter(radius: int) -> ScoreFunction:
+def box_filter(radius: int) -> InferFunction:
     """Mean of the (2 radius + 1)^3 neighbourhood, zeros beyond the tile; each voxel summed in the same order."""
     width = 2 * radius + 1
 
-    def score(tiles: Scores) -> Scores:
+    def infer(tiles: Logits) -> Logits:
         padded = np.pad(tiles, [(0, 0), (0, 0), *[(radius, radius)] * 3])
         total = np.zeros(tiles.shape, np.float64)
         x, y, z = tiles.shape[2:]
@@ -105,12 +105,12 @@ def box_filter(radius: int) -> ScoreFunction:
             total += padded[:, :, i : i + x, j : j + y, k : k + z]
         return (total / width**3).astype(np.float32)
 
-    return score
+    return infer
 
 
-def patchy(tiles: Scores) -> Scores:
+def patchy(tiles: Logits) -> Logits:
     """Scores that depend on the whole tile, so that neighbours disagree."""
-    result: Scores = tiles + tiles.mean(axis=(2, 3, 4), keepdims=True) * np.float32(5)
+    result: Logits = tiles + tiles.mean(axis=(2, 3, 4), keepdims=True) * np.float32(5)
     return result
 
 
@@ -171,7 +171,7 @@ def test_of_what_is_scored_no_more_is_padding_than_the_network_needs(
 ) -> None:
     plan = plan_tiles(shape, replace(tiling, padding=Padding("constant", -3.0)), fixed=fixed, axis=axis)
 
-    def count(tiles: Scores) -> Scores:
+    def count(tiles: Logits) -> Logits:
         real = np.prod(np.minimum(shape, plan.tile))
         assert (np.count_nonzero(tiles != -3, axis=(1, 2, 3, 4)) == real).all()
         return tiles
@@ -343,10 +343,10 @@ def test_stitching_from_a_plane_on_gives_the_tail_of_the_whole_to_the_last_bit(
     plan = plan_tiles(shape, replace(tiling, blending=blending), axis=axis)
     begin = data.draw(st.integers(0, shape[axis] - 1))
     volume, tiles = image(shape, channels=2), list[int]()
-    score = _per_tile(patchy)
-    blocks = stitch(plan, planes_of(volume, plan), score, batch=batch, on_tiles=tiles.append, begin=begin)
+    infer = _per_tile(patchy)
+    blocks = stitch(plan, planes_of(volume, plan), infer, batch=batch, on_tiles=tiles.append, begin=begin)
     tail = list(assemble_planes(plan, blocks))
-    whole = np.moveaxis(stitched(plan, volume, score, batch), 1 + axis, 0)
+    whole = np.moveaxis(stitched(plan, volume, infer, batch), 1 + axis, 0)
     np.testing.assert_array_equal(np.stack(tail), whole[begin:])
     assert sum(tiles) == plan.tile_count - plan.tiles_before(begin)
 
@@ -358,9 +358,9 @@ def test_the_first_row_by_worked_numbers() -> None:
     assert [halo.first_row(begin) for begin in range(10)] == [0, 0, 0, 1, 1, 2, 2, 3, 3, 3]
 
 
-def _per_tile(score: ScoreFunction) -> ScoreFunction:
+def _per_tile(infer: InferFunction) -> InferFunction:
     """The same, one contiguous tile at a time, as numpy's own sums depend on the memory layout."""
-    return lambda tiles: np.concatenate([score(np.ascontiguousarray(tile[np.newaxis])) for tile in tiles])
+    return lambda tiles: np.concatenate([infer(np.ascontiguousarray(tile[np.newaxis])) for tile in tiles])
 
 
 @pytest.mark.parametrize("shape", [(20, 14, 9), (9, 30, 1), (3, 3, 40)])
@@ -369,28 +369,28 @@ def _per_tile(score: ScoreFunction) -> ScoreFunction:
 def test_with_a_halo_as_wide_as_the_networks_context_tiles_equal_the_whole_exactly(
     shape: Shape3, radius: int, axis: int
 ) -> None:
-    volume, score = image(shape), box_filter(radius)
+    volume, infer = image(shape), box_filter(radius)
     # tile 8 at overlap 0.5: the least overlap is 4, so each core keeps a halo of at least 2
     plan = plan_tiles(shape, Tiling((8, 8, 8), overlap=0.5, blending="halo"), axis=axis)
     assert plan.tile_count > 1
-    np.testing.assert_array_equal(stitched(plan, volume, score), score(volume[np.newaxis])[0])
+    np.testing.assert_array_equal(stitched(plan, volume, infer), infer(volume[np.newaxis])[0])
 
 
 def test_with_too_narrow_a_halo_they_do_not() -> None:
-    volume, score = image((20, 14, 9)), box_filter(3)
+    volume, infer = image((20, 14, 9)), box_filter(3)
     plan = plan_tiles((20, 14, 9), Tiling((8, 8, 8), overlap=0.5, blending="halo"))
-    assert np.abs(stitched(plan, volume, score) - score(volume[np.newaxis])[0]).max() > 1e-3
+    assert np.abs(stitched(plan, volume, infer) - infer(volume[np.newaxis])[0]).max() > 1e-3
 
 
 def test_gaussian_blending_of_a_network_with_context_comes_close_to_the_whole() -> None:
     shape = (30, 26, 20)
-    volume, score = image(shape), box_filter(1)
-    whole = score(volume[np.newaxis])[0]
+    volume, infer = image(shape), box_filter(1)
+    whole = infer(volume[np.newaxis])[0]
     errors = {}
     chosen: tuple[Blending, ...] = ("gaussian", "constant")
     for blending in chosen:
         plan = plan_tiles(shape, Tiling((16, 16, 16), overlap=0.5, blending=blending))
-        errors[blending] = np.abs(stitched(plan, volume, score) - whole)
+        errors[blending] = np.abs(stitched(plan, volume, infer) - whole)
     # Values are standard normal, and a tile's outermost voxels, at 0.03 of the weight, lack a third of their context.
     assert errors["gaussian"].max() < 0.05
     assert errors["gaussian"].mean() < 0.0025
@@ -400,9 +400,9 @@ def test_gaussian_blending_of_a_network_with_context_comes_close_to_the_whole() 
 @given(shapes, st.sampled_from(BLENDINGS), axes)
 def test_a_null_patch_scores_the_whole_volume_in_one_tile(shape: Shape3, blending: Blending, axis: int) -> None:
     plan = plan_tiles(shape, Tiling((None, None, None), blending=blending), axis=axis)
-    volume, score = image(shape), box_filter(1)
+    volume, infer = image(shape), box_filter(1)
     assert plan.tile_count == 1
-    np.testing.assert_allclose(stitched(plan, volume, score), score(volume[np.newaxis])[0], rtol=0, atol=1e-6)
+    np.testing.assert_allclose(stitched(plan, volume, infer), infer(volume[np.newaxis])[0], rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("padding", PADDINGS)
@@ -411,13 +411,13 @@ def test_a_null_patch_scores_the_whole_volume_in_one_tile(shape: Shape3, blendin
 def test_volumes_smaller_than_a_tile_are_padded_as_the_card_says(shape: Shape3, padding: Padding, axis: int) -> None:
     volume = image(shape)
     plan = plan_tiles(shape, Tiling((8, 8, 8), 8, overlap=0.0, padding=padding), axis=axis)
-    seen: list[Scores] = []
+    seen: list[Logits] = []
 
-    def score(tiles: Scores) -> Scores:
+    def infer(tiles: Logits) -> Logits:
         seen.append(tiles.copy())
         return tiles
 
-    np.testing.assert_allclose(stitched(plan, volume, score), volume, rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(stitched(plan, volume, infer), volume, rtol=1e-6, atol=1e-6)
     widths = [(0, 0)] + [(b, p - n - b) for n, p, b in zip(shape, plan.padded, plan.pad_before, strict=True)]
     options: dict[str, Any] = {"constant_values": padding.value} if padding.mode == "constant" else {}
     expected = np.pad(volume, widths, mode=padding.mode, **options)
@@ -427,13 +427,13 @@ def test_volumes_smaller_than_a_tile_are_padded_as_the_card_says(shape: Shape3, 
 def test_fixed_sizes_reach_the_network_unchanged() -> None:
     shapes_seen = set()
 
-    def score(tiles: Scores) -> Scores:
+    def infer(tiles: Logits) -> Logits:
         shapes_seen.add(tiles.shape)
         return tiles
 
     volume = image((5, 30, 12))
     plan = plan_tiles((5, 30, 12), Tiling((None, None, None)), fixed=(16, 16, 8))
-    np.testing.assert_allclose(stitched(plan, volume, score), volume, rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(stitched(plan, volume, infer), volume, rtol=1e-6, atol=1e-6)
     assert shapes_seen == {(1, 1, 16, 16, 8)}
 
 
@@ -446,7 +446,7 @@ def test_stitching_reads_no_more_planes_than_the_next_row_of_tiles_needs(blendin
     volume = image(plan.shape)
     consumed = 0
 
-    def source() -> Iterator[Scores]:
+    def source() -> Iterator[Logits]:
         nonlocal consumed
         for plane in planes_of(volume, plan):
             consumed += 1
@@ -462,17 +462,17 @@ class Later:
 
     waiting = most = 0
 
-    def __init__(self, tiles: Scores) -> None:
+    def __init__(self, tiles: Logits) -> None:
         self._tiles = tiles
         Later.waiting += 1
         Later.most = max(Later.most, Later.waiting)
 
-    def result(self) -> Scores:
+    def result(self) -> Logits:
         Later.waiting -= 1
         return cubed(self._tiles)
 
 
-def cubed(tiles: Scores) -> Scores:
+def cubed(tiles: Logits) -> Logits:
     """Two classes, no voxel of which is another's."""
     return np.concatenate([tiles, tiles**3 - 1], axis=1)
 
@@ -491,7 +491,7 @@ def test_scores_that_come_later_give_the_same_bits_with_two_calls_under_way_at_t
     later = list(stitch(plan, planes, Later, batch=batch, begin=begin, on_tiles=told.append))
     assert [block.box for block in later] == [block.box for block in at_once]
     for one, other in zip(later, at_once, strict=True):
-        np.testing.assert_array_equal(one.scores, other.scores)
+        np.testing.assert_array_equal(one.logits, other.logits)
     assert Later.most == 2
     assert Later.waiting == 0
     assert sum(told) == plan.tile_count - plan.tiles_before(begin)
@@ -499,7 +499,7 @@ def test_scores_that_come_later_give_the_same_bits_with_two_calls_under_way_at_t
 
 def test_scores_that_fail_later_fail_where_they_are_asked_for() -> None:
     class Failing(Later):
-        def result(self) -> Scores:
+        def result(self) -> Logits:
             raise ModelError("net", expected="scores", got="none", do="nothing")
 
     plan = plan_tiles((8, 8, 8), Tiling((4, 4, 4)), axis=2)
@@ -508,7 +508,7 @@ def test_scores_that_fail_later_fail_where_they_are_asked_for() -> None:
 
 
 def test_nothing_is_read_or_scored_before_it_is_asked_for() -> None:
-    def never() -> Iterator[Scores]:
+    def never() -> Iterator[Logits]:
         raise AssertionError("read")
         yield
 
@@ -521,12 +521,12 @@ def test_nothing_is_read_or_scored_before_it_is_asked_for() -> None:
 def test_tiles_come_in_batches_of_at_most_the_size_asked_for() -> None:
     sizes: list[int] = []
 
-    def score(tiles: Scores) -> Scores:
+    def infer(tiles: Logits) -> Logits:
         sizes.append(len(tiles))
         return tiles
 
     plan = plan_tiles((6, 6, 2), Tiling((2, 2, 2), overlap=0))
-    stitched(plan, image((6, 6, 2)), score, batch=4)
+    stitched(plan, image((6, 6, 2)), infer, batch=4)
     assert sizes == [4, 4, 1]
 
 
@@ -540,29 +540,29 @@ def test_a_volume_that_ends_too_early_is_not_taken_for_a_whole_one(blending: Ble
 # Scores that cannot be used
 
 
-def cut_short(tiles: Scores) -> Scores:
+def cut_short(tiles: Logits) -> Logits:
     return tiles[..., :-1]
 
 
-def no_class(tiles: Scores) -> Scores:
+def no_class(tiles: Logits) -> Logits:
     return tiles[:, :0]
 
 
-def one_case_missing(tiles: Scores) -> Scores:
+def one_case_missing(tiles: Logits) -> Logits:
     return tiles[:-1]
 
 
-def no_batch_axis(tiles: Scores) -> Scores:
-    only: Scores = tiles[0]
+def no_batch_axis(tiles: Logits) -> Logits:
+    only: Logits = tiles[0]
     return only
 
 
 @pytest.mark.parametrize("blending", BLENDINGS)
-@pytest.mark.parametrize("score", [cut_short, no_class, one_case_missing, no_batch_axis])
-def test_scores_of_another_shape_are_a_model_error(blending: Blending, score: ScoreFunction) -> None:
+@pytest.mark.parametrize("infer", [cut_short, no_class, one_case_missing, no_batch_axis])
+def test_scores_of_another_shape_are_a_model_error(blending: Blending, infer: InferFunction) -> None:
     plan = plan_tiles((4, 4, 4), Tiling((2, 2, 2), blending=blending))
     with pytest.raises(ModelError, match=r"network output: expected scores of shape \(2, 'K', 2, 2, 2\), got \("):
-        stitched(plan, image((4, 4, 4)), score, batch=2)
+        stitched(plan, image((4, 4, 4)), infer, batch=2)
 
 
 @pytest.mark.parametrize("blending", BLENDINGS)
@@ -574,14 +574,14 @@ def test_scores_of_another_shape_are_a_model_error(blending: Blending, score: Sc
     ],
 )
 def test_one_score_that_is_not_finite_or_too_large_is_a_model_error(blending: Blending, bad: float, dtype: str) -> None:
-    def score(tiles: Scores) -> Any:
+    def infer(tiles: Logits) -> Any:
         result = tiles.astype(dtype)
         result[0, 0, 1, 0, 1] = bad
         return result
 
     plan = plan_tiles((4, 4, 4), Tiling((2, 2, 2), blending=blending))
     with pytest.raises(ModelError, match=r"network output: expected finite scores within \+-262144"):
-        stitched(plan, image((4, 4, 4)), score)
+        stitched(plan, image((4, 4, 4)), infer)
 
 
 @pytest.mark.parametrize("sign", [-1, 1])
@@ -596,9 +596,9 @@ def test_the_largest_score_that_is_let_in_does_not_overflow_the_sums(edge: int, 
 @pytest.mark.parametrize("dtype", ["float64", "float16", "int32"])
 def test_scores_of_other_number_types_become_float32(dtype: str) -> None:
     plan = plan_tiles((4, 4, 4), Tiling((2, 2, 2)))
-    score: Callable[[Any], Any] = lambda tiles: np.rint(tiles).astype(dtype)  # noqa: E731
+    infer: Callable[[Any], Any] = lambda tiles: np.rint(tiles).astype(dtype)  # noqa: E731
     volume = image((4, 4, 4))
-    np.testing.assert_allclose(stitched(plan, volume, score), np.rint(volume), atol=1e-6)
+    np.testing.assert_allclose(stitched(plan, volume, infer), np.rint(volume), atol=1e-6)
 
 
 # Planes from blocks
@@ -673,12 +673,12 @@ def test_the_stitchers_own_arrays_fit_into_the_memory_that_is_stated(blending: B
     plan = plan_tiles((64, 64, 200), Tiling((32, 32, 16), blending=blending))
     plane: NDArray[np.float32] = np.ones((1, 64, 64), np.float32)
 
-    def score(tiles: Scores) -> Scores:
+    def infer(tiles: Logits) -> Logits:
         return np.concatenate([tiles] * 4, axis=1)
 
     tracemalloc.start()
     try:
-        for _ in stitch(plan, (plane.copy() for _ in range(200)), score):
+        for _ in stitch(plan, (plane.copy() for _ in range(200)), infer):
             pass
         _, peak = tracemalloc.get_traced_memory()
     finally:
@@ -711,14 +711,14 @@ def test_with_room_elsewhere_blocks_and_planes_are_the_same_to_the_last_bit(
     begin = data.draw(st.integers(0, shape[axis] - 1))
     volume = image(shape, channels)
 
-    def score(tiles: Scores) -> Scores:
+    def infer(tiles: Logits) -> Logits:
         return np.concatenate([tiles[:, :1] ** (1 + number) for number in range(classes)], axis=1)
 
-    def found(room: Room | None) -> list[tuple[Box | None, bytes]]:
-        blocks = stitch(plan, planes_of(volume, plan), score, batch=batch, begin=begin, room=room)
+    def found(buffers: Buffers | None) -> list[tuple[Box | None, bytes]]:
+        blocks = stitch(plan, planes_of(volume, plan), infer, batch=batch, begin=begin, buffers=buffers)
         if assembled:
-            return [(None, plane.tobytes()) for plane in assemble_planes(plan, blocks, room)]
-        return [(block.box, block.scores.tobytes()) for block in blocks]
+            return [(None, plane.tobytes()) for plane in assemble_planes(plan, blocks, buffers)]
+        return [(block.box, block.logits.tobytes()) for block in blocks]
 
     scratch = MemoryScratch()
     assert found(scratch) == found(None)
@@ -729,7 +729,7 @@ def test_with_room_elsewhere_blocks_and_planes_are_the_same_to_the_last_bit(
 def test_what_is_small_stays_in_memory() -> None:
     scratch = MemoryScratch()
     plan = plan_tiles((9, 9, 9), Tiling((4, 4, 4)))
-    list(assemble_planes(plan, stitch(plan, planes_of(image((9, 9, 9)), plan), identity, room=scratch), scratch))
+    list(assemble_planes(plan, stitch(plan, planes_of(image((9, 9, 9)), plan), identity, buffers=scratch), scratch))
     assert scratch.made == []
 
 
@@ -745,9 +745,9 @@ def test_with_room_elsewhere_memory_is_a_row_of_tiles_whatever_the_plane(blendin
         shape[axis] = 16
         plan = plan_tiles((shape[0], shape[1], shape[2]), tiling, axis=axis)
         scratch = MemoryScratch()
-        for _ in stitch(plan, planes_of(np.zeros((1, *plan.shape), np.float32), plan), identity, room=scratch):
+        for _ in stitch(plan, planes_of(np.zeros((1, *plan.shape), np.float32), plan), identity, buffers=scratch):
             pass
-        sizes.append(slab_bytes(plan, 1, 1, has_room=True))
+        sizes.append(slab_bytes(plan, 1, 1, has_buffers=True))
         pieces.append(scratch.largest_bytes)
         assert scratch.largest_bytes <= sizes[-1] < slab_bytes(plan, 1, 1)
         assert len(scratch.made) == 1 + (blending != "halo")
@@ -761,28 +761,28 @@ def test_the_memory_with_room_elsewhere_stays_within_bounds_at_a_plane_of_4096(b
     """A slab of 4.8 GB; what is held is 17 MB of window and less than as much for everything else."""
     plan = plan_tiles((4096, 4096, 512), Tiling((64, 64, 16), overlap=0.25, blending=blending))
     assert slab_bytes(plan, 1, 2, assembled=True) > (2e9 if blending == "halo" else 4e9)
-    assert slab_bytes(plan, 1, 2, has_room=True) < 17e6 + 2**24 * 4 + 2**22 * 12
+    assert slab_bytes(plan, 1, 2, has_buffers=True) < 17e6 + 2**24 * 4 + 2**22 * 12
 
 
 def test_an_array_without_room_ends_the_run_before_anything_is_scored(all_is_large: None) -> None:  # noqa: ARG001
     plan = plan_tiles((9, 9, 9), Tiling((4, 4, 4)))
     with pytest.raises(LimitError, match="expected room for"):
-        next(stitch(plan, planes_of(image((9, 9, 9)), plan), identity, room=MemoryScratch(room_bytes=100)))
+        next(stitch(plan, planes_of(image((9, 9, 9)), plan), identity, buffers=MemoryScratch(buffer_bytes=100)))
 
 
 def test_arrays_are_closed_where_stitching_is_given_up(all_is_large: None) -> None:  # noqa: ARG001
     closed: list[str] = []
 
-    class Room(MemoryScratch):
-        def shelf(self, shape: tuple[int, ...], dtype: DTypeLike) -> Shelf:
-            class Closing(MemoryShelf):
+    class Buffers(MemoryScratch):
+        def buffer(self, shape: tuple[int, ...], dtype: DTypeLike) -> Buffer:
+            class Closing(MemoryBuffer):
                 def __exit__(self, *_: object) -> None:
                     closed.append("closed")
 
             return Closing(shape, dtype)
 
     plan = plan_tiles((9, 9, 9), Tiling((4, 4, 4)))
-    blocks = stitch(plan, planes_of(image((9, 9, 9)), plan), identity, room=Room())
+    blocks = stitch(plan, planes_of(image((9, 9, 9)), plan), identity, buffers=Buffers())
     next(blocks)
     blocks.close()  # type: ignore[attr-defined]
     assert closed == ["closed"] * 2

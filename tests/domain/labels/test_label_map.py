@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from voxport.domain.errors import ModelError, UsageError
 from voxport.domain.geometry.grid import Grid
-from voxport.domain.labels.label_map import ACTIVATIONS, Activation, Label, LabelMap, LabelTable, Output, Scores
+from voxport.domain.labels.label_map import ACTIVATIONS, Activation, Label, LabelMap, LabelTable, Logits, Output
 
 GRID = Grid((2, 3, 4), np.eye(4), "um")
 TABLE = LabelTable((Label(1, "vessel"), Label(2, "soma", "#00ff7f")))
@@ -21,7 +21,7 @@ def table(*values: int) -> LabelTable:
     return LabelTable(tuple(Label(v, f"label {v}") for v in values))
 
 
-def scores(*channels: Any) -> Scores:
+def logits(*channels: Any) -> Logits:
     return np.array(channels, np.float32)
 
 
@@ -149,7 +149,7 @@ def test_only_a_network_whose_channels_fit_the_labels_is_accepted(
 
 
 @given(random_scores)
-def test_softmax_probabilities_are_those_of_the_formula_and_sum_to_one(given_scores: Scores) -> None:
+def test_softmax_probabilities_are_those_of_the_formula_and_sum_to_one(given_scores: Logits) -> None:
     result = Output("softmax", TABLE).probabilities(given_scores)
     exact = np.exp(given_scores.astype(np.float64))
     assert result.dtype == np.float32
@@ -158,20 +158,20 @@ def test_softmax_probabilities_are_those_of_the_formula_and_sum_to_one(given_sco
 
 
 @given(random_scores)
-def test_sigmoid_probabilities_are_those_of_the_formula(given_scores: Scores) -> None:
+def test_sigmoid_probabilities_are_those_of_the_formula(given_scores: Logits) -> None:
     result = Output("sigmoid", TABLE).probabilities(given_scores)
     assert result.dtype == np.float32
     np.testing.assert_allclose(result, 1 / (1 + np.exp(-given_scores.astype(np.float64))), rtol=0, atol=1e-6)
 
 
 def test_without_an_activation_scores_are_probabilities_already() -> None:
-    given_scores = scores([0.25], [0.75])
+    given_scores = logits([0.25], [0.75])
     np.testing.assert_array_equal(Output("none", TABLE).probabilities(given_scores), given_scores)
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_very_large_scores_overflow_nowhere(activation: Activation) -> None:
-    given_scores = scores([250_000.0, -250_000.0], [-250_000.0, 250_000.0])
+    given_scores = logits([250_000.0, -250_000.0], [-250_000.0, 250_000.0])
     result = Output(activation, TABLE).probabilities(given_scores)
     if activation != "none":
         np.testing.assert_array_equal(result, [[1, 0], [0, 1]])
@@ -180,7 +180,7 @@ def test_very_large_scores_overflow_nowhere(activation: Activation) -> None:
 
 
 @given(random_scores, st.floats(-50, 50, width=32))
-def test_softmax_does_not_mind_a_constant_added_to_all_scores(given_scores: Scores, shift: float) -> None:
+def test_softmax_does_not_mind_a_constant_added_to_all_scores(given_scores: Logits, shift: float) -> None:
     output = Output("softmax", TABLE)
     shifted = given_scores + np.float32(shift)
     np.testing.assert_allclose(output.probabilities(shifted), output.probabilities(given_scores), rtol=0, atol=1e-5)
@@ -191,7 +191,7 @@ def test_softmax_does_not_mind_a_constant_added_to_all_scores(given_scores: Scor
 
 @pytest.mark.parametrize("activation", ["softmax", "none"])
 @given(given_scores=random_scores)
-def test_the_largest_score_wins(activation: Activation, given_scores: Scores) -> None:
+def test_the_largest_score_wins(activation: Activation, given_scores: Logits) -> None:
     output = Output(activation, table(*range(1, len(given_scores))))
     labels = output.labels(given_scores)
     assert labels.dtype == np.uint8
@@ -202,7 +202,7 @@ def test_the_largest_score_wins(activation: Activation, given_scores: Scores) ->
 
 @pytest.mark.parametrize("activation", ["softmax", "none"])
 def test_the_lower_value_wins_a_tie(activation: Activation) -> None:
-    ties = scores([1.0, 0.0, 2.0], [1.0, 3.0, 2.0], [1.0, 3.0, 2.0])
+    ties = logits([1.0, 0.0, 2.0], [1.0, 3.0, 2.0], [1.0, 3.0, 2.0])
     np.testing.assert_array_equal(Output(activation, TABLE).labels(ties), [0, 1, 0])
 
 
@@ -212,7 +212,7 @@ def test_labels_above_255_are_decoded_into_a_type_that_holds_them() -> None:
     labels = Output("softmax", table(*range(1, 301))).labels(many)
     assert labels.dtype == np.uint16
     assert labels.tolist() == [300]
-    nested = Output("sigmoid", table(70_000)).labels(scores([1.0]))
+    nested = Output("sigmoid", table(70_000)).labels(logits([1.0]))
     assert nested.dtype == np.uint32
     assert nested.tolist() == [70_000]
 
@@ -220,21 +220,21 @@ def test_labels_above_255_are_decoded_into_a_type_that_holds_them() -> None:
 @pytest.mark.parametrize("threshold", [0.1, 0.5, 0.9])
 def test_sigmoid_labels_begin_at_the_threshold(threshold: float) -> None:
     output = Output("sigmoid", table(5), threshold)
-    around = scores([logit(threshold) - 1e-3, logit(threshold) + 1e-3])
+    around = logits([logit(threshold) - 1e-3, logit(threshold) + 1e-3])
     np.testing.assert_array_equal(output.labels(around), [0, 5])
 
 
 def test_a_score_of_zero_reaches_a_threshold_of_one_half() -> None:
-    np.testing.assert_array_equal(Output("sigmoid", table(1)).labels(scores([0.0, -1e-6])), [1, 0])
+    np.testing.assert_array_equal(Output("sigmoid", table(1)).labels(logits([0.0, -1e-6])), [1, 0])
 
 
 def test_the_later_of_nested_labels_wins_whatever_its_value_or_score() -> None:
-    nested = scores([9.0, 9.0, 9.0, -9.0], [-9.0, 1.0, 1.0, -9.0], [-9.0, -9.0, 0.5, 0.5])
+    nested = logits([9.0, 9.0, 9.0, -9.0], [-9.0, 1.0, 1.0, -9.0], [-9.0, -9.0, 0.5, 0.5])
     np.testing.assert_array_equal(Output("sigmoid", table(2, 4, 1)).labels(nested), [2, 4, 1, 1])
 
 
 def test_voxels_that_reach_the_threshold_for_several_labels_are_counted() -> None:
-    nested = scores([9.0, 9.0, 9.0, -9.0], [-9.0, 1.0, 1.0, -9.0], [-9.0, -9.0, 0.5, 0.5])
+    nested = logits([9.0, 9.0, 9.0, -9.0], [-9.0, 1.0, 1.0, -9.0], [-9.0, -9.0, 0.5, 0.5])
     assert Output("sigmoid", table(2, 4, 1)).contested(nested) == 2
     assert Output("sigmoid", table(2, 4, 1), 0.9).contested(nested) == 0
     assert Output("sigmoid", table(2)).contested(nested[:1]) == 0
@@ -242,7 +242,7 @@ def test_voxels_that_reach_the_threshold_for_several_labels_are_counted() -> Non
 
 
 @given(random_scores)
-def test_labels_agree_with_thresholded_probabilities(given_scores: Scores) -> None:
+def test_labels_agree_with_thresholded_probabilities(given_scores: Logits) -> None:
     output = Output("sigmoid", table(*range(1, len(given_scores) + 1)), 0.3)
     expected = np.zeros(given_scores.shape[1:], np.uint8)
     for value, probability in enumerate(output.probabilities(given_scores), start=1):

@@ -248,7 +248,7 @@ def test_int8_is_scored_with_the_quantised_network_that_was_kept(tmp_path: Path)
     for loaded in (tuned.opener.load(known), tuned.opener.load(known, "openvino", "int8")):
         assert loaded.model == known
         assert loaded.quantised_sha256 == digest
-    assert {scored.path.read_bytes() for scored, _ in tuned.asked} == {b"int8"}
+    assert {inferred.path.read_bytes() for inferred, _ in tuned.asked} == {b"int8"}
     assert tuned.opener.load(known, "onnx").quantised_sha256 is None
 
 

@@ -118,7 +118,7 @@ def test_a_model_that_does_not_load_is_told_of_and_harms_no_other() -> None:
     folder = Folder([a_model(), a_model("torn", content="b"), a_model("surprising", content="c")], unloadable=["torn"])
     models = served(folder)
     models.refresh()
-    assert [m.state for m in models.shelf.models] == ["ready", "broken", "broken"]
+    assert [m.state for m in models.catalogue.models] == ["ready", "broken", "broken"]
     assert not models.ready
     with pytest.raises(ModelError, match="a graph that loads"):
         models.take("torn")
@@ -133,7 +133,7 @@ def test_what_breaks_later_leaves_the_service_ready() -> None:
     folder.broken = [BrokenModel("torn.onnx", "cut short")]
     models.refresh()
     assert models.ready
-    assert models.shelf.broken == (BrokenModel("torn.onnx", "cut short"),)
+    assert models.catalogue.broken == (BrokenModel("torn.onnx", "cut short"),)
     folder.models = []
     models.refresh()
     assert not models.ready
@@ -144,7 +144,7 @@ def test_a_folder_that_cannot_be_read_for_once_ends_nothing() -> None:
     models = served(folder)
     folder.fails = OSError("the disk is away")
     models.refresh()
-    assert "the disk is away" in models.shelf.broken[0].reason
+    assert "the disk is away" in models.catalogue.broken[0].reason
     folder.fails = None
     models.refresh()
     assert models.ready
@@ -182,7 +182,7 @@ def test_the_watch_runs_by_itself_and_ends() -> None:
     while not models.ready:
         pass
     models.close()
-    assert models.shelf.models == ()
+    assert models.catalogue.models == ()
 
 
 def test_a_tuned_model_is_served_and_warmed_up_as_it_was_tuned(tmp_path: Path) -> None:

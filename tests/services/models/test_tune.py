@@ -38,12 +38,12 @@ CARD = make_card(tiling=Tiling((8, 8, 8), divisor=4))
 def off_by(share: float) -> Score:
     """Brighter than a half, with so large a share of the voxels, wherever they are, the other way round."""
 
-    def score(batch: Any) -> Any:
-        scores = brighter_than(0.5)(batch)
+    def infer(batch: Any) -> Any:
+        logits = brighter_than(0.5)(batch)
         wrong = (batch[:, 0] * 1000) % 1 < share
-        return np.where(wrong[:, None], scores[:, ::-1], scores)
+        return np.where(wrong[:, None], logits[:, ::-1], logits)
 
-    return score
+    return infer
 
 
 @dataclass
@@ -73,12 +73,12 @@ class Bench:
                 assert model.path.read_bytes() == b"quantised %d" % self.spared
                 function = self.quantised_as(self.spared)
 
-            def score(batch: Any) -> Any:
+            def infer(batch: Any) -> Any:
                 if batch[0, 0].size > self.fails_beyond:
                     raise LimitError("net", expected="memory", got="too little", do="smaller tiles")
                 return function(batch)
 
-            self.runtime = FakeRuntime(score)
+            self.runtime = FakeRuntime(infer)
             self.runtime.name, self.runtime.precision = name, options.precision
             self.calls.append((name, options.precision, options.threads))
             self.opened.append(self.runtime)
@@ -356,7 +356,7 @@ def test_a_network_that_cannot_be_quantised_is_told_and_the_rest_goes_on(tmp_pat
 def test_of_many_inputs_a_few_are_kept_from_all_along() -> None:
     recorder = Recorder(FakeRuntime(SAME))
     for number in range(100):
-        recorder.score(np.full((1, 1, 2, 2, 2), number, np.float32))
+        recorder.infer(np.full((1, 1, 2, 2, 2), number, np.float32))
     kept = [int(batch[0, 0, 0, 0, 0]) for batch in recorder.inputs]
     assert 4 <= len(kept) <= 8
     assert kept[0] == 0

@@ -30,27 +30,27 @@ FILES = OnnxModelFiles()
 def shifted_by(difference: float, at: tuple[int, ...] | None = None) -> Score:
     """The source network, off by a little in the first score, everywhere or at one place of the largest batch."""
 
-    def score(batch: Floats) -> Floats:
-        scores = brighter_than(0.5)(batch)
+    def infer(batch: Floats) -> Floats:
+        logits = brighter_than(0.5)(batch)
         if at is None:
-            scores[:, 0] += difference
+            logits[:, 0] += difference
         elif len(batch) > at[0]:
-            scores[at] += difference
-        return np.asarray(scores, np.float32)
+            logits[at] += difference
+        return np.asarray(logits, np.float32)
 
-    return score
+    return infer
 
 
-def runtime(score: Score | None = None, input_shape: NetworkShape = ANY) -> FakeRuntime:
-    return FakeRuntime(score or brighter_than(0.5), input_shape=input_shape)
+def runtime(infer: Score | None = None, input_shape: NetworkShape = ANY) -> FakeRuntime:
+    return FakeRuntime(infer or brighter_than(0.5), input_shape=input_shape)
 
 
 def model(card: ModelCard | None = None) -> Model:
     return Model(Path("folder/model.onnx"), card or make_card(), "a" * 64, "b" * 64)
 
 
-def against(score: Score | None = None, card: ModelCard | None = None, source: Score | None = None) -> Verification:
-    return verify_against(model(card), runtime(score), runtime(source), RecordingProgress())
+def against(infer: Score | None = None, card: ModelCard | None = None, source: Score | None = None) -> Verification:
+    return verify_against(model(card), runtime(infer), runtime(source), RecordingProgress())
 
 
 # The inputs
@@ -104,9 +104,9 @@ def test_the_same_network_holds() -> None:
 
 def test_the_sources_probabilities_are_kept_with_the_inputs() -> None:
     card = make_card()
-    for probe in against(card=card, score=shifted_by(1e-5)).probes:
-        scores = brighter_than(0.5)(probe.array())
-        assert probe.probabilities == probe.sampled(np.asarray(scores, np.float32), card.output)
+    for probe in against(card=card, infer=shifted_by(1e-5)).probes:
+        logits = brighter_than(0.5)(probe.array())
+        assert probe.probabilities == probe.sampled(np.asarray(logits, np.float32), card.output)
         assert len(probe.probabilities) == 32
 
 
@@ -145,13 +145,13 @@ def test_scores_that_are_nan_differ(at: tuple[int, ...] | None) -> None:
 
 
 @pytest.mark.parametrize(
-    "score",
+    "infer",
     [lambda batch: np.concatenate([batch, batch, batch], axis=1), lambda batch: brighter_than(0.5)(batch)[..., 1:]],
     ids=["channels", "edges"],
 )
-def test_scores_of_another_shape_differ(score: Score) -> None:
+def test_scores_of_another_shape_differ(infer: Score) -> None:
     with pytest.raises(ModelError, match="expected"):
-        against(score)
+        against(infer)
 
 
 def test_a_source_that_does_not_fit_the_card_is_a_model_error() -> None:
@@ -193,8 +193,8 @@ def proved_model() -> Model:
     return model(certified(model(), against()))
 
 
-def again(proved: Model, score: Score | None = None) -> Verification:
-    return verify_again(proved, runtime(score), RecordingProgress())
+def again(proved: Model, infer: Score | None = None) -> Verification:
+    return verify_again(proved, runtime(infer), RecordingProgress())
 
 
 def test_a_certified_model_passes_again(proved_model: Model) -> None:
@@ -261,14 +261,14 @@ def test_a_certificate_that_holds_nothing_to_compare_proves_nothing(proved_model
 class Openers:
     """Runtimes of other precisions, of which some are not there; remembers what was opened."""
 
-    def __init__(self, **scores: Score) -> None:
-        self.scores = scores
+    def __init__(self, **logits: Score) -> None:
+        self.logits = logits
         self.opened: list[FakeRuntime] = []
 
     def __call__(self, model: Model, options: RuntimeOptions) -> InferenceRuntime:  # noqa: ARG002 - the port's signature
-        if options.precision not in self.scores:
+        if options.precision not in self.logits:
             raise UsageError("--precision", expected="others", got=options.precision, do="choose another")
-        made = runtime(self.scores[options.precision])
+        made = runtime(self.logits[options.precision])
         made.precision = options.precision
         made.name = "other"
         self.opened.append(made)
@@ -278,12 +278,12 @@ class Openers:
 def flipped(share: float) -> Score:
     """The source network, with so large a share of the labels the other way round."""
 
-    def score(batch: Floats) -> Floats:
-        scores = np.asarray(brighter_than(0.5)(batch), np.float32)
-        wrong = np.random.default_rng(0).random(scores[:, 0].shape) < share
-        return np.where(wrong[:, None], scores[:, ::-1], scores)
+    def infer(batch: Floats) -> Floats:
+        logits = np.asarray(brighter_than(0.5)(batch), np.float32)
+        wrong = np.random.default_rng(0).random(logits[:, 0].shape) < share
+        return np.where(wrong[:, None], logits[:, ::-1], logits)
 
-    return score
+    return infer
 
 
 def test_all_that_is_installed_is_compared_and_what_holds_is_certified() -> None:

@@ -10,7 +10,7 @@ from voxport.domain.errors import InputError, ModelError
 from voxport.domain.inference.patches import Tiling, plan_tiles
 from voxport.services import machine
 from voxport.services.models.loading import LoadedModel
-from voxport.services.segmentation.estimate import Forecast, forecast
+from voxport.services.segmentation.estimate import Estimate, estimate
 from voxport.services.segmentation.prepare import RunOptions
 
 from tests.services.conftest import Bench, brighter_than, calls_of, load, make_card, noise
@@ -18,14 +18,14 @@ from tests.services.conftest import Bench, brighter_than, calls_of, load, make_c
 CARD = make_card(tiling=Tiling((8, 8, 8), overlap=0.5))
 
 
-def foretell(bench: Bench, loaded: LoadedModel, options: RunOptions | None = None) -> Forecast:
-    return forecast(["scan"], loaded, options or RunOptions(), bench.progress, volumes=bench.volumes)
+def estimate_bench(bench: Bench, loaded: LoadedModel, options: RunOptions | None = None) -> Estimate:
+    return estimate(["scan"], loaded, options or RunOptions(), bench.progress, volumes=bench.volumes)
 
 
 def test_the_tiles_are_those_of_the_run(bench: Bench) -> None:
     bench.put(noise((30, 20, 9)))
     loaded = load(brighter_than(0.5), CARD)
-    found = foretell(bench, loaded)
+    found = estimate_bench(bench, loaded)
     assert found.prepared.plan == bench.segment(loaded).prepared.plan
     assert found.prepared.plan == plan_tiles((30, 20, 9), CARD.tiling, axis=0)
 
@@ -33,7 +33,7 @@ def test_the_tiles_are_those_of_the_run(bench: Bench) -> None:
 def test_time_and_memory_are_plausible(bench: Bench) -> None:
     bench.put(noise((30, 20, 9)))
     before = machine.resident_bytes()
-    found = foretell(bench, load(brighter_than(0.5), CARD))
+    found = estimate_bench(bench, load(brighter_than(0.5), CARD))
     count = found.prepared.plan.tile_count
     assert 0 < found.seconds_per_tile < 1
     assert found.seconds_per_tile * count <= found.seconds < 60
@@ -43,7 +43,7 @@ def test_time_and_memory_are_plausible(bench: Bench) -> None:
 def test_memory_is_the_peak_so_far_and_the_stitchers(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     bench.put(noise((30, 20, 9)))
     monkeypatch.setattr(machine, "peak_resident_bytes", lambda: 10**9)
-    found = foretell(bench, load(brighter_than(0.5), CARD))
+    found = estimate_bench(bench, load(brighter_than(0.5), CARD))
     assert found.peak_bytes == 10**9 + found.prepared.stitching_bytes
 
 
@@ -55,7 +55,7 @@ def test_time_is_that_of_all_tiles_and_of_reading_and_writing(bench: Bench, monk
     bench.put(noise((30, 20, 9)))
     seconds = itertools.count()
     monkeypatch.setattr("voxport.services.segmentation.estimate.time.perf_counter", lambda: float(next(seconds)))
-    found = foretell(bench, load(brighter_than(0.5), CARD, input_shape=(2, 1, None, None, None)))
+    found = estimate_bench(bench, load(brighter_than(0.5), CARD, input_shape=(2, 1, None, None, None)))
     assert found.seconds_per_tile == 1.5
     assert found.seconds == 1.5 * found.prepared.plan.tile_count + 3
 
@@ -63,7 +63,7 @@ def test_time_is_that_of_all_tiles_and_of_reading_and_writing(bench: Bench, monk
 def test_only_a_few_tiles_of_noise_are_scored_and_nothing_is_written(bench: Bench) -> None:
     bench.put(noise((30, 20, 9)))
     loaded = load(brighter_than(0.5), CARD)
-    foretell(bench, loaded)
+    estimate_bench(bench, loaded)
     assert calls_of(loaded) == [(1, 1, 8, 8, 8)] * 3
     assert bench.progress.stages == [("prepare", 0), ("calibrate", 3)]
     assert bench.progress.tiles == 3
@@ -76,7 +76,7 @@ def test_noise_is_handed_over_as_the_network_wants_it(bench: Bench) -> None:
     """Two tiles at once, in ZYX, at the one size that it takes."""
     bench.put(noise((2, 30, 20, 9)))
     loaded = load(lambda batch: batch, make_card(2, axes="ZYX"), input_shape=(2, 2, 4, 8, 16))
-    found = foretell(bench, loaded)
+    found = estimate_bench(bench, loaded)
     assert calls_of(loaded) == [(2, 2, 4, 8, 16)] * 3
     assert found.prepared.plan.tile == (16, 8, 4)
 
@@ -84,7 +84,7 @@ def test_noise_is_handed_over_as_the_network_wants_it(bench: Bench) -> None:
 def test_it_warns_as_the_run_does(bench: Bench) -> None:
     bench.put(np.zeros((30, 20, 9), np.uint8))
     loaded = load(brighter_than(0.5), CARD, warning="not certified")
-    found = foretell(bench, loaded)
+    found = estimate_bench(bench, loaded)
     assert found.warnings == bench.segment(loaded).warnings
     assert found.warnings[0] == "not certified"
     assert "has the value 0 everywhere" in found.warnings[1]
@@ -93,7 +93,7 @@ def test_it_warns_as_the_run_does(bench: Bench) -> None:
 def test_what_the_run_refuses_the_forecast_refuses(bench: Bench) -> None:
     bench.put(np.full((30, 20, 9), np.nan, np.float32))
     with pytest.raises(InputError, match="NaN"):
-        foretell(bench, load(brighter_than(0.5), CARD))
-    assert foretell(bench, load(brighter_than(0.5), CARD), RunOptions(nan_as=0.0)).seconds > 0
+        estimate_bench(bench, load(brighter_than(0.5), CARD))
+    assert estimate_bench(bench, load(brighter_than(0.5), CARD), RunOptions(nan_as=0.0)).seconds > 0
     with pytest.raises(ModelError, match="network output"):
-        foretell(bench, load(lambda batch: batch, CARD), RunOptions(nan_as=0.0))
+        estimate_bench(bench, load(lambda batch: batch, CARD), RunOptions(nan_as=0.0))

@@ -12,10 +12,10 @@ from voxport.container import wired
 from voxport.domain.cards.model_card import Axes
 from voxport.domain.geometry.grid import Shape3
 from voxport.domain.inference.patches import BLENDINGS, LARGEST_OVERLAP, Padding, TilePlan, Tiling, plan_tiles
-from voxport.domain.inference.sliding_window import Scores, assemble_planes, stitch
+from voxport.domain.inference.sliding_window import Logits, assemble_planes, stitch
 from voxport.ports.runtime import RuntimeOptions
 from voxport.services.segmentation import inference as scoring
-from voxport.services.segmentation.inference import Scorer, flat_values
+from voxport.services.segmentation.inference import Inferer, flat_values
 from voxport.testing.affine import Floats
 from voxport.testing.fakes import FakeRuntime
 
@@ -33,7 +33,7 @@ def plans(draw: st.DrawFn) -> TilePlan:
     return plan_tiles(shape, tiling, axis=draw(st.integers(0, 2)))
 
 
-def with_background(shape: Shape3, seed: int, channels: int = 1) -> Scores:
+def with_background(shape: Shape3, seed: int, channels: int = 1) -> Logits:
     """Two flat values, and noise in a box somewhere."""
     random = np.random.default_rng(seed)
     volume = np.full((channels, *shape), 0.25, np.float32)
@@ -49,9 +49,9 @@ def two_scores(batch: Floats) -> Floats:
     return np.concatenate([batch + 1, batch.mean(axis=(1, 2, 3, 4), keepdims=True) * ramp], axis=1)
 
 
-def stitched(plan: TilePlan, volume: Scores, scorer: Scorer, batch: int) -> Scores:
-    planes: Iterator[Scores] = iter(np.moveaxis(volume, 1 + plan.axis, 0))
-    return np.stack(list(assemble_planes(plan, stitch(plan, planes, scorer.begin, batch=batch))))
+def stitched(plan: TilePlan, volume: Logits, inferer: Inferer, batch: int) -> Logits:
+    planes: Iterator[Logits] = iter(np.moveaxis(volume, 1 + plan.axis, 0))
+    return np.stack(list(assemble_planes(plan, stitch(plan, planes, inferer.begin, batch=batch))))
 
 
 @pytest.mark.parametrize("axes", ["XYZ", "ZYX"])
@@ -62,13 +62,13 @@ def test_no_bit_differs_from_scoring_every_tile_and_each_is_scored_or_repeated(
 ) -> None:
     volume, card = with_background(plan.shape, seed), make_card(axes=axes)
     runtime = FakeRuntime(two_scores, input_shape=(fixed, 1, None, None, None))
-    with Scorer(runtime, card) as scorer:
-        found = stitched(plan, volume, scorer, fixed or batch)
-        repeated = scorer.repeated
-    with pytest.MonkeyPatch.context() as patch, Scorer(FakeRuntime(two_scores), card) as scorer:
+    with Inferer(runtime, card) as inferer:
+        found = stitched(plan, volume, inferer, fixed or batch)
+        repeated = inferer.repeated
+    with pytest.MonkeyPatch.context() as patch, Inferer(FakeRuntime(two_scores), card) as inferer:
         patch.setattr(scoring, "flat_values", lambda _: None)
-        expected = stitched(plan, volume, scorer, batch)
-        assert scorer.repeated == 0
+        expected = stitched(plan, volume, inferer, batch)
+        assert inferer.repeated == 0
     np.testing.assert_array_equal(found, expected)
     if fixed is None and batch == 1:
         assert len(runtime.calls) + repeated == plan.tile_count
@@ -93,12 +93,12 @@ def test_a_real_network_gives_the_same_bits(runtime: str) -> None:
     volume = np.zeros((1, 48, 48, 16), np.float32)
     volume[:, 20:28, :10] = noise((1, 8, 10, 16))
     plan = plan_tiles((48, 48, 16), Tiling((16, 16, 16), 16), axis=0)
-    with Scorer(opened, model.card) as scorer:
-        found = stitched(plan, volume, scorer, 1)
-        assert scorer.repeated > plan.tile_count // 3
-    with pytest.MonkeyPatch.context() as patch, Scorer(opened, model.card) as scorer:
+    with Inferer(opened, model.card) as inferer:
+        found = stitched(plan, volume, inferer, 1)
+        assert inferer.repeated > plan.tile_count // 3
+    with pytest.MonkeyPatch.context() as patch, Inferer(opened, model.card) as inferer:
         patch.setattr(scoring, "flat_values", lambda _: None)
-        np.testing.assert_array_equal(found, stitched(plan, volume, scorer, 1))
+        np.testing.assert_array_equal(found, stitched(plan, volume, inferer, 1))
     opened.close()
 
 
@@ -114,9 +114,9 @@ def test_flat_values_by_worked_numbers() -> None:
 
 def test_tiles_of_other_values_or_another_number_of_them_are_scored() -> None:
     runtime = FakeRuntime(two_scores)
-    with Scorer(runtime, make_card()) as scorer:
+    with Inferer(runtime, make_card()) as inferer:
         for value, count in ((0.0, 1), (0.0, 1), (1.0, 1), (1.0, 2), (1.0, 2), (-0.0, 2), (0.0, 2)):
             batch = np.full((count, 1, 3, 3, 3), value, np.float32)
-            np.testing.assert_array_equal(scorer(batch), two_scores(batch))
-        assert scorer.repeated == 3
+            np.testing.assert_array_equal(inferer(batch), two_scores(batch))
+        assert inferer.repeated == 3
     assert len(runtime.calls) == 5

@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 from voxport.domain.errors import ModelError
 from voxport.ports.runtime import NetworkShape
-from voxport.services.segmentation.inference import Scorer
+from voxport.services.segmentation.inference import Inferer
 from voxport.testing.affine import Floats
 from voxport.testing.fakes import FakeRuntime
 
@@ -24,18 +24,18 @@ def two_scores(batch: Floats) -> Floats:
 
 def test_a_batch_is_scored_as_the_network_scores_it() -> None:
     batch, card = noise((2, 1, 4, 5, 6)), make_card()
-    with Scorer(FakeRuntime(two_scores), card) as scorer:
-        np.testing.assert_array_equal(scorer(batch), two_scores(batch))
+    with Inferer(FakeRuntime(two_scores), card) as inferer:
+        np.testing.assert_array_equal(inferer(batch), two_scores(batch))
 
 
 def test_a_zyx_network_gets_its_axes_and_its_scores_come_back_in_xyz() -> None:
     batch, card = noise((2, 1, 4, 5, 6)), make_card(axes="ZYX")
     runtime = FakeRuntime(two_scores)
-    with Scorer(runtime, card) as scorer:
-        scores = scorer(batch)
+    with Inferer(runtime, card) as inferer:
+        logits = inferer(batch)
     assert runtime.calls == [(2, 1, 6, 5, 4)]
-    np.testing.assert_array_equal(scores[:, :1], batch)
-    np.testing.assert_array_equal(scores[:, 1:], np.cumsum(batch, axis=4))
+    np.testing.assert_array_equal(logits[:, :1], batch)
+    np.testing.assert_array_equal(logits[:, 1:], np.cumsum(batch, axis=4))
 
 
 def test_the_network_is_handed_contiguous_arrays() -> None:
@@ -45,8 +45,8 @@ def test_the_network_is_handed_contiguous_arrays() -> None:
         seen.append(batch.flags.c_contiguous)
         return two_scores(batch)
 
-    with Scorer(FakeRuntime(remember), make_card(axes="ZYX")) as scorer:
-        scorer(noise((1, 1, 4, 5, 6)))
+    with Inferer(FakeRuntime(remember), make_card(axes="ZYX")) as inferer:
+        inferer(noise((1, 1, 4, 5, 6)))
     assert seen == [True]
 
 
@@ -56,32 +56,32 @@ def test_the_network_is_handed_contiguous_arrays() -> None:
 )
 def test_fixed_sizes_speak_of_x_y_and_z(axes: object, declared: NetworkShape, fixed: object) -> None:
     card = make_card(axes="ZYX" if axes == "ZYX" else "XYZ")
-    assert Scorer(FakeRuntime(two_scores, input_shape=declared), card).fixed == fixed
+    assert Inferer(FakeRuntime(two_scores, input_shape=declared), card).fixed == fixed
 
 
 def test_a_network_with_a_fixed_batch_gets_full_batches_and_the_padding_is_dropped() -> None:
     runtime = FakeRuntime(two_scores, input_shape=(4, 1, None, None, None))
     batch = noise((3, 1, 4, 4, 4))
-    with Scorer(runtime, make_card()) as scorer:
-        assert scorer.batch == 4
-        np.testing.assert_array_equal(scorer(batch), two_scores(batch))
-        assert scorer(noise((4, 1, 4, 4, 4))).shape == (4, 2, 4, 4, 4)
+    with Inferer(runtime, make_card()) as inferer:
+        assert inferer.batch == 4
+        np.testing.assert_array_equal(inferer(batch), two_scores(batch))
+        assert inferer(noise((4, 1, 4, 4, 4))).shape == (4, 2, 4, 4, 4)
     assert runtime.calls == [(4, 1, 4, 4, 4)] * 2
 
 
 def test_a_network_without_a_fixed_batch_gets_one_tile_a_call() -> None:
-    assert Scorer(FakeRuntime(two_scores), make_card()).batch == 1
+    assert Inferer(FakeRuntime(two_scores), make_card()).batch == 1
 
 
 def test_a_network_with_other_input_channels_than_the_card_is_a_model_error() -> None:
     runtime = FakeRuntime(two_scores, input_shape=(None, 2, None, None, None))
     with pytest.raises(ModelError, match=r"affine:1.0.0: expected a network with the card's 1 input channel\(s\)"):
-        Scorer(runtime, make_card())
+        Inferer(runtime, make_card())
 
 
 def test_a_network_with_other_output_channels_than_the_card_is_a_model_error() -> None:
-    with Scorer(FakeRuntime(lambda batch: batch), make_card()) as scorer, pytest.raises(ModelError, match="labels"):
-        scorer(noise((1, 1, 4, 4, 4)))
+    with Inferer(FakeRuntime(lambda batch: batch), make_card()) as inferer, pytest.raises(ModelError, match="labels"):
+        inferer(noise((1, 1, 4, 4, 4)))
 
 
 def test_an_error_in_the_network_travels_to_the_caller_as_it_is() -> None:
@@ -91,8 +91,8 @@ def test_an_error_in_the_network_travels_to_the_caller_as_it_is() -> None:
     def fail(batch: Floats) -> NDArray[np.float32]:
         raise BrokenError(batch.shape)
 
-    with Scorer(FakeRuntime(fail), make_card()) as scorer, pytest.raises(BrokenError):
-        scorer(noise((1, 1, 4, 4, 4)))
+    with Inferer(FakeRuntime(fail), make_card()) as inferer, pytest.raises(BrokenError):
+        inferer(noise((1, 1, 4, 4, 4)))
 
 
 def test_an_interrupted_caller_does_not_wait_for_the_network() -> None:
@@ -106,14 +106,14 @@ def test_an_interrupted_caller_does_not_wait_for_the_network() -> None:
         done.set()
         return two_scores(batch)
 
-    def call(scorer: Scorer) -> None:
-        scorer(noise((1, 1, 4, 4, 4)))
+    def call(inferer: Inferer) -> None:
+        inferer(noise((1, 1, 4, 4, 4)))
 
     started = time.monotonic()
 
     def interrupted() -> None:
-        with Scorer(FakeRuntime(slow), make_card()) as scorer:
-            caller = threading.Thread(target=call, args=(scorer,))
+        with Inferer(FakeRuntime(slow), make_card()) as inferer:
+            caller = threading.Thread(target=call, args=(inferer,))
             callers.append(caller)
             caller.start()
             assert began.wait(20)
@@ -135,8 +135,8 @@ def test_the_network_works_in_a_thread_of_its_own_that_ends_with_the_scorer() ->
         threads.append(threading.current_thread())
         return two_scores(batch)
 
-    with Scorer(FakeRuntime(remember), make_card()) as scorer:
-        scorer(noise((1, 1, 4, 4, 4)))
+    with Inferer(FakeRuntime(remember), make_card()) as inferer:
+        inferer(noise((1, 1, 4, 4, 4)))
     (thread,) = threads
     assert thread.name.startswith("voxport-score")
     assert not thread.is_alive()

@@ -18,7 +18,7 @@ from voxport.domain.volume import Volume
 from voxport.ports.runtime import NetworkShape
 from voxport.services import machine
 from voxport.services.segmentation.case import Case
-from voxport.services.segmentation.inference import Scorer
+from voxport.services.segmentation.inference import Inferer
 from voxport.services.segmentation.prepare import Prepared, RunOptions, prepare, run_options, size
 
 from tests.services.conftest import ANY, brighter_than, load, make_card, make_grid, noise
@@ -40,8 +40,8 @@ def prepared(opened: Callable[..., Case]) -> Prepare:
     ) -> Prepared:
         card = card or make_card(tiling=Tiling((16, 16, 16), divisor=4))
         volume = volume or Volume(noise((40, 32, 24)), make_grid((40, 32, 24)))
-        scorer = Scorer(load(brighter_than(0.5), card, input_shape=input_shape).runtime, card)
-        return prepare(opened(volume), card, scorer, RunOptions(**options))
+        inferer = Inferer(load(brighter_than(0.5), card, input_shape=input_shape).runtime, card)
+        return prepare(opened(volume), card, inferer, RunOptions(**options))
 
     return run
 

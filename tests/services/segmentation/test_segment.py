@@ -103,9 +103,9 @@ def test_the_visiting_axis_makes_no_difference(
     for axis in range(3):
         bench.segment(loaded, axis=axis, blending=blending, outputs=Outputs("mask", "scores"))
         found.append((bench.array(), bench.array("scores")))
-    for mask, scores in found[1:]:
+    for mask, logits in found[1:]:
         np.testing.assert_array_equal(mask, found[0][0])
-        np.testing.assert_array_equal(scores, found[0][1])
+        np.testing.assert_array_equal(logits, found[0][1])
     assert len(np.unique(found[0][0])) >= 3
 
 
@@ -116,9 +116,9 @@ def test_tiles_with_enough_context_equal_the_whole_volume_to_the_last_bit(bench:
     tiling = Tiling((12, 12, 12), overlap=0.5, padding=padding)
     card = make_card(labels=[1, 2, 3], activation="none", tiling=tiling)
     bench.segment(load(four_classes, card, radius=2), blending="halo", outputs=Outputs("mask", "scores"))
-    scores = four_classes(box_mean(values[np.newaxis], 2))[0]
-    np.testing.assert_array_equal(bench.array(), scores.argmax(axis=0))
-    np.testing.assert_array_equal(bench.array("scores"), scores)
+    logits = four_classes(box_mean(values[np.newaxis], 2))[0]
+    np.testing.assert_array_equal(bench.array(), logits.argmax(axis=0))
+    np.testing.assert_array_equal(bench.array("scores"), logits)
 
 
 def test_tiles_without_enough_context_do_not(bench: Bench) -> None:
@@ -249,7 +249,7 @@ def test_labels_that_exclude_each_other_give_no_warning(bench: Bench) -> None:
 @pytest.mark.parametrize(("activation", "channels"), [("softmax", 2), ("none", 2), ("sigmoid", 1)])
 def test_probabilities_are_the_activated_scores(bench: Bench, activation: Activation, channels: int) -> None:
     values = bench.put(noise((9, 8, 7))).array
-    scores = np.concatenate([values, 1 - values])[:channels]
+    logits = np.concatenate([values, 1 - values])[:channels]
     card = make_card(activation=activation)
     bench.segment(
         load(lambda batch: np.concatenate([batch, 1 - batch], axis=1)[:, :channels], card),
@@ -257,9 +257,9 @@ def test_probabilities_are_the_activated_scores(bench: Bench, activation: Activa
         blending="halo",
     )
     expected = {
-        "softmax": np.exp(scores) / np.exp(scores).sum(axis=0),
-        "none": scores,
-        "sigmoid": 1 / (1 + np.exp(-scores)),
+        "softmax": np.exp(logits) / np.exp(logits).sum(axis=0),
+        "none": logits,
+        "sigmoid": 1 / (1 + np.exp(-logits)),
     }[activation]
     np.testing.assert_allclose(bench.volumes.get("probabilities").array, expected, atol=1e-6)
     assert bench.array("probabilities").dtype == np.float32
@@ -362,14 +362,14 @@ def run_into(
     error: type[BaseException],
     bench: Bench,
     outputs: Outputs = EVERYTHING,
-    score: Any = None,
+    infer: Any = None,
     volumes: MemoryStore | None = None,
     artifacts: MemoryArtifacts | None = None,
     progress: ProgressListener | None = None,
 ) -> str:
     """Segment noise, with some ports that fail; the error's text."""
     ports = SegmentPorts(volumes or bench.volumes, artifacts or bench.artifacts, PpmPictures())
-    loaded = load(score or brighter_than(0.5), make_card())
+    loaded = load(infer or brighter_than(0.5), make_card())
     with pytest.raises(error) as caught:
         segment(["scan"], loaded, outputs, RunOptions(), progress or bench.progress, ports=ports)
     return str(caught.value)
@@ -417,7 +417,7 @@ def test_an_interrupted_run_leaves_nothing(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize(
-    "score",
+    "infer",
     [
         lambda batch: batch,
         lambda batch: np.full_like(np.concatenate([batch, batch], axis=1), np.nan),
@@ -425,9 +425,9 @@ def test_an_interrupted_run_leaves_nothing(bench: Bench) -> None:
     ],
     ids=["channels", "nan", "shape"],
 )
-def test_scores_that_make_no_sense_are_a_model_error_and_leave_nothing(bench: Bench, score: Any) -> None:
+def test_scores_that_make_no_sense_are_a_model_error_and_leave_nothing(bench: Bench, infer: Any) -> None:
     bench.put(noise((12, 10, 9)))
-    assert "network output: expected" in run_into(ModelError, bench, score=score)
+    assert "network output: expected" in run_into(ModelError, bench, infer=infer)
     assert kept(bench) == []
 
 
@@ -441,7 +441,7 @@ def test_an_error_late_in_the_network_leaves_nothing(bench: Bench) -> None:
         return brighter_than(0.5)(batch)
 
     bench.put(noise((12, 10, 9)))
-    run_into(ModelError, bench, score=fails_late)
+    run_into(ModelError, bench, infer=fails_late)
     assert len(calls) == 8
     assert kept(bench) == []
 
@@ -452,7 +452,7 @@ def test_an_output_that_cannot_be_written_is_found_before_anything_is_scored(ben
         raise AssertionError(f"scored {batch.shape}")
 
     bench.put(noise((12, 10, 9)))
-    run_into(OutputError, bench, artifacts=MemoryArtifacts([refused]), score=never)
+    run_into(OutputError, bench, artifacts=MemoryArtifacts([refused]), infer=never)
     assert kept(bench) == []
 
 

@@ -29,7 +29,7 @@ def write_graph(network: torch.nn.Module, shape: Shape5, path: Path, *, divisor:
 
     example = torch.rand(shape, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        _check_scores(network(example), shape)
+        _check_logits(network(example), shape)
         if isinstance(network, torch.jit.ScriptModule):
             _write_torchscript(network, example, path, dynamic=divisor is not None)
         else:
@@ -79,13 +79,13 @@ def first_line(error: BaseException) -> str:
     return next((line for line in lines if line), type(error).__name__)[:300]
 
 
-def _check_scores(scores: object, shape: Shape5) -> None:
+def _check_logits(logits: object, shape: Shape5) -> None:
     import torch
 
-    if not isinstance(scores, torch.Tensor):
-        raise TypeError(f"it gives a {type(scores).__name__} instead of one tensor")
-    if scores.dtype != torch.float32 or (scores.shape[0], *scores.shape[2:]) != (shape[0], *shape[2:]):
-        got = f"{str(scores.dtype).removeprefix('torch.')} {tuple(scores.shape)}"
+    if not isinstance(logits, torch.Tensor):
+        raise TypeError(f"it gives a {type(logits).__name__} instead of one tensor")
+    if logits.dtype != torch.float32 or (logits.shape[0], *logits.shape[2:]) != (shape[0], *shape[2:]):
+        got = f"{str(logits.dtype).removeprefix('torch.')} {tuple(logits.shape)}"
         raise ValueError(f"from {shape} it scores {got} instead of float32 on the same grid")
 
 

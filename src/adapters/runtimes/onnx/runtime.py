@@ -86,19 +86,19 @@ class OnnxRuntime:
         n, c, x, y, z = (edge if isinstance(edge, int) and edge > 0 else None for edge in self._input.shape)
         return n, c, x, y, z
 
-    def score(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+    def infer(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
         """See InferenceRuntime."""
         check_batch(batch, self.input_shape, self._subject)
         session = self._session
         if session is None:
             raise closed_network(self._subject)
         try:
-            scores = session.run([self._output], {self._input.name: batch})[0]
+            logits = session.run([self._output], {self._input.name: batch})[0]
         except _ORT_ERRORS as error:
             if "allocat" in str(error).lower():
                 raise no_memory_for(batch, self._subject) from None
             raise failed_on(batch, self._subject, _first_line(error)) from None
-        return np.ascontiguousarray(scores, dtype=np.float32)
+        return np.ascontiguousarray(logits, dtype=np.float32)
 
     def close(self) -> None:
         """See InferenceRuntime."""

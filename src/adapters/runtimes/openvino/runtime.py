@@ -80,7 +80,7 @@ class OpenvinoRuntime:
         """See InferenceRuntime."""
         return self._input_shape
 
-    def score(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+    def infer(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
         """See InferenceRuntime."""
         check_batch(batch, self._input_shape, self._subject)
         compiled = self._compiled
@@ -93,14 +93,14 @@ class OpenvinoRuntime:
         try:
             request.infer([np.ascontiguousarray(batch)], share_inputs=True)
             # a copy: the request's own memory is the next caller's
-            scores = np.array(request.get_output_tensor(0).data, dtype=np.float32, order="C")
+            logits = np.array(request.get_output_tensor(0).data, dtype=np.float32, order="C")
         except RuntimeError as error:
             said = str(error).lower()
             if "alloc" in said or "memory" in said:
                 raise no_memory_for(batch, self._subject) from None
             raise failed_on(batch, self._subject, _what(error)) from None
         self._idle.append(request)
-        return scores
+        return logits
 
     def close(self) -> None:
         """See InferenceRuntime."""

@@ -96,7 +96,7 @@ class TorchRuntime:
         """The network's channels, or the card's where it does not tell; its other axes a torch network never tells."""
         return (None, self._channels, None, None, None)
 
-    def score(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+    def infer(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
         """Scores ``(N, K, ., ., .)`` of a batch ``(N, C, ., ., .)``, float32 and C-contiguous.
 
         Raises:
@@ -119,7 +119,7 @@ class TorchRuntime:
                     got=first_line(error),
                     do="check the card's channels, patch and divisor",
                 ) from None
-            return _scores(output, batch)
+            return _logits(output, batch)
 
     def close(self) -> None:
         """Release the network, after the call that is running. Closing twice does nothing."""
@@ -160,7 +160,7 @@ def _device(name: str) -> torch.device:
     return torch.device("cuda", index)
 
 
-def _scores(output: object, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+def _logits(output: object, batch: NDArray[np.float32]) -> NDArray[np.float32]:
     import torch
 
     fits = (

@@ -13,7 +13,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from ....domain.errors import LimitError, NoRoomError
+from ....domain.errors import LimitError, NoSpaceError
 
 _ELSEWHERE = "free some room, or name another scratch folder"
 
@@ -28,13 +28,13 @@ class ScratchFiles:
     def __init__(self, folder: Path | None = None) -> None:
         self._folder = folder
 
-    def shelf(self, shape: tuple[int, ...], dtype: DTypeLike) -> FileShelf:
+    def buffer(self, shape: tuple[int, ...], dtype: DTypeLike) -> FileBuffer:
         """A new array of zeros. Raises LimitError without room for it, NoRoomError where there may be some later."""
         folder = Path(tempfile.gettempdir()) if self._folder is None else self._folder
-        return FileShelf(folder, shape, np.dtype(dtype))
+        return FileBuffer(folder, shape, np.dtype(dtype))
 
 
-class FileShelf:
+class FileBuffer:
     """An array in a file that has no name, so that nothing is left of it however the process ends."""
 
     def __init__(self, folder: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
@@ -48,12 +48,12 @@ class FileShelf:
                 raise LimitError(str(folder), expected=self._expected, got=got, do=_ELSEWHERE)
             self._file = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115 - closed by __exit__
         except OSError as error:
-            raise self._no_room(error) from None
+            raise self._no_space(error) from None
         try:
             _reserve(self._file.fileno(), self._size)
         except OSError as error:
             self._file.close()
-            raise self._no_room(error) from None
+            raise self._no_space(error) from None
 
     def read(self, rows: slice, columns: slice) -> NDArray[Any]:
         """A copy of a piece. See Shelf.read."""
@@ -90,14 +90,14 @@ class FileShelf:
                         raise OSError("a scratch file that was cut short")
                     rest, position = rest[done:], position + done
         except OSError as error:
-            raise self._no_room(error) from None
+            raise self._no_space(error) from None
 
     @property
     def _expected(self) -> str:
         return f"room for {self._size} bytes while tiles are blended"
 
-    def _no_room(self, error: OSError) -> NoRoomError:
-        return NoRoomError(str(self._folder), expected=self._expected, got=error.strerror or str(error), do=_ELSEWHERE)
+    def _no_space(self, error: OSError) -> NoSpaceError:
+        return NoSpaceError(str(self._folder), expected=self._expected, got=error.strerror or str(error), do=_ELSEWHERE)
 
 
 def _reserve(descriptor: int, size: int) -> None:

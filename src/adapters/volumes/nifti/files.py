@@ -13,7 +13,7 @@ from pathlib import Path
 
 from zlib_ng import gzip_ng, zlib_ng
 
-from ....domain.errors import InputError, LimitError, NoRoomError
+from ....domain.errors import InputError, LimitError, NoSpaceError
 
 CHUNK_BYTES = 2**20
 # The best that deflate can do: a 258-byte match in 2 bits (zlib's technical notes, "maximum compression factor").
@@ -86,7 +86,7 @@ def inflate(file: StoredFile, promised: int, scratch: Path, subject: str) -> int
             try:
                 write_at(spool, chunk[: max(0, promised - count)], count)
             except OSError as error:
-                raise _no_room(promised, scratch, error.strerror or str(error)) from None
+                raise _no_space(promised, scratch, error.strerror or str(error)) from None
             count += len(chunk)
             if count > promised + _LARGEST_TAIL_BYTES:
                 raise InputError(
@@ -165,16 +165,16 @@ def _spool(size: int, scratch: Path) -> Iterator[int]:
         if whole < size:
             raise LimitError(str(scratch), expected=_room(size), got=f"a disk of {whole}", do=_ELSEWHERE)
         if free < size:
-            raise _no_room(size, scratch, f"{free}")
+            raise _no_space(size, scratch, f"{free}")
         file = tempfile.TemporaryFile(dir=scratch, buffering=0)  # noqa: SIM115 - entered below, after its errors are caught
     except OSError as error:
-        raise _no_room(size, scratch, error.strerror or str(error)) from None
+        raise _no_space(size, scratch, error.strerror or str(error)) from None
     with file:
         yield file.fileno()
 
 
-def _no_room(size: int, scratch: Path, got: str) -> NoRoomError:
-    return NoRoomError(str(scratch), expected=_room(size), got=got, do=_ELSEWHERE)
+def _no_space(size: int, scratch: Path, got: str) -> NoSpaceError:
+    return NoSpaceError(str(scratch), expected=_room(size), got=got, do=_ELSEWHERE)
 
 
 def _room(size: int) -> str:
