@@ -26,10 +26,10 @@ if TYPE_CHECKING:
     )
     from .domain.geometry.grid import Box, Grid
     from .domain.labels.label_map import Label, LabelMap, LabelTable
+    from .domain.run import Outputs, RunOptions
     from .domain.volume import Volume
     from .ports.model import Model
-    from .services.segmentation.prepare import RunOptions
-    from .services.segmentation.segment import Outputs, Segmentation, SegmentPorts, segment
+    from .services.segmentation.segment import Segmentation, SegmentPorts, segment
     from .settings import Settings
 
 __version__ = "0.1.0"

@@ -26,10 +26,10 @@ from voxport.adapters.pictures.png import PngPictures
 from voxport.adapters.volumes.nifti import NiftiStore
 from voxport.domain.errors import OutputError
 from voxport.domain.job import Job, JobState
+from voxport.domain.run import Outputs, RunOptions
 from voxport.ports.job_queue import Attempt, Handler, QueueLimits, Results
 from voxport.services.jobs.run import JobPorts, JobSettings, run_job, submit_case
-from voxport.services.segmentation.prepare import RunOptions
-from voxport.services.segmentation.segment import Outputs, SegmentPorts, segment
+from voxport.services.segmentation.segment import SegmentPorts, segment
 from voxport.testing.job_queue import Gate, wait_until, working
 from voxport.testing.progress import RecordingProgress
 

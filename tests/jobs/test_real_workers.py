@@ -17,9 +17,8 @@ import pytest
 from voxport.adapters.blobs.fsspec import FsspecBlobs
 from voxport.adapters.jobs.dbos import DbosJobQueue
 from voxport.container import wired
+from voxport.domain.run import Outputs, RunOptions
 from voxport.services.jobs.run import JobPorts, submit_case
-from voxport.services.segmentation.prepare import RunOptions
-from voxport.services.segmentation.segment import Outputs
 from voxport.testing.job_queue import wait_until
 from voxport.testing.progress import RecordingProgress
 

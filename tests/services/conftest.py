@@ -17,13 +17,13 @@ from voxport.domain.geometry.grid import Grid, Shape3
 from voxport.domain.inference.patches import Tiling
 from voxport.domain.intensity import Step
 from voxport.domain.labels.label_map import Activation, Label, LabelTable, Output
+from voxport.domain.run import Outputs, RunOptions
 from voxport.domain.volume import Volume
 from voxport.ports.model import Model
 from voxport.ports.runtime import NetworkShape
 from voxport.services.models.loading import LoadedModel
 from voxport.services.segmentation.case import Case
-from voxport.services.segmentation.prepare import RunOptions
-from voxport.services.segmentation.segment import Outputs, Segmentation, SegmentPorts, segment
+from voxport.services.segmentation.segment import Segmentation, SegmentPorts, segment
 from voxport.testing.affine import Floats, affine_card
 from voxport.testing.artifacts import MemoryArtifacts
 from voxport.testing.fakes import FakeRuntime

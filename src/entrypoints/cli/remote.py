@@ -15,10 +15,9 @@ from .console import progress_bar
 from .outcome import show_outcome
 
 if TYPE_CHECKING:
+    from ...domain.run import Outputs, RunOptions
     from ...ports.artifacts import ArtifactWriter
     from ...ports.progress import ProgressListener
-    from ...services.segmentation.prepare import RunOptions
-    from ...services.segmentation.segment import Outputs
 
 # The server's own time limit comes long before; this only ends waiting for one that is gone.
 _LONGEST_SILENCE_SECONDS = 6 * 3600.0

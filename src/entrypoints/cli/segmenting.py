@@ -59,9 +59,9 @@ def segment_command(
 ) -> None:
     """Segment one case: a mask on the input's own voxels."""
     from ...container import wired
+    from ...domain.run import Outputs
     from ...services.segmentation.prepare import run_options
     from ...services.segmentation.report import run_report, same_again
-    from ...services.segmentation.segment import Outputs
     from ...services.segmentation.statistics_file import check_statistics_name
 
     wanted = run_options(overlap, parse_patch(patch), blending, parse_bytes(memory), nan_as, threshold, batch)

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 from ... import __version__
 from ...domain.cards.model_card import ModelCard
 from ...domain.errors import UsageError
-from ...services.segmentation.prepare import RunOptions, memory_limit
+from ...domain.run import Outputs, RunOptions
+from ...services.segmentation.prepare import memory_limit
 from ...services.segmentation.report import RESULT_FILES, STATISTICS_TABLE, curl_line, portable_report
-from ...services.segmentation.segment import Outputs
 
 if TYPE_CHECKING:
     from ...container import Container

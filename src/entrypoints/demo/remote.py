@@ -16,7 +16,7 @@ from ...client import Client, RemoteJob
 from ...domain.cards.model_card import ModelCard
 from ...domain.cards.schema import read_card
 from ...domain.errors import CancelledError, VoxportError
-from ...services.segmentation.prepare import RunOptions
+from ...domain.run import RunOptions
 from ...services.segmentation.report import RESULT_FILES, curl_line, same_again_there
 from .engines import Commands, Offer, RunEstimate, result_files
 

@@ -16,12 +16,13 @@ from starlette.requests import Request
 
 from ...container import Container
 from ...domain.errors import CancelledError, TimeLimitError
+from ...domain.run import RunOptions
 from ...services.jobs.admission import Slots
 from ...services.models.loading import LoadedModel
 from ...services.models.registry import ServedModels
 from ...services.scratch import scratch_folder
 from ...services.segmentation.estimate import Estimate
-from ...services.segmentation.prepare import RunOptions, memory_limit
+from ...services.segmentation.prepare import memory_limit
 from ...settings import ServingSettings
 from .job_desk import JobDesk
 from .metrics import Metrics

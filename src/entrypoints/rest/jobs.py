@@ -13,9 +13,9 @@ from starlette.responses import JSONResponse, Response
 
 from ...domain.errors import UsageError
 from ...domain.job import Job, JobState
+from ...domain.run import RunOptions
 from ...ports.job_queue import JobQueue
 from ...services.jobs.run import case_folder
-from ...services.segmentation.prepare import RunOptions
 from . import job_openapi as openapi
 from . import uploads
 from .desk import Desk, Folder, RequestProgress

@@ -17,9 +17,9 @@ from starlette.datastructures import UploadFile
 from starlette.responses import Response
 
 from ...domain.errors import OutputError, UsageError
+from ...domain.run import RunOptions
 from ...services.models.loading import LoadedModel
 from ...services.segmentation.predict import Prediction
-from ...services.segmentation.prepare import RunOptions
 from ...services.segmentation.statistics_file import statistics_mapping
 from . import openapi, schemas, uploads
 from .arrays import FIELD_BYTES, json_bytes, parse_json, parse_npy, too_large

@@ -16,9 +16,9 @@ from starlette.responses import FileResponse, JSONResponse, Response
 
 from ... import __version__
 from ...domain.errors import BusyError, CancelledError, TimeLimitError, UnknownModelError, VoxportError
-from ...services.segmentation.prepare import RunOptions
+from ...domain.run import Outputs as OutputFiles
+from ...domain.run import RunOptions
 from ...services.segmentation.report import RESULT_FILES, STATISTICS_TABLE, grid_mapping, portable_report, tiles_mapping
-from ...services.segmentation.segment import Outputs as OutputFiles
 from ...services.segmentation.statistics_file import statistics_bytes
 from . import openapi, schemas, uploads
 from .desk import Desk, Folder, RequestProgress

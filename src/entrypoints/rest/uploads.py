@@ -13,7 +13,8 @@ from pydantic.json_schema import SkipJsonSchema
 from starlette.datastructures import FormData
 
 from ...domain.errors import InputError, OutputError, UsageError
-from ...services.segmentation.prepare import RunOptions, run_options
+from ...domain.run import RunOptions
+from ...services.segmentation.prepare import run_options
 from . import schemas
 
 _GZIP = b"\x1f\x8b"

@@ -16,9 +16,9 @@ from ...domain.cards.schema import write_card
 from ...domain.cases import CaseFiles
 from ...domain.errors import InputError
 from ...domain.job import Job
+from ...domain.run import RunOptions
 from ...ports.blobs import BlobStore
 from ...ports.model import Model
-from ..segmentation.prepare import RunOptions
 from ..segmentation.report import segment_line
 from ..segmentation.statistics_file import statistics_rows
 from .folder import BatchFolder, read_json, sha256_of, writing

@@ -14,14 +14,15 @@ from typing import Any
 
 from ...domain.errors import InputError, OutputError, UnknownJobError, UnknownModelError, UsageError, VoxportError
 from ...domain.job import ENDED, Job, JobCase, StoredFile
+from ...domain.run import Outputs, RunOptions
 from ...ports.blobs import BlobStore
 from ...ports.job_queue import Attempt, JobQueue, Results
 from ..models.loading import LoadedModel
 from ..scratch import scratch_folder
-from ..segmentation.prepare import RunOptions, memory_limit
+from ..segmentation.prepare import memory_limit
 from ..segmentation.report import RESULT_FILES, STATISTICS_TABLE, portable_report
 from ..segmentation.resume import Checkpoint
-from ..segmentation.segment import Outputs, SegmentPorts, segment
+from ..segmentation.segment import SegmentPorts, segment
 from ..segmentation.statistics_file import statistics_bytes
 
 # probabilities are large; all else is always made

@@ -12,9 +12,10 @@ import numpy as np
 from ...domain.errors import BusyError, ModelError, UnknownModelError, VoxportError
 from ...domain.geometry.grid import shape3
 from ...domain.inference.patches import plan_tiles
+from ...domain.run import RunOptions
 from ...ports.model import Model
 from ...ports.model_repository import BrokenModel, Listing, ModelRepository
-from ..segmentation.prepare import RunOptions, open_inferer
+from ..segmentation.prepare import open_inferer
 from .loading import LoadedModel, ModelOpener
 
 State = Literal["loading", "ready", "broken"]

@@ -21,6 +21,7 @@ from ...domain.geometry.grid import Shape3, shape3
 from ...domain.inference.patches import TilePlan, Tiling
 from ...domain.labels.label_map import Labels
 from ...domain.parity import compare_labels
+from ...domain.run import Outputs, RunOptions
 from ...domain.tuning import Candidate, Choice, Tuning
 from ...ports.model import Model
 from ...ports.progress import ProgressListener
@@ -28,8 +29,7 @@ from ...ports.quantiser import Quantiser
 from ...ports.runtime import InferenceRuntime, NetworkShape, RuntimeOpener, RuntimeOptions
 from ...ports.volume_store import ArrayStore
 from .. import machine
-from ..segmentation.prepare import RunOptions
-from ..segmentation.segment import Outputs, Segmentation, SegmentPorts, segment
+from ..segmentation.segment import Segmentation, SegmentPorts, segment
 from .calibration import Recorder, put_noise, put_volumes
 from .loading import CERTIFIABLE, QUANTISED, LoadedModel, Tunings, choose_runtime, model_key
 

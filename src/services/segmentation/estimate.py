@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ...domain.run import RunOptions
 from ...ports.progress import ProgressListener
 from ...ports.scratch import Scratch
 from ...ports.volume_store import VolumeStore
@@ -17,7 +18,7 @@ from .. import machine
 from ..models.loading import LoadedModel
 from .case import Case
 from .inference import Inferer
-from .prepare import Prepared, RunOptions, open_inferer, prepare
+from .prepare import Prepared, open_inferer, prepare
 
 _CALIBRATION_TILES = 3
 

@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from ...domain.errors import InputError
 from ...domain.geometry.grid import UNITS, Grid, shape3
 from ...domain.labels.label_map import LabelMap, Logits
+from ...domain.run import Outputs, RunOptions
 from ...domain.volume import Volume
 from ...ports.progress import ProgressListener
 from ...ports.volume_store import ArrayStore
 from ..models.loading import LoadedModel
-from .prepare import RunOptions
-from .segment import Outputs, Segmentation, SegmentPorts, segment
+from .segment import Segmentation, SegmentPorts, segment
 
 # a voxel's edge, in whatever unit
 SHORTEST, LONGEST = 1e-12, 1e12

@@ -14,9 +14,10 @@ from ...domain.cards.model_card import ModelCard
 from ...domain.errors import LimitError, UsageError
 from ...domain.geometry.grid import Box
 from ...domain.geometry.model_space import ModelSpace
-from ...domain.inference.patches import BLENDINGS, LARGEST_OVERLAP, Blending, TilePlan, Tiling, plan_tiles
+from ...domain.inference.patches import BLENDINGS, LARGEST_OVERLAP, TilePlan, Tiling, plan_tiles
 from ...domain.inference.sliding_window import slab_bytes
 from ...domain.intensity import Pointwise, apply, fit
+from ...domain.run import RunOptions
 from ...domain.tuning import Choice
 from .. import machine
 from ..models.loading import LoadedModel
@@ -27,20 +28,6 @@ from .preflight import preflight_warnings
 # Of the memory that is free; the rest is for the network's activations and for everybody else.
 _SEVERAL_ROWS = 4
 _DEFAULT_MEMORY_SHARE = 0.5
-
-
-@dataclass(frozen=True)
-class RunOptions:
-    """What a run may be asked for; None leaves the choice to the card, or to the machine."""
-
-    overlap: float | None = None
-    patch: tuple[int, int, int] | None = None
-    blending: Blending | None = None
-    memory_bytes: int | None = None
-    nan_as: float | None = None
-    threshold: float | None = None
-    axis: int | None = None
-    batch: int | None = None
 
 
 @dataclass(frozen=True)

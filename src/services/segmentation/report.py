@@ -13,9 +13,10 @@ import numpy as np
 
 from ...domain.cards.schema import write_card
 from ...domain.geometry.grid import Grid
+from ...domain.run import RunOptions
 from ...ports.runtime import InferenceRuntime
 from ..models.loading import LoadedModel
-from .prepare import Prepared, RunOptions
+from .prepare import Prepared
 from .segment import Segmentation
 from .statistics_file import statistics_mapping
 

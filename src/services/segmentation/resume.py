@@ -18,11 +18,12 @@ from ...domain.cards.schema import write_card
 from ...domain.errors import VoxportError
 from ...domain.geometry.grid import Box
 from ...domain.inference.patches import BLENDINGS
+from ...domain.run import RunOptions
 from ...ports.blobs import BlobStore
 from ..models.loading import LoadedModel
 from .decoding import Sinks
 from .inference import Inferer
-from .prepare import Prepared, RunOptions
+from .prepare import Prepared
 
 _log = logging.getLogger("voxport.jobs")
 _SCHEMA = "voxport/slabs/1"

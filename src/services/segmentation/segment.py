@@ -16,6 +16,7 @@ from ...domain.geometry.grid import Box, Grid
 from ...domain.inference.sliding_window import Block, assemble_planes, stitch
 from ...domain.labels.label_map import LabelTable, Logits, Output
 from ...domain.labels.statistics import LabelStatistics, StatisticsAccumulator
+from ...domain.run import Outputs, RunOptions
 from ...ports.artifacts import ArtifactWriter
 from ...ports.pictures import PictureEncoder
 from ...ports.progress import ProgressListener
@@ -26,25 +27,9 @@ from ..viewing.preview import preview_picture
 from .case import Case, replaced, slabs
 from .decoding import Labeller, Sinks
 from .inference import Inferer
-from .prepare import Prepared, RunOptions, open_inferer, prepare
+from .prepare import Prepared, open_inferer, prepare
 from .resume import Checkpoint, Reached, fingerprint
 from .statistics_file import statistics_bytes
-
-
-@dataclass(frozen=True)
-class Outputs:
-    """Where results go; only the mask is always written. The report is written by who runs the case."""
-
-    mask: str
-    probabilities: str | None = None
-    statistics: str | None = None
-    preview: str | None = None
-    report: str | None = None
-
-    def __post_init__(self) -> None:
-        given = [r for r in astuple(self) if r is not None]
-        if len(set(given)) != len(given):
-            raise UsageError("outputs", expected="a name of its own for each", got=", ".join(given), do="rename one")
 
 
 @dataclass(frozen=True)

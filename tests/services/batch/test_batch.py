@@ -22,6 +22,7 @@ from voxport.domain.cases import CasePattern
 from voxport.domain.errors import BusyError, InputError, OutputError, UsageError, VoxportError
 from voxport.domain.inference.patches import Tiling
 from voxport.domain.job import Job, JobCase
+from voxport.domain.run import Outputs, RunOptions
 from voxport.ports.job_queue import Attempt, JobQueue, QueueLimits, QueueStats, Results
 from voxport.services.batch.cohort import OWNER, CaseResult
 from voxport.services.batch.discovery import find_cases
@@ -29,8 +30,7 @@ from voxport.services.batch.folder import BatchFolder, batch_folder, held
 from voxport.services.batch.record import BatchWork
 from voxport.services.batch.run import own_queue, run_batch
 from voxport.services.jobs.run import JobPorts, JobSettings, run_job
-from voxport.services.segmentation.prepare import RunOptions
-from voxport.services.segmentation.segment import Outputs, SegmentPorts, segment
+from voxport.services.segmentation.segment import SegmentPorts, segment
 from voxport.testing.blobs import MemoryBlobs
 from voxport.testing.job_queue_fake import MemoryJobQueue
 from voxport.testing.progress import RecordingProgress

@@ -20,6 +20,7 @@ from voxport.adapters.volumes.nifti import NiftiStore
 from voxport.domain.errors import BusyError, OutputError, UsageError
 from voxport.domain.inference.patches import Tiling
 from voxport.domain.job import Job
+from voxport.domain.run import Outputs, RunOptions
 from voxport.ports.job_queue import Attempt, QueueLimits, Results
 from voxport.services.jobs.run import (
     TABLE,
@@ -33,8 +34,7 @@ from voxport.services.jobs.run import (
     sweep,
 )
 from voxport.services.models.loading import LoadedModel
-from voxport.services.segmentation.prepare import RunOptions
-from voxport.services.segmentation.segment import Outputs, SegmentPorts, segment
+from voxport.services.segmentation.segment import SegmentPorts, segment
 from voxport.testing.blobs import MemoryBlobs
 from voxport.testing.job_queue import wait_until, working
 from voxport.testing.job_queue_fake import MemoryJobQueue

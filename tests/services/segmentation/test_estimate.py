@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from voxport.domain.errors import InputError, ModelError
 from voxport.domain.inference.patches import Tiling, plan_tiles
+from voxport.domain.run import RunOptions
 from voxport.services import machine
 from voxport.services.models.loading import LoadedModel
 from voxport.services.segmentation.estimate import Estimate, estimate
-from voxport.services.segmentation.prepare import RunOptions
 
 from tests.services.conftest import Bench, brighter_than, calls_of, load, make_card, noise
 

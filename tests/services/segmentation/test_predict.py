@@ -12,8 +12,8 @@ from hypothesis.extra import numpy as arrays
 from numpy.typing import NDArray
 from voxport.adapters.volumes.memory import MemoryStore
 from voxport.domain.errors import InputError
+from voxport.domain.run import RunOptions
 from voxport.services.segmentation.predict import Prediction, predict
-from voxport.services.segmentation.prepare import RunOptions
 from voxport.services.segmentation.segment import SegmentPorts
 from voxport.testing.artifacts import MemoryArtifacts
 from voxport.testing.pictures import PpmPictures

@@ -14,12 +14,13 @@ from voxport.domain.geometry.grid import Box
 from voxport.domain.inference.patches import LARGEST_OVERLAP, Tiling
 from voxport.domain.inference.sliding_window import slab_bytes
 from voxport.domain.intensity import Rescale, ShiftScale
+from voxport.domain.run import RunOptions
 from voxport.domain.volume import Volume
 from voxport.ports.runtime import NetworkShape
 from voxport.services import machine
 from voxport.services.segmentation.case import Case
 from voxport.services.segmentation.inference import Inferer
-from voxport.services.segmentation.prepare import Prepared, RunOptions, prepare, run_options, size
+from voxport.services.segmentation.prepare import Prepared, prepare, run_options, size
 
 from tests.services.conftest import ANY, brighter_than, load, make_card, make_grid, noise
 

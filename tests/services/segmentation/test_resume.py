@@ -11,11 +11,11 @@ import pytest
 from voxport.domain.errors import CancelledError
 from voxport.domain.inference.patches import Blending, Tiling
 from voxport.domain.inference.sliding_window import slab_bytes
+from voxport.domain.run import Outputs, RunOptions
 from voxport.services import machine
 from voxport.services.models.loading import LoadedModel
-from voxport.services.segmentation.prepare import RunOptions
 from voxport.services.segmentation.resume import Checkpoint
-from voxport.services.segmentation.segment import Outputs, Segmentation, SegmentPorts, segment
+from voxport.services.segmentation.segment import Segmentation, SegmentPorts, segment
 from voxport.testing.blobs import MemoryBlobs
 from voxport.testing.pictures import PpmPictures
 from voxport.testing.progress import RecordingProgress

@@ -16,10 +16,10 @@ from voxport.domain.geometry.grid import Box
 from voxport.domain.inference.patches import Blending, Padding, Tiling
 from voxport.domain.intensity import ShiftScale
 from voxport.domain.labels.label_map import Activation
+from voxport.domain.run import Outputs, RunOptions
 from voxport.domain.volume import Volume
 from voxport.ports.progress import ProgressListener
-from voxport.services.segmentation.prepare import RunOptions
-from voxport.services.segmentation.segment import Outputs, SegmentPorts, segment
+from voxport.services.segmentation.segment import SegmentPorts, segment
 from voxport.testing.affine import Floats
 from voxport.testing.artifacts import MemoryArtifacts
 from voxport.testing.fakes import box_mean

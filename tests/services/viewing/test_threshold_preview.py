@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from voxport.container import wired
 from voxport.domain.errors import CancelledError
-from voxport.services.segmentation.segment import Outputs
+from voxport.domain.run import Outputs
 from voxport.services.viewing.sessions import RunProgress
 
 

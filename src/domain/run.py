@@ -1,0 +1,42 @@
+"""What a run is asked for: options that differ from the card's, and where results go."""
+
+from __future__ import annotations
+
+from dataclasses import astuple, dataclass
+
+from .errors import UsageError
+from .inference.patches import Blending
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """Options of a run; None leaves the choice to the card or to the machine."""
+
+    overlap: float | None = None
+    patch: tuple[int, int, int] | None = None
+    blending: Blending | None = None
+    memory_bytes: int | None = None
+    nan_as: float | None = None
+    threshold: float | None = None
+    axis: int | None = None
+    batch: int | None = None
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """References of a run's results. Only the mask is always written; the caller of the run writes the report.
+
+    Raises:
+        UsageError: two results have one name.
+    """
+
+    mask: str
+    probabilities: str | None = None
+    statistics: str | None = None
+    preview: str | None = None
+    report: str | None = None
+
+    def __post_init__(self) -> None:
+        given = [r for r in astuple(self) if r is not None]
+        if len(set(given)) != len(given):
+            raise UsageError("outputs", expected="a name of its own for each", got=", ".join(given), do="rename one")
