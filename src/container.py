@@ -19,9 +19,10 @@ from .services.machine import describe, processors
 from .services.models.export import ExportPorts, export_model
 from .services.models.loading import ModelOpener, Tunings
 from .services.models.registry import ServedModels
+from .services.models.segmenter import LocalSegmenter
 from .services.models.tune import TunePorts, tune
 from .services.models.verify import verify
-from .services.segmentation.estimate import estimate
+from .services.segmentation.estimate import estimate, estimate_elsewhere
 from .services.segmentation.predict import predict
 from .services.segmentation.segment import SegmentPorts, segment
 from .services.viewing.surfaces import label_surfaces
@@ -31,6 +32,9 @@ from .settings import load_settings
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from pydantic import SecretStr
+
+    from .client.segmenter import RemoteSegmenter
     from .ports.artifacts import ArtifactWriter
     from .ports.blobs import BlobStore
     from .ports.exporter import Checkpoint, ModelExporter
@@ -220,6 +224,15 @@ def _blobs(url: str) -> BlobStore:
     return FsspecBlobs(url)
 
 
+def _remote_segmenter(
+    api_key: SecretStr | None, volumes: VolumeStore, url: str, *, as_jobs: bool = True
+) -> RemoteSegmenter:
+    from .client.segmenter import RemoteSegmenter
+
+    key = None if api_key is None else api_key.get_secret_value()
+    return RemoteSegmenter(url, partial(estimate_elsewhere, volumes=volumes), api_key=key, as_jobs=as_jobs)
+
+
 class Container(containers.DeclarativeContainer):
     """Everything wired. Override a provider to bring an adapter of your own."""
 
@@ -262,6 +275,11 @@ class Container(containers.DeclarativeContainer):
     served_models = providers.Singleton(
         ServedModels, open_model, models, config.model, config.serving.look_for_models_seconds
     )
+    segmenter = providers.Factory(
+        LocalSegmenter, served_models, slots, segment_ports, __version__, config.serving.memory_bytes
+    )
+    # called with the server's URL
+    remote_segmenter = providers.Factory(_remote_segmenter, config.api_key, volumes)
     job_queue = providers.Singleton(
         _job_queue,
         config.jobs.database,

@@ -90,6 +90,10 @@ class Client:
         """Close the connections."""
         self._connection.close()
 
+    def cut(self) -> None:
+        """End what other threads wait for: connections are shut, now and as they are opened; the waits raise."""
+        self._connection.cut()
+
     def health(self) -> Mapping[str, Any]:
         """What the server says of itself: ``status`` (ok, degraded or unavailable), its models, what is in flight.
 

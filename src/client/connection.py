@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import socket
 import ssl
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, BinaryIO
+from weakref import WeakSet
 
 import httpx
 
@@ -40,6 +43,8 @@ class Connection:
     ) -> None:
         self.url = url
         self.timeout_seconds = timeout_seconds
+        self._sockets: WeakSet[socket.socket] = WeakSet()
+        self._lock, self._is_cut = threading.Lock(), False
         # answers are files that are compressed already
         headers = {"User-Agent": "voxport", "Accept-Encoding": "identity"}
         if key is not None:
@@ -60,6 +65,23 @@ class Connection:
     def close(self) -> None:
         """Close what is open."""
         self._client.close()
+
+    def cut(self) -> None:
+        """Shut all connections, now and as they are opened. Another thread may call it."""
+        with self._lock:
+            self._is_cut = True
+            for open_socket in self._sockets:
+                _shut(open_socket)
+
+    def _remember(self, event: str, info: Mapping[str, Any]) -> None:
+        """Note a connection, as httpcore's trace extension reports it."""
+        if event not in ("connection.connect_tcp.complete", "connection.start_tls.complete"):
+            return
+        found = info["return_value"].get_extra_info("socket")
+        with self._lock:
+            self._sockets.add(found)
+            if self._is_cut:
+                _shut(found)
 
     def json(
         self,
@@ -118,6 +140,7 @@ class Connection:
             method,
             self.url + path,
             headers={"Accept": media_type, **(headers or {})},
+            extensions={"trace": self._remember},
             data=None if form is None else form.fields,
             files=None if form is None else form.parts,
             timeout=_timeout(seconds),
@@ -207,6 +230,11 @@ def _read(response: httpx.Response, largest_bytes: int) -> bytes | None:
         if len(body) > largest_bytes:
             return None
     return bytes(body)
+
+
+def _shut(open_socket: socket.socket) -> None:
+    with suppress(OSError):  # closed already, or handed over to TLS
+        open_socket.shutdown(socket.SHUT_RDWR)
 
 
 def _certificates(url: str) -> ssl.SSLContext:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Annotated, Any
 
 from anyio import to_thread
@@ -15,6 +16,7 @@ from ...domain.cards.schema import write_card, write_certificate
 from ...domain.errors import BusyError
 from ...ports.job_queue import QueueStats
 from ...services.models.registry import Catalogue, ServedModel
+from ...services.segmentation.estimate import capacity_of
 from ...services.segmentation.report import runtime_mapping
 from . import openapi, schemas
 from .desk import Desk
@@ -98,13 +100,17 @@ def _model(desk: Desk, served: ServedModel, catalogue: Catalogue) -> dict[str, A
 
 
 def _details(desk: Desk, served: ServedModel, catalogue: Catalogue) -> dict[str, Any]:
-    runtime = None if served.loaded is None else served.loaded.runtime
+    loaded, runtime, capacity = served.loaded, None, None
+    if loaded is not None:
+        runtime = loaded.runtime
+        capacity = asdict(capacity_of(loaded, served.seconds_per_voxel, desk.memory_bytes))
     return {
         **_model(desk, served, catalogue),
         "sha256": served.model.sha256,
         "weights_sha256": served.model.weights_sha256,
         "runtime": runtime and runtime_mapping(runtime),
         "card": write_card(served.model.card),
+        "capacity": capacity,
     }
 
 

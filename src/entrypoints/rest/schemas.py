@@ -118,6 +118,18 @@ class ModelAnswer(BaseModel):
     certificate: CertificateAnswer | None
 
 
+class CapacityAnswer(BaseModel):
+    """What this service gives to a run of the model: enough to estimate the run from the volume alone."""
+
+    seconds_per_voxel: float
+    fixed: list[int | None] = Field(description="Sizes (x, y, z) that the network insists on.")
+    batch: int = Field(description="Patches of one call.")
+    patch: list[int] | None = Field(description="The patch that was tuned for this machine.")
+    free_bytes: int = Field(description="Memory for blending.")
+    resident_bytes: int = Field(description="Memory that the service holds at its peak already.")
+    warning: str | None
+
+
 class ModelDetails(ModelAnswer):
     """A served model with its card."""
 
@@ -125,6 +137,7 @@ class ModelDetails(ModelAnswer):
     weights_sha256: str
     runtime: RuntimeAnswer | None
     card: dict[str, Any] = Field(description="See docs/model-card.md.")
+    capacity: CapacityAnswer | None = Field(description="Null until the model is ready.")
 
 
 class BrokenAnswer(BaseModel):

@@ -18,7 +18,7 @@ class Slots:
     """A bounded queue in front of a few slots; first come, first served. Safe for several threads."""
 
     def __init__(self, count: int, queue: int) -> None:
-        self._count, self._queue = count, queue
+        self.count, self._queue = count, queue
         self._change = threading.Condition()
         self._waiting: deque[object] = deque()
         self._held = 0
@@ -65,7 +65,7 @@ class Slots:
                 self._refuse_if_full()
             self._waiting.append(ticket)
             try:
-                while self._held >= self._count or self._waiting[0] is not ticket:
+                while self._held >= self.count or self._waiting[0] is not ticket:
                     self._change.wait(_GLANCE_SECONDS)
                     check()
                 self._held += 1
@@ -80,9 +80,9 @@ class Slots:
             self._change.notify_all()
 
     def _refuse_if_full(self) -> None:
-        if self._held < self._count or len(self._waiting) < self._queue:
+        if self._held < self.count or len(self._waiting) < self._queue:
             return
-        ahead = 1 + len(self._waiting) / self._count
+        ahead = 1 + len(self._waiting) / self.count
         wait = min(max(1.0, ahead * self._typical_seconds), _SLOWEST_RETRY_SECONDS)
         got = f"{self._held} being scored and {len(self._waiting)} waiting"
         raise BusyError("server", expected="room in the queue", got=got, retry_after_seconds=wait)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ...domain.cards.schema import write_card
 from ...domain.errors import UsageError
+from ...domain.geometry.grid import Shape3
 from ...domain.parity import BOUNDS, FULL_PRECISION, Bounds
 from ...domain.tuning import Choice, Machine, Tuning
 from ...ports.model import Model, ModelFiles
@@ -110,6 +111,11 @@ class LoadedModel:
     tuned: Choice | None = None
     quantised_sha256: str | None = None
     bounds: Bounds = BOUNDS
+
+    @property
+    def tuned_patch(self) -> Shape3 | None:
+        """The patch that was tuned for this machine."""
+        return None if self.tuned is None else self.tuned.patch
 
     @property
     def certified(self) -> bool:

@@ -1,4 +1,4 @@
-"""Foretell a run: tiles, peak memory, time, warnings. Nothing is segmented."""
+"""Estimate tiles, peak memory and time of a run, with warnings. Nothing is segmented."""
 
 from __future__ import annotations
 
@@ -6,26 +6,28 @@ import math
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from ...domain.cards.model_card import ModelCard
 from ...domain.run import RunOptions
 from ...ports.progress import ProgressListener
 from ...ports.scratch import Scratch
+from ...ports.segmenter import Capacity, RunEstimate
 from ...ports.volume_store import VolumeStore
 from .. import machine
 from ..models.loading import LoadedModel
 from .case import Case
 from .inference import Inferer
-from .prepare import Prepared, open_inferer, prepare
+from .prepare import Prepared, free_bytes, open_inferer, prepare
 
 _CALIBRATION_TILES = 3
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a run would take on this machine; less where tiles are of one value, as these are scored once."""
+    """Estimate of a run on this machine. Constant patches, which are inferred once, make a run shorter."""
 
     prepared: Prepared
     seconds: float
@@ -56,17 +58,59 @@ def estimate(
         began = time.perf_counter()
         case = Case.open(volumes, inputs, stack)
         inferer = stack.enter_context(open_inferer(loaded, options))
-        prepared = prepare(case, loaded.model.card, inferer, options, loaded.tuned, has_scratch=scratch is not None)
+        prepared = prepare(
+            case, loaded.model.card, inferer, options, loaded.tuned_patch, has_scratch=scratch is not None
+        )
         reading = time.perf_counter() - began
         if seconds_per_voxel is None:
             per_tile = _seconds_per_tile(prepared, inferer, progress)
         else:
             per_tile = seconds_per_voxel * math.prod(prepared.plan.tile)
-    # Reading and writing each take about as long as the survey did.
-    seconds = per_tile * prepared.plan.tile_count + 3 * reading
     peak = machine.peak_resident_bytes() + prepared.stitching_bytes
-    warnings = tuple(filter(None, (loaded.warning, *prepared.warnings)))
-    return Estimate(prepared, seconds, per_tile, peak, warnings)
+    return Estimate(prepared, _run_seconds(prepared, per_tile, reading), per_tile, peak, _all(loaded.warning, prepared))
+
+
+def capacity_of(loaded: LoadedModel, seconds_per_voxel: float, memory_bytes: int | None) -> Capacity:
+    """What this process gives to a run of a model within a memory limit."""
+    with open_inferer(loaded, RunOptions()) as inferer:
+        fixed, batch = inferer.fixed, inferer.batch
+    free, resident = free_bytes(memory_bytes), machine.peak_resident_bytes()
+    return Capacity(seconds_per_voxel, fixed, batch, loaded.tuned_patch, free, resident, loaded.warning)
+
+
+def estimate_elsewhere(
+    inputs: Sequence[str],
+    card: ModelCard,
+    capacity: Capacity,
+    options: RunOptions,
+    progress: ProgressListener,
+    *,
+    volumes: VolumeStore,
+) -> RunEstimate:
+    """Estimate a run on another machine from the case's headers and values here.
+
+    Raises:
+        InputError, UsageError, LimitError: as the run would.
+    """
+    with ExitStack() as stack:
+        progress.stage("prepare")
+        began = time.perf_counter()
+        case = Case.open(volumes, inputs, stack)
+        options = replace(options, memory_bytes=capacity.free_bytes + machine.resident_bytes())
+        prepared = prepare(case, card, capacity, options, capacity.patch, has_scratch=True)
+        reading = time.perf_counter() - began
+    seconds = _run_seconds(prepared, capacity.seconds_per_voxel * math.prod(prepared.plan.tile), reading)
+    peak = capacity.resident_bytes + prepared.stitching_bytes
+    return RunEstimate(prepared.plan.tile_count, seconds, peak, _all(capacity.warning, prepared))
+
+
+def _run_seconds(prepared: Prepared, per_tile: float, reading: float) -> float:
+    # Reading and writing each take about as long as the survey did.
+    return per_tile * prepared.plan.tile_count + 3 * reading
+
+
+def _all(warning: str | None, prepared: Prepared) -> tuple[str, ...]:
+    return tuple(filter(None, (warning, *prepared.warnings)))
 
 
 def _seconds_per_tile(prepared: Prepared, inferer: Inferer, progress: ProgressListener) -> float:

@@ -6,19 +6,19 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ...domain.cards.model_card import ModelCard
 from ...domain.errors import LimitError, UsageError
-from ...domain.geometry.grid import Box
+from ...domain.geometry.grid import Box, Shape3
 from ...domain.geometry.model_space import ModelSpace
 from ...domain.inference.patches import BLENDINGS, LARGEST_OVERLAP, TilePlan, Tiling, plan_tiles
 from ...domain.inference.sliding_window import slab_bytes
 from ...domain.intensity import Pointwise, apply, fit
 from ...domain.run import RunOptions
-from ...domain.tuning import Choice
 from .. import machine
 from ..models.loading import LoadedModel
 from .case import Case, ChannelSurvey, finite, slabs, survey
@@ -83,6 +83,16 @@ def run_options(
     return RunOptions(overlap, patch, chosen, memory_bytes, nan_as, threshold, batch=batch)
 
 
+class TakesPatches(Protocol):
+    """The sizes (x, y, z) that a network insists on, and the patches of one call."""
+
+    @property
+    def fixed(self) -> Fixed3: ...  # noqa: D102 - as above
+
+    @property
+    def batch(self) -> int: ...  # noqa: D102
+
+
 def open_inferer(loaded: LoadedModel, options: RunOptions) -> Inferer:
     """What scores a run: so many tiles a call as were asked for, or go with the patch that was tuned."""
     tuned = loaded.tuned if options.patch is None else None
@@ -92,15 +102,15 @@ def open_inferer(loaded: LoadedModel, options: RunOptions) -> Inferer:
 def prepare(
     case: Case,
     card: ModelCard,
-    inferer: Inferer,
+    inferer: TakesPatches,
     options: RunOptions,
-    tuned: Choice | None = None,
+    tuned: Shape3 | None = None,
     *,
     has_scratch: bool = False,
 ) -> Prepared:
     """Survey the case, fit the card's intensity steps, and plan tiles within the memory limit.
 
-    ``tuned`` gives the patch where the options do not; ``has_scratch``: large arrays need no memory.
+    ``tuned`` is the patch where the options name none; ``has_scratch``: large arrays need no memory.
 
     Raises:
         InputError: the case does not fit the card, or holds NaN or Inf without ``nan_as``.
@@ -122,16 +132,16 @@ def prepare(
 def _planned(
     card: ModelCard,
     space: ModelSpace,
-    inferer: Inferer,
+    inferer: TakesPatches,
     options: RunOptions,
-    tuned: Choice | None,
+    tuned: Shape3 | None,
     axes: Sequence[int],
     has_scratch: bool,
 ) -> tuple[TilePlan, float, int, tuple[str, ...]]:
     """Tiles, overlap, the stitcher's bytes, and notes. A tuned patch that does not fit gives way to the card's."""
     if tuned is not None and options.patch is None:
         with suppress(LimitError):
-            return _planned(card, space, inferer, replace(options, patch=tuned.patch), None, axes, has_scratch)
+            return _planned(card, space, inferer, replace(options, patch=tuned), None, axes, has_scratch)
     tiling = _tiling(card.tiling, options, inferer.fixed)
     plan = plan_tiles(space.grid.shape, tiling, fixed=inferer.fixed)
     plan = replace(plan, axis=_visiting_axis(plan, axes) if options.axis is None else options.axis)
@@ -195,10 +205,7 @@ def _tiling(tiling: Tiling, options: RunOptions, fixed: Fixed3) -> Tiling:
 def _within_memory(
     plan: TilePlan, options: RunOptions, bytes_of: Callable[[TilePlan], int]
 ) -> tuple[TilePlan, int, tuple[str, ...]]:
-    stated = options.memory_bytes
-    free = int(machine.available_bytes() * _DEFAULT_MEMORY_SHARE)
-    if stated is not None:
-        free = stated - machine.resident_bytes()
+    stated, free = options.memory_bytes, free_bytes(options.memory_bytes)
     needed = bytes_of(plan)
     if needed <= free:
         return plan, needed, ()
@@ -219,6 +226,13 @@ def _within_memory(
         got=size(stated) if stated is not None else f"{size(free)} free",
         do="raise the limit, or give smaller tiles with --patch",
     )
+
+
+def free_bytes(memory_bytes: int | None) -> int:
+    """Memory for blending within a limit, or without one within half of what is free."""
+    if memory_bytes is None:
+        return int(machine.available_bytes() * _DEFAULT_MEMORY_SHARE)
+    return memory_bytes - machine.resident_bytes()
 
 
 def memory_limit(runs: int) -> int | None:

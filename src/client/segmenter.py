@@ -1,0 +1,224 @@
+"""Segment cases on a server. Volumes go there once, when a run begins."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..domain.cards.model_card import ModelCard
+from ..domain.cards.schema import read_card
+from ..domain.errors import CancelledError, VoxportError
+from ..domain.run import Outputs, RunOptions
+from ..ports.progress import ProgressListener
+from ..ports.segmenter import Capacity, Offer, RunEstimate
+from .answers import malformed
+from .client import Client
+from .job import RemoteJob
+
+if TYPE_CHECKING:
+    import httpx
+
+# The server's own time limit is far shorter: this ends the wait for a server that is gone.
+_LONGEST_SILENCE_SECONDS = 6 * 3600.0
+_PATIENCE_SECONDS = 30.0
+_GLANCE_SECONDS = 0.1
+_MEGABYTE = 10**6
+# Estimates a run with a card, on a machine of this capacity, from the case here.
+Estimator = Callable[[Sequence[str], ModelCard, Capacity, RunOptions, ProgressListener], RunEstimate]
+
+
+class RemoteSegmenter:
+    """A Segmenter on a server.
+
+    Args:
+        url: of the server.
+        estimate: estimates a run on a machine of the server's capacity.
+        api_key: for a server that asks for one; ``VOXPORT_API_KEY`` by default.
+        as_jobs: run cases as jobs, which report patches as they are done; without, as requests that need no worker.
+        transport: makes httpx transports in place of the network.
+
+    Raises:
+        UsageError: the URL or the key cannot be used.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        estimate: Estimator,
+        *,
+        api_key: str | None = None,
+        as_jobs: bool = True,
+        transport: Callable[[], httpx.BaseTransport] | None = None,
+    ) -> None:
+        with Client(url, api_key=api_key) as client:
+            self.url = client.url
+        self._key, self._estimate, self._as_jobs = api_key, estimate, as_jobs
+        self._transport = transport
+
+    def offers(self) -> Sequence[Offer]:
+        """See Segmenter."""
+        with self._client() as client:
+            listed = client.models()
+            ready = [m["reference"] for m in listed["models"] if m["status"] == "ready"]
+            ready.sort(key=lambda reference: reference != listed["default"])
+            return [Offer(_card(client.model(m)), m == listed["default"]) for m in ready]
+
+    def card(self, model: str) -> ModelCard:
+        """See Segmenter."""
+        with self._client() as client:
+            return _card(client.model(model))
+
+    def estimate(
+        self, inputs: Sequence[str], model: str, options: RunOptions, progress: ProgressListener
+    ) -> RunEstimate:
+        """See Segmenter. Nothing is sent: the server states its capacity."""
+        with self._client() as client:
+            details = client.model(model)
+        return self._estimate(inputs, _card(details), _capacity(details, self.url), options, progress)
+
+    def segment(
+        self,
+        inputs: Sequence[str],
+        model: str | None,
+        outputs: Outputs,
+        options: RunOptions,
+        progress: ProgressListener,
+    ) -> Mapping[str, Any]:
+        """See Segmenter. A job, and the server's copies of its files, are deleted in the end."""
+        places = {"probabilities": outputs.probabilities, "statistics": outputs.statistics, "preview": outputs.preview}
+        run = _Run(
+            list(inputs),
+            Path(outputs.mask),
+            {name: place for name, place in places.items() if place is not None},
+            {
+                "model": model,
+                "overlap": options.overlap,
+                "patch": options.patch,
+                "blending": options.blending,
+                "threshold": options.threshold,
+                "nan_as": options.nan_as,
+            },
+            _Steps(progress),
+        )
+        return self._job(run, progress) if self._as_jobs else self._request(run, progress)
+
+    def _request(self, run: _Run, progress: ProgressListener) -> Mapping[str, Any]:
+        with self._interruptible(progress) as client:
+            return client.segment(run.inputs, run.mask, outputs=run.further, hear=run.steps.sent, **run.fields)
+
+    def _job(self, run: _Run, progress: ProgressListener) -> Mapping[str, Any]:
+        with self._interruptible(progress) as client:
+            job = client.jobs.submit(run.inputs, outputs=run.further, hear=run.steps.sent, **run.fields)
+        with self._client() as client, _deleted_in_the_end(client, job, progress):
+            client.jobs.wait(job, hear=run.steps.job)
+            return client.jobs.download(job, run.mask, outputs=run.further)
+
+    def _client(self, seconds: float = _PATIENCE_SECONDS) -> Client:
+        transport = None if self._transport is None else self._transport()
+        return Client(self.url, api_key=self._key, timeout_seconds=seconds, transport=transport)
+
+    @contextmanager
+    def _interruptible(self, progress: ProgressListener) -> Iterator[Client]:
+        """A client whose connections are cut when the run is cancelled: the server stops at its next patch."""
+        with self._client(_LONGEST_SILENCE_SECONDS) as client, _watched(progress, client.cut) as is_cancelled:
+            try:
+                yield client
+            except VoxportError:
+                if is_cancelled():
+                    raise CancelledError from None
+                raise
+
+
+@dataclass(frozen=True)
+class _Run:
+    inputs: list[str]
+    mask: Path
+    further: dict[str, str]
+    fields: dict[str, Any]
+    steps: _Steps
+
+
+class _Steps:
+    """Tells a progress listener about bytes that travel, and about a job."""
+
+    def __init__(self, progress: ProgressListener) -> None:
+        self._progress = progress
+        self._stage, self._total, self._done = "", 0, 0
+
+    def sent(self, stage: str, done: int, total: int) -> None:
+        """See ``voxport.client.uploads.Hear``."""
+        self._moved(f"{stage} (MB)" if total else stage, -(-done // _MEGABYTE), -(-total // _MEGABYTE))
+
+    def job(self, job: RemoteJob) -> None:
+        """See ``voxport.client.following.HearJob``."""
+        self._moved("score" if job.state == "running" else "wait", job.tiles_done, job.tiles_total)
+
+    def _moved(self, stage: str, done: int, total: int) -> None:
+        if (stage, total) != (self._stage, self._total) or done < self._done:
+            self._stage, self._total, self._done = stage, total, 0
+            self._progress.stage(stage, total)
+        self._progress.advance(done - self._done)
+        self._done = done
+
+
+@contextmanager
+def _deleted_in_the_end(client: Client, job: RemoteJob, progress: ProgressListener) -> Iterator[None]:
+    """Cancel a job when the run is cancelled, and delete it in any case."""
+
+    def cancel() -> None:
+        with suppress(VoxportError):
+            client.jobs.cancel(job)
+
+    try:
+        with _watched(progress, cancel):
+            yield
+    finally:
+        cancel()
+        with suppress(VoxportError):
+            client.jobs.wait(job, timeout_seconds=_PATIENCE_SECONDS)
+        with suppress(VoxportError):
+            client.jobs.delete(job)
+
+
+@contextmanager
+def _watched(progress: ProgressListener, stop: Callable[[], None]) -> Iterator[Callable[[], bool]]:
+    """Call ``stop`` from a thread once ``progress`` cancels the run; gives a function that tells whether it has."""
+    ended, cancelled = threading.Event(), threading.Event()
+
+    def watch() -> None:
+        while not ended.wait(_GLANCE_SECONDS):
+            try:
+                progress.advance(0)
+            except CancelledError:
+                cancelled.set()
+                stop()
+                return
+
+    progress.advance(0)
+    thread = threading.Thread(target=watch, name="voxport-watch", daemon=True)
+    thread.start()
+    try:
+        yield cancelled.is_set
+    finally:
+        ended.set()
+        thread.join()
+
+
+def _card(details: Mapping[str, Any]) -> ModelCard:
+    return read_card(dict(details["card"]))
+
+
+def _capacity(details: Mapping[str, Any], url: str) -> Capacity:
+    """A server's capacity for a model. Raises RemoteError for an answer without one."""
+    try:
+        told = dict(details["capacity"])
+        x, y, z = told["fixed"]
+        patch = told["patch"]
+        told["patch"] = None if patch is None else (int(patch[0]), int(patch[1]), int(patch[2]))
+        return Capacity(**told | {"fixed": (x, y, z)})
+    except (KeyError, TypeError, ValueError) as error:
+        raise malformed(url, "the capacity of a model", error) from None

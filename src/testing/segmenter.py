@@ -1,0 +1,201 @@
+"""The contract that every Segmenter keeps, as a pytest class to subclass, and a fake that keeps it."""
+
+# ruff: noqa: D102 - a test's name is the promise that it checks
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ..domain.cards.model_card import ModelCard
+from ..domain.errors import CancelledError, UsageError, VoxportError
+from ..domain.geometry.grid import Box
+from ..domain.run import Outputs, RunOptions
+from ..ports.progress import ProgressListener
+from ..ports.segmenter import Offer, RunEstimate, Segmenter
+from ..ports.volume_store import VolumeStore
+from .affine import affine_card
+from .progress import RecordingProgress
+
+
+class SegmenterContract:
+    """Subclass it and fill in the hooks: a segmenter with a default model of one channel, and a case for it."""
+
+    @pytest.fixture
+    def segmenter(self) -> Segmenter:
+        """A segmenter whose default model is ready."""
+        raise NotImplementedError
+
+    @pytest.fixture
+    def case(self) -> str:
+        """A small volume of one channel."""
+        raise NotImplementedError
+
+    @pytest.fixture
+    def volumes(self) -> VolumeStore:
+        """A store that reads the case and the masks."""
+        raise NotImplementedError
+
+    @pytest.fixture
+    def outputs(self, tmp_path: Path) -> Outputs:
+        """Where results go."""
+        return Outputs(str(tmp_path / "mask.nii.gz"))
+
+    def test_the_default_model_is_offered_first(self, segmenter: Segmenter) -> None:
+        offers = segmenter.offers()
+        assert [offer.default for offer in offers] == [True] + [False] * (len(offers) - 1)
+        assert len({offer.card.reference for offer in offers}) == len(offers)
+
+    def test_the_card_of_an_offer_can_be_asked_for(self, segmenter: Segmenter) -> None:
+        for offer in segmenter.offers():
+            assert segmenter.card(offer.card.reference) == offer.card
+
+    def test_an_unknown_model_is_an_error(self, segmenter: Segmenter, case: str, outputs: Outputs) -> None:
+        unknown, progress = "never-was:1.0.0", RecordingProgress()
+        with pytest.raises(VoxportError):
+            segmenter.card(unknown)
+        with pytest.raises(VoxportError):
+            segmenter.estimate([case], unknown, RunOptions(), progress)
+        with pytest.raises(VoxportError):
+            segmenter.segment([case], unknown, outputs, RunOptions(), progress)
+
+    def test_the_mask_lies_on_the_grid_of_the_case(
+        self, segmenter: Segmenter, case: str, volumes: VolumeStore, outputs: Outputs
+    ) -> None:
+        report = segmenter.segment([case], None, outputs, RunOptions(), RecordingProgress())
+        (entry,) = report["outputs"]
+        with volumes.open(case) as scan, volumes.open(outputs.mask) as mask:
+            assert mask.grid == scan.grid
+            assert entry["sha256"] == mask.sha256()
+
+    def test_the_report_names_the_model_and_the_callers_files(
+        self, segmenter: Segmenter, case: str, outputs: Outputs
+    ) -> None:
+        default = segmenter.offers()[0].card
+        report = segmenter.segment([case], default.reference, outputs, RunOptions(), RecordingProgress())
+        assert (report["model"]["name"], report["model"]["version"]) == (default.name, default.version)
+        assert [entry["name"] for entry in report["inputs"]] == [case]
+        assert [entry["name"] for entry in report["outputs"]] == [outputs.mask]
+
+    def test_an_estimate_counts_the_tiles_of_the_run(self, segmenter: Segmenter, case: str, outputs: Outputs) -> None:
+        default = segmenter.offers()[0].card.reference
+        for options in (RunOptions(), RunOptions(overlap=0.0)):
+            found = segmenter.estimate([case], default, options, RecordingProgress())
+            report = segmenter.segment([case], default, outputs, options, RecordingProgress())
+            assert found.tiles == report["tiles"]["count"]
+            assert found.seconds > 0
+            assert found.peak_bytes > 0
+
+    def test_a_case_that_does_not_fit_fails_in_the_estimate_as_in_the_run(
+        self, segmenter: Segmenter, case: str, outputs: Outputs
+    ) -> None:
+        default, progress = segmenter.offers()[0].card.reference, RecordingProgress()
+        with pytest.raises(VoxportError) as estimated:
+            segmenter.estimate([case, case], default, RunOptions(), progress)
+        with pytest.raises(VoxportError) as run:
+            segmenter.segment([case, case], default, outputs, RunOptions(), progress)
+        assert type(estimated.value) is type(run.value)
+
+    def test_progress_hears_of_stages(self, segmenter: Segmenter, case: str, outputs: Outputs) -> None:
+        progress = RecordingProgress()
+        segmenter.segment([case], None, outputs, RunOptions(), progress)
+        assert progress.stages
+
+    def test_a_run_that_another_thread_cancels_leaves_no_mask(
+        self, segmenter: Segmenter, case: str, volumes: VolumeStore, outputs: Outputs
+    ) -> None:
+        progress = _Cancelled()
+        canceller = threading.Thread(target=progress.cancelled.set)
+        canceller.start()
+        canceller.join()
+        with pytest.raises(CancelledError):
+            segmenter.segment([case], None, outputs, RunOptions(), progress)
+        with pytest.raises(VoxportError):
+            volumes.open(outputs.mask)
+
+
+@dataclass
+class _Cancelled:
+    """A listener that another thread cancels."""
+
+    cancelled: threading.Event = field(default_factory=threading.Event)
+
+    def stage(self, name: str, tiles: int = 0) -> None:  # noqa: ARG002 - the port's signature
+        """See ProgressListener."""
+        self.advance(0)
+
+    def advance(self, tiles: int) -> None:  # noqa: ARG002 - the port's signature
+        """See ProgressListener."""
+        if self.cancelled.is_set():
+            raise CancelledError
+
+
+@dataclass
+class FakeSegmenter:
+    """A Segmenter with one model, which labels everything above 0.5. ``runs`` holds the inputs of each run."""
+
+    volumes: VolumeStore
+    url: str | None = None
+    runs: list[tuple[str, ...]] = field(default_factory=list)
+
+    def offers(self) -> Sequence[Offer]:
+        """See Segmenter."""
+        return [Offer(affine_card(1, 2), True)]
+
+    def card(self, model: str) -> ModelCard:
+        """See Segmenter."""
+        found = next((offer.card for offer in self.offers() if offer.card.reference == model), None)
+        if found is None:
+            raise UsageError("model", expected="one that is offered", got=model, do="choose another")
+        return found
+
+    def estimate(
+        self,
+        inputs: Sequence[str],
+        model: str,
+        options: RunOptions,  # noqa: ARG002 - the port's signature
+        progress: ProgressListener,
+    ) -> RunEstimate:
+        """See Segmenter."""
+        self._check(inputs, model)
+        progress.stage("prepare")
+        return RunEstimate(1, 1.0, 1, ())
+
+    def segment(
+        self,
+        inputs: Sequence[str],
+        model: str | None,
+        outputs: Outputs,
+        options: RunOptions,  # noqa: ARG002 - the port's signature
+        progress: ProgressListener,
+    ) -> Mapping[str, Any]:
+        """See Segmenter."""
+        card = self._check(inputs, model)
+        progress.stage("score", 1)
+        with ExitStack() as stack:
+            scan = stack.enter_context(self.volumes.open(inputs[0]))
+            read = scan.sha256()
+            whole = Box.whole(scan.grid.shape)
+            mask = stack.enter_context(self.volumes.create(outputs.mask, scan.grid, np.dtype(np.uint8), like=scan))
+            mask.write(whole, (scan.read(whole)[0] > 0.5).astype(np.uint8))
+            progress.advance(1)
+            digest = mask.commit()
+        self.runs.append(tuple(inputs))
+        return {
+            "model": {"name": card.name, "version": card.version},
+            "inputs": [{"name": inputs[0], "sha256": read}],
+            "outputs": [{"name": outputs.mask, "sha256": digest}],
+            "tiles": {"count": 1},
+        }
+
+    def _check(self, inputs: Sequence[str], model: str | None) -> ModelCard:
+        if len(inputs) != 1:
+            raise UsageError("volumes", expected="one channel", got=str(len(inputs)), do="give one volume")
+        return self.card(self.offers()[0].card.reference if model is None else model)
