@@ -79,10 +79,8 @@ def batch_command(
     logging.getLogger("voxport.jobs").setLevel(logging.ERROR)  # the rest is for who operates workers
     options = run_options(overlap, parse_patch(patch), blending, parse_bytes(memory), nan_as, threshold)
     if shared:
-        from .remote import check_remote_options
-
         here = {"card": card, "runtime": runtime, "precision": precision, "threads": threads, "memory": memory}
-        check_remote_options(model, here | {"concurrency": concurrency}, beside="--shared", who="every worker")
+        opt.check_remote_options(model, here | {"concurrency": concurrency}, beside="--shared", who="every worker")
     chosen = _pattern(pattern, channels)
     outputs = ("mask", *(["probabilities"] if probabilities else []), *(["preview"] if preview else []))
     results, at_once = batch_folder(output), concurrency or 1

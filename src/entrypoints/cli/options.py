@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from ...domain.errors import UsageError
 
 Inputs = Annotated[
     list[str],
@@ -61,3 +64,28 @@ Server = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Print errors only.")]
+
+
+def check_remote_options(
+    model: str | None, here: Mapping[str, object], *, beside: str = "--server", who: str = "the server"
+) -> None:
+    """Check the options of a run that another process does.
+
+    Args:
+        model: value of ``-m``.
+        here: options that only a run in this process takes, with their values; None or ``auto`` for one left open.
+        beside: option that has the run done elsewhere.
+        who: runs it there.
+
+    Raises:
+        UsageError: an option of ``here`` has a value, or the model is a file.
+    """
+    from ...client import is_model_reference
+
+    for option, value in here.items():
+        if value not in (None, "auto"):
+            do = f"leave one of them out; the settings of {who} decide"
+            raise UsageError(f"--{option}", expected=f"no such option beside {beside}", got=str(value), do=do)
+    if model is not None and not is_model_reference(model):
+        do = f"add the file to the models of {who}, and name it"
+        raise UsageError("-m", expected=f"NAME or NAME:VERSION of a model that {who} has", got=model, do=do)

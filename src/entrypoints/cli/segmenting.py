@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -61,7 +61,7 @@ def segment_command(
     from ...container import wired
     from ...domain.run import Outputs
     from ...services.segmentation.prepare import run_options
-    from ...services.segmentation.report import run_report, same_again
+    from ...services.segmentation.report import run_report, same_again, same_again_there
     from ...services.segmentation.statistics_file import check_statistics_name
 
     wanted = run_options(overlap, parse_patch(patch), blending, parse_bytes(memory), nan_as, threshold, batch)
@@ -72,29 +72,31 @@ def segment_command(
     outputs = Outputs(output, probabilities, statistics, preview, report)
     if statistics is not None:
         check_statistics_name(statistics)
+    report_file = container.artifacts()
     if server is not None:
-        from .remote import check_remote_options, segment_remotely
-
         here = {"card": card, "runtime": runtime, "precision": precision, "threads": threads, "memory": memory}
-        here["batch"] = batch
-        check_remote_options(model, here)
-        artifacts = container.artifacts()
-        segment_remotely(server, inputs, model, outputs, wanted, artifacts, as_json=as_json, quiet=quiet, sample=sample)
-        return
-    open_model = container.open_model()
-    found = open_model.find(model, card)
-    with progress_bar(quiet) as progress:
-        loaded = open_model.load(found, runtime, precision, threads)
-        done = container.segment()(inputs, loaded, outputs, wanted, progress)
-    named = model or found.card.reference
-    command = same_again(inputs, named, output, loaded, done, card=None if card is None else str(card), threads=threads)
-    data = run_report(done, loaded, version=__version__, command=command)
+        opt.check_remote_options(model, here | {"batch": batch})
+        if report is not None:
+            report_file.check(report)
+        segmenter = container.remote_segmenter(server, as_jobs=False)
+        with progress_bar(quiet) as progress:
+            data = dict(segmenter.segment(inputs, model, outputs, wanted, progress))
+        data["command"] = same_again_there(str(segmenter.url), inputs, output, data, wanted)
+    else:
+        open_model = container.open_model()
+        found = open_model.find(model, card)
+        with progress_bar(quiet) as progress:
+            loaded = open_model.load(found, runtime, precision, threads)
+            done = container.segment()(inputs, loaded, outputs, wanted, progress)
+        how: dict[str, Any] = {"card": None if card is None else str(card), "threads": threads}
+        command = same_again(inputs, model or found.card.reference, output, loaded, done, **how)
+        data = run_report(done, loaded, version=__version__, command=command)
     if report is not None:
-        container.artifacts().write(report, (json.dumps(data, indent=2) + "\n").encode())
+        report_file.write(report, (json.dumps(data, indent=2) + "\n").encode())
     if not quiet:
         show_outcome(data, output, as_json)
         if sample and not as_json:
-            _what_next(statistics, preview)
+            _what_next(statistics, preview, None if server is None else str(segmenter.url))
 
 
 def _case(inputs: list[str] | None, output: str | None, sample: str | None) -> tuple[list[str], str]:
@@ -110,10 +112,14 @@ def _case(inputs: list[str] | None, output: str | None, sample: str | None) -> t
     return inputs, output
 
 
-def _what_next(statistics: str | None, preview: str | None) -> None:
+def _what_next(statistics: str | None, preview: str | None, server: str | None) -> None:
+    own = "  voxport segment YOUR.nii.gz -o mask.nii.gz --preview mask.png"
+    typer.echo(f"Look at {preview}, and at {statistics} for the numbers. Next:")
+    if server is not None:
+        typer.echo(f"{own} --server {server}")
+        return
     typer.echo(
-        f"Look at {preview}, and at {statistics} for the numbers. Next:\n"
-        "  voxport segment YOUR.nii.gz -o mask.nii.gz --preview mask.png   your own volume, with the bundled model\n"
+        f"{own}   your own volume, with the bundled model\n"
         "  voxport inspect two-photon-vessels                              what this model is for, and where it fails\n"
         "  voxport export CHECKPOINT --card card.yaml -o model.onnx        your own network"
     )
