@@ -55,22 +55,21 @@ def peak_bytes() -> int:
 
 def voxport(spec: Spec, how: str) -> Run:
     """The whole of ``voxport segment`` but the start of the process; ``how`` is RUNTIME-PRECISION, or auto."""
-    from voxport.container import wired
+    from voxport.application import Application
+    from voxport.domain.run import Outputs, RunOptions
     from voxport.entrypoints.cli.console import Silent
-    from voxport.services.segmentation.prepare import RunOptions
-    from voxport.services.segmentation.segment import Outputs
 
-    container = wired()
-    opener = container.open_model()
+    application = Application.build()
     runtime, _, precision = how.partition("-")
-    loaded = opener.load(opener.find(spec["model"]), runtime, precision or "auto", spec["threads"])
+    model = application.find_model(spec["model"])
+    loaded = application.load_model(model, runtime=runtime, precision=precision or "auto", threads=spec["threads"])
     auto = how == "auto"
     options = RunOptions(overlap=spec["overlap"], patch=None if auto else tuple(spec["patch"]), blending="gaussian")
     mask = f"{how}.nii.gz"
 
     def run(volume: str) -> Answer:
         began = time.perf_counter()
-        done = container.segment()([volume], loaded, Outputs(mask), options, Silent())
+        done = application.segment([volume], loaded, Outputs(mask), options, Silent())
         return {
             "seconds": time.perf_counter() - began,
             "stages": done.seconds,
@@ -91,13 +90,13 @@ def bare(spec: Spec, how: str) -> Run:
     """
     from dataclasses import replace
 
-    from voxport.container import wired
+    from voxport.application import Application
     from voxport.domain.inference.patches import plan_tiles
 
-    container = wired()
-    opener = container.open_model()
+    application = Application.build()
     runtime, _, precision = how.partition("-")
-    loaded = opener.load(opener.find(spec["model"]), runtime, precision, spec["threads"])
+    model = application.find_model(spec["model"])
+    loaded = application.load_model(model, runtime=runtime, precision=precision, threads=spec["threads"])
     tiling = replace(loaded.model.card.tiling, patch=tuple(spec["patch"]), overlap=spec["overlap"])
     plan = plan_tiles(tuple(spec["shape"]), tiling)
     tile = np.random.default_rng(0).random((1, 1, *plan.tile), np.float32)

@@ -23,10 +23,9 @@ import yaml
 from comparing import same_labels
 from material import saved, smooth_noise
 from numpy.typing import NDArray
-from voxport.container import wired
+from voxport.application import Application
+from voxport.domain.run import Outputs, RunOptions
 from voxport.services.models.loading import LoadedModel
-from voxport.services.segmentation.prepare import RunOptions
-from voxport.services.segmentation.segment import Outputs
 from voxport.testing.convolution import write_convolution_onnx
 from voxport.testing.progress import RecordingProgress
 
@@ -77,7 +76,7 @@ def main() -> None:
 
 def mirrored(shape: tuple[int, int, int]) -> NDArray[np.uint8]:
     """The bundled sample and its mirror images, side by side."""
-    values = np.asarray(nib.load(wired().sample()).dataobj)[:, :, : shape[2]]
+    values = np.asarray(nib.load(Application.build().sample).dataobj)[:, :, : shape[2]]
     more = [(0, max(0, edge - known)) for edge, known in zip(shape, values.shape, strict=True)]
     return np.pad(values, more, mode="reflect")
 
@@ -87,12 +86,12 @@ class Bench:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        container = wired()
-        self._opener, self._segment = container.open_model(), container.segment()
+        self._application = Application.build()
 
     def load(self, model: str | None, runtime: str, precision: str) -> LoadedModel:
         """A model by its name or path; the bundled one for None."""
-        return self._opener.load(self._opener.find(model), runtime, precision)
+        found = self._application.find_model(model)
+        return self._application.load_model(found, runtime=runtime, precision=precision)
 
     def overlaps(self, loaded: LoadedModel, volume: Path, blending: str, overlaps: list[float]) -> dict[str, Any]:
         """A row an overlap, the largest first, as the others are compared with its labels."""
@@ -130,7 +129,7 @@ class Bench:
         # the card's tile, named: a tuned one is another
         options = RunOptions(overlap=overlap, patch=loaded.model.card.tiling.patch, blending=blending)  # type: ignore[arg-type]
         began = time.perf_counter()
-        done = self._segment([str(volume)], loaded, Outputs(str(mask)), options, RecordingProgress())
+        done = self._application.segment([str(volume)], loaded, Outputs(str(mask)), options, RecordingProgress())
         seconds = time.perf_counter() - began
         row = {"tiles": done.prepared.plan.tile_count, "repeated": done.repeated_tiles, "seconds": seconds}
         return row, np.asarray(nib.load(mask).dataobj)

@@ -19,10 +19,9 @@ import numpy as np
 import psutil
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
-from voxport.container import wired
+from voxport.application import Application
+from voxport.domain.run import Outputs, RunOptions
 from voxport.services.machine import processors
-from voxport.services.segmentation.prepare import RunOptions
-from voxport.services.segmentation.segment import Outputs
 from voxport.testing.progress import RecordingProgress
 
 # What the speed of a convolution depends on, as Linux names it.
@@ -58,12 +57,11 @@ class Findings:
 
 def segmenter(folder: Path, model: str) -> Callable[[Path], bytes]:
     """Segments in this process, with a model that stays loaded, of the bundled ones or ``folder/models``."""
-    container, mask = wired(models_dir=folder / "models"), folder / "mask.nii.gz"
-    opener, segment = container.open_model(), container.segment()
-    loaded = opener.load(opener.find(model))
+    application, mask = Application.build(models_dir=folder / "models"), folder / "mask.nii.gz"
+    loaded = application.load_model(application.find_model(model))
 
     def mask_of(volume: Path) -> bytes:
-        segment([str(volume)], loaded, Outputs(str(mask)), RunOptions(), RecordingProgress())
+        application.segment([str(volume)], loaded, Outputs(str(mask)), RunOptions(), RecordingProgress())
         return mask.read_bytes()
 
     return mask_of
@@ -96,7 +94,7 @@ def _versions(*names: str) -> dict[str, str]:
 
 def sample_volumes(folder: Path) -> list[Path]:
     """The bundled sample as it is, moved and in other forms, and smooth noise; no two have the same mask."""
-    sample = Path(wired().sample())
+    sample = Path(Application.build().sample)
     values = np.asarray(nib.load(sample).dataobj)
     forms = {
         "moved.nii.gz": np.roll(values, (80, -50), (0, 1))[:, :, :16],

@@ -24,7 +24,7 @@ import nibabel as nib
 import numpy as np
 from comparing import REFERENCE, Found, compared
 from material import blobs, machine, saved
-from voxport.container import wired
+from voxport.application import Application
 from voxport.services.machine import processors
 
 HERE = Path(__file__).resolve().parent
@@ -108,10 +108,10 @@ def _prepared(folder: Path, wanted: argparse.Namespace) -> dict[str, Any]:
     spec: dict[str, Any] = {"folder": str(folder), "network": wanted.network, "shape": wanted.shape, "overlap": 0.5}
     spec |= {"threads": wanted.threads, "volume": "volume.nii.gz", "small": "small.nii.gz"}
     if wanted.network == "bundled":
-        sample = np.asarray(nib.load(wired().sample()).dataobj)
+        sample = np.asarray(nib.load(Application.build().sample).dataobj)
         tiles = [-(-n // m) for n, m in zip(wanted.shape, sample.shape, strict=True)]
         values = np.tile(sample, tiles)[tuple(slice(n) for n in wanted.shape)]
-        model = wired().open_model().find(None)
+        model = Application.build().find_model()
         spec |= {"model": model.card.reference, "model_file": str(model.path), "intensity": "percentiles"}
         spec |= {"patch": list(model.card.tiling.patch), "padding": "replicate", "arguments": {"filters": 32}}
     else:

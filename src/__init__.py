@@ -2,7 +2,7 @@
 
 The public names, imported when first used::
 
-    from voxport import Container, Grid, Volume, VoxportError
+    from voxport import Application, Grid, Volume, VoxportError
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .application import Application
     from .client import Client
-    from .container import Container
     from .domain.cards.model_card import ModelCard
     from .domain.cards.schema import read_card, write_card
     from .domain.errors import (
@@ -35,10 +35,10 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "Application",
     "Box",
     "CancelledError",
     "Client",
-    "Container",
     "Grid",
     "InputError",
     "Label",
@@ -64,7 +64,7 @@ __all__ = [
 
 _HOMES = {
     "client": ("Client",),
-    "container": ("Container",),
+    "application": ("Application",),
     "domain.cards.schema": ("read_card", "write_card"),
     "domain.errors": (
         "CancelledError",
@@ -80,8 +80,8 @@ _HOMES = {
     "domain.labels.label_map": ("Label", "LabelMap", "LabelTable"),
     "domain.volume": ("Volume",),
     "ports.model": ("Model",),
-    "services.segmentation.prepare": ("RunOptions",),
-    "services.segmentation.segment": ("Outputs", "SegmentPorts", "Segmentation", "segment"),
+    "domain.run": ("Outputs", "RunOptions"),
+    "services.segmentation.segment": ("SegmentPorts", "Segmentation", "segment"),
     "settings": ("Settings",),
 }
 

@@ -55,7 +55,9 @@ def test_the_contracts_hold(copy: Path) -> None:
         ("services/segmentation/segment.py", "import nibabel"),
         ("adapters/artifacts/local/__init__.py", "from ...pictures import png"),
         ("adapters/artifacts/local/__init__.py", "from .... import container"),
+        ("container.py", "from .application import Application"),
         ("entrypoints/cli/main.py", "from ...adapters.artifacts import local"),
+        ("entrypoints/cli/main.py", "from ...container import Container"),
         ("testing/fakes.py", "from ..adapters.artifacts import local"),
         ("client/client.py", "from ..services.segmentation import segment"),
         ("client/client.py", "from ..ports import progress"),
@@ -146,12 +148,13 @@ def test_segmenting_never_imports_torch(tmp_path: Path) -> None:
 def test_composing_loads_no_web_framework_and_what_composed_can_still_be_wired() -> None:
     """FastAPI would take as long as all else that a command imports."""
     code = (
-        "import sys\nfrom voxport.container import Container, wired\n"
+        "import sys\nfrom voxport.application import Application\n"
         "print([name for name in ('fastapi', 'starlette', 'werkzeug', 'scipy.ndimage', 'scipy.sparse')"
         " if name in sys.modules])\n"
         "from dependency_injector.wiring import Provide, inject\n"
-        "@inject\ndef sample(name=Provide[Container.sample]):\n    return name\n"
-        "container = wired()\ncontainer.wire(modules=['__main__'])\nprint(sample().rpartition('/')[2])\n"
+        "@inject\ndef sample(name=Provide['sample']):\n    return name\n"
+        "container = Application.build().container\n"
+        "container.wire(modules=['__main__'])\nprint(sample().rpartition('/')[2])\n"
         "container.unwire()\n"
     )
     result = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=True)

@@ -13,7 +13,7 @@ from subprocess import CompletedProcess, TimeoutExpired
 
 _PRELOADED = (
     "voxport.entrypoints.cli.main",
-    "voxport.container",
+    "voxport.application",
     "voxport.adapters.runtimes.onnx",
     "voxport.adapters.models.onnx_files",
     "voxport.adapters.volumes.nifti",

@@ -9,7 +9,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 from playwright.sync_api import Browser, sync_playwright
-from voxport.container import wired
+from voxport.application import Application
 
 from tests.rest.conftest import named_model
 from tests.rest.serving import Server
@@ -73,7 +73,7 @@ def visitor(visit: Visit) -> Visitor:
 @pytest.fixture(scope="session")
 def sample() -> Path:
     """The bundled sample."""
-    return Path(wired().sample())
+    return Path(Application.build().sample)
 
 
 def save(path: Path, values: np.ndarray, affine: np.ndarray, unit: str = "micron") -> Path:

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 from PIL import Image
-from voxport.container import Container, wired
+from voxport.application import Application
 from voxport.domain.errors import InputError, UsageError
 from voxport.entrypoints.demo import texts
 from voxport.entrypoints.demo.app import create_app
@@ -47,16 +47,16 @@ def in_a_loop(make: Callable[[], T]) -> T:
 
 
 @pytest.fixture
-def container(tmp_path: Path) -> Iterator[Container]:
-    container = wired(models_dir=tmp_path / "models", scratch_dir=tmp_path)
-    yield container
-    container.served_models().close()
+def application(tmp_path: Path) -> Iterator[Application]:
+    application = Application.build(models_dir=tmp_path / "models", scratch_dir=tmp_path)
+    yield application
+    application.served_models.close()
 
 
 @pytest.fixture
-def desk(container: Container, tmp_path: Path) -> Desk:
+def desk(application: Application, tmp_path: Path) -> Desk:
     (tmp_path / "sessions").mkdir()
-    return Desk(container, LocalEngine(container), Sessions(tmp_path / "sessions", 1000))
+    return Desk(application, LocalEngine(application), Sessions(tmp_path / "sessions", 1000))
 
 
 @pytest.fixture
@@ -72,10 +72,10 @@ def ramp(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def app(container: Container, tmp_path: Path) -> Iterator[tuple[TestClient, Desk]]:
+def app(application: Application, tmp_path: Path) -> Iterator[tuple[TestClient, Desk]]:
     folder = tmp_path / "app"
     folder.mkdir()
-    made = in_a_loop(lambda: create_app(container, LocalEngine(container), folder))
+    made = in_a_loop(lambda: create_app(application, LocalEngine(application), folder))
     with TestClient(made) as client:
         yield client, made.state.desk
     assert [path.name for path in folder.iterdir() if path.name != "uploads"] == []
@@ -207,7 +207,7 @@ def test_what_needs_a_volume_says_so(desk: Desk, session: Session) -> None:
 
 def test_a_model_that_is_gone_is_told(desk: Desk, session: Session, ramp: Path) -> None:
     desk.open(session.token, [ramp])
-    desk.container.served_models().start()
+    desk.application.served_models.start()
     with pytest.raises(UsageError, match="one that is gone"):
         run(desk, session, "never-was:1.0.0")
     assert [path.name for path in session.folder.iterdir()] == [session.files[0].parent.name]
@@ -240,10 +240,10 @@ def test_text_stays_text(text: str) -> None:
     assert html.unescape(shown) == text
 
 
-def test_a_key_opens_the_page(container: Container, tmp_path: Path) -> None:
+def test_a_key_opens_the_page(application: Application, tmp_path: Path) -> None:
     (tmp_path / "app").mkdir()
     keys = parse_keys(["0123456789abcdef"])
-    made = in_a_loop(lambda: create_app(container, LocalEngine(container), tmp_path / "app", keys))
+    made = in_a_loop(lambda: create_app(application, LocalEngine(application), tmp_path / "app", keys))
     with TestClient(made) as client:
         assert client.get("/config").status_code == 401
         wrong = client.post("/login", data={"username": "x", "password": "0123456789abcdeX"})

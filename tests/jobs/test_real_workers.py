@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from voxport.adapters.blobs.fsspec import FsspecBlobs
 from voxport.adapters.jobs.dbos import DbosJobQueue
-from voxport.container import wired
+from voxport.application import Application
 from voxport.domain.run import Outputs, RunOptions
 from voxport.services.jobs.run import JobPorts, submit_case
 from voxport.testing.job_queue import wait_until
@@ -37,8 +37,8 @@ class Site:
         self.blobs_url = f"file://{folder}/blobs"
         (folder / "models").mkdir()
         model = make_model(folder / "models" / "edges.onnx", radius=2)
-        self.container = wired(models_dir=folder / "models", model=str(model))
-        self.loaded = self.container.open_model().load(self.container.open_model().find(str(model)))
+        self.application = Application.build(models_dir=folder / "models", model=str(model))
+        self.loaded = self.application.load_model(self.application.find_model(str(model)))
         self.reference = self.loaded.model.card.reference
         self.scans = [self._scan(number) for number in range(20)]
         self.workers: list[subprocess.Popen[bytes]] = []
@@ -53,7 +53,7 @@ class Site:
     def right_mask(self, scan: Path) -> bytes:
         """Of an undisturbed run in this process."""
         mask = self.folder / "right.nii.gz"
-        self.container.segment()([str(scan)], self.loaded, Outputs(str(mask)), RunOptions(), RecordingProgress())
+        self.application.segment([str(scan)], self.loaded, Outputs(str(mask)), RunOptions(), RecordingProgress())
         return mask.read_bytes()
 
     def start(self) -> subprocess.Popen[bytes]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from voxport.container import wired
+from voxport.application import Application
 from voxport.entrypoints.rest.app import create_app
 
 from .odd import SCAN, npy, refused
@@ -138,7 +138,7 @@ def test_no_room_for_an_upload_is_not_the_callers_fault(
 ) -> None:
     monkeypatch.setenv("VOXPORT_MODELS_DIR", str(tmp_path))
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
-    app = create_app(wired())
+    app = create_app(Application.build())
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
 
     async def send() -> httpx.Response:

@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import jsonschema_rs
 import pytest
-from voxport.container import wired
+from voxport.application import Application
 from voxport.entrypoints.rest.app import create_app
 from voxport.entrypoints.rest.problems import KINDS
 
@@ -118,7 +118,7 @@ def test_keys_are_asked_for_where_the_service_has_some(
     monkeypatch.setenv("VOXPORT_MODELS_DIR", str(tmp_path))
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
     monkeypatch.setenv("VOXPORT_API_KEYS", "correct-horse-battery")
-    guarded = create_app(wired()).openapi()
+    guarded = create_app(Application.build()).openapi()
     either: list[dict[str, list[str]]] = [{"bearer": []}, {"key": []}]
     for described, keys in ((document, []), (guarded, either)):
         assert described["components"]["securitySchemes"] == {

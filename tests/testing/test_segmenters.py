@@ -10,8 +10,8 @@ import httpx
 import numpy as np
 import pytest
 from voxport.adapters.volumes.nifti import NiftiStore
+from voxport.application import Application
 from voxport.client.segmenter import RemoteSegmenter
-from voxport.container import wired
 from voxport.domain.run import Outputs, RunOptions
 from voxport.ports.segmenter import Segmenter
 from voxport.ports.volume_store import VolumeStore
@@ -54,10 +54,10 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 class TestLocalSegmenter(FileContract):
     @pytest.fixture
     def segmenter(self, models: Path, tmp_path: Path) -> Iterator[Segmenter]:
-        container = wired(models_dir=models, model="edges", scratch_dir=tmp_path)
-        container.served_models().start()
-        yield container.segmenter()
-        container.served_models().close()
+        application = Application.build(models_dir=models, model="edges", scratch_dir=tmp_path)
+        application.served_models.start()
+        yield application.segmenter
+        application.served_models.close()
 
 
 @pytest.fixture(scope="module")

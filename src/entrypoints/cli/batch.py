@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -20,9 +20,10 @@ from .serving import needs_package
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-    from ...container import Container
+    from ...application import Application
     from ...domain.cases import CasePattern
     from ...services.batch.cohort import BatchListener, CaseResult
+    from ...services.jobs.run import JobPorts
     from ...services.models.loading import LoadedModel
 
 Folder = Annotated[Path, typer.Argument(metavar="FOLDER", help="Looked through for NIfTI volumes, with all below it.")]
@@ -69,7 +70,7 @@ def batch_command(
 ) -> None:
     """Segment all cases of a folder. Run again, it does what is new, what changed, and what failed."""
     needs_package("voxport batch", "dbos")
-    from ...container import wired
+    from ...application import Application
     from ...services.batch.discovery import find_cases
     from ...services.batch.folder import batch_folder
     from ...services.batch.record import BatchWork
@@ -84,20 +85,20 @@ def batch_command(
     chosen = _pattern(pattern, channels)
     outputs = ("mask", *(["probabilities"] if probabilities else []), *(["preview"] if preview else []))
     results, at_once = batch_folder(output), concurrency or 1
-    container = wired() if shared else wired(**own_queue(results, at_once))
-    found = container.open_model().find(model, card)
+    application = Application.build() if shared else Application.build(**own_queue(results, at_once))
+    found = application.find_model(model, card)
     command = {"-m": model or found.card.reference} | ({} if card is None else {"--card": str(card)})
     work = BatchWork(found, options, outputs, runtime, precision, command)
     cases = find_cases(folder, results, found.card.input.source_count, chosen, outputs)
     worker = None
     if not shared:
-        loaded = container.open_model().load(found, runtime, precision, threads)
+        loaded = application.load_model(found, runtime=runtime, precision=precision, threads=threads)
         warn(filter(None, (loaded.warning,)))
-        worker = partial(_work, container, loaded, at_once)
+        worker = partial(_work, application, loaded, at_once)
     try:
         with _cohort_bar(len(cases), quiet) as bar:
-            ports = container.job_ports
-            ended = run_batch(cases, folder, results, work, bar, open_ports=ports, worker=worker, at_once=at_once)
+            open_ports: Callable[[], JobPorts] = lambda: application.job_ports  # noqa: E731
+            ended = run_batch(cases, folder, results, work, bar, open_ports=open_ports, worker=worker, at_once=at_once)
     except (KeyboardInterrupt, SystemExit):
         sys.stderr.write("voxport: stopped; the same command goes on where this one stopped\n")
         raise
@@ -114,9 +115,9 @@ def _pattern(pattern: str | None, channels: str | None) -> CasePattern | None:
     return CasePattern(pattern or "", named) if pattern is not None or named else None
 
 
-def _work(container: Container, loaded: LoadedModel, at_once: int, stop: threading.Event) -> None:
+def _work(application: Application, loaded: LoadedModel, at_once: int, stop: threading.Event) -> None:
     """Run jobs with this model in this process, until told to stop."""
-    container.work_on_jobs()(at_once, stop, handler=container.run_job(take=lambda _: loaded))
+    application.work_on_jobs(at_once, stop, handler=partial(application.run_job, take=lambda _: loaded))
 
 
 def _show(ended: Sequence[CaseResult], output: Path, *, as_json: bool, quiet: bool) -> None:

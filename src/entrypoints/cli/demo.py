@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from . import options as opt
-from .serving import check_free, checked_address, needs_package, opening_keys, wired_to_infer
+from .serving import application_to_infer, check_free, checked_address, needs_package, opening_keys
 
 if TYPE_CHECKING:
     import socket
 
     import uvicorn
 
-    from ...container import Container
+    from ...application import Application
     from ..demo.engines import Engine
 
 
@@ -47,20 +47,20 @@ def demo_command(
     from ...services.scratch import clear_scratch, scratch_folder
     from ..demo.app import create_app
 
-    container = wired_to_infer(models, model, store, threads, scratch)
-    parent = container.config.scratch_dir()
+    application = application_to_infer(models, model, store, threads, scratch)
+    parent = application.settings.scratch_dir
     clear_scratch(parent)
     with scratch_folder(parent) as folder:
-        engine = _engine(container, server)
+        engine = _engine(application, server)
         try:
-            app = create_app(container, engine, folder, keys)
+            app = create_app(application, engine, folder, keys)
             shown = f"[{host}]" if ":" in host else host
             sys.stderr.write(f"voxport: demo on http://{shown}:{port}, scored {engine.place}\n")
             sys.stderr.flush()
             settings = uvicorn.Config(app, host=address, port=port, log_level="warning", timeout_graceful_shutdown=2)
             _server(settings).run()
         finally:
-            container.served_models().close()
+            application.served_models.close()
 
 
 def _server(settings: uvicorn.Config) -> uvicorn.Server:
@@ -75,13 +75,13 @@ def _server(settings: uvicorn.Config) -> uvicorn.Server:
     return Server(settings)
 
 
-def _engine(container: Container, server: str | None) -> Engine:
+def _engine(application: Application, server: str | None) -> Engine:
     if server is not None:
         from ..demo.remote import RemoteEngine
 
-        key = container.config.api_key()
+        key = application.settings.api_key
         return RemoteEngine(server, None if key is None else key.get_secret_value())
     from ..demo.engines import LocalEngine
 
-    container.served_models().start()
-    return LocalEngine(container)
+    application.served_models.start()
+    return LocalEngine(application)

@@ -30,15 +30,15 @@ def export_command(
     quiet: opt.Quiet = False,
 ) -> None:
     """Export a checkpoint to one self-describing ONNX file, proved to score like the checkpoint."""
-    from ...container import wired
+    from ...application import Application
     from ...services.models.checkpoints import describe_checkpoint
 
-    container = wired()
-    read = container.model_files().read_card(card)
-    given = describe_checkpoint(checkpoint, network, network_args, bundle, container.read_bundle)
+    application = Application.build()
+    read = application.read_card(card)
+    given = describe_checkpoint(checkpoint, network, network_args, bundle, application.read_bundle)
     with progress_bar(quiet) as progress:
-        done = container.export()(given, read, output, progress)
-    proved, bounds = done.verification, container.bounds()
+        done = application.export(given, read, output, progress)
+    proved, bounds = done.verification, application.bounds
     parity = proved.entry.parity
     if as_json:
         show_json(

@@ -21,14 +21,14 @@ def inspect_command(
     as_json: opt.AsJson = False,
 ) -> None:
     """Show a volume's geometry, or a model's card and certificate."""
-    from ...container import wired
+    from ...application import Application
     from ...services.models.find import names_a_model
 
-    container = wired()
+    application = Application.build()
     if names_a_model(file):
-        _show_model(container.open_model().find(file, card), as_json)
+        _show_model(application.find_model(file, card), as_json)
         return
-    with container.volumes().open(file) as source:
+    with application.volumes.open(file) as source:
         _show_volume(Path(file).name, source, as_json)
 
 

@@ -93,11 +93,11 @@ def retry_command(ids: JobIds) -> None:
 def _queue() -> Iterator[JobQueue]:
     """The queue of the settings, which must be there. Raises VoxportError."""
     needs_package("voxport jobs", "dbos")
-    from ...container import wired
+    from ...application import Application
     from ...services.jobs.admin import queue_errors
 
     with queue_errors():
-        queue = wired().known_job_queue()
+        queue = Application.build().known_job_queue
         try:
             yield queue
         finally:

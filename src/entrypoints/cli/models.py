@@ -16,9 +16,9 @@ app = typer.Typer(no_args_is_help=True, help="The models that can be named with 
 @app.command("list")
 def list_command(as_json: opt.AsJson = False, store: opt.StoreName = None) -> None:
     """Show all models."""
-    from ...container import wired
+    from ...application import Application
 
-    listing = wired(store=store).models().list()
+    listing = Application.build(store=store).list_models()
     if as_json:
         models = [
             {
@@ -44,10 +44,10 @@ def add_command(
     store: opt.StoreName = None,
 ) -> None:
     """Keep a copy of a model, with its card embedded."""
-    from ...container import wired
+    from ...application import Application
 
-    container = wired(store=store)
-    stored = container.models().put(container.model_files().read(file, card))
+    application = Application.build(store=store)
+    stored = application.add_model(file, card)
     typer.echo(f"{stored.card.reference} added")
 
 
@@ -56,7 +56,7 @@ def remove_command(
     name: Annotated[str, typer.Argument(help="NAME, or NAME:VERSION.")], store: opt.StoreName = None
 ) -> None:
     """Forget a model."""
-    from ...container import wired
+    from ...application import Application
 
-    wired(store=store).models().remove(name)
+    Application.build(store=store).remove_model(name)
     typer.echo(f"{name} removed")

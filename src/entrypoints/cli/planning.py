@@ -32,16 +32,15 @@ def plan_command(
     quiet: opt.Quiet = False,
 ) -> None:
     """Foretell tiles, peak memory and time of a run, with warnings; nothing is segmented."""
-    from ...container import wired
+    from ...application import Application
     from ...services.segmentation.prepare import run_options
 
     wanted = run_options(overlap, parse_patch(patch), blending, parse_bytes(memory), nan_as, threshold, batch)
-    container = wired()
-    open_model = container.open_model()
-    found = open_model.find(model, card)
+    application = Application.build()
+    found = application.find_model(model, card)
     with progress_bar(quiet) as progress:
-        opened = open_model.load(found, runtime, precision, threads)
-        told = container.estimate()(inputs, opened, wanted, progress)
+        opened = application.load_model(found, runtime=runtime, precision=precision, threads=threads)
+        told = application.estimate(inputs, opened, wanted, progress)
     if as_json:
         show_json(_mapping(opened, told))
     else:

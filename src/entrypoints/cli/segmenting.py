@@ -58,36 +58,35 @@ def segment_command(
     quiet: opt.Quiet = False,
 ) -> None:
     """Segment one case: a mask on the input's own voxels."""
-    from ...container import wired
+    from ...application import Application
     from ...domain.run import Outputs
     from ...services.segmentation.prepare import run_options
     from ...services.segmentation.report import run_report, same_again, same_again_there
     from ...services.segmentation.statistics_file import check_statistics_name
 
     wanted = run_options(overlap, parse_patch(patch), blending, parse_bytes(memory), nan_as, threshold, batch)
-    container = wired()
-    inputs, output = _case(inputs, output, container.sample() if sample else None)
+    application = Application.build()
+    inputs, output = _case(inputs, output, application.sample if sample else None)
     if sample:
         statistics, preview = statistics or "sample_statistics.json", preview or "sample_preview.png"
     outputs = Outputs(output, probabilities, statistics, preview, report)
     if statistics is not None:
         check_statistics_name(statistics)
-    report_file = container.artifacts()
+    report_file = application.artifacts
     if server is not None:
         here = {"card": card, "runtime": runtime, "precision": precision, "threads": threads, "memory": memory}
         opt.check_remote_options(model, here | {"batch": batch})
         if report is not None:
             report_file.check(report)
-        segmenter = container.remote_segmenter(server, as_jobs=False)
+        segmenter = application.remote_segmenter(server, as_jobs=False)
         with progress_bar(quiet) as progress:
             data = dict(segmenter.segment(inputs, model, outputs, wanted, progress))
         data["command"] = same_again_there(str(segmenter.url), inputs, output, data, wanted)
     else:
-        open_model = container.open_model()
-        found = open_model.find(model, card)
+        found = application.find_model(model, card)
         with progress_bar(quiet) as progress:
-            loaded = open_model.load(found, runtime, precision, threads)
-            done = container.segment()(inputs, loaded, outputs, wanted, progress)
+            loaded = application.load_model(found, runtime=runtime, precision=precision, threads=threads)
+            done = application.segment(inputs, loaded, outputs, wanted, progress)
         how: dict[str, Any] = {"card": None if card is None else str(card), "threads": threads}
         command = same_again(inputs, model or found.card.reference, output, loaded, done, **how)
         data = run_report(done, loaded, version=__version__, command=command)

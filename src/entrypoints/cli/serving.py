@@ -16,7 +16,7 @@ from ...domain.errors import UsageError
 from . import options as opt
 
 if TYPE_CHECKING:
-    from ...container import Container
+    from ...application import Application
     from ..rest.keys import KeyHash
 
 _SERVICE = "voxport.entrypoints.rest.service:service"
@@ -65,19 +65,21 @@ def absolute_if_file(model: str) -> str:
     return str(path.absolute()) if path.is_file() else model
 
 
-def wired_to_infer(
+def application_to_infer(
     models: Path | None,
     model: str | None,
     store: str | None,
     threads: int | None,
     scratch: Path | None,
     **further: Any,
-) -> Container:
-    """A container for a process that keeps models loaded, with what its command line says."""
-    from ...container import wired
+) -> Application:
+    """An application for a process that keeps models loaded, with what its command line says."""
+    from ...application import Application
 
     named = None if model is None else absolute_if_file(model)
-    return wired(models_dir=models, model=named, store=store, threads=threads, scratch_dir=scratch, **further)
+    return Application.build(
+        models_dir=models, model=named, store=store, threads=threads, scratch_dir=scratch, **further
+    )
 
 
 def needs_package(command: str, package: str, extra: str = "serving") -> None:

@@ -35,14 +35,13 @@ def tune_command(
 
     It holds for this processor, these versions of libraries and VOXPORT_THREADS, if that is set.
     """
-    from ...container import wired
+    from ...application import Application
 
-    container = wired()
-    found = container.open_model().find(model, card)
-    calibration = volume or container.calibration(found)
+    application = Application.build()
+    found = application.find_model(model, card)
     with progress_bar(quiet) as progress:
-        tuned = container.tune()(found, calibration, progress)
-    bounds = container.bounds()
+        tuned = application.tune(found, volume or (), progress)
+    bounds = application.bounds
     if as_json:
         show_json(_mapping(tuned, bounds))
     elif not quiet:

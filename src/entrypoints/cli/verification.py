@@ -26,15 +26,14 @@ def verify_command(
     quiet: opt.Quiet = False,
 ) -> None:
     """Prove again, on this machine, that a model scores like its source network."""
-    from ...container import wired
+    from ...application import Application
 
-    container = wired()
-    open_model = container.open_model()
-    found = open_model.find(model, card)
+    application = Application.build()
+    found = application.find_model(model, card)
     with progress_bar(quiet) as progress:
-        loaded = open_model.load(found, runtime, precision, threads)
-        proved = container.verify()(loaded, against, progress)
-    entry, bounds = proved.entry, container.bounds()
+        loaded = application.load_model(found, runtime=runtime, precision=precision, threads=threads)
+        proved = application.verify(loaded, against, progress)
+    entry, bounds = proved.entry, application.bounds
     if as_json:
         show_json(
             {

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from . import options as opt
-from .serving import needs_package, wired_to_infer
+from .serving import application_to_infer, needs_package
 
 
 def worker_command(
@@ -41,12 +41,12 @@ def worker_command(
         signal.signal(number, lambda *_: stop.set())
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
     jobs = None if concurrency is None else {"concurrency": concurrency}
-    container = wired_to_infer(models, model, store, threads, scratch, jobs=jobs)
-    served, queue = container.served_models(), container.job_queue()
+    application = application_to_infer(models, model, store, threads, scratch, jobs=jobs)
+    served, queue = application.served_models, application.job_queue
     served.start()
     try:
         wait_for_models(served, stop)
-        container.work_on_jobs()(container.config.jobs.concurrency(), stop, handler=container.run_job())
+        application.work_on_jobs(application.settings.jobs.concurrency, stop, handler=application.run_job)
     finally:
         served.close()
         queue.close()

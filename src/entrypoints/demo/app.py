@@ -20,7 +20,7 @@ from .routes import Guarded, router, static_files
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from ...container import Container
+    from ...application import Application
     from .engines import Engine
 
 _SWEEP_SECONDS = 30.0
@@ -32,11 +32,11 @@ _FONTS = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"]
 _MONO = ["ui-monospace", "Consolas", "monospace"]
 
 
-def create_app(container: Container, engine: Engine, folder: Path, keys: Sequence[KeyHash] = ()) -> FastAPI:
+def create_app(application: Application, engine: Engine, folder: Path, keys: Sequence[KeyHash] = ()) -> FastAPI:
     """The demo.
 
     Args:
-        container: the use cases.
+        application: the use cases.
         engine: where cases are scored.
         folder: for the sessions' files and Gradio's uploads; its owner deletes it.
         keys: where there are any, one of them is asked for as the password.
@@ -49,8 +49,8 @@ def create_app(container: Container, engine: Engine, folder: Path, keys: Sequenc
 
     from .page import build_page
 
-    sessions = Sessions(folder, container.config.demo.idle_seconds())
-    desk = Desk(container, engine, sessions)
+    sessions = Sessions(folder, application.settings.demo.idle_seconds)
+    desk = Desk(application, engine, sessions)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:  # noqa: ARG001 - the signature is FastAPI's

@@ -23,7 +23,7 @@ from ...services.viewing.volume_viewer import OpenVolume, ShownMask, cut_out
 from .engines import Engine, RunEstimate, result_files
 
 if TYPE_CHECKING:
-    from ...container import Container
+    from ...application import Application
 
 THRESHOLD = "threshold"  # what stands for no model at all; no card may be called so, as it has no version
 QUICK_EDGE = 128
@@ -36,7 +36,7 @@ _SUFFIXES = (".nii.gz", ".nii")
 class Desk:
     """The use cases of the demo, and the sessions that they work on."""
 
-    container: Container
+    application: Application
     engine: Engine
     sessions: Sessions
     lookers: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(_LOOKERS))
@@ -44,7 +44,7 @@ class Desk:
     @property
     def largest_upload(self) -> int:
         """The most bytes that a file may have."""
-        return int(self.container.config.demo.max_upload_bytes())
+        return self.application.settings.demo.max_upload_bytes
 
     def open(self, token: str | None, uploads: Sequence[Path]) -> Session:
         """Take files that were just uploaded, or the sample, as the volume to look at.
@@ -57,7 +57,7 @@ class Desk:
         folder = session.new_folder()
         try:
             files = tuple(_moved(path, folder) for path in uploads)
-            session.show(OpenVolume.open(self.container.volumes(), [str(path) for path in files]), files)
+            session.show(OpenVolume.open(self.application.volumes, [str(path) for path in files]), files)
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise
@@ -65,7 +65,7 @@ class Desk:
 
     def open_sample(self, token: str | None) -> Session:
         """Take a copy of the bundled sample. Raises as ``open``."""
-        sample = Path(self.container.sample())
+        sample = Path(self.application.sample)
         session = self.sessions.find(token)
         copy = Path(shutil.copy(sample, session.new_folder()))
         try:
@@ -105,10 +105,10 @@ class Desk:
             inputs = session.files
             if box is not None:
                 inputs = tuple(folder / f"part_{i + 1}.nii" for i in range(len(session.files)))
-                cut_out(self.container.volumes(), [str(f) for f in session.files], box, [str(f) for f in inputs])
+                cut_out(self.application.volumes, [str(f) for f in session.files], box, [str(f) for f in inputs])
             table, report = self._segmented(inputs, model, folder, progress)
             (folder / RESULT_FILES["report"]).write_text(json.dumps(report, indent=2) + "\n")
-            mask = self.container.volumes().open(str(folder / RESULT_FILES["mask"]))
+            mask = self.application.volumes.open(str(folder / RESULT_FILES["mask"]))
             shown = ShownMask(mask, table, box or Box.whole(volume.case.grid.shape))
             files = {} if box is not None else _named(session.files[0], folder)
             session.take_result(Result(files, report, shown, folder, box), volume)
@@ -120,7 +120,7 @@ class Desk:
         self, inputs: Sequence[Path], model: str, folder: Path, progress: RunProgress
     ) -> tuple[LabelTable, Mapping[str, Any]]:
         if model == THRESHOLD:
-            made = self.container.threshold_preview()
+            made = self.application.threshold_preview
             return TABLE, made([str(path) for path in inputs], result_files(folder), progress)
         table = self.engine.card(model).output.table
         return table, self.engine.run(inputs, model, folder, progress)

@@ -1,4 +1,4 @@
-"""Where cases are scored: in this process, on the container's use cases."""
+"""Where cases are scored: in this process, on the application's use cases."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ...services.segmentation.prepare import memory_limit
 from ...services.segmentation.report import RESULT_FILES, STATISTICS_TABLE, curl_line, portable_report
 
 if TYPE_CHECKING:
-    from ...container import Container
+    from ...application import Application
     from ...services.viewing.sessions import RunProgress
 
 _LOADING_SECONDS = 30.0
@@ -81,14 +81,14 @@ def result_files(folder: Path) -> Outputs:
 
 
 class LocalEngine:
-    """Scores in this process, in the container's slots."""
+    """Scores in this process, in the application's slots."""
 
     place = "on this machine"
 
-    def __init__(self, container: Container) -> None:
-        self._container = container
-        self._models = container.served_models()
-        self._slots = container.slots()
+    def __init__(self, application: Application) -> None:
+        self._application = application
+        self._models = application.served_models
+        self._slots = application.slots
 
     def offers(self) -> Sequence[Offer]:
         """See Engine."""
@@ -106,7 +106,7 @@ class LocalEngine:
 
     def estimate(self, inputs: Sequence[Path], model: str, progress: RunProgress) -> RunEstimate:
         """See Engine."""
-        told = self._container.estimate()(
+        told = self._application.estimate(
             [str(path) for path in inputs],
             self._models.take(model),
             self._options(),
@@ -120,7 +120,7 @@ class LocalEngine:
         with self._slots.hold(progress.check):
             loaded = self._models.take(model)
             names = [str(path) for path in inputs]
-            done = self._container.segment()(names, loaded, result_files(folder), self._options(), progress)
+            done = self._application.segment(names, loaded, result_files(folder), self._options(), progress)
         return portable_report(done, loaded, version=__version__)
 
     def commands(self, inputs: Sequence[Path], report: Mapping[str, Any]) -> Commands:
@@ -130,5 +130,5 @@ class LocalEngine:
         return Commands(str(report["command"]), curl)
 
     def _options(self) -> RunOptions:
-        serving = self._container.config.serving
-        return RunOptions(memory_bytes=serving.memory_bytes() or memory_limit(serving.slots()))
+        serving = self._application.settings.serving
+        return RunOptions(memory_bytes=serving.memory_bytes or memory_limit(serving.slots))

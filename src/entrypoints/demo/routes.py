@@ -86,7 +86,7 @@ class Looking:
     async def picture(self, make: Callable[[OpenVolume, ShownMask | None], Picture], **headers: str) -> Response:
         """A picture as PNG."""
         volume, mask = self.opened
-        encoder = self.desk.container.pictures()
+        encoder = self.desk.application.pictures
         content = await self.aside(lambda: encoder.encode(make(volume, mask), quickly=True))
         return Response(content, media_type="image/png", headers={**_FRESH, **headers})
 
@@ -138,7 +138,7 @@ async def surfaces(at: Looker) -> Response:
     def made() -> Path:
         with at.session.surfacing:
             if not place.exists():
-                place.write_bytes(at.desk.container.label_surfaces()(result.mask.source, result.mask.table))
+                place.write_bytes(at.desk.application.label_surfaces(result.mask.source, result.mask.table))
         return place
 
     return FileResponse(await at.aside(made), media_type="model/gltf-binary", headers=_FRESH)

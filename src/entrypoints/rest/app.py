@@ -1,4 +1,4 @@
-"""The REST application: routes over the container's use cases."""
+"""The REST application: routes over the use cases."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from anyio import to_thread
 from fastapi import FastAPI
 
 from ... import __version__
-from ...container import Container
+from ...application import Application
 from ...services.jobs.worker import in_a_slot, keep_working
 from ...services.scratch import clear_scratch
 from .catalogue import catalogue_routes
@@ -33,18 +33,18 @@ Every failure is a problem (RFC 9457) whose `detail` says what was expected, wha
 _ROUTES = (segment_routes, predict_routes, catalogue_routes, job_routes, job_event_routes, job_result_routes)
 
 
-def create_app(container: Container, *, runs_jobs: bool = False) -> FastAPI:
-    """The application over a wired container; its models are loaded from when it starts until it ends.
+def create_app(application: Application, *, runs_jobs: bool = False) -> FastAPI:
+    """The service over an application; its models are loaded from when it starts until it ends.
 
     Args:
-        container: with the settings and the use cases.
+        application: with the settings and the use cases.
         runs_jobs: whether this process is also a worker. One process can be one worker.
     """
-    desk = Desk.of(container)
+    desk = Desk.of(application)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        clear_scratch(container.config.scratch_dir())
+        clear_scratch(application.settings.scratch_dir)
         desk.models.start()
         await desk.jobs.open()
         working = threading.Thread(target=_run_jobs, args=(desk,), name="voxport-jobs", daemon=True)
@@ -72,15 +72,15 @@ def create_app(container: Container, *, runs_jobs: bool = False) -> FastAPI:
     for routes in _ROUTES:
         app.include_router(routes(desk))
     add_problem_handlers(app, desk.metrics, desk.private_paths)
-    needs_key = bool(container.config.api_keys())
+    needs_key = bool(application.settings.api_keys)
     app.openapi = lru_cache(maxsize=1)(lambda: describe(app, needs_key=needs_key))  # type: ignore[method-assign]
     return app
 
 
 def _run_jobs(desk: Desk) -> None:
     """Run jobs beside requests, in the same slots, so that memory is bounded for both together."""
-    container = desk.container
+    application = desk.application
     # more than there are slots would only wait here, where no other worker can take them
-    at_once = min(container.config.jobs.concurrency(), desk.settings.slots)
-    handler = in_a_slot(container.run_job(), desk.slots)
-    keep_working(lambda stop: container.work_on_jobs()(at_once, stop, handler=handler), desk.models, desk.stop)
+    at_once = min(application.settings.jobs.concurrency, desk.settings.slots)
+    handler = in_a_slot(application.run_job, desk.slots)
+    keep_working(lambda stop: application.work_on_jobs(at_once, stop, handler=handler), desk.models, desk.stop)

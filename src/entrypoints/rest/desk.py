@@ -1,4 +1,4 @@
-"""What the routes share: the use cases from the container, and how a request's work is run."""
+"""What the routes share: the use cases from the application, and how a request's work is run."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from anyio import CapacityLimiter, to_thread
 from fastapi import Depends
 from starlette.requests import Request
 
-from ...container import Container
+from ...application import Application
 from ...domain.errors import CancelledError, TimeLimitError
 from ...domain.run import RunOptions
 from ...services.jobs.admission import Slots
@@ -66,7 +66,7 @@ class RequestProgress:
 class Desk:
     """The use cases, their limits, and the threads that they run in. ``stop`` is set once the process is to end."""
 
-    container: Container
+    application: Application
     settings: ServingSettings
     models: ServedModels
     slots: Slots
@@ -78,20 +78,20 @@ class Desk:
     stop: threading.Event
 
     @classmethod
-    def of(cls, container: Container) -> Desk:
-        """The desk of a wired container."""
-        settings = ServingSettings(**container.config.serving())
-        private_paths = (f"{Path(container.config.models_dir()).expanduser()}/",)
+    def of(cls, application: Application) -> Desk:
+        """The desk of an application."""
+        settings = application.settings.serving
+        private_paths = (f"{Path(application.settings.models_dir).expanduser()}/",)
         return cls(
-            container,
+            application,
             settings,
-            container.served_models(),
-            container.slots(),
+            application.served_models,
+            application.slots,
             Metrics(),
             CapacityLimiter(settings.slots + settings.queue + 1),
             CapacityLimiter(_SIDE_WORKERS),
             private_paths,
-            JobDesk(container, private_paths),
+            JobDesk(application, private_paths),
             threading.Event(),
         )
 
@@ -111,7 +111,7 @@ class Desk:
         loaded = self.models.take(model)
         speed = self.models.find(model).seconds_per_voxel
         options = replace(options, memory_bytes=self.memory_bytes)
-        return loaded, self.container.estimate()(inputs, loaded, options, progress, seconds_per_voxel=speed)
+        return loaded, self.application.estimate(inputs, loaded, options, progress, seconds_per_voxel=speed)
 
     async def in_slot(self, request: Request, work: Callable[[RequestProgress, float], T]) -> T:
         """Run ``work`` in a slot once one is free; it is told how long it waited, and stops when the client goes.
@@ -150,7 +150,7 @@ class Desk:
 async def request_folder(request: Request) -> AsyncIterator[Path]:
     """A dependency: a folder for one request's files, gone once it is answered, its path kept out of messages."""
     desk: Desk = request.app.state.desk
-    scratch = scratch_folder(desk.container.config.scratch_dir())
+    scratch = scratch_folder(desk.application.settings.scratch_dir)
     folder = await to_thread.run_sync(scratch.__enter__)
     request.state.private_paths = (f"{folder}/",)
     try:

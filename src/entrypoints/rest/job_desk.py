@@ -14,7 +14,7 @@ from fastapi import Depends
 from fastapi import Path as PathParameter
 from starlette.requests import Request
 
-from ...container import Container
+from ...application import Application
 from ...domain.errors import InputError
 from ...domain.job import Job, eta_seconds, unknown_job
 from ...ports.blobs import BlobStore
@@ -38,37 +38,37 @@ class JobDesk:
     """Jobs for the routes.
 
     Args:
-        container: has the queue and the stored files.
+        application: has the queue and the stored files.
         private_paths: folders of the server that answers do not name.
 
     Attributes:
         listeners: how many streams of events are open.
     """
 
-    def __init__(self, container: Container, private_paths: Sequence[str]) -> None:
-        self._container, self._private_paths = container, tuple(private_paths)
+    def __init__(self, application: Application, private_paths: Sequence[str]) -> None:
+        self._application, self._private_paths = application, tuple(private_paths)
         # not those of uploads and plans: whoever asks how far a job is does not wait behind them
         self._threads = CapacityLimiter(_THREADS)
         self._stats: QueueStats | None = None
         self._stats_from = -_FRESH_SECONDS
-        self._retention_seconds = float(container.config.jobs.retention_seconds())
+        self._retention_seconds = application.settings.jobs.retention_seconds
         self.listeners = 0
 
     async def open(self) -> None:
         """Make the queue, which need not answer yet: once, before several threads ask for it."""
-        await to_thread.run_sync(self._container.job_ports)
+        await to_thread.run_sync(lambda: self._application.job_ports)
 
     async def close(self) -> None:
         """Release the queue."""
-        await to_thread.run_sync(self._container.job_queue().close)
+        await to_thread.run_sync(self._application.job_queue.close)
 
     async def ask(self, do: Callable[[JobQueue], T]) -> T:
         """What ``do`` finds or changes in the queue. Raises ProblemError where it cannot be reached."""
-        return await self.in_thread(lambda: reached(lambda: do(self._container.job_queue())))
+        return await self.in_thread(lambda: reached(lambda: do(self._application.job_queue)))
 
     async def read(self, do: Callable[[BlobStore], T]) -> T:
         """What ``do`` reads of the stored files. Raises ProblemError where they cannot be reached."""
-        return await self.in_thread(lambda: read(lambda: do(self._container.blobs())))
+        return await self.in_thread(lambda: read(lambda: do(self._application.blobs)))
 
     async def in_thread(self, do: Callable[[], T]) -> T:
         """Do what blocks in one of the threads for jobs."""
@@ -77,7 +77,7 @@ class JobDesk:
     async def stats(self) -> QueueStats | None:
         """The queue in numbers, now; None where it cannot be reached, or does not answer soon."""
         with move_on_after(_PATIENCE_SECONDS):
-            queue = self._container.job_queue()
+            queue = self._application.job_queue
             try:
                 return await to_thread.run_sync(queue.stats, abandon_on_cancel=True, limiter=self._threads)
             except OSError as error:

@@ -89,7 +89,7 @@ def job_result_routes(desk: Desk) -> APIRouter:
                 raise UsageError("index", expected="a plane beside it", got="none", do="say which plane")
             return await _stored(desk, job, "preview", _PNG, known)
         _result_of(job, "preview")
-        show = partial(desk.container.job_slice(), job, plane, index)
+        show = partial(desk.application.job_slice, job, plane, index)
         return Response(await desk.without_slot(request, lambda p: read(lambda: show(p))), media_type=_PNG)
 
     return router

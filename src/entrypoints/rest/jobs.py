@@ -113,7 +113,7 @@ def job_routes(desk: Desk) -> APIRouter:
         owner = principal(request)
         if not job.has_ended:
             return await _answer(desk, await desk.jobs.ask(lambda queue: queue.cancel(job.id, owner)), 202)
-        forget = desk.container.forget_job()
+        forget = desk.application.forget_job
         await desk.jobs.ask(lambda _: _if_it_may(lambda: forget(job.id, owner)))
         return Response(status_code=204)
 
@@ -155,7 +155,7 @@ def _submit(desk: Desk, asked: _Asked, progress: RequestProgress) -> tuple[Job, 
     loaded, told = desk.estimate(asked.inputs, asked.model, asked.options, progress)
     folder = case_folder()
     submit = partial(
-        desk.container.submit_case(),
+        desk.application.submit_case,
         [(Path(reference).name, Path(reference)) for reference in asked.inputs],
         loaded.model.card.reference,
         asked.options,

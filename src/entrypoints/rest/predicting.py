@@ -110,7 +110,7 @@ def _checked(parse: Callable[[Any], schemas.PredictFields], fields: object) -> s
 def _predict(desk: Desk, asked: _Asked, options: RunOptions, progress: RequestProgress, queued_seconds: float) -> bytes:
     fields = asked.fields
     loaded = desk.models.take(fields.model)
-    found = desk.container.predict()(
+    found = desk.application.predict(
         asked.array, fields.spacing, fields.unit, loaded, options, progress, probabilities=fields.probabilities
     )
     desk.metrics.inferred(loaded, found.done, queued_seconds)

@@ -162,7 +162,7 @@ def _segment_one(
 ) -> Result:
     loaded = desk.models.take(model)
     files = {name: str(folder / RESULT_FILES[name]) for name in ("mask", *outputs) if name != "report"}
-    done = desk.container.segment()(inputs, loaded, OutputFiles(**files), options, progress)
+    done = desk.application.segment(inputs, loaded, OutputFiles(**files), options, progress)
     desk.metrics.inferred(loaded, done, queued_seconds)
     report = portable_report(done, loaded, version=__version__)
     report["seconds"] = {"queued": round(queued_seconds, 4), **report["seconds"]}

@@ -10,7 +10,7 @@ from typing import Any
 # threads that wait for a slot may score next
 os.environ.setdefault("MALLOC_ARENA_MAX", "2")
 
-from ...container import wired
+from ...application import Application
 from .access_log import access_logger
 from .app import create_app
 from .keys import parse_keys
@@ -23,13 +23,13 @@ _GRACE_SECONDS = 60
 
 def create_service() -> Any:
     """A BentoML service with the settings of this environment."""
-    container = wired()
-    bentoml = container.bentoml()
+    application = Application.build()
+    bentoml = application.bentoml
     index = bentoml.server_context.worker_index
     if index is None:  # this process starts those that answer
         hear_stops_while_busy()
     # of those the first is a worker too: jobs are run as many at a time as the settings say
-    app = create_app(container, runs_jobs=index == 1 and container.config.jobs.worker())
+    app = create_app(application, runs_jobs=index == 1 and application.settings.jobs.worker)
     logging.getLogger("voxport.jobs").setLevel(logging.INFO)  # why a job failed
     settings = app.state.desk.settings
 
@@ -45,7 +45,7 @@ def create_service() -> Any:
         """Segmentation of volumes by verified ONNX models."""
 
     made: Any = Voxport
-    keys = parse_keys([key.get_secret_value() for key in container.config.api_keys()])
+    keys = parse_keys([key.get_secret_value() for key in application.settings.api_keys])
     shield = ShieldSettings(keys, settings.insecure, settings.max_body_bytes, settings.rate_per_minute)
     made.add_asgi_middleware(
         Shield, api=app, settings=shield, log=access_logger(), refused=app.state.desk.metrics.refused

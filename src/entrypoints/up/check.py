@@ -67,11 +67,11 @@ def _variables(folder: Path) -> dict[str, str]:
 
 def _segment_sample(url: str, folder: Path) -> Mapping[str, Any]:
     """The report of a job on the bundled sample."""
+    from ...application import Application
     from ...client import Client
-    from ...container import wired
 
     with Client(url) as client:
-        job = client.jobs.submit(wired().sample())
+        job = client.jobs.submit(Application.build().sample)
         client.jobs.wait(job, timeout_seconds=_PATIENCE_SECONDS)
         return client.jobs.download(job, folder / "sample_mask.nii.gz")
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from voxport.container import wired
+from voxport.application import Application
 from voxport.domain.cards.model_card import Axes
 from voxport.domain.geometry.grid import Shape3
 from voxport.domain.inference.patches import BLENDINGS, LARGEST_OVERLAP, Padding, TilePlan, Tiling, plan_tiles
@@ -87,9 +87,9 @@ def test_an_empty_volume_is_scored_for_one_tile(bench: Bench) -> None:
 
 @pytest.mark.parametrize("runtime", ["onnx", "openvino"])
 def test_a_real_network_gives_the_same_bits(runtime: str) -> None:
-    container = wired()
-    model = container.open_model().find(None)
-    opened = container.runtimes()[runtime](model, RuntimeOptions())
+    application = Application.build()
+    model = application.find_model(None)
+    opened = application.container.runtimes()[runtime](model, RuntimeOptions())
     volume = np.zeros((1, 48, 48, 16), np.float32)
     volume[:, 20:28, :10] = noise((1, 8, 10, 16))
     plan = plan_tiles((48, 48, 16), Tiling((16, 16, 16), 16), axis=0)

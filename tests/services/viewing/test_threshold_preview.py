@@ -7,7 +7,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-from voxport.container import wired
+from voxport.application import Application
 from voxport.domain.errors import CancelledError
 from voxport.domain.run import Outputs
 from voxport.services.viewing.sessions import RunProgress
@@ -25,7 +25,7 @@ def scan(tmp_path: Path) -> Path:
 def test_bright_voxels_are_labelled_on_the_same_grid(scan: Path) -> None:
     outputs = Outputs(str(scan.with_name("mask.nii.gz")), statistics=str(scan.with_name("statistics.csv")))
     progress = RunProgress()
-    report = wired().threshold_preview()([str(scan)], outputs, progress)
+    report = Application.build().threshold_preview([str(scan)], outputs, progress)
     image, mask = nib.load(scan), nib.load(outputs.mask)
     values = np.nan_to_num(np.asarray(image.dataobj))
     np.testing.assert_array_equal(np.asarray(mask.dataobj), values > report["threshold"])
@@ -40,5 +40,5 @@ def test_a_cancelled_preview_leaves_nothing(scan: Path) -> None:
     progress = RunProgress()
     progress.cancel()
     with pytest.raises(CancelledError):
-        wired().threshold_preview()([str(scan)], Outputs(str(scan.with_name("mask.nii"))), progress)
+        Application.build().threshold_preview([str(scan)], Outputs(str(scan.with_name("mask.nii"))), progress)
     assert not scan.with_name("mask.nii").exists()

@@ -1,0 +1,342 @@
+"""The front door: every use case as one typed method, over the adapters that the container composes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from pathlib import Path
+from threading import Event
+from types import ModuleType
+from typing import Any
+
+from numpy.typing import NDArray
+
+from . import __version__
+from .container import BUNDLED, Container
+from .domain.cards.model_card import ModelCard
+from .domain.job import Job
+from .domain.labels.label_map import LabelTable
+from .domain.parity import Bounds
+from .domain.run import Outputs, RunOptions
+from .domain.tuning import Tuning
+from .domain.viewing.slicing import Plane
+from .ports.artifacts import ArtifactWriter
+from .ports.blobs import BlobStore
+from .ports.exporter import Checkpoint
+from .ports.job_queue import Attempt, Handler, JobQueue, Results
+from .ports.model import Model
+from .ports.model_repository import Listing
+from .ports.pictures import PictureEncoder
+from .ports.progress import ProgressListener
+from .ports.segmenter import Segmenter
+from .ports.volume_store import VolumeSource, VolumeStore
+from .services.jobs import run as jobs
+from .services.jobs.admission import Slots
+from .services.jobs.slice_preview import job_slice
+from .services.jobs.worker import work_on_jobs
+from .services.models.export import ExportResult, export_model
+from .services.models.loading import AUTO, LoadedModel, ModelOpener
+from .services.models.registry import ServedModels
+from .services.models.tune import tune
+from .services.models.verify import Verification, verify
+from .services.segmentation.estimate import Estimate, estimate
+from .services.segmentation.predict import Prediction, predict
+from .services.segmentation.segment import Segmentation, segment
+from .services.viewing.surfaces import label_surfaces
+from .services.viewing.threshold_preview import threshold_preview
+from .settings import Settings, load_settings
+
+
+class Application:
+    """The use cases of voxport. Safe for several threads.
+
+    A program that brings its own adapters overrides providers of ``container`` before the first use.
+
+    Args:
+        settings: complete settings; see ``build``.
+
+    Attributes:
+        settings: as given.
+        container: the providers of the adapters behind the ports.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.container = Container()
+        self.container.config.from_pydantic(settings)
+        self.container.config.from_dict({"version": __version__})
+
+    @classmethod
+    def build(cls, **settings: Any) -> Application:
+        """Build an application from the settings given, and from the environment for those not given or None.
+
+        Raises:
+            UsageError: names every setting that is unknown or wrong.
+        """
+        return cls(load_settings(**{name: value for name, value in settings.items() if value is not None}))
+
+    # Parts
+
+    @property
+    def volumes(self) -> VolumeStore:
+        """The store of volumes."""
+        return self.container.volumes()
+
+    @property
+    def artifacts(self) -> ArtifactWriter:
+        """The writer of statistics, reports and pictures."""
+        return self.container.artifacts()
+
+    @property
+    def pictures(self) -> PictureEncoder:
+        """The encoder of pictures."""
+        return self.container.pictures()
+
+    @property
+    def sample(self) -> str:
+        """The bundled sample volume."""
+        return self.container.sample()
+
+    @property
+    def bounds(self) -> Bounds:
+        """The bounds that labels below fp32 must keep to."""
+        return self.container.bounds()
+
+    # Models
+
+    def find_model(self, reference: str | None = None, card: Path | None = None) -> Model:
+        """Find a model by file or name; the model of the settings for None.
+
+        Raises:
+            ModelError, UsageError
+        """
+        return self._opener.find(reference, card)
+
+    def load_model(
+        self, model: Model, *, runtime: str = AUTO, precision: str = AUTO, threads: int | None = None
+    ) -> LoadedModel:
+        """Load a model into a runtime.
+
+        Raises:
+            ModelError: the runtime cannot load the file.
+            UsageError: no such runtime or precision on this machine.
+        """
+        return self._opener.load(model, runtime, precision, threads)
+
+    def list_models(self) -> Listing:
+        """List the models that can be named."""
+        return self.container.models().list()
+
+    def add_model(self, file: Path, card: Path | None = None) -> Model:
+        """Keep a copy of a model file, with its card embedded."""
+        return self.container.models().put(self.container.model_files().read(file, card))
+
+    def remove_model(self, name: str) -> None:
+        """Delete a model from the store of models."""
+        self.container.models().remove(name)
+
+    def read_card(self, file: Path) -> ModelCard:
+        """Read a model card from a YAML file."""
+        return self.container.model_files().read_card(file)
+
+    def read_bundle(self, folder: Path) -> Checkpoint:
+        """Find the checkpoint and the network of a MONAI bundle."""
+        return self.container.read_bundle(folder)
+
+    def export(
+        self, checkpoint: Checkpoint, card: ModelCard, destination: Path, progress: ProgressListener
+    ) -> ExportResult:
+        """Export a checkpoint to a certified ONNX file; see ``export_model``."""
+        return export_model(checkpoint, card, destination, progress, ports=self.container.export_ports())
+
+    def verify(self, loaded: LoadedModel, checkpoint: Path | None, progress: ProgressListener) -> Verification:
+        """Compare a model with its checkpoint, or with its certificate for None; see ``verify``."""
+        openers = self.container.runtimes()
+        return verify(
+            loaded,
+            checkpoint,
+            progress,
+            open_source=openers["torch"],
+            files=self.container.model_files(),
+            openers=openers,
+            bounds=self.bounds,
+        )
+
+    def tune(self, model: Model, volumes: Sequence[str], progress: ProgressListener) -> Tuning:
+        """Measure runtimes, precisions and tiles on this machine, and keep the fastest sound choice; see ``tune``.
+
+        Without volumes, the bundled sample serves for the bundled model, and noise for another.
+        """
+        return tune(model, volumes or self._calibration(model), progress, ports=self.container.tune_ports())
+
+    # Cases
+
+    def segment(
+        self,
+        inputs: Sequence[str],
+        loaded: LoadedModel,
+        outputs: Outputs,
+        options: RunOptions,
+        progress: ProgressListener,
+    ) -> Segmentation:
+        """Segment a case and write its mask; see ``segment``."""
+        return segment(inputs, loaded, outputs, options, progress, ports=self.container.segment_ports())
+
+    def predict(
+        self,
+        array: NDArray[Any],
+        spacing: tuple[float, float, float],
+        unit: str,
+        loaded: LoadedModel,
+        options: RunOptions,
+        progress: ProgressListener,
+        *,
+        probabilities: bool,
+    ) -> Prediction:
+        """Segment an array in memory; see ``predict``."""
+        return predict(
+            array,
+            spacing,
+            unit,
+            loaded,
+            options,
+            progress,
+            probabilities=probabilities,
+            ports=self.container.segment_ports(),
+            new_store=self.container.memory_store,
+        )
+
+    def estimate(
+        self,
+        inputs: Sequence[str],
+        loaded: LoadedModel,
+        options: RunOptions,
+        progress: ProgressListener,
+        *,
+        seconds_per_voxel: float | None = None,
+    ) -> Estimate:
+        """Estimate tiles, memory and time of a run; see ``estimate``."""
+        ports = self.container.segment_ports()
+        return estimate(
+            inputs,
+            loaded,
+            options,
+            progress,
+            volumes=ports.volumes,
+            scratch=ports.scratch,
+            seconds_per_voxel=seconds_per_voxel,
+        )
+
+    def threshold_preview(self, inputs: Sequence[str], outputs: Outputs, progress: ProgressListener) -> dict[str, Any]:
+        """Segment a case by Otsu's threshold, without a model; see ``threshold_preview``."""
+        return threshold_preview(inputs, outputs, progress, volumes=self.volumes, artifacts=self.artifacts)
+
+    def label_surfaces(self, mask: VolumeSource, table: LabelTable) -> bytes:
+        """The surfaces of a mask's labels as binary glTF; see ``label_surfaces``."""
+        return label_surfaces(mask, table, surfaces=self.container.surfaces())
+
+    # Models that stay loaded, and jobs
+
+    @property
+    def bentoml(self) -> ModuleType:
+        """The ``bentoml`` module, with its telemetry off."""
+        return self.container.bentoml()
+
+    @property
+    def served_models(self) -> ServedModels:
+        """The models that this process keeps loaded."""
+        return self.container.served_models()
+
+    @property
+    def slots(self) -> Slots:
+        """The slots that bound how many cases run at once in this process."""
+        return self.container.slots()
+
+    @property
+    def segmenter(self) -> Segmenter:
+        """Segments with the served models, in this process's slots."""
+        return self.container.segmenter()
+
+    def remote_segmenter(self, url: str, *, as_jobs: bool = True) -> Segmenter:
+        """Segments on a voxport service, with the key of the settings."""
+        return self.container.remote_segmenter(url, as_jobs=as_jobs)
+
+    @property
+    def job_ports(self) -> jobs.JobPorts:
+        """The job queue and the stored files; made on first use."""
+        return self.container.job_ports()
+
+    @property
+    def job_queue(self) -> JobQueue:
+        """The job queue of the settings; made on first use."""
+        return self.container.job_queue()
+
+    @property
+    def known_job_queue(self) -> JobQueue:
+        """The job queue of the settings, which must exist already."""
+        return self.container.known_job_queue()
+
+    @property
+    def blobs(self) -> BlobStore:
+        """The stored files of jobs."""
+        return self.container.blobs()
+
+    def submit_case(
+        self,
+        volumes: Sequence[tuple[str, Path]],
+        model: str,
+        options: RunOptions,
+        outputs: Sequence[str],
+        owner: str,
+        *,
+        key: str | None = None,
+        model_sha256: str = "",
+        estimate_seconds: float | None = None,
+        folder: str | None = None,
+    ) -> Job:
+        """Store a case's volumes and queue it as a job; see ``submit_case``."""
+        return jobs.submit_case(
+            volumes,
+            model,
+            options,
+            outputs,
+            owner,
+            ports=self.job_ports,
+            key=key,
+            model_sha256=model_sha256,
+            estimate_seconds=estimate_seconds,
+            folder=folder,
+        )
+
+    def forget_job(self, id: str, owner: str | None) -> None:
+        """Delete an ended job and its files; see ``forget_job``."""
+        jobs.forget_job(id, owner, ports=self.job_ports)
+
+    def run_job(self, attempt: Attempt, take: Callable[[str], LoadedModel] | None = None) -> Results:
+        """Run one attempt of a job, with the served models unless ``take`` gives another; see ``run_job``."""
+        return jobs.run_job(
+            attempt,
+            take=take or self.served_models.take,
+            ports=self.container.segment_ports(),
+            blobs=self.blobs,
+            settings=self.container.job_settings(),
+        )
+
+    def work_on_jobs(self, concurrency: int, stop: Event, handler: Handler | None = None) -> None:
+        """Run jobs until ``stop`` is set, with ``run_job`` unless ``handler`` is given; see ``work_on_jobs``."""
+        settings = self.container.job_settings()
+        work_on_jobs(concurrency, stop, handler=handler or self.run_job, ports=self.job_ports, settings=settings)
+
+    def job_slice(self, job: Job, plane: Plane, index: int | None, progress: ProgressListener) -> bytes:
+        """A PNG of one slice of a finished job; see ``job_slice``."""
+        ports = self.container.segment_ports()
+        return job_slice(job, plane, index, progress, blobs=self.blobs, ports=ports, scratch=self.settings.scratch_dir)
+
+    @cached_property
+    def _opener(self) -> ModelOpener:
+        return self.container.open_model()
+
+    def _calibration(self, model: Model) -> list[str]:
+        """The bundled sample for the bundled model; no volume for another."""
+        bundled = {known.weights_sha256 for known in self.list_models().models if known.path.parent == BUNDLED}
+        return [self.sample] if model.weights_sha256 in bundled else []
