@@ -26,8 +26,7 @@ from .ports.surfaces import SurfaceMaker
 from .ports.tunings import TuningStore
 from .ports.volume_store import ArrayStore, VolumeStore
 from .services.jobs.admission import Slots
-from .services.jobs.run import JobSettings
-from .services.jobs.submit import JobPorts
+from .services.jobs.run import JobPorts, JobSettings
 from .services.machine import describe, processors
 from .services.models.export import ExportPorts
 from .services.models.loading import ModelOpener, Tunings

@@ -1,4 +1,4 @@
-"""Scoring batches with a network."""
+"""Inferring batches of patches with a network."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ..domain.errors import LimitError, ModelError
+from ..domain.errors import ModelError
 from .model import Model
+from .tensors import SessionOptions, TensorSession, closed_network
 
 NetworkShape = tuple[int | None, int | None, int | None, int | None, int | None]
+RuntimeOptions = SessionOptions
 
 
 class InferenceRuntime(Protocol):
@@ -27,43 +29,36 @@ class InferenceRuntime(Protocol):
 
     @property
     def version(self) -> str:
-        """The version of the library that scores."""
+        """The library and its version."""
         ...
 
     @property
     def device(self) -> str:
-        """Where it scores: cpu, cuda:0, ..."""
+        """Where the network runs: cpu, cuda:0, ..."""
         ...
 
     @property
     def precision(self) -> str:
-        """What it computes in: fp32, bf16 or int8."""
+        """The precision that it computes in: fp32, bf16 or int8."""
         ...
 
     @property
     def input_shape(self) -> NetworkShape:
-        """``(N, C, ., ., .)`` as the network declares it; None where any size goes."""
+        """``(N, C, ., ., .)`` as the network declares it; None for a free axis."""
         ...
 
     def infer(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Scores ``(N, K, ., ., .)`` of a float32 batch ``(N, C, ., ., .)``.
+        """Logits ``(N, K, ., ., .)`` of a float32 batch ``(N, C, ., ., .)``.
 
         Raises:
             ModelError: the batch does not fit the network's declared input, the network failed on it, or is closed.
+            LimitError: memory does not suffice.
         """
         ...
 
     def close(self) -> None:
         """Release the network. Closing twice does nothing."""
         ...
-
-
-@dataclass(frozen=True)
-class RuntimeOptions:
-    """What a runtime may be asked for when it is opened; None leaves the choice to it."""
-
-    precision: str = "fp32"
-    threads: int | None = None
 
 
 class RuntimeOpener(Protocol):
@@ -79,6 +74,58 @@ class RuntimeOpener(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class NetworkRuntime:
+    """InferenceRuntime over a tensor session whose network has one float32 input of five axes.
+
+    Raises:
+        ModelError: the network has other inputs.
+    """
+
+    session: TensorSession
+    subject: str
+    precision: str = "fp32"
+
+    def __post_init__(self) -> None:
+        inputs = self.session.inputs
+        if len(inputs) != 1 or inputs[0].dtype != "float32" or len(inputs[0].shape) != 5:
+            got = ", ".join(map(str, inputs)) or "no input"
+            expected = "a network with one float32 input (N, C, x, y, z)"
+            raise ModelError(self.subject, expected=expected, got=got, do="export the network in this form")
+
+    @property
+    def name(self) -> str:
+        """See InferenceRuntime."""
+        return self.session.name
+
+    @property
+    def version(self) -> str:
+        """See InferenceRuntime."""
+        return self.session.version
+
+    @property
+    def device(self) -> str:
+        """See InferenceRuntime."""
+        return self.session.device
+
+    @property
+    def input_shape(self) -> NetworkShape:
+        """See InferenceRuntime."""
+        n, c, x, y, z = (edge if isinstance(edge, int) else None for edge in self.session.inputs[0].shape)
+        return n, c, x, y, z
+
+    def infer(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+        """See InferenceRuntime."""
+        check_batch(batch, self.input_shape, self.subject)
+        output = self.session.outputs[0].name
+        logits = self.session.run({self.session.inputs[0].name: batch}, [output])[output]
+        return np.ascontiguousarray(logits, dtype=np.float32)
+
+    def close(self) -> None:
+        """See InferenceRuntime."""
+        self.session.close()
+
+
 def check_batch(batch: NDArray[np.float32], declared: NetworkShape, subject: str) -> None:
     """Raise ModelError unless a batch is float32 and of the shape that a network declares."""
     fits = batch.ndim == 5 and all(d is None or d == n for d, n in zip(declared, batch.shape, strict=True))
@@ -92,24 +139,12 @@ def check_batch(batch: NDArray[np.float32], declared: NetworkShape, subject: str
         )
 
 
-def closed_network(subject: str) -> ModelError:
-    """The error for a network that is asked to score after it was closed."""
-    return ModelError(subject, expected="an open network", got="a closed one", do="open it again")
-
-
-def wrong_inputs(subject: str, got: str) -> ModelError:
-    """The error for a network that does not take one float32 batch."""
-    expected = "a network with one float32 input (N, C, x, y, z)"
-    return ModelError(subject, expected=expected, got=got, do="export the network in this form")
-
-
-def no_memory_for(batch: NDArray[np.float32], subject: str) -> LimitError:
-    """The error for a batch that memory had no room for."""
-    expected, do = f"memory for a batch of {batch.shape}", "give smaller tiles with --patch"
-    return LimitError(subject, expected=expected, got="too little", do=do)
-
-
-def failed_on(batch: NDArray[np.float32], subject: str, said: str) -> ModelError:
-    """The error for a batch that the network failed on, in the library's words."""
-    expected, do = f"a network that takes {batch.shape}", "correct patch and divisor in the model card"
-    return ModelError(subject, expected=expected, got=said, do=do)
+__all__ = [
+    "InferenceRuntime",
+    "NetworkRuntime",
+    "NetworkShape",
+    "RuntimeOpener",
+    "RuntimeOptions",
+    "check_batch",
+    "closed_network",
+]

@@ -15,7 +15,7 @@ from voxport.adapters.runtimes.onnx import OnnxRuntimeSettings, open_onnx_runtim
 from voxport.adapters.runtimes.openvino import OpenvinoSettings, open_openvino_runtime, openvino
 from voxport.adapters.runtimes.openvino import runtime as module
 from voxport.domain.errors import LimitError, ModelError, UsageError
-from voxport.ports.runtime import InferenceRuntime, RuntimeOptions
+from voxport.ports.runtime import InferenceRuntime, NetworkRuntime, RuntimeOptions
 from voxport.testing.affine import Floats, affine_card, affine_model, write_affine_onnx
 from voxport.testing.runtime import RuntimeContract
 
@@ -140,7 +140,8 @@ def test_a_network_that_fails_on_a_batch_is_a_model_error_and_the_next_batch_is_
 
 def test_too_little_memory_is_a_limit_error() -> None:
     class Compiled:
-        inputs = openvino().Core().compile_model(str(BUNDLED), "CPU").inputs
+        compiled = openvino().Core().compile_model(str(BUNDLED), "CPU")
+        inputs, outputs = compiled.inputs, compiled.outputs
 
         def create_infer_request(self) -> object:
             return self
@@ -148,8 +149,10 @@ def test_too_little_memory_is_a_limit_error() -> None:
         def infer(self, *_: object, **__: object) -> None:
             raise RuntimeError("Check 'ptr' failed: Failed to allocate 8589934592 bytes of memory")
 
-    with pytest.raises(LimitError, match="smaller tiles"):
-        module.OpenvinoRuntime(Compiled(), "m.onnx", "fp32").infer(np.zeros((1, 1, 16, 16, 16), np.float32))
+    with pytest.raises(LimitError, match="smaller patch"):
+        NetworkRuntime(module.OpenvinoSession(Compiled(), "m.onnx"), "m.onnx").infer(
+            np.zeros((1, 1, 16, 16, 16), np.float32)
+        )
 
 
 class _WithoutBf16:

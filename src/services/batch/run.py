@@ -10,7 +10,7 @@ from typing import Any
 
 from ...domain.cases import CaseFiles
 from ..jobs.admin import queue_errors
-from ..jobs.submit import JobPorts
+from ..jobs.run import JobPorts
 from .cohort import BatchListener, CaseResult, Cohort
 from .folder import STATE, BatchFolder, held
 from .record import BatchWork

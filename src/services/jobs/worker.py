@@ -12,9 +12,7 @@ from ...ports.job_queue import Attempt, Handler, Results
 from ..models.registry import ServedModels
 from ..scratch import clear_scratch
 from .admission import Slots
-from .retention import sweep
-from .run import JobSettings
-from .submit import JobPorts
+from .run import JobPorts, JobSettings, sweep
 
 _log = logging.getLogger("voxport.jobs")
 _GLANCE_SECONDS = 0.2

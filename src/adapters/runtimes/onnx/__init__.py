@@ -1,4 +1,4 @@
-"""Scoring with ONNX Runtime on CPU, CUDA or TensorRT."""
+"""Inference with ONNX Runtime on CPU, CUDA or TensorRT."""
 
 import os
 
@@ -6,6 +6,6 @@ import os
 # (disable_telemetry_events does not).
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
-from .runtime import OnnxRuntime, OnnxRuntimeSettings, open_onnx_runtime
+from .runtime import OnnxRuntimeSettings, open_onnx_runtime, open_onnx_session
 
-__all__ = ["OnnxRuntime", "OnnxRuntimeSettings", "open_onnx_runtime"]
+__all__ = ["OnnxRuntimeSettings", "open_onnx_runtime", "open_onnx_session"]

@@ -9,21 +9,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
 from ....domain.errors import ModelError, UsageError
 from ....ports.model import Model
-from ....ports.runtime import (
-    NetworkShape,
-    RuntimeOptions,
-    check_batch,
+from ....ports.runtime import NetworkRuntime, RuntimeOptions
+from ....ports.tensors import (
+    TEXT,
+    SessionOptions,
+    Tensors,
+    TensorSpec,
+    check_tensors,
     closed_network,
     failed_on,
-    no_memory_for,
-    wrong_inputs,
 )
 
 _GRAPH_LEVELS = {
@@ -32,6 +32,9 @@ _GRAPH_LEVELS = {
     "extended": ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED,
     "all": ort.GraphOptimizationLevel.ORT_ENABLE_ALL,
 }
+
+_DTYPES = {"float": "float32", "double": "float64", "string": TEXT}
+_KNOWN = {"float16", "float32", "float64", "bool", TEXT, *(f"{u}int{n}" for u in ("", "u") for n in (8, 16, 32, 64))}
 
 
 @dataclass(frozen=True)
@@ -50,63 +53,42 @@ class OnnxRuntimeSettings:
     cache: Path | None = None
 
 
-class OnnxRuntime:
-    """InferenceRuntime over one session."""
+class OnnxSession:
+    """TensorSession over one ONNX Runtime session."""
+
+    name = "onnx"
+    version = f"onnxruntime {ort.__version__}"
 
     def __init__(self, session: Any, subject: str) -> None:
-        self._session = session
+        self._session: Any = session
         self._subject = subject
-        self._input = _checked_input(session, subject)
-        self._output = session.get_outputs()[0].name
-        self._device = str(session.get_providers()[0].removesuffix("ExecutionProvider")).lower()
+        self.inputs = tuple(_spec(argument, subject) for argument in session.get_inputs())
+        self.outputs = tuple(_spec(argument, subject) for argument in session.get_outputs())
+        self.device = str(session.get_providers()[0].removesuffix("ExecutionProvider")).lower()
 
-    @property
-    def name(self) -> str:
-        """See InferenceRuntime."""
-        return "onnx"
-
-    @property
-    def version(self) -> str:
-        """See InferenceRuntime."""
-        return f"onnxruntime {ort.__version__}"
-
-    @property
-    def device(self) -> str:
-        """See InferenceRuntime."""
-        return self._device
-
-    @property
-    def precision(self) -> str:
-        """See InferenceRuntime."""
-        return "fp32"
-
-    @property
-    def input_shape(self) -> NetworkShape:
-        """See InferenceRuntime."""
-        n, c, x, y, z = (edge if isinstance(edge, int) and edge > 0 else None for edge in self._input.shape)
-        return n, c, x, y, z
-
-    def infer(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
-        """See InferenceRuntime."""
-        check_batch(batch, self.input_shape, self._subject)
-        session = self._session
+    def run(self, inputs: Mapping[str, NDArray[Any]], outputs: Sequence[str] | None = None) -> Tensors:
+        """See TensorSession."""
+        check_tensors(self, inputs, outputs, self._subject)
+        session, names = self._session, list(outputs or (spec.name for spec in self.outputs))
         if session is None:
             raise closed_network(self._subject)
         try:
-            logits = session.run([self._output], {self._input.name: batch})[0]
+            return dict(zip(names, session.run(names, dict(inputs)), strict=True))
         except _ORT_ERRORS as error:
-            if "allocat" in str(error).lower():
-                raise no_memory_for(batch, self._subject) from None
-            raise failed_on(batch, self._subject, _first_line(error)) from None
-        return np.ascontiguousarray(logits, dtype=np.float32)
+            raise failed_on(inputs, self._subject, _first_line(error)) from None
 
     def close(self) -> None:
-        """See InferenceRuntime."""
+        """See TensorSession."""
         self._session = None
 
 
-def open_onnx_runtime(model: Model, options: RuntimeOptions, settings: OnnxRuntimeSettings) -> OnnxRuntime:
-    """Load an ONNX model. Raises ModelError for a file that cannot be loaded, UsageError for precision or provider."""
+def open_onnx_runtime(model: Model, options: RuntimeOptions, settings: OnnxRuntimeSettings) -> NetworkRuntime:
+    """Load an ONNX model that takes images. Raises ModelError and UsageError as ``open_onnx_session``."""
+    return NetworkRuntime(open_onnx_session(model.path, options, settings), model.path.name)
+
+
+def open_onnx_session(path: Path, options: SessionOptions, settings: OnnxRuntimeSettings) -> OnnxSession:
+    """Load an ONNX file. Raises ModelError for a file that cannot be loaded, UsageError for precision or provider."""
     if options.precision != "fp32":
         raise UsageError("--precision", expected="fp32 with the onnx runtime", got=options.precision, do="leave it out")
     missing = [p for p in settings.providers if p not in ort.get_available_providers()]
@@ -124,23 +106,20 @@ def open_onnx_runtime(model: Model, options: RuntimeOptions, settings: OnnxRunti
     session_options.graph_optimization_level = _GRAPH_LEVELS[settings.graph_level]
     providers = [(p, dict(settings.provider_options.get(p, {}))) for p in settings.providers]
     try:
-        session = _session(model, session_options, providers, settings)
+        session = _session(path, session_options, providers, settings)
     except _ORT_ERRORS as error:
         raise ModelError(
-            model.path.name,
-            expected="a model that ONNX Runtime can load",
-            got=_first_line(error),
-            do="export it again",
+            path.name, expected="a model that ONNX Runtime can load", got=_first_line(error), do="export it again"
         ) from None
-    return OnnxRuntime(session, model.path.name)
+    return OnnxSession(session, path.name)
 
 
 def _session(
-    model: Model, options: Any, providers: list[tuple[str, dict[str, str]]], settings: OnnxRuntimeSettings
+    path: Path, options: Any, providers: list[tuple[str, dict[str, str]]], settings: OnnxRuntimeSettings
 ) -> Any:
     if settings.cache is None:
-        return ort.InferenceSession(str(model.path), options, providers=providers)
-    parts = (model.sha256, ort.__version__, repr(providers), settings.graph_level, _processor())
+        return ort.InferenceSession(str(path), options, providers=providers)
+    parts = (_sha256(path), ort.__version__, repr(providers), settings.graph_level, _processor())
     cached = settings.cache / f"{hashlib.sha256('|'.join(parts).encode()).hexdigest()}.onnx"
     if cached.is_file():
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
@@ -148,7 +127,7 @@ def _session(
     settings.cache.mkdir(parents=True, exist_ok=True)
     part = cached.with_suffix(f".{os.getpid()}.part")
     options.optimized_model_filepath = str(part)
-    session = ort.InferenceSession(str(model.path), options, providers=providers)
+    session = ort.InferenceSession(str(path), options, providers=providers)
     part.replace(cached)
     return session
 
@@ -162,12 +141,20 @@ def _processor() -> str:
     return "|".join(sorted({line for line in lines if line.startswith(("model name", "flags"))}))
 
 
-def _checked_input(session: Any, subject: str) -> Any:
-    inputs = session.get_inputs()
-    got = ", ".join(f"{i.name}: {i.type} {i.shape}" for i in inputs)
-    if len(inputs) != 1 or inputs[0].type != "tensor(float)" or len(inputs[0].shape) != 5:
-        raise wrong_inputs(subject, got)
-    return inputs[0]
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _spec(argument: Any, subject: str) -> TensorSpec:
+    """An ONNX Runtime argument, such as ``tensor(float)``, as a specification."""
+    kind = argument.type.removeprefix("tensor(").removesuffix(")")
+    dtype = _DTYPES.get(kind, kind)
+    if dtype not in _KNOWN:
+        expected, do = f"tensors of the types {', '.join(sorted(_KNOWN))}", "export the network in this form"
+        raise ModelError(subject, expected=expected, got=f"{argument.name}: {argument.type}", do=do)
+    shape = (axis if isinstance(axis, int | str) else None for axis in argument.shape)
+    return TensorSpec(argument.name, dtype, tuple(shape))
 
 
 def _first_line(error: Exception) -> str:

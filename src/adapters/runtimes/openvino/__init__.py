@@ -1,6 +1,6 @@
-"""Scoring with OpenVINO on CPU, in fp32 or bf16, or a quantised network in int8."""
+"""Inference with OpenVINO on CPU, in fp32 or bf16, or a quantised network in int8."""
 
 from .library import openvino
-from .runtime import OpenvinoRuntime, OpenvinoSettings, open_openvino_runtime
+from .runtime import OpenvinoSettings, open_openvino_runtime, open_openvino_session
 
-__all__ = ["OpenvinoRuntime", "OpenvinoSettings", "open_openvino_runtime", "openvino"]
+__all__ = ["OpenvinoSettings", "open_openvino_runtime", "open_openvino_session", "openvino"]

@@ -8,6 +8,7 @@ first tile of another size takes 0.15 s longer, once.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,14 +18,14 @@ from numpy.typing import NDArray
 
 from ....domain.errors import ModelError, UsageError
 from ....ports.model import Model
-from ....ports.runtime import (
-    NetworkShape,
-    RuntimeOptions,
-    check_batch,
+from ....ports.runtime import NetworkRuntime, RuntimeOptions
+from ....ports.tensors import (
+    SessionOptions,
+    Tensors,
+    TensorSpec,
+    check_tensors,
     closed_network,
     failed_on,
-    no_memory_for,
-    wrong_inputs,
 )
 from .library import openvino
 
@@ -32,6 +33,12 @@ _DEVICE = "CPU"
 # FP16 is left out: on a processor that has it, it gave labels that had nothing to do with the network's (agreement
 # 0.003), as features beyond 65504 overflow.
 _CAPABILITIES = {"fp32": "FP32", "bf16": "BF16", "int8": "INT8"}
+
+# Text is left out: freeing its tensors ends the process (2026.4).
+_DTYPES = {"f16": "float16", "f32": "float32", "f64": "float64", "boolean": "bool"}
+_DTYPES |= {
+    f"{kind}{bits}": f"{name}{bits}" for kind, name in (("i", "int"), ("u", "uint")) for bits in (8, 16, 32, 64)
+}
 
 
 @dataclass(frozen=True)
@@ -43,46 +50,29 @@ class OpenvinoSettings:
     cache: Path | None = None
 
 
-class OpenvinoRuntime:
-    """InferenceRuntime over one compiled network."""
+class OpenvinoSession:
+    """TensorSession over one compiled network."""
 
-    def __init__(self, compiled: Any, subject: str, precision: str) -> None:
-        self._compiled = compiled
+    name = "openvino"
+    device = _DEVICE.lower()
+
+    def __init__(self, compiled: Any, subject: str) -> None:
+        self._compiled: Any = compiled
         self._subject = subject
-        self._precision = precision
-        self._input_shape = _checked_input_shape(compiled, subject)
+        self.inputs = tuple(_spec(port, subject) for port in compiled.inputs)
+        self.outputs = tuple(_spec(port, subject) for port in compiled.outputs)
         # a deque's pop and append are atomic
         self._idle: deque[Any] = deque()
 
     @property
-    def name(self) -> str:
-        """See InferenceRuntime."""
-        return "openvino"
-
-    @property
     def version(self) -> str:
-        """See InferenceRuntime."""
+        """See TensorSession."""
         # 2026.4.1-22183-0e7a64f5c3c-releases/2026/4: the first part says all
         return f"openvino {openvino().get_version().partition('-')[0]}"
 
-    @property
-    def device(self) -> str:
-        """See InferenceRuntime."""
-        return _DEVICE.lower()
-
-    @property
-    def precision(self) -> str:
-        """See InferenceRuntime."""
-        return self._precision
-
-    @property
-    def input_shape(self) -> NetworkShape:
-        """See InferenceRuntime."""
-        return self._input_shape
-
-    def infer(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
-        """See InferenceRuntime."""
-        check_batch(batch, self._input_shape, self._subject)
+    def run(self, inputs: Mapping[str, NDArray[Any]], outputs: Sequence[str] | None = None) -> Tensors:
+        """See TensorSession."""
+        check_tensors(self, inputs, outputs, self._subject)
         compiled = self._compiled
         if compiled is None:
             raise closed_network(self._subject)
@@ -91,28 +81,38 @@ class OpenvinoRuntime:
         except IndexError:
             request = compiled.create_infer_request()
         try:
-            request.infer([np.ascontiguousarray(batch)], share_inputs=True)
-            # a copy: the request's own memory is the next caller's
-            logits = np.array(request.get_output_tensor(0).data, dtype=np.float32, order="C")
+            request.infer([np.ascontiguousarray(inputs[spec.name]) for spec in self.inputs], share_inputs=True)
+            # copies: the request's own memory is the next caller's
+            found = {
+                spec.name: np.array(request.get_output_tensor(position).data, order="C")
+                for position, spec in enumerate(self.outputs)
+                if outputs is None or spec.name in outputs
+            }
         except RuntimeError as error:
-            said = str(error).lower()
-            if "alloc" in said or "memory" in said:
-                raise no_memory_for(batch, self._subject) from None
-            raise failed_on(batch, self._subject, _what(error)) from None
+            raise failed_on(inputs, self._subject, _what(error)) from None
         self._idle.append(request)
-        return logits
+        return found
 
     def close(self) -> None:
-        """See InferenceRuntime."""
+        """See TensorSession."""
         self._compiled = None
         self._idle.clear()
 
 
-def open_openvino_runtime(model: Model, options: RuntimeOptions, settings: OpenvinoSettings) -> OpenvinoRuntime:
-    """Compile an ONNX model for this processor; ``model`` is the quantised network itself where int8 is asked for.
+def open_openvino_runtime(model: Model, options: RuntimeOptions, settings: OpenvinoSettings) -> NetworkRuntime:
+    """Compile an ONNX model that takes images; see ``open_openvino_session``.
+
+    ``model`` is the quantised network itself where int8 is asked for.
+    """
+    session = open_openvino_session(model.path, options, settings)
+    return NetworkRuntime(session, model.path.name, options.precision)
+
+
+def open_openvino_session(path: Path, options: SessionOptions, settings: OpenvinoSettings) -> OpenvinoSession:
+    """Compile an ONNX file for this processor.
 
     Raises:
-        ModelError: a file that cannot be loaded.
+        ModelError: a file that cannot be loaded, or that takes or gives text.
         UsageError: OpenVINO is not installed, or there is no such precision here.
     """
     library = openvino()
@@ -130,12 +130,12 @@ def open_openvino_runtime(model: Model, options: RuntimeOptions, settings: Openv
         settings.cache.mkdir(parents=True, exist_ok=True)
         config["CACHE_DIR"] = str(settings.cache)
     try:
-        compiled = core.compile_model(core.read_model(str(model.path)), _DEVICE, config)
+        compiled = core.compile_model(core.read_model(str(path)), _DEVICE, config)
     except RuntimeError as error:
         raise ModelError(
-            model.path.name, expected="a model that OpenVINO can load", got=_what(error), do="export it again"
+            path.name, expected="a model that OpenVINO can load", got=_what(error), do="export it again"
         ) from None
-    return OpenvinoRuntime(compiled, model.path.name, options.precision)
+    return OpenvinoSession(compiled, path.name)
 
 
 def _hint(core: Any, precision: str) -> str:
@@ -148,13 +148,13 @@ def _hint(core: Any, precision: str) -> str:
     return "f32" if precision == "fp32" or "BF16" not in able else "bf16"
 
 
-def _checked_input_shape(compiled: Any, subject: str) -> NetworkShape:
-    inputs = compiled.inputs
-    got = ", ".join(f"{i.any_name}: {i.element_type.get_type_name()} {i.partial_shape}" for i in inputs)
-    if len(inputs) != 1 or inputs[0].element_type.get_type_name() != "f32" or len(inputs[0].partial_shape) != 5:
-        raise wrong_inputs(subject, got)
-    n, c, x, y, z = (None if edge.is_dynamic else edge.get_length() for edge in inputs[0].partial_shape)
-    return n, c, x, y, z
+def _spec(port: Any, subject: str) -> TensorSpec:
+    kind = port.element_type.get_type_name()
+    if kind not in _DTYPES:
+        expected, do = f"tensors of the types {', '.join(_DTYPES.values())}", "use the onnx runtime"
+        raise ModelError(subject, expected=expected, got=f"{port.any_name}: {kind}", do=do)
+    shape = (None if edge.is_dynamic else edge.get_length() for edge in port.partial_shape)
+    return TensorSpec(port.any_name, _DTYPES[kind], tuple(shape))
 
 
 def _what(error: RuntimeError) -> str:

@@ -24,16 +24,16 @@ from ...services.scratch import scratch_folder
 from ...services.segmentation.estimate import Estimate
 from ...services.segmentation.prepare import memory_limit
 from ...settings import ServingSettings
-from .job_access import JobAccess
+from .job_desk import JobDesk
 from .metrics import Metrics
 from .routing import cut
 
 T = TypeVar("T")
-_SIDE_WORKERS = 2  # threads for work without a slot: estimates, reading arrays
+_SIDE_WORKERS = 2  # threads for what needs no slot: plans, reading arrays
 
 
 class RequestProgress:
-    """Stops a run whose caller has gone, or that exceeds the time limit."""
+    """Stops a run whose client has gone, or that takes longer than the time limit."""
 
     def __init__(self, limit_seconds: float) -> None:
         self._gone = threading.Event()
@@ -41,7 +41,7 @@ class RequestProgress:
         self._ends = time.monotonic() + limit_seconds
 
     def abandon(self) -> None:
-        """Stop the run: the caller is gone."""
+        """Nobody waits for the result any more."""
         self._gone.set()
 
     def check(self) -> None:
@@ -63,8 +63,8 @@ class RequestProgress:
 
 
 @dataclass(frozen=True)
-class ServiceContext:
-    """The use cases, their limits, and the threads that they run in. ``stop`` is set when the process ends."""
+class Desk:
+    """The use cases, their limits, and the threads that they run in. ``stop`` is set once the process is to end."""
 
     application: Application
     settings: ServingSettings
@@ -74,12 +74,12 @@ class ServiceContext:
     working: CapacityLimiter
     aside: CapacityLimiter
     private_paths: tuple[str, ...]
-    jobs: JobAccess
+    jobs: JobDesk
     stop: threading.Event
 
     @classmethod
-    def of(cls, application: Application) -> ServiceContext:
-        """The context of an application."""
+    def of(cls, application: Application) -> Desk:
+        """The desk of an application."""
         settings = application.settings.serving
         private_paths = (f"{Path(application.settings.models_dir).expanduser()}/",)
         return cls(
@@ -91,7 +91,7 @@ class ServiceContext:
             CapacityLimiter(settings.slots + settings.queue + 1),
             CapacityLimiter(_SIDE_WORKERS),
             private_paths,
-            JobAccess(application, private_paths),
+            JobDesk(application, private_paths),
             threading.Event(),
         )
 
@@ -107,14 +107,14 @@ class ServiceContext:
     def estimate(
         self, inputs: Sequence[str], model: str | None, options: RunOptions, progress: RequestProgress
     ) -> tuple[LoadedModel, Estimate]:
-        """The model of this name, loaded, and the estimate of a run on this machine, without inference."""
+        """The model of this name, and what a run of it would take on this machine; nothing is scored."""
         loaded = self.models.take(model)
         speed = self.models.find(model).seconds_per_voxel
         options = replace(options, memory_bytes=self.memory_bytes)
         return loaded, self.application.estimate(inputs, loaded, options, progress, seconds_per_voxel=speed)
 
     async def in_slot(self, request: Request, work: Callable[[RequestProgress, float], T]) -> T:
-        """Run ``work`` in a slot, with the seconds that it waited for one; it stops when the caller goes.
+        """Run ``work`` in a slot once one is free; it is told how long it waited, and stops when the client goes.
 
         Raises:
             BusyError: no slot is free and the queue is full.
@@ -129,7 +129,7 @@ class ServiceContext:
         return await self._watched(request, progress, run, self.working)
 
     async def without_slot(self, request: Request, work: Callable[[RequestProgress], T]) -> T:
-        """Run ``work``, which infers nothing, in a thread beside the slots."""
+        """Run ``work``, which scores nothing, in a thread beside the slots."""
         progress = RequestProgress(self.settings.time_limit_seconds)
         return await self._watched(request, progress, lambda: work(progress), self.aside)
 
@@ -148,9 +148,9 @@ class ServiceContext:
 
 
 async def request_folder(request: Request) -> AsyncIterator[Path]:
-    """A dependency: a folder for one request's files, deleted after the answer; messages omit its path."""
-    context: ServiceContext = request.app.state.context
-    scratch = scratch_folder(context.application.settings.scratch_dir)
+    """A dependency: a folder for one request's files, gone once it is answered, its path kept out of messages."""
+    desk: Desk = request.app.state.desk
+    scratch = scratch_folder(desk.application.settings.scratch_dir)
     folder = await to_thread.run_sync(scratch.__enter__)
     request.state.private_paths = (f"{folder}/",)
     try:
