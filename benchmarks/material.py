@@ -19,9 +19,9 @@ import numpy as np
 import psutil
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
+from voxport.adapters.resources.local import LocalResources
 from voxport.application import Application
 from voxport.domain.run import Outputs, RunOptions
-from voxport.services.machine import processors
 from voxport.testing.progress import RecordingProgress
 
 # What the speed of a convolution depends on, as Linux names it.
@@ -75,7 +75,7 @@ def machine() -> dict[str, str]:
     able = told_of.get("flags", "").split()
     return {
         "system": platform.platform(),
-        "processors": f"{processors()} x {told_of.get('model name', platform.machine())}",
+        "processors": f"{LocalResources().processors()} x {told_of.get('model name', platform.machine())}",
         "instructions": " ".join(flag for flag in _INSTRUCTIONS if flag in able),
         "memory": f"{psutil.virtual_memory().total / 1e9:.1f} GB",
         "load average": ", ".join(f"{value:.2f}" for value in os.getloadavg()),

@@ -24,8 +24,8 @@ import nibabel as nib
 import numpy as np
 from comparing import REFERENCE, Found, compared
 from material import blobs, machine, saved
+from voxport.adapters.resources.local import LocalResources
 from voxport.application import Application
-from voxport.services.machine import processors
 
 HERE = Path(__file__).resolve().parent
 SEGRESNET = {
@@ -88,7 +88,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--shape", type=int, nargs=3, default=None, help="512 512 64, or 512 512 32 for the bundled model"
     )
-    parser.add_argument("--threads", type=int, default=processors())
+    parser.add_argument("--threads", type=int, default=LocalResources().processors())
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--steps", type=int, default=120, help="of training the SegResNet")
     parser.add_argument("--compile", action="store_true", help="MONAI with torch.compile too")

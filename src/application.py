@@ -23,11 +23,14 @@ from .domain.viewing.slicing import Plane
 from .ports.artifacts import ArtifactWriter
 from .ports.blobs import BlobStore
 from .ports.exporter import Checkpoint
+from .ports.folders import WorkFolders
 from .ports.job_queue import Attempt, Handler, JobQueue, Results
+from .ports.locks import Locks
 from .ports.model import Model
 from .ports.model_repository import Listing
 from .ports.pictures import PictureEncoder
 from .ports.progress import ProgressListener
+from .ports.resources import Resources
 from .ports.segmenter import Segmenter
 from .ports.volume_store import VolumeSource, VolumeStore
 from .services.jobs import run as jobs
@@ -91,6 +94,21 @@ class Application:
     def pictures(self) -> PictureEncoder:
         """The encoder of pictures."""
         return self.container.pictures()
+
+    @property
+    def resources(self) -> Resources:
+        """The processors and the memory of this machine."""
+        return self.container.resources()
+
+    @property
+    def locks(self) -> Locks:
+        """Locks between processes."""
+        return self.container.locks()
+
+    @property
+    def work_folders(self) -> WorkFolders:
+        """Folders for the files of a run."""
+        return self.container.work_folders()
 
     @property
     def sample(self) -> str:
@@ -223,6 +241,7 @@ class Application:
             options,
             progress,
             volumes=ports.volumes,
+            resources=ports.resources,
             scratch=ports.scratch,
             seconds_per_voxel=seconds_per_voxel,
         )
@@ -320,17 +339,24 @@ class Application:
             ports=self.container.segment_ports(),
             blobs=self.blobs,
             settings=self.container.job_settings(),
+            folders=self.work_folders,
         )
 
     def work_on_jobs(self, concurrency: int, stop: Event, handler: Handler | None = None) -> None:
         """Run jobs until ``stop`` is set, with ``run_job`` unless ``handler`` is given; see ``work_on_jobs``."""
-        settings = self.container.job_settings()
-        work_on_jobs(concurrency, stop, handler=handler or self.run_job, ports=self.job_ports, settings=settings)
+        work_on_jobs(
+            concurrency,
+            stop,
+            handler=handler or self.run_job,
+            ports=self.job_ports,
+            settings=self.container.job_settings(),
+            folders=self.work_folders,
+        )
 
     def job_slice(self, job: Job, plane: Plane, index: int | None, progress: ProgressListener) -> bytes:
         """A PNG of one slice of a finished job; see ``job_slice``."""
         ports = self.container.segment_ports()
-        return job_slice(job, plane, index, progress, blobs=self.blobs, ports=ports, scratch=self.settings.scratch_dir)
+        return job_slice(job, plane, index, progress, blobs=self.blobs, ports=ports, folders=self.work_folders)
 
     @cached_property
     def _opener(self) -> ModelOpener:

@@ -14,11 +14,14 @@ from .injector import containers, providers
 from .ports.artifacts import ArtifactWriter
 from .ports.blobs import BlobStore
 from .ports.exporter import Checkpoint, ModelExporter
+from .ports.folders import WorkFolders
 from .ports.job_queue import JobQueue, QueueLimits
+from .ports.locks import Locks
 from .ports.model import Model, ModelFiles
 from .ports.model_repository import ModelRepository
 from .ports.pictures import PictureEncoder
 from .ports.quantiser import Quantiser
+from .ports.resources import Resources
 from .ports.runtime import InferenceRuntime, RuntimeOptions
 from .ports.scratch import Scratch
 from .ports.segmenter import Segmenter
@@ -27,7 +30,6 @@ from .ports.tunings import TuningStore
 from .ports.volume_store import ArrayStore, VolumeStore
 from .services.jobs.admission import Slots
 from .services.jobs.run import JobPorts, JobSettings
-from .services.machine import describe, processors
 from .services.models.export import ExportPorts
 from .services.models.loading import ModelOpener, Tunings
 from .services.models.registry import ServedModels
@@ -57,20 +59,22 @@ def _with_bundled(own: ModelRepository, files: ModelFiles) -> ModelRepository:
     return LayeredModels(own, ModelDirectory(BUNDLED, files))
 
 
-def _open_onnx(
-    settings: Mapping[str, Any], threads: int | None, model: Model, options: RuntimeOptions
-) -> InferenceRuntime:
+def _threads(stated: int | None, resources: Resources) -> int:
+    return stated or resources.processors()
+
+
+def _open_onnx(settings: Mapping[str, Any], threads: int, model: Model, options: RuntimeOptions) -> InferenceRuntime:
     from .adapters.runtimes.onnx import OnnxRuntimeSettings, open_onnx_runtime
 
-    return open_onnx_runtime(model, options, OnnxRuntimeSettings(**settings, threads=threads or processors()))
+    return open_onnx_runtime(model, options, OnnxRuntimeSettings(**settings, threads=threads))
 
 
 def _open_openvino(
-    settings: Mapping[str, Any], threads: int | None, model: Model, options: RuntimeOptions
+    settings: Mapping[str, Any], threads: int, model: Model, options: RuntimeOptions
 ) -> InferenceRuntime:
     from .adapters.runtimes.openvino import OpenvinoSettings, open_openvino_runtime
 
-    return open_openvino_runtime(model, options, OpenvinoSettings(**settings, threads=threads or processors()))
+    return open_openvino_runtime(model, options, OpenvinoSettings(**settings, threads=threads))
 
 
 def _open_torch(device: str, threads: int | None, model: Model, options: RuntimeOptions) -> InferenceRuntime:
@@ -86,11 +90,15 @@ def _torch_exporter() -> ModelExporter:
     return TorchExporter(load_network)
 
 
-def _remote_segmenter(api_key: SecretStr | None, volumes: VolumeStore, url: str, *, as_jobs: bool = True) -> Segmenter:
+def _remote_segmenter(
+    api_key: SecretStr | None, volumes: VolumeStore, resources: Resources, url: str, *, as_jobs: bool = True
+) -> Segmenter:
     from .client.segmenter import RemoteSegmenter
 
     key = None if api_key is None else api_key.get_secret_value()
-    return RemoteSegmenter(url, partial(estimate_elsewhere, volumes=volumes), api_key=key, as_jobs=as_jobs)
+    return RemoteSegmenter(
+        url, partial(estimate_elsewhere, volumes=volumes, resources=resources), api_key=key, as_jobs=as_jobs
+    )
 
 
 class Container(containers.DeclarativeContainer):
@@ -110,7 +118,12 @@ class Container(containers.DeclarativeContainer):
     scratch: providers.Provider[Scratch] = providers.ThreadSafeSingleton(
         _late("scratch.files", "ScratchFiles"), config.scratch_dir
     )
-    segment_ports = providers.Factory(SegmentPorts, volumes, artifacts, pictures, scratch)
+    resources: providers.Provider[Resources] = providers.ThreadSafeSingleton(_late("resources.local", "LocalResources"))
+    locks: providers.Provider[Locks] = providers.ThreadSafeSingleton(_late("locks.files", "FileLocks"))
+    work_folders: providers.Provider[WorkFolders] = providers.ThreadSafeSingleton(
+        _late("scratch.folders", "ScratchFolders"), config.scratch_dir, locks
+    )
+    segment_ports = providers.Factory(SegmentPorts, volumes, artifacts, pictures, resources, scratch)
     sample = providers.Callable(str, BUNDLED / "sample.nii.gz")
 
     model_files: providers.Provider[ModelFiles] = providers.ThreadSafeSingleton(
@@ -119,22 +132,27 @@ class Container(containers.DeclarativeContainer):
     own_models: providers.Provider[ModelRepository] = providers.Selector(
         config.store,
         folder=providers.ThreadSafeSingleton(_late("models.folder", "ModelDirectory"), config.models_dir, model_files),
-        bento=providers.ThreadSafeSingleton(_late("models.bento", "BentoStore"), model_files, config.bentoml_home),
+        bento=providers.ThreadSafeSingleton(
+            _late("models.bento", "BentoStore"), model_files, locks, config.bentoml_home
+        ),
     )
     models = providers.ThreadSafeSingleton(_with_bundled, own_models, model_files)
     bentoml: providers.Provider[ModuleType] = providers.Callable(_late("models.bento", "untracked_bentoml"))
 
     bounds = providers.ThreadSafeSingleton(Bounds, config.bounds.label_agreement, config.bounds.dice)
+    threads = providers.Callable(_threads, config.threads, resources)
     runtimes = providers.Dict(
-        onnx=providers.Factory(partial, _open_onnx, config.onnx, config.threads),
-        openvino=providers.Factory(partial, _open_openvino, config.openvino, config.threads),
+        onnx=providers.Factory(partial, _open_onnx, config.onnx, threads),
+        openvino=providers.Factory(partial, _open_openvino, config.openvino, threads),
         torch=providers.Factory(partial, _open_torch, config.torch.device, config.threads),
     )
     tuning_store: providers.Provider[TuningStore] = providers.ThreadSafeSingleton(
         _late("tunings.folder", "TuningDirectory"), config.tunings_dir
     )
     quantiser: providers.Provider[Quantiser] = providers.ThreadSafeSingleton(_late("quantisers.onnx", "OnnxQuantiser"))
-    tunings = providers.ThreadSafeSingleton(Tunings, tuning_store, providers.Callable(describe, config.threads), bounds)
+    tunings = providers.ThreadSafeSingleton(
+        Tunings, tuning_store, resources.provided.describe.call(config.threads), bounds
+    )
     open_model = providers.Factory(ModelOpener, model_files, models, runtimes, config.model, tunings)
     tune_ports = providers.Factory(TunePorts, runtimes, segment_ports, memory_store.provider, tunings, quantiser)
     read_bundle: providers.Provider[Checkpoint] = providers.Callable(_late("exporters.torch", "checkpoint_from_bundle"))
@@ -158,7 +176,7 @@ class Container(containers.DeclarativeContainer):
         LocalSegmenter, served_models, slots, segment_ports, config.version, config.serving.memory_bytes
     )
     # called with the server's URL
-    remote_segmenter = providers.Factory(_remote_segmenter, config.api_key, volumes)
+    remote_segmenter = providers.Factory(_remote_segmenter, config.api_key, volumes, resources)
     _queue_limits = providers.Factory(
         QueueLimits, config.jobs.length, config.jobs.strikes, config.jobs.lease_seconds, config.jobs.backoff_seconds
     )
@@ -176,7 +194,6 @@ class Container(containers.DeclarativeContainer):
     job_settings = providers.ThreadSafeSingleton(
         JobSettings,
         config.version,
-        config.scratch_dir,
         config.serving.memory_bytes,
         providers.Callable(max, config.jobs.concurrency, config.serving.slots),
         config.jobs.keep_every_seconds,

@@ -16,6 +16,7 @@ from typing import Any
 
 import onnx
 import pytest
+from voxport.adapters.locks.files import FileLocks
 from voxport.adapters.models.bento import BentoStore
 from voxport.adapters.models.folder import LayeredModels, ModelDirectory
 from voxport.adapters.models.onnx_files import OnnxModelFiles
@@ -36,7 +37,7 @@ from ..test_architecture import NO_WAY_OUT
 
 class TestBentoStore(ModelRepositoryContract):
     def make_repository(self) -> ModelRepository:
-        return BentoStore(OnnxModelFiles(), self.folder / "bentoml")
+        return BentoStore(OnnxModelFiles(), FileLocks(), self.folder / "bentoml")
 
     def make_model(self, card: ModelCard, path: Path, seed: int = 0) -> Model:
         write_bare_affine(path, seed)
@@ -60,7 +61,7 @@ class Store:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.models = folder / "bentoml" / "models"
-        self.repository = BentoStore(OnnxModelFiles(), folder / "bentoml")
+        self.repository = BentoStore(OnnxModelFiles(), FileLocks(), folder / "bentoml")
 
     def model(self, name: str = "vessels", version: str = "1.0.0", seed: int = 0, **card: Any) -> Model:
         path = self.folder / f"upload-{name}-{version}-{seed}.onnx"
@@ -335,13 +336,13 @@ def test_concurrent_writers_lose_nothing_and_readers_always_find_a_whole_model(s
     seen: set[str] = set()
 
     def write(seed: int) -> None:
-        repository = BentoStore(OnnxModelFiles(), store.folder / "bentoml")
+        repository = BentoStore(OnnxModelFiles(), FileLocks(), store.folder / "bentoml")
         for _ in range(3):
             repository.put(same[seed])
         repository.put(others[seed])
 
     def read() -> None:
-        repository = BentoStore(OnnxModelFiles(), store.folder / "bentoml")
+        repository = BentoStore(OnnxModelFiles(), FileLocks(), store.folder / "bentoml")
         while not done.is_set():
             listing = repository.list()
             assert listing.broken == ()
@@ -383,7 +384,8 @@ def run(code: str, folder: Path, **variables: str) -> int:
 USE = (
     "from voxport.adapters.models.bento import BentoStore\n"
     "from voxport.adapters.models.onnx_files import OnnxModelFiles\n"
-    "from pathlib import Path\nfiles = OnnxModelFiles()\nstore = BentoStore(files)\n"
+    "from pathlib import Path\nfiles = OnnxModelFiles()\n"
+    "from voxport.adapters.locks.files import FileLocks\nstore = BentoStore(files, FileLocks())\n"
     "store.put(files.read(Path('upload.onnx')))\nstore.get('affine')\nassert store.list().models\n"
     "store.remove('affine')\n"
 )

@@ -20,10 +20,12 @@ from voxport.ports.job_queue import Attempt, QueueLimits, Results
 from voxport.services.jobs.run import JobSettings, run_job
 from voxport.services.models.loading import LoadedModel
 from voxport.services.segmentation.segment import SegmentPorts
+from voxport.testing.folders import TemporaryFolders
+from voxport.testing.resources import FixedResources
 
 from tests.services.conftest import brighter_than, load, make_card
 
-PORTS = SegmentPorts(NiftiStore(), LocalFiles(), PngPictures())
+PORTS = SegmentPorts(NiftiStore(), LocalFiles(), PngPictures(), FixedResources())
 
 
 def model() -> LoadedModel:
@@ -51,7 +53,9 @@ def main(url: str, blobs_url: str, tiles: int) -> None:
 
     def handler(attempt: Attempt) -> Results:
         mortal = _Mortal(attempt, tiles)
-        results = run_job(mortal, take=lambda _: loaded, ports=PORTS, blobs=blobs, settings=settings)
+        results = run_job(
+            mortal, take=lambda _: loaded, ports=PORTS, blobs=blobs, settings=settings, folders=TemporaryFolders()
+        )
         inferred = len(loaded.runtime.calls)  # type: ignore[attr-defined]
         print(f"scored {inferred}", flush=True)
         return results

@@ -22,7 +22,9 @@ import pytest
 from voxport.adapters.artifacts.local import LocalFiles
 from voxport.adapters.blobs.fsspec import FsspecBlobs
 from voxport.adapters.jobs.dbos import DbosJobQueue
+from voxport.adapters.locks.files import FileLocks
 from voxport.adapters.pictures.png import PngPictures
+from voxport.adapters.scratch.folders import ScratchFolders
 from voxport.adapters.volumes.nifti import NiftiStore
 from voxport.domain.errors import OutputError
 from voxport.domain.job import Job, JobState
@@ -32,6 +34,7 @@ from voxport.services.jobs.run import JobPorts, JobSettings, run_job, submit_cas
 from voxport.services.segmentation.segment import SegmentPorts, segment
 from voxport.testing.job_queue import Gate, wait_until, working
 from voxport.testing.progress import RecordingProgress
+from voxport.testing.resources import FixedResources
 
 from tests.services.conftest import noise
 
@@ -76,8 +79,9 @@ class Bench:
         )
         self.blobs = FsspecBlobs(f"file://{folder / blobs}/blobs")
         self.ports = JobPorts(self.queue, self.blobs)
-        self.segment_ports = SegmentPorts(NiftiStore(folder / scratch), LocalFiles(), PngPictures())
-        self.settings = JobSettings("1.0", folder / scratch, keep_every_seconds=0.0)
+        self.segment_ports = SegmentPorts(NiftiStore(folder / scratch), LocalFiles(), PngPictures(), FixedResources())
+        self.settings = JobSettings("1.0", keep_every_seconds=0.0)
+        self.work_folders = ScratchFolders(folder / scratch, FileLocks())
         self.loaded = model()
         self.scan = self.volume("scan.nii.gz", noise((14, 12, 13)))
 
@@ -95,7 +99,12 @@ class Bench:
     def run(self, attempt: Attempt) -> Results:
         """The handler."""
         return run_job(
-            attempt, take=lambda _: self.loaded, ports=self.segment_ports, blobs=self.blobs, settings=self.settings
+            attempt,
+            take=lambda _: self.loaded,
+            ports=self.segment_ports,
+            blobs=self.blobs,
+            settings=self.settings,
+            folders=self.work_folders,
         )
 
     @contextmanager
@@ -122,7 +131,7 @@ class Bench:
         """Wait for the job's end; its mask is the right one, to the last byte."""
         done = self.wait_for(job, "done")
         outputs = Outputs(str(self.folder / "right.nii.gz"))
-        ports = SegmentPorts(NiftiStore(self.folder), LocalFiles(), PngPictures())
+        ports = SegmentPorts(NiftiStore(self.folder), LocalFiles(), PngPictures(), FixedResources())
         segment([str(self.scan)], self.loaded, outputs, RunOptions(), RecordingProgress(), ports=ports)
         with self.blobs.open(done.results["mask"].blob) as stream:
             assert stream.read() == (self.folder / "right.nii.gz").read_bytes()

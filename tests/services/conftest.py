@@ -29,6 +29,7 @@ from voxport.testing.artifacts import MemoryArtifacts
 from voxport.testing.fakes import FakeRuntime
 from voxport.testing.pictures import PpmPictures
 from voxport.testing.progress import RecordingProgress
+from voxport.testing.resources import FixedResources
 
 ANY: NetworkShape = (None, None, None, None, None)
 Score = Callable[[Floats], NDArray[np.floating]]
@@ -115,6 +116,7 @@ class Bench:
     volumes: MemoryStore = field(default_factory=MemoryStore)
     artifacts: MemoryArtifacts = field(default_factory=MemoryArtifacts)
     progress: RecordingProgress = field(default_factory=RecordingProgress)
+    resources: FixedResources = field(default_factory=FixedResources)
 
     def put(self, values: ArrayLike, grid: Grid | None = None, name: str = "scan") -> Volume:
         """Keep a volume; without a grid, on one of its shape."""
@@ -139,7 +141,7 @@ class Bench:
             outputs or Outputs("mask"),
             RunOptions(**options),
             self.progress,
-            ports=SegmentPorts(self.volumes, self.artifacts, PpmPictures()),
+            ports=SegmentPorts(self.volumes, self.artifacts, PpmPictures(), self.resources),
         )
 
     def array(self, name: str = "mask") -> NDArray[Any]:

@@ -17,6 +17,7 @@ from voxport.ports.segmenter import Segmenter
 from voxport.ports.volume_store import VolumeStore
 from voxport.services.segmentation.estimate import estimate_elsewhere
 from voxport.testing.progress import RecordingProgress
+from voxport.testing.resources import FixedResources
 from voxport.testing.segmenter import FakeSegmenter, SegmenterContract
 
 from tests.demo.conftest import save
@@ -70,7 +71,9 @@ def server(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
 class TestRemoteSegmenter(FileContract):
     @pytest.fixture(params=[True, False], ids=["jobs", "requests"])
     def segmenter(self, server: Server, volumes: VolumeStore, request: pytest.FixtureRequest) -> Segmenter:
-        return RemoteSegmenter(server.url, partial(estimate_elsewhere, volumes=volumes), as_jobs=request.param)
+        return RemoteSegmenter(
+            server.url, partial(estimate_elsewhere, volumes=volumes, resources=FixedResources()), as_jobs=request.param
+        )
 
     def test_a_job_leaves_nothing_on_the_server(
         self, segmenter: Segmenter, case: str, outputs: Outputs, server: Server
@@ -93,7 +96,7 @@ class Counting(httpx.HTTPTransport):
 def test_a_volume_travels_once_however_many_models_are_tried(server: Server, tmp_path: Path) -> None:
     values = np.random.default_rng(1).integers(0, 256, (40, 40, 40), np.uint8)
     case = save(tmp_path / "scan.nii", values, np.eye(4))
-    estimate = partial(estimate_elsewhere, volumes=NiftiStore())
+    estimate = partial(estimate_elsewhere, volumes=NiftiStore(), resources=FixedResources())
     segmenter = RemoteSegmenter(server.url, estimate, transport=Counting)
     for offer in segmenter.offers():
         segmenter.estimate([str(case)], offer.card.reference, RunOptions(), RecordingProgress())
@@ -106,7 +109,9 @@ def test_a_volume_travels_once_however_many_models_are_tried(server: Server, tmp
 def test_an_estimate_from_here_is_the_servers_own(server: Server, tmp_path: Path) -> None:
     values = np.random.default_rng(1).integers(0, 256, (40, 40, 40), np.uint8)
     case = save(tmp_path / "scan.nii", values, np.eye(4))
-    segmenter = RemoteSegmenter(server.url, partial(estimate_elsewhere, volumes=NiftiStore()))
+    segmenter = RemoteSegmenter(
+        server.url, partial(estimate_elsewhere, volumes=NiftiStore(), resources=FixedResources())
+    )
     here = segmenter.estimate([str(case)], "edges:1.0.0", RunOptions(), RecordingProgress())
     with server.client() as http, case.open("rb") as file:
         there = http.post("/v1/plan", files={"volume": file}, data={"model": "edges"}).json()

@@ -98,7 +98,17 @@ def batch_command(
     try:
         with _cohort_bar(len(cases), quiet) as bar:
             open_ports: Callable[[], JobPorts] = lambda: application.job_ports  # noqa: E731
-            ended = run_batch(cases, folder, results, work, bar, open_ports=open_ports, worker=worker, at_once=at_once)
+            ended = run_batch(
+                cases,
+                folder,
+                results,
+                work,
+                bar,
+                open_ports=open_ports,
+                locks=application.locks,
+                worker=worker,
+                at_once=at_once,
+            )
     except (KeyboardInterrupt, SystemExit):
         sys.stderr.write("voxport: stopped; the same command goes on where this one stopped\n")
         raise

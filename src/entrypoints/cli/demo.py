@@ -44,13 +44,11 @@ def demo_command(
     check_free(address, port)
     import uvicorn
 
-    from ...services.scratch import clear_scratch, scratch_folder
     from ..demo.app import create_app
 
     application = application_to_infer(models, model, store, threads, scratch)
-    parent = application.settings.scratch_dir
-    clear_scratch(parent)
-    with scratch_folder(parent) as folder:
+    application.work_folders.clear()
+    with application.work_folders.new() as folder:
         engine = _engine(application, server)
         try:
             app = create_app(application, engine, folder, keys)

@@ -131,4 +131,5 @@ class LocalEngine:
 
     def _options(self) -> RunOptions:
         serving = self._application.settings.serving
-        return RunOptions(memory_bytes=serving.memory_bytes or memory_limit(serving.slots))
+        limit = memory_limit(serving.slots, self._application.resources)
+        return RunOptions(memory_bytes=serving.memory_bytes or limit)

@@ -13,7 +13,6 @@ from fastapi import FastAPI
 from ... import __version__
 from ...application import Application
 from ...services.jobs.worker import in_a_slot, keep_working
-from ...services.scratch import clear_scratch
 from .catalogue import catalogue_routes
 from .desk import Desk
 from .job_events import job_event_routes
@@ -44,7 +43,7 @@ def create_app(application: Application, *, runs_jobs: bool = False) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        clear_scratch(application.settings.scratch_dir)
+        application.work_folders.clear()
         desk.models.start()
         await desk.jobs.open()
         working = threading.Thread(target=_run_jobs, args=(desk,), name="voxport-jobs", daemon=True)

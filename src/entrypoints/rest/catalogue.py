@@ -103,7 +103,9 @@ def _details(desk: Desk, served: ServedModel, catalogue: Catalogue) -> dict[str,
     loaded, runtime, capacity = served.loaded, None, None
     if loaded is not None:
         runtime = loaded.runtime
-        capacity = asdict(capacity_of(loaded, served.seconds_per_voxel, desk.memory_bytes))
+        capacity = asdict(
+            capacity_of(loaded, served.seconds_per_voxel, desk.memory_bytes, resources=desk.application.resources)
+        )
     return {
         **_model(desk, served, catalogue),
         "sha256": served.model.sha256,

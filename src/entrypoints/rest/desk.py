@@ -20,7 +20,6 @@ from ...domain.run import RunOptions
 from ...services.jobs.admission import Slots
 from ...services.models.loading import LoadedModel
 from ...services.models.registry import ServedModels
-from ...services.scratch import scratch_folder
 from ...services.segmentation.estimate import Estimate
 from ...services.segmentation.prepare import memory_limit
 from ...settings import ServingSettings
@@ -98,7 +97,7 @@ class Desk:
     @property
     def memory_bytes(self) -> int | None:
         """The memory limit of one case."""
-        return self.settings.memory_bytes or memory_limit(self.settings.slots)
+        return self.settings.memory_bytes or memory_limit(self.settings.slots, self.application.resources)
 
     def public(self, text: str) -> str:
         """The text without the folders of the server."""
@@ -150,7 +149,7 @@ class Desk:
 async def request_folder(request: Request) -> AsyncIterator[Path]:
     """A dependency: a folder for one request's files, gone once it is answered, its path kept out of messages."""
     desk: Desk = request.app.state.desk
-    scratch = scratch_folder(desk.application.settings.scratch_dir)
+    scratch = desk.application.work_folders.new()
     folder = await to_thread.run_sync(scratch.__enter__)
     request.state.private_paths = (f"{folder}/",)
     try:

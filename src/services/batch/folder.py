@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
 import shutil
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ...domain.errors import OutputError, UsageError
+from ...ports.locks import Locks
 
 # what a result is called behind the case's name
 ENDINGS = {
@@ -109,22 +109,20 @@ def batch_folder(name: Path) -> BatchFolder:
 
 
 @contextmanager
-def held(folder: BatchFolder) -> Iterator[None]:
+def held(folder: BatchFolder, locks: Locks) -> Iterator[None]:
     """Make the folder, and keep other batches away from it.
 
     Raises:
         UsageError: another batch writes to it now.
         OutputError: it cannot be written.
     """
-    with writing(folder.name):
-        lock = _locked(folder.state / _LOCK)
-    if lock is None:
-        expected, got = "a folder that no other batch writes to", "one that another writes to now"
-        raise UsageError(f"-o {folder.name}", expected=expected, got=got, do="wait until it ends, or name another")
-    try:
+    with ExitStack() as stack:
+        with writing(folder.name):
+            is_held = stack.enter_context(locks.hold(folder.state / _LOCK, wait=False))
+        if not is_held:
+            expected, got = "a folder that no other batch writes to", "one that another writes to now"
+            raise UsageError(f"-o {folder.name}", expected=expected, got=got, do="wait until it ends, or name another")
         yield
-    finally:
-        os.close(lock)
 
 
 def sha256_of(path: Path) -> str:
@@ -149,21 +147,3 @@ def writing(place: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise OutputError.cannot_write(str(place), error) from None
-
-
-def _locked(path: Path) -> int | None:
-    """The descriptor of a lock, which the system lets go of however the process ends; None where another holds it."""
-    while True:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if os.fstat(lock).st_nlink:
-                return lock
-        except BlockingIOError:
-            os.close(lock)
-            return None
-        except BaseException:
-            os.close(lock)
-            raise
-        os.close(lock)  # a batch that ended just now has deleted it

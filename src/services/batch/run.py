@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ...domain.cases import CaseFiles
+from ...ports.locks import Locks
 from ..jobs.admin import queue_errors
 from ..jobs.run import JobPorts
 from .cohort import BatchListener, CaseResult, Cohort
@@ -27,6 +28,7 @@ def run_batch(
     listener: BatchListener,
     *,
     open_ports: Callable[[], JobPorts],
+    locks: Locks,
     worker: Worker | None = None,
     at_once: int = 1,
 ) -> tuple[CaseResult, ...]:
@@ -39,6 +41,7 @@ def run_batch(
         work: what is made of each case.
         listener: hears how it goes on.
         open_ports: opens the queue.
+        locks: keep other batches away from the folder.
         worker: runs the queue's jobs until it is told to stop, where the queue is this batch's own.
         at_once: how many of them at a time.
 
@@ -47,7 +50,7 @@ def run_batch(
         OutputError: the folder takes nothing.
         VoxportError: the queue cannot be reached.
     """
-    with held(folder):
+    with held(folder, locks):
         token = folder.token(work.hash)
         with queue_errors() if worker is None else queue_errors(f"make room, or delete {folder.name / STATE}"):
             ports = open_ports()

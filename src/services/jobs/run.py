@@ -16,9 +16,9 @@ from ...domain.errors import InputError, OutputError, UnknownJobError, UnknownMo
 from ...domain.job import ENDED, Job, JobCase, StoredFile
 from ...domain.run import Outputs, RunOptions
 from ...ports.blobs import BlobStore
+from ...ports.folders import WorkFolders
 from ...ports.job_queue import Attempt, JobQueue, Results
 from ..models.loading import LoadedModel
-from ..scratch import scratch_folder
 from ..segmentation.prepare import memory_limit
 from ..segmentation.report import RESULT_FILES, STATISTICS_TABLE, portable_report
 from ..segmentation.resume import Checkpoint
@@ -44,14 +44,13 @@ class JobPorts:
 
 @dataclass(frozen=True)
 class JobSettings:
-    """How jobs are run: where their files are unpacked, how often finished planes are kept, which voxport this is.
+    """How jobs are run: how often finished planes are kept, which voxport this is.
 
     ``retention_seconds`` is how long jobs are kept that have ended; they are looked for every so often.
     ``memory_bytes`` is what one job may take: its share of what is free where it is None, ``at_once`` running here.
     """
 
     version: str
-    scratch: Path | None = None
     memory_bytes: int | None = None
     at_once: int = 1
     keep_every_seconds: float = 10.0
@@ -119,6 +118,7 @@ def run_job(
     ports: SegmentPorts,
     blobs: BlobStore,
     settings: JobSettings,
+    folders: WorkFolders,
 ) -> Results:
     """Run a job, from the last planes that an earlier attempt kept, and store its results.
 
@@ -127,7 +127,8 @@ def run_job(
         take: gives the model of a reference, loaded.
         ports: as for segmenting.
         blobs: where the case's files are.
-        settings: where and how.
+        settings: how.
+        folders: where the job's files are unpacked.
 
     Raises:
         UnknownModelError: this worker has another model under the name, or none.
@@ -136,7 +137,7 @@ def run_job(
     job = attempt.job
     case = job.case
     loaded = _taken(case, take)
-    with scratch_folder(settings.scratch) as scratch, _bare_names(scratch):
+    with folders.new() as scratch, _bare_names(scratch):
         inputs = [_fetched(blobs, file, scratch / f"input-{n}") for n, file in enumerate(case.inputs)]
         folder = scratch / "results"
         folder.mkdir()
@@ -148,7 +149,9 @@ def run_job(
         progress = _JobProgress(attempt)
         options = options_of(case.options)
         if options.memory_bytes is None:
-            options = replace(options, memory_bytes=settings.memory_bytes or memory_limit(settings.at_once))
+            options = replace(
+                options, memory_bytes=settings.memory_bytes or memory_limit(settings.at_once, ports.resources)
+            )
         done = segment(inputs, loaded, outputs, options, progress, ports=ports, checkpoint=checkpoint)
         report = portable_report(done, loaded, version=settings.version)
         files["report"].write_text(json.dumps(report, indent=2) + "\n")

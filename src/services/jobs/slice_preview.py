@@ -14,8 +14,8 @@ from ...domain.job import Job, StoredFile
 from ...domain.labels.label_map import LabelTable
 from ...domain.viewing.slicing import Plane, PlaneView
 from ...ports.blobs import BlobStore
+from ...ports.folders import WorkFolders
 from ...ports.progress import ProgressListener
-from ..scratch import scratch_folder
 from ..segmentation.case import Case, survey
 from ..segmentation.segment import SegmentPorts
 from ..viewing.preview import display_window, slice_pictures
@@ -31,7 +31,7 @@ def job_slice(
     *,
     blobs: BlobStore,
     ports: SegmentPorts,
-    scratch: Path | None = None,
+    folders: WorkFolders,
 ) -> bytes:
     """A PNG of one slice of the first volume's first channel, its mask over it.
 
@@ -42,14 +42,14 @@ def job_slice(
         progress: stops it by raising CancelledError.
         blobs: where the job's files are.
         ports: how volumes are read and pictures made.
-        scratch: folder for the files meanwhile.
+        folders: where the files are unpacked.
 
     Raises:
         UsageError: there is no such slice.
         InputError: a stored file is missing or damaged.
         OutputError: the scratch folder cannot be written. OSError where the blobs cannot be read.
     """
-    with scratch_folder(scratch) as folder, ExitStack() as stack:
+    with folders.new() as folder, ExitStack() as stack:
         volume = _unpacked(blobs, job.case.inputs[0], folder / "volume")
         case = Case.open(ports.volumes, [volume], stack)
         mask = stack.enter_context(ports.volumes.open(_unpacked(blobs, job.results["mask"], folder / "mask")))

@@ -8,9 +8,9 @@ import time
 from collections.abc import Callable
 
 from ...domain.errors import VoxportError
+from ...ports.folders import WorkFolders
 from ...ports.job_queue import Attempt, Handler, Results
 from ..models.registry import ServedModels
-from ..scratch import clear_scratch
 from .admission import Slots
 from .run import JobPorts, JobSettings, sweep
 
@@ -26,9 +26,10 @@ def work_on_jobs(
     handler: Handler,
     ports: JobPorts,
     settings: JobSettings,
+    folders: WorkFolders,
 ) -> None:
     """Run so many jobs at a time until ``stop`` is set; what is old, and what killed processes left, is deleted."""
-    clear_scratch(settings.scratch)
+    folders.clear()
     ended = threading.Event()
     sweeping = threading.Thread(target=_sweep, args=(ended, ports, settings), name="voxport-jobs-sweep", daemon=True)
     sweeping.start()

@@ -61,6 +61,7 @@ class LocalSegmenter:
             self._within_memory(options),
             progress,
             volumes=self.ports.volumes,
+            resources=self.ports.resources,
             scratch=self.ports.scratch,
             seconds_per_voxel=self.models.find(model).seconds_per_voxel,
         )
@@ -89,4 +90,5 @@ class LocalSegmenter:
         return self.models.take(model)
 
     def _within_memory(self, options: RunOptions) -> RunOptions:
-        return replace(options, memory_bytes=self.memory_bytes or memory_limit(self.slots.count))
+        limit = self.memory_bytes or memory_limit(self.slots.count, self.ports.resources)
+        return replace(options, memory_bytes=limit)

@@ -28,7 +28,6 @@ from ...ports.progress import ProgressListener
 from ...ports.quantiser import Quantiser
 from ...ports.runtime import InferenceRuntime, NetworkShape, RuntimeOpener, RuntimeOptions
 from ...ports.volume_store import ArrayStore
-from .. import machine
 from ..segmentation.segment import Segmentation, SegmentPorts, segment
 from .calibration import Recorder, put_noise, put_volumes
 from .loading import CERTIFIABLE, QUANTISED, LoadedModel, Tunings, choose_runtime, model_key
@@ -116,7 +115,8 @@ class _Bench:
             else put_noise(card, self.store)
         )
         self.bounds = self.ports.tunings.bounds
-        self.resident = machine.resident_bytes()
+        self.resources = self.ports.segment.resources
+        self.resident = self.resources.resident_bytes()
 
     @property
     def best(self) -> Candidate:
@@ -135,7 +135,7 @@ class _Bench:
         self.labels, seconds, self.plan = self._run(recorder, reference, patch=None)
         self.patch = shape3(p or t for p, t in zip(self.model.card.tiling.patch, self.plan.tile, strict=True))
         self.calibration = recorder.inputs
-        self.activation_bytes = max(machine.peak_resident_bytes() - self.resident, 0)
+        self.activation_bytes = max(self.resources.peak_resident_bytes() - self.resident, 0)
         labelled = int(np.count_nonzero(np.isin(self.labels, self.model.card.output.table.values)))
         self.proves = labelled >= _LEAST_LABELLED
         self.candidates.append(
@@ -162,7 +162,7 @@ class _Bench:
     def measure_tiles(self) -> None:
         """Larger tiles for the fastest way: fewer of them, and less that is scored twice."""
         best = self.best.choice
-        free = machine.available_bytes() // 2
+        free = self.resources.available_bytes() // 2
         tiling, shape = self.model.card.tiling, self.plan.shape
         for patch in larger_patches(tiling, self.patch, shape, self.network):
             growth = math.prod(map(min, patch, _rounded(shape, tiling.divisor))) / math.prod(self.plan.tile)

@@ -13,10 +13,10 @@ import numpy as np
 from ...domain.cards.model_card import ModelCard
 from ...domain.run import RunOptions
 from ...ports.progress import ProgressListener
+from ...ports.resources import Resources
 from ...ports.scratch import Scratch
 from ...ports.segmenter import Capacity, RunEstimate
 from ...ports.volume_store import VolumeStore
-from .. import machine
 from ..models.loading import LoadedModel
 from .case import Case
 from .inference import Inferer
@@ -43,6 +43,7 @@ def estimate(
     progress: ProgressListener,
     *,
     volumes: VolumeStore,
+    resources: Resources,
     scratch: Scratch | None = None,
     seconds_per_voxel: float | None = None,
 ) -> Estimate:
@@ -58,23 +59,32 @@ def estimate(
         began = time.perf_counter()
         case = Case.open(volumes, inputs, stack)
         inferer = stack.enter_context(open_inferer(loaded, options))
+        has_scratch = scratch is not None
         prepared = prepare(
-            case, loaded.model.card, inferer, options, loaded.tuned_patch, has_scratch=scratch is not None
+            case,
+            loaded.model.card,
+            inferer,
+            options,
+            loaded.tuned_patch,
+            resources=resources,
+            has_scratch=has_scratch,
         )
         reading = time.perf_counter() - began
         if seconds_per_voxel is None:
             per_tile = _seconds_per_tile(prepared, inferer, progress)
         else:
             per_tile = seconds_per_voxel * math.prod(prepared.plan.tile)
-    peak = machine.peak_resident_bytes() + prepared.stitching_bytes
+    peak = resources.peak_resident_bytes() + prepared.stitching_bytes
     return Estimate(prepared, _run_seconds(prepared, per_tile, reading), per_tile, peak, _all(loaded.warning, prepared))
 
 
-def capacity_of(loaded: LoadedModel, seconds_per_voxel: float, memory_bytes: int | None) -> Capacity:
+def capacity_of(
+    loaded: LoadedModel, seconds_per_voxel: float, memory_bytes: int | None, *, resources: Resources
+) -> Capacity:
     """What this process gives to a run of a model within a memory limit."""
     with open_inferer(loaded, RunOptions()) as inferer:
         fixed, batch = inferer.fixed, inferer.batch
-    free, resident = free_bytes(memory_bytes), machine.peak_resident_bytes()
+    free, resident = free_bytes(memory_bytes, resources), resources.peak_resident_bytes()
     return Capacity(seconds_per_voxel, fixed, batch, loaded.tuned_patch, free, resident, loaded.warning)
 
 
@@ -86,6 +96,7 @@ def estimate_elsewhere(
     progress: ProgressListener,
     *,
     volumes: VolumeStore,
+    resources: Resources,
 ) -> RunEstimate:
     """Estimate a run on another machine from the case's headers and values here.
 
@@ -96,8 +107,8 @@ def estimate_elsewhere(
         progress.stage("prepare")
         began = time.perf_counter()
         case = Case.open(volumes, inputs, stack)
-        options = replace(options, memory_bytes=capacity.free_bytes + machine.resident_bytes())
-        prepared = prepare(case, card, capacity, options, capacity.patch, has_scratch=True)
+        options = replace(options, memory_bytes=capacity.free_bytes + resources.resident_bytes())
+        prepared = prepare(case, card, capacity, options, capacity.patch, resources=resources, has_scratch=True)
         reading = time.perf_counter() - began
     seconds = _run_seconds(prepared, capacity.seconds_per_voxel * math.prod(prepared.plan.tile), reading)
     peak = capacity.resident_bytes + prepared.stitching_bytes

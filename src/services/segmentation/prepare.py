@@ -19,14 +19,15 @@ from ...domain.inference.patches import BLENDINGS, LARGEST_OVERLAP, TilePlan, Ti
 from ...domain.inference.sliding_window import slab_bytes
 from ...domain.intensity import Pointwise, apply, fit
 from ...domain.run import RunOptions
-from .. import machine
+from ...ports.resources import Resources
 from ..models.loading import LoadedModel
 from .case import Case, ChannelSurvey, finite, slabs, survey
 from .inference import Fixed3, Inferer
 from .preflight import preflight_warnings
 
-# Of the memory that is free; the rest is for the network's activations and for everybody else.
+# Rows of tiles along an axis from which visiting it saves memory.
 _SEVERAL_ROWS = 4
+# Share of the free memory; the rest is for the network's activations and for other processes.
 _DEFAULT_MEMORY_SHARE = 0.5
 
 
@@ -106,6 +107,7 @@ def prepare(
     options: RunOptions,
     tuned: Shape3 | None = None,
     *,
+    resources: Resources,
     has_scratch: bool = False,
 ) -> Prepared:
     """Survey the case, fit the card's intensity steps, and plan tiles within the memory limit.
@@ -124,7 +126,7 @@ def prepare(
     space = ModelSpace.of(case.grid, card.input)
     fitted = tuple(fit(card.input.intensity, channels[c.source].chunks) for c in card.input.channels)
     axes = [space.model_axis(axis) for axis in _slowest_first(case.sources[0].slowest_axis)]
-    plan, overlap, needed, notes = _planned(card, space, inferer, options, tuned, axes, has_scratch)
+    plan, overlap, needed, notes = _planned(card, space, inferer, options, tuned, axes, resources, has_scratch)
     warnings = (*case.notes, *preflight_warnings(case.grid, channels, card, plan), *notes)
     return Prepared(case, card, space, channels, fitted, plan, overlap, needed, warnings, options.nan_as, inferer.batch)
 
@@ -136,12 +138,14 @@ def _planned(
     options: RunOptions,
     tuned: Shape3 | None,
     axes: Sequence[int],
+    resources: Resources,
     has_scratch: bool,
 ) -> tuple[TilePlan, float, int, tuple[str, ...]]:
     """Tiles, overlap, the stitcher's bytes, and notes. A tuned patch that does not fit gives way to the card's."""
     if tuned is not None and options.patch is None:
         with suppress(LimitError):
-            return _planned(card, space, inferer, replace(options, patch=tuned), None, axes, has_scratch)
+            patched = replace(options, patch=tuned)
+            return _planned(card, space, inferer, patched, None, axes, resources, has_scratch)
     tiling = _tiling(card.tiling, options, inferer.fixed)
     plan = plan_tiles(space.grid.shape, tiling, fixed=inferer.fixed)
     plan = replace(plan, axis=_visiting_axis(plan, axes) if options.axis is None else options.axis)
@@ -153,7 +157,7 @@ def _planned(
         assembled=space.resamples,
         has_buffers=has_scratch,
     )
-    plan, size_bytes, notes = _within_memory(plan, options, needed)
+    plan, size_bytes, notes = _within_memory(plan, options, needed, resources)
     return plan, tiling.overlap, size_bytes, notes
 
 
@@ -203,9 +207,9 @@ def _tiling(tiling: Tiling, options: RunOptions, fixed: Fixed3) -> Tiling:
 
 
 def _within_memory(
-    plan: TilePlan, options: RunOptions, bytes_of: Callable[[TilePlan], int]
+    plan: TilePlan, options: RunOptions, bytes_of: Callable[[TilePlan], int], resources: Resources
 ) -> tuple[TilePlan, int, tuple[str, ...]]:
-    stated, free = options.memory_bytes, free_bytes(options.memory_bytes)
+    stated, free = options.memory_bytes, free_bytes(options.memory_bytes, resources)
     needed = bytes_of(plan)
     if needed <= free:
         return plan, needed, ()
@@ -228,17 +232,17 @@ def _within_memory(
     )
 
 
-def free_bytes(memory_bytes: int | None) -> int:
+def free_bytes(memory_bytes: int | None, resources: Resources) -> int:
     """Memory for blending within a limit, or without one within half of what is free."""
     if memory_bytes is None:
-        return int(machine.available_bytes() * _DEFAULT_MEMORY_SHARE)
-    return memory_bytes - machine.resident_bytes()
+        return int(resources.available_bytes() * _DEFAULT_MEMORY_SHARE)
+    return memory_bytes - resources.resident_bytes()
 
 
-def memory_limit(runs: int) -> int | None:
+def memory_limit(runs: int, resources: Resources) -> int | None:
     """``memory_bytes`` for each of so many runs at a time where no limit is stated."""
-    share = int(machine.available_bytes() * _DEFAULT_MEMORY_SHARE) // runs
-    return None if runs == 1 else share + machine.resident_bytes()
+    share = int(resources.available_bytes() * _DEFAULT_MEMORY_SHARE) // runs
+    return None if runs == 1 else share + resources.resident_bytes()
 
 
 def size(count: float) -> str:

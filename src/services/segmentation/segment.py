@@ -20,6 +20,7 @@ from ...domain.run import Outputs, RunOptions
 from ...ports.artifacts import ArtifactWriter
 from ...ports.pictures import PictureEncoder
 from ...ports.progress import ProgressListener
+from ...ports.resources import Resources
 from ...ports.scratch import Scratch
 from ...ports.volume_store import VolumeSink, VolumeSource, VolumeStore
 from ..models.loading import LoadedModel
@@ -58,6 +59,7 @@ class SegmentPorts:
     volumes: VolumeStore
     artifacts: ArtifactWriter
     pictures: PictureEncoder
+    resources: Resources
     scratch: Scratch | None = None
 
 
@@ -97,7 +99,15 @@ def segment(
             inferer = stack.enter_context(open_inferer(loaded, options))
             hashes = tuple((name, source.sha256()) for name, source in zip(inputs, case.sources, strict=True))
         with clock.stage("prepare"):
-            prepared = prepare(case, card, inferer, options, loaded.tuned_patch, has_scratch=ports.scratch is not None)
+            prepared = prepare(
+                case,
+                card,
+                inferer,
+                options,
+                loaded.tuned_patch,
+                resources=ports.resources,
+                has_scratch=ports.scratch is not None,
+            )
             sinks = _open_sinks(ports, outputs, case, card.output, stack)
         with clock.stage("score", prepared.plan.tile_count):
             run = "" if checkpoint is None else fingerprint(hashes, loaded, prepared, outputs.probabilities is not None)

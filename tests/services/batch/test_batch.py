@@ -16,6 +16,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 from voxport.adapters.artifacts.local import LocalFiles
+from voxport.adapters.locks.files import FileLocks
 from voxport.adapters.pictures.png import PngPictures
 from voxport.adapters.volumes.nifti import NiftiStore
 from voxport.domain.cases import CasePattern
@@ -32,13 +33,16 @@ from voxport.services.batch.run import own_queue, run_batch
 from voxport.services.jobs.run import JobPorts, JobSettings, run_job
 from voxport.services.segmentation.segment import SegmentPorts, segment
 from voxport.testing.blobs import MemoryBlobs
+from voxport.testing.folders import TemporaryFolders
 from voxport.testing.job_queue_fake import MemoryJobQueue
 from voxport.testing.progress import RecordingProgress
+from voxport.testing.resources import FixedResources
 
 from tests.services.conftest import brighter_than, load, make_card, noise
 
 SETTINGS = JobSettings("1.0", keep_every_seconds=0.0)
-PORTS = SegmentPorts(NiftiStore(), LocalFiles(), PngPictures())
+PORTS = SegmentPorts(NiftiStore(), LocalFiles(), PngPictures(), FixedResources())
+LOCKS = FileLocks()
 Handling = Callable[[Attempt], Results]
 
 
@@ -84,7 +88,14 @@ class Bench:
         self.ran.append(attempt.job.id)
         if self.fails:
             raise InputError("x", expected="x", got="x", do="x")
-        return run_job(attempt, take=lambda _: self.loaded, ports=PORTS, blobs=self.blobs, settings=SETTINGS)
+        return run_job(
+            attempt,
+            take=lambda _: self.loaded,
+            ports=PORTS,
+            blobs=self.blobs,
+            settings=SETTINGS,
+            folders=TemporaryFolders(),
+        )
 
     def ports(self) -> JobPorts:
         return JobPorts(self.queue, self.blobs)
@@ -114,6 +125,7 @@ class Bench:
             self.work,
             self.listener,
             open_ports=open_ports or self.ports,
+            locks=LOCKS,
             worker=None if shared else worker,
             at_once=at_once,
         )
@@ -521,7 +533,7 @@ def test_jobs_of_other_work_or_of_volumes_that_changed_are_not_gone_on_with(benc
 
 def test_a_run_of_other_work_drops_what_the_last_one_kept(bench: Bench) -> None:
     folder = bench.results
-    with held(folder):
+    with held(folder, LOCKS):
         token = folder.token("work")
         (folder.state / "blobs").mkdir()
         (folder.state / "jobs.sqlite").touch()
@@ -577,25 +589,9 @@ def test_a_job_whose_results_were_taken_in_just_before_a_kill_is_not_missed(benc
 
 
 def test_a_second_batch_is_kept_away(bench: Bench) -> None:
-    with held(bench.results), pytest.raises(UsageError, match="another writes to now"):
+    with held(bench.results, LOCKS), pytest.raises(UsageError, match="another writes to now"):
         bench.run()
     bench.run()
-
-
-def test_a_lock_that_was_deleted_meanwhile_is_made_again(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    flock = __import__("fcntl").flock
-    tries: list[int] = []
-
-    def late(descriptor: int, how: int) -> None:
-        tries.append(descriptor)
-        if len(tries) == 1:
-            (bench.out / ".voxport" / "lock").unlink()
-        flock(descriptor, how)
-
-    monkeypatch.setattr("fcntl.flock", late)
-    with held(bench.results):
-        assert len(tries) == 2
-        assert (bench.out / ".voxport" / "lock").exists()
 
 
 def test_a_lock_that_cannot_be_had_is_told(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -603,7 +599,7 @@ def test_a_lock_that_cannot_be_had_is_told(bench: Bench, monkeypatch: pytest.Mon
         raise OSError(37, "No locks available")
 
     monkeypatch.setattr("fcntl.flock", none)
-    with pytest.raises(OutputError, match="no locks available"), held(bench.results):
+    with pytest.raises(OutputError, match="no locks available"), held(bench.results, LOCKS):
         pass
 
 

@@ -36,9 +36,11 @@ from voxport.services.jobs.run import (
 from voxport.services.models.loading import LoadedModel
 from voxport.services.segmentation.segment import SegmentPorts, segment
 from voxport.testing.blobs import MemoryBlobs
+from voxport.testing.folders import TemporaryFolders
 from voxport.testing.job_queue import wait_until, working
 from voxport.testing.job_queue_fake import MemoryJobQueue
 from voxport.testing.progress import RecordingProgress
+from voxport.testing.resources import FixedResources
 
 from tests.services.conftest import brighter_than, load, make_card, noise
 
@@ -53,7 +55,7 @@ class Desk:
     def __init__(self, folder: Path) -> None:
         self.queue, self.blobs = MemoryJobQueue(QueueLimits(backoff_seconds=0.01)), MemoryBlobs()
         self.ports = JobPorts(self.queue, self.blobs)
-        self.segment_ports = SegmentPorts(NiftiStore(), LocalFiles(), PngPictures())
+        self.segment_ports = SegmentPorts(NiftiStore(), LocalFiles(), PngPictures(), FixedResources())
         self.scan = folder / "scan.nii.gz"
         nib.save(nib.Nifti1Image(noise((14, 12, 13)), np.diag([1.0, 2.0, 3.0, 1.0])), self.scan)
         self.loaded = load(brighter_than(0.5), make_card(tiling=Tiling((6, 6, 6))), radius=1)
@@ -68,7 +70,8 @@ class Desk:
         return submit_case(volumes, reference, OPTIONS, EVERYTHING, owner, ports=self.ports, key=key)
 
     def handler(self, attempt: Attempt) -> Results:
-        return run_job(attempt, take=self.take, ports=self.segment_ports, blobs=self.blobs, settings=SETTINGS)
+        ports, folders = self.segment_ports, TemporaryFolders()
+        return run_job(attempt, take=self.take, ports=ports, blobs=self.blobs, settings=SETTINGS, folders=folders)
 
     def ended(self, job: Job) -> Job:
         wait_until(lambda: self.queue.get(job.id).has_ended)

@@ -23,14 +23,16 @@ from voxport.domain.viewing.slicing import PLANES, Plane
 from voxport.services.jobs.slice_preview import job_slice
 from voxport.services.segmentation.segment import SegmentPorts
 from voxport.testing.blobs import MemoryBlobs
+from voxport.testing.folders import TemporaryFolders
 from voxport.testing.progress import RecordingProgress
+from voxport.testing.resources import FixedResources
 
 from tests.services.conftest import make_card, make_grid
 
 SHAPE = (64, 56, 48)
 VOXEL = (44, 38, 16)  # away from the letters at the sides, from whichever one looks
 CODES = ["RAS", "LPI", "SAR", "PIL"]
-PORTS = SegmentPorts(NiftiStore(), LocalFiles(), PngPictures())
+PORTS = SegmentPorts(NiftiStore(), LocalFiles(), PngPictures(), FixedResources())
 
 
 def stored(blobs: MemoryBlobs, name: str, content: bytes) -> StoredFile:
@@ -60,7 +62,7 @@ def done_job(blobs: MemoryBlobs, codes: str = "RAS") -> Job:
 def shown(
     job: Job, blobs: MemoryBlobs, plane: Plane, index: int | None = None
 ) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
-    content = job_slice(job, plane, index, RecordingProgress(), blobs=blobs, ports=PORTS)
+    content = job_slice(job, plane, index, RecordingProgress(), blobs=blobs, ports=PORTS, folders=TemporaryFolders())
     return np.asarray(Image.open(io.BytesIO(content)).convert("RGB"))
 
 

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import NoReturn
 
 import pytest
+from voxport.adapters.locks.files import FileLocks
+from voxport.adapters.scratch.folders import ScratchFolders
 from voxport.domain.errors import CancelledError
 from voxport.domain.job import Job
 from voxport.ports.job_queue import Attempt, Handler, JobQueue, Results
@@ -95,12 +97,13 @@ class Share:
 
     def __init__(self, scratch: Path, queue: JobQueue | None = None, **settings: float) -> None:
         self.queue, self.blobs, self.stop = queue or MemoryJobQueue(), MemoryBlobs(), threading.Event()
-        self.settings = JobSettings("1.0", scratch, **settings)  # type: ignore[arg-type]
+        self.folders = ScratchFolders(scratch, FileLocks())
+        self.settings = JobSettings("1.0", **settings)  # type: ignore[arg-type]
 
     def work(self, handler: Handler, concurrency: int = 1) -> None:
         """Until ``stop`` is set."""
         ports = JobPorts(self.queue, self.blobs)
-        work_on_jobs(concurrency, self.stop, handler=handler, ports=ports, settings=self.settings)
+        work_on_jobs(concurrency, self.stop, handler=handler, ports=ports, settings=self.settings, folders=self.folders)
 
     def ended(self, job: Job) -> bool:
         return self.queue.get(job.id).has_ended

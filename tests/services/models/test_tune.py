@@ -19,7 +19,6 @@ from voxport.domain.parity import BOUNDS, Bounds, Certificate, Parity, RuntimePa
 from voxport.domain.tuning import Candidate, Choice, Tuning
 from voxport.ports.model import Model
 from voxport.ports.runtime import InferenceRuntime, RuntimeOpener, RuntimeOptions
-from voxport.services.machine import describe
 from voxport.services.models.calibration import Recorder, put_noise, put_volumes
 from voxport.services.models.loading import Tunings, model_key
 from voxport.services.models.tune import TunePorts, larger_patches, tune
@@ -28,6 +27,7 @@ from voxport.testing.artifacts import MemoryArtifacts
 from voxport.testing.fakes import FakeRuntime
 from voxport.testing.pictures import PpmPictures
 from voxport.testing.progress import RecordingProgress
+from voxport.testing.resources import FixedResources
 from voxport.testing.tunings import MACHINE
 
 from tests.services.conftest import ANY, Score, brighter_than, make_card, make_grid, noise
@@ -61,6 +61,7 @@ class Bench:
     calls: list[tuple[str, str, int | None]] = field(default_factory=list)
     opened: list[FakeRuntime] = field(default_factory=list)
     volumes: MemoryStore = field(default_factory=MemoryStore)
+    resources: FixedResources = field(default_factory=FixedResources)
     spared: int = 0
     fails_beyond: int = 10**9
 
@@ -118,7 +119,7 @@ class Bench:
         machine = replace(MACHINE, threads=self.machine_threads)
         ports = TunePorts(
             {name: self.open(name) for name in dict.fromkeys(name for name, _ in self.ways)},
-            SegmentPorts(self.volumes, MemoryArtifacts(), PpmPictures()),
+            SegmentPorts(self.volumes, MemoryArtifacts(), PpmPictures(), self.resources),
             MemoryStore,
             Tunings(self.store, machine, self.bounds),
             self,
@@ -192,12 +193,9 @@ def test_tiles_that_the_runtime_has_no_memory_for_are_told(tmp_path: Path) -> No
     assert "too little" in tuned.candidates[1].note
 
 
-def test_tiles_that_would_take_more_memory_than_is_free_are_not_tried(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("voxport.services.machine.peak_resident_bytes", lambda: 10**15)
-    monkeypatch.setattr("voxport.services.segmentation.prepare.machine.available_bytes", lambda: 10**12)
-    tuned = Bench(tmp_path, FP32).tune(SCAN)
+def test_tiles_that_would_take_more_memory_than_is_free_are_not_tried(tmp_path: Path) -> None:
+    resources = FixedResources(available=10**12, peak=10**15)
+    tuned = Bench(tmp_path, FP32, resources=resources).tune(SCAN)
     assert tuned.choice.patch == (8, 8, 8)
     assert {c.note.partition(":")[0] for c in tuned.candidates[1:] if c.agreement is None} == {"not tried"}
 
@@ -362,9 +360,3 @@ def test_of_many_inputs_a_few_are_kept_from_all_along() -> None:
     assert kept[0] == 0
     assert len(set(np.diff(kept))) == 1
     assert kept[-1] >= 80
-
-
-def test_a_machine_is_told_apart_by_threads_and_by_what_is_installed() -> None:
-    assert describe(3).threads == 3
-    assert describe() == describe()
-    assert {"onnxruntime", "openvino"} <= dict(describe().versions).keys()

@@ -9,7 +9,6 @@ import pytest
 from voxport.domain.errors import InputError, ModelError
 from voxport.domain.inference.patches import Tiling, plan_tiles
 from voxport.domain.run import RunOptions
-from voxport.services import machine
 from voxport.services.models.loading import LoadedModel
 from voxport.services.segmentation.estimate import Estimate, estimate
 
@@ -19,7 +18,9 @@ CARD = make_card(tiling=Tiling((8, 8, 8), overlap=0.5))
 
 
 def estimate_bench(bench: Bench, loaded: LoadedModel, options: RunOptions | None = None) -> Estimate:
-    return estimate(["scan"], loaded, options or RunOptions(), bench.progress, volumes=bench.volumes)
+    return estimate(
+        ["scan"], loaded, options or RunOptions(), bench.progress, volumes=bench.volumes, resources=bench.resources
+    )
 
 
 def test_the_tiles_are_those_of_the_run(bench: Bench) -> None:
@@ -30,19 +31,17 @@ def test_the_tiles_are_those_of_the_run(bench: Bench) -> None:
     assert found.prepared.plan == plan_tiles((30, 20, 9), CARD.tiling, axis=0)
 
 
-def test_time_and_memory_are_plausible(bench: Bench) -> None:
+def test_time_is_plausible(bench: Bench) -> None:
     bench.put(noise((30, 20, 9)))
-    before = machine.resident_bytes()
     found = estimate_bench(bench, load(brighter_than(0.5), CARD))
     count = found.prepared.plan.tile_count
     assert 0 < found.seconds_per_tile < 1
     assert found.seconds_per_tile * count <= found.seconds < 60
-    assert found.peak_bytes >= before * 0.95 + found.prepared.stitching_bytes
 
 
-def test_memory_is_the_peak_so_far_and_the_stitchers(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_is_the_peak_so_far_and_the_stitchers(bench: Bench) -> None:
     bench.put(noise((30, 20, 9)))
-    monkeypatch.setattr(machine, "peak_resident_bytes", lambda: 10**9)
+    bench.resources.peak = 10**9
     found = estimate_bench(bench, load(brighter_than(0.5), CARD))
     assert found.peak_bytes == 10**9 + found.prepared.stitching_bytes
 

@@ -18,6 +18,7 @@ from voxport.services.segmentation.segment import SegmentPorts
 from voxport.testing.artifacts import MemoryArtifacts
 from voxport.testing.pictures import PpmPictures
 from voxport.testing.progress import RecordingProgress
+from voxport.testing.resources import FixedResources
 
 from tests.services.conftest import brighter_than, load, make_card
 
@@ -32,7 +33,7 @@ def run(array: NDArray[Any], *, probabilities: bool = False, unit: str = "um", *
         RunOptions(**options),
         RecordingProgress(),
         probabilities=probabilities,
-        ports=SegmentPorts(MemoryStore(), MemoryArtifacts(), PpmPictures()),
+        ports=SegmentPorts(MemoryStore(), MemoryArtifacts(), PpmPictures(), FixedResources()),
         new_store=MemoryStore,
     )
 

@@ -17,19 +17,18 @@ from voxport.domain.intensity import Rescale, ShiftScale
 from voxport.domain.run import RunOptions
 from voxport.domain.volume import Volume
 from voxport.ports.runtime import NetworkShape
-from voxport.services import machine
 from voxport.services.segmentation.case import Case
 from voxport.services.segmentation.inference import Inferer
 from voxport.services.segmentation.prepare import Prepared, prepare, run_options, size
 
-from tests.services.conftest import ANY, brighter_than, load, make_card, make_grid, noise
+from tests.services.conftest import ANY, Bench, brighter_than, load, make_card, make_grid, noise
 
 Prepare = Callable[..., Prepared]
 MB = 10**6
 
 
 @pytest.fixture
-def prepared(opened: Callable[..., Case]) -> Prepare:
+def prepared(bench: Bench, opened: Callable[..., Case]) -> Prepare:
     """Prepares a case of noise."""
 
     def run(
@@ -42,7 +41,7 @@ def prepared(opened: Callable[..., Case]) -> Prepare:
         card = card or make_card(tiling=Tiling((16, 16, 16), divisor=4))
         volume = volume or Volume(noise((40, 32, 24)), make_grid((40, 32, 24)))
         inferer = Inferer(load(brighter_than(0.5), card, input_shape=input_shape).runtime, card)
-        return prepare(opened(volume), card, inferer, RunOptions(**options))
+        return prepare(opened(volume), card, inferer, RunOptions(**options), resources=bench.resources)
 
     return run
 
@@ -138,18 +137,16 @@ def slab(found: Prepared, blending: Any = None) -> int:
     return slab_bytes(plan, 1, 2)
 
 
-def test_a_plan_that_fits_the_stated_memory_stays(prepared: Prepare, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine, "resident_bytes", lambda: 100 * MB)
+def test_a_plan_that_fits_the_stated_memory_stays(prepared: Prepare, bench: Bench) -> None:
+    bench.resources.resident = 100 * MB
     needed = prepared().stitching_bytes
     found = prepared(memory_bytes=100 * MB + needed)
     assert (found.plan.blending, found.stitching_bytes, found.warnings) == ("gaussian", needed, ())
     assert needed == slab(found)
 
 
-def test_a_plan_that_does_not_fit_changes_to_halo_and_says_so(
-    prepared: Prepare, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(machine, "resident_bytes", lambda: 100 * MB)
+def test_a_plan_that_does_not_fit_changes_to_halo_and_says_so(prepared: Prepare, bench: Bench) -> None:
+    bench.resources.resident = 100 * MB
     needed = prepared().stitching_bytes
     found = prepared(memory_bytes=100 * MB + needed - 1)
     assert found.plan.blending == "halo"
@@ -158,10 +155,8 @@ def test_a_plan_that_does_not_fit_changes_to_halo_and_says_so(
     assert any(size(needed) in line for line in found.warnings)
 
 
-def test_a_limit_below_what_halo_needs_is_a_limit_error_that_names_the_least(
-    prepared: Prepare, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(machine, "resident_bytes", lambda: 100 * MB)
+def test_a_limit_below_what_halo_needs_is_a_limit_error_that_names_the_least(prepared: Prepare, bench: Bench) -> None:
+    bench.resources.resident = 100 * MB
     least = 100 * MB + slab(prepared(), "halo")
     assert prepared(memory_bytes=least).plan.blending == "halo"
     with pytest.raises(LimitError, match=rf"--memory: expected at least {size(least)}, got {size(50 * MB)}; raise"):
@@ -169,38 +164,32 @@ def test_a_limit_below_what_halo_needs_is_a_limit_error_that_names_the_least(
 
 
 def test_a_blending_that_was_asked_for_is_not_changed_and_the_limit_speaks_of_it(
-    prepared: Prepare, monkeypatch: pytest.MonkeyPatch
+    prepared: Prepare, bench: Bench
 ) -> None:
-    monkeypatch.setattr(machine, "resident_bytes", lambda: 0)
+    bench.resources.resident = 0
     needed = prepared().stitching_bytes
     with pytest.raises(LimitError, match=f"expected at least {size(needed)}, got {size(needed // 2)}"):
         prepared(memory_bytes=needed // 2, blending="gaussian")
 
 
-def test_without_a_stated_limit_half_of_the_free_memory_counts(
-    prepared: Prepare, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_a_stated_limit_half_of_the_free_memory_counts(prepared: Prepare, bench: Bench) -> None:
     needed = prepared().stitching_bytes
-    monkeypatch.setattr(machine, "available_bytes", lambda: 2 * needed)
+    bench.resources.available = 2 * needed
     assert prepared().plan.blending == "gaussian"
-    monkeypatch.setattr(machine, "available_bytes", lambda: 2 * needed - 2)
+    bench.resources.available = 2 * needed - 2
     assert prepared().plan.blending == "halo"
 
 
-def test_too_little_free_memory_is_a_limit_error_that_names_the_least(
-    prepared: Prepare, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_too_little_free_memory_is_a_limit_error_that_names_the_least(prepared: Prepare, bench: Bench) -> None:
     least = slab(prepared(), "halo")
-    monkeypatch.setattr(machine, "available_bytes", lambda: least)
+    bench.resources.available = least
     with pytest.raises(LimitError, match=f"memory: expected at least {size(least)}, got {size(least // 2)} free"):
         prepared()
 
 
-def test_too_little_free_memory_is_only_told_where_the_blending_was_asked_for(
-    prepared: Prepare, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_too_little_free_memory_is_only_told_where_the_blending_was_asked_for(prepared: Prepare, bench: Bench) -> None:
     needed = prepared().stitching_bytes
-    monkeypatch.setattr(machine, "available_bytes", lambda: needed)
+    bench.resources.available = needed
     found = prepared(blending="gaussian")
     assert found.plan.blending == "gaussian"
     assert any(f"this run wants {size(needed)}" in line for line in found.warnings)

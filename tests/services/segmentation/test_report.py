@@ -147,11 +147,8 @@ def test_what_is_asked_for_comes_before_what_was_tuned(bench: Bench) -> None:
     assert bench.segment(loaded, batch=3).prepared.batch == 3
 
 
-def test_a_tuned_patch_that_memory_has_no_room_for_gives_way_to_the_cards(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_tuned_patch_that_memory_has_no_room_for_gives_way_to_the_cards(bench: Bench) -> None:
     """Halo blending, whose tiles are all that it holds; 200 KB for them fit 8 x 8 x 8, and not 32 x 32 x 32."""
-    monkeypatch.setattr("voxport.services.machine.resident_bytes", lambda: 0)
     bench.put(noise((32, 32, 32)))
     loaded = replace(load(brighter_than(0.5), make_card()), tuned=replace(TUNED, patch=(32, 32, 32), batch=1))
     assert bench.segment(loaded).prepared.plan.tile == (32, 32, 32)

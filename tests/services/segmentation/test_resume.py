@@ -12,7 +12,6 @@ from voxport.domain.errors import CancelledError
 from voxport.domain.inference.patches import Blending, Tiling
 from voxport.domain.inference.sliding_window import slab_bytes
 from voxport.domain.run import Outputs, RunOptions
-from voxport.services import machine
 from voxport.services.models.loading import LoadedModel
 from voxport.services.segmentation.resume import Checkpoint
 from voxport.services.segmentation.segment import Segmentation, SegmentPorts, segment
@@ -58,7 +57,7 @@ def run(
 ) -> tuple[Segmentation, int]:
     """A run, and the tiles that it told of."""
     progress = Counting(cancel_after)
-    ports = SegmentPorts(bench.volumes, bench.artifacts, PpmPictures())
+    ports = SegmentPorts(bench.volumes, bench.artifacts, PpmPictures(), bench.resources)
     checkpoint = None if blobs is None else Checkpoint(blobs, "case/planes", version="1", every_seconds=every_seconds)
     done = segment(["scan"], loaded, outputs, RunOptions(**options), progress, ports=ports, checkpoint=checkpoint)
     return done, progress.told
@@ -203,17 +202,15 @@ def test_where_nothing_can_be_kept_the_run_goes_on(bench: Bench) -> None:
     assert blobs.contents == {}
 
 
-def test_the_blending_of_the_first_part_holds_however_much_memory_is_free(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_blending_of_the_first_part_holds_however_much_memory_is_free(bench: Bench) -> None:
     put(bench)
     loaded, blobs = model(), MemoryBlobs()
     plan = run(bench, loaded, None, outputs=Outputs("mask"))[0].prepared.plan
-    monkeypatch.setattr(machine, "available_bytes", lambda: 2 * slab_bytes(plan, 1, 2) - 10)
+    bench.resources.available = 2 * slab_bytes(plan, 1, 2) - 10
     whole, tiles = run(bench, loaded, None, outputs=Outputs("mask"))
     assert whole.prepared.plan.blending == "halo"
     stopped(bench, loaded, blobs, tiles // 2, outputs=Outputs("mask"))
-    monkeypatch.setattr(machine, "available_bytes", lambda: 2**40)
+    bench.resources.available = 2**40
     again, _ = run(bench, loaded, blobs, outputs=Outputs("mask"))
     assert again.prepared.plan == whole.prepared.plan
     assert again.outputs == whole.outputs

@@ -368,7 +368,7 @@ def run_into(
     progress: ProgressListener | None = None,
 ) -> str:
     """Segment noise, with some ports that fail; the error's text."""
-    ports = SegmentPorts(volumes or bench.volumes, artifacts or bench.artifacts, PpmPictures())
+    ports = SegmentPorts(volumes or bench.volumes, artifacts or bench.artifacts, PpmPictures(), bench.resources)
     loaded = load(infer or brighter_than(0.5), make_card())
     with pytest.raises(error) as caught:
         segment(["scan"], loaded, outputs, RunOptions(), progress or bench.progress, ports=ports)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ....domain.errors import ModelError, OutputError
+from ....ports.locks import Locks
 from ....ports.model import Model, ModelFiles
 from ....ports.model_repository import BrokenModel, Listing
 from .entries import describe, tag_of
@@ -29,11 +29,12 @@ class BentoStore:
 
     Args:
         files: reads and writes the ONNX files.
+        locks: keep other writers out.
         home: BentoML's home folder, in which the store is ``models``; None for BentoML's own choice (BENTOML_HOME).
     """
 
-    def __init__(self, files: ModelFiles, home: Path | None = None) -> None:
-        self._files = files
+    def __init__(self, files: ModelFiles, locks: Locks, home: Path | None = None) -> None:
+        self._files, self._locks = files, locks
         self._home = home
 
     def list(self) -> Listing:
@@ -90,9 +91,7 @@ class BentoStore:
         BentoML takes any folder in its store for a model, and has no lock of its own.
         """
         private = self._folder.parent / ".voxport"
-        private.mkdir(parents=True, exist_ok=True)
-        with (private / "lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with self._locks.hold(private / "lock"):
             stage = private / "stage"
             shutil.rmtree(stage, ignore_errors=True)  # where a process was killed
             stage.mkdir()

@@ -1,0 +1,50 @@
+"""Folders for the files of a run, each with a lock that says whether its process lives."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from ....domain.errors import OutputError
+from ....ports.locks import Locks
+
+_PREFIX, _LOCK = "voxport-run-", ".lock"
+
+
+class ScratchFolders:
+    """WorkFolders below ``parent``, or below the system's temporary folder."""
+
+    def __init__(self, parent: Path | None, locks: Locks) -> None:
+        self._parent, self._locks = parent, locks
+
+    @contextmanager
+    def new(self) -> Iterator[Path]:
+        """See WorkFolders.new."""
+        folder: Path | None = None
+        try:
+            folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=self._parent))
+            lock = self._locks.hold(folder / _LOCK)
+            lock.__enter__()
+            folder.chmod(0o700)  # it is a new one where ``clear`` deleted the first before it was locked
+        except OSError as error:
+            if folder is not None:
+                shutil.rmtree(folder, ignore_errors=True)
+            raise OutputError.cannot_write("scratch folder", error) from None
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+            lock.__exit__(None, None, None)
+
+    def clear(self) -> int:
+        """See WorkFolders.clear."""
+        cleared = 0
+        for lock in Path(self._parent or tempfile.gettempdir()).glob(f"{_PREFIX}*/{_LOCK}"):
+            with suppress(OSError), self._locks.hold(lock, wait=False) as held:
+                if held:
+                    shutil.rmtree(lock.parent, ignore_errors=True)
+                    cleared += 1
+        return cleared

@@ -1,0 +1,77 @@
+"""The contract that every WorkFolders keeps, as a pytest class to subclass, and one below a folder of a test."""
+
+# ruff: noqa: D102 - a test's name is the promise that it checks
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from ..domain.errors import OutputError
+from ..ports.folders import WorkFolders
+
+
+class WorkFoldersContract:
+    """Subclass it and fill in the hook."""
+
+    def make_folders(self, parent: Path) -> WorkFolders:
+        """The adapter under test, which makes folders below ``parent``."""
+        raise NotImplementedError
+
+    def test_a_folder_is_new_empty_and_gone_afterwards(self, tmp_path: Path) -> None:
+        folders = self.make_folders(tmp_path)
+        with folders.new() as one, folders.new() as other:
+            assert one != other
+            (one / "sub").mkdir()
+            (one / "sub" / "file").touch()
+        assert list(tmp_path.iterdir()) == []
+
+    def test_a_folder_goes_where_its_block_fails(self, tmp_path: Path) -> None:
+        with pytest.raises(RuntimeError, match="failed"), self.make_folders(tmp_path).new():
+            raise RuntimeError("failed")
+        assert list(tmp_path.iterdir()) == []
+
+    def test_only_this_user_can_read_it(self, tmp_path: Path) -> None:
+        with self.make_folders(tmp_path).new() as folder:
+            assert folder.stat().st_mode & 0o077 == 0
+
+    def test_clearing_spares_folders_in_use_and_what_else_is_there(self, tmp_path: Path) -> None:
+        (tmp_path / "voxport-run-of-somebody").mkdir()
+        folders = self.make_folders(tmp_path)
+        with folders.new() as folder:
+            assert self.make_folders(tmp_path).clear() == 0
+            assert folder.is_dir()
+        assert (tmp_path / "voxport-run-of-somebody").is_dir()
+
+    def test_a_parent_that_is_missing_is_an_output_error(self, tmp_path: Path) -> None:
+        with pytest.raises(OutputError, match="scratch folder"), self.make_folders(tmp_path / "missing").new():
+            pass
+        assert self.make_folders(tmp_path / "missing").clear() == 0
+
+
+@dataclass
+class TemporaryFolders:
+    """WorkFolders below ``parent`` that counts how often it was cleared; there are no killed processes."""
+
+    parent: Path | None = None
+    cleared: int = field(default=0, init=False)
+
+    @contextmanager
+    def new(self) -> Iterator[Path]:
+        """See WorkFolders.new."""
+        try:
+            folder = tempfile.TemporaryDirectory(dir=self.parent)
+        except OSError as error:
+            raise OutputError.cannot_write("scratch folder", error) from None
+        with folder as name:
+            yield Path(name)
+
+    def clear(self) -> int:
+        """See WorkFolders.clear."""
+        self.cleared += 1
+        return 0

@@ -1,0 +1,82 @@
+"""The contract that every Locks keeps, as a pytest class to subclass, and locks within one process."""
+
+# ruff: noqa: D102 - a test's name is the promise that it checks
+
+from __future__ import annotations
+
+import threading
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from ..ports.locks import Locks
+
+
+class LocksContract:
+    """Subclass it and fill in the hook. Two ``Locks`` stand for two processes."""
+
+    def make_locks(self) -> Locks:
+        """The adapter under test; all that are made within one test share their locks."""
+        raise NotImplementedError
+
+    def test_one_holds_a_lock_at_a_time(self, tmp_path: Path) -> None:
+        one, other = self.make_locks(), self.make_locks()
+        with one.hold(tmp_path / "lock", wait=False) as first, other.hold(tmp_path / "lock", wait=False) as second:
+            assert (first, second) == (True, False)
+        with other.hold(tmp_path / "lock", wait=False) as again:
+            assert again
+
+    def test_a_lock_is_released_where_its_block_fails(self, tmp_path: Path) -> None:
+        locks = self.make_locks()
+        with pytest.raises(RuntimeError, match="failed"), locks.hold(tmp_path / "lock"):
+            raise RuntimeError("failed")
+        with locks.hold(tmp_path / "lock", wait=False) as held:
+            assert held
+
+    def test_locks_of_other_names_are_independent(self, tmp_path: Path) -> None:
+        locks = self.make_locks()
+        with locks.hold(tmp_path / "a" / "lock") as first, locks.hold(tmp_path / "b" / "lock", wait=False) as second:
+            assert first
+            assert second
+
+    def test_the_file_is_made_with_its_folders(self, tmp_path: Path) -> None:
+        with self.make_locks().hold(tmp_path / "new" / "folder" / "lock") as held:
+            assert held
+            assert (tmp_path / "new" / "folder").is_dir()
+
+    def test_whoever_waits_holds_the_lock_once_it_is_released(self, tmp_path: Path) -> None:
+        one, other, order = self.make_locks(), self.make_locks(), list[str]()
+
+        def wait() -> None:
+            with other.hold(tmp_path / "lock") as held:
+                order.append(f"second {held}")
+
+        thread = threading.Thread(target=wait)
+        with one.hold(tmp_path / "lock"):
+            thread.start()
+            thread.join(0.05)
+            order.append("first")
+        thread.join()
+        assert order == ["first", "second True"]
+
+
+class MemoryLocks:
+    """Locks between the threads of one process; those made with the same ``shared`` locks are the same."""
+
+    def __init__(self, shared: defaultdict[Path, threading.Lock] | None = None) -> None:
+        self._locks = defaultdict(threading.Lock) if shared is None else shared
+
+    @contextmanager
+    def hold(self, path: Path, *, wait: bool = True) -> Iterator[bool]:
+        """See Locks.hold."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+        held = self._locks[path].acquire(blocking=wait)
+        try:
+            yield held
+        finally:
+            if held:
+                self._locks[path].release()

@@ -1,0 +1,69 @@
+"""The contract that every Resources keeps, as a pytest class to subclass, and one with numbers of its own."""
+
+# ruff: noqa: D102 - a test's name is the promise that it checks
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from ..domain.tuning import Machine
+from ..ports.resources import Resources
+
+
+class ResourcesContract:
+    """Subclass it and fill in the hook."""
+
+    def make_resources(self) -> Resources:
+        """The adapter under test."""
+        raise NotImplementedError
+
+    def test_there_is_a_processor_at_least(self) -> None:
+        assert self.make_resources().processors() >= 1
+
+    def test_memory_is_never_below_zero(self) -> None:
+        assert self.make_resources().available_bytes() >= 0
+
+    def test_the_peak_is_at_least_what_is_held_now(self) -> None:
+        resources = self.make_resources()
+        held = resources.resident_bytes()
+        assert resources.peak_resident_bytes() >= held * 0.95
+
+    def test_a_machine_is_described_the_same_each_time(self) -> None:
+        resources = self.make_resources()
+        assert resources.describe() == resources.describe()
+
+    def test_a_machine_is_described_with_its_processors_or_with_the_threads_that_are_given(self) -> None:
+        resources = self.make_resources()
+        assert resources.describe().threads == resources.processors()
+        assert resources.describe(3).threads == 3
+
+
+@dataclass
+class FixedResources:
+    """Resources that are set; tests change them as they go."""
+
+    processor_count: int = 2
+    available: int = 2**34
+    resident: int = 0
+    peak: int = 0
+    versions: tuple[tuple[str, str], ...] = field(default=())
+
+    def processors(self) -> int:
+        """See Resources.processors."""
+        return self.processor_count
+
+    def available_bytes(self) -> int:
+        """See Resources.available_bytes."""
+        return self.available
+
+    def resident_bytes(self) -> int:
+        """See Resources.resident_bytes."""
+        return self.resident
+
+    def peak_resident_bytes(self) -> int:
+        """See Resources.peak_resident_bytes."""
+        return max(self.peak, self.resident)
+
+    def describe(self, threads: int | None = None) -> Machine:
+        """See Resources.describe."""
+        return Machine("a processor", threads or self.processor_count, self.versions)
