@@ -33,9 +33,11 @@ from .ports.progress import ProgressListener
 from .ports.resources import Resources
 from .ports.segmenter import Segmenter
 from .ports.volume_store import VolumeSource, VolumeStore
-from .services.jobs import run as jobs
 from .services.jobs.admission import Slots
+from .services.jobs.retention import forget_job
+from .services.jobs.run import run_job
 from .services.jobs.slice_preview import job_slice
+from .services.jobs.submit import JobPorts, submit_case
 from .services.jobs.worker import work_on_jobs
 from .services.models.export import ExportResult, export_model
 from .services.models.loading import AUTO, LoadedModel, ModelOpener
@@ -281,7 +283,7 @@ class Application:
         return self.container.remote_segmenter(url, as_jobs=as_jobs)
 
     @property
-    def job_ports(self) -> jobs.JobPorts:
+    def job_ports(self) -> JobPorts:
         """The job queue and the stored files; made on first use."""
         return self.container.job_ports()
 
@@ -314,7 +316,7 @@ class Application:
         folder: str | None = None,
     ) -> Job:
         """Store a case's volumes and queue it as a job; see ``submit_case``."""
-        return jobs.submit_case(
+        return submit_case(
             volumes,
             model,
             options,
@@ -329,11 +331,11 @@ class Application:
 
     def forget_job(self, id: str, owner: str | None) -> None:
         """Delete an ended job and its files; see ``forget_job``."""
-        jobs.forget_job(id, owner, ports=self.job_ports)
+        forget_job(id, owner, ports=self.job_ports)
 
     def run_job(self, attempt: Attempt, take: Callable[[str], LoadedModel] | None = None) -> Results:
         """Run one attempt of a job, with the served models unless ``take`` gives another; see ``run_job``."""
-        return jobs.run_job(
+        return run_job(
             attempt,
             take=take or self.served_models.take,
             ports=self.container.segment_ports(),

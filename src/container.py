@@ -29,7 +29,8 @@ from .ports.surfaces import SurfaceMaker
 from .ports.tunings import TuningStore
 from .ports.volume_store import ArrayStore, VolumeStore
 from .services.jobs.admission import Slots
-from .services.jobs.run import JobPorts, JobSettings
+from .services.jobs.run import JobSettings
+from .services.jobs.submit import JobPorts
 from .services.models.export import ExportPorts
 from .services.models.loading import ModelOpener, Tunings
 from .services.models.registry import ServedModels

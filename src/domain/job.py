@@ -1,4 +1,4 @@
-"""A segmentation that waits in a queue: its states, what may follow what, and what becomes of it when a run fails."""
+"""Jobs: segmentations in a queue, their states and transitions, and what follows a failed run."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _LONGEST_WAIT_SECONDS = 60.0
 
 @dataclass(frozen=True)
 class StoredFile:
-    """A file in the blob store: what people call it, the blob's name, and the sha256 of its bytes."""
+    """A file in the blob store: its name for people, the blob's name, and its sha256."""
 
     name: str
     blob: str
@@ -46,16 +46,16 @@ class StoredFile:
 
 @dataclass(frozen=True)
 class JobCase:
-    """What to segment and how.
+    """What to segment, and how.
 
     Args:
-        folder: prefix of all blobs of this case, its own; deleted with the job.
+        folder: prefix of all blobs of this case alone; deleted with the job.
         inputs: the volumes whose channels make up the case, in order.
         model: reference of the model, ``name:version``.
         options: the run's options as plain data.
         outputs: the results wanted, the mask among them.
-        model_sha256: of the model's file when the case was put into the queue; any where empty.
-        estimate_seconds: what the run was foretold to take, if it was.
+        model_sha256: of the model's file at submission; empty accepts any.
+        estimate_seconds: estimated run time, if it was estimated.
     """
 
     folder: str
@@ -67,7 +67,7 @@ class JobCase:
     estimate_seconds: float | None = None
 
     def same_work(self, other: JobCase) -> bool:
-        """Whether the same bytes are to be segmented in the same way, by the model of the same name."""
+        """Whether both cases name the same bytes, model, options and outputs."""
         ours, theirs = (
             ([(f.name, f.sha256) for f in case.inputs], case.model, dict(case.options), case.outputs)
             for case in (self, other)
@@ -77,7 +77,7 @@ class JobCase:
 
 @dataclass(frozen=True)
 class JobFailure:
-    """Why a run failed: a kind for programs, and one line for people."""
+    """Why a run failed: a kind for programs, a line for people."""
 
     kind: str
     detail: str
@@ -87,10 +87,10 @@ class JobFailure:
 class Job:
     """A case in the queue. Times are seconds since 1970, UTC.
 
-    ``attempts`` counts how often it was begun, and tells one run of it from the next. ``strikes`` counts the runs
-    that ended without an explanation or took their worker with them. ``position`` is 0 for the next in line, and
-    None unless the job is queued. ``cancelling``: it is running and will stop at its next tile. ``failure`` is the
-    last run's, also while the job waits to be tried again.
+    ``attempts`` counts runs and numbers them. ``failed_attempts`` counts runs that ended without an explanation or
+    with the loss of their worker. ``position`` is 0 for the next job, and None unless the job is queued.
+    ``cancelling``: it is running and will stop at its next tile. ``failure`` is the last run's, also while the job
+    waits for its next run.
     """
 
     id: str
@@ -101,7 +101,7 @@ class Job:
     started: float | None = None
     ended: float | None = None
     attempts: int = 0
-    strikes: int = 0
+    failed_attempts: int = 0
     tiles_done: int = 0
     tiles_total: int = 0
     position: int | None = None
@@ -111,81 +111,81 @@ class Job:
 
     @property
     def has_ended(self) -> bool:
-        """Whether nothing will happen to it by itself any more."""
+        """Whether the job is in a final state."""
         return self.state in ENDED
 
     def held_by(self, attempt: int) -> bool:
-        """Whether this attempt is the one that runs it now."""
+        """Whether this attempt runs the job now."""
         return self.state == "running" and self.attempts == attempt
 
     def to(self, state: JobState, **changes: Any) -> Job:
-        """The job in another state. ValueError where that state cannot follow."""
+        """The job in another state. Raises ValueError for a state that cannot follow."""
         if state not in FOLLOWING[self.state]:
             raise ValueError(f"job {self.id}: {state} cannot follow {self.state}")
         return replace(self, state=state, position=None, cancelling=False, **changes)
 
 
 def begun(job: Job, now: float) -> Job:
-    """A queued job that a worker takes up."""
+    """A queued job after a worker has begun it."""
     return job.to("running", started=now, attempts=job.attempts + 1, tiles_done=0)
 
 
 def finished(job: Job, now: float, results: Mapping[str, StoredFile]) -> Job:
-    """A running job whose results are stored; one that was to be cancelled is done all the same."""
+    """A running job after its results were stored, even if it was being cancelled."""
     return job.to("done", ended=now, results=dict(results), failure=None, tiles_done=job.tiles_total)
 
 
 def asked_to_cancel(job: Job, now: float) -> Job:
-    """The job after a request to cancel it: at once if it waits, at its next tile if it runs; else unchanged."""
+    """The job after a request to cancel: cancelled if queued, cancelling if running, else unchanged."""
     if job.state == "queued":
         return job.to("cancelled", ended=now)
     return replace(job, cancelling=True) if job.state == "running" else job
 
 
 def tried_again(job: Job) -> Job:
-    """A job that failed, was cancelled or set aside, in the queue again. Raises UsageError for any other."""
+    """A failed, cancelled or dead-lettered job, queued again. Raises UsageError for any other."""
     if "queued" not in FOLLOWING[job.state] or job.state == "running":
         expected = "a job that failed, was cancelled or was set aside"
         raise UsageError(f"job {job.id}", expected=expected, got=f"one that is {job.state}", do="leave it alone")
-    return job.to("queued", ended=None, strikes=0, failure=None, tiles_done=0)
+    return job.to("queued", ended=None, failed_attempts=0, failure=None, tiles_done=0)
 
 
-def settled(job: Job, now: float, error: BaseException, *, strikes_allowed: int) -> Job:
+def settled(job: Job, now: float, error: BaseException, *, attempts_allowed: int) -> Job:
     """A running job after its run raised ``error``.
 
-    What the case itself is to blame for fails at once. What the surroundings are to blame for, such as a full disk,
-    is tried again for as long as it takes. Anything else counts as a strike, and enough of them set the job aside:
-    also a model that this worker has not, as another one may.
+    Errors of the case fail the job at once. Errors of the surroundings, such as a full disk, queue it again without
+    limit. Any other error counts as a failed attempt; ``attempts_allowed`` of them dead-letter the job. A model that
+    this worker lacks counts too, as another worker may have it.
     """
     if job.cancelling:
         return job.to("cancelled", ended=now)
-    if isinstance(error, CancelledError):  # the worker was told to stop
+    if isinstance(error, CancelledError):  # the worker stops
         return job.to("queued", tiles_done=0)
     failure = failure_of(error)
     if isinstance(error, OutputError | NoSpaceError | BusyError | OSError):
         return job.to("queued", failure=failure, tiles_done=0)
     if isinstance(error, VoxportError) and not isinstance(error, UnknownModelError):
         return job.to("failed", ended=now, failure=failure)
-    return _struck(job, now, failure, strikes_allowed)
+    return _after_failed_attempt(job, now, failure, attempts_allowed)
 
 
-def abandoned(job: Job, now: float, *, strikes_allowed: int) -> Job:
-    """A running job whose worker is gone."""
+def abandoned(job: Job, now: float, *, attempts_allowed: int) -> Job:
+    """A running job after its worker was lost."""
     if job.cancelling:
         return job.to("cancelled", ended=now)
     detail = f"the worker was lost while it ran this job (attempt {job.attempts})"
-    return _struck(job, now, JobFailure("worker-lost", detail), strikes_allowed)
+    return _after_failed_attempt(job, now, JobFailure("worker-lost", detail), attempts_allowed)
 
 
-def _struck(job: Job, now: float, failure: JobFailure, strikes_allowed: int) -> Job:
-    strikes = job.strikes + 1
-    if strikes >= strikes_allowed:
-        return job.to("parked", ended=now, strikes=strikes, failure=failure)
-    return job.to("queued", strikes=strikes, failure=failure, tiles_done=0)
+def _after_failed_attempt(job: Job, now: float, failure: JobFailure, attempts_allowed: int) -> Job:
+    failed = job.failed_attempts + 1
+    if failed >= attempts_allowed:
+        return job.to("parked", ended=now, failed_attempts=failed, failure=failure)
+    return job.to("queued", failed_attempts=failed, failure=failure, tiles_done=0)
 
 
 def failure_of(error: BaseException) -> JobFailure:
-    """An exception for the job's owner; what is no VoxportError keeps its words to itself."""
+    """An exception as the job's owner sees it; of one that is no VoxportError, only the type."""
     if isinstance(error, VoxportError):
         return JobFailure(kind_of(error), str(error))
     if isinstance(error, OSError):
@@ -194,20 +194,18 @@ def failure_of(error: BaseException) -> JobFailure:
 
 
 def wait_seconds(attempts: int, backoff_seconds: float) -> float:
-    """How long a job waits before it is tried again after so many attempts: twice as long each time, to a minute."""
+    """Wait before the next run after ``attempts`` runs: doubled each time, at most 60 s."""
     return float(min(backoff_seconds * 2.0 ** min(max(attempts, 1) - 1, 10), _LONGEST_WAIT_SECONDS))
 
 
 def eta_seconds(job: Job, now: float, *, typical_seconds: float | None, concurrency: int) -> float | None:
-    """Seconds until the job ends: from the tiles done so far, else from what was foretold for it.
-
-    None if it has ended, and where nothing is known yet.
+    """Seconds until the job ends, from its tiles done, else from its estimate; None if ended or unknown.
 
     Args:
         job: with its position, if it is queued.
         now: seconds since 1970.
-        typical_seconds: what a job takes; None where none is done yet.
-        concurrency: how many jobs run at a time, on all workers together.
+        typical_seconds: median time of a job; None where none is done yet.
+        concurrency: jobs that run at a time, on all workers together.
     """
     own = typical_seconds if job.case.estimate_seconds is None else job.case.estimate_seconds
     if job.has_ended or own is None:
@@ -222,29 +220,29 @@ def eta_seconds(job: Job, now: float, *, typical_seconds: float | None, concurre
 
 
 def unknown_job(id: str) -> UnknownJobError:
-    """The error for an id that is not a job's, or not one of the caller's."""
+    """The error for an id that no job of the caller has."""
     return UnknownJobError(f"job {id[:80]}", expected="one of your jobs", got="another id", do="list your jobs")
 
 
 def not_ended(job: Job) -> UsageError:
-    """The error for a job that is to be forgotten too early."""
+    """The error for deleting a job that has not ended."""
     return UsageError(
         f"job {job.id}", expected="one that has ended", got=f"one that is {job.state}", do="cancel it first"
     )
 
 
 def key_taken(key: str) -> UsageError:
-    """The error for a request's key that comes again with another case."""
+    """The error for a request key that was used for another case."""
     return UsageError(f"key {key[:80]}", expected="the case that it was used for", got="another", do="take a new key")
 
 
 def typical_seconds(jobs: Iterable[Job]) -> float | None:
-    """How long one of these jobs took that are done, the median; None where none is."""
+    """Median time of the jobs that are done; None where none is."""
     return median_seconds((job.started, job.ended) for job in jobs if job.state == "done")
 
 
 def median_seconds(times: Iterable[tuple[float | None, float | None]]) -> float | None:
-    """The median time between these beginnings and ends, more than 0; None where there are none."""
+    """Median of end - start, at least 0.001 s; None without a pair."""
     taken = sorted(end - start for start, end in times if start is not None and end is not None)
     return max(taken[len(taken) // 2], 0.001) if taken else None
 
@@ -263,7 +261,7 @@ def case_mapping(case: JobCase) -> dict[str, Any]:
 
 
 def read_case(data: Mapping[str, Any]) -> JobCase:
-    """A case from what ``case_mapping`` gave."""
+    """The inverse of ``case_mapping``."""
     inputs = tuple(StoredFile(**file) for file in data["inputs"])
     plain = {name: value for name, value in data.items() if name not in ("inputs", "options", "outputs")}
     return JobCase(inputs=inputs, options=dict(data["options"]), outputs=tuple(data["outputs"]), **plain)
@@ -275,7 +273,7 @@ def results_mapping(results: Mapping[str, StoredFile]) -> dict[str, Any]:
 
 
 def read_results(data: Mapping[str, Any]) -> dict[str, StoredFile]:
-    """Results from what ``results_mapping`` gave."""
+    """The inverse of ``results_mapping``."""
     return {output: StoredFile(**file) for output, file in data.items()}
 
 

@@ -1,4 +1,4 @@
-"""Jobs that wait for a worker, on this machine or on any that shares the queue, and outlive them all."""
+"""A durable queue of jobs, shared by all workers and services."""
 
 from __future__ import annotations
 
@@ -13,33 +13,32 @@ Results = Mapping[str, StoredFile]
 
 
 class Attempt(Protocol):
-    """One run of a job, as the handler that does it sees it."""
+    """One run of a job, as its handler sees it."""
 
     @property
     def job(self) -> Job:
-        """The job as it was when this run began; ``job.attempts`` is this run's number."""
+        """The job at the start of this run; ``job.attempts`` is the run's number."""
         ...
 
     def report(self, done: int, total: int) -> None:
-        """So many tiles of so many are done.
+        """Report ``done`` of ``total`` tiles.
 
         Raises:
-            CancelledError: the run should stop: the job was cancelled, the worker is to stop, or the job is no longer
-                this worker's.
+            CancelledError: the run should stop: the job was cancelled, the worker stops, or lost the job.
         """
         ...
 
 
-# Does a job and gives its stored results. What it raises is settled by ``domain.job.settled``.
+# Runs a job and returns its stored results. ``domain.job.settled`` decides what follows an exception.
 Handler = Callable[[Attempt], Results]
 
 
 @dataclass(frozen=True)
 class QueueStats:
-    """How many jobs are in each state, how long the oldest queued one has waited, and what a job typically takes.
+    """Jobs in each state, the wait of the oldest queued one, and the median time of a job.
 
-    ``typical_seconds`` is None where none is done yet; ``ended`` counts all that ever ended so, deleted ones too.
-    ``workers`` are processes that run jobs now, ``slots`` how many jobs they can run at a time, all together.
+    ``typical_seconds`` is None where no job is done yet. ``ended`` counts all jobs that ever ended in a state, deleted
+    ones too. ``workers`` processes run jobs now, ``slots`` jobs at a time all together.
     """
 
     counts: Mapping[JobState, int]
@@ -52,17 +51,17 @@ class QueueStats:
 
 @dataclass(frozen=True)
 class QueueLimits:
-    """What a queue takes and puts up with.
+    """Limits of a queue.
 
     Args:
-        length: jobs that may wait at a time.
-        strikes: runs that end without an explanation, or take their worker with them, until a job is set aside.
-        lease_seconds: how long a worker may be silent before its jobs are given to others.
-        backoff_seconds: least wait before a job that did not end is tried again; it doubles with each attempt.
+        length: jobs that may be queued at a time.
+        failed_attempts: runs that end without an explanation, or lose their worker, until a job is dead-lettered.
+        lease_seconds: silence of a worker after which its jobs go to others.
+        backoff_seconds: wait before the second run of a job; it doubles with each run.
     """
 
     length: int = 1000
-    strikes: int = 3
+    failed_attempts: int = 3
     lease_seconds: float = 15.0
     backoff_seconds: float = 2.0
 
@@ -70,17 +69,17 @@ class QueueLimits:
 class JobQueue(Protocol):
     """A queue of jobs; first come, first served. Safe for several threads.
 
-    ``owner`` is who made a job. Where it is given, jobs of others are not found; operators leave it out.
-    Where the place that keeps the queue fails, OSError is raised, and nothing has changed.
+    With ``owner``, jobs of other owners are not found; operators leave it out. Where the place that keeps the queue
+    fails, OSError is raised and nothing has changed.
     """
 
     def submit(self, case: JobCase, owner: str, *, key: str | None = None) -> Job:
-        """Put a case into the queue; once this returns, the job is not lost.
+        """Queue a case; once this returns, the job is not lost.
 
         ``key`` names the request: the same key of the same owner gives the job that it made the first time.
 
         Raises:
-            BusyError: as many jobs wait as may.
+            BusyError: the queue is full.
             UsageError: the key was used for another case.
         """
         ...
@@ -97,11 +96,11 @@ class JobQueue(Protocol):
         *,
         ended_before: float | None = None,
     ) -> tuple[Job, ...]:
-        """Jobs, the latest submitted first; where ``ended_before`` is given, those that ended earlier than that."""
+        """Jobs, the latest submitted first; with ``ended_before``, those that ended before that time."""
         ...
 
     def cancel(self, id: str, owner: str | None = None) -> Job:
-        """Cancel a job: at once if it waits, at its next tile if it runs; one that has ended stays as it is.
+        """Cancel a job: at once if queued, at its next tile if running; one that has ended stays as it is.
 
         Raises:
             UnknownJobError
@@ -109,7 +108,7 @@ class JobQueue(Protocol):
         ...
 
     def retry(self, id: str, owner: str | None = None) -> Job:
-        """Put a job that failed, was cancelled or was set aside into the queue again.
+        """Queue a failed, cancelled or dead-lettered job again.
 
         Raises:
             UnknownJobError
@@ -118,7 +117,7 @@ class JobQueue(Protocol):
         ...
 
     def forget(self, id: str, owner: str | None = None) -> None:
-        """Drop a job that has ended; its blobs are the caller's to delete.
+        """Delete a job that has ended; the caller deletes its blobs.
 
         Raises:
             UnknownJobError
@@ -131,12 +130,12 @@ class JobQueue(Protocol):
         ...
 
     def work(self, handler: Handler, concurrency: int, stop: Event) -> None:
-        """Run queued jobs, so many at a time, until ``stop`` is set and those that run have stopped.
+        """Run queued jobs, ``concurrency`` at a time, until ``stop`` is set and running ones have stopped.
 
-        Jobs of workers that are gone are taken over. A run that is stopped goes back to the head of the queue.
+        Jobs of workers that are gone are taken over. A stopped run goes back to the head of the queue.
         """
         ...
 
     def close(self) -> None:
-        """Release what is held. Closing twice does nothing."""
+        """Release resources. Closing twice does nothing."""
         ...

@@ -304,16 +304,16 @@ class JobQueueContract:
 
         with working(self.queue, handler):
             self._wait_for(good, "done")
-            parked = self._wait_for(poison, "parked")
-        assert (parked.attempts, parked.strikes) == (3, 3)
-        assert parked.failure is not None
-        assert parked.failure.kind == "internal"
-        assert "secret" not in parked.failure.detail
+            dead = self._wait_for(poison, "parked")
+        assert (dead.attempts, dead.failed_attempts) == (3, 3)
+        assert dead.failure is not None
+        assert dead.failure.kind == "internal"
+        assert "secret" not in dead.failure.detail
         again = self.queue.retry(poison.id)
-        assert (again.state, again.strikes) == ("queued", 0)
+        assert (again.state, again.failed_attempts) == ("queued", 0)
 
     @pytest.mark.parametrize("result", [None, {"mask": "a path"}, SystemExit(1)])
-    def test_a_handler_that_gives_no_results_is_a_strike(self, result: object) -> None:
+    def test_a_handler_that_gives_no_results_is_a_failed_attempt(self, result: object) -> None:
         job = self.queue.submit(example_case(), "ada")
 
         def handler(attempt: Attempt) -> Results:  # noqa: ARG001
@@ -322,10 +322,10 @@ class JobQueueContract:
             return cast("Results", result)
 
         with working(self.queue, handler):
-            parked = self._wait_for(job, "parked")
-        assert (parked.strikes, parked.results) == (3, {})
-        assert parked.failure is not None
-        assert parked.failure.kind == "internal"
+            dead = self._wait_for(job, "parked")
+        assert (dead.failed_attempts, dead.results) == (3, {})
+        assert dead.failure is not None
+        assert dead.failure.kind == "internal"
 
     def test_a_reason_is_kept_whatever_its_text(self) -> None:
         job = self.queue.submit(example_case(), "ada")
@@ -355,7 +355,7 @@ class JobQueueContract:
             assert waiting.state in ("queued", "running")
             room.set()
             done = self._wait_for(job, "done")
-        assert (done.strikes, done.failure) == (0, None)
+        assert (done.failed_attempts, done.failure) == (0, None)
 
     def test_a_job_that_is_waited_out_keeps_nobody_waiting(self) -> None:
         queue = self._make(QueueLimits(backoff_seconds=_PATIENCE_SECONDS))
@@ -377,7 +377,7 @@ class JobQueueContract:
         with working(self.queue, Gate()):
             self._wait_for(job, "running")
         given_back = self.queue.get(job.id)
-        assert (given_back.state, given_back.strikes, given_back.position) == ("queued", 0, 0)
+        assert (given_back.state, given_back.failed_attempts, given_back.position) == ("queued", 0, 0)
         assert self.queue.get(later.id).position == 1
         with working(self.queue, run_to_the_end):
             assert self._wait_for(job, "done").attempts == 2

@@ -50,7 +50,7 @@ class MemoryJobQueue:
         self._limits = limits or QueueLimits()
         self._rows: dict[str, _Row] = {}
         self._lock = threading.RLock()
-        self._lined = 0
+        self._queued = 0
         self._workers: list[int] = []
         self._ended: Counter[JobState] = Counter()
 
@@ -69,7 +69,7 @@ class MemoryJobQueue:
                 expected = f"at most {self._limits.length} jobs that wait"
                 raise BusyError("queue", expected=expected, got="one more", retry_after_seconds=self._typical() or 1.0)
             job = Job(str(uuid.uuid4()), owner, case, time.time())
-            self._rows[job.id] = _Row(job, key, self._last_in_line())
+            self._rows[job.id] = _Row(job, key, self._next_rank())
             return self.get(job.id)
 
     def get(self, id: str, owner: str | None = None) -> Job:
@@ -108,7 +108,7 @@ class MemoryJobQueue:
         """See JobQueue.retry."""
         with self._lock:
             self._change(id, owner, tried_again)
-            self._rows[id].rank = self._last_in_line()
+            self._rows[id].rank = self._next_rank()
             return self.get(id)
 
     def forget(self, id: str, owner: str | None = None) -> None:
@@ -164,7 +164,7 @@ class MemoryJobQueue:
     def _run(self, job: Job, handler: Handler, stop: threading.Event) -> None:
         try:
             results = dict(handler(_MemoryAttempt(job, self, stop)))
-            results_mapping(results)  # what cannot be kept is the handler's mistake
+            results_mapping(results)  # raises here for results that cannot be stored
         except BaseException as error:  # noqa: BLE001 - whatever a handler raises is the job's, not the worker's
             _log.info("job %s, attempt %d", job.id, job.attempts, exc_info=error)
             self._settle(job, error)
@@ -173,13 +173,13 @@ class MemoryJobQueue:
 
     def _settle(self, job: Job, error: BaseException) -> None:
         with self._lock:
-            strikes = self._limits.strikes
-            self._change(job.id, None, lambda job: settled(job, time.time(), error, strikes_allowed=strikes))
+            allowed = self._limits.failed_attempts
+            self._change(job.id, None, lambda job: settled(job, time.time(), error, attempts_allowed=allowed))
             row = self._row(job.id, None)
             if isinstance(error, CancelledError):
                 row.rank = (0, row.rank[1])
             else:
-                row.rank = self._last_in_line()
+                row.rank = self._next_rank()
                 row.not_before = time.monotonic() + wait_seconds(job.attempts, self._limits.backoff_seconds)
 
     def _change(self, id: str, owner: str | None, change: Callable[[Job], Job]) -> Job:
@@ -196,9 +196,9 @@ class MemoryJobQueue:
             raise unknown_job(id)
         return row
 
-    def _last_in_line(self) -> tuple[int, int]:
-        self._lined += 1
-        return 1, self._lined
+    def _next_rank(self) -> tuple[int, int]:
+        self._queued += 1
+        return 1, self._queued
 
     def _typical(self) -> float | None:
         return typical_seconds([row.job for row in self._rows.values()])

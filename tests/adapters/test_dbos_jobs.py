@@ -17,12 +17,12 @@ from pathlib import Path
 
 import pytest
 from dbos import DBOSClient
+from dbos._serialization import DBOSDefaultSerializer, DefaultSerializer
 from voxport.adapters.jobs.dbos import DbosJobQueue
 from voxport.adapters.jobs.dbos.database import Database
 from voxport.adapters.jobs.dbos.ledger import Ledger
-from voxport.adapters.jobs.dbos.place import is_gone, place
-from voxport.adapters.jobs.dbos.quiet import OnceAMinute
-from voxport.adapters.jobs.dbos.watch import Watch
+from voxport.adapters.jobs.dbos.library import OnceAMinute
+from voxport.adapters.jobs.dbos.watch import Watch, is_gone, place
 from voxport.domain.errors import OutputError, UsageError
 from voxport.ports.job_queue import Attempt, JobQueue, QueueLimits, Results
 from voxport.testing.job_queue import (
@@ -87,6 +87,15 @@ def test_a_pickle_in_the_database_is_never_unpickled(
         with working(queue, run_to_the_end):
             wait_until(lambda: queue.get(good.id).state == "done")
     assert not (tmp_path / "ran").exists()
+
+
+def test_other_programs_of_the_process_keep_the_serializer_that_dbos_gives_them(url: str) -> None:
+    content = {"a set, which no JSON holds": {1, 2}}
+    with closing(DbosJobQueue(url)) as queue, working(queue, run_to_the_end):
+        job = queue.submit(example_case(), "ada")
+        wait_until(lambda: queue.get(job.id).state == "done")
+        assert DefaultSerializer().deserialize(DefaultSerializer().serialize(content)) == content
+        assert DBOSDefaultSerializer.deserialize(DBOSDefaultSerializer.serialize(content)) == content
 
 
 # Workers
@@ -158,7 +167,10 @@ def test_what_the_owner_is_not_told_is_in_the_log_under_the_jobs_id(url: str, ca
     def handler(attempt: Attempt) -> Results:
         raise errors[attempt.job.attempts - 1]
 
-    with closing(DbosJobQueue(url, QueueLimits(strikes=1, backoff_seconds=0.01))) as queue, working(queue, handler):
+    with (
+        closing(DbosJobQueue(url, QueueLimits(failed_attempts=1, backoff_seconds=0.01))) as queue,
+        working(queue, handler),
+    ):
         job = queue.submit(example_case(), "ada")
         wait_until(lambda: queue.get(job.id).state == "parked")
     told = [(r.levelname, r.exc_info is not None) for r in caplog.records if job.id in r.getMessage()]

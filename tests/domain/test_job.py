@@ -55,8 +55,8 @@ def words(error: type[VoxportError]) -> VoxportError:
     return error("it", expected="one thing", got="another", do="change it")
 
 
-def strikes(job: Job, error: BaseException) -> Job:
-    return settled(job, 120.0, error, strikes_allowed=3)
+def after(job: Job, error: BaseException) -> Job:
+    return settled(job, 120.0, error, attempts_allowed=3)
 
 
 def test_a_jobs_usual_life() -> None:
@@ -86,8 +86,8 @@ def test_what_has_ended_can_only_be_queued_again_and_every_state_can_be_reached(
 
 @pytest.mark.parametrize("error", [InputError, ModelError, UsageError, LimitError])
 def test_what_the_case_is_to_blame_for_fails_at_once(error: type[VoxportError]) -> None:
-    job = strikes(RUNNING, words(error))
-    assert (job.state, job.strikes, job.ended) == ("failed", 0, 120.0)
+    job = after(RUNNING, words(error))
+    assert (job.state, job.failed_attempts, job.ended) == ("failed", 0, 120.0)
     assert job.failure is not None
     assert job.failure.kind == kind_of(words(error))
     assert job.failure.detail == "it: expected one thing, got another; change it"
@@ -106,47 +106,47 @@ def test_what_the_surroundings_are_to_blame_for_is_tried_again_for_ever(error: E
     job = RUNNING
     for attempt in range(1, 20):
         assert job.held_by(attempt)
-        job = strikes(job, error)
-        assert (job.state, job.strikes) == ("queued", 0)
+        job = after(job, error)
+        assert (job.state, job.failed_attempts) == ("queued", 0)
         assert job.failure is not None
         assert "secret" not in job.failure.detail
         job = begun(job, 130.0)
 
 
 def test_a_model_that_this_worker_has_not_is_looked_for_on_others() -> None:
-    once = strikes(RUNNING, words(UnknownModelError))
-    assert (once.state, once.strikes) == ("queued", 1)
-    parked = strikes(begun(strikes(begun(once, 130.0), words(UnknownModelError)), 140.0), words(UnknownModelError))
+    once = after(RUNNING, words(UnknownModelError))
+    assert (once.state, once.failed_attempts) == ("queued", 1)
+    parked = after(begun(after(begun(once, 130.0), words(UnknownModelError)), 140.0), words(UnknownModelError))
     assert parked.state == "parked"
     assert parked.failure is not None
     assert parked.failure.kind == "unknown-model"
 
 
-def test_strikes_add_up_whether_the_run_raised_or_the_worker_was_lost() -> None:
-    once = strikes(RUNNING, ZeroDivisionError("secret"))
-    twice = abandoned(begun(once, 1), 2, strikes_allowed=3)
-    thrice = strikes(begun(twice, 3), MemoryError())
+def test_failed_attempts_add_up_whether_the_run_raised_or_the_worker_was_lost() -> None:
+    once = after(RUNNING, ZeroDivisionError("secret"))
+    twice = abandoned(begun(once, 1), 2, attempts_allowed=3)
+    thrice = after(begun(twice, 3), MemoryError())
     assert [job.state for job in (once, twice, thrice)] == ["queued", "queued", "parked"]
     assert [job.failure.kind for job in (once, twice, thrice) if job.failure] == ["internal", "worker-lost", "internal"]
     assert once.failure is not None
     assert "secret" not in once.failure.detail
     assert thrice.ended == 120.0
-    assert tried_again(thrice).strikes == 0
+    assert tried_again(thrice).failed_attempts == 0
 
 
-def test_a_run_that_is_stopped_is_no_strike() -> None:
-    job = strikes(replace(RUNNING, tiles_done=3), CancelledError())
-    assert (job.state, job.strikes, job.failure, job.tiles_done) == ("queued", 0, None, 0)
+def test_a_run_that_is_stopped_is_no_failed_attempt() -> None:
+    job = after(replace(RUNNING, tiles_done=3), CancelledError())
+    assert (job.state, job.failed_attempts, job.failure, job.tiles_done) == ("queued", 0, None, 0)
 
 
 @pytest.mark.parametrize("error", [CancelledError(), ZeroDivisionError(), OSError(), words(InputError)])
 def test_a_job_that_is_to_be_cancelled_is_however_its_run_ends(error: Exception) -> None:
     asked = asked_to_cancel(RUNNING, 115.0)
     assert (asked.state, asked.cancelling) == ("running", True)
-    assert strikes(asked, error).state == "cancelled"
-    assert abandoned(asked, 120.0, strikes_allowed=1).state == "cancelled"
+    assert after(asked, error).state == "cancelled"
+    assert abandoned(asked, 120.0, attempts_allowed=1).state == "cancelled"
     assert finished(asked, 120.0, {}).state == "done"
-    assert not strikes(asked, error).cancelling
+    assert not after(asked, error).cancelling
 
 
 @pytest.mark.parametrize("state", sorted(ENDED))

@@ -30,7 +30,8 @@ from voxport.domain.errors import OutputError
 from voxport.domain.job import Job, JobState
 from voxport.domain.run import Outputs, RunOptions
 from voxport.ports.job_queue import Attempt, Handler, QueueLimits, Results
-from voxport.services.jobs.run import JobPorts, JobSettings, run_job, submit_case
+from voxport.services.jobs.run import JobSettings, run_job
+from voxport.services.jobs.submit import JobPorts, submit_case
 from voxport.services.segmentation.segment import SegmentPorts, segment
 from voxport.testing.job_queue import Gate, wait_until, working
 from voxport.testing.progress import RecordingProgress
@@ -123,7 +124,7 @@ class Bench:
         wait_until(lambda: self.queue.get(job.id).failure is not None)
         waiting = self.queue.get(job.id)
         assert waiting.failure is not None
-        assert (waiting.failure.kind, waiting.strikes) == (kind, 0), waiting.failure
+        assert (waiting.failure.kind, waiting.failed_attempts) == (kind, 0), waiting.failure
         assert words in waiting.failure.detail.lower(), waiting.failure
         assert waiting.state in ("queued", "running")
 

@@ -59,7 +59,7 @@ def test_a_killed_workers_job_goes_on_at_once_in_the_next_process(queue: JobQueu
     (workers.folder / "release").touch()
     wait_until(lambda: ended_well(queue, job))
     done = queue.get(job.id)
-    assert (done.attempts, done.strikes, done.results) == (2, 1, results_of(done))
+    assert (done.attempts, done.failed_attempts, done.results) == (2, 1, results_of(done))
     assert [attempt for _, attempt, _ in workers.notes("end")] == [2]
 
 
@@ -101,7 +101,7 @@ def test_a_job_that_kills_its_workers_is_set_aside(queue: JobQueue, workers: Wor
     wait_until(lambda: queue.get(poison.id).state == "parked")
     parked = queue.get(poison.id)
     assert parked.failure is not None
-    assert (parked.attempts, parked.strikes, parked.failure.kind) == (3, 3, "worker-lost")
+    assert (parked.attempts, parked.failed_attempts, parked.failure.kind) == (3, 3, "worker-lost")
 
 
 def test_a_worker_told_to_stop_leaves_at_once_and_its_job_is_no_worse_for_it(queue: JobQueue, workers: Workers) -> None:
@@ -110,7 +110,7 @@ def test_a_worker_told_to_stop_leaves_at_once_and_its_job_is_no_worse_for_it(que
     wait_until(lambda: queue.get(job.id).tiles_done == 4)
     first.terminate()
     assert first.wait(30) == 0
-    assert (queue.get(job.id).state, queue.get(job.id).strikes) == ("queued", 0)
+    assert (queue.get(job.id).state, queue.get(job.id).failed_attempts) == ("queued", 0)
     assert queue.stats().workers == 0
     (workers.folder / "release").touch()
     workers.start()

@@ -18,7 +18,7 @@ from voxport.adapters.blobs.fsspec import FsspecBlobs
 from voxport.adapters.jobs.dbos import DbosJobQueue
 from voxport.application import Application
 from voxport.domain.run import Outputs, RunOptions
-from voxport.services.jobs.run import JobPorts, submit_case
+from voxport.services.jobs.submit import JobPorts, submit_case
 from voxport.testing.job_queue import wait_until
 from voxport.testing.progress import RecordingProgress
 

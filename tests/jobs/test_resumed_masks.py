@@ -13,7 +13,7 @@ import numpy as np
 from voxport.adapters.blobs.fsspec import FsspecBlobs
 from voxport.adapters.jobs.dbos import DbosJobQueue
 from voxport.domain.run import Outputs, RunOptions
-from voxport.services.jobs.run import JobPorts, submit_case
+from voxport.services.jobs.submit import JobPorts, submit_case
 from voxport.services.segmentation.segment import segment
 from voxport.testing.job_queue import wait_until
 from voxport.testing.progress import RecordingProgress

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from ...application import Application
     from ...domain.cases import CasePattern
     from ...services.batch.cohort import BatchListener, CaseResult
-    from ...services.jobs.run import JobPorts
+    from ...services.jobs.submit import JobPorts
     from ...services.models.loading import LoadedModel
 
 Folder = Annotated[Path, typer.Argument(metavar="FOLDER", help="Looked through for NIfTI volumes, with all below it.")]

@@ -14,7 +14,7 @@ from ... import __version__
 from ...application import Application
 from ...services.jobs.worker import in_a_slot, keep_working
 from .catalogue import catalogue_routes
-from .desk import Desk
+from .context import ServiceContext
 from .job_events import job_event_routes
 from .job_results import job_result_routes
 from .jobs import job_routes
@@ -39,22 +39,22 @@ def create_app(application: Application, *, runs_jobs: bool = False) -> FastAPI:
         application: with the settings and the use cases.
         runs_jobs: whether this process is also a worker. One process can be one worker.
     """
-    desk = Desk.of(application)
+    context = ServiceContext.of(application)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         application.work_folders.clear()
-        desk.models.start()
-        await desk.jobs.open()
-        working = threading.Thread(target=_run_jobs, args=(desk,), name="voxport-jobs", daemon=True)
-        with told_to_stop(desk.stop):
+        context.models.start()
+        await context.jobs.open()
+        working = threading.Thread(target=_run_jobs, args=(context,), name="voxport-jobs", daemon=True)
+        with told_to_stop(context.stop):
             if runs_jobs:
                 working.start()
             yield
         if runs_jobs:
             await to_thread.run_sync(working.join)
-        desk.models.close()
-        await desk.jobs.close()
+        context.models.close()
+        await context.jobs.close()
 
     # the pages of Swagger and Redoc would be fetched from elsewhere
     app = FastAPI(
@@ -67,19 +67,19 @@ def create_app(application: Application, *, runs_jobs: bool = False) -> FastAPI:
         redirect_slashes=False,
         generate_unique_id_function=lambda route: route.name,
     )
-    app.state.desk = desk
+    app.state.context = context
     for routes in _ROUTES:
-        app.include_router(routes(desk))
-    add_problem_handlers(app, desk.metrics, desk.private_paths)
+        app.include_router(routes(context))
+    add_problem_handlers(app, context.metrics, context.private_paths)
     needs_key = bool(application.settings.api_keys)
     app.openapi = lru_cache(maxsize=1)(lambda: describe(app, needs_key=needs_key))  # type: ignore[method-assign]
     return app
 
 
-def _run_jobs(desk: Desk) -> None:
+def _run_jobs(context: ServiceContext) -> None:
     """Run jobs beside requests, in the same slots, so that memory is bounded for both together."""
-    application = desk.application
+    application = context.application
     # more than there are slots would only wait here, where no other worker can take them
-    at_once = min(application.settings.jobs.concurrency, desk.settings.slots)
-    handler = in_a_slot(application.run_job, desk.slots)
-    keep_working(lambda stop: application.work_on_jobs(at_once, stop, handler=handler), desk.models, desk.stop)
+    at_once = min(application.settings.jobs.concurrency, context.settings.slots)
+    handler = in_a_slot(application.run_job, context.slots)
+    keep_working(lambda stop: application.work_on_jobs(at_once, stop, handler=handler), context.models, context.stop)

@@ -19,12 +19,12 @@ from ...services.models.registry import Catalogue, ServedModel
 from ...services.segmentation.estimate import capacity_of
 from ...services.segmentation.report import runtime_mapping
 from . import openapi, schemas
-from .desk import Desk
+from .context import ServiceContext
 
 ModelName = Annotated[str, PathParameter(description="NAME or NAME:VERSION", examples=["two-photon-vessels"])]
 
 
-def catalogue_routes(desk: Desk) -> APIRouter:
+def catalogue_routes(context: ServiceContext) -> APIRouter:
     """The routes that tell of models and health."""
     router = APIRouter(tags=["models"])
 
@@ -39,25 +39,25 @@ def catalogue_routes(desk: Desk) -> APIRouter:
     @router.get("/v1/models", response_model=schemas.Models, responses=openapi.LISTED, summary="Models")
     async def models() -> Response:
         """The models that are served, and files that cannot be."""
-        catalogue = desk.models.catalogue
+        catalogue = context.models.catalogue
         return JSONResponse(
             {
                 "default": catalogue.default,
-                "models": [_model(desk, m, catalogue) for m in catalogue.models],
-                "broken": [{"name": b.name, "reason": desk.public(b.reason)} for b in catalogue.broken],
+                "models": [_model(context, m, catalogue) for m in catalogue.models],
+                "broken": [{"name": b.name, "reason": context.public(b.reason)} for b in catalogue.broken],
             }
         )
 
     @router.get("/v1/models/{name}", response_model=schemas.ModelDetails, responses=openapi.NAMED, summary="One model")
     async def model(name: ModelName) -> Response:
         """One model, by NAME or NAME:VERSION, with its card."""
-        served = desk.models.find(name)
-        return JSONResponse(_details(desk, served, desk.models.catalogue))
+        served = context.models.find(name)
+        return JSONResponse(_details(context, served, context.models.catalogue))
 
     @router.get("/health", response_model=schemas.Health, responses=openapi.HEALTH, tags=["health"], summary="Health")
     async def health() -> Response:
         """What serves, and what is wrong with it."""
-        answer = _health(desk, await desk.jobs.stats())
+        answer = _health(context, await context.jobs.stats())
         return JSONResponse(answer, 503 if answer["status"] == "unavailable" else 200)
 
     @router.get(
@@ -65,8 +65,8 @@ def catalogue_routes(desk: Desk) -> APIRouter:
     )
     async def metrics() -> Response:
         """What is measured, in Prometheus' text format."""
-        queue = await desk.jobs.stats()
-        shown = await to_thread.run_sync(desk.metrics.shown, queue)
+        queue = await context.jobs.stats()
+        shown = await to_thread.run_sync(context.metrics.shown, queue)
         return Response(shown, media_type=CONTENT_TYPE_LATEST)
 
     @router.get("/livez", response_model=schemas.Alive, responses=openapi.ALIVE, tags=["health"], summary="Liveness")
@@ -77,15 +77,15 @@ def catalogue_routes(desk: Desk) -> APIRouter:
     @router.get("/readyz", response_model=schemas.Alive, responses=openapi.READY, tags=["health"], summary="Readiness")
     async def readyz() -> Response:
         """Every model is loaded, has scored a dummy input, and is the one of its certificate."""
-        if not desk.models.ready:
-            got = "; ".join(_reasons(desk)) or "models that are still being loaded"
+        if not context.models.ready:
+            got = "; ".join(_reasons(context)) or "models that are still being loaded"
             raise BusyError("service", expected="every model ready", got=got, retry_after_seconds=5)
         return JSONResponse({"status": "ok"})
 
     return router
 
 
-def _model(desk: Desk, served: ServedModel, catalogue: Catalogue) -> dict[str, Any]:
+def _model(context: ServiceContext, served: ServedModel, catalogue: Catalogue) -> dict[str, Any]:
     card = served.model.card
     return {
         "name": card.name,
@@ -94,20 +94,20 @@ def _model(desk: Desk, served: ServedModel, catalogue: Catalogue) -> dict[str, A
         "description": card.description,
         "default": served.reference == catalogue.default,
         "status": served.state,
-        "reason": None if served.reason is None else desk.public(served.reason),
+        "reason": None if served.reason is None else context.public(served.reason),
         "certificate": None if card.parity is None else write_certificate(card.parity),
     }
 
 
-def _details(desk: Desk, served: ServedModel, catalogue: Catalogue) -> dict[str, Any]:
+def _details(context: ServiceContext, served: ServedModel, catalogue: Catalogue) -> dict[str, Any]:
     loaded, runtime, capacity = served.loaded, None, None
     if loaded is not None:
         runtime = loaded.runtime
         capacity = asdict(
-            capacity_of(loaded, served.seconds_per_voxel, desk.memory_bytes, resources=desk.application.resources)
+            capacity_of(loaded, served.seconds_per_voxel, context.memory_bytes, resources=context.application.resources)
         )
     return {
-        **_model(desk, served, catalogue),
+        **_model(context, served, catalogue),
         "sha256": served.model.sha256,
         "weights_sha256": served.model.weights_sha256,
         "runtime": runtime and runtime_mapping(runtime),
@@ -116,13 +116,13 @@ def _details(desk: Desk, served: ServedModel, catalogue: Catalogue) -> dict[str,
     }
 
 
-def _health(desk: Desk, queue: QueueStats | None) -> dict[str, Any]:
-    catalogue, reasons = desk.models.catalogue, _reasons(desk)
+def _health(context: ServiceContext, queue: QueueStats | None) -> dict[str, Any]:
+    catalogue, reasons = context.models.catalogue, _reasons(context)
     if queue is None:
         reasons.append("the job queue cannot be reached")
     default = next((m for m in catalogue.models if m.reference == catalogue.default), None)
     runtime = None if default is None or default.loaded is None else default.loaded.runtime
-    listed = [_model(desk, m, catalogue) for m in catalogue.models]
+    listed = [_model(context, m, catalogue) for m in catalogue.models]
     own = next((m for m in listed if m["default"]), None)
     return {
         "status": "unavailable" if runtime is None else "degraded" if reasons else "ok",
@@ -135,8 +135,8 @@ def _health(desk: Desk, queue: QueueStats | None) -> dict[str, Any]:
         "certificate": own and own["certificate"],
         "models": listed,
         "reasons": reasons,
-        "in_flight": desk.slots.held,
-        "queued": desk.slots.waiting,
+        "in_flight": context.slots.held,
+        "queued": context.slots.waiting,
         "jobs": {
             "queue": "unavailable" if queue is None else "ok",
             "queued": queue and queue.counts["queued"],
@@ -146,13 +146,13 @@ def _health(desk: Desk, queue: QueueStats | None) -> dict[str, Any]:
     }
 
 
-def _reasons(desk: Desk) -> list[str]:
+def _reasons(context: ServiceContext) -> list[str]:
     """What keeps the service from being well, a sentence each."""
-    catalogue = desk.models.catalogue
+    catalogue = context.models.catalogue
     missing = [] if catalogue.default_missing is None else [catalogue.default_missing]
     models = [
         f"{m.reference} is still being loaded" if m.reason is None else m.reason
         for m in catalogue.models
         if m.state != "ready"
     ]
-    return [desk.public(reason) for reason in (*missing, *models, *(b.reason for b in catalogue.broken))]
+    return [context.public(reason) for reason in (*missing, *models, *(b.reason for b in catalogue.broken))]

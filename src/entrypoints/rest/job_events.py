@@ -12,15 +12,15 @@ from fastapi.sse import EventSourceResponse, ServerSentEvent
 from ...domain.errors import UnknownJobError
 from ...domain.job import Job
 from . import job_openapi as openapi
-from .desk import Desk
-from .job_desk import OwnJob
+from .context import ServiceContext
+from .job_access import OwnJob
 from .problems import ProblemError
 
 _LOOK_EVERY_SECONDS = 0.5
 _APART_SECONDS = 0.01  # between two looks, however many streams are open: a hundred of them look once a second
 
 
-def job_event_routes(desk: Desk) -> APIRouter:
+def job_event_routes(context: ServiceContext) -> APIRouter:
     """The route that streams."""
     router = APIRouter(tags=["jobs"])
 
@@ -32,36 +32,36 @@ def job_event_routes(desk: Desk) -> APIRouter:
     )
     async def job_events(job: OwnJob) -> AsyncIterator[ServerSentEvent]:
         """An event `job` now, and each time that the job changes, with the job as JSON; ends once the job has ended."""
-        with desk.jobs.listening():
-            async for seen in _changes(desk, job):
-                (told,) = await desk.jobs.told(seen)
-                yield ServerSentEvent(event="job", data=told)
+        with context.jobs.listening():
+            async for seen in _changes(context, job):
+                (answer,) = await context.jobs.mappings(seen)
+                yield ServerSentEvent(event="job", data=answer)
 
     return router
 
 
-async def _changes(desk: Desk, job: Job) -> AsyncIterator[Job]:
+async def _changes(context: ServiceContext, job: Job) -> AsyncIterator[Job]:
     """The job, and again each time that something of it changes, until it ends or the process is to."""
     id, before = job.id, None
     while True:
         now = (job.state, job.attempts, job.tiles_done, job.tiles_total, job.position, job.cancelling)
         if now != before:
             yield job
-        if job.has_ended or not await _paused(desk):
+        if job.has_ended or not await _paused(context):
             return
         before = now
         try:
-            job = await desk.jobs.ask(lambda queue: queue.get(id))
+            job = await context.jobs.ask(lambda queue: queue.get(id))
         except ProblemError:
             continue  # the queue is away: what it knew last still holds
         except UnknownJobError:
             return
 
 
-async def _paused(desk: Desk) -> bool:
+async def _paused(context: ServiceContext) -> bool:
     """Wait until it is time to look again; whether the process goes on."""
-    ends = time.monotonic() + max(_LOOK_EVERY_SECONDS, desk.jobs.listeners * _APART_SECONDS)
-    while not desk.stop.is_set():
+    ends = time.monotonic() + max(_LOOK_EVERY_SECONDS, context.jobs.listeners * _APART_SECONDS)
+    while not context.stop.is_set():
         left = ends - time.monotonic()
         if left <= 0:
             return True

@@ -18,8 +18,8 @@ from ...ports.blobs import BlobStore
 from ...services.jobs.run import TABLE
 from . import job_openapi as openapi
 from . import uploads
-from .desk import Desk
-from .job_desk import OwnJob, read
+from .context import ServiceContext
+from .job_access import OwnJob, read
 from .negotiation import accepted
 from .problems import Problem, ProblemError
 
@@ -38,7 +38,7 @@ ShownIndex = Annotated[
 ]
 
 
-def job_result_routes(desk: Desk) -> APIRouter:
+def job_result_routes(context: ServiceContext) -> APIRouter:
     """The routes of results."""
     router = APIRouter(tags=["jobs"])
 
@@ -47,7 +47,7 @@ def job_result_routes(desk: Desk) -> APIRouter:
     )
     async def job_mask(job: OwnJob, known: IfNoneMatch = None) -> Response:
         """The mask, on the voxels of the first volume."""
-        return await _stored(desk, job, "mask", _GZIP, known)
+        return await _stored(context, job, "mask", _GZIP, known)
 
     @router.get(
         "/v1/jobs/{id}/probabilities",
@@ -57,7 +57,7 @@ def job_result_routes(desk: Desk) -> APIRouter:
     )
     async def job_probabilities(job: OwnJob, known: IfNoneMatch = None) -> Response:
         """The probabilities of all classes, where they were asked for."""
-        return await _stored(desk, job, "probabilities", _GZIP, known)
+        return await _stored(context, job, "probabilities", _GZIP, known)
 
     @router.get(
         "/v1/jobs/{id}/statistics",
@@ -68,14 +68,14 @@ def job_result_routes(desk: Desk) -> APIRouter:
     async def job_statistics(request: Request, job: OwnJob, known: IfNoneMatch = None) -> Response:
         """Measures of each label, as JSON or CSV, whichever Accept prefers."""
         kind = accepted(request, _JSON, _CSV)[0]
-        return await _stored(desk, job, "statistics" if kind == _JSON else TABLE, kind, known, {"Vary": "Accept"})
+        return await _stored(context, job, "statistics" if kind == _JSON else TABLE, kind, known, {"Vary": "Accept"})
 
     @router.get(
         "/v1/jobs/{id}/report", response_class=Response, responses=openapi.REPORT, summary="The report of a job"
     )
     async def job_report(job: OwnJob, known: IfNoneMatch = None) -> Response:
         """The report of the run: model and hashes, runtime, grid, tiles, statistics, seconds, warnings."""
-        return await _stored(desk, job, "report", _JSON, known)
+        return await _stored(context, job, "report", _JSON, known)
 
     @router.get(
         "/v1/jobs/{id}/preview.png", response_class=Response, responses=openapi.PREVIEW, summary="A picture of a job"
@@ -87,25 +87,30 @@ def job_result_routes(desk: Desk) -> APIRouter:
         if plane is None:
             if index is not None:
                 raise UsageError("index", expected="a plane beside it", got="none", do="say which plane")
-            return await _stored(desk, job, "preview", _PNG, known)
+            return await _stored(context, job, "preview", _PNG, known)
         _result_of(job, "preview")
-        show = partial(desk.application.job_slice, job, plane, index)
-        return Response(await desk.without_slot(request, lambda p: read(lambda: show(p))), media_type=_PNG)
+        show = partial(context.application.job_slice, job, plane, index)
+        return Response(await context.without_slot(request, lambda p: read(lambda: show(p))), media_type=_PNG)
 
     return router
 
 
 async def _stored(
-    desk: Desk, job: Job, output: str, media_type: str, known: str | None, headers: dict[str, str] | None = None
+    context: ServiceContext,
+    job: Job,
+    output: str,
+    media_type: str,
+    known: str | None,
+    headers: dict[str, str] | None = None,
 ) -> Response:
     """A stored file, or 304 where the caller has it."""
     file = _result_of(job, output)
     headers = {**(headers or {}), "ETag": f'"{file.sha256}"'}
     if known is not None and _matches(known, file.sha256):
         return Response(status_code=304, headers=headers)
-    stream, size = await desk.jobs.read(lambda blobs: _opened(blobs, file))
+    stream, size = await context.jobs.read(lambda blobs: _opened(blobs, file))
     headers |= {"Content-Length": str(size), "Content-Disposition": f'attachment; filename="{file.name}"'}
-    return StreamingResponse(_chunks(desk, stream), headers=headers, media_type=media_type)
+    return StreamingResponse(_chunks(context, stream), headers=headers, media_type=media_type)
 
 
 def _result_of(job: Job, output: str) -> StoredFile:
@@ -146,9 +151,9 @@ def _opened(blobs: BlobStore, file: StoredFile) -> tuple[IO[bytes], int]:
     return stream, size
 
 
-async def _chunks(desk: Desk, stream: IO[bytes]) -> AsyncIterator[bytes]:
+async def _chunks(context: ServiceContext, stream: IO[bytes]) -> AsyncIterator[bytes]:
     try:
-        while chunk := await desk.jobs.in_thread(lambda: stream.read(_CHUNK_BYTES)):
+        while chunk := await context.jobs.in_thread(lambda: stream.read(_CHUNK_BYTES)):
             yield chunk
     finally:
         stream.close()

@@ -1,4 +1,4 @@
-"""``/v1/jobs``: cases that are segmented in their turn, whoever waits for them."""
+"""``/v1/jobs``: submit, list, cancel, retry and delete jobs."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from ...domain.errors import UsageError
 from ...domain.job import Job, JobState
 from ...domain.run import RunOptions
 from ...ports.job_queue import JobQueue
-from ...services.jobs.run import case_folder
+from ...services.jobs.submit import case_folder
 from . import job_openapi as openapi
 from . import uploads
-from .desk import Desk, Folder, RequestProgress
-from .job_desk import OwnJob, principal, reached
+from .context import Folder, RequestProgress, ServiceContext
+from .job_access import OwnJob, principal, reached
 from .job_schemas import JobAnswer, JobsAnswer, job_path
 from .problems import Problem, ProblemError
 from .routing import MULTIPART, BodyRoute, body
@@ -42,7 +42,7 @@ Limit = Annotated[int, Query(description="At most so many.", ge=1, le=_MOST_LIST
 
 @dataclass(frozen=True)
 class _Asked:
-    """What a request asks to be done, and for whom."""
+    """A submission and its owner."""
 
     inputs: Sequence[str]
     model: str | None
@@ -52,8 +52,8 @@ class _Asked:
     key: str | None
 
 
-def job_routes(desk: Desk) -> APIRouter:
-    """The routes of jobs, but for their events and results."""
+def job_routes(context: ServiceContext) -> APIRouter:
+    """The routes of jobs, except their events and results."""
     router = APIRouter(route_class=BodyRoute, tags=["jobs"])
 
     @router.post(
@@ -80,26 +80,26 @@ def job_routes(desk: Desk) -> APIRouter:
         key: RequestKey = None,
     ) -> Response:
         """Have a case segmented in its turn. It is looked over first: what could never be done is refused now."""
-        # without a limit of memory: that is up to whoever runs it
+        # no memory limit: each worker has its own
         options = uploads.options_of(overlap, patch, blending, nan_as, threshold, None)
-        desk.models.find(model)
+        context.models.find(model)
         inputs = await uploads.store_volumes(volume, folder)
         asked = _Asked(inputs, model, options, outputs, principal(request), key)
-        job, replayed = await desk.without_slot(request, partial(_submit, desk, asked))
+        job, replayed = await context.without_slot(request, partial(_submit, context, asked))
         headers = {"Location": job_path(job)} | ({"Idempotency-Replayed": "true"} if replayed else {})
-        return await _answer(desk, job, 202, headers)
+        return await _answer(context, job, 202, headers)
 
     @router.get("/v1/jobs", response_model=JobsAnswer, responses=openapi.JOBS, summary="Jobs")
     async def jobs(request: Request, state: States = [], limit: Limit = 100) -> Response:  # noqa: B006
         """The caller's jobs, the latest first."""
         owner, states = principal(request), set(state) or None
-        found = await desk.jobs.ask(lambda queue: queue.list(owner, states, limit))
-        return JSONResponse({"jobs": await desk.jobs.told(*found)})
+        found = await context.jobs.ask(lambda queue: queue.list(owner, states, limit))
+        return JSONResponse({"jobs": await context.jobs.mappings(*found)})
 
     @router.get("/v1/jobs/{id}", response_model=JobAnswer, responses=openapi.JOB, summary="One job")
     async def job(job: OwnJob) -> Response:
         """One job: its state, place in the queue, tiles, and what has become of it."""
-        return await _answer(desk, job)
+        return await _answer(context, job)
 
     @router.delete(
         "/v1/jobs/{id}",
@@ -112,9 +112,9 @@ def job_routes(desk: Desk) -> APIRouter:
         """Cancel a job that waits or runs, which stops it at its next tile. Delete the data of one that has ended."""
         owner = principal(request)
         if not job.has_ended:
-            return await _answer(desk, await desk.jobs.ask(lambda queue: queue.cancel(job.id, owner)), 202)
-        forget = desk.application.forget_job
-        await desk.jobs.ask(lambda _: _if_it_may(lambda: forget(job.id, owner)))
+            return await _answer(context, await context.jobs.ask(lambda queue: queue.cancel(job.id, owner)), 202)
+        forget = context.application.forget_job
+        await context.jobs.ask(lambda _: _if_it_may(lambda: forget(job.id, owner)))
         return Response(status_code=204)
 
     @router.post(
@@ -127,7 +127,7 @@ def job_routes(desk: Desk) -> APIRouter:
     async def cancel_job(request: Request, job: OwnJob) -> Response:
         """Cancel a job: at once if it waits, at its next tile if it runs. One that has ended stays as it is."""
         owner = principal(request)
-        return await _answer(desk, await desk.jobs.ask(lambda queue: queue.cancel(job.id, owner)), 202)
+        return await _answer(context, await context.jobs.ask(lambda queue: queue.cancel(job.id, owner)), 202)
 
     @router.post(
         "/v1/jobs/{id}/retry",
@@ -140,22 +140,24 @@ def job_routes(desk: Desk) -> APIRouter:
         """Put a job that failed, was cancelled or was set aside into the queue again, as the last one."""
         owner = principal(request)
         retry: Callable[[JobQueue], Job] = lambda queue: _if_it_may(lambda: queue.retry(job.id, owner))  # noqa: E731
-        return await _answer(desk, await desk.jobs.ask(retry), 202)
+        return await _answer(context, await context.jobs.ask(retry), 202)
 
     return router
 
 
-async def _answer(desk: Desk, job: Job, status: int = 200, headers: dict[str, str] | None = None) -> Response:
-    (told,) = await desk.jobs.told(job)
-    return JSONResponse(told, status, headers)
+async def _answer(
+    context: ServiceContext, job: Job, status: int = 200, headers: dict[str, str] | None = None
+) -> Response:
+    (answer,) = await context.jobs.mappings(job)
+    return JSONResponse(answer, status, headers)
 
 
-def _submit(desk: Desk, asked: _Asked, progress: RequestProgress) -> tuple[Job, bool]:
-    """Look the case over and put it into the queue; its job, and whether an earlier request made it."""
-    loaded, told = desk.estimate(asked.inputs, asked.model, asked.options, progress)
+def _submit(context: ServiceContext, asked: _Asked, progress: RequestProgress) -> tuple[Job, bool]:
+    """Check the case and queue it; its job, and whether an earlier request made it."""
+    loaded, planned = context.estimate(asked.inputs, asked.model, asked.options, progress)
     folder = case_folder()
     submit = partial(
-        desk.application.submit_case,
+        context.application.submit_case,
         [(Path(reference).name, Path(reference)) for reference in asked.inputs],
         loaded.model.card.reference,
         asked.options,
@@ -163,7 +165,7 @@ def _submit(desk: Desk, asked: _Asked, progress: RequestProgress) -> tuple[Job, 
         asked.owner,
         key=asked.key,
         model_sha256=loaded.model.sha256,
-        estimate_seconds=told.seconds,
+        estimate_seconds=planned.seconds,
         folder=folder,
     )
     job = reached(submit)
@@ -171,7 +173,7 @@ def _submit(desk: Desk, asked: _Asked, progress: RequestProgress) -> tuple[Job, 
 
 
 def _if_it_may(change: Callable[[], T]) -> T:
-    """What a change of a job gives. Raises ProblemError where the job's state does not allow it."""
+    """Change a job. Raises ProblemError where its state does not allow it."""
     try:
         return change()
     except UsageError as error:

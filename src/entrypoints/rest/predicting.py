@@ -23,7 +23,7 @@ from ...services.segmentation.predict import Prediction
 from ...services.segmentation.statistics_file import statistics_mapping
 from . import openapi, schemas, uploads
 from .arrays import FIELD_BYTES, json_bytes, parse_json, parse_npy, too_large
-from .desk import Desk, RequestProgress
+from .context import RequestProgress, ServiceContext
 from .routing import JSON, MULTIPART, BodyRoute, body
 
 
@@ -33,7 +33,7 @@ class _Asked:
     fields: schemas.PredictFields
 
 
-def predict_routes(desk: Desk) -> APIRouter:
+def predict_routes(context: ServiceContext) -> APIRouter:
     """The route that takes an array."""
     router = APIRouter(route_class=BodyRoute, tags=["segment"])
 
@@ -48,32 +48,32 @@ def predict_routes(desk: Desk) -> APIRouter:
     async def predict(request: Request) -> Response:
         """Segment an array (x, y, z), or channels first; files, and anything large, go to /segment."""
         is_json = request.headers["content-type"].lower().startswith(JSON)
-        asked = await (_from_json if is_json else _from_form)(request, desk)
+        asked = await (_from_json if is_json else _from_form)(request, context)
         fields = asked.fields
-        desk.models.find(fields.model)
+        context.models.find(fields.model)
         options = uploads.options_of(
-            fields.overlap, fields.patch, fields.blending, fields.nan_as, fields.threshold, desk.memory_bytes
+            fields.overlap, fields.patch, fields.blending, fields.nan_as, fields.threshold, context.memory_bytes
         )
-        content = await desk.in_slot(request, partial(_predict, desk, asked, options))
+        content = await context.in_slot(request, partial(_predict, context, asked, options))
         return Response(content, media_type=JSON)
 
     return router
 
 
-async def _from_json(request: Request, desk: Desk) -> _Asked:
-    most = desk.settings.predict_max_voxels
+async def _from_json(request: Request, context: ServiceContext) -> _Asked:
+    most = context.settings.predict_max_voxels
     limit, content = json_bytes(most), bytearray()
     async for chunk in request.stream():
         content += chunk
         if len(content) > limit:
             raise too_large(f"more than {limit} bytes of JSON", most)
-    array, others = await to_thread.run_sync(partial(parse_json, bytes(content), most), limiter=desk.aside)
+    array, others = await to_thread.run_sync(partial(parse_json, bytes(content), most), limiter=context.aside)
     # a form's fields are texts, but JSON has types: "0.5" is no number
     fields = partial(schemas.PredictFields.model_validate_json, strict=True)
     return _Asked(array, _checked(fields, orjson.dumps(others)))
 
 
-async def _from_form(request: Request, desk: Desk) -> _Asked:
+async def _from_form(request: Request, context: ServiceContext) -> _Asked:
     try:
         form = await request.form(max_files=1, max_fields=20, max_part_size=FIELD_BYTES)
     except OSError as error:
@@ -83,8 +83,8 @@ async def _from_form(request: Request, desk: Desk) -> _Asked:
         upload = form.get("volume")
         if not isinstance(upload, UploadFile):
             raise UsageError("volume", expected="a file part that holds .npy", got="none", do="send one")
-        read = partial(parse_npy, upload.file, desk.settings.predict_max_voxels)
-        array = await to_thread.run_sync(read, limiter=desk.aside)
+        read = partial(parse_npy, upload.file, context.settings.predict_max_voxels)
+        array = await to_thread.run_sync(read, limiter=context.aside)
     finally:
         await form.close()
     fields = {name: _listed(value) if name == "spacing" else value for name, value in form.items()}
@@ -107,13 +107,15 @@ def _checked(parse: Callable[[Any], schemas.PredictFields], fields: object) -> s
         ) from None
 
 
-def _predict(desk: Desk, asked: _Asked, options: RunOptions, progress: RequestProgress, queued_seconds: float) -> bytes:
+def _predict(
+    context: ServiceContext, asked: _Asked, options: RunOptions, progress: RequestProgress, queued_seconds: float
+) -> bytes:
     fields = asked.fields
-    loaded = desk.models.take(fields.model)
-    found = desk.application.predict(
+    loaded = context.models.take(fields.model)
+    found = context.application.predict(
         asked.array, fields.spacing, fields.unit, loaded, options, progress, probabilities=fields.probabilities
     )
-    desk.metrics.inferred(loaded, found.done, queued_seconds)
+    context.metrics.inferred(loaded, found.done, queued_seconds)
     answer = _mapping(found, loaded, queued_seconds)
     return orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY)
 

@@ -53,7 +53,7 @@ class BodyRoute(APIRoute):
             if others := _charsets(header) - _UTF_8:
                 raise HTTPException(415, f"expected a body in UTF-8, got {others.pop()[:80]}; leave charset out")
             if needs_slot:
-                request.app.state.desk.slots.check_room()
+                request.app.state.context.slots.check_room()
             return await handle(request)
 
         return checked

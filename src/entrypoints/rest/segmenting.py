@@ -21,7 +21,7 @@ from ...domain.run import RunOptions
 from ...services.segmentation.report import RESULT_FILES, STATISTICS_TABLE, grid_mapping, portable_report, tiles_mapping
 from ...services.segmentation.statistics_file import statistics_bytes
 from . import openapi, schemas, uploads
-from .desk import Desk, Folder, RequestProgress
+from .context import Folder, RequestProgress, ServiceContext
 from .negotiation import accepted
 from .problems import problem_body, problem_of
 from .routing import MULTIPART, BodyRoute, body, request_id, without_paths
@@ -41,7 +41,7 @@ class Result:
     error: VoxportError | None = None
 
 
-def segment_routes(desk: Desk) -> APIRouter:
+def segment_routes(context: ServiceContext) -> APIRouter:
     """The routes that take a case."""
     router = APIRouter(route_class=BodyRoute, tags=["segment"])
 
@@ -69,16 +69,16 @@ def segment_routes(desk: Desk) -> APIRouter:
         """Segment a case; the mask lies on the voxels of the first volume."""
         single = len(set(model)) < 2 and set(outputs) == {"mask"}
         kind = accepted(request, _GZIP if single else _ZIP, _JSON)[0]
-        options = uploads.options_of(overlap, patch, blending, nan_as, threshold, desk.memory_bytes)
-        models = _each_once(desk, model)
+        options = uploads.options_of(overlap, patch, blending, nan_as, threshold, context.memory_bytes)
+        models = _each_once(context, model)
         inputs = await uploads.store_volumes(volume, folder)
-        run = partial(_segment_each, desk, inputs, models, [] if kind == _JSON else outputs, options, folder)
-        results = await desk.in_slot(request, run)
+        run = partial(_segment_each, context, inputs, models, [] if kind == _JSON else outputs, options, folder)
+        results = await context.in_slot(request, run)
         if all(result.error is not None for result in results):
             raise next(result.error for result in results if result.error is not None)
         if kind == _GZIP:
             return _one_mask(results[0])
-        listed = _listed(results, (f"{folder}/", *desk.private_paths), request_id(request))
+        listed = _listed(results, (f"{folder}/", *context.private_paths), request_id(request))
         if kind == _JSON:
             return JSONResponse(listed)
         archive = await to_thread.run_sync(partial(_archive, results, outputs, listed, folder))
@@ -105,20 +105,20 @@ def segment_routes(desk: Desk) -> APIRouter:
         nan_as: uploads.NanAs = None,
     ) -> Response:
         """What segmenting would take: tiles, time, memory, warnings. Nothing is scored."""
-        options = uploads.options_of(overlap, patch, blending, nan_as, threshold, desk.memory_bytes)
+        options = uploads.options_of(overlap, patch, blending, nan_as, threshold, context.memory_bytes)
         inputs = await uploads.store_volumes(volume, folder)
-        return JSONResponse(await desk.without_slot(request, partial(_plan, desk, inputs, model, options)))
+        return JSONResponse(await context.without_slot(request, partial(_plan, context, inputs, model, options)))
 
     return router
 
 
-def _each_once(desk: Desk, names: Sequence[str]) -> list[str]:
+def _each_once(context: ServiceContext, names: Sequence[str]) -> list[str]:
     """Each model once, in the order of asking; beside others, a name that means none stays, to have its own problem."""
     models: dict[str, None] = {}
     wanted: list[str | None] = [*names] or [None]
     for name in wanted:
         try:
-            models[desk.models.find(name).reference] = None
+            models[context.models.find(name).reference] = None
         except UnknownModelError:
             if name is None or len(wanted) == 1:
                 raise
@@ -127,7 +127,7 @@ def _each_once(desk: Desk, names: Sequence[str]) -> list[str]:
 
 
 def _segment_each(
-    desk: Desk,
+    context: ServiceContext,
     inputs: Sequence[str],
     models: Sequence[str],
     outputs: Sequence[str],
@@ -142,7 +142,7 @@ def _segment_each(
         own = folder / f"result_{position + 1}"
         own.mkdir()
         try:
-            results.append(_segment_one(desk, inputs, name, outputs, options, own, progress, queued_seconds))
+            results.append(_segment_one(context, inputs, name, outputs, options, own, progress, queued_seconds))
         except (BusyError, CancelledError, TimeLimitError):
             raise
         except VoxportError as error:
@@ -151,7 +151,7 @@ def _segment_each(
 
 
 def _segment_one(
-    desk: Desk,
+    context: ServiceContext,
     inputs: Sequence[str],
     model: str,
     outputs: Sequence[str],
@@ -160,10 +160,10 @@ def _segment_one(
     progress: RequestProgress,
     queued_seconds: float,
 ) -> Result:
-    loaded = desk.models.take(model)
+    loaded = context.models.take(model)
     files = {name: str(folder / RESULT_FILES[name]) for name in ("mask", *outputs) if name != "report"}
-    done = desk.application.segment(inputs, loaded, OutputFiles(**files), options, progress)
-    desk.metrics.inferred(loaded, done, queued_seconds)
+    done = context.application.segment(inputs, loaded, OutputFiles(**files), options, progress)
+    context.metrics.inferred(loaded, done, queued_seconds)
     report = portable_report(done, loaded, version=__version__)
     report["seconds"] = {"queued": round(queued_seconds, 4), **report["seconds"]}
     if "statistics" in outputs:
@@ -212,9 +212,9 @@ def _files(outputs: Sequence[str]) -> list[str]:
 
 
 def _plan(
-    desk: Desk, inputs: Sequence[str], model: str | None, options: RunOptions, progress: RequestProgress
+    context: ServiceContext, inputs: Sequence[str], model: str | None, options: RunOptions, progress: RequestProgress
 ) -> dict[str, Any]:
-    loaded, told = desk.estimate(inputs, model, options, progress)
+    loaded, told = context.estimate(inputs, model, options, progress)
     tiles = tiles_mapping(told.prepared)
     return {
         "model": loaded.model.card.reference,

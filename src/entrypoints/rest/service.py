@@ -31,7 +31,7 @@ def create_service() -> Any:
     # of those the first is a worker too: jobs are run as many at a time as the settings say
     app = create_app(application, runs_jobs=index == 1 and application.settings.jobs.worker)
     logging.getLogger("voxport.jobs").setLevel(logging.INFO)  # why a job failed
-    settings = app.state.desk.settings
+    settings = app.state.context.settings
 
     @bentoml.service(
         name="voxport",
@@ -48,7 +48,7 @@ def create_service() -> Any:
     keys = parse_keys([key.get_secret_value() for key in application.settings.api_keys])
     shield = ShieldSettings(keys, settings.insecure, settings.max_body_bytes, settings.rate_per_minute)
     made.add_asgi_middleware(
-        Shield, api=app, settings=shield, log=access_logger(), refused=app.state.desk.metrics.refused
+        Shield, api=app, settings=shield, log=access_logger(), refused=app.state.context.metrics.refused
     )
     return made
 

@@ -15,7 +15,8 @@ from typing import Literal, Protocol
 from ...domain.cases import CaseFiles
 from ...domain.errors import BusyError, InputError, OutputError, UnknownJobError, VoxportError
 from ...domain.job import Job
-from ..jobs.run import JobPorts, forget_job, submit_case
+from ..jobs.retention import forget_job
+from ..jobs.submit import JobPorts, submit_case
 from .folder import BatchFolder, sha256_of
 from .record import BatchWork, Made, made_before, take_in
 from .table import CohortTable

@@ -11,7 +11,7 @@ from typing import Any
 from ...domain.cases import CaseFiles
 from ...ports.locks import Locks
 from ..jobs.admin import queue_errors
-from ..jobs.run import JobPorts
+from ..jobs.submit import JobPorts
 from .cohort import BatchListener, CaseResult, Cohort
 from .folder import STATE, BatchFolder, held
 from .record import BatchWork

@@ -12,7 +12,9 @@ from ...ports.folders import WorkFolders
 from ...ports.job_queue import Attempt, Handler, Results
 from ..models.registry import ServedModels
 from .admission import Slots
-from .run import JobPorts, JobSettings, sweep
+from .retention import sweep
+from .run import JobSettings
+from .submit import JobPorts
 
 _log = logging.getLogger("voxport.jobs")
 _GLANCE_SECONDS = 0.2

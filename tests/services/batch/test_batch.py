@@ -30,7 +30,8 @@ from voxport.services.batch.discovery import find_cases
 from voxport.services.batch.folder import BatchFolder, batch_folder, held
 from voxport.services.batch.record import BatchWork
 from voxport.services.batch.run import own_queue, run_batch
-from voxport.services.jobs.run import JobPorts, JobSettings, run_job
+from voxport.services.jobs.run import JobSettings, run_job
+from voxport.services.jobs.submit import JobPorts
 from voxport.services.segmentation.segment import SegmentPorts, segment
 from voxport.testing.blobs import MemoryBlobs
 from voxport.testing.folders import TemporaryFolders

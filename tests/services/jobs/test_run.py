@@ -22,17 +22,9 @@ from voxport.domain.inference.patches import Tiling
 from voxport.domain.job import Job
 from voxport.domain.run import Outputs, RunOptions
 from voxport.ports.job_queue import Attempt, QueueLimits, Results
-from voxport.services.jobs.run import (
-    TABLE,
-    JobPorts,
-    JobSettings,
-    case_folder,
-    forget_job,
-    options_of,
-    run_job,
-    submit_case,
-    sweep,
-)
+from voxport.services.jobs.retention import forget_job, sweep
+from voxport.services.jobs.run import TABLE, JobSettings, options_of, run_job
+from voxport.services.jobs.submit import JobPorts, case_folder, submit_case
 from voxport.services.models.loading import LoadedModel
 from voxport.services.segmentation.segment import SegmentPorts, segment
 from voxport.testing.blobs import MemoryBlobs
@@ -49,7 +41,7 @@ SETTINGS = JobSettings("1.0", keep_every_seconds=0.0)
 OPTIONS = RunOptions(overlap=0.25, patch=(4, 4, 4), axis=1)
 
 
-class Desk:
+class Bench:
     """A queue, blobs, one volume and one model."""
 
     def __init__(self, folder: Path) -> None:
@@ -79,8 +71,8 @@ class Desk:
 
 
 @pytest.fixture
-def desk(tmp_path: Path) -> Desk:
-    return Desk(tmp_path)
+def bench(tmp_path: Path) -> Bench:
+    return Bench(tmp_path)
 
 
 class Deadly:
@@ -97,7 +89,7 @@ class Deadly:
         self._attempt.report(done, total)
 
 
-def direct(desk: Desk, folder: Path) -> dict[str, bytes]:
+def direct(bench: Bench, folder: Path) -> dict[str, bytes]:
     """The same case without a queue."""
     folder.mkdir()
     files = {
@@ -110,31 +102,31 @@ def direct(desk: Desk, folder: Path) -> dict[str, bytes]:
         )
     }
     outputs = Outputs(**{name: str(path) for name, path in files.items()})
-    segment([str(desk.scan)], desk.loaded, outputs, OPTIONS, RecordingProgress(), ports=desk.segment_ports)
+    segment([str(bench.scan)], bench.loaded, outputs, OPTIONS, RecordingProgress(), ports=bench.segment_ports)
     return {name: path.read_bytes() for name, path in files.items()}
 
 
-def test_a_jobs_results_are_the_commands_bytes(desk: Desk, tmp_path: Path) -> None:
-    job = desk.submit()
-    with working(desk.queue, desk.handler):
-        done = desk.ended(job)
+def test_a_jobs_results_are_the_commands_bytes(bench: Bench, tmp_path: Path) -> None:
+    job = bench.submit()
+    with working(bench.queue, bench.handler):
+        done = bench.ended(job)
     assert done.state == "done"
     assert set(done.results) == {*EVERYTHING, TABLE}
-    assert desk.blobs.contents[done.results[TABLE].blob].startswith(b"value,name,")
-    expected = direct(desk, tmp_path / "direct")
+    assert bench.blobs.contents[done.results[TABLE].blob].startswith(b"value,name,")
+    expected = direct(bench, tmp_path / "direct")
     for name, content in expected.items():
-        assert desk.blobs.contents[done.results[name].blob] == content
+        assert bench.blobs.contents[done.results[name].blob] == content
     for file in done.results.values():
-        assert hashlib.sha256(desk.blobs.contents[file.blob]).hexdigest() == file.sha256
-    report = json.loads(desk.blobs.contents[done.results["report"].blob])
+        assert hashlib.sha256(bench.blobs.contents[file.blob]).hexdigest() == file.sha256
+    report = json.loads(bench.blobs.contents[done.results["report"].blob])
     assert [file["name"] for file in report["inputs"]] == ["scan.nii.gz"]
     assert str(tmp_path) not in json.dumps(report)
     assert done.tiles_done == done.tiles_total == report["tiles"]["count"]
-    assert desk.blobs.names(f"{job.case.folder}/planes") == ()
+    assert bench.blobs.names(f"{job.case.folder}/planes") == ()
 
 
-def test_attempts_that_die_leave_the_next_one_less_to_do_and_the_same_bytes(desk: Desk, tmp_path: Path) -> None:
-    job = desk.submit()
+def test_attempts_that_die_leave_the_next_one_less_to_do_and_the_same_bytes(bench: Bench, tmp_path: Path) -> None:
+    job = bench.submit()
     first_reports: list[int] = []
 
     def handler(attempt: Attempt) -> Results:
@@ -147,143 +139,143 @@ def test_attempts_that_die_leave_the_next_one_less_to_do_and_the_same_bytes(desk
                 super().report(done, total)
 
         try:
-            return desk.handler(Watching(attempt, 50 if attempt.job.attempts < 3 else 10**6))
+            return bench.handler(Watching(attempt, 50 if attempt.job.attempts < 3 else 10**6))
         finally:
             first_reports.append(next(done for done in seen if done))
 
-    with working(desk.queue, handler):
-        done = desk.ended(job)
+    with working(bench.queue, handler):
+        done = bench.ended(job)
     assert (done.state, done.attempts) == ("done", 3)
     assert first_reports[0] == 1
     assert 1 < first_reports[1] < first_reports[2]
-    expected = direct(desk, tmp_path / "direct")
-    assert {name: desk.blobs.contents[done.results[name].blob] for name in expected} == expected
+    expected = direct(bench, tmp_path / "direct")
+    assert {name: bench.blobs.contents[done.results[name].blob] for name in expected} == expected
 
 
-def test_a_cancelled_job_keeps_no_results(desk: Desk) -> None:
-    job = desk.submit()
+def test_a_cancelled_job_keeps_no_results(bench: Bench) -> None:
+    job = bench.submit()
 
     def handler(attempt: Attempt) -> Results:
         if attempt.job.state == "running":
-            desk.queue.cancel(job.id)
-        return desk.handler(attempt)
+            bench.queue.cancel(job.id)
+        return bench.handler(attempt)
 
-    with working(desk.queue, handler):
-        assert desk.ended(job).state == "cancelled"
-    assert desk.blobs.names(f"{job.case.folder}/results-1") == ()
+    with working(bench.queue, handler):
+        assert bench.ended(job).state == "cancelled"
+    assert bench.blobs.names(f"{job.case.folder}/results-1") == ()
 
 
-def test_a_volume_that_changed_in_the_store_fails_the_job(desk: Desk) -> None:
-    job = desk.submit()
-    desk.blobs.contents[job.case.inputs[0].blob] += b"x"
-    with working(desk.queue, desk.handler):
-        failed = desk.ended(job)
+def test_a_volume_that_changed_in_the_store_fails_the_job(bench: Bench) -> None:
+    job = bench.submit()
+    bench.blobs.contents[job.case.inputs[0].blob] += b"x"
+    with working(bench.queue, bench.handler):
+        failed = bench.ended(job)
     assert failed.failure is not None
     assert (failed.state, failed.failure.kind) == ("failed", "input")
     assert "the bytes that were sent" in failed.failure.detail
 
 
-def test_a_failure_names_files_as_they_were_sent_not_where_they_lie(desk: Desk) -> None:
-    desk.scan.write_bytes(desk.scan.read_bytes()[:-20])
-    job = desk.submit()
-    with working(desk.queue, desk.handler):
-        failed = desk.ended(job)
+def test_a_failure_names_files_as_they_were_sent_not_where_they_lie(bench: Bench) -> None:
+    bench.scan.write_bytes(bench.scan.read_bytes()[:-20])
+    job = bench.submit()
+    with working(bench.queue, bench.handler):
+        failed = bench.ended(job)
     assert failed.failure is not None
     assert failed.failure.kind == "input"
     assert failed.failure.detail.startswith("scan.nii.gz: expected")
 
 
-def test_blobs_that_take_nothing_are_waited_out(desk: Desk) -> None:
-    job = desk.submit()
-    desk.blobs.full = True
-    with working(desk.queue, desk.handler):
-        wait_until(lambda: desk.queue.get(job.id).attempts > 1)
-        desk.blobs.full = False
-        assert desk.ended(job).state == "done"
+def test_blobs_that_take_nothing_are_waited_out(bench: Bench) -> None:
+    job = bench.submit()
+    bench.blobs.full = True
+    with working(bench.queue, bench.handler):
+        wait_until(lambda: bench.queue.get(job.id).attempts > 1)
+        bench.blobs.full = False
+        assert bench.ended(job).state == "done"
 
 
-def test_a_request_sent_twice_stores_its_volumes_once(desk: Desk) -> None:
-    first, second = desk.submit(key="k"), desk.submit(key="k")
+def test_a_request_sent_twice_stores_its_volumes_once(bench: Bench) -> None:
+    first, second = bench.submit(key="k"), bench.submit(key="k")
     assert first.id == second.id
-    assert {name.rpartition("/inputs/")[0] for name in desk.blobs.names("cases")} == {first.case.folder}
+    assert {name.rpartition("/inputs/")[0] for name in bench.blobs.names("cases")} == {first.case.folder}
 
 
-def test_a_folder_of_the_callers_tells_a_new_job_from_one_that_the_key_made(desk: Desk) -> None:
+def test_a_folder_of_the_callers_tells_a_new_job_from_one_that_the_key_made(bench: Bench) -> None:
     folders = [case_folder(), case_folder()]
     assert folders[0] != folders[1]
-    volumes, reference = [("scan.nii.gz", desk.scan)], desk.loaded.model.card.reference
+    volumes, reference = [("scan.nii.gz", bench.scan)], bench.loaded.model.card.reference
     jobs = [
-        submit_case(volumes, reference, OPTIONS, ["mask"], "ada", ports=desk.ports, key="k", folder=folder)
+        submit_case(volumes, reference, OPTIONS, ["mask"], "ada", ports=bench.ports, key="k", folder=folder)
         for folder in folders
     ]
     assert [job.case.folder for job in jobs] == [folders[0]] * 2
 
 
-def test_a_refused_case_leaves_no_volumes(desk: Desk) -> None:
-    desk.ports = JobPorts(MemoryJobQueue(QueueLimits(length=0)), desk.blobs)
+def test_a_refused_case_leaves_no_volumes(bench: Bench) -> None:
+    bench.ports = JobPorts(MemoryJobQueue(QueueLimits(length=0)), bench.blobs)
     with pytest.raises(BusyError):
-        desk.submit()
-    assert desk.blobs.contents == {}
+        bench.submit()
+    assert bench.blobs.contents == {}
 
 
-def test_forgetting_takes_all_that_is_stored_and_only_of_what_has_ended(desk: Desk) -> None:
-    job = desk.submit()
+def test_forgetting_takes_all_that_is_stored_and_only_of_what_has_ended(bench: Bench) -> None:
+    job = bench.submit()
     with pytest.raises(UsageError):
-        forget_job(job.id, "ada", ports=desk.ports)
-    assert desk.blobs.names(job.case.folder) != ()
-    desk.queue.cancel(job.id)
-    forget_job(job.id, "ada", ports=desk.ports)
-    assert desk.blobs.contents == {}
+        forget_job(job.id, "ada", ports=bench.ports)
+    assert bench.blobs.names(job.case.folder) != ()
+    bench.queue.cancel(job.id)
+    forget_job(job.id, "ada", ports=bench.ports)
+    assert bench.blobs.contents == {}
 
 
-def test_the_sweep_takes_what_is_old_and_what_belongs_to_no_job(desk: Desk) -> None:
-    old, waiting = desk.submit(), desk.submit()
-    ended = desk.queue.cancel(old.id).ended
+def test_the_sweep_takes_what_is_old_and_what_belongs_to_no_job(bench: Bench) -> None:
+    old, waiting = bench.submit(), bench.submit()
+    ended = bench.queue.cancel(old.id).ended
     assert ended is not None
-    desk.blobs.put("cases/0000000001-stray/inputs/0", io.BytesIO(b"x"))
-    desk.blobs.put("elsewhere/x", io.BytesIO(b"x"))
-    assert sweep(ended + 99, 100, ports=desk.ports) == 0
-    assert desk.blobs.names(old.case.folder) != ()
-    assert desk.blobs.names("cases/0000000001-stray") == ()
-    assert sweep(ended + 101, 100, ports=desk.ports) == 1
-    assert [job.id for job in desk.queue.list()] == [waiting.id]
-    assert desk.blobs.names(old.case.folder) == ()
-    assert desk.blobs.names(waiting.case.folder) != ()
-    assert desk.blobs.exists("elsewhere/x")
+    bench.blobs.put("cases/0000000001-stray/inputs/0", io.BytesIO(b"x"))
+    bench.blobs.put("elsewhere/x", io.BytesIO(b"x"))
+    assert sweep(ended + 99, 100, ports=bench.ports) == 0
+    assert bench.blobs.names(old.case.folder) != ()
+    assert bench.blobs.names("cases/0000000001-stray") == ()
+    assert sweep(ended + 101, 100, ports=bench.ports) == 1
+    assert [job.id for job in bench.queue.list()] == [waiting.id]
+    assert bench.blobs.names(old.case.folder) == ()
+    assert bench.blobs.names(waiting.case.folder) != ()
+    assert bench.blobs.exists("elsewhere/x")
 
 
 def test_a_job_that_is_tried_again_while_it_is_swept_keeps_its_volumes(
-    desk: Desk, monkeypatch: pytest.MonkeyPatch
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    job = desk.submit()
-    ended = desk.queue.cancel(job.id).ended
+    job = bench.submit()
+    ended = bench.queue.cancel(job.id).ended
     assert ended is not None
-    forget = desk.queue.forget
+    forget = bench.queue.forget
 
     def meanwhile(id: str, owner: str | None = None) -> None:
-        desk.queue.retry(id)
+        bench.queue.retry(id)
         forget(id, owner)
 
-    monkeypatch.setattr(desk.queue, "forget", meanwhile)
-    assert sweep(ended + 101, 100, ports=desk.ports) == 0
-    with working(desk.queue, desk.handler):
-        assert desk.ended(job).state == "done"
+    monkeypatch.setattr(bench.queue, "forget", meanwhile)
+    assert sweep(ended + 101, 100, ports=bench.ports) == 0
+    with working(bench.queue, bench.handler):
+        assert bench.ended(job).state == "done"
 
 
-def test_sweeps_at_the_same_time_take_each_job_once(desk: Desk) -> None:
-    ends = [desk.queue.cancel(desk.submit().id).ended or 0.0 for _ in range(20)]
+def test_sweeps_at_the_same_time_take_each_job_once(bench: Bench) -> None:
+    ends = [bench.queue.cancel(bench.submit().id).ended or 0.0 for _ in range(20)]
     with ThreadPoolExecutor(4) as pool:
-        swept = list(pool.map(lambda _: sweep(max(ends) + 101, 100, ports=desk.ports), range(4)))
+        swept = list(pool.map(lambda _: sweep(max(ends) + 101, 100, ports=bench.ports), range(4)))
     assert sum(swept) == 20
-    assert desk.blobs.contents == {}
+    assert bench.blobs.contents == {}
 
 
 def test_what_cannot_be_deleted_stops_no_sweep_and_is_taken_by_the_next(
-    desk: Desk, monkeypatch: pytest.MonkeyPatch
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    jobs = [desk.submit() for _ in range(3)]
-    ends = [desk.queue.cancel(job.id).ended or 0.0 for job in jobs]
-    delete = desk.blobs.delete_prefix
+    jobs = [bench.submit() for _ in range(3)]
+    ends = [bench.queue.cancel(job.id).ended or 0.0 for job in jobs]
+    delete = bench.blobs.delete_prefix
 
     def stubborn(prefix: str) -> None:
         if prefix == jobs[1].case.folder:
@@ -291,21 +283,21 @@ def test_what_cannot_be_deleted_stops_no_sweep_and_is_taken_by_the_next(
         delete(prefix)
 
     with monkeypatch.context() as patch:
-        patch.setattr(desk.blobs, "delete_prefix", stubborn)
+        patch.setattr(bench.blobs, "delete_prefix", stubborn)
         with pytest.raises(OutputError, match="read-only"):
-            sweep(max(ends) + 5000, 100, ports=desk.ports)
-    assert {name.rpartition("/inputs/")[0] for name in desk.blobs.contents} == {jobs[1].case.folder}
-    sweep(max(ends) + 5000, 100, ports=desk.ports)
-    assert desk.blobs.contents == {}
+            sweep(max(ends) + 5000, 100, ports=bench.ports)
+    assert {name.rpartition("/inputs/")[0] for name in bench.blobs.contents} == {jobs[1].case.folder}
+    sweep(max(ends) + 5000, 100, ports=bench.ports)
+    assert bench.blobs.contents == {}
 
 
-def test_volumes_on_their_way_into_the_queue_are_no_strays_however_short_jobs_are_kept(desk: Desk) -> None:
+def test_volumes_on_their_way_into_the_queue_are_no_strays_however_short_jobs_are_kept(bench: Bench) -> None:
     began = 1_800_000_000
-    desk.blobs.put(f"cases/{began}-coming/inputs/0", io.BytesIO(b"x"))
-    sweep(began + 600, 1, ports=desk.ports)
-    assert desk.blobs.names(f"cases/{began}-coming") != ()
-    sweep(began + 4000, 1, ports=desk.ports)
-    assert desk.blobs.contents == {}
+    bench.blobs.put(f"cases/{began}-coming/inputs/0", io.BytesIO(b"x"))
+    sweep(began + 600, 1, ports=bench.ports)
+    assert bench.blobs.names(f"cases/{began}-coming") != ()
+    sweep(began + 4000, 1, ports=bench.ports)
+    assert bench.blobs.contents == {}
 
 
 def test_options_survive_storage() -> None:
@@ -314,8 +306,8 @@ def test_options_survive_storage() -> None:
     assert options_of({}) == RunOptions()
 
 
-def test_a_worker_that_stops_in_mid_job_stops_within_a_tile(desk: Desk) -> None:
-    job = desk.submit()
+def test_a_worker_that_stops_in_mid_job_stops_within_a_tile(bench: Bench) -> None:
+    job = bench.submit()
     reports: list[int] = []
     stop = threading.Event()
 
@@ -327,9 +319,9 @@ def test_a_worker_that_stops_in_mid_job_stops_within_a_tile(desk: Desk) -> None:
                     stop.set()
                 super().report(done, total)
 
-        return desk.handler(Stopping(attempt, 10**6))
+        return bench.handler(Stopping(attempt, 10**6))
 
-    with closing(desk.queue):
-        desk.queue.work(handler, 1, stop)
+    with closing(bench.queue):
+        bench.queue.work(handler, 1, stop)
     assert reports[-1] == 5
-    assert desk.queue.get(job.id).state == "queued"
+    assert bench.queue.get(job.id).state == "queued"

@@ -17,7 +17,8 @@ from voxport.domain.job import Job
 from voxport.ports.job_queue import Attempt, Handler, JobQueue, Results
 from voxport.services.jobs import worker as working
 from voxport.services.jobs.admission import Slots
-from voxport.services.jobs.run import JobPorts, JobSettings
+from voxport.services.jobs.run import JobSettings
+from voxport.services.jobs.submit import JobPorts
 from voxport.services.jobs.worker import in_a_slot, keep_working, wait_for_models, work_on_jobs
 from voxport.services.models.registry import ServedModels
 from voxport.testing.blobs import MemoryBlobs

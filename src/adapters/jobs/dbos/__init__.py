@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import quiet  # noqa: F401 - before the others import dbos
+from . import library  # noqa: F401 - before the others import dbos
 from .queue import DbosJobQueue
 
 __all__ = ["DbosJobQueue"]

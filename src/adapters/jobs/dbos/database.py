@@ -1,7 +1,8 @@
-"""The database that DBOS keeps its workflows in, with our own tables beside them."""
+"""The database: voxport's tables beside DBOS's own, connections, transactions, and its failures as OSErrors."""
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,13 +13,13 @@ import sqlalchemy as sa
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from ....domain.errors import UsageError
-from ....domain.job import ENDED
-from .tables import ends, jobs, metadata
+from ....domain.job import ENDED, Job, JobFailure, case_mapping, read_case, read_results, results_mapping
+from .library import without_pickles
 
-# Nobody waits longer than some of these after each other, whatever has happened to the database.
+# the longest wait on a database, whatever happened to it
 _PATIENCE_SECONDS = 5
 _POOL: dict[str, Any] = {"pool_size": 10, "max_overflow": 10, "pool_timeout": _PATIENCE_SECONDS}
-# libpq's own names. A host that is gone answers nothing: not when it is called, nor in the midst of a talk.
+# libpq's own names: a host that is gone neither accepts a connection nor ends one
 _POSTGRES_OPTIONS = {
     "application_name": "voxport",
     "connect_timeout": "3",
@@ -29,13 +30,67 @@ _POSTGRES_OPTIONS = {
 }
 _SET_UP_POSTGRES = f"SET lock_timeout = '{_PATIENCE_SECONDS}s'; SET idle_in_transaction_session_timeout = '15s'"
 _WRONG = (sa.exc.IntegrityError, sa.exc.ProgrammingError, sa.exc.DataError, sa.exc.NotSupportedError)
+_LONGEST_DETAIL = 4000
+_serial = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+
+metadata = sa.MetaData()
+
+# round: how often the job was handed to DBOS; each time is a workflow of its own, ``ID.ROUND``.
+# front (0 before 1) and lined (seconds since 1970): the order of queued jobs, which is also DBOS's.
+# The columns keep the names that existing databases have.
+jobs = sa.Table(
+    "voxport_jobs",
+    metadata,
+    sa.Column("seq", _serial, primary_key=True, autoincrement=True),
+    sa.Column("id", sa.String(36), nullable=False, unique=True),
+    sa.Column("owner", sa.Text, nullable=False),
+    sa.Column("request_key", sa.Text),
+    sa.Column("job_case", sa.Text, nullable=False),
+    sa.Column("state", sa.String(16), nullable=False),
+    sa.Column("submitted", sa.Double, nullable=False),
+    sa.Column("started", sa.Double),
+    sa.Column("ended", sa.Double),
+    sa.Column("attempts", sa.Integer, nullable=False),
+    sa.Column("strikes", sa.Integer, key="failed_attempts", nullable=False),
+    sa.Column("tiles_done", sa.Integer, nullable=False),
+    sa.Column("tiles_total", sa.Integer, nullable=False),
+    sa.Column("cancelling", sa.Boolean, nullable=False),
+    sa.Column("failure_kind", sa.Text),
+    sa.Column("failure_detail", sa.Text),
+    sa.Column("results", sa.Text, nullable=False),
+    sa.Column("front", sa.Integer, key="priority", nullable=False),
+    sa.Column("lined", sa.Double, key="queued_since", nullable=False),
+    sa.Column("round", sa.Integer, nullable=False),
+    sa.Column("worker", sa.String(36)),
+    sa.UniqueConstraint("owner", "request_key"),
+    sa.Index("voxport_jobs_line", "state", "priority", "queued_since", "seq"),
+    sa.Index("voxport_jobs_ended", "state", "ended"),
+)
+
+workers = sa.Table(
+    "voxport_workers",
+    metadata,
+    sa.Column("id", sa.String(36), primary_key=True),
+    sa.Column("place", sa.Text, nullable=False),
+    sa.Column("pid", sa.Integer, nullable=False),
+    sa.Column("slots", sa.Integer, nullable=False),
+    sa.Column("beat", sa.Double, nullable=False),
+)
+
+# how many jobs ever ended in each state, including deleted jobs
+ends = sa.Table(
+    "voxport_job_ends",
+    metadata,
+    sa.Column("state", sa.String(16), primary_key=True),
+    sa.Column("total", sa.BigInteger, nullable=False),
+)
 
 
 class Database:
-    """A database by URL; nothing is touched before the first transaction, and failures of it are OSErrors.
+    """A database by URL. It is first reached by the first transaction, and its failures are OSErrors.
 
     Raises:
-        UsageError: the URL is of no database that keeps jobs.
+        UsageError: the URL names no database that can keep jobs.
     """
 
     def __init__(self, url: str) -> None:
@@ -51,12 +106,12 @@ class Database:
             self.engine = sa.create_engine(parsed.set(drivername="postgresql+psycopg"), pool_pre_ping=True, **_POOL)
         sa.event.listen(self.engine, "connect", _set_up_sqlite if self.is_sqlite else _set_up_postgres)
         self.url = parsed.render_as_string(hide_password=False)
-        # the database's clock, so that machines need not agree on the time
+        # the database's clock: those of the machines may differ
         julian = "(julianday('now') - 2440587.5) * 86400.0"
         self._now = sa.text(f"SELECT {julian if self.is_sqlite else 'extract(epoch from clock_timestamp())'}")
 
     def create_place(self) -> None:
-        """The folder and the file of an SQLite database, for the eyes of this user only, if there are none."""
+        """Create the folder and file of an SQLite database, readable by this user only, where they are missing."""
         if not self.is_sqlite:
             return
         path = Path(self.engine.url.database or "")
@@ -67,7 +122,7 @@ class Database:
             raise away(f"{path}: {(error.strerror or str(error)).lower()}") from error
 
     def check_tables(self) -> None:
-        """Raise ConnectionError unless jobs are kept here already; nothing is created by it."""
+        """Raise ConnectionError unless the tables exist; create nothing."""
         path = Path(self.engine.url.database or "")
         if self.is_sqlite and not path.is_file():
             raise away(f"{path}: no such file")
@@ -76,7 +131,7 @@ class Database:
                 raise away(f"no jobs are kept in {self.engine.url.database}")
 
     def create_tables(self) -> None:
-        """Create what is missing; another process may be doing the same."""
+        """Create missing tables; another process may do the same at the same time."""
         with self.writing() as connection:
             if not self.is_sqlite:
                 connection.execute(sa.text("SELECT pg_advisory_xact_lock(8209347)"))
@@ -87,13 +142,13 @@ class Database:
 
     @contextmanager
     def reading(self) -> Iterator[sa.Connection]:
-        """A connection that only reads."""
+        """Give a connection for reading."""
         with place_errors(), self.engine.connect() as connection:
             yield connection
 
     @contextmanager
     def writing(self) -> Iterator[sa.Connection]:
-        """A transaction; on SQLite, which locks no rows, it is alone from its beginning."""
+        """Give a transaction. On SQLite, which locks no rows, it excludes others from its beginning."""
         with place_errors(), self.engine.begin() as connection:
             if self.is_sqlite:
                 connection.execute(sa.text("BEGIN IMMEDIATE"))
@@ -110,7 +165,7 @@ class Database:
 
 @contextmanager
 def place_errors() -> Iterator[None]:
-    """Failures of the database as ConnectionErrors; mistakes of ours stay what they are."""
+    """Raise failures of the database as ConnectionErrors; programming errors pass."""
     try:
         yield
     except _WRONG:
@@ -120,13 +175,13 @@ def place_errors() -> Iterator[None]:
 
 
 def away(why: object) -> ConnectionError:
-    """The error for a database that cannot be used now, in its own words."""
+    """The error for a database that cannot be used now, with its first line of explanation."""
     said = str(getattr(why, "orig", None) or why).strip() or type(why).__name__
     return ConnectionError(f"the job database: {said.splitlines()[0]}")
 
 
 def _parsed(url: str) -> sa.URL:
-    """A URL that jobs can be kept at. Its password is in no message."""
+    """Parse a database URL; no message contains its password."""
     expected, do = "sqlite:////folder/jobs.sqlite or postgresql://user@host/name", "change VOXPORT_JOBS__DATABASE"
     try:
         parsed = sa.make_url(url)
@@ -143,10 +198,69 @@ def _parsed(url: str) -> sa.URL:
 def _set_up_sqlite(connection: Any, _record: ConnectionPoolEntry) -> None:
     connection.isolation_level = "IMMEDIATE"
     connection.execute("PRAGMA foreign_keys=ON")  # DBOS's tables rely on it
-    connection.execute("PRAGMA journal_mode=WAL")  # those who read do not wait for those who write
+    connection.execute("PRAGMA journal_mode=WAL")  # readers do not wait for writers
+    connection.text_factory = lambda text: without_pickles(text.decode())
 
 
 def _set_up_postgres(connection: Any, _record: ConnectionPoolEntry) -> None:
-    # a worker that is stopped in the midst of a transaction must not stop the others
+    from psycopg.types.string import TextLoader
+
+    class PicklelessLoader(TextLoader):
+        def load(self, data: Any) -> str | bytes:
+            text = super().load(data)
+            return without_pickles(text) if isinstance(text, str) else text
+
+    for type_name in ("text", "varchar"):
+        connection.adapters.register_loader(type_name, PicklelessLoader)
+    # a worker that is suspended in a transaction must not block the others
     connection.execute(_SET_UP_POSTGRES)
     connection.commit()
+
+
+def columns_of(job: Job) -> dict[str, Any]:
+    """The columns of a job that change."""
+    return {
+        "state": job.state,
+        "started": job.started,
+        "ended": job.ended,
+        "attempts": job.attempts,
+        "failed_attempts": job.failed_attempts,
+        "tiles_done": job.tiles_done,
+        "tiles_total": job.tiles_total,
+        "cancelling": job.cancelling,
+        "failure_kind": job.failure.kind if job.failure else None,
+        "failure_detail": _storable(job.failure.detail) if job.failure else None,
+        "results": json.dumps(results_mapping(job.results)),
+    }
+
+
+def fixed_columns_of(job: Job) -> dict[str, Any]:
+    """The columns of a job that never change."""
+    case = json.dumps(case_mapping(job.case))
+    return {"id": job.id, "owner": job.owner, "job_case": case, "submitted": job.submitted}
+
+
+def job_of(row: sa.Row[Any], position: int | None = None) -> Job:
+    """The job of a row."""
+    return Job(
+        row.id,
+        row.owner,
+        read_case(json.loads(row.job_case)),
+        row.submitted,
+        row.state,
+        row.started,
+        row.ended,
+        row.attempts,
+        row.failed_attempts,
+        row.tiles_done,
+        row.tiles_total,
+        position,
+        bool(row.cancelling),
+        None if row.failure_kind is None else JobFailure(row.failure_kind, row.failure_detail),
+        read_results(json.loads(row.results)),
+    )
+
+
+def _storable(text: str) -> str:
+    """Error text that every database accepts: no NUL, no lone surrogate. It may quote a file's content."""
+    return text.encode("utf-8", "replace").decode().replace("\0", "\ufffd")[:_LONGEST_DETAIL]

@@ -1,4 +1,4 @@
-"""What happens to jobs, each change in one transaction with its hand-over to DBOS."""
+"""The ledger of jobs: each change is one transaction with its enqueueing in DBOS."""
 
 from __future__ import annotations
 
@@ -25,31 +25,30 @@ from ....domain.job import (
     wait_seconds,
 )
 from ....ports.job_queue import QueueLimits, QueueStats
-from .database import Database, place_errors
-from .tables import columns_of, ends, fixed_columns_of, job_of, jobs, workers
+from .database import Database, columns_of, ends, fixed_columns_of, job_of, jobs, place_errors, workers
 
 QUEUE, WORKFLOW, VERSION, APPLICATION = "voxport-jobs", "voxport_job", "voxport-jobs-1", "voxport"
-# DBOS hands out the lowest priority first, and of one priority the oldest: the second since which a job waits, counted
-# from November 2023, so that it fits, keeps the ledger's order also for jobs that were tried again
+# DBOS hands out the lowest priority first, and of one priority the oldest. The second since which a job waits, counted
+# from November 2023 so that it fits 32 bits, keeps the ledger's order also for retried jobs
 _FIRST, _USUAL_FROM = 1, 1_700_000_000
-_LINE = (jobs.c.front, jobs.c.lined, jobs.c.seq)
+_ORDER = (jobs.c.priority, jobs.c.queued_since, jobs.c.seq)
 _WORTH_AVERAGING = 50
 _SUBMITTING = sa.text("SELECT pg_advisory_xact_lock(8209348)")
 
 
 class Ledger:
-    """Jobs in the database. ``client`` enqueues DBOS workflows within our transactions."""
+    """Jobs in the database. ``client`` enqueues DBOS workflows within the ledger's transactions."""
 
     def __init__(self, database: Database, client: DBOSClient, limits: QueueLimits) -> None:
         self.database, self.limits = database, limits
         self._client = client
 
     def insert(self, case: JobCase, owner: str, key: str | None) -> Job:
-        """A new job, or the one that this owner's key made before. Raises BusyError, UsageError."""
+        """Add a job, or find the one that this owner's key made before. Raises BusyError, UsageError."""
         id, written = str(uuid.uuid4()), False
         try:
             with self.database.writing() as connection:
-                if not self.database.is_sqlite:  # keys and the queue's length are looked at one after the other
+                if not self.database.is_sqlite:  # one submission at a time looks at keys and length
                     connection.execute(_SUBMITTING)
                 same = sa.and_(jobs.c.owner == owner, jobs.c.request_key == key)
                 row = None if key is None else connection.execute(sa.select(jobs).where(same)).first()
@@ -63,7 +62,7 @@ class Ledger:
                 written = True
             return job
         except ConnectionError:
-            # at the very end: the job may be there, and then must not be taken for refused
+            # at the commit: the job may be there all the same
             if not written:
                 raise
             try:
@@ -81,9 +80,9 @@ class Ledger:
         self, owner: str | None, states: Collection[JobState] | None, limit: int, ended_before: float | None = None
     ) -> tuple[Job, ...]:
         """Jobs, the latest first."""
-        ahead = sa.func.row_number().over(partition_by=jobs.c.state, order_by=_LINE) - 1
-        line = sa.select(jobs.c.seq, ahead.label("ahead")).where(jobs.c.state == "queued").subquery()
-        query = sa.select(jobs, line.c.ahead).outerjoin(line, line.c.seq == jobs.c.seq)
+        ahead = sa.func.row_number().over(partition_by=jobs.c.state, order_by=_ORDER) - 1
+        queued = sa.select(jobs.c.seq, ahead.label("ahead")).where(jobs.c.state == "queued").subquery()
+        query = sa.select(jobs, queued.c.ahead).outerjoin(queued, queued.c.seq == jobs.c.seq)
         if owner is not None:
             query = query.where(jobs.c.owner == owner)
         if states is not None:
@@ -95,7 +94,7 @@ class Ledger:
             return tuple(job_of(row, row.ahead) for row in rows)
 
     def change(self, id: str, owner: str | None, change: Callable[[Job, float], Job]) -> Job:
-        """Apply a change to a job, and hand it to DBOS again if that queues it."""
+        """Apply a change to a job, and enqueue it again if it is queued by that."""
         with self.database.writing() as connection:
             row = self._row(connection, id, owner)
             job = change(job_of(row), self.database.now(connection))
@@ -103,11 +102,11 @@ class Ledger:
             return self._placed(connection, self._row(connection, id, None))
 
     def delete(self, id: str, owner: str | None) -> None:
-        """Drop a job that has ended, and what DBOS knows of it. Raises UsageError for another."""
+        """Delete a job that has ended, with its workflows. Raises UsageError for one that has not."""
         with self.database.reading() as connection:
             row = self._row(connection, id, owner, lock=False)
         self._check_ended(row)
-        # DBOS's rows first: while ours is there, this can be done again. One tried again by now has a later round
+        # DBOS's rows first: this can be repeated while ours exists. A job retried meanwhile has a later round
         with place_errors():
             self._client.delete_workflows([f"{id}.{number}" for number in range(row.round + 1)])
         with self.database.writing() as connection:
@@ -136,12 +135,12 @@ class Ledger:
     # For workers
 
     def begin(self, id: str, round: int, worker: str) -> Job | None:
-        """Take up a queued job; None if this hand-over of it is no longer wanted."""
+        """Begin a queued job; None if this round of it is out of date."""
         with self.database.writing() as connection:
             row = connection.execute(self._locked(jobs.c.id == id)).first()
             if row is None or row.round != round:
                 return None
-            if row.state == "running" and row.worker == worker:  # done already, but the database failed to say so
+            if row.state == "running" and row.worker == worker:  # begun already, but the answer was lost
                 return job_of(row)
             if row.state != "queued":
                 return None
@@ -150,7 +149,7 @@ class Ledger:
             return job
 
     def settle(self, id: str, attempt: int, change: Callable[[Job, float], Job], *, delayed: bool) -> Job | None:
-        """Apply the end of a run; None if the job is not this attempt's any more."""
+        """Apply the end of a run; None if the job no longer belongs to this attempt."""
         with self.database.writing() as connection:
             row = connection.execute(self._locked(jobs.c.id == id)).first()
             if row is None or not job_of(row).held_by(attempt):
@@ -161,7 +160,7 @@ class Ledger:
             return job
 
     def progress(self, id: str, attempt: int, tiles: tuple[int, int] | None) -> bool:
-        """Note tiles done and their total, if given; whether the run should go on."""
+        """Write tiles done and their total, if given; whether the run should go on."""
         held = sa.and_(jobs.c.id == id, jobs.c.state == "running", jobs.c.attempts == attempt)
         if tiles is not None:
             with self.database.writing() as connection:
@@ -171,38 +170,38 @@ class Ledger:
             return row is not None and not row.cancelling
 
     def hand_out_again(self, id: str, round: int) -> None:
-        """Hand a queued job to DBOS again, at the head of the line, if this hand-over of it came to nothing."""
+        """Enqueue a queued job in DBOS again, with priority, if its round is still this one."""
         with self.database.writing() as connection:
             row = connection.execute(self._locked(jobs.c.id == id)).first()
             if row is not None and row.state == "queued" and row.round == round:
                 self._redispatch(connection, row, first=True, wait=None)
 
     def take_from(self, worker: str) -> tuple[str, ...]:
-        """Take a worker's jobs away from it and forget it; ids of the jobs."""
+        """Remove a worker and take its jobs away; ids of the jobs."""
         with self.database.writing() as connection:
             lost = connection.execute(self._locked(jobs.c.worker == worker, jobs.c.state == "running")).all()
             now = self.database.now(connection)
             for row in lost:
-                job = abandoned(job_of(row), now, strikes_allowed=self.limits.strikes)
+                job = abandoned(job_of(row), now, attempts_allowed=self.limits.failed_attempts)
                 self._save(connection, row, job, first=True)
             connection.execute(workers.delete().where(workers.c.id == worker))
         return tuple(row.id for row in lost)
 
     def waiting(self) -> tuple[tuple[str, int, float], ...]:
-        """Id and round of all queued jobs, and for how many seconds they have been due; less than 0 for later ones."""
+        """Id and round of all queued jobs, and for how many seconds each is due: negative while its backoff lasts."""
         with self.database.reading() as connection:
             now = self.database.now(connection)
-            query = sa.select(jobs.c.id, jobs.c.round, jobs.c.lined).where(jobs.c.state == "queued")
-            return tuple((row.id, row.round, now - row.lined) for row in connection.execute(query))
+            query = sa.select(jobs.c.id, jobs.c.round, jobs.c.queued_since).where(jobs.c.state == "queued")
+            return tuple((row.id, row.round, now - row.queued_since) for row in connection.execute(query))
 
     def alive(self) -> frozenset[str]:
-        """Ids of all workers that have not been given up."""
+        """Ids of all workers that were not given up."""
         with self.database.reading() as connection:
             return frozenset(connection.execute(sa.select(workers.c.id)).scalars())
 
     def _add(self, connection: sa.Connection, job: Job, key: str | None) -> None:
         values = fixed_columns_of(job) | columns_of(job) | {"request_key": key, "round": 0}
-        connection.execute(jobs.insert().values(values | {"front": 1, "lined": job.submitted}))
+        connection.execute(jobs.insert().values(values | {"priority": 1, "queued_since": job.submitted}))
         self._dispatch(connection, job.id, 0, _usual(job.submitted))
 
     def _check_ended(self, row: sa.Row[Any]) -> None:
@@ -222,10 +221,12 @@ class Ledger:
         return median_seconds((row.started, row.ended) for row in latest)
 
     def _locked(self, *where: sa.ColumnElement[bool]) -> sa.Select[Any]:
-        return sa.select(jobs).where(*where).with_for_update()  # SQLite leaves the lock out: it has locked already
+        return (
+            sa.select(jobs).where(*where).with_for_update()
+        )  # ignored by SQLite, whose transactions exclude each other
 
     def _row(self, connection: sa.Connection, id: str, owner: str | None, *, lock: bool = True) -> sa.Row[Any]:
-        if not (id.isascii() and id.isprintable()):  # Postgres takes no other, and no job has one
+        if not (id.isascii() and id.isprintable()):  # Postgres refuses others, and no job has one
             raise unknown_job(id)
         query = self._locked(jobs.c.id == id) if lock else sa.select(jobs).where(jobs.c.id == id)
         row = connection.execute(query).first()
@@ -236,7 +237,7 @@ class Ledger:
     def _placed(self, connection: sa.Connection, row: sa.Row[Any]) -> Job:
         if row.state != "queued":
             return job_of(row)
-        before = sa.tuple_(*_LINE) < sa.tuple_(*map(sa.literal, (row.front, row.lined, row.seq)))
+        before = sa.tuple_(*_ORDER) < sa.tuple_(*map(sa.literal, (row.priority, row.queued_since, row.seq)))
         ahead = sa.select(sa.func.count()).where(jobs.c.state == "queued", before)
         return replace(job_of(row), position=connection.execute(ahead).scalar_one())
 
@@ -251,10 +252,10 @@ class Ledger:
             self._redispatch(connection, row, first=first, wait=wait)
 
     def _redispatch(self, connection: sa.Connection, row: sa.Row[Any], *, first: bool, wait: float | None) -> None:
-        number, lined = row.round + 1, self.database.now(connection) + (wait or 0.0)
-        values = {"round": number, "front": 0 if first else 1, "lined": lined}
+        number, since = row.round + 1, self.database.now(connection) + (wait or 0.0)
+        values = {"round": number, "priority": 0 if first else 1, "queued_since": since}
         connection.execute(jobs.update().where(jobs.c.seq == row.seq).values(values))
-        self._dispatch(connection, row.id, number, _FIRST if first else _usual(lined), wait)
+        self._dispatch(connection, row.id, number, _FIRST if first else _usual(since), wait)
 
     def _dispatch(
         self, connection: sa.Connection, id: str, number: int, priority: int, wait: float | None = None
@@ -272,6 +273,6 @@ class Ledger:
         self._client.enqueue_in_transaction(connection, options, id, number)
 
 
-def _usual(lined: float) -> int:
-    """DBOS's priority for a job that waits since then, in its turn."""
-    return max(_FIRST + 1, int(lined) - _USUAL_FROM)
+def _usual(since: float) -> int:
+    """DBOS's priority for a job that waits in its turn since a time, in seconds since 1970."""
+    return max(_FIRST + 1, int(since) - _USUAL_FROM)

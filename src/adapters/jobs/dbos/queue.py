@@ -1,35 +1,37 @@
-"""The queue itself, on its adapter's parts."""
+"""DbosJobQueue, and the preparation of its database."""
 
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Collection
 
-from dbos import DBOSClient
+import sqlalchemy as sa
+from dbos import DBOS, DBOSClient, error
 
 from ....domain.job import Job, JobCase, JobState, asked_to_cancel, tried_again
 from ....ports.job_queue import Handler, QueueLimits, QueueStats
-from .database import Database
-from .ledger import APPLICATION, Ledger
-from .opening import Opening
-from .plain import PlainSerializer
+from .database import Database, away
+from .ledger import APPLICATION, QUEUE, Ledger
+from .library import LOOK_SECONDS, JsonSerializer, limit_logging
 from .worker import Worker
 
 
 class DbosJobQueue:
     """JobQueue in a database, by URL: ``sqlite:////folder/jobs.sqlite`` or ``postgresql://user@host/name``.
 
-    DBOS keeps the line and hands each job to one worker; a ledger beside it, in the same transactions, keeps whose job
-    it is, how far it is and how it ended. A run is only ever settled by the worker that the ledger says holds it.
+    DBOS keeps the order and hands each job to one worker. A ledger, in the same transactions, keeps each job's owner,
+    progress and end. Only the worker that holds a run in the ledger settles it.
 
-    The database is reached, and made ready, when the queue is first used. Where it is away, each call says so within
-    seconds, and the next one tries again. Where it is not to ``create`` a database, one that is missing is away.
+    The database is reached and prepared at the first use. While it is away, each call raises ConnectionError within
+    seconds. With ``create`` false, a missing database counts as away.
 
     Raises:
-        UsageError: the URL is of no database that keeps jobs.
+        UsageError: the URL names no database that can keep jobs.
     """
 
     def __init__(self, url: str, limits: QueueLimits | None = None, *, create: bool = True) -> None:
+        limit_logging()
         self._database = Database(url)
         self._client = DBOSClient(
             system_database_url=self._database.url,
@@ -37,7 +39,7 @@ class DbosJobQueue:
             application_name=APPLICATION,
             lazy=True,
             retry_connection_errors=False,
-            serializer=PlainSerializer(),
+            serializer=JsonSerializer(),
         )
         self._ledger = Ledger(self._database, self._client, limits or QueueLimits())
         self._opening = Opening(self._database, self._client, create=create)
@@ -83,8 +85,8 @@ class DbosJobQueue:
         return self._opened().stats()
 
     def work(self, handler: Handler, concurrency: int, stop: threading.Event) -> None:
-        """See JobQueue.work. One call at a time in a process, as DBOS is one a process."""
-        worker = Worker(self._ledger, self._client, self._opening, handler, concurrency, stop)
+        """See JobQueue.work. One call at a time in a process, which has one DBOS."""
+        worker = Worker(self._ledger, self._client, self._opening.ensure, handler, concurrency, stop)
         try:
             self._worker = worker
             worker.work()
@@ -101,6 +103,58 @@ class DbosJobQueue:
         return self._ledger
 
     def _look(self) -> None:
-        """A worker of this process need not find out by itself that there is something to do."""
+        """Have a worker of this process look at once."""
         if (worker := self._worker) is not None:
             worker.pace.look_now()
+
+
+class Opening:
+    """Creates the tables and the queue once, at the first use. Safe for several threads.
+
+    With ``create`` false, a database without them counts as one that is away.
+    """
+
+    def __init__(self, database: Database, client: DBOSClient, *, create: bool = True) -> None:
+        self._database, self._client, self._create = database, client, create
+        self._done = False
+        self._lock = threading.Lock()
+        self._failure, self._failed_at = "", 0.0
+
+    def ensure(self) -> None:
+        """Create what is missing. Raises ConnectionError within seconds where the database is away."""
+        if self._done:
+            return
+        asked = time.monotonic()
+        with self._lock:
+            if self._done:
+                return
+            if self._failed_at > asked:  # tried while this caller waited
+                raise ConnectionError(self._failure)
+            try:
+                self._open()
+            except ConnectionError as failure:
+                self._failure, self._failed_at = str(failure), time.monotonic()
+                raise
+            self._done = True
+
+    def _open(self) -> None:
+        if not self._create:
+            self._database.check_tables()
+            return
+        self._database.create_place()
+        self._probe()
+        try:
+            DBOS.migrate(self._database.url)
+            self._database.create_tables()
+            self._client.register_queue(QUEUE, worker_concurrency=1, polling_interval_sec=LOOK_SECONDS)
+        except (sa.exc.SQLAlchemyError, error.DBOSException) as failure:  # e.g. no right to create tables
+            raise away(failure) from failure
+
+    def _probe(self) -> None:
+        """Reach the database within seconds; DBOS would take longer. DBOS creates a missing Postgres database."""
+        try:
+            with self._database.writing():
+                pass
+        except ConnectionError as failure:
+            if self._database.is_sqlite or "does not exist" not in str(failure):
+                raise

@@ -1,20 +1,21 @@
-"""Showing that a worker is alive, taking over from those that are not, and finding jobs that got lost on the way."""
+"""The watch of a worker: show that it is alive, take over from workers that are gone, find lost jobs."""
 
 from __future__ import annotations
 
 import logging
 import os
+import socket
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable
+from contextlib import suppress
+from pathlib import Path
 
 import sqlalchemy as sa
 from dbos import DBOSClient, WorkflowStatus
 
-from .database import place_errors
+from .database import place_errors, workers
 from .ledger import Ledger
-from .place import is_gone, place
-from .tables import workers
 
 _log = logging.getLogger("voxport.jobs")
 _BEATS_A_LEASE = 6
@@ -23,7 +24,7 @@ _LATE_SECONDS = 5.0
 
 
 class Watch:
-    """The watch that one worker keeps. ``doing`` gives the hand-overs, ``JOB.ROUND``, that its process is at now."""
+    """The watch of one worker. ``doing`` gives the workflows, ``JOB.ROUND``, that its process runs now."""
 
     def __init__(
         self, ledger: Ledger, client: DBOSClient, worker: str, slots: int, doing: Callable[[], Collection[str]]
@@ -48,16 +49,16 @@ class Watch:
                 was_away = False
             except OSError as error:
                 if not was_away:
-                    _log.warning("%s; the watch over other workers goes on when it is back", error)
+                    _log.warning("%s; watching other workers resumes when it is back", error)
                 self._steady_since, was_away = None, True
-            except Exception:  # noqa: BLE001 - without it nobody would be taken over from any more
-                _log.exception("the watch over other workers goes on")
+            except Exception:  # noqa: BLE001 - else no worker would be taken over from any more
+                _log.exception("watching other workers goes on")
 
     def beat(self) -> list[str]:
-        """Be seen, and see who is gone.
+        """Record a beat of this worker; ids of the workers that are gone.
 
-        After the database was away every worker looks dead to the first that finds it again. So nobody is given up
-        for silence before this worker has itself been heard for as long.
+        After the database was away, every other worker looks dead to the first that reaches it again. A worker is
+        therefore given up for silence only after this one has itself beaten for a whole lease.
         """
         database, lease = self._ledger.database, self._ledger.limits.lease_seconds
         with database.writing() as connection:
@@ -71,7 +72,7 @@ class Watch:
         return [o.id for o in others if is_gone(o.place, o.pid) or (steady and o.beat < now - lease)]
 
     def find_stranded(self) -> None:
-        """Hand out again what waits here but not in DBOS: a worker died, or lost the database, as it took it up."""
+        """Enqueue again the jobs that DBOS lost: a worker died, or lost the database, as it took one."""
         alive, waiting = self._ledger.alive(), self._ledger.waiting()
         suspects: set[str] = set()
         for at in range(0, len(waiting), _LOOKED_UP_AT_ONCE):
@@ -79,9 +80,9 @@ class Watch:
             for workflow in self._known_to_dbos(some):
                 name = workflow.workflow_id
                 if workflow.status == "PENDING" and self._is_lost_here(name, workflow):
-                    suspects.add(name)  # or on its way between two threads; at the next look it is lost
+                    suspects.add(name)  # maybe between two threads still; lost if it is seen so twice
                     held = name not in self._suspects
-                elif workflow.status == "DELAYED":  # by the clock of another machine, which may be wrong
+                elif workflow.status == "DELAYED":  # by another machine's clock, which may be wrong
                     held = some[name][2] < _LATE_SECONDS
                 else:
                     held = workflow.status == "ENQUEUED" or (
@@ -94,7 +95,7 @@ class Watch:
         self._suspects = frozenset(suspects)
 
     def leave(self) -> None:
-        """Give back what this worker holds, and be seen no more."""
+        """Give back the jobs of this worker and remove it."""
         self._ledger.take_from(self._worker)
         self.find_stranded()
 
@@ -103,5 +104,27 @@ class Watch:
             return self._client.list_workflows(workflow_ids=list(names), load_input=False, load_output=False)
 
     def _is_lost_here(self, name: str, workflow: WorkflowStatus) -> bool:
-        """Whether DBOS claimed it for this process, and nothing came of it, as the database failed in between."""
+        """Whether DBOS claimed it for this process, which did not get it as the database failed in between."""
         return workflow.executor_id == self._worker and name not in self._doing()
+
+
+def place() -> str:
+    """Name of this machine, its boot, and its process id namespace."""
+    known = [socket.gethostname()]
+    with suppress(OSError):
+        known.append(Path("/proc/sys/kernel/random/boot_id").read_text().strip())
+        known.append(str(Path("/proc/self/ns/pid").readlink()))
+    return " ".join(known)
+
+
+def is_gone(worker_place: str, pid: int) -> bool:
+    """Whether a process is known to have ended; False for one of another machine or namespace."""
+    if worker_place != place():
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    except OSError:
+        return False
+    return False

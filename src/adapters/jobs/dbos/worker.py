@@ -1,4 +1,4 @@
-"""A process's share of the work: DBOS hands jobs to it, and it sees each through to its end."""
+"""A worker process: DBOS hands jobs to it, and it runs each to its end."""
 
 from __future__ import annotations
 
@@ -17,9 +17,7 @@ from ....domain.job import Job, finished, results_mapping, settled
 from ....ports.job_queue import Handler
 from .database import away
 from .ledger import APPLICATION, QUEUE, VERSION, WORKFLOW, Ledger
-from .opening import Opening
-from .pace import Pace, set_up_here
-from .plain import PlainSerializer
+from .library import JsonSerializer, Pace, set_up_here
 from .watch import Watch
 
 T = TypeVar("T")
@@ -34,26 +32,26 @@ _taken = threading.Lock()
 
 @DBOS.workflow(name=WORKFLOW, max_recovery_attempts=None)
 def _run_job(id: str, round: int) -> None:
-    """One hand-over of a job. It has no steps: what must not be done twice is settled in the ledger."""
+    """Run one round of a job. It has no steps: the ledger settles what must not happen twice."""
     if _working is not None:
         _working.run(id, round)
 
 
 class Worker:
-    """Runs jobs in this process until it is told to stop."""
+    """Runs jobs in this process until ``stop`` is set; ``prepare`` creates the tables."""
 
     def __init__(
         self,
         ledger: Ledger,
         client: DBOSClient,
-        opening: Opening,
+        prepare: Callable[[], None],
         handler: Handler,
         slots: int,
         stop: threading.Event,
     ) -> None:
-        self.id = str(uuid.uuid4())  # never used again, so DBOS recovers nothing by itself: that is up to the leases
+        self.id = str(uuid.uuid4())  # new each time, so that DBOS recovers nothing by itself: leases do
         self.pace = Pace()
-        self._ledger, self._opening, self._handler, self._slots, self._stop = ledger, opening, handler, slots, stop
+        self._ledger, self._prepare, self._handler, self._slots, self._stop = ledger, prepare, handler, slots, stop
         self._watch = Watch(ledger, client, self.id, slots, lambda: self._doing)
         self._doing: frozenset[str] = frozenset()
         self._change = threading.Condition()
@@ -67,15 +65,15 @@ class Worker:
             _working = self
             self._patiently(self._begin)
             self._until_stopped()
-        except OSError as error:  # told to stop, with the database away
-            _log.warning("%s; others will find out that this worker is gone", error)
+        except OSError as error:  # stopped while the database is away
+            _log.warning("%s; other workers will notice that this one is gone", error)
         finally:
             DBOS.destroy()
             _working = None
             _taken.release()
 
     def run(self, id: str, round: int) -> None:
-        """Take up a job and see it through to an end, or back into the queue."""
+        """Run a job until it ends or goes back into the queue."""
         name = f"{id}.{round}"
         with self._change:
             self._doing |= {name}
@@ -86,8 +84,8 @@ class Worker:
             job = self._patiently(lambda: self._ledger.begin(id, round, self.id))
             if job is not None:
                 self._do(job)
-        except OSError as error:  # told to stop, with the database away
-            _log.warning("%s; job %s is left to whoever finds it", error, id)
+        except OSError as error:  # stopped while the database is away
+            _log.warning("%s; job %s is left to other workers", error, id)
         finally:
             with self._change:
                 self._doing -= {name}
@@ -95,7 +93,7 @@ class Worker:
             self.pace.look_now()
 
     def _begin(self) -> None:
-        self._opening.ensure()
+        self._prepare()
         self._watch.beat()
         self._launch()
 
@@ -107,10 +105,10 @@ class Worker:
             "executor_id": self.id,
             "application_version": VERSION,
             "use_listen_notify": False,
-            "notification_listener_polling_interval_sec": 0.1,  # it listens for nothing, and is waited for at the end
+            "notification_listener_polling_interval_sec": 0.1,  # an idle thread, which is joined at the end
             "enable_otlp": False,
             "log_level": "WARNING",
-            "serializer": PlainSerializer(),
+            "serializer": JsonSerializer(),
         }
         DBOS(config=config)
         try:
@@ -130,7 +128,7 @@ class Worker:
         with self._change:
             self._change.wait_for(lambda: not self._doing)
         watching.join()
-        self.pace.look_now()  # at nothing: DBOS's thread is to see that it is over
+        self.pace.look_now()  # wakes DBOS's thread, which then ends
         DBOS.destroy(workflow_completion_timeout_sec=0)
         self._watch.leave()
 
@@ -139,20 +137,20 @@ class Worker:
         delayed = False
         try:
             results = dict(self._handler(_DbosAttempt(job, self._ledger, self._stop)))
-            results_mapping(results)  # what cannot be kept is the handler's mistake
+            results_mapping(results)  # raises here for results that cannot be stored
             change = lambda job, now: finished(job, now, results)  # noqa: E731
-        except BaseException as caught:  # noqa: BLE001 - whatever a handler raises is the job's, not the worker's
+        except BaseException as caught:  # noqa: BLE001 - the job fails, not the worker
             error = caught  # the name in the except clause is gone when the change is applied
             _log_failure(job, error)
-            strikes = self._ledger.limits.strikes
-            change = lambda job, now: settled(job, now, error, strikes_allowed=strikes)  # noqa: E731
+            allowed = self._ledger.limits.failed_attempts
+            change = lambda job, now: settled(job, now, error, attempts_allowed=allowed)  # noqa: E731
             delayed = not isinstance(error, CancelledError)
         settle = lambda: self._ledger.settle(job.id, job.attempts, change, delayed=delayed)  # noqa: E731
         if self._patiently(settle) is None:
             _log.warning("job %s: attempt %d ended after it had been given to another", job.id, job.attempts)
 
     def _patiently(self, do: Callable[[], T]) -> T:
-        """Do it, again and again while the database is away; raises its OSError once the worker is to stop."""
+        """Repeat ``do`` while the database is away. Raises its OSError once ``stop`` is set."""
         was_away = False
         while True:
             try:
@@ -167,7 +165,7 @@ class Worker:
 
 
 def _log_failure(job: Job, error: BaseException) -> None:
-    """What the job's owner is told in full needs no traceback; what is kept from the owner does."""
+    """Log a traceback only for errors that the job's owner does not see in full."""
     if isinstance(error, VoxportError | OSError):
         _log.info("job %s, attempt %d: %s", job.id, job.attempts, error)
     else:
@@ -175,7 +173,7 @@ def _log_failure(job: Job, error: BaseException) -> None:
 
 
 class _DbosAttempt:
-    """One run of a job: progress is written a few times a second, a request to stop is seen at each report."""
+    """One run of a job. Writes progress a few times a second; each report sees a request to stop."""
 
     def __init__(self, job: Job, ledger: Ledger, stop: threading.Event) -> None:
         self.job = job
@@ -191,7 +189,7 @@ class _DbosAttempt:
             raise CancelledError
 
     def _goes_on(self, tiles: tuple[int, int] | None) -> bool:
-        """Write the tiles, if any, and ask whether the run is still wanted; while nobody can tell, it is."""
+        """Write the tiles, if any; whether the run is still wanted, which it is while the database is away."""
         try:
             wanted = self._ledger.progress(self.job.id, self.job.attempts, tiles)
         except OSError as error:

@@ -1,4 +1,4 @@
-"""The job queue and its files for the routes: in threads of their own, failures of the place as problems."""
+"""The job queue and its files for the routes: in threads of their own, failures as problems."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ _ID = re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 JobId = Annotated[str, PathParameter(description="The job's id.", examples=["5f2c1f0e-6f7b-4a53-9d0c-0e8f0a8f3b57"])]
 
 
-class JobDesk:
+class JobAccess:
     """Jobs for the routes.
 
     Args:
         application: has the queue and the stored files.
-        private_paths: folders of the server that answers do not name.
+        private_paths: folders of the server that answers omit.
 
     Attributes:
         listeners: how many streams of events are open.
@@ -47,7 +47,7 @@ class JobDesk:
 
     def __init__(self, application: Application, private_paths: Sequence[str]) -> None:
         self._application, self._private_paths = application, tuple(private_paths)
-        # not those of uploads and plans: whoever asks how far a job is does not wait behind them
+        # apart from those of uploads and estimates, so that a request for a job's state does not wait for them
         self._threads = CapacityLimiter(_THREADS)
         self._stats: QueueStats | None = None
         self._stats_from = -_FRESH_SECONDS
@@ -55,7 +55,7 @@ class JobDesk:
         self.listeners = 0
 
     async def open(self) -> None:
-        """Make the queue, which need not answer yet: once, before several threads ask for it."""
+        """Create the queue once, before several threads use it; its database need not answer yet."""
         await to_thread.run_sync(lambda: self._application.job_ports)
 
     async def close(self) -> None:
@@ -63,19 +63,19 @@ class JobDesk:
         await to_thread.run_sync(self._application.job_queue.close)
 
     async def ask(self, do: Callable[[JobQueue], T]) -> T:
-        """What ``do`` finds or changes in the queue. Raises ProblemError where it cannot be reached."""
+        """Run ``do`` on the queue. Raises ProblemError where it cannot be reached."""
         return await self.in_thread(lambda: reached(lambda: do(self._application.job_queue)))
 
     async def read(self, do: Callable[[BlobStore], T]) -> T:
-        """What ``do`` reads of the stored files. Raises ProblemError where they cannot be reached."""
+        """Run ``do`` on the stored files. Raises ProblemError where they cannot be reached."""
         return await self.in_thread(lambda: read(lambda: do(self._application.blobs)))
 
     async def in_thread(self, do: Callable[[], T]) -> T:
-        """Do what blocks in one of the threads for jobs."""
+        """Run a blocking function in a thread for jobs."""
         return await to_thread.run_sync(do, limiter=self._threads)
 
     async def stats(self) -> QueueStats | None:
-        """The queue in numbers, now; None where it cannot be reached, or does not answer soon."""
+        """The queue in numbers; None where it does not answer within 3 s."""
         with move_on_after(_PATIENCE_SECONDS):
             queue = self._application.job_queue
             try:
@@ -84,11 +84,11 @@ class JobDesk:
                 _log.warning("%s", error)
         return None
 
-    async def told(self, *jobs: Job) -> list[dict[str, Any]]:
-        """Jobs as JSON; when they end is foretold from numbers of the queue that may be seconds old."""
+    async def mappings(self, *jobs: Job) -> list[dict[str, Any]]:
+        """Jobs as plain data, with end times estimated from numbers that may be a second old."""
         now = time.monotonic()
         if now - self._stats_from >= _FRESH_SECONDS and not all(job.has_ended for job in jobs):
-            self._stats_from = now  # whoever comes meanwhile takes the old ones
+            self._stats_from = now  # others meanwhile take the old numbers
             self._stats = await self.stats()
         typical, slots = (None, 1) if self._stats is None else (self._stats.typical_seconds, self._stats.slots)
         etas = (eta_seconds(job, time.time(), typical_seconds=typical, concurrency=slots) for job in jobs)
@@ -111,20 +111,20 @@ class JobDesk:
 
 
 def reached(do: Callable[[], T]) -> T:
-    """What a call of the queue gives. Raises ProblemError where the place that keeps it fails."""
+    """Call the queue. Raises ProblemError where its database fails."""
     return _or_unavailable(do, "job queue", "a database that can be reached")
 
 
 def read(do: Callable[[], T]) -> T:
-    """What is read of a job's stored files. Raises ProblemError where they cannot be.
+    """Read a job's stored files. Raises ProblemError where that fails.
 
-    A file that is missing is one that cannot be reached now: a job has all its files as long as there is the job.
+    A missing file counts as unreachable: a job keeps all its files for as long as it exists.
     """
     return _or_unavailable(do, "stored files", "a place that can be read", (OSError, InputError))
 
 
 def principal(request: Request) -> str:
-    """Whose jobs the caller may see."""
+    """The owner whose jobs the caller may see."""
     return str(getattr(request.state, "principal", ANONYMOUS))
 
 
@@ -132,7 +132,7 @@ async def own_job(request: Request, id: JobId) -> Job:
     """A dependency: the caller's job of the path. Raises UnknownJobError, also for another's."""
     if not _ID.fullmatch(id):
         raise unknown_job(id)
-    jobs: JobDesk = request.app.state.desk.jobs
+    jobs: JobAccess = request.app.state.context.jobs
     return await jobs.ask(lambda queue: queue.get(id, principal(request)))
 
 
@@ -145,7 +145,7 @@ def _or_unavailable(
     try:
         return do()
     except failures as error:
-        # the message may name hosts and folders of the server: it is for the log
+        # logged only: the message may name hosts and folders of the server
         _log.warning("%s", error)
         problem = Problem.about(
             "unavailable", subject, expected=expected, got="none", do="try again in 5 s", headers=_RETRY

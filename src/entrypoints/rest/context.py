@@ -23,16 +23,16 @@ from ...services.models.registry import ServedModels
 from ...services.segmentation.estimate import Estimate
 from ...services.segmentation.prepare import memory_limit
 from ...settings import ServingSettings
-from .job_desk import JobDesk
+from .job_access import JobAccess
 from .metrics import Metrics
 from .routing import cut
 
 T = TypeVar("T")
-_SIDE_WORKERS = 2  # threads for what needs no slot: plans, reading arrays
+_SIDE_WORKERS = 2  # threads for work without a slot: estimates, reading arrays
 
 
 class RequestProgress:
-    """Stops a run whose client has gone, or that takes longer than the time limit."""
+    """Stops a run whose caller has gone, or that exceeds the time limit."""
 
     def __init__(self, limit_seconds: float) -> None:
         self._gone = threading.Event()
@@ -40,7 +40,7 @@ class RequestProgress:
         self._ends = time.monotonic() + limit_seconds
 
     def abandon(self) -> None:
-        """Nobody waits for the result any more."""
+        """Stop the run: the caller is gone."""
         self._gone.set()
 
     def check(self) -> None:
@@ -62,8 +62,8 @@ class RequestProgress:
 
 
 @dataclass(frozen=True)
-class Desk:
-    """The use cases, their limits, and the threads that they run in. ``stop`` is set once the process is to end."""
+class ServiceContext:
+    """The use cases, their limits, and the threads that they run in. ``stop`` is set when the process ends."""
 
     application: Application
     settings: ServingSettings
@@ -73,12 +73,12 @@ class Desk:
     working: CapacityLimiter
     aside: CapacityLimiter
     private_paths: tuple[str, ...]
-    jobs: JobDesk
+    jobs: JobAccess
     stop: threading.Event
 
     @classmethod
-    def of(cls, application: Application) -> Desk:
-        """The desk of an application."""
+    def of(cls, application: Application) -> ServiceContext:
+        """The context of an application."""
         settings = application.settings.serving
         private_paths = (f"{Path(application.settings.models_dir).expanduser()}/",)
         return cls(
@@ -90,7 +90,7 @@ class Desk:
             CapacityLimiter(settings.slots + settings.queue + 1),
             CapacityLimiter(_SIDE_WORKERS),
             private_paths,
-            JobDesk(application, private_paths),
+            JobAccess(application, private_paths),
             threading.Event(),
         )
 
@@ -106,14 +106,14 @@ class Desk:
     def estimate(
         self, inputs: Sequence[str], model: str | None, options: RunOptions, progress: RequestProgress
     ) -> tuple[LoadedModel, Estimate]:
-        """The model of this name, and what a run of it would take on this machine; nothing is scored."""
+        """The model of this name, loaded, and the estimate of a run on this machine, without inference."""
         loaded = self.models.take(model)
         speed = self.models.find(model).seconds_per_voxel
         options = replace(options, memory_bytes=self.memory_bytes)
         return loaded, self.application.estimate(inputs, loaded, options, progress, seconds_per_voxel=speed)
 
     async def in_slot(self, request: Request, work: Callable[[RequestProgress, float], T]) -> T:
-        """Run ``work`` in a slot once one is free; it is told how long it waited, and stops when the client goes.
+        """Run ``work`` in a slot, with the seconds that it waited for one; it stops when the caller goes.
 
         Raises:
             BusyError: no slot is free and the queue is full.
@@ -128,7 +128,7 @@ class Desk:
         return await self._watched(request, progress, run, self.working)
 
     async def without_slot(self, request: Request, work: Callable[[RequestProgress], T]) -> T:
-        """Run ``work``, which scores nothing, in a thread beside the slots."""
+        """Run ``work``, which infers nothing, in a thread beside the slots."""
         progress = RequestProgress(self.settings.time_limit_seconds)
         return await self._watched(request, progress, lambda: work(progress), self.aside)
 
@@ -147,9 +147,9 @@ class Desk:
 
 
 async def request_folder(request: Request) -> AsyncIterator[Path]:
-    """A dependency: a folder for one request's files, gone once it is answered, its path kept out of messages."""
-    desk: Desk = request.app.state.desk
-    scratch = desk.application.work_folders.new()
+    """A dependency: a folder for one request's files, deleted after the answer; messages omit its path."""
+    context: ServiceContext = request.app.state.context
+    scratch = context.application.work_folders.new()
     folder = await to_thread.run_sync(scratch.__enter__)
     request.state.private_paths = (f"{folder}/",)
     try:

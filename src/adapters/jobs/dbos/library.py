@@ -1,0 +1,128 @@
+"""DBOS as a library: it logs through `logging` only, contacts no service, reads no pickle, and keeps voxport's pace.
+
+Import this module before ``dbos``, which reads its environment when it is imported.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import threading
+import time
+from typing import Any
+
+# set by the cloud of DBOS's makers, where it sends logs and traces to them, and takes commands
+os.environ.pop("DBOS__CLOUD", None)
+
+from dbos import Serializer
+from dbos._dbos import _get_dbos_instance
+
+LOOK_SECONDS = 0.01
+_REST_SECONDS = 0.2
+_LOOKS = 15  # DBOS counts a slot as free a moment after its job has ended
+_REPEATED_SECONDS = 60.0
+_DRIVERS = ("(psycopg.", "(sqlite3.")  # how DBOS's messages name errors of the database
+_PICKLE, _REFUSED = "py_pickle", "refused_pickle"
+
+
+class JsonSerializer(Serializer):
+    """Keeps arguments, a job's id and a number, as JSON. DBOS's default is a pickle, which can run code."""
+
+    def serialize(self, data: Any) -> str:
+        """See dbos.Serializer; an exception is kept as its message."""
+        return json.dumps(data, default=str)
+
+    def deserialize(cls, serialized_data: str) -> Any:  # noqa: N805 - the signature is DBOS's
+        """See dbos.Serializer."""
+        return json.loads(serialized_data)
+
+    def name(self) -> str:
+        """See dbos.Serializer."""
+        return "voxport_json"
+
+
+def without_pickles(text: str) -> str:
+    """A text that the database holds, as DBOS may read it.
+
+    Each of DBOS's rows names its own format, and DBOS unpickles where that is ``py_pickle``, whatever serializer it is
+    given. Under another name it raises TypeError instead.
+    """
+    return _REFUSED if text == _PICKLE else text
+
+
+class OnceAMinute(logging.Filter):
+    """Passes each of DBOS's messages once a minute, and none about a lost database, which voxport reports itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._logged: dict[tuple[str, int], float] = {}
+        self._lock = threading.Lock()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether the record passes; its message is cut to one line, without a traceback."""
+        message = record.getMessage()
+        if any(driver in message for driver in _DRIVERS):
+            return False
+        where, now = (record.pathname, record.lineno), time.monotonic()
+        with self._lock:
+            if now - self._logged.get(where, -_REPEATED_SECONDS) < _REPEATED_SECONDS:
+                return False
+            self._logged[where] = now
+        record.msg, record.args = (message.splitlines() or [""])[0], None
+        record.exc_info = record.exc_text = None
+        return True
+
+
+def limit_logging() -> None:
+    """Let DBOS log warnings, each once a minute, through the handlers of the program that uses it."""
+    log = logging.getLogger("dbos")
+    log.setLevel(logging.WARNING)
+    if not any(isinstance(known, OnceAMinute) for known in log.filters):
+        log.addFilter(OnceAMinute())
+    if not log.handlers:  # DBOS adds one of its own where it finds none
+        log.addHandler(logging.NullHandler())
+
+
+class Pace:
+    """How often a worker looks for jobs: often just after one ended or came, else every 0.2 s. Safe for threads."""
+
+    def __init__(self) -> None:
+        self._change = threading.Condition()
+        self._looks = 0
+
+    def look_now(self) -> None:
+        """Look soon: a job may have come, or a slot may be free."""
+        with self._change:
+            self._looks = _LOOKS
+            self._change.notify()
+
+    def rest(self) -> None:
+        """Wait until it is time to look."""
+        with self._change:
+            self._change.wait_for(lambda: self._looks > 0, _REST_SECONDS)
+            self._looks = max(0, self._looks - 1)
+
+
+def set_up_here(queue_name: str, slots: int, pace: Pace) -> None:
+    """Let this process run ``slots`` jobs at a time, look for them at ``pace``, and not wait for a lost database.
+
+    DBOS stores one concurrency limit per queue in the shared database, but machines differ. Until this call that limit
+    counts, which is 1. DBOS reads it before each look. While the database is away DBOS would keep threads waiting for
+    it, also beyond the end of the process; the ledger needs none of them.
+    """
+    system: Any = _get_dbos_instance()._sys_db
+    shared = system.get_queue
+    known: list[Any] = []
+
+    def get_queue(name: str, **options: Any) -> Any:
+        if name != queue_name:
+            return shared(name, **options)
+        pace.rest()
+        if not known and (queue := shared(name, **options)) is not None:
+            queue._worker_concurrency = slots
+            known.append(queue)
+        return known[0] if known else None
+
+    system.get_queue = get_queue
+    system._retry_connection_errors = False

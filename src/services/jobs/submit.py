@@ -1,0 +1,80 @@
+"""Submit cases: store their volumes and put them into the queue."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from ...domain.job import Job, JobCase, StoredFile
+from ...domain.run import RunOptions
+from ...ports.blobs import BlobStore
+from ...ports.job_queue import JobQueue
+from ..segmentation.report import RESULT_FILES
+
+CASES = "cases"
+# probabilities are large and made on demand only
+_ALWAYS = frozenset({"mask", "statistics", "preview", "report"})
+
+
+@dataclass(frozen=True)
+class JobPorts:
+    """Where jobs wait, and where their files are kept."""
+
+    queue: JobQueue
+    blobs: BlobStore
+
+
+def submit_case(
+    volumes: Sequence[tuple[str, Path]],
+    model: str,
+    options: RunOptions,
+    outputs: Sequence[str],
+    owner: str,
+    *,
+    ports: JobPorts,
+    key: str | None = None,
+    model_sha256: str = "",
+    estimate_seconds: float | None = None,
+    folder: str | None = None,
+) -> Job:
+    """Store a case's volumes and queue it.
+
+    Args:
+        volumes: name and local file of each volume, in order; names end as their format wants it.
+        model: the model's ``name:version``.
+        options: overrides of the card.
+        outputs: names in ``RESULT_FILES``; only the probabilities are optional.
+        owner: owner of the job.
+        ports: the queue and the blobs.
+        key: name of the request: the same key gives the same job.
+        model_sha256: of the model's file, which every worker must have.
+        estimate_seconds: estimated run time.
+        folder: of ``case_folder``. The job of an earlier request with the same key has another one.
+
+    Raises:
+        BusyError, UsageError: as ``JobQueue.submit``.
+        OutputError: the volumes cannot be stored.
+    """
+    folder = folder or case_folder()
+    wanted = tuple(name for name in RESULT_FILES if name in _ALWAYS or name in outputs)
+    try:
+        stored = []
+        for number, (name, path) in enumerate(volumes):
+            blob = f"{folder}/inputs/{number}"
+            stored.append(StoredFile(Path(name).name, blob, ports.blobs.put(blob, path)))
+        case = JobCase(folder, tuple(stored), model, asdict(options), wanted, model_sha256, estimate_seconds)
+        job = ports.queue.submit(case, owner, key=key)
+    except BaseException:
+        ports.blobs.delete_prefix(folder)
+        raise
+    if job.case.folder != folder:  # the job of an earlier request has its own volumes
+        ports.blobs.delete_prefix(folder)
+    return job
+
+
+def case_folder() -> str:
+    """A new prefix for the blobs of one case."""
+    return f"{CASES}/{int(time.time()):010d}-{uuid.uuid4()}"
