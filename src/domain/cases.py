@@ -14,7 +14,7 @@ _NUMBERED = re.compile(r"(.+)_(\d{4})", re.DOTALL)
 _FIELD = re.compile(r"\{([^{}]*)\}")
 _PIECES = re.compile(r"(\{case\}|\{channel\}|\*\*/|\*)")
 _MOST_NAMES = 4
-_HINT = "complete the case, or say with --pattern which files are one"
+_HINT = "complete the case, or say by a `pattern` which files are one"
 # the volumes of one case, by the place among its channels that their names give them
 _Places = dict[int, list[str]]
 
@@ -86,14 +86,14 @@ class CasePattern:
         fields = _FIELD.findall(self.text)
         if "case" not in fields or set(fields) - {"case", "channel"}:
             expected = "a path with {case}, and perhaps {channel} and *"
-            raise UsageError("--pattern", expected=expected, got=self.text or "none", do="correct it")
+            raise UsageError("pattern", expected=expected, got=self.text or "none", do="correct it")
         if ("channel" in fields) != bool(self.channels):
-            expected = "{channel} in the pattern and --channels A,B beside it, or neither"
+            expected = "{channel} in the pattern and `channels` A,B beside it, or neither"
             got = f"{self.text} and {'no channels' if not self.channels else ','.join(self.channels)}"
-            raise UsageError("--pattern", expected=expected, got=got, do="add the other")
+            raise UsageError("pattern", expected=expected, got=got, do="add the other")
         if not all(self.channels) or len(set(self.channels)) != len(self.channels):
             expected = "names that differ, such as T1w,FLAIR"
-            raise UsageError("--channels", expected=expected, got=",".join(self.channels), do="correct it")
+            raise UsageError("channels", expected=expected, got=",".join(self.channels), do="correct it")
 
     def cases(self, names: Iterable[str]) -> tuple[CaseFiles, ...]:
         """The cases among these volumes, sorted; files that do not match belong to none."""

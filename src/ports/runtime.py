@@ -24,7 +24,7 @@ class InferenceRuntime(Protocol):
 
     @property
     def name(self) -> str:
-        """The runtime, as in ``--runtime``: onnx, torch, ..."""
+        """The runtime, e.g. onnx, torch, ..."""
         ...
 
     @property

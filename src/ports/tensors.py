@@ -38,7 +38,7 @@ class TensorSession(Protocol):
 
     @property
     def name(self) -> str:
-        """The runtime, as in ``--runtime``: onnx, openvino."""
+        """The runtime, e.g. onnx or openvino."""
         ...
 
     @property

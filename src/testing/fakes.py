@@ -47,7 +47,7 @@ class FakeRuntime:
         options: RuntimeOptions | None = None,
     ) -> None:
         if options is not None and options.precision != "fp32":
-            raise UsageError("--precision", expected="fp32", got=options.precision, do="leave the option out")
+            raise UsageError("precision", expected="fp32", got=options.precision, do="leave it out")
         self.input_shape = input_shape
         self.calls: list[tuple[int, ...]] = []
         self.closed = False

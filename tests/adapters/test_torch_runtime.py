@@ -216,7 +216,7 @@ def test_arguments_that_the_network_does_not_take_are_refused(tmp_path: Path) ->
 
 def test_weights_without_a_network_are_refused(tmp_path: Path) -> None:
     torch.save(torch.nn.Conv3d(2, 3, 1).state_dict(), tmp_path / "n.pt")
-    with pytest.raises(ModelError, match="--network"):
+    with pytest.raises(ModelError, match="`network`"):
         opened(tmp_path / "n.pt", {})
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import io
 
 import pytest
+import typer
 from rich.console import Console
 from rich.progress import Progress
 from voxport.domain.errors import UsageError
-from voxport.entrypoints.cli.console import Bar, Silent, parse_bytes, parse_patch
+from voxport.entrypoints.cli.console import FIELDS, Bar, Silent, parse_bytes, parse_patch, with_flags
+from voxport.entrypoints.cli.main import app
 from voxport.ports.progress import ProgressListener
 from voxport.testing.progress import ProgressListenerContract
 
@@ -61,3 +63,28 @@ def test_patches_are_three_whole_numbers() -> None:
     for text in ("96", "1,2,3,4", "a,b,c", "1.5,2,3", "-8,8,8"):
         with pytest.raises(UsageError, match="--patch"):
             parse_patch(text)
+
+
+def test_an_error_about_a_field_names_the_flag_here() -> None:
+    assert with_flags("overlap: expected a fraction, got 2; 0.5 is usual").startswith("--overlap: expected")
+    assert with_flags("precision int8: expected a file, got none; make one").startswith("--precision int8: expected")
+    assert with_flags("a.nii: expected finite values, got NaN; set `nan_as`").endswith("set --nan-as")
+    assert with_flags("free memory: expected 2 GB, got 1 GB; set a smaller `patch`").endswith("smaller --patch")
+
+
+def test_an_error_about_something_else_stays_as_it_is() -> None:
+    for message in (
+        "overlapping.nii: expected a volume, got text; export it again",
+        "scan.nii: expected overlap: none, got `something`; leave it",
+        "patch and batch are words",
+    ):
+        assert with_flags(message) == message
+
+
+def test_every_field_that_becomes_a_flag_is_an_option_of_some_command() -> None:
+    def arguments(command: object) -> set[str]:
+        own = {name for parameter in getattr(command, "params", ()) for name in parameter.opts}
+        return own.union(*map(arguments, getattr(command, "commands", {}).values()))
+
+    known = arguments(typer.main.get_command(app))
+    assert {flag if flag.startswith("--") else flag.lower() for flag in FIELDS.values()} <= known

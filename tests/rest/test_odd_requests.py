@@ -38,6 +38,20 @@ def test_a_patch_beyond_all_measure_is_no_larger_than_the_volume(http: httpx.Cli
     assert answer.json()["tiles"] == 1
 
 
+WRONG_OPTIONS = {"overlap": "0.9", "threshold": "0", "nan_as": "1e39", "patch": "0,8,8"}
+
+
+@pytest.mark.parametrize(("field", "value"), WRONG_OPTIONS.items())
+@pytest.mark.parametrize("path", ["/segment", "/v1/plan", "/predict"])
+def test_a_refused_option_is_named_by_its_form_field_not_by_a_flag(
+    http: httpx.Client, path: str, field: str, value: str
+) -> None:
+    content = npy() if path == "/predict" else SCAN
+    detail = refused(http.post(path, files={"volume": content}, data={field: value}), 422, "usage")
+    assert detail.startswith(f"{field}: expected "), detail
+    assert "--" not in detail
+
+
 @pytest.mark.parametrize("path", ["/segment", "/v1/plan", "/predict"])
 def test_a_field_that_there_is_not_is_named(http: httpx.Client, path: str) -> None:
     """A misspelt option would otherwise be a mask made in another way than was asked for."""

@@ -95,5 +95,5 @@ class ModelCard:
                 subject,
                 expected=f"the certified weights (sha256 {self.parity.weights_sha256[:12]}...)",
                 got=f"sha256 {weights_sha256[:12]}...",
-                do="get the file again, or prove it again with voxport verify MODEL --against CHECKPOINT",
+                do="get the file again, or prove it again with voxport verify, `against` its checkpoint",
             )

@@ -104,11 +104,11 @@ class Output:
         """
         if not 0 < threshold < 1:
             raise UsageError(
-                "--threshold", expected="more than 0 and less than 1", got=f"{threshold:g}", do="0.5 is usual"
+                "threshold", expected="more than 0 and less than 1", got=f"{threshold:g}", do="0.5 is usual"
             )
         if self.activation != "sigmoid" and len(self.table.labels) != 1:
             raise UsageError(
-                "--threshold",
+                "threshold",
                 expected="a model with one label, or with sigmoid activation",
                 got=f"{len(self.table.labels)} labels of which the largest score wins",
                 do="leave it out",

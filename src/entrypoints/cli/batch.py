@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from . import options as opt
-from .console import parse_bytes, parse_patch, show_json, show_table, warn
+from .console import parse_bytes, parse_patch, show_json, show_table, warn, with_flags
 from .serving import needs_package
 
 if TYPE_CHECKING:
@@ -144,7 +144,7 @@ def _show(ended: Sequence[CaseResult], output: Path, *, as_json: bool, quiet: bo
     elif not quiet:
         done, skipped, failed = counts.values()
         typer.echo(f"{output}: {done} cases segmented, {skipped} unchanged since they were, {failed} failed")
-    rows = [(escape(case.name), escape(case.reason or "")) for case in ended if case.state == "failed"]
+    rows = [(escape(case.name), escape(with_flags(case.reason or ""))) for case in ended if case.state == "failed"]
     if rows:
         show_table(("failed case", "reason"), rows, numbers=False, to=sys.stderr)
 

@@ -16,6 +16,15 @@ if TYPE_CHECKING:
 
     from ...ports.progress import ProgressListener
 
+# fields that errors name, and the arguments that stand for them here
+FIELDS = {
+    name: f"--{name.replace('_', '-')}"
+    for name in (
+        *("overlap", "patch", "blending", "memory", "nan_as", "threshold", "batch", "runtime", "precision", "threads"),
+        *("card", "statistics", "preview", "probabilities", "report", "against", "network", "network_args", "bundle"),
+        *("pattern", "channels"),
+    )
+} | {"checkpoint": "CHECKPOINT"}
 _WIDEST = 100_000  # characters of a table's line
 _BYTES = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 
@@ -40,6 +49,15 @@ def parse_bytes(text: str | None) -> int | None:
         raise UsageError("--memory", expected="a size such as 4GB", got=text, do="correct it")
     unit = 1024 ** list(_BYTES).index(match[2]) if match[3] else _BYTES[match[2]]
     return int(float(match[1]) * unit)
+
+
+def with_flags(message: str) -> str:
+    """Write the fields that an error names as this command line's options: ``nan_as`` as ``--nan-as``.
+
+    An error names a field as its subject, or in backticks.
+    """
+    message = re.sub(rf"^({'|'.join(FIELDS)})\b(?=[^:]*: expected )", lambda found: FIELDS[found[1]], message)
+    return re.sub(r"`(\w+)`", lambda found: FIELDS.get(found[1], found[0]), message)
 
 
 def warn(messages: Iterable[str]) -> None:

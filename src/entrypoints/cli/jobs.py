@@ -14,7 +14,7 @@ import typer
 from ...domain.errors import UsageError
 from ...domain.job import JOB_STATES, Job, JobState
 from . import options as opt
-from .console import show_json, show_table
+from .console import show_json, show_table, with_flags
 from .serving import needs_package
 
 if TYPE_CHECKING:
@@ -116,7 +116,9 @@ def _row(job: Job, now: float) -> tuple[object, ...]:
 
     began = job.started if job.state == "running" else job.ended
     since = job.submitted if began is None else began
-    problem = "" if job.failure is None else shorten(job.failure.detail, _LONGEST_PROBLEM, placeholder=" ...")
+    problem = (
+        "" if job.failure is None else shorten(with_flags(job.failure.detail), _LONGEST_PROBLEM, placeholder=" ...")
+    )
     state = f"{job.state}, stops" if job.cancelling else job.state
     names = escape(", ".join(file.name for file in job.case.inputs))
     tiles = f"{job.tiles_done}/{job.tiles_total}" if job.tiles_total else ""

@@ -35,6 +35,7 @@ from . import (
     verification,
     working,
 )
+from .console import with_flags
 
 _EXIT_CODES: dict[type[VoxportError], int] = {
     UsageError: 2,
@@ -121,7 +122,7 @@ def _run(arguments: list[str]) -> int:
 def _failed(error: Exception) -> int:
     if isinstance(error, VoxportError):
         code = next((_EXIT_CODES[kind] for kind in type(error).__mro__ if kind in _EXIT_CODES), 1)
-        return _say(str(error), code)
+        return _say(with_flags(str(error)), code)
     if hasattr(error, "format_message") and hasattr(error, "exit_code"):
         context = getattr(error, "ctx", None)
         hint = f" (see {context.command_path} --help)" if context is not None else ""

@@ -26,14 +26,14 @@ def describe_checkpoint(
     """
     if bundle is not None:
         if network is not None or network_args is not None:
-            raise UsageError("--bundle", expected="no --network beside it", got="both", do="give one of them")
+            raise UsageError("bundle", expected="no `network` beside it", got="both", do="give one of them")
         found = read_bundle(bundle)
         return found if path is None else Checkpoint(path, found.network)
     if path is None:
-        raise UsageError("CHECKPOINT", expected="a file", got="none", do="name one, or a bundle with --bundle")
+        raise UsageError("checkpoint", expected="a file", got="none", do="name one, or a `bundle`")
     if network is None:
         if network_args is not None:
-            raise UsageError("--network-args", expected="--network with it", got="it alone", do="name the network")
+            raise UsageError("network_args", expected="a `network` with it", got="it alone", do="name the network")
         return Checkpoint(path)
     return Checkpoint(path, {"_target_": network, **_arguments(network_args or "{}")})
 
@@ -43,11 +43,11 @@ def _arguments(text: str) -> dict[str, Any]:
         arguments = json.loads(text)
     except json.JSONDecodeError as error:
         raise UsageError(
-            "--network-args",
+            "network_args",
             expected="a JSON object such as '{\"init_filters\": 8}'",
             got=f"{text} ({error.msg} at character {error.pos})",
             do="quote it for the shell",
         ) from None
     if not isinstance(arguments, dict):
-        raise UsageError("--network-args", expected="a JSON object", got=text, do='write {"name": value}')
+        raise UsageError("network_args", expected="a JSON object", got=text, do='write {"name": value}')
     return arguments

@@ -68,13 +68,13 @@ def choose_runtime(
     name = _automatic(model, able, precision, bounds) if runtime == AUTO else runtime
     if name not in openers:
         known = ", ".join(openers)
-        raise UsageError("--runtime", expected=f"auto or one of {known}", got=name, do="choose another")
+        raise UsageError("runtime", expected=f"auto or one of {known}", got=name, do="choose another")
     if name not in able:
         raise UsageError(
-            "--runtime",
+            "runtime",
             expected=f"a runtime for {model.path.name}: {', '.join(able) or 'none is installed'}",
             got=name,
-            do="give it a checkpoint with --card" if name == "torch" else "export the checkpoint to ONNX first",
+            do="give it a checkpoint and its `card`" if name == "torch" else "export the checkpoint to ONNX first",
         )
     wanted = FULL_PRECISION if precision == AUTO else precision
     measured = tuning is not None and any(
@@ -196,7 +196,7 @@ class ModelOpener:
         path = None if tuning is None else self._tunings.store.quantised(tuning)
         if path is None:
             raise UsageError(
-                "--precision int8",
+                "precision int8",
                 expected=f"a quantised form of {model.card.reference} that keeps to the bounds on this machine",
                 got="none",
                 do="make one with voxport tune MODEL; it says if none is as good as fp32",
@@ -222,10 +222,10 @@ def _automatic(model: Model, able: list[str], precision: str, bounds: Bounds) ->
     if certified or precision != AUTO:
         return certified[0] if certified else first
     raise UsageError(
-        "--runtime auto",
+        "runtime auto",
         expected=f"a certified runtime for {model.card.reference}",
         got=f"none among {', '.join(able)}",
-        do="certify one with voxport verify MODEL --against CHECKPOINT, or ask for one by name",
+        do="certify one with voxport verify, `against` the checkpoint, or ask for one by name",
     )
 
 

@@ -116,11 +116,11 @@ def verify_again(
             model.path.name,
             expected="a parity certificate to check again",
             got="none" if certificate is None else "one that holds nothing to compare with",
-            do="prove it with voxport verify MODEL --against CHECKPOINT",
+            do="prove it with voxport verify, `against` its checkpoint",
         )
     if runtime.precision != FULL_PRECISION:
-        do = "name the checkpoint with --against, or measure it here with voxport tune MODEL"
-        raise UsageError("--precision", expected="fp32 without a checkpoint", got=runtime.precision, do=do)
+        do = "prove it `against` the checkpoint, or measure it here with voxport tune MODEL"
+        raise UsageError("precision", expected="fp32 without a checkpoint", got=runtime.precision, do=do)
     progress.stage("compare", len(certificate.probes))
     found = _logits(runtime, certificate.probes, progress)
     output = model.card.output

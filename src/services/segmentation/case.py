@@ -127,7 +127,7 @@ def survey(case: Case, nan_as: float | None) -> tuple[ChannelSurvey, ...]:
             " + ".join(case.references),
             expected="finite values",
             got=f"{bad} voxels that are NaN or Inf",
-            do="repair the volume, or say what to take instead with --nan-as VALUE",
+            do="repair the volume, or set `nan_as` to the value to take instead",
         )
     return found
 

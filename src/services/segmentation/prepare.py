@@ -78,9 +78,9 @@ def run_options(
     """Options from words and numbers. Raises UsageError for a blending that there is not, or a NaN for NaN."""
     chosen = next((known for known in BLENDINGS if known == blending), None)
     if blending is not None and chosen is None:
-        raise UsageError("--blending", expected=f"one of {', '.join(BLENDINGS)}", got=blending, do="choose another")
+        raise UsageError("blending", expected=f"one of {', '.join(BLENDINGS)}", got=blending, do="choose another")
     if nan_as is not None and not abs(nan_as) <= float(np.finfo(np.float32).max):
-        raise UsageError("--nan-as", expected="a finite number", got=f"{nan_as:g}", do="0 is usual")
+        raise UsageError("nan_as", expected="a finite number", got=f"{nan_as:g}", do="0 is usual")
     return RunOptions(overlap, patch, chosen, memory_bytes, nan_as, threshold, batch=batch)
 
 
@@ -180,7 +180,7 @@ def _tiling(tiling: Tiling, options: RunOptions, fixed: Fixed3) -> Tiling:
     if options.overlap is not None:
         if not 0 <= options.overlap <= LARGEST_OVERLAP:
             raise UsageError(
-                "--overlap",
+                "overlap",
                 expected=f"a fraction from 0 to {LARGEST_OVERLAP}",
                 got=f"{options.overlap:g}",
                 do="0.5 is usual",
@@ -190,17 +190,17 @@ def _tiling(tiling: Tiling, options: RunOptions, fixed: Fixed3) -> Tiling:
         free = [edge for edge, only in zip(options.patch, fixed, strict=True) if only is None]
         if any(edge < 1 or edge % tiling.divisor for edge in free):
             raise UsageError(
-                "--patch",
+                "patch",
                 expected=f"positive multiples of the model's divisor {tiling.divisor}",
                 got=",".join(map(str, options.patch)),
                 do="round the edges",
             )
         if any(only not in (None, edge) for only, edge in zip(fixed, options.patch, strict=True)):
             raise UsageError(
-                "--patch",
+                "patch",
                 expected=f"the one size that this network takes, {','.join(map(str, fixed))}",
                 got=",".join(map(str, options.patch)),
-                do="leave --patch out",
+                do="leave it out",
             )
         tiling = replace(tiling, patch=options.patch)
     return tiling if options.blending is None else replace(tiling, blending=options.blending)
@@ -225,10 +225,10 @@ def _within_memory(
         return plan, needed, (f"this run wants {size(needed)}, more than the {size(free)} set aside for it",)
     least = needed if options.blending is not None else min(needed, in_halo)
     raise LimitError(
-        "--memory" if stated is not None else "memory",
+        "memory" if stated is not None else "free memory",
         expected=f"at least {size(least if stated is None else least + stated - free)}",
         got=size(stated) if stated is not None else f"{size(free)} free",
-        do="raise the limit, or give smaller tiles with --patch",
+        do="raise the limit, or set a smaller `patch`",
     )
 
 

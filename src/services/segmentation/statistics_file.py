@@ -19,7 +19,7 @@ def check_statistics_name(reference: str) -> None:
     """UsageError unless the name ends in .json or .csv."""
     suffix = PurePath(reference).suffix
     if suffix not in (".json", ".csv"):
-        raise UsageError("--statistics", expected="a name in .json or .csv", got=reference, do="rename it")
+        raise UsageError("statistics", expected="a name in .json or .csv", got=reference, do="rename it")
 
 
 def statistics_bytes(reference: str, statistics: Sequence[LabelStatistics], grid: Grid) -> bytes:

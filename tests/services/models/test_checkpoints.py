@@ -43,17 +43,17 @@ def test_other_weights_may_be_given_to_a_bundles_network() -> None:
 
 @pytest.mark.parametrize(("network", "arguments"), [("UNet", None), (None, "{}"), ("UNet", "{}")])
 def test_a_bundle_and_a_network_contradict_each_other(network: str | None, arguments: str | None) -> None:
-    with pytest.raises(UsageError, match="--bundle: expected no --network beside it"):
+    with pytest.raises(UsageError, match="bundle: expected no `network` beside it"):
         describe(PATH, network, arguments, BUNDLE)
 
 
 def test_nothing_to_export_is_a_usage_error() -> None:
-    with pytest.raises(UsageError, match="CHECKPOINT: expected a file, got none"):
+    with pytest.raises(UsageError, match="checkpoint: expected a file, got none"):
         describe(network="UNet")
 
 
 def test_arguments_without_a_network_are_a_usage_error() -> None:
-    with pytest.raises(UsageError, match="--network-args: expected --network with it"):
+    with pytest.raises(UsageError, match="network_args: expected a `network` with it"):
         describe(PATH, arguments="{}")
 
 

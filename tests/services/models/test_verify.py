@@ -237,7 +237,7 @@ def test_a_model_with_other_channels_is_a_model_error(proved_model: Model) -> No
 
 
 def test_a_model_without_a_certificate_cannot_be_verified_again() -> None:
-    with pytest.raises(ModelError, match=r"expected a parity certificate to check again, got none; .*--against"):
+    with pytest.raises(ModelError, match=r"expected a parity certificate to check again, got none; .*`against`"):
         again(model())
 
 

@@ -146,7 +146,7 @@ def test_values_that_are_not_finite_are_refused_with_their_count(opened: Open, b
     first, second = noise((2, *SHAPE)), noise(SHAPE)
     first[1, 0, :2, 0] = bad
     second[4, 3, 2] = bad
-    with pytest.raises(InputError, match=r"volume 0 \+ volume 1: .*got 3 voxels that are NaN or Inf.*--nan-as"):
+    with pytest.raises(InputError, match=r"volume 0 \+ volume 1: .*got 3 voxels that are NaN or Inf.*`nan_as`"):
         survey(opened(Volume(first, make_grid(SHAPE)), Volume(second, make_grid(SHAPE))), None)
 
 

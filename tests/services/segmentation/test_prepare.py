@@ -54,13 +54,13 @@ def test_options_come_from_words_and_numbers() -> None:
 
 
 def test_an_unknown_blending_is_a_usage_error_that_lists_the_known() -> None:
-    with pytest.raises(UsageError, match="--blending: expected one of gaussian, constant, halo, got linear"):
+    with pytest.raises(UsageError, match="blending: expected one of gaussian, constant, halo, got linear"):
         run_options(None, None, "linear", None, None, None)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -1e39])
 def test_a_value_for_nan_that_is_not_finite_itself_is_a_usage_error(value: float) -> None:
-    with pytest.raises(UsageError, match="--nan-as: expected a finite number"):
+    with pytest.raises(UsageError, match="nan_as: expected a finite number"):
         run_options(None, None, None, None, value, None)
 
 
@@ -77,7 +77,7 @@ def test_options_replace_the_cards_tiling(prepared: Prepare) -> None:
 
 @pytest.mark.parametrize("overlap", [-0.01, LARGEST_OVERLAP + 0.01, 1.0])
 def test_an_overlap_out_of_range_is_a_usage_error(prepared: Prepare, overlap: float) -> None:
-    with pytest.raises(UsageError, match=rf"--overlap: expected a fraction from 0 to {LARGEST_OVERLAP}"):
+    with pytest.raises(UsageError, match=rf"overlap: expected a fraction from 0 to {LARGEST_OVERLAP}"):
         prepared(overlap=overlap)
 
 
@@ -88,7 +88,7 @@ def test_the_ends_of_the_range_of_overlaps_are_fine(prepared: Prepare, overlap: 
 
 @pytest.mark.parametrize("patch", [(16, 16, 6), (0, 16, 16), (-4, 16, 16)])
 def test_a_patch_that_the_divisor_does_not_divide_is_a_usage_error(prepared: Prepare, patch: Any) -> None:
-    with pytest.raises(UsageError, match="--patch: expected positive multiples of the model's divisor 4"):
+    with pytest.raises(UsageError, match="patch: expected positive multiples of the model's divisor 4"):
         prepared(patch=patch)
 
 
@@ -159,7 +159,7 @@ def test_a_limit_below_what_halo_needs_is_a_limit_error_that_names_the_least(pre
     bench.resources.resident = 100 * MB
     least = 100 * MB + slab(prepared(), "halo")
     assert prepared(memory_bytes=least).plan.blending == "halo"
-    with pytest.raises(LimitError, match=rf"--memory: expected at least {size(least)}, got {size(50 * MB)}; raise"):
+    with pytest.raises(LimitError, match=rf"memory: expected at least {size(least)}, got {size(50 * MB)}; raise"):
         prepared(memory_bytes=50 * MB)
 
 

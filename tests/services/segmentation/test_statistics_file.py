@@ -81,7 +81,7 @@ def test_two_kinds_of_names_are_known(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["s.txt", "s", "s.json.gz", "json"])
 def test_any_other_name_is_a_usage_error(name: str) -> None:
-    with pytest.raises(UsageError, match=r"--statistics: expected a name in \.json or \.csv"):
+    with pytest.raises(UsageError, match=r"statistics: expected a name in \.json or \.csv"):
         check_statistics_name(name)
     with pytest.raises(UsageError):
         statistics_bytes(name, (), GRID)

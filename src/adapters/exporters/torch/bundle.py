@@ -41,7 +41,7 @@ def checkpoint_from_bundle(folder: Path) -> Checkpoint:
             folder.name,
             expected="network_def in the bundle's inference configuration",
             got="none",
-            do="give the checkpoint with --network instead",
+            do="give the checkpoint and its `network` instead",
         )
     network = _resolved("network_def", config["network_def"], config, folder, ())
     if not isinstance(network, Mapping) or "_target_" not in network:
@@ -49,7 +49,7 @@ def checkpoint_from_bundle(folder: Path) -> Checkpoint:
             folder.name,
             expected="network_def to be a mapping with _target_",
             got=type(network).__name__,
-            do="give the checkpoint with --network instead",
+            do="give the checkpoint and its `network` instead",
         )
     return Checkpoint(weights, network)
 
@@ -61,7 +61,7 @@ def _config(folder: Path) -> Mapping[str, Any]:
             folder.name,
             expected="configs/inference.json or .yaml",
             got="neither",
-            do="give the checkpoint with --network instead",
+            do="give the checkpoint and its `network` instead",
         )
     try:
         text = path.read_text(encoding="utf-8")
@@ -106,5 +106,5 @@ def _refused(folder: Path, where: str, got: str) -> ModelError:
         folder.name,
         expected=f"plain values in {where}",
         got=got,
-        do="write the value in its place, or give the checkpoint with --network",
+        do="write the value in its place, or give the checkpoint and its `network`",
     )

@@ -105,7 +105,7 @@ class OnnxModelFiles:
 def _no_card(path: Path) -> ModelError:
     return ModelError(
         path.name,
-        expected=f"a model card inside the file, as {path.stem}.card.yaml beside it, or with --card",
+        expected=f"a model card inside the file, as {path.stem}.card.yaml beside it, or given as `card`",
         got="none",
         do="write one that says what the network expects and emits",
     )

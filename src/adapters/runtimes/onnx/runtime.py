@@ -90,7 +90,7 @@ def open_onnx_runtime(model: Model, options: RuntimeOptions, settings: OnnxRunti
 def open_onnx_session(path: Path, options: SessionOptions, settings: OnnxRuntimeSettings) -> OnnxSession:
     """Load an ONNX file. Raises ModelError for a file that cannot be loaded, UsageError for precision or provider."""
     if options.precision != "fp32":
-        raise UsageError("--precision", expected="fp32 with the onnx runtime", got=options.precision, do="leave it out")
+        raise UsageError("precision", expected="fp32 with the onnx runtime", got=options.precision, do="leave it out")
     missing = [p for p in settings.providers if p not in ort.get_available_providers()]
     if missing:
         raise UsageError(

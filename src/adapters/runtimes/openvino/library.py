@@ -29,7 +29,7 @@ def openvino() -> ModuleType:
     """
     if find_spec("openvino") is None:
         do = "pip install 'voxport[openvino]', or take another runtime"
-        raise UsageError("--runtime openvino", expected="the package openvino", got="none", do=do)
+        raise UsageError("runtime openvino", expected="the package openvino", got="none", do=do)
     with _importing:
         if "openvino" not in sys.modules:
             sys.modules[_REPORTING] = None  # type: ignore[assignment]

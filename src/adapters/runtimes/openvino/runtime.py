@@ -144,7 +144,7 @@ def _hint(core: Any, precision: str) -> str:
     offered = [name for name, capability in _CAPABILITIES.items() if capability in able]
     if precision not in offered:
         expected = f"{', '.join(offered)}: what the openvino runtime has on this processor"
-        raise UsageError("--precision", expected=expected, got=precision, do="choose another")
+        raise UsageError("precision", expected=expected, got=precision, do="choose another")
     return "f32" if precision == "fp32" or "BF16" not in able else "bf16"
 
 

@@ -43,7 +43,7 @@ def load_network(path: Path, network: Mapping[str, Any]) -> torch.nn.Module:
             path.name,
             expected="a network to put the weights in",
             got="none",
-            do="name it, e.g. --network SegResNet --network-args '{\"init_filters\": 8}'",
+            do="name its `network`, e.g. SegResNet, and `network_args`, e.g. '{\"init_filters\": 8}'",
         )
     weights = read_state_dict(path) if script is None else dict(script.state_dict())
     built = _build(network)

@@ -36,9 +36,7 @@ def open_torch_runtime(
         UsageError: another precision than fp32, an unknown device, or torch is not installed.
     """
     if options.precision not in ("fp32", "auto"):
-        raise UsageError(
-            "--precision", expected="fp32 with the torch runtime", got=options.precision, do="leave the option out"
-        )
+        raise UsageError("precision", expected="fp32 with the torch runtime", got=options.precision, do="leave it out")
     described = model.card.provenance.get("network") or {}
     if not isinstance(described, Mapping):
         raise ModelError(
