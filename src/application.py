@@ -42,6 +42,7 @@ from .services.jobs.worker import work_on_jobs
 from .services.models.export import ExportResult, export_model
 from .services.models.loading import AUTO, LoadedModel, ModelOpener
 from .services.models.registry import ServedModels
+from .services.models.tensors import TensorModels
 from .services.models.tune import tune
 from .services.models.verify import Verification, verify
 from .services.segmentation.estimate import Estimate, estimate
@@ -267,6 +268,11 @@ class Application:
     def served_models(self) -> ServedModels:
         """The models that this process keeps loaded."""
         return self.container.served_models()
+
+    @property
+    def tensor_models(self) -> TensorModels:
+        """ONNX models of any kind in BentoML's store: save, get, load and run them."""
+        return self.container.tensor_models()
 
     @property
     def slots(self) -> Slots:

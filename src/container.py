@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -26,6 +26,8 @@ from .ports.runtime import InferenceRuntime, RuntimeOptions
 from .ports.scratch import Scratch
 from .ports.segmenter import Segmenter
 from .ports.surfaces import SurfaceMaker
+from .ports.tensor_models import TensorModelStore
+from .ports.tensors import SessionOptions, TensorSession
 from .ports.tunings import TuningStore
 from .ports.volume_store import ArrayStore, VolumeStore
 from .services.jobs.admission import Slots
@@ -35,6 +37,7 @@ from .services.models.export import ExportPorts
 from .services.models.loading import ModelOpener, Tunings
 from .services.models.registry import ServedModels
 from .services.models.segmenter import LocalSegmenter
+from .services.models.tensors import Provider, TensorModels
 from .services.models.tune import TunePorts
 from .services.segmentation.estimate import estimate_elsewhere
 from .services.segmentation.segment import SegmentPorts
@@ -76,6 +79,21 @@ def _open_openvino(
     from .adapters.runtimes.openvino import OpenvinoSettings, open_openvino_runtime
 
     return open_openvino_runtime(model, options, OpenvinoSettings(**settings, threads=threads))
+
+
+def _open_session(
+    settings: Mapping[str, Any], threads: int, path: Path, given: Sequence[Provider] | None = None
+) -> TensorSession:
+    from .adapters.runtimes.onnx import OnnxRuntimeSettings, open_onnx_session
+
+    pairs = [(p, {}) if isinstance(p, str) else p for p in given or ()]
+    own = {"providers": [name for name, _ in pairs], "provider_options": {n: _texts(o) for n, o in pairs}}
+    chosen = OnnxRuntimeSettings(**{**settings, **(own if given else {})}, threads=threads)
+    return open_onnx_session(path, SessionOptions(), chosen)
+
+
+def _texts(options: Mapping[str, object]) -> dict[str, str]:
+    return {name: str(value) for name, value in options.items()}
 
 
 def _open_torch(device: str, threads: int | None, model: Model, options: RuntimeOptions) -> InferenceRuntime:
@@ -140,8 +158,15 @@ class Container(containers.DeclarativeContainer):
     models = providers.ThreadSafeSingleton(_with_bundled, own_models, model_files)
     bentoml: providers.Provider[ModuleType] = providers.Callable(_late("models.bento", "untracked_bentoml"))
 
+    tensor_model_store: providers.Provider[TensorModelStore] = providers.ThreadSafeSingleton(
+        _late("models.bento", "BentoTensorModels"), config.bentoml_home
+    )
+
     bounds = providers.ThreadSafeSingleton(Bounds, config.bounds.label_agreement, config.bounds.dice)
     threads = providers.Callable(_threads, config.threads, resources)
+    tensor_models = providers.ThreadSafeSingleton(
+        TensorModels, tensor_model_store, providers.Factory(partial, _open_session, config.onnx, threads)
+    )
     runtimes = providers.Dict(
         onnx=providers.Factory(partial, _open_onnx, config.onnx, threads),
         openvino=providers.Factory(partial, _open_openvino, config.openvino, threads),

@@ -25,7 +25,7 @@ from voxport.domain.cards.schema import read_card, write_card
 from voxport.domain.errors import ModelError, OutputError, UsageError
 from voxport.domain.labels.label_map import Label, LabelTable, Output
 from voxport.ports.model import Model
-from voxport.ports.model_repository import ModelRepository
+from voxport.ports.model_repository import Listing, ModelRepository
 from voxport.testing.affine import affine_card
 from voxport.testing.models import ModelRepositoryContract, write_bare_affine
 
@@ -209,12 +209,10 @@ def test_models_of_bentomls_users_without_onnx_are_left_alone(store: Store) -> N
     assert (folder / "weights.bin").read_bytes() == b"weights"
 
 
-def test_a_model_of_bentomls_users_with_bare_onnx_is_broken_by_its_tag(store: Store) -> None:
+def test_a_model_of_bentomls_users_with_bare_onnx_has_no_card_and_is_not_broken(store: Store) -> None:
     write_bare_affine(store.folder / "saved_model.onnx")
     store.put_by_bentoml("classifier:v1", [store.folder / "saved_model.onnx"])
-    (broken,) = store.repository.list().broken
-    assert broken.name == "classifier:v1"
-    assert broken.reason.startswith("classifier:v1: saved_model.onnx: expected a model card")
+    assert store.repository.list() == Listing(())
 
 
 def test_a_self_describing_file_counts_whatever_its_tag_and_is_replaced_as_the_same(store: Store) -> None:

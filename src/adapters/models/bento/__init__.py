@@ -2,5 +2,6 @@
 
 from .library import untracked_bentoml
 from .store import BentoStore
+from .tensors import BentoTensorModels
 
-__all__ = ["BentoStore", "untracked_bentoml"]
+__all__ = ["BentoStore", "BentoTensorModels", "untracked_bentoml"]

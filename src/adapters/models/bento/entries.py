@@ -71,6 +71,15 @@ def takes_any_batch(path: Path) -> bool:
     return not inputs[0].type.tensor_type.shape.dim[0].HasField("dim_value")
 
 
+def is_bare(path: Path) -> bool:
+    """Whether a file is an ONNX network without a model card."""
+    try:
+        model = onnx.load_model(path, load_external_data=False)
+    except Exception:  # noqa: BLE001 - protobuf has many errors for what it cannot parse
+        return False
+    return bool(model.graph.node) and all(entry.key != "voxport.card" for entry in model.metadata_props)
+
+
 def _class_names(output: Output) -> list[str]:
     """Names in the order of the network's output channels."""
     if output.activation == "sigmoid":

@@ -13,7 +13,7 @@ from ....domain.errors import ModelError, OutputError
 from ....ports.locks import Locks
 from ....ports.model import Model, ModelFiles
 from ....ports.model_repository import BrokenModel, Listing
-from .entries import describe, tag_of
+from .entries import describe, is_bare, tag_of
 from .library import bentoml_models, open_store
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class BentoStore:
             try:
                 models.append(self._files.read(path))
             except ModelError as error:
-                if path.exists():  # and was not removed in the meantime
+                if path.exists() and not is_bare(path):  # was not removed in the meantime, and was meant to have a card
                     broken.append(BrokenModel(_tag_at(path.parent), f"{_tag_at(path.parent)}: {error}"))
         return Listing.ordered(models, broken)
 

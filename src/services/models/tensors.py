@@ -1,0 +1,110 @@
+"""Models of any kind: saved, found, loaded, and kept loaded for callers."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from ...ports.tensor_models import Plain, Serialisable, TensorModel, TensorModelStore
+from ...ports.tensors import TensorSession, batch_axis
+from .batching import Batcher, Batching
+
+Provider = str | tuple[str, Mapping[str, object]]
+
+
+class OpenSession(Protocol):
+    """Opens a file in the runtime of the settings; ``providers`` are ONNX Runtime's, in order."""
+
+    def __call__(self, path: Path, providers: Sequence[Provider] | None = None) -> TensorSession:
+        """The network, loaded."""
+        ...
+
+
+class TensorModels:
+    """ONNX models of any kind in a store. Safe for several threads."""
+
+    def __init__(self, store: TensorModelStore, open_session: OpenSession) -> None:
+        self._store, self._open_session = store, open_session
+        self._loading = threading.Lock()
+        self._loaded: dict[str, tuple[TensorSession, Batcher | None]] = {}
+
+    def save_model(
+        self,
+        name: str,
+        model: str | Path | Serialisable,
+        signatures: Plain | None = None,
+        labels: Mapping[str, str] | None = None,
+        custom_objects: Plain | None = None,
+        metadata: Plain | None = None,
+    ) -> TensorModel:
+        """Keep a copy of an ONNX file or of a model in memory; see ``TensorModelStore.save_model``."""
+        return self._store.save_model(
+            name, model, signatures=signatures, labels=labels, custom_objects=custom_objects, metadata=metadata
+        )
+
+    def get(self, tag: str) -> TensorModel:
+        """The model ``name:version``, or the newest of ``name``, not loaded. Raises UnknownModelError."""
+        return self._store.get(tag)
+
+    def load_model(self, tag: str, providers: Sequence[Provider] | None = None) -> TensorSession:
+        """The model in a session of its own, which the caller closes.
+
+        Args:
+            tag: as for ``get``.
+            providers: ONNX Runtime's execution providers in order, each a name or a pair of name and options; those of
+                the settings where None.
+
+        Raises:
+            UnknownModelError: there is no such model.
+            ModelError: it cannot be loaded.
+            UsageError: a provider is not installed.
+        """
+        return self._open_session(self._store.get(tag).path, providers)
+
+    def list(self) -> tuple[TensorModel, ...]:
+        """All models, by name, the newest version of each last."""
+        return self._store.list()
+
+    def find(self, name: str, version: str | None = None) -> TensorModel:
+        """The model of a name, and of a version if one is given. Raises UnknownModelError."""
+        return self._store.get(name if version is None else f"{name}:{version}")
+
+    def session(self, model: TensorModel) -> TensorSession:
+        """The model's session, loaded at the first call and kept. Raises ModelError."""
+        return self._kept(model)[0]
+
+    def run(
+        self, model: TensorModel, inputs: Mapping[str, Any], outputs: Sequence[str] | None = None
+    ) -> Mapping[str, Any]:
+        """Run a model that is kept loaded; concurrent calls share a batch where its signature says ``batchable``.
+
+        Raises:
+            InputError, ModelError, LimitError: as ``TensorSession.run``.
+        """
+        session, batcher = self._kept(model)
+        return session.run(inputs, outputs) if batcher is None else batcher(inputs, outputs)
+
+    def close(self) -> None:
+        """Forget all sessions."""
+        with self._loading:
+            for session, _ in self._loaded.values():
+                session.close()
+            self._loaded.clear()
+
+    def _kept(self, model: TensorModel) -> tuple[TensorSession, Batcher | None]:
+        with self._loading:
+            if model.sha256 not in self._loaded:
+                session = self._open_session(model.path)
+                batching = batching_of(model, session)
+                self._loaded[model.sha256] = session, None if batching is None else Batcher(session.run, batching)
+            return self._loaded[model.sha256]
+
+
+def batching_of(model: TensorModel, session: TensorSession) -> Batching | None:
+    """How calls to ``run`` may share a batch: along axis 0, where the signature says so and the network can."""
+    how = model.signatures.get("run") or {}
+    if not how.get("batchable") or how.get("batch_dim", 0) not in (0, [0, 0]) or batch_axis(session) != 0:
+        return None
+    return Batching(max_size=max(1, int(how.get("max_batch_size") or Batching.max_size)))
