@@ -320,6 +320,7 @@ class Application:
         model_sha256: str = "",
         estimate_seconds: float | None = None,
         folder: str | None = None,
+        hashes: Sequence[str] = (),
     ) -> Job:
         """Store a case's volumes and queue it as a job; see ``submit_case``."""
         return submit_case(
@@ -333,6 +334,7 @@ class Application:
             model_sha256=model_sha256,
             estimate_seconds=estimate_seconds,
             folder=folder,
+            hashes=hashes,
         )
 
     def forget_job(self, id: str, owner: str | None) -> None:

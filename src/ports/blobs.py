@@ -1,7 +1,8 @@
-"""Uploads and results as whole files under names, where every worker reaches them."""
+"""Stored files: uploads and results under names, reached by every worker."""
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import IO, Protocol
 
@@ -9,44 +10,64 @@ from ..domain.errors import InputError, UsageError
 
 
 class BlobStore(Protocol):
-    """Keeps files by name: words between slashes, as in ``folder/inputs/scan.nii.gz``. Safe for several threads.
+    """Keeps files by name: words between slashes, e.g. ``folder/inputs/scan.nii.gz``. Safe for several threads.
 
-    A blob is there whole or not at all, also when a process dies while it writes one.
-    Where the place itself fails while it reads, the system's OSError is raised as it is.
+    A blob appears whole or not at all, also when its writer is killed. Failures of the place while reading are raised
+    as the system's OSError.
     """
 
     def put(self, name: str, content: Path | IO[bytes]) -> str:
-        """Keep a file's content under a name, replacing what was there; its sha256.
+        """Store a file's content under a name, replacing an earlier blob; its sha256.
 
         Raises:
-            OutputError: the place cannot be written or has no room.
-            UsageError: not a name that a blob can have.
+            OutputError: the place cannot be written or is full.
+            UsageError: not a blob's name.
+        """
+        ...
+
+    def staging(self) -> AbstractContextManager[Path] | None:
+        """A new local folder, deleted at the end, whose files ``take`` moves without copying; None where impossible."""
+        ...
+
+    def take(self, name: str, file: Path, sha256: str) -> None:
+        """Store a local file of known sha256 as ``put`` does, and delete it: moved where it can be, else copied.
+
+        Raises:
+            OutputError, UsageError: as ``put``.
         """
         ...
 
     def fetch(self, name: str, destination: Path) -> str:
-        """Write a blob to a local file, replacing it; its sha256. Raises InputError where there is none."""
+        """Copy a blob to a local file, replacing it; its sha256. Raises InputError where there is none."""
+        ...
+
+    def link(self, name: str, destination: Path) -> str:
+        """Make a blob readable at a new local path, for reading only; its sha256. Linked where it can be, else copied.
+
+        Raises:
+            InputError: no such blob.
+        """
         ...
 
     def open(self, name: str) -> IO[bytes]:
-        """A blob for reading. Raises InputError where there is none."""
+        """Open a blob for reading. Raises InputError where there is none."""
         ...
 
     def exists(self, name: str) -> bool:
-        """Whether there is a blob of this name."""
+        """Whether a blob of this name exists."""
         ...
 
     def names(self, prefix: str) -> tuple[str, ...]:
-        """All names below ``prefix/``, sorted; none where there is nothing."""
+        """All names below ``prefix/``, sorted."""
         ...
 
     def delete_prefix(self, prefix: str) -> None:
-        """Delete all blobs below ``prefix/``, if there are any. Raises OutputError."""
+        """Delete all blobs below ``prefix/``. Raises OutputError."""
         ...
 
 
 def check_blob_name(name: str) -> None:
-    """Raise UsageError unless ``name`` is words between slashes that lead nowhere else."""
+    """Raise UsageError unless ``name`` is words between slashes, without ``.`` and ``..``."""
     words = name.split("/")
     if any(word in ("", ".", "..") or not word.isprintable() or "\\" in word for word in words):
         do = "use letters, digits, dots and dashes"
@@ -54,5 +75,5 @@ def check_blob_name(name: str) -> None:
 
 
 def missing_blob(name: str) -> InputError:
-    """The error for a name that nothing is kept under."""
+    """The error for a name without a blob."""
     return InputError(name, expected="a stored file", got="nothing of that name", do="send it again")

@@ -1,4 +1,4 @@
-"""The contract that every BlobStore keeps, as a pytest class to subclass, and a store in memory."""
+"""The contract of a BlobStore as a pytest class to subclass, and a store in memory."""
 
 # ruff: noqa: D102 - a test's name is the promise that it checks
 
@@ -8,6 +8,7 @@ import hashlib
 import io
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import IO, NoReturn
 
@@ -34,7 +35,7 @@ class BlobStoreContract:
         raise NotImplementedError
 
     def leftovers(self) -> list[str]:
-        """Everything that the store holds beyond the blobs, such as parts of what was never finished."""
+        """Everything that the store holds beyond its blobs, e.g. unfinished parts."""
         raise NotImplementedError
 
     @pytest.mark.parametrize("content", [b"", b"text\n", bytes(range(256)) * 40_000])
@@ -51,6 +52,42 @@ class BlobStoreContract:
         (tmp_path / "local").write_bytes(b"content")
         assert self.store.put("a", tmp_path / "local") == hashlib.sha256(b"content").hexdigest()
         assert self._read("a") == b"content"
+
+    def test_a_file_that_is_taken_is_a_blob_and_no_longer_a_file(self, tmp_path: Path) -> None:
+        self.store.put("a/b", io.BytesIO(b"a longer first version"))
+        for place in (nullcontext(tmp_path), self.store.staging() or nullcontext(tmp_path)):
+            with place as folder:
+                content = f"from {folder}".encode()
+                (folder / "upload").write_bytes(content)
+                self.store.take("a/b", folder / "upload", hashlib.sha256(content).hexdigest())
+                assert self._read("a/b") == content
+                assert not (folder / "upload").exists()
+        assert self.leftovers() == []
+
+    def test_a_staging_folder_is_deleted_with_its_files(self) -> None:
+        if (staging := self.store.staging()) is not None:
+            with staging as folder:
+                (folder / "upload").write_bytes(b"never taken")
+            assert not folder.exists()
+        assert self.leftovers() == []
+
+    def test_a_file_that_cannot_be_taken_stays_a_file(self, tmp_path: Path) -> None:
+        (tmp_path / "upload").write_bytes(b"content")
+        with pytest.raises(UsageError):
+            self.store.take("../a", tmp_path / "upload", hashlib.sha256(b"content").hexdigest())
+        assert (tmp_path / "upload").read_bytes() == b"content"
+
+    def test_a_linked_blob_is_read_at_its_path_and_outlives_the_path(self, tmp_path: Path) -> None:
+        digest = self.store.put("a/b", io.BytesIO(b"content"))
+        assert self.store.link("a/b", tmp_path / "linked") == digest
+        assert (tmp_path / "linked").read_bytes() == b"content"
+        (tmp_path / "linked").unlink()
+        assert self._read("a/b") == b"content"
+        with pytest.raises(InputError):
+            self.store.link("a/c", tmp_path / "missing")
+        assert not (tmp_path / "missing").is_symlink()
+        with pytest.raises(UsageError):
+            self.store.link("../a", tmp_path / "missing")
 
     def test_putting_again_replaces(self) -> None:
         self.store.put("a/b", io.BytesIO(b"a longer first version"))
@@ -73,7 +110,7 @@ class BlobStoreContract:
         assert not self.store.exists("b")
         assert self.leftovers() == []
 
-    def test_names_are_told_by_prefix_and_whole_words(self) -> None:
+    def test_names_are_listed_by_prefix_and_whole_words(self) -> None:
         for name in ("a/c/2", "a/b", "ab/c", "a/c/1"):
             self.store.put(name, io.BytesIO(b"x"))
         assert self.store.names("a") == ("a/b", "a/c/1", "a/c/2")
@@ -136,7 +173,7 @@ def _fail() -> NoReturn:
 
 
 class MemoryBlobs:
-    """A BlobStore that keeps ``contents`` by name; while ``full`` is set it takes nothing."""
+    """A BlobStore that keeps ``contents`` by name; while ``full`` is set, writing fails."""
 
     def __init__(self) -> None:
         self.contents: dict[str, bytes] = {}
@@ -152,6 +189,19 @@ class MemoryBlobs:
         with self._lock:
             self.contents[name] = given
         return hashlib.sha256(given).hexdigest()
+
+    def staging(self) -> AbstractContextManager[Path] | None:
+        """See BlobStore.staging."""
+        return None
+
+    def take(self, name: str, file: Path, sha256: str) -> None:  # noqa: ARG002 - the port's signature
+        """See BlobStore.take."""
+        self.put(name, file)
+        file.unlink()
+
+    def link(self, name: str, destination: Path) -> str:
+        """See BlobStore.link."""
+        return self.fetch(name, destination)
 
     def fetch(self, name: str, destination: Path) -> str:
         """See BlobStore.fetch."""

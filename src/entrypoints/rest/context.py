@@ -6,12 +6,12 @@ import asyncio
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Literal, TypeVar
 
 from anyio import CapacityLimiter, to_thread
-from fastapi import Depends
 from starlette.requests import Request
 
 from ...application import Application
@@ -28,6 +28,7 @@ from .metrics import Metrics
 from .routing import cut
 
 T = TypeVar("T")
+_SUBMISSIONS = 8  # cases checked at a time
 _SIDE_WORKERS = 2  # threads for work without a slot: estimates, reading arrays
 
 
@@ -72,6 +73,7 @@ class ServiceContext:
     metrics: Metrics
     working: CapacityLimiter
     aside: CapacityLimiter
+    submitting: CapacityLimiter
     private_paths: tuple[str, ...]
     jobs: JobAccess
     stop: threading.Event
@@ -89,6 +91,7 @@ class ServiceContext:
             Metrics(),
             CapacityLimiter(settings.slots + settings.queue + 1),
             CapacityLimiter(_SIDE_WORKERS),
+            CapacityLimiter(_SUBMISSIONS),
             private_paths,
             JobAccess(application, private_paths),
             threading.Event(),
@@ -127,10 +130,23 @@ class ServiceContext:
 
         return await self._watched(request, progress, run, self.working)
 
-    async def without_slot(self, request: Request, work: Callable[[RequestProgress], T]) -> T:
-        """Run ``work``, which infers nothing, in a thread beside the slots."""
+    async def without_slot(
+        self, request: Request, work: Callable[[RequestProgress], T], threads: CapacityLimiter | None = None
+    ) -> T:
+        """Run ``work``, which infers nothing, in one of ``threads``, else in one of those beside the slots."""
         progress = RequestProgress(self.settings.time_limit_seconds)
-        return await self._watched(request, progress, lambda: work(progress), self.aside)
+        return await self._watched(request, progress, lambda: work(progress), threads or self.aside)
+
+    @asynccontextmanager
+    async def request_folder(self, files: Literal["run", "job"]) -> AsyncIterator[Path]:
+        """A folder for a request's files; for a job, where the blob store takes them over without copying."""
+        staging = await to_thread.run_sync(self.application.blobs.staging) if files == "job" else None
+        work = staging or self.application.work_folders.new()
+        folder = await to_thread.run_sync(work.__enter__)
+        try:
+            yield folder
+        finally:
+            await to_thread.run_sync(work.__exit__, None, None, None)
 
     async def _watched(
         self, request: Request, progress: RequestProgress, run: Callable[[], T], limiter: CapacityLimiter
@@ -144,21 +160,6 @@ class ServiceContext:
             raise
         finally:
             watch.cancel()
-
-
-async def request_folder(request: Request) -> AsyncIterator[Path]:
-    """A dependency: a folder for one request's files, deleted after the answer; messages omit its path."""
-    context: ServiceContext = request.app.state.context
-    scratch = context.application.work_folders.new()
-    folder = await to_thread.run_sync(scratch.__enter__)
-    request.state.private_paths = (f"{folder}/",)
-    try:
-        yield folder
-    finally:
-        await to_thread.run_sync(scratch.__exit__, None, None, None)
-
-
-Folder = Annotated[Path, Depends(request_folder)]
 
 
 async def _abandon_when_gone(request: Request, progress: RequestProgress) -> None:

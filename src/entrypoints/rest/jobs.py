@@ -18,7 +18,7 @@ from ...ports.job_queue import JobQueue
 from ...services.jobs.submit import case_folder
 from . import job_openapi as openapi
 from . import uploads
-from .context import Folder, RequestProgress, ServiceContext
+from .context import RequestProgress, ServiceContext
 from .job_access import OwnJob, principal, reached
 from .job_schemas import JobAnswer, JobsAnswer, job_path
 from .problems import Problem, ProblemError
@@ -45,6 +45,7 @@ class _Asked:
     """A submission and its owner."""
 
     inputs: Sequence[str]
+    hashes: Sequence[str]
     model: str | None
     options: RunOptions
     outputs: Sequence[str]
@@ -65,10 +66,9 @@ def job_routes(context: ServiceContext) -> APIRouter:
         dependencies=[uploads.form_fields(single=("model", *uploads.CASE_FIELDS), repeated=("volume", "outputs"))],
         summary="Submit a job",
     )
-    @body(MULTIPART)
+    @body(MULTIPART, files="job")
     async def submit_job(
         request: Request,
-        folder: Folder,
         volume: uploads.Volumes,
         model: uploads.ModelName = None,
         outputs: uploads.Outputs = ["mask"],  # noqa: B006 - FastAPI copies it
@@ -83,9 +83,9 @@ def job_routes(context: ServiceContext) -> APIRouter:
         # no memory limit: each worker has its own
         options = uploads.options_of(overlap, patch, blending, nan_as, threshold, None)
         context.models.find(model)
-        inputs = await uploads.store_volumes(volume, folder)
-        asked = _Asked(inputs, model, options, outputs, principal(request), key)
-        job, replayed = await context.without_slot(request, partial(_submit, context, asked))
+        inputs = await uploads.name_volumes(volume)
+        asked = _Asked(inputs, [*map(uploads.hash_of, volume)], model, options, outputs, principal(request), key)
+        job, replayed = await context.without_slot(request, partial(_submit, context, asked), context.submitting)
         headers = {"Location": job_path(job)} | ({"Idempotency-Replayed": "true"} if replayed else {})
         return await _answer(context, job, 202, headers)
 
@@ -167,6 +167,7 @@ def _submit(context: ServiceContext, asked: _Asked, progress: RequestProgress) -
         model_sha256=loaded.model.sha256,
         estimate_seconds=planned.seconds,
         folder=folder,
+        hashes=asked.hashes,
     )
     job = reached(submit)
     return job, job.case.folder != folder

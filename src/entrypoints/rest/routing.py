@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Iterable, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import replace
 from email.message import Message
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -15,6 +16,7 @@ from starlette.exceptions import HTTPException
 from ...domain.errors import OutputError, VoxportError
 from .metrics import Metrics
 from .problems import Problem, ProblemError, problem_of, problem_response
+from .uploads import receive_form
 
 MULTIPART, JSON = "multipart/form-data", "application/json"
 _MOST_COMPLAINTS = 5
@@ -24,24 +26,25 @@ _SEE = "see /openapi.json"
 Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
 
 
-def body(*media_types: str, slot: bool = False) -> Callable[[Endpoint], Endpoint]:
-    """Mark a route's endpoint with the media types that its body may have, and whether it needs a scoring slot."""
+def body(
+    *media_types: str, slot: bool = False, files: Literal["run", "job"] | None = None
+) -> Callable[[Endpoint], Endpoint]:
+    """Mark a route's endpoint with its body's media types, its need of a slot, and what its files are for."""
 
     def mark(endpoint: Endpoint) -> Endpoint:
-        endpoint.__media_types__, endpoint.__needs_slot__ = media_types, slot  # type: ignore[attr-defined]
+        endpoint.__body__ = (media_types, slot, files)  # type: ignore[attr-defined]
         return endpoint
 
     return mark
 
 
 class BodyRoute(APIRoute):
-    """A route that refuses a body of another media type, or one that would wait in vain, before it is read."""
+    """A route that refuses a body of another media type, or a request that finds no slot, before it reads the body."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """See APIRoute."""
         handle = super().get_route_handler()
-        taken: tuple[str, ...] = getattr(self.endpoint, "__media_types__", ())
-        needs_slot = getattr(self.endpoint, "__needs_slot__", False)
+        taken, needs_slot, files = getattr(self.endpoint, "__body__", ((), False, None))
 
         async def checked(request: Request) -> Response:
             header = request.headers.get("content-type", "")
@@ -54,6 +57,11 @@ class BodyRoute(APIRoute):
                 raise HTTPException(415, f"expected a body in UTF-8, got {others.pop()[:80]}; leave charset out")
             if needs_slot:
                 request.app.state.context.slots.check_room()
+            if files is not None:
+                stack: AsyncExitStack = request.scope["fastapi_middleware_astack"]  # closed after the answer
+                folder = await stack.enter_async_context(request.app.state.context.request_folder(files))
+                request.state.folder, request.state.private_paths = folder, (f"{folder}/",)
+                await receive_form(request, folder)
             return await handle(request)
 
         return checked

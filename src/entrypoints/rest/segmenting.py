@@ -21,7 +21,7 @@ from ...domain.run import RunOptions
 from ...services.segmentation.report import RESULT_FILES, STATISTICS_TABLE, grid_mapping, portable_report, tiles_mapping
 from ...services.segmentation.statistics_file import statistics_bytes
 from . import openapi, schemas, uploads
-from .context import Folder, RequestProgress, ServiceContext
+from .context import RequestProgress, ServiceContext
 from .negotiation import accepted
 from .problems import problem_body, problem_of
 from .routing import MULTIPART, BodyRoute, body, request_id, without_paths
@@ -53,10 +53,9 @@ def segment_routes(context: ServiceContext) -> APIRouter:
         dependencies=[uploads.form_fields(single=uploads.CASE_FIELDS, repeated=("volume", "model", "outputs"))],
         summary="Segment a case",
     )
-    @body(MULTIPART, slot=True)
+    @body(MULTIPART, slot=True, files="run")
     async def segment(
         request: Request,
-        folder: Folder,
         volume: uploads.Volumes,
         model: uploads.ModelNames = [],  # noqa: B006 - FastAPI copies it
         outputs: uploads.Outputs = ["mask"],  # noqa: B006
@@ -71,7 +70,8 @@ def segment_routes(context: ServiceContext) -> APIRouter:
         kind = accepted(request, _GZIP if single else _ZIP, _JSON)[0]
         options = uploads.options_of(overlap, patch, blending, nan_as, threshold, context.memory_bytes)
         models = _each_once(context, model)
-        inputs = await uploads.store_volumes(volume, folder)
+        inputs = await uploads.name_volumes(volume)
+        folder: Path = request.state.folder
         run = partial(_segment_each, context, inputs, models, [] if kind == _JSON else outputs, options, folder)
         results = await context.in_slot(request, run)
         if all(result.error is not None for result in results):
@@ -92,10 +92,9 @@ def segment_routes(context: ServiceContext) -> APIRouter:
         dependencies=[uploads.form_fields(single=("model", *uploads.CASE_FIELDS), repeated=("volume",))],
         summary="Foretell a run",
     )
-    @body(MULTIPART)
+    @body(MULTIPART, files="run")
     async def plan(
         request: Request,
-        folder: Folder,
         volume: uploads.Volumes,
         model: uploads.ModelName = None,
         overlap: uploads.Overlap = None,
@@ -106,7 +105,7 @@ def segment_routes(context: ServiceContext) -> APIRouter:
     ) -> Response:
         """What segmenting would take: tiles, time, memory, warnings. Nothing is scored."""
         options = uploads.options_of(overlap, patch, blending, nan_as, threshold, context.memory_bytes)
-        inputs = await uploads.store_volumes(volume, folder)
+        inputs = await uploads.name_volumes(volume)
         return JSONResponse(await context.without_slot(request, partial(_plan, context, inputs, model, options)))
 
     return router

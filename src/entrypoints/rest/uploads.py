@@ -1,9 +1,11 @@
-"""From a multipart form to files in a request's folder and options of a run."""
+"""Multipart forms: files, which are written and hashed as they arrive, and the options of a run."""
 
 from __future__ import annotations
 
-import shutil
+import hashlib
+import io
 from collections.abc import Collection, Sequence
+from contextlib import aclosing
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -11,6 +13,8 @@ from anyio import to_thread
 from fastapi import Depends, File, Form, Request, UploadFile
 from pydantic.json_schema import SkipJsonSchema
 from starlette.datastructures import FormData
+from starlette.exceptions import HTTPException
+from starlette.formparsers import MultiPartException, MultiPartParser
 
 from ...domain.errors import InputError, OutputError, UsageError
 from ...domain.run import RunOptions
@@ -20,7 +24,6 @@ from . import schemas
 _GZIP = b"\x1f\x8b"
 _MOST_CHANNELS = 64
 _MOST_MODELS = 16
-_COPY_BYTES = 2**20
 
 # absent, which no form says with a word
 None_ = SkipJsonSchema[None]
@@ -48,6 +51,61 @@ Threshold = Annotated[
 ]
 NanAs = Annotated[schemas.NanAs | None_, Form(description="Taken for NaN and Inf, which are refused otherwise.")]
 CASE_FIELDS = ("overlap", "patch", "blending", "threshold", "nan_as")
+
+
+class ReceivedFile(io.FileIO):
+    """A file that is hashed while it is written."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, "x+")
+        self.path = path
+        self._sha256 = hashlib.sha256()
+
+    def write(self, data: Any, /) -> int:
+        """Write all of ``data``."""
+        self._sha256.update(data)
+        left = memoryview(data)
+        while left:
+            left = left[super().write(left) :]
+        return len(data)
+
+    @property
+    def sha256(self) -> str:
+        """The hash of everything that was written."""
+        return self._sha256.hexdigest()
+
+
+class _Parser(MultiPartParser):
+    """Writes files straight into a folder, where Starlette's own copies them through a temporary file."""
+
+    folder: Path
+
+    def on_headers_finished(self) -> None:
+        super().on_headers_finished()
+        if self._current_part.file is not None:
+            unused = self._files_to_close_on_error.pop()
+            unused.close()
+            file: Any = ReceivedFile(self.folder / f"part_{self._current_files}")
+            self._files_to_close_on_error.append(file)
+            self._current_part.file.file = file
+
+
+async def receive_form(request: Request, folder: Path) -> None:
+    """Read the request's form, its files into ``folder``; ``request.form()`` then gives it.
+
+    Raises:
+        HTTPException: not a form.
+        OutputError: the folder has no room.
+    """
+    try:
+        async with aclosing(request.stream()) as stream:
+            parser = _Parser(request.headers, stream)
+            parser.folder = folder
+            request._form = await parser.parse()
+    except MultiPartException as error:
+        raise HTTPException(400, error.message) from None
+    except OSError as error:
+        raise OutputError.cannot_write("upload", error) from None
 
 
 def check_form(form: FormData, *, single: Collection[str], repeated: Collection[str] = ()) -> None:
@@ -97,26 +155,31 @@ def _edges(text: str | None) -> tuple[int, int, int] | None:
     return x, y, z
 
 
-async def store_volumes(uploads: Sequence[UploadFile], folder: Path) -> list[str]:
-    """Write uploads into ``folder`` under names of ours, whatever theirs are; the content says whether it is gzip.
+async def name_volumes(uploads: Sequence[UploadFile]) -> list[str]:
+    """Give received files names of voxport's own, whose ending follows their content; their paths.
 
     Raises:
         InputError: an upload is empty.
-        OutputError: there is no room for it.
     """
-    return [await to_thread.run_sync(_store, upload, folder, index + 1) for index, upload in enumerate(uploads)]
+    return await to_thread.run_sync(lambda: [_named(upload, n) for n, upload in enumerate(uploads, 1)])
 
 
-def _store(upload: UploadFile, folder: Path, number: int) -> str:
-    source = upload.file
-    magic = source.read(len(_GZIP))
+def hash_of(upload: UploadFile) -> str:
+    """The sha256 of a received file."""
+    return _received(upload).sha256
+
+
+def _named(upload: UploadFile, number: int) -> str:
+    file = _received(upload)
+    magic = file.read(len(_GZIP))
     if not magic:
         raise InputError(f"volume {number}", expected="a NIfTI file", got="an empty upload", do="send the file")
-    source.seek(0)
-    target = folder / f"volume_{number}{'.nii.gz' if magic == _GZIP else '.nii'}"
-    try:
-        with target.open("wb") as file:
-            shutil.copyfileobj(source, file, _COPY_BYTES)
-    except OSError as error:
-        raise OutputError.cannot_write("scratch folder", error) from None
-    return str(target)
+    suffix = ".nii.gz" if magic == _GZIP else ".nii"
+    return str(file.path.rename(file.path.with_name(f"volume_{number}{suffix}")))
+
+
+def _received(upload: UploadFile) -> ReceivedFile:
+    file: object = upload.file
+    if not isinstance(file, ReceivedFile):
+        raise TypeError("expected a file that receive_form has written")
+    return file

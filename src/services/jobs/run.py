@@ -128,7 +128,7 @@ def _taken(case: JobCase, take: Callable[[str], LoadedModel]) -> LoadedModel:
 def _fetched(blobs: BlobStore, file: StoredFile, folder: Path) -> str:
     folder.mkdir()
     path = folder / file.name
-    sha256 = blobs.fetch(file.blob, path)
+    sha256 = blobs.link(file.blob, path)
     if sha256 != file.sha256:
         do = "send it again"
         raise InputError(file.name, expected=f"the bytes that were sent ({file.sha256})", got=sha256, do=do)

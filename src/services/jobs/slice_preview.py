@@ -81,7 +81,7 @@ def _unpacked(blobs: BlobStore, file: StoredFile, folder: Path) -> str:
     folder.mkdir()
     path = folder / file.name  # its end says what it is
     try:
-        blobs.fetch(file.blob, path)
+        blobs.link(file.blob, path)
     except OSError as error:
         if error.errno in _NO_ROOM:
             raise OutputError.cannot_write("scratch folder", error) from None

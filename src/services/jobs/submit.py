@@ -39,6 +39,7 @@ def submit_case(
     model_sha256: str = "",
     estimate_seconds: float | None = None,
     folder: str | None = None,
+    hashes: Sequence[str] = (),
 ) -> Job:
     """Store a case's volumes and queue it.
 
@@ -53,6 +54,7 @@ def submit_case(
         model_sha256: of the model's file, which every worker must have.
         estimate_seconds: estimated run time.
         folder: of ``case_folder``. The job of an earlier request with the same key has another one.
+        hashes: sha256 of each file. Where they are given, the store takes the files over instead of copying them.
 
     Raises:
         BusyError, UsageError: as ``JobQueue.submit``.
@@ -64,7 +66,10 @@ def submit_case(
         stored = []
         for number, (name, path) in enumerate(volumes):
             blob = f"{folder}/inputs/{number}"
-            stored.append(StoredFile(Path(name).name, blob, ports.blobs.put(blob, path)))
+            if hashes:
+                ports.blobs.take(blob, path, hashes[number])
+            sha256 = hashes[number] if hashes else ports.blobs.put(blob, path)
+            stored.append(StoredFile(Path(name).name, blob, sha256))
         case = JobCase(folder, tuple(stored), model, asdict(options), wanted, model_sha256, estimate_seconds)
         job = ports.queue.submit(case, owner, key=key)
     except BaseException:

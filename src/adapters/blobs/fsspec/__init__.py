@@ -1,14 +1,18 @@
-"""Blobs as files below a URL that fsspec understands: a folder (``file:///...``), shared by all workers or not."""
+"""Blobs as files below a URL that fsspec understands, e.g. a folder (``file:///...``)."""
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import io
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import IO, Any, cast
 
 import fsspec  # type: ignore[import-untyped]
@@ -25,11 +29,11 @@ _ABANDONED_AFTER = timedelta(days=1)
 class FsspecBlobs:
     """BlobStore on any fsspec file system.
 
-    A blob is written under a name of its own in ``.parts`` and then moved. Of a local folder the file and its folder
-    are flushed to the disk first: once ``put`` returns, a power cut does not take the blob away. Object stores make
-    an object appear whole by themselves. What processes that were killed left in ``.parts`` is deleted a day later.
+    A blob is written in ``.parts`` and then moved. In a local folder the file and its folder are flushed to the disk
+    first, so that a blob survives a power cut once ``put`` returns. Object stores make an object appear whole by
+    themselves. Files that killed processes left in ``.parts`` are deleted a day later.
 
-    A local folder that is not there is made for this user alone.
+    A missing local folder is created, readable by this user only.
     """
 
     def __init__(self, url: str) -> None:
@@ -52,6 +56,19 @@ class FsspecBlobs:
                     self._files.rm_file(part)
         return digest
 
+    def staging(self) -> AbstractContextManager[Path] | None:
+        """See BlobStore.staging."""
+        return self._staged() if self._local else None
+
+    def take(self, name: str, file: Path, sha256: str) -> None:
+        """See BlobStore.take."""
+        check_blob_name(name)
+        with self._writing(name):
+            if not (self._local and self._is_moved(file, self._path(name))):
+                if self.put(name, file) != sha256:
+                    raise OSError(errno.EIO, "the file changed while it was stored")
+                file.unlink()
+
     def fetch(self, name: str, destination: Path) -> str:
         """See BlobStore.fetch."""
         digest = hashlib.sha256()
@@ -60,6 +77,17 @@ class FsspecBlobs:
                 digest.update(chunk)
                 copy.write(chunk)
         return digest.hexdigest()
+
+    def link(self, name: str, destination: Path) -> str:
+        """See BlobStore.link."""
+        if not self._local:
+            return self.fetch(name, destination)
+        with self.open(name) as source:
+            try:
+                destination.hardlink_to(self._path(name))
+            except OSError:  # another file system
+                destination.symlink_to(self._path(name))
+            return hashlib.file_digest(cast("io.BufferedReader", source), "sha256").hexdigest()
 
     def open(self, name: str) -> IO[bytes]:
         """See BlobStore.open."""
@@ -89,11 +117,21 @@ class FsspecBlobs:
         with self._writing(prefix), suppress(FileNotFoundError):
             self._files.rm(self._path(prefix), recursive=True)
 
+    @contextmanager
+    def _staged(self) -> Iterator[Path]:
+        with self._writing("staging folder"):
+            self._make_ready()
+            folder = Path(mkdtemp(dir=f"{self._root}/{_PARTS}"))
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
     def _path(self, name: str) -> str:
         return f"{self._root}/{name}"
 
     def _make_ready(self) -> None:
-        """Make the folders; at the first blob of this process, clear away what others left half written."""
+        """Create the folders; once, delete half written files of killed processes."""
         parts = f"{self._root}/{_PARTS}"
         if self._local:
             Path(self._root).mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -101,9 +139,9 @@ class FsspecBlobs:
         if self._is_clear:
             return
         for part in self._files.ls(parts, detail=False):
-            with suppress(OSError, NotImplementedError, TypeError):  # gone meanwhile, or of no known age
+            with suppress(OSError, NotImplementedError, TypeError):  # deleted meanwhile, or of no known age
                 if datetime.now(UTC) - self._files.modified(part) > _ABANDONED_AFTER:
-                    self._files.rm_file(part)
+                    self._files.rm(part, recursive=True)
         self._is_clear = True
 
     def _write(self, part: str, content: Path | IO[bytes]) -> str:
@@ -124,11 +162,19 @@ class FsspecBlobs:
             self._files.mv(part, path)
             return
         Path(part).replace(path)  # fsspec's own move copies
-        descriptor = os.open(folder, os.O_RDONLY)
+        _flush(folder)
+
+    def _is_moved(self, file: Path, path: str) -> bool:
+        """Move a file to a blob's place; False where that is on another file system."""
+        self._make_ready()
+        _flush(file)
         try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+            self._publish(str(file), path)
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise
+            return False
+        return True
 
     @contextmanager
     def _reading(self, content: Path | IO[bytes]) -> Iterator[IO[bytes]]:
@@ -144,3 +190,12 @@ class FsspecBlobs:
             yield
         except OSError as error:
             raise OutputError.cannot_write(name, error) from None
+
+
+def _flush(path: str | Path) -> None:
+    """Write a file or folder through to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
