@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import mmap
 import os
 import stat
 import tempfile
@@ -10,16 +11,24 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from zlib_ng import gzip_ng, zlib_ng
 
 from ....domain.errors import InputError, LimitError, NoSpaceError
+from ....domain.geometry.grid import Box, Shape3
 
 CHUNK_BYTES = 2**20
 # The best that deflate can do: a 258-byte match in 2 bits (zlib's technical notes, "maximum compression factor").
 LARGEST_EXPANSION = 1032
 # Some writers pad the end; more than this is not padding.
 _LARGEST_TAIL_BYTES = 2**24
+WRITABLE = (".nii.gz", ".nii", ".hdr", ".img")
+_HEADERS = (".hdr", ".hdr.gz")
+_IMAGES = (".img", ".img.gz")
+_ALL = (*_HEADERS, *_IMAGES, ".nii.gz", ".nii")
 _ELSEWHERE = "free some room, or name another scratch folder"
 
 
@@ -133,6 +142,50 @@ def write_at(descriptor: int, data: bytes, position: int) -> None:
     while rest:
         written = os.pwrite(descriptor, rest, position)
         rest, position = rest[written:], position + written
+
+
+def suffix_of(path: Path) -> str:
+    """The volume suffix of a name, in lower case; empty if it has none."""
+    return next((suffix for suffix in _ALL if path.name.lower().endswith(suffix)), "")
+
+
+def is_image(path: Path) -> bool:
+    """Whether the name is that of a pair's voxels."""
+    return suffix_of(path) in _IMAGES
+
+
+def header_names(path: Path) -> list[Path]:
+    """Where the header of a pair may be, given any name of the pair; the likeliest first."""
+    return _siblings(path, _HEADERS)
+
+
+def image_names(path: Path) -> list[Path]:
+    """Where the voxels of a pair may be, given any name of the pair; the likeliest first."""
+    return _siblings(path, _IMAGES)
+
+
+def _siblings(path: Path, suffixes: tuple[str, ...]) -> list[Path]:
+    own = suffix_of(path)
+    stem = path.name[: len(path.name) - len(own)]
+    names = [path.with_name(stem + suffix) for suffix in suffixes]
+    return names + [path.with_name(stem + suffix.upper()) for suffix in suffixes]
+
+
+def box_view(
+    mapped: mmap.mmap, dtype: np.dtype[Any], shape: Shape3, channels: int, offset: int, box: Box
+) -> NDArray[Any]:
+    """A view ``(C, x, y, z)`` of the voxels in ``box``. ValueError if the box does not lie within ``shape``."""
+    limits = zip(box.start, box.stop, shape, strict=True)
+    if not all(0 <= start <= stop <= edge for start, stop, edge in limits):
+        raise ValueError(f"box: expected one within {shape}, got {box.start} to {box.stop}")
+    stored = np.ndarray((*shape, channels), dtype, buffer=mapped, offset=offset, order="F")
+    return np.moveaxis(stored, 3, 0)[(slice(None), *box.slices)]
+
+
+def release(mapped: mmap.mmap) -> None:
+    """Drop the map's pages from resident memory; the data stays in the file, and comes back when touched."""
+    if hasattr(mmap, "MADV_DONTNEED"):
+        mapped.madvise(mmap.MADV_DONTNEED)
 
 
 @contextmanager

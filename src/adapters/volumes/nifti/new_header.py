@@ -10,7 +10,7 @@ from nibabel.nifti1 import Nifti1Header
 from nibabel.nifti2 import Nifti2Header
 
 from ....domain.geometry.grid import Grid
-from .placement import UNIT_BITS
+from .header import UNIT_BITS
 
 _UNIT_CODES = {"unknown": 0, "mm": 2, "um": 3}
 _ALIGNED = 2

@@ -18,9 +18,7 @@ from zlib_ng import gzip_ng
 
 from ....domain.errors import OutputError
 from ....domain.geometry.grid import Box
-from .files import CHUNK_BYTES, sha256, write_at
-from .mapping import box_view, release
-from .names import WRITABLE, suffix_of
+from .files import CHUNK_BYTES, WRITABLE, box_view, release, sha256, suffix_of, write_at
 from .new_header import NewHeader
 
 # Measured on label maps of vessels and organs: as small as with zlib's default of 6, to a fifth more, in two fifths of

@@ -16,10 +16,21 @@ from numpy.typing import NDArray
 
 from ....domain.errors import InputError, LimitError
 from ....domain.geometry.grid import Box, Grid
-from .files import LARGEST_EXPANSION, StoredFile, check_length, head, inflate, open_file, sha256
+from .files import (
+    LARGEST_EXPANSION,
+    StoredFile,
+    box_view,
+    check_length,
+    head,
+    header_names,
+    image_names,
+    inflate,
+    is_image,
+    open_file,
+    release,
+    sha256,
+)
 from .header import HEADER_BYTES, Header, is_header, read_header
-from .mapping import box_view, release
-from .names import header_names, image_names, is_image
 
 
 class NiftiSource:
