@@ -1,1 +1,1 @@
-"""The pure core: geometry, tiling, intensity, model cards, parity; numpy and scipy only."""
+"""Pure rules and value objects: geometry, inference, intensity, labels, cards, jobs. Imports numpy and scipy only."""

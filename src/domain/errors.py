@@ -1,16 +1,16 @@
-"""Every failure that a user can cause or cure, as one line: what was expected, what came, what to do."""
+"""Errors that a user can cause or fix. Each message is one line: subject, expected, got, what to do."""
 
 from __future__ import annotations
 
 
 class VoxportError(Exception):
-    """Base of all errors that voxport raises on purpose.
+    """Base class of voxport's errors.
 
     Args:
-        subject: what the error is about: a file name, a field, an option.
-        expected: what would have been right.
-        got: what came instead.
-        do: what the user can do about it.
+        subject: the file name, field or option at fault.
+        expected: a valid value.
+        got: the value found.
+        do: how to fix it.
     """
 
     def __init__(self, subject: str, *, expected: str, got: str, do: str) -> None:
@@ -22,27 +22,27 @@ class VoxportError(Exception):
 
 
 class UsageError(VoxportError):
-    """An option or argument that makes no sense, or not with the others."""
+    """An invalid option or argument, or a combination that conflicts."""
 
 
 class InputError(VoxportError):
-    """A volume that cannot be read or does not fit the model."""
+    """A volume is unreadable or does not fit the model."""
 
 
 class ModelError(VoxportError):
-    """A model file, card or certificate that is broken or does not hold."""
+    """A model file, card or certificate is invalid."""
 
 
 class UnknownModelError(ModelError):
-    """No model of this name is kept."""
+    """The repository has no model of this name."""
 
 
 class UnknownJobError(VoxportError):
-    """No job of this id is kept for the caller."""
+    """The caller has no job with this id."""
 
 
 class BusyError(VoxportError):
-    """There is no room for this request now; it may be sent again after ``retry_after_seconds``."""
+    """The service is at capacity. Retry after ``retry_after_seconds``."""
 
     def __init__(self, subject: str, *, expected: str, got: str, retry_after_seconds: float) -> None:
         super().__init__(subject, expected=expected, got=got, do=f"try again in {retry_after_seconds:.0f} s")
@@ -50,35 +50,35 @@ class BusyError(VoxportError):
 
 
 class LimitError(VoxportError):
-    """A stated limit (memory, voxels) that the request exceeds."""
+    """The request exceeds a configured limit, such as memory or voxels."""
 
 
 class TimeLimitError(LimitError):
-    """A stated limit of time that the run exceeds."""
+    """The run exceeds its time limit."""
 
 
 class NoSpaceError(LimitError):
-    """A place that is too full now for what would fit if it were not."""
+    """The disk has too little free space at present."""
 
 
 class OutputError(VoxportError):
-    """A result that could not be written."""
+    """A result cannot be written."""
 
     @classmethod
     def cannot_write(cls, subject: str, reason: OSError | str) -> OutputError:
-        """The error for a place that the system does not let us write to."""
+        """Build the error for a destination that cannot be written."""
         got = reason if isinstance(reason, str) else (reason.strerror or "an error").lower()
         return cls(subject, expected="a place with room that can be written", got=got, do="choose another place")
 
 
 class CancelledError(VoxportError):
-    """The run was asked to stop; nothing was left under the outputs' names."""
+    """The run was cancelled. No file remains under the names of its outputs."""
 
     def __init__(self) -> None:
         super().__init__("run", expected="to finish", got="a request to stop", do="start it again when ready")
 
 
-# The most special class of an error decides; the words are part of the HTTP interface and of stored jobs.
+# Published: part of the HTTP interface and of stored jobs. The most derived class decides.
 _KINDS: dict[type[VoxportError], str] = {
     UsageError: "usage",
     InputError: "input",
@@ -95,5 +95,5 @@ _KINDS: dict[type[VoxportError], str] = {
 
 
 def kind_of(error: VoxportError) -> str:
-    """The kind of an error in one word, for programs; ``internal`` for a class of no kind."""
+    """Return the error's published kind, such as ``"input"``; ``"internal"`` for any other class."""
     return next((_KINDS[base] for base in type(error).__mro__ if base in _KINDS), "internal")

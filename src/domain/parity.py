@@ -1,4 +1,4 @@
-"""Parity: are two networks the same network? Comparing score volumes, and the certificate that records it."""
+"""Parity: compare the logits and labels of two networks, and record the result in a certificate."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ FULL_PRECISION = "fp32"
 
 @dataclass(frozen=True)
 class Bounds:
-    """What makes other labels as good as the reference's: those of a lower precision, or of other tiles.
+    """Lower bounds for accepting another precision or patch.
 
-    ``label_agreement`` is the least share of voxels that agree, ``dice`` the least Dice of each label.
+    ``label_agreement``: share of voxels with equal labels. ``dice``: Dice coefficient of each label.
     """
 
     label_agreement: float = 0.999
@@ -32,22 +32,19 @@ BOUNDS = Bounds()
 
 @dataclass(frozen=True)
 class Agreement:
-    """How far labels are from the reference's: share of voxels that agree, and Dice of each label in the table's order.
-
-    Dice is 1 where neither has the label.
-    """
+    """Share of voxels with equal labels, and Dice of each label in the table's order (1 if neither map has it)."""
 
     label_agreement: float
     dice: tuple[float, ...]
 
     def within(self, bounds: Bounds) -> bool:
-        """Whether these labels are as good as the reference's."""
+        """Return whether every value reaches its bound."""
         return self.label_agreement >= bounds.label_agreement and all(dice >= bounds.dice for dice in self.dice)
 
 
 @dataclass(frozen=True)
 class Parity:
-    """How far a candidate's scores are from the reference's; label agreement and Dice as in Agreement."""
+    """Difference of a candidate's probabilities from the reference's; label agreement and Dice as in `Agreement`."""
 
     label_agreement: float
     dice: tuple[float, ...]
@@ -55,25 +52,25 @@ class Parity:
 
     @property
     def holds(self) -> bool:
-        """Whether the candidate is the same network to fp32 accuracy."""
+        """Return whether the candidate equals the reference to fp32 accuracy."""
         return (
             self.label_agreement >= LEAST_LABEL_AGREEMENT
             and self.max_probability_difference <= LARGEST_PROBABILITY_DIFFERENCE
         )
 
     def within(self, bounds: Bounds) -> bool:
-        """Whether the candidate's labels are as good as the reference's, and no probability is NaN."""
+        """Return whether labels are within the bounds and no probability is NaN."""
         labels = Agreement(self.label_agreement, self.dice)
         return labels.within(bounds) and self.max_probability_difference <= 1
 
 
 def compare(reference: Sequence[Logits], candidate: Sequence[Logits], output: Output) -> Parity:
-    """Parity over several score volumes ``(N, K, X, Y, Z)``, pooled over all voxels."""
+    """Compare arrays of logits ``(N, K, X, Y, Z)``, pooled over all voxels."""
     largest = 0.0
     counts = _Counts(output.table.values)
     for one, other in zip(reference, candidate, strict=True):
         if one.shape != other.shape:
-            raise ValueError(f"scores: expected the same shape, got {one.shape} and {other.shape}")
+            raise ValueError(f"logits: expected the same shape, got {one.shape} and {other.shape}")
         for a, b in zip(one, other, strict=True):
             difference = np.abs(output.probabilities(a) - output.probabilities(b)).max()
             largest = float(np.maximum(largest, difference))  # unlike max, keeps a NaN, which never holds
@@ -83,14 +80,14 @@ def compare(reference: Sequence[Logits], candidate: Sequence[Logits], output: Ou
 
 
 def compare_labels(reference: Labels, candidate: Labels, table: LabelTable) -> Agreement:
-    """Agreement of two arrays of labels of the same shape."""
+    """Compare two label arrays of the same shape."""
     counts = _Counts(table.values)
     counts.add(reference, candidate)
     return counts.agreement()
 
 
 class _Counts:
-    """Voxels that agree, and each label's overlap and sizes, over as many arrays as are added."""
+    """Running counts of equal voxels, and of each label's overlap and sizes."""
 
     def __init__(self, values: Sequence[int]) -> None:
         self._values = values
@@ -112,7 +109,7 @@ class _Counts:
 
 @dataclass(frozen=True)
 class RuntimeParity:
-    """One runtime and precision that was compared with the source network."""
+    """Parity of one runtime and precision with the source network."""
 
     runtime: str
     precision: str
@@ -120,17 +117,17 @@ class RuntimeParity:
     parity: Parity
 
     def holds(self, bounds: Bounds = BOUNDS) -> bool:
-        """Whether it stands for the source network: in fp32 to the accuracy of fp32, else within the bounds."""
+        """Return whether parity holds: to fp32 accuracy in fp32, within ``bounds`` in other precisions."""
         return self.parity.holds if self.precision == FULL_PRECISION else self.parity.within(bounds)
 
 
 @dataclass(frozen=True)
 class ProbeInput:
-    """A reproducible network input, and a few of the source network's probabilities on it.
+    """A reproducible network input with a sample of the source network's probabilities.
 
-    The input is uniform noise from ``seed`` in ``[0, 1)`` of ``shape`` ``(N, C, x, y, z)``, in the network's own axes.
-    ``probabilities`` are those at the flat positions that the same seed draws, so that parity can be proved again
-    where the source network is not at hand.
+    The input is uniform noise in ``[0, 1)`` of ``shape`` ``(N, C, x, y, z)``, in the network's own axes.
+    ``probabilities`` are sampled at flat positions drawn from ``seed``, so parity can be checked without the source
+    network.
     """
 
     shape: tuple[int, int, int, int, int]
@@ -138,11 +135,11 @@ class ProbeInput:
     probabilities: tuple[float, ...] = ()
 
     def array(self) -> NDArray[np.float32]:
-        """The input; RandomState's stream is frozen, so it is the same with every numpy."""
+        """Return the input. RandomState gives the same stream in every version of numpy."""
         return np.random.RandomState(self.seed).random_sample(self.shape).astype(np.float32)
 
     def sampled(self, logits: Logits, output: Output) -> tuple[float, ...]:
-        """Probabilities of ``scores`` ``(N, K, x, y, z)`` at this probe's positions."""
+        """Return the probabilities of ``logits`` ``(N, K, x, y, z)`` at this probe's positions."""
         flat = np.stack([output.probabilities(case) for case in logits]).ravel()
         at = np.random.RandomState(self.seed + 1).randint(0, flat.size, SAMPLES_PER_INPUT)
         return tuple(float(p) for p in flat[at])
@@ -150,7 +147,7 @@ class ProbeInput:
 
 @dataclass(frozen=True)
 class Certificate:
-    """What was proved about a model file: the hash of its weights, the probes, and each runtime that holds."""
+    """Proof of parity for a model file: hash of the weights, probes, and the parity of each runtime."""
 
     weights_sha256: str
     date: str
@@ -158,10 +155,10 @@ class Certificate:
     runtimes: tuple[RuntimeParity, ...]
 
     def certifies(self, runtime: str, precision: str, bounds: Bounds = BOUNDS) -> bool:
-        """Whether this runtime and precision were compared with the source network and held."""
+        """Return whether this runtime and precision were compared and are within the bounds."""
         return any((r.runtime, r.precision) == (runtime, precision) and r.holds(bounds) for r in self.runtimes)
 
     def with_runtime(self, added: RuntimeParity, date: str) -> Certificate:
-        """The certificate with one runtime's entry added or replaced."""
+        """Return a copy with one runtime's entry added or replaced."""
         others = tuple(r for r in self.runtimes if (r.runtime, r.precision) != (added.runtime, added.precision))
         return Certificate(self.weights_sha256, date, self.probes, (*others, added))

@@ -1,4 +1,4 @@
-"""What a run is asked for: options that differ from the card's, and where results go."""
+"""Options and outputs of a run."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .inference.patches import Blending
 
 @dataclass(frozen=True)
 class RunOptions:
-    """Options of a run; None leaves the choice to the card or to the machine."""
+    """Options of a run. None means the card's value, or one chosen for the machine."""
 
     overlap: float | None = None
     patch: tuple[int, int, int] | None = None
@@ -24,10 +24,10 @@ class RunOptions:
 
 @dataclass(frozen=True)
 class Outputs:
-    """References of a run's results. Only the mask is always written; the caller of the run writes the report.
+    """Names of a run's result files. Only the mask is required; the caller of the run writes the report.
 
     Raises:
-        UsageError: two results have one name.
+        UsageError: two results have the same name.
     """
 
     mask: str

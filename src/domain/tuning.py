@@ -1,4 +1,4 @@
-"""What was measured of a model on one machine, and the way to score that was chosen from it."""
+"""Measurements of a model on one machine, and the configuration chosen from them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .parity import Agreement, Bounds
 
 @dataclass(frozen=True)
 class Machine:
-    """What a measurement holds for: the processor, how many of its cores score, and the libraries' versions."""
+    """The machine of a measurement: processor, number of threads, versions of the libraries."""
 
     processor: str
     threads: int
@@ -19,7 +19,7 @@ class Machine:
 
 @dataclass(frozen=True)
 class Choice:
-    """A way to score: runtime, precision, threads, ``patch`` edges in voxels (x, y, z), and tiles a call."""
+    """A configuration of inference: runtime, precision, threads, ``patch`` in voxels (x, y, z), tiles a call."""
 
     runtime: str
     precision: str
@@ -35,10 +35,10 @@ class Choice:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A way to score, the seconds that it took, and its labels' agreement with the reference's.
+    """A measured configuration: its run time and the agreement of its labels with the reference.
 
-    ``agreement`` is None where it was not run to its end, and ``note`` says why; ``proves`` is False where the labels
-    agree but cannot show anything, as there are hardly any.
+    ``agreement`` is None if the run did not finish; ``note`` gives the reason. ``proves`` is False if too few voxels
+    carry a label for their agreement to mean anything.
     """
 
     choice: Choice
@@ -48,23 +48,23 @@ class Candidate:
     note: str = ""
 
     def holds(self, bounds: Bounds) -> bool:
-        """Whether this may stand in for the reference."""
+        """Return whether this configuration may replace the reference."""
         return self.agreement is not None and self.proves and self.agreement.within(bounds)
 
 
 @dataclass(frozen=True)
 class Tuning:
-    """What was measured of a model on a machine.
+    """The measurements of one model on one machine.
 
     Args:
-        model: identifies weights and card, see ``model_key``.
-        name: the model's ``name:version``, for people.
-        machine: where it was measured.
-        date: when, as YYYY-MM-DD.
-        volume: what on.
-        candidates: all ways that were tried; the first is the reference, fp32 with the card's tiles.
-        choice: the one that was kept.
-        quantised_sha256: of the quantised network, if one was kept.
+        model: key of weights and card, see ``model_key``.
+        name: the model's ``name:version``.
+        machine: the machine of the measurement.
+        date: YYYY-MM-DD.
+        volume: name of the volume that was segmented.
+        candidates: all measured configurations; the first is the reference, fp32 with the card's patch.
+        choice: the configuration that was chosen.
+        quantised_sha256: hash of the quantised network, if one was kept.
     """
 
     model: str
@@ -77,10 +77,10 @@ class Tuning:
     quantised_sha256: str | None = None
 
     def chosen(self, bounds: Bounds) -> Choice | None:
-        """The choice, if what was measured of it keeps to these bounds."""
+        """Return the choice if its measurement is within these bounds."""
         return next((c.choice for c in self.candidates if c.choice == self.choice and c.holds(bounds)), None)
 
     def fastest(self, precision: str, bounds: Bounds) -> Choice | None:
-        """The fastest way to score in a precision that keeps to the bounds."""
+        """Return the fastest configuration of this precision within the bounds."""
         able = [c for c in self.candidates if c.choice.precision == precision and c.holds(bounds)]
         return min(able, key=lambda c: c.seconds or 0.0).choice if able else None

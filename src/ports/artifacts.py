@@ -1,4 +1,4 @@
-"""Writing small results: statistics, reports, pictures."""
+"""Port for small result files: statistics, reports, pictures."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ class ArtifactWriter(Protocol):
     """Writes whole files."""
 
     def check(self, reference: str) -> None:
-        """Raise OutputError now if ``write`` could not succeed later for a reason that can be seen already."""
+        """Raise OutputError if ``write`` would fail, as far as can be known now."""
         ...
 
     def write(self, reference: str, content: bytes) -> None:
-        """Make ``content`` appear under ``reference``, whole, replacing what was there. Raises OutputError."""
+        """Write or replace the file ``reference`` atomically. Raises OutputError."""
         ...

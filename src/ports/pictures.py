@@ -1,4 +1,4 @@
-"""Encoding pictures."""
+"""Port for picture encoding."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from ..domain.viewing.slicing import Picture
 
 
 class PictureEncoder(Protocol):
-    """Turns a picture into a file's bytes."""
+    """Encodes pictures."""
 
     def encode(self, picture: Picture, *, quickly: bool = False) -> bytes:
-        """The picture as PNG, its marks drawn in white on a dark edge; larger, and sooner, where ``quickly``."""
+        """Return a PNG file with the marks drawn in white on a dark edge; ``quickly`` gives a larger file sooner."""
         ...

@@ -1,4 +1,4 @@
-"""Hearing how a run goes on."""
+"""Port for progress callbacks."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from typing import Protocol
 
 
 class ProgressListener(Protocol):
-    """Is told of a run's stages and of the tiles done. It stops the run by raising CancelledError."""
+    """Receives a run's stages and finished tiles. Raises CancelledError from a callback to stop the run."""
 
     def stage(self, name: str, tiles: int = 0) -> None:
-        """A stage begins (read, score, write, ...); ``tiles`` is how many it will report, 0 if none."""
+        """Begin a stage (read, score, write, ...) of so many ``tiles``; 0 if it reports none."""
         ...
 
     def advance(self, tiles: int) -> None:
-        """So many more tiles of the present stage are done."""
+        """Add finished tiles to the current stage."""
         ...

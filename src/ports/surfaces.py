@@ -1,4 +1,4 @@
-"""Surfaces of labels, for looking at a mask in three dimensions."""
+"""Port for surface meshes of labels."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from ..domain.labels.label_map import Labels, LabelTable
 
 
 class SurfaceMaker(Protocol):
-    """Turns labels into a scene of surfaces."""
+    """Builds surface meshes from labels."""
 
     def make(self, labels: Labels, affine: FloatArray, table: LabelTable, faces: int) -> bytes:
-        """A binary glTF scene: one mesh for each label that occurs, smoothed a little and thinned out.
+        """Return a binary glTF scene with one smoothed, closed mesh a label; empty bytes without labels.
 
         Args:
             labels: ``(x, y, z)``.
             affine: ``(4, 4)``, from voxel index to world in RAS+.
-            table: names and colours; a mesh is called by its label's name, and its extras hold ``value``.
-            faces: about how many triangles all meshes may have together.
+            table: names and colours. A mesh has its label's name, and ``value`` in its extras.
+            faces: approximate number of triangles of all meshes.
 
-        Positions are world coordinates in the affine's unit. The scene's root turns them so that superior is up, as
-        glTF has it. Surfaces are closed, and face outwards. Empty bytes where no label occurs.
+        Positions are world coordinates in the affine's unit; the scene's root rotates superior upwards, as glTF
+        requires. Faces point outwards.
         """
         ...

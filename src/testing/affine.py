@@ -1,4 +1,4 @@
-"""A network whose arithmetic is known: ``scores = weights @ image + bias``, voxel by voxel."""
+"""An affine network, ``logits = weights @ image + bias`` in each voxel, with a known result."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Floats = NDArray[np.float32]
 
 
 def affine_logits(batch: Floats, weights: Floats, bias: Floats) -> Floats:
-    """Scores ``(N, K, ., ., .)`` of a batch ``(N, C, ., ., .)``, weights ``(K, C)`` and a bias ``(K,)``."""
+    """Return logits ``(N, K, ., ., .)`` of a batch ``(N, C, ., ., .)`` for weights ``(K, C)`` and bias ``(K,)``."""
     logits = np.einsum("kc,ncxyz->nkxyz", weights.astype(np.float64), batch.astype(np.float64))
     return np.asarray(logits + bias.astype(np.float64)[:, None, None, None], dtype=np.float32)
 
@@ -38,7 +38,7 @@ def write_affine_onnx(path: Path, weights: Floats, bias: Floats) -> None:
         [helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["n", classes, "i", "j", "k"])],
         [numpy_helper.from_array(kernel, "weights"), numpy_helper.from_array(bias.astype(np.float32), "bias")],
     )
-    # IR version 10 goes with opset 20; onnx would write its newest, which older runtimes refuse.
+    # IR version 10 matches opset 20. onnx's default is its newest, which older runtimes refuse.
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10), path)
 
 
@@ -50,7 +50,7 @@ def affine_card(
     axes: Literal["XYZ", "ZYX"] = "XYZ",
     provenance: Mapping[str, Any] | None = None,
 ) -> ModelCard:
-    """A card that fits: softmax over ``classes``, or sigmoid where there is one."""
+    """Return a matching card: softmax over ``classes``, or sigmoid for one class."""
     values = range(1, max(classes, 2))
     return ModelCard(
         name="affine",
@@ -68,6 +68,6 @@ def affine_card(
 
 
 def affine_model(path: Path, card: ModelCard, file_format: Literal["onnx", "checkpoint"] = "onnx") -> Model:
-    """The model file at ``path`` with a card, put together without a ``ModelFiles`` adapter."""
+    """Return the model at ``path`` with a card, without a `ModelFiles` adapter."""
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     return Model(path, card, digest, digest, file_format)

@@ -1,4 +1,4 @@
-"""The contract that every ArtifactWriter keeps, as a pytest class to subclass, and a writer in memory."""
+"""Contract suite of `ArtifactWriter`, and a writer in memory."""
 
 # ruff: noqa: D102 - a test's name is the promise that it checks
 
@@ -13,30 +13,30 @@ from ..ports.artifacts import ArtifactWriter
 
 
 class ArtifactWriterContract:
-    """Subclass it and fill in the hooks; they look at what was written without the adapter."""
+    """Subclass and implement the hooks, without the adapter."""
 
     def make_writer(self) -> ArtifactWriter:
-        """A writer."""
+        """Return a writer."""
         raise NotImplementedError
 
     def reference(self, name: str) -> str:
-        """A reference at which nothing is stored yet."""
+        """Return an unused reference."""
         raise NotImplementedError
 
     def bad_reference(self) -> str:
-        """A reference that cannot be written."""
+        """Return a reference that cannot be written."""
         raise NotImplementedError
 
     def peek(self, reference: str) -> bytes | None:
-        """What is stored under a reference, read without the adapter; None if nothing is."""
+        """Return the content stored under a reference, or None."""
         raise NotImplementedError
 
     def leftovers(self) -> list[str]:
-        """Everything that is stored under names that were not asked for."""
+        """Return the names of stored files that no test requested."""
         raise NotImplementedError
 
     @pytest.mark.parametrize("content", [b"", b"text\n", bytes(range(256)) * 1000])
-    def test_what_is_written_is_what_is_stored(self, content: bytes) -> None:
+    def test_stored_bytes_equal_written_bytes(self, content: bytes) -> None:
         reference = self.reference("result.bin")
         self.make_writer().write(reference, content)
         assert self.peek(reference) == content
@@ -60,29 +60,29 @@ class ArtifactWriterContract:
         self.make_writer().check(reference)
         assert self.peek(reference) == b"first"
 
-    def test_a_place_that_cannot_be_written_is_told_by_the_check(self) -> None:
+    def test_check_refuses_a_destination_that_cannot_be_written(self) -> None:
         with pytest.raises(OutputError, match="expected"):
             self.make_writer().check(self.bad_reference())
 
-    def test_a_place_that_cannot_be_written_is_an_output_error(self) -> None:
+    def test_write_refuses_a_destination_that_cannot_be_written(self) -> None:
         with pytest.raises(OutputError, match="expected"):
             self.make_writer().write(self.bad_reference(), b"content")
         assert self.leftovers() == []
 
 
 class MemoryArtifacts:
-    """An ArtifactWriter that keeps results in ``contents``, by reference; refuses the references in ``refused``."""
+    """An `ArtifactWriter` that stores results in ``contents`` by reference, and refuses those in ``refused``."""
 
     def __init__(self, refused: Collection[str] = ()) -> None:
         self.contents: dict[str, bytes] = {}
         self._refused = refused
 
     def check(self, reference: str) -> None:
-        """Raise OutputError for a reference that is refused."""
+        """See ArtifactWriter.check."""
         if reference in self._refused:
             raise OutputError.cannot_write(reference, "one that is refused")
 
     def write(self, reference: str, content: bytes) -> None:
-        """Keep the content. Raises OutputError for a reference that is refused."""
+        """See ArtifactWriter.write."""
         self.check(reference)
         self.contents[reference] = content

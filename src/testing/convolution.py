@@ -1,4 +1,4 @@
-"""A small convolutional network with a lopsided kernel: it sees neighbours, and tells every direction apart."""
+"""A small convolutional network with an asymmetric kernel, so results depend on neighbours and orientation."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ def write_convolution_onnx(
     """Write ONNX: one convolution with random weights, ``2 * radius + 1`` wide and zero-padded.
 
     Args:
-        path: where to write it.
-        classes: output channels.
-        channels: input channels.
-        radius: voxels of context on each side.
-        fixed: the one spatial shape that the network declares; any without.
+        path: the file to write.
+        classes: number of output channels.
+        channels: number of input channels.
+        radius: context in voxels on each side.
+        fixed: fixed spatial shape; dynamic if None.
     """
     import onnx
     from onnx import TensorProto, helper, numpy_helper

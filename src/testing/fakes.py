@@ -1,4 +1,4 @@
-"""Runtimes and exporters for tests: exact, quick, and counting; they keep the same contracts as the real ones."""
+"""Fake runtime and exporter. They pass the contract suites of the real ones."""
 
 from __future__ import annotations
 
@@ -21,16 +21,15 @@ _ANY: NetworkShape = (None, None, None, None, None)
 
 
 class FakeRuntime:
-    """An InferenceRuntime that applies a function, after a box filter where ``radius`` is given.
+    """An `InferenceRuntime` that applies a function, after a box filter of ``radius``.
 
     Args:
-        function: scores ``(N, K, ., ., .)`` of a batch ``(N, C, ., ., .)``, voxel by voxel.
-        radius: voxels of context on each side: the function gets the mean over a cube of ``2 * radius + 1``, with
-            zeros beyond the edge, as a convolution pads.
-        input_shape: what the network declares; other batches are refused.
-        options: refused unless they ask for fp32.
+        function: maps a batch ``(N, C, ., ., .)`` to logits ``(N, K, ., ., .)``, voxel by voxel.
+        radius: context in voxels on each side; the function gets the zero-padded mean over ``2 * radius + 1`` cubed.
+        input_shape: the declared input shape; other batches are refused.
+        options: refused unless the precision is fp32.
 
-    ``calls`` holds the shape of each batch that was scored.
+    ``calls`` holds the shape of each inferred batch.
     """
 
     name = "fake"
@@ -68,7 +67,7 @@ class FakeRuntime:
         )
 
     def infer(self, batch: Floats) -> Floats:
-        """The function's scores. Raises ModelError for what the declared shape does not allow, or when closed."""
+        """Return logits. Raises ModelError for a batch of another shape, or when closed."""
         check_batch(batch, self.input_shape, "fake runtime")
         with self._lock:
             if self.closed:
@@ -83,9 +82,9 @@ class FakeRuntime:
 
 
 def box_mean(batch: Floats, radius: int) -> Floats:
-    """Mean over a cube of ``2 * radius + 1`` voxels, zeros beyond the edge; ``(N, C, ., ., .)`` in and out.
+    """Return the zero-padded mean over cubes of ``2 * radius + 1`` voxels of a batch ``(N, C, ., ., .)``.
 
-    Each voxel's sum is taken in one order wherever the voxel lies, so tiles agree to the last bit.
+    The order of summation is the same for every voxel, so tiles agree to the last bit.
     """
     mean = batch
     for axis in (2, 3, 4):
@@ -98,10 +97,10 @@ def box_mean(batch: Floats, radius: int) -> Floats:
 
 
 class FakeExporter:
-    """A ModelExporter for affine networks: the checkpoint is an ``.npz`` with ``weights`` (K, C) and ``bias`` (K,)."""
+    """A `ModelExporter` for affine networks, stored as ``.npz`` with ``weights`` (K, C) and ``bias`` (K,)."""
 
     def export(self, checkpoint: Checkpoint, card: ModelCard, destination: Path) -> Exported:
-        """Write the network as a 1x1x1 convolution. Raises ModelError for a file that does not hold one."""
+        """Write the network as a 1x1x1 convolution. Raises ModelError for an invalid file."""
         try:
             with np.load(checkpoint.path) as stored:
                 weights, bias = stored["weights"], stored["bias"]

@@ -1,4 +1,4 @@
-"""The contract that every PictureEncoder keeps, as a pytest class to subclass, and an encoder that can be read back."""
+"""Contract suite of `PictureEncoder`, and an encoder for tests."""
 
 # ruff: noqa: D102 - a test's name is the promise that it checks
 
@@ -13,14 +13,14 @@ from ..ports.pictures import PictureEncoder
 
 
 class PictureEncoderContract:
-    """Subclass it and fill in the hooks; ``decode`` must not come from the adapter."""
+    """Subclass and implement the hooks; ``decode`` must not use the adapter."""
 
     def make_encoder(self) -> PictureEncoder:
-        """An encoder."""
+        """Return an encoder."""
         raise NotImplementedError
 
     def decode(self, content: bytes) -> NDArray[np.uint8]:
-        """The pixels ``(H, W, 3)`` of an encoded picture."""
+        """Return the pixels ``(H, W, 3)`` of an encoded picture."""
         raise NotImplementedError
 
     @pytest.mark.parametrize("shape", [(1, 1), (3, 7), (120, 45)])
@@ -46,10 +46,10 @@ class PictureEncoderContract:
 
 
 class PpmPictures:
-    """A PictureEncoder for tests: portable pixmaps (P6), a mark drawn as a white dot with a dark edge."""
+    """A `PictureEncoder` for tests: portable pixmaps (P6), a mark drawn as a white dot with a dark edge."""
 
-    def encode(self, picture: Picture, *, quickly: bool = False) -> bytes:  # noqa: ARG002 - it is quick anyway
-        """The picture as a P6 file."""
+    def encode(self, picture: Picture, *, quickly: bool = False) -> bytes:  # noqa: ARG002 - not compressed
+        """Return a P6 file."""
         pixels = picture.pixels.copy()
         for mark in picture.marks:
             for reach, grey in ((2, 0), (1, 255)):
@@ -60,7 +60,7 @@ class PpmPictures:
 
     @staticmethod
     def decode(content: bytes) -> NDArray[np.uint8]:
-        """The pixels ``(H, W, 3)`` of a picture that ``encode`` made."""
+        """Return the pixels ``(H, W, 3)`` of an encoded picture."""
         header, _, body = content.partition(b"\n")
         width, height = map(int, header.split()[1:3])
         return np.frombuffer(body, np.uint8).reshape(height, width, 3)

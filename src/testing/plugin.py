@@ -1,4 +1,4 @@
-"""A pytest plugin for users of the contract suites: ``pytest_plugins = ["voxport.testing.plugin"]`` in conftest.py."""
+"""Pytest plugin for the contract suites: add ``pytest_plugins = ["voxport.testing.plugin"]`` to conftest.py."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 
 
 def pytest_configure(config: pytest.Config) -> None:  # noqa: ARG001 - the signature is pytest's
-    """Show what failing contracts compared, and load a hypothesis profile without deadlines."""
+    """Rewrite the suites' assertions, and load a hypothesis profile without deadlines."""
     pytest.register_assert_rewrite("voxport.testing")
     from hypothesis import HealthCheck, settings
 

@@ -1,4 +1,4 @@
-"""The contract that every ProgressListener keeps, as a pytest class to subclass, and a listener that remembers."""
+"""Contract suite of `ProgressListener`, and a recording listener."""
 
 # ruff: noqa: D102 - a test's name is the promise that it checks
 
@@ -9,14 +9,14 @@ from ..ports.progress import ProgressListener
 
 
 class ProgressListenerContract:
-    """Subclass it and fill in the hooks."""
+    """Subclass and implement the hooks."""
 
     def make_listener(self) -> ProgressListener:
-        """A listener that does not cancel."""
+        """Return a listener that does not cancel."""
         raise NotImplementedError
 
     def seen(self, listener: ProgressListener) -> tuple[str, int, int] | None:
-        """The stage that the listener shows, its tiles done and its total; None if it shows nothing."""
+        """Return the stage that the listener shows, its finished tiles and its total; None if it shows nothing."""
         raise NotImplementedError
 
     def test_tiles_add_up_to_the_stages_total(self) -> None:
@@ -35,7 +35,7 @@ class ProgressListenerContract:
         listener.advance(1)
         assert self.seen(listener) in (None, ("score", 1, 7))
 
-    def test_a_stage_may_be_told_twice_and_may_report_no_tiles(self) -> None:
+    def test_a_stage_may_begin_twice_and_may_report_no_tiles(self) -> None:
         listener = self.make_listener()
         listener.stage("read")
         listener.stage("read")
@@ -43,7 +43,7 @@ class ProgressListenerContract:
 
 
 class RecordingProgress:
-    """A listener that remembers every stage and tile; cancels the run once ``cancel_after`` tiles are scored."""
+    """A listener that records stages and tiles, and cancels the run after ``cancel_after`` tiles."""
 
     def __init__(self, cancel_after: int | None = None) -> None:
         self.stages: list[tuple[str, int]] = []
@@ -51,12 +51,12 @@ class RecordingProgress:
         self._cancel_after = cancel_after
 
     def stage(self, name: str, tiles: int = 0) -> None:
-        """Remember a stage."""
+        """Record a stage."""
         self.stages.append((name, tiles))
         self.tiles = 0
 
     def advance(self, tiles: int) -> None:
-        """Count tiles. Raises CancelledError when there were enough."""
+        """Count tiles. Raises CancelledError after ``cancel_after``."""
         self.tiles += tiles
         if self._cancel_after is not None and self.tiles >= self._cancel_after:
             raise CancelledError

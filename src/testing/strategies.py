@@ -18,22 +18,22 @@ from ..domain.labels.label_map import ACTIVATIONS, Label, LabelTable, Output
 from ..domain.volume import Volume
 
 DTYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64", "float32", "float64")
-# Small enough that an axis keeps its anatomical direction whatever the three angles.
+# Small enough for an axis to keep its anatomical direction under any three angles.
 _LARGEST_TILT_RAD = 0.25
 _WORDS = st.text("abcdefghijklmnopqrstuvwxyz", min_size=1, max_size=8)
 
 
 def orientation_codes() -> st.SearchStrategy[str]:
-    """Any of the 48 orientations, e.g. ``"RAS"``."""
+    """Draw any of the 48 orientations, e.g. ``"RAS"``."""
     pairs = permutations(("RL", "AP", "SI"))
     return st.sampled_from(["".join(letters) for order in pairs for letters in product(*order)])
 
 
 @st.composite
 def affines(draw: st.DrawFn, *, oblique: bool = True, sheared: bool = False) -> FloatArray:
-    """RAS+ affines ``(4, 4)``: any orientation, spacing from 0.05 to 8, tilted if ``oblique``, skewed if ``sheared``.
+    """Draw RAS+ affines ``(4, 4)`` of any orientation, spacing 0.05 to 8, tilted if ``oblique``, skewed if ``sheared``.
 
-    Entries are exact in single precision, as most file formats hold them.
+    Entries are exact in single precision, which most file formats use.
     """
     directions = np.zeros((3, 3))
     for axis, letter in enumerate(draw(orientation_codes())):
@@ -53,19 +53,19 @@ def affines(draw: st.DrawFn, *, oblique: bool = True, sheared: bool = False) -> 
 
 
 def shapes(max_edge: int = 7) -> st.SearchStrategy[Shape3]:
-    """Three edges from 1 to ``max_edge`` voxels."""
+    """Draw three edges from 1 to ``max_edge`` voxels."""
     edge = st.integers(1, max_edge)
     return st.tuples(edge, edge, edge)
 
 
 def grids(*, max_edge: int = 7, oblique: bool = True, sheared: bool = False) -> st.SearchStrategy[Grid]:
-    """Grids of up to ``max_edge`` voxels an axis, with affines as ``affines`` draws them, in any unit."""
+    """Draw grids of up to ``max_edge`` voxels an axis, in any unit, with affines as `affines` draws them."""
     return st.builds(Grid, shapes(max_edge), affines(oblique=oblique, sheared=sheared), st.sampled_from(UNITS))
 
 
 @st.composite
 def boxes(draw: st.DrawFn, shape: Shape3) -> Box:
-    """Boxes of at least one voxel within ``shape``."""
+    """Draw boxes of at least one voxel within ``shape``."""
     ends = [sorted(draw(st.tuples(st.integers(0, edge - 1), st.integers(1, edge)))) for edge in shape]
     (x, x_end), (y, y_end), (z, z_end) = ((a, max(b, a + 1)) for a, b in ends)
     return Box((x, y, z), (x_end, y_end, z_end))
@@ -75,7 +75,7 @@ def boxes(draw: st.DrawFn, shape: Shape3) -> Box:
 def volumes(
     draw: st.DrawFn, dtypes: Sequence[str] = DTYPES, *, max_edge: int = 7, max_channels: int = 3, sheared: bool = False
 ) -> Volume:
-    """Finite volumes of these numpy types, over most of each type's range."""
+    """Draw finite volumes of these numpy types, over most of each type's range."""
     grid = draw(grids(max_edge=max_edge, sheared=sheared))
     dtype = np.dtype(draw(st.sampled_from(list(dtypes))))
     channels = draw(st.integers(1, max_channels))
@@ -84,7 +84,7 @@ def volumes(
 
 @st.composite
 def cards(draw: st.DrawFn) -> ModelCard:
-    """Model cards that their schema accepts, without a certificate."""
+    """Draw valid model cards without a certificate."""
     return ModelCard(
         name=draw(st.from_regex(r"[a-z0-9][a-z0-9-]{0,12}", fullmatch=True)),
         version=draw(st.builds("{}.{}.{}".format, *[st.integers(0, 20)] * 3)),
@@ -141,12 +141,12 @@ def _tilings(draw: st.DrawFn) -> Tiling:
 def _outputs(draw: st.DrawFn) -> Output:
     activation = draw(st.sampled_from(ACTIVATIONS))
     values = draw(st.lists(st.integers(1, 300), min_size=1, max_size=4, unique=True))
-    if activation != "sigmoid":  # one value a channel, from 1 on
+    if activation != "sigmoid":  # one value a channel, from 1
         values = list(range(1, len(values) + 1))
     colours = st.integers(0, 2**24 - 1).map("#{:06x}".format)
     labels = tuple(Label(value, draw(_WORDS), draw(colours)) for value in values)
     output = Output(activation, LabelTable(labels))
-    if activation != "sigmoid" and len(labels) > 1:  # the largest score decides
+    if activation != "sigmoid" and len(labels) > 1:  # arg-max takes no threshold
         return output
     return output.with_threshold(draw(st.floats(0.01, 0.99)))
 

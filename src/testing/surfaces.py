@@ -1,4 +1,4 @@
-"""The contract that every SurfaceMaker keeps, as a pytest class to subclass."""
+"""Contract suite of `SurfaceMaker`."""
 
 # ruff: noqa: D102 - a test's name is the promise that it checks
 
@@ -22,7 +22,7 @@ _MANY = 10**6
 
 @dataclass(frozen=True)
 class Mesh:
-    """One mesh of a scene: its label's value and name, points ``(N, 3)`` in the world, and triangles ``(M, 3)``."""
+    """One mesh of a scene: label value and name, points ``(N, 3)`` in world coordinates, triangles ``(M, 3)``."""
 
     value: int
     name: str
@@ -31,26 +31,26 @@ class Mesh:
 
     @property
     def volume(self) -> float:
-        """What it encloses; negative where it faces inwards."""
+        """Enclosed volume; negative if faces point inwards."""
         a, b, c = (self.points[self.triangles[:, i]] for i in range(3))
         return float((a * np.cross(b, c)).sum() / 6)
 
     @property
     def is_closed(self) -> bool:
-        """Whether each edge has a triangle on both sides."""
+        """Whether each edge has two triangles."""
         edges = np.concatenate([self.triangles[:, pair] for pair in ((0, 1), (1, 2), (2, 0))])
         return {tuple(e) for e in edges.tolist()} == {tuple(e[::-1]) for e in edges.tolist()}
 
 
 class SurfaceMakerContract:
-    """Subclass it and fill in the hook."""
+    """Subclass and implement the hook."""
 
     def make_maker(self) -> SurfaceMaker:
-        """A maker."""
+        """Return a surface maker."""
         raise NotImplementedError
 
     def meshes(self, affine: FloatArray, faces: int = _MANY) -> list[Mesh]:
-        """A ball and a bar in a scene."""
+        """Return the meshes of a ball and a bar."""
         return read_scene(self.make_maker().make(_labels(), affine, _TABLE, faces))
 
     @pytest.mark.parametrize("diagonal", [(1, 1, 1), (-1, 1, 1), (0.5, -2, 3), (-1, -1, -4)])
@@ -91,7 +91,7 @@ def _labels() -> NDArray[np.uint8]:
 
 
 def read_scene(content: bytes) -> list[Mesh]:
-    """The meshes of a binary glTF scene with one node a mesh, superior up, as its specification (2.0) has it."""
+    """Return the meshes of a binary glTF 2.0 scene with one node a mesh; asserts that superior is up."""
     magic, version, length = struct.unpack("<4sII", content[:12])
     assert (magic, version, length) == (b"glTF", 2, len(content))
     size = struct.unpack("<I", content[12:16])[0]

@@ -105,7 +105,7 @@ def test_a_candidate_that_gives_nan_never_holds(activation: Activation) -> None:
 
 
 def test_scores_of_other_shapes_or_counts_cannot_be_compared() -> None:
-    with pytest.raises(ValueError, match="scores: expected the same shape"):
+    with pytest.raises(ValueError, match="logits: expected the same shape"):
         compare([one_hot([0])], [one_hot([0, 1])], PROBABILITIES)
     with pytest.raises(ValueError, match="shorter"):
         compare([one_hot([0]), one_hot([0])], [one_hot([0])], PROBABILITIES)

@@ -1,1 +1,1 @@
-"""Writers of small result files."""
+"""Adapters of `ArtifactWriter`."""

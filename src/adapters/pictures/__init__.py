@@ -1,1 +1,1 @@
-"""Picture encoders."""
+"""Adapters of `PictureEncoder`."""

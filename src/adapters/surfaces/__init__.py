@@ -1,1 +1,1 @@
-"""Surface makers."""
+"""Adapters of `SurfaceMaker`."""

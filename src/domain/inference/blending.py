@@ -1,8 +1,7 @@
-"""Merging: scores of overlapping tiles, row by row, become finished blocks.
+"""Blending: merge the logits of overlapping tiles, row by row, into finished blocks.
 
-In blending, scores are summed as 64-bit integers (multiples of 2**-36): integer addition is associative, so a voxel's
-sum is the same to the last bit whatever the visiting axis, the batch or the slab. In halo blending each voxel comes
-from the one tile whose core it lies in, and nothing is summed at all.
+Weighted logits are summed as 64-bit integers (multiples of 2**-36). Integer addition is associative, so the sum is
+bit-identical for any visiting axis, batch or slab. Halo blending takes each voxel from one tile and sums nothing.
 """
 
 from __future__ import annotations
@@ -23,27 +22,26 @@ from .patches import TilePlan
 Logits = NDArray[np.float32]
 
 _FIXED_POINT = float(2**36)
-# |logit| up to 2**18, summed weights up to 7**3 (a tile of 7 at overlap 0.75 moves by 1) and 36 fractional bits: 62.4
-# of 63.
+# |logit| <= 2**18, summed weights <= 7**3 (a tile of 7 at overlap 0.75 has stride 1), 36 fractional bits: 62.4 of 63.
 LARGEST_LOGIT = float(2**18)
-# What is worked on at a time: a few arrays of so many values fit the cache.
+# Values per working array, so that a few arrays fit the cache.
 _ADDED_AT_ONCE = 2**15
 _FINISHED_AT_ONCE = 2**18
 
 
 @dataclass(frozen=True, eq=False)
 class Block:
-    """Finished scores ``(K, x, y, z)`` of the voxels in ``box`` of the volume."""
+    """Blended logits ``(K, x, y, z)`` of the voxels in ``box``."""
 
     box: Box
     logits: Logits
 
 
 class BlendMerger:
-    """Sums weighted scores of overlapping tiles on a shelf, and hands on strips of planes that no later row touches.
+    """Sums the weighted logits of overlapping tiles and yields planes once no later row overlaps them.
 
-    The shelf is ``(B, A, K, T)``: what a tile adds to lies close together there. T is as many planes as a tile is
-    thick; a plane that is finished leaves its place to one that follows.
+    The sums are a ring buffer ``(B, A, K, T)`` of T planes, the thickness of a tile. This order keeps the values of
+    one tile close together in memory.
     """
 
     def __init__(self, plan: TilePlan, begin: int, buffers: Buffers | None) -> None:
@@ -66,7 +64,7 @@ class BlendMerger:
         self._stack.close()
 
     def add(self, row: int, corner: tuple[int, int], logits: Logits) -> Iterator[Block]:
-        """Add a tile's scores to the sums; nothing is finished by that."""
+        """Add the logits of a tile to the sums. Yields nothing."""
         plan, sums = self._plan, self._buffer(logits.shape[0])
         first, second = plan.across
         a, b = plan.starts[first][corner[0]], plan.starts[second][corner[1]]
@@ -75,7 +73,7 @@ class BlendMerger:
         begin = plan.starts[plan.axis][row]
         ring, along = list(_on_ring(range(begin, begin + thick), thick)), np.roll(self._along, begin)
         at_once = min(rows, max(1, _ADDED_AT_ONCE // (width * classes * thick)))
-        # into the same memory for every piece: fresh arrays of this size cost more than the arithmetic
+        # Reused for every piece: allocating arrays of this size costs more than the arithmetic.
         shape = (at_once, width, classes, thick)
         values, exact, fixed = np.empty(shape, np.float32), np.empty(shape), np.empty(shape, np.int64)
         for low in range(0, rows, at_once):
@@ -94,7 +92,7 @@ class BlendMerger:
         return iter(())
 
     def finish(self, row: int) -> Iterator[Block]:
-        """Hand on the planes that no later row touches, in strips, and make place for others."""
+        """Yield the planes that no later row overlaps, in strips, and clear them."""
         plan = self._plan
         first, second = plan.across
         starts, pad = plan.starts[plan.axis], plan.pad_before[plan.axis]
@@ -115,7 +113,7 @@ class BlendMerger:
                 yield block
 
     def _block(self, strip: slice, planes: range, sums: NDArray[np.int64]) -> Block | None:
-        """The scores of a strip ``(b, A, K, T)``; None where all of it is padding."""
+        """Return the blended logits of a strip ``(b, A, K, T)``, or None if it is all padding."""
         plan = self._plan
         first, second = plan.across
         pad_first, pad_second = plan.pad_before[first], plan.pad_before[second]
@@ -152,7 +150,7 @@ class BlendMerger:
 
 
 def _on_ring(planes: range, thick: int) -> Iterator[tuple[slice, slice]]:
-    """Planes, counted from the first of them, and their places among ``thick``, in one piece or two."""
+    """Yield slices of ``planes`` with their slices of a ring of ``thick``: one pair, or two if it wraps."""
     begin = planes.start % thick
     until = min(len(planes), thick - begin)
     yield slice(0, until), slice(begin, begin + until)
@@ -161,7 +159,7 @@ def _on_ring(planes: range, thick: int) -> Iterator[tuple[slice, slice]]:
 
 
 class HaloMerger:
-    """Keeps the core of each tile and drops its halo."""
+    """Keeps the core of each tile and discards its halo."""
 
     def __init__(self, plan: TilePlan, begin: int) -> None:
         self._plan = plan
@@ -169,7 +167,7 @@ class HaloMerger:
         self._cores = tuple(plan.cores(axis) for axis in range(3))
 
     def add(self, row: int, corner: tuple[int, int], logits: Logits) -> Iterator[Block]:
-        """Hand on the core of a tile."""
+        """Yield the core of a tile."""
         plan = self._plan
         at = {plan.axis: row, plan.across[0]: corner[0], plan.across[1]: corner[1]}
         start, stop, cut = [], [], []
@@ -183,17 +181,17 @@ class HaloMerger:
             cut.append(slice(low - tile_start, high - tile_start))
         yield Block(Box(shape3(start), shape3(stop)), logits[(slice(None), *cut)])
 
-    def finish(self, row: int) -> Iterator[Block]:  # noqa: ARG002 - every block was handed on by add
-        """Hand on nothing: add did."""
+    def finish(self, row: int) -> Iterator[Block]:  # noqa: ARG002 - as BlendMerger.finish
+        """Yield nothing: `add` yields every block."""
         return iter(())
 
 
 def merging_bytes(plan: TilePlan, classes: int, held: Callable[[int, int], int]) -> int:
-    """Bytes that a BlendMerger holds; ``held`` says how many of an array's, of which pieces of a size are read."""
+    """Return the memory of a `BlendMerger` in bytes; ``held(total, piece)`` is that of a buffer read piece by piece."""
     first, second = plan.across
     thick = plan.tile[plan.axis]
     line = plan.padded[first] * classes * thick
     slab = line * plan.padded[second]
-    # a strip of sums and its scores, or what one tile adds in pieces, each in a few types
+    # A strip of sums and its logits, or the pieces of one tile in three types.
     strip = min(slab, max(line, _FINISHED_AT_ONCE))
     return held(slab * 8, strip * 8) + strip * 12

@@ -1,4 +1,4 @@
-"""Room for arrays that grow with a plane of the volume: ordinary memory, or what a program brings for large ones."""
+"""Buffers for arrays that grow with the area of a plane: in memory, or provided by the caller for large ones."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from typing import Any, Protocol, Self
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-# With a room, larger arrays go there.
+# In bytes; larger arrays go to the caller's buffers.
 LARGEST_IN_MEMORY = 2**24
 
 
 class Buffer(Protocol):
-    """An array ``(rows, columns, ...)`` of zeros to begin with, read and written in pieces. Closes itself."""
+    """An array ``(rows, columns, ...)``, initially zero, read and written in pieces."""
 
     def read(self, rows: slice, columns: slice) -> NDArray[Any]:
-        """A piece, the further axes whole. Changing it changes the shelf for certain only once it is written."""
+        """Return a piece, a view or a copy. Changes to it count only after `write`."""
         ...
 
     def write(self, rows: slice, columns: slice, values: NDArray[Any]) -> None:
-        """Put a piece in its place. Raises LimitError where there is no room for it."""
+        """Store a piece. Raises LimitError if there is no space."""
         ...
 
     def __enter__(self) -> Self: ...
@@ -32,26 +32,26 @@ class Buffer(Protocol):
 
 
 class Buffers(Protocol):
-    """Makes shelves that hold next to no memory."""
+    """Creates buffers outside the process's memory."""
 
     def buffer(self, shape: tuple[int, ...], dtype: DTypeLike) -> Buffer:
-        """A new shelf. Raises LimitError where there is no room for it."""
+        """Create a buffer. Raises LimitError if there is no space."""
         ...
 
 
 class MemoryBuffer:
-    """A shelf in ordinary memory; pieces are views."""
+    """A `Buffer` in memory; pieces are views."""
 
     def __init__(self, shape: tuple[int, ...], dtype: DTypeLike) -> None:
         self._array: NDArray[Any] = np.zeros(shape, dtype)
 
     def read(self, rows: slice, columns: slice) -> NDArray[Any]:
-        """See Shelf.read."""
+        """See Buffer.read."""
         return self._array[rows, columns]
 
     def write(self, rows: slice, columns: slice, values: NDArray[Any]) -> None:
-        """See Shelf.write."""
-        if values.base is not self._array:  # else it was changed in its place
+        """See Buffer.write."""
+        if values.base is not self._array:  # a view was changed in place
             self._array[rows, columns] = values
 
     def __enter__(self) -> Self:
@@ -64,12 +64,12 @@ class MemoryBuffer:
 
 
 def buffer_in(buffers: Buffers | None, shape: tuple[int, ...], dtype: DTypeLike) -> Buffer:
-    """A shelf in the room if there is one and the array is large, else in ordinary memory."""
+    """Create a buffer: in ``buffers`` if given and the array is large, else in memory."""
     if buffers is None or not is_large(math.prod(shape) * np.dtype(dtype).itemsize):
         return MemoryBuffer(shape, dtype)
     return buffers.buffer(shape, dtype)
 
 
 def is_large(size_bytes: int) -> bool:
-    """Whether an array of this size belongs in the room."""
+    """Return whether an array of this size goes to the caller's buffers."""
     return size_bytes > LARGEST_IN_MEMORY

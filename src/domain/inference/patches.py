@@ -1,4 +1,4 @@
-"""Sliding windows: which tiles cover a volume, and the weights that blend them."""
+"""Tile positions that cover a volume, and their blending weights."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ Blending = Literal["gaussian", "constant", "halo"]
 BLENDINGS: tuple[Blending, ...] = ("gaussian", "constant", "halo")
 LARGEST_OVERLAP = 0.75
 _SIGMA_PER_EDGE = 0.125
-# Per axis; a voxel that only a tile's corner covers keeps 3e-5 of the centre's weight, far above 2**-36.
+# Per axis. A voxel covered by the corner of a tile alone has weight 3e-5 of the centre's, far above 2**-36.
 _SMALLEST_WEIGHT = 0.03
-# Weights are multiples of 2**-14, so the product of three is exact in float64, whichever two are multiplied first.
+# Weights are multiples of 2**-14, so the product of three is exact in float64 in any order.
 _WEIGHT_STEPS = float(2**14)
 
 
 @dataclass(frozen=True)
 class Padding:
-    """How tiles are filled beyond a volume that is smaller than they are; ``value`` counts for ``constant``."""
+    """Padding of a volume smaller than a tile; ``value`` applies to ``constant``."""
 
     mode: Literal["constant", "edge", "reflect"] = "constant"
     value: float = 0.0
@@ -31,7 +31,7 @@ class Padding:
 
 @dataclass(frozen=True)
 class Tiling:
-    """A card's tiling: ``patch`` edges in voxels (None = the whole axis), divisor, overlap fraction, blending."""
+    """A card's sliding window; ``patch`` in voxels (None: the whole axis), ``overlap`` as a fraction of it."""
 
     patch: tuple[int | None, int | None, int | None]
     divisor: int = 1
@@ -42,10 +42,10 @@ class Tiling:
 
 @dataclass(frozen=True)
 class TilePlan:
-    """Tiles over a volume of ``shape``: equal tiles, their starts along each axis in the padded volume.
+    """Equal tiles over a volume of ``shape``, by their starts along each axis of the padded volume.
 
-    ``pad_before`` and ``padded`` differ from zero and ``shape`` only on an axis shorter than a tile.
-    ``axis`` is the visiting axis: rows of tiles are finished one after the other along it.
+    An axis is padded only if it is shorter than a tile. Rows of tiles are processed in order along ``axis``, the
+    visiting axis.
     """
 
     shape: Shape3
@@ -64,12 +64,12 @@ class TilePlan:
 
     @property
     def across(self) -> tuple[int, int]:
-        """The two axes of a plane."""
+        """The two axes other than the visiting axis."""
         first, second = (a for a in range(3) if a != self.axis)
         return first, second
 
     def first_row(self, begin: int) -> int:
-        """The first row of tiles along the visiting axis that has a part in plane ``begin`` or a later one."""
+        """Return the first row of tiles that contributes to plane ``begin`` or a later one."""
         wanted = begin + self.pad_before[self.axis]
         if self.blending == "halo":
             ends = [stop for _, stop in self.cores(self.axis)]
@@ -78,23 +78,23 @@ class TilePlan:
         return next(row for row, end in enumerate(ends) if end > wanted)
 
     def tiles_before(self, begin: int) -> int:
-        """Tiles that have no part in plane ``begin`` of the visiting axis or a later one."""
+        """Return the number of tiles that contribute only to planes before ``begin``."""
         first, second = self.across
         return self.first_row(begin) * len(self.starts[first]) * len(self.starts[second])
 
     def weights(self, axis: int) -> NDArray[np.float64]:
-        """Blending weights along one axis of a tile, at most 1."""
+        """Return the blending weights along one axis of a tile, at most 1."""
         return blending_weights(self.tile[axis], self.blending)
 
     def summed_weights(self, axis: int) -> NDArray[np.float64]:
-        """Weights of all tiles along one axis of the padded volume, summed; their product normalises a voxel."""
+        """Return the summed weights of all tiles along one axis; the product over axes normalises a voxel."""
         total = np.zeros(self.padded[axis])
         for start in self.starts[axis]:
             total[start : start + self.tile[axis]] += self.weights(axis)
         return total
 
     def cores(self, axis: int) -> tuple[tuple[int, int], ...]:
-        """Halo blending: the range of each tile's own voxels along one axis; neighbours split their overlap."""
+        """Return the core of each tile along one axis in halo blending; neighbours split their overlap."""
         starts, edge = self.starts[axis], self.tile[axis]
         middles = [(a + b + edge) // 2 for a, b in pairwise(starts)]
         return tuple(zip([0, *middles], [*middles, self.padded[axis]], strict=True))
@@ -109,8 +109,8 @@ def plan_tiles(
 ) -> TilePlan:
     """Cover ``shape`` with equal tiles whose edges are multiples of the divisor.
 
-    A tile is never larger than the axis rounded up to the divisor, so that little padding is scored, unless the
-    network takes one size only (``fixed``). Starts are spread evenly: 110 voxels, tile 64, overlap 0.5: 0, 23, 46.
+    A tile is at most the axis rounded up to the divisor, unless the network has a fixed size (``fixed``). Starts are
+    spread evenly: for 110 voxels, tile 64 and overlap 0.5 they are 0, 23, 46.
     """
     edges = []
     for length, patch, only in zip(shape, tiling.patch, fixed, strict=True):
@@ -135,17 +135,16 @@ def plan_tiles(
 def _starts(length: int, tile: int, overlap: float) -> tuple[int, ...]:
     if length == tile:
         return (0,)
-    # rounded first: 0.1 and its like are not exact in binary
+    # Rounded first: 0.1 is not exact in binary.
     step = max(1, int(round(tile * (1 - overlap), 6)))
     gaps = -(-(length - tile) // step)
     return tuple((i * (length - tile) + gaps // 2) // gaps for i in range(gaps + 1))
 
 
 def blending_weights(edge: int, blending: Blending) -> NDArray[np.float64]:
-    """Weights along one edge of a tile, shape ``(edge,)``, at most 1, symmetric and never zero.
+    """Return weights along one edge of a tile, shape ``(edge,)``, symmetric, in (0, 1].
 
-    Gaussian weights have their standard deviation at an eighth of the edge, as is usual for sliding windows
-    (Isensee et al., nnU-Net, Nature Methods 2021).
+    The standard deviation of Gaussian weights is an eighth of the edge (Isensee et al., nnU-Net, Nature Methods 2021).
     """
     if blending != "gaussian":
         return np.ones(edge)

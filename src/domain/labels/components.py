@@ -1,8 +1,8 @@
-"""Counting the connected pieces of a mask that comes slab by slab.
+"""Count the connected components of a mask that is streamed slab by slab.
 
-Pieces are put together from runs: voxels that follow each other along a line. Masks of things have far fewer runs than
-voxels, so this takes a sixth of the time of labelling every voxel, as is done with noise. What is needed of scipy is
-imported when there is a mask, as a run's first tile need not wait for it.
+Components are built from runs of consecutive voxels along a line. Typical masks have far fewer runs than voxels: this
+takes a sixth of the time of labelling every voxel, which is used for noisy masks. scipy is imported on first use, as it
+would delay a run's first tile.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 
 _ALL_26_NEIGHBOURS = np.ones((3, 3, 3), bool)
 _VOXELS_AT_ONCE = 2**19
-# With more runs than one in so many voxels, labelling is faster.
+# With fewer voxels per run, labelling every voxel is faster.
 _VOXELS_PER_RUN = 12
 
 
 class ComponentCounter:
-    """Counts 26-connected components slab by slab along an axis, remembering only those that reach the last plane."""
+    """Counts 26-connected components slab by slab along an axis; keeps the last plane only."""
 
     def __init__(self, axis: int) -> None:
         self._axis = axis
@@ -28,10 +28,10 @@ class ComponentCounter:
         self._numbers = np.zeros(0, np.int64)
 
     def add(self, inside: NDArray[np.bool_]) -> None:
-        """Take in the next voxels ``(x, y, z)``: whole planes across the axis."""
+        """Add the next whole planes ``(x, y, z)``."""
         planes = np.moveaxis(inside, self._axis, 0)
         if self._turned is None:
-            # lines run as memory does, which is several times faster
+            # Lines follow the order of memory, which is several times faster.
             self._turned = abs(planes.strides[1]) < abs(planes.strides[2])
         if self._turned:
             planes = planes.transpose(0, 2, 1)
@@ -40,13 +40,13 @@ class ComponentCounter:
             self._add(planes[start : start + thick])
 
     def result(self) -> int:
-        """How many there are in all that was added."""
+        """Return the number of components so far."""
         return self._finished + self._open
 
     def _add(self, planes: NDArray[np.bool_]) -> None:
         seen = 0 if self._last is None else 1
         lines, length = planes.shape[1] + 1, planes.shape[2] + 1
-        # a line before each plane and a voxel before each line keep apart what only follows in memory
+        # Padding before each plane and line separates runs that are adjacent in memory alone.
         padded = np.zeros((seen + len(planes), lines, length), bool)
         padded[seen:, 1:, 1:] = planes
         if self._last is not None:
@@ -55,7 +55,7 @@ class ComponentCounter:
         ends = np.flatnonzero(np.append(flat[1:] != flat[:-1], flat[-1:])) + 1
         starts, ends = ends[0::2], ends[1::2]
         pieces, piece = _pieces(padded, starts, ends)
-        # nodes: these pieces, then the components that are open; a run of the plane before belongs to one of these
+        # Nodes: the pieces of this slab, then the open components, to which the runs of the previous plane belong.
         reached = piece[: len(self._numbers)]
         count, component = _connected(reached, pieces + self._numbers, pieces + self._open)
         in_last = starts >= (len(padded) - 1) * lines * length
@@ -67,7 +67,7 @@ class ComponentCounter:
 def _pieces(
     mask: NDArray[np.bool_], starts: NDArray[np.int64], ends: NDArray[np.int64]
 ) -> tuple[int, NDArray[np.int64]]:
-    """How many pieces a mask with a margin has, and of each of its runs which piece it belongs to."""
+    """Return the number of components of a padded mask, and the component of each run."""
     if len(starts) * _VOXELS_PER_RUN > mask.size:
         from scipy import ndimage
 
@@ -80,7 +80,7 @@ def _pieces(
 
 
 def _connected(one: NDArray[np.int64], other: NDArray[np.int64], nodes: int) -> tuple[int, NDArray[np.int64]]:
-    """How many components a graph with edges from ``one`` to ``other`` has, and the component of each node."""
+    """Return the number of components of a graph with edges ``one`` to ``other``, and the component of each node."""
     from scipy import sparse
     from scipy.sparse import csgraph
 
@@ -92,7 +92,7 @@ def _connected(one: NDArray[np.int64], other: NDArray[np.int64], nodes: int) -> 
 def _touching(
     starts: NDArray[np.int64], ends: NDArray[np.int64], away: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Pairs of runs that share a face, an edge or a corner, the second of which lies in the line ``away`` voxels on."""
+    """Return the pairs of adjacent runs whose second run lies in the line ``away`` voxels further."""
     first = np.searchsorted(ends, starts + away, side="left")
     counts = np.searchsorted(starts, ends + away, side="right") - first
     offsets = np.cumsum(counts) - counts

@@ -1,4 +1,4 @@
-"""Label maps, label tables, and turning scores into probabilities and labels."""
+"""Label maps, label tables, and the decoding of logits to probabilities and labels."""
 
 from __future__ import annotations
 
@@ -33,29 +33,29 @@ class Label:
 
 @dataclass(frozen=True)
 class LabelTable:
-    """The labels that a label map can hold; 0 is background and has no entry."""
+    """The labels of a label map. Background, 0, has no entry."""
 
     labels: tuple[Label, ...]
 
     @property
     def values(self) -> tuple[int, ...]:
-        """Label values, in the table's order."""
+        """Label values in the table's order."""
         return tuple(label.value for label in self.labels)
 
     @property
     def dtype(self) -> np.dtype[np.unsignedinteger[Any]]:
-        """The smallest unsigned integer type that holds every value."""
+        """Smallest unsigned integer type that holds every value."""
         return np.min_scalar_type(max(self.values, default=0))
 
     def name_of(self, value: int) -> str:
-        """The name of a value; ``background`` for 0, ``unknown`` for one that the table lacks."""
+        """Return the name of a value: ``background`` for 0, ``unknown`` for a value outside the table."""
         names = {0: "background"} | {label.value: label.name for label in self.labels}
         return names.get(value, "unknown")
 
 
 @dataclass(frozen=True, eq=False)
 class LabelMap:
-    """Labels ``(X, Y, Z)`` on a grid, with their table; copied in, read-only, compared by value."""
+    """Labels ``(X, Y, Z)`` on a grid, with their table. The array is copied and read-only; compares by value."""
 
     array: Labels
     grid: Grid
@@ -81,10 +81,10 @@ class LabelMap:
 
 @dataclass(frozen=True)
 class Output:
-    """What a network emits: the activation its scores still need, the threshold, and the labels.
+    """A network's output: activation, labels and threshold.
 
-    softmax and none: channel = label value, 0 is background; the threshold counts where there is one label only.
-    sigmoid: channel = position in the label table. ``none`` says that the scores are probabilities already.
+    softmax, none: the channel is the label value, 0 is background; the threshold applies to a single label only.
+    sigmoid: the channel is the position in the label table. none: the network emits probabilities.
     """
 
     activation: Activation
@@ -93,14 +93,14 @@ class Output:
 
     @property
     def channels(self) -> int:
-        """How many channels a network emits for the label table, background included where it has one."""
+        """Number of output channels, including background for softmax and none."""
         return len(self.table.labels) + (self.activation != "sigmoid")
 
     def with_threshold(self, threshold: float) -> Output:
-        """The same output, where a voxel takes a label from another probability on.
+        """Return a copy with another threshold of probability.
 
         Raises:
-            UsageError: not between 0 and 1, or several labels compete by softmax, where the largest score decides.
+            UsageError: not between 0 and 1, or several labels share a softmax.
         """
         if not 0 < threshold < 1:
             raise UsageError(
@@ -110,13 +110,13 @@ class Output:
             raise UsageError(
                 "threshold",
                 expected="a model with one label, or with sigmoid activation",
-                got=f"{len(self.table.labels)} labels of which the largest score wins",
+                got=f"{len(self.table.labels)} labels, decided by the largest logit",
                 do="leave it out",
             )
         return replace(self, threshold=threshold)
 
     def check_channels(self, channels: int) -> None:
-        """ModelError unless a network with this many output channels fits the label table."""
+        """Raise ModelError unless a network with this many output channels fits the label table."""
         if self.activation == "sigmoid":
             fits, expected = (
                 channels == len(self.table.labels),
@@ -135,7 +135,7 @@ class Output:
             )
 
     def probabilities(self, logits: Logits) -> Logits:
-        """Probabilities ``(K, ...)`` of scores ``(K, ...)``."""
+        """Return the probabilities ``(K, ...)`` of logits ``(K, ...)``."""
         if self.activation == "none":
             return logits
         if self.activation == "sigmoid":
@@ -144,16 +144,16 @@ class Output:
         return np.asarray(shifted / shifted.sum(axis=0, keepdims=True), dtype=np.float32)
 
     def labels(self, logits: Logits) -> Labels:
-        """Label values ``(...)`` of scores ``(K, ...)``.
+        """Return the label values ``(...)`` of logits ``(K, ...)``.
 
-        softmax and none: the largest score wins, the lower value on a tie; with one label and another threshold than
-        0.5, that label's probability decides. sigmoid: where several labels reach the threshold the later one in the
-        table wins, so nested regions are listed from the outermost inwards.
+        softmax, none: arg-max, the lower value on a tie; a single label with a threshold other than 0.5 is compared
+        with it. sigmoid: of several labels that reach the threshold, the last in the table wins, so nested regions are
+        listed from the outermost inwards.
         """
         if self.activation != "sigmoid" and self.threshold != 0.5:
             return np.asarray(np.where(self.probabilities(logits)[1] >= self.threshold, *self._one_or_none()))
         if self.activation != "sigmoid":
-            # what argmax gives for finite scores of two classes, in a fiftieth of its time
+            # Equal to argmax for two classes of finite logits, 50 times faster.
             best = logits[1] > logits[0] if len(logits) == 2 else np.argmax(logits, axis=0)
             return np.asarray(best.astype(self.table.dtype))
         result = np.zeros(logits.shape[1:], self.table.dtype)
@@ -165,7 +165,7 @@ class Output:
         return self.table.dtype.type(self.table.values[0]), self.table.dtype.type(0)
 
     def contested(self, logits: Logits) -> int:
-        """How many voxels reach the sigmoid threshold for more than one label."""
+        """Return the number of voxels that reach the sigmoid threshold for more than one label."""
         if self.activation != "sigmoid" or len(logits) < 2:
             return 0
         return int(np.count_nonzero((_sigmoid(logits) >= self.threshold).sum(axis=0) > 1))

@@ -1,4 +1,4 @@
-"""Per-label statistics of a label map, streamed plane by plane along any axis."""
+"""Statistics of each label of a label map, streamed along any axis."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .label_map import Labels, LabelTable
 
 @dataclass(frozen=True)
 class ChannelStatistics:
-    """Values of one input channel inside a label; None where the label is empty."""
+    """Statistics of one input channel inside a label; None if the label is empty."""
 
     mean: float | None
     std: float | None
@@ -26,10 +26,10 @@ class ChannelStatistics:
 
 @dataclass(frozen=True)
 class LabelStatistics:
-    """One label's measures.
+    """Statistics of one label.
 
-    ``volume`` is in the grid's unit cubed. ``bounding_box`` is half-open, in voxels; ``centroid_voxel`` is in voxel
-    indices and ``centroid_world`` in RAS+ world coordinates. ``components`` counts 26-connected pieces.
+    ``volume`` is in the grid's unit cubed, ``bounding_box`` half-open in voxels, ``centroid_voxel`` in voxel indices,
+    ``centroid_world`` in RAS+ world coordinates. ``components`` counts 26-connected components.
     """
 
     value: int
@@ -45,7 +45,7 @@ class LabelStatistics:
 
 
 class StatisticsAccumulator:
-    """Collects the statistics of a label map from boxes that span two axes and follow each other along the third."""
+    """Accumulates statistics from consecutive boxes along ``axis``, each spanning the other two axes."""
 
     def __init__(self, grid: Grid, table: LabelTable, channels: int, axis: int) -> None:
         self._grid = grid
@@ -53,13 +53,13 @@ class StatisticsAccumulator:
         self._measures = {value: _Measures(channels, axis) for value in table.values}
 
     def add(self, box: Box, labels: Labels, image: Sequence[NDArray[Any]]) -> None:
-        """Take in labels ``(x, y, z)`` of the voxels in ``box``, and such an array of values for each channel."""
+        """Add labels ``(x, y, z)`` of the voxels in ``box``, and an array of the same shape for each channel."""
         for value, measures in self._measures.items():
             inside = labels == value
             measures.add(box, inside, [_values(channel, inside) for channel in image])
 
     def result(self) -> tuple[LabelStatistics, ...]:
-        """The statistics of each label, in the table's order."""
+        """Return the statistics of each label in the table's order."""
         return tuple(
             self._measures[label.value].result(label.value, label.name, self._grid) for label in self._table.labels
         )
@@ -134,7 +134,7 @@ class _Moments:
 
 
 def _values(channel: NDArray[Any], inside: NDArray[np.bool_]) -> NDArray[Any]:
-    """The values inside, in the order of memory where that is x first: numpy's own order takes four times as long."""
+    """Return the values inside, in any order; in memory's order for Fortran arrays, which is four times faster."""
     if channel.flags.f_contiguous and inside.flags.f_contiguous:
         return channel.ravel("F")[inside.ravel("F")]
     return channel[inside]

@@ -1,7 +1,7 @@
-"""Anatomical planes of a volume as a person looks at them: orientation, aspect ratio, window, overlay.
+"""Anatomical planes of a volume on display: orientation, aspect ratio, grey levels, overlay.
 
-A displayed plane has rows from top to bottom and columns from left to right. Radiological display puts the patient's
-right on the left of the picture, neurological display on the right; sagittal planes face left in both.
+Rows run from top to bottom and columns from left to right. Radiological display has the patient's right on the left of
+the picture, neurological display on the right. Sagittal planes face left in both.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Convention = Literal["radiological", "neurological"]
 Grey = NDArray[np.uint8]
 Rgb = NDArray[np.uint8]
 
-# Directions in which (row, column, slice) indices grow on display.
+# Directions of increasing (row, column, slice) index on display.
 _DISPLAY_CODES: dict[tuple[Plane, Convention], str] = {
     ("axial", "radiological"): "PLS",
     ("axial", "neurological"): "PRS",
@@ -36,7 +36,7 @@ _OPPOSITE = {"R": "L", "L": "R", "A": "P", "P": "A", "S": "I", "I": "S"}
 
 @dataclass(frozen=True)
 class PlaneView:
-    """How one anatomical plane of a grid is shown: the link between stored voxels and displayed pixels."""
+    """Map between the stored voxels of a grid and the displayed pixels of one anatomical plane."""
 
     grid: Grid
     codes: str
@@ -44,7 +44,7 @@ class PlaneView:
 
     @classmethod
     def of(cls, grid: Grid, plane: Plane, convention: Convention = "radiological") -> PlaneView:
-        """The view of ``plane`` on a grid stored in any orientation."""
+        """Build the view of ``plane`` on a grid of any orientation."""
         codes = _DISPLAY_CODES[plane, convention]
         return cls(grid, codes, grid.reorientation_to(codes))
 
@@ -55,12 +55,12 @@ class PlaneView:
 
     @property
     def stored_axis(self) -> int:
-        """The stored axis along which slices follow each other, forwards or backwards."""
+        """The stored axis of the slices."""
         return self.change.axes[2]
 
     @property
     def pixel_spacing(self) -> tuple[float, float]:
-        """Height and width of a pixel, in the grid's unit."""
+        """Height and width of a pixel in the grid's unit."""
         rows, columns, _ = self.change.axes
         return self.grid.spacing[rows], self.grid.spacing[columns]
 
@@ -71,21 +71,21 @@ class PlaneView:
         return {"top": _OPPOSITE[down], "bottom": down, "left": _OPPOSITE[right], "right": right}
 
     def box(self, index: int) -> Box:
-        """The stored voxels of slice ``index``."""
+        """Return the stored voxels of slice ``index``."""
         rows, columns, _ = self.change.apply_shape(self.grid.shape)
         return self.change.source_box(Box((0, 0, index), (rows, columns, index + 1)), self.grid.shape)
 
     def display(self, stored: NDArray[Any]) -> NDArray[Any]:
-        """Stored values ``(..., x, y, z)`` of one slice's box as ``(..., rows, columns)``."""
+        """Return stored values ``(..., x, y, z)`` of one slice's box as ``(..., rows, columns)``."""
         return self.change.apply(stored)[..., 0]
 
     def voxel_at(self, row: int, column: int, index: int) -> Shape3:
-        """The stored voxel shown at a pixel of slice ``index``."""
+        """Return the stored voxel at a pixel of slice ``index``."""
         pixel = Box((row, column, index), (row + 1, column + 1, index + 1))
         return self.change.source_box(pixel, self.grid.shape).start
 
     def pixel_of(self, voxel: Sequence[int]) -> Shape3:
-        """Row, column and slice index at which a stored voxel is shown."""
+        """Return the row, column and slice index of a stored voxel."""
         at = shape3(voxel)
         back = self.change.inverse()
         box = back.source_box(Box(at, shape3(v + 1 for v in at)), self.change.apply_shape(self.grid.shape))
@@ -93,7 +93,7 @@ class PlaneView:
 
 
 def to_grey(values: NDArray[Any], low: float, high: float) -> Grey:
-    """Grey levels of values, with ``low`` black and ``high`` white."""
+    """Return grey levels with ``low`` black and ``high`` white."""
     span = high - low if high > low else 1.0
     scaled = (values.astype(np.float32) - np.float32(low)) * np.float32(255 / span)
     return np.asarray(np.clip(np.rint(scaled), 0, 255), dtype=np.uint8)
@@ -102,32 +102,32 @@ def to_grey(values: NDArray[Any], low: float, high: float) -> Grey:
 def square_pixels(
     image: NDArray[Any], pixel_spacing: tuple[float, float], *, smooth: bool, longest: int | None = None
 ) -> NDArray[Any]:
-    """An image ``(rows, columns)`` stretched so that its pixels are square; ``smooth`` for values, not for labels.
+    """Stretch an image ``(rows, columns)`` to square pixels; ``smooth`` for values, not for labels.
 
-    Where an edge would have more than ``longest`` pixels, the whole is shrunk to fit.
+    The result is shrunk to at most ``longest`` pixels along an edge.
     """
     finest = min(pixel_spacing)
     zoom = [s / finest for s in pixel_spacing]
     if longest is not None:
         widest = max(n * z for n, z in zip(image.shape, zoom, strict=True))
-        # 1 / n: at least one pixel is left of a thin edge
+        # 1 / n keeps at least one pixel.
         zoom = [max(z * min(1.0, longest / widest), 1 / n) for n, z in zip(image.shape, zoom, strict=True)]
     if max(abs(z - 1) for z in zoom) < 1e-3:
         return image
-    from scipy import ndimage  # a quarter of a second, and most runs make no picture
+    from scipy import ndimage  # takes 0.25 s, and most runs draw no picture
 
     stretched: NDArray[Any] = ndimage.zoom(image, zoom, order=1 if smooth else 0, grid_mode=True, mode="nearest")
     return stretched
 
 
 def overlay(grey: Grey, labels: Labels, table: LabelTable, *, opacity: float = 0.5, outline: bool = False) -> Rgb:
-    """A grey picture ``(rows, columns)`` with each label in its colour, filled or as a one-pixel outline.
+    """Draw labels ``(rows, columns)`` over a grey picture, filled or as an outline of one pixel.
 
-    Values that the table lacks are not shown. A label that reaches the picture's edge is outlined there as well.
+    Values outside the table are not drawn. Outlines include the picture's edge.
     """
     picture = np.repeat(grey[..., np.newaxis], 3, axis=-1)
     known = [label for label in table.labels if label.value]
-    # one look-up for all labels: there may be a hundred of them
+    # One look-up table: there may be a hundred labels.
     colours = np.zeros((max([int(labels.max(initial=0)), *(label.value for label in known)]) + 1, 3), np.uint8)
     is_known = np.zeros(len(colours), bool)
     for label in known:
@@ -141,7 +141,7 @@ def overlay(grey: Grey, labels: Labels, table: LabelTable, *, opacity: float = 0
 
 
 def _at_an_edge(labels: Labels) -> NDArray[np.bool_]:
-    """Pixels ``(rows, columns)`` of which one of the four neighbours has another value or is outside."""
+    """Return whether each pixel has a neighbour, of four, with another value or outside the picture."""
     edge = np.ones(labels.shape, bool)
     inner = labels[1:-1, 1:-1]
     around = (labels[:-2, 1:-1], labels[2:, 1:-1], labels[1:-1, :-2], labels[1:-1, 2:])
@@ -151,7 +151,7 @@ def _at_an_edge(labels: Labels) -> NDArray[np.bool_]:
 
 @dataclass(frozen=True)
 class Mark:
-    """A piece of text in a picture, centred at a pixel."""
+    """Text centred at a pixel."""
 
     row: int
     column: int
@@ -160,14 +160,14 @@ class Mark:
 
 @dataclass(frozen=True, eq=False)
 class Picture:
-    """An RGB picture ``(H, W, 3)`` with text marks that are drawn when it is encoded."""
+    """An RGB picture ``(H, W, 3)`` with text marks, which the encoder draws."""
 
     pixels: Rgb
     marks: tuple[Mark, ...] = ()
 
 
 def side_by_side(pictures: Sequence[Picture], gap: int = 8) -> Picture:
-    """Pictures in a row on black, aligned at the top."""
+    """Place pictures in a row on black, aligned at the top."""
     height = max(p.pixels.shape[0] for p in pictures)
     width = sum(p.pixels.shape[1] for p in pictures) + gap * (len(pictures) - 1)
     pixels = np.zeros((height, width, 3), np.uint8)
@@ -182,18 +182,18 @@ def side_by_side(pictures: Sequence[Picture], gap: int = 8) -> Picture:
 
 
 def stacked(pictures: Sequence[Picture], gap: int = 8) -> Picture:
-    """Pictures below each other on black, aligned at the left."""
+    """Place pictures in a column on black, aligned at the left."""
     return _turned(side_by_side([_turned(picture) for picture in pictures], gap))
 
 
 def _turned(picture: Picture) -> Picture:
-    """Rows and columns exchanged."""
+    """Transpose a picture with its marks."""
     marks = tuple(Mark(m.column, m.row, m.text) for m in picture.marks)
     return Picture(picture.pixels.transpose(1, 0, 2), marks)
 
 
 def side_marks(view: PlaneView, rows: int, columns: int, margin: int = 8) -> tuple[Mark, ...]:
-    """Orientation letters at the four sides of a picture of ``rows`` x ``columns``."""
+    """Return orientation letters for the four sides of a picture of ``rows`` x ``columns``."""
     letters = view.letters
     return (
         Mark(margin, columns // 2, letters["top"]),

@@ -1,1 +1,1 @@
-"""Segment one volume: open a case, prepare, infer, decode, write."""
+"""Segment one case: open, prepare, infer, decode, write."""

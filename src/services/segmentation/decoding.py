@@ -1,4 +1,4 @@
-"""From finished scores to labels and probabilities on the stored grid."""
+"""Decode blended logits to labels and probabilities on the stored grid."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ _PLANES_AT_ONCE = 8
 
 @dataclass(frozen=True)
 class Sinks:
-    """Where labels go, and probabilities if they are wanted."""
+    """Sinks of the labels and, if requested, the probabilities."""
 
     mask: VolumeSink
     probabilities: VolumeSink | None
 
     @property
     def open(self) -> tuple[VolumeSink, ...]:
-        """All of them, the mask first."""
+        """All sinks, the mask first."""
         return (self.mask,) if self.probabilities is None else (self.mask, self.probabilities)
 
 
 class Labeller:
-    """Decodes blocks of scores and writes them; ``contested`` counts voxels that several labels claimed."""
+    """Decodes blocks of logits and writes them; ``contested`` counts voxels of several labels."""
 
     def __init__(self, prepared: Prepared, sinks: Sinks, contested: int = 0) -> None:
         self.contested = contested
@@ -39,7 +39,7 @@ class Labeller:
         self._decoded: list[tuple[Box, Labels]] = []
 
     def add(self, block: Block) -> None:
-        """Write one block; its labels may wait for those that follow."""
+        """Add a block. Its labels may be written later, together with the next."""
         output, axis = self._prepared.card.output, self._prepared.plan.axis
         if self._decoded:
             first, last = self._decoded[0][0], self._decoded[-1][0]
@@ -53,18 +53,18 @@ class Labeller:
             self._sinks.probabilities.write(stored, self._back.apply(output.probabilities(block.logits)))
 
     def flush(self) -> None:
-        """Write the labels that wait, as one piece: they follow each other along the visiting axis."""
+        """Write the buffered labels as one piece."""
         if self._decoded:
             box, labels = _joined(self._decoded, self._prepared.plan.axis)
             self._sinks.mask.write(self._prepared.stored_box(box), self._back.apply(labels))
             self._decoded = []
 
     def notes(self) -> Iterator[str]:
-        """What to warn of in the end."""
+        """Yield warnings about the finished run."""
         if self.contested:
             yield (
                 f"{self.contested} voxels reach the threshold for several labels; "
-                "each has the last of them in the label table"
+                "the last of these in the label table was taken"
             )
 
 

@@ -1,4 +1,4 @@
-"""Estimate tiles, peak memory and time of a run, with warnings. Nothing is segmented."""
+"""Estimate the number of tiles, peak memory and time of a run."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _CALIBRATION_TILES = 3
 
 @dataclass(frozen=True)
 class Estimate:
-    """Estimate of a run on this machine. Constant patches, which are inferred once, make a run shorter."""
+    """Estimate of a run on this machine; constant tiles, which are inferred once, make the run shorter."""
 
     prepared: Prepared
     seconds: float
@@ -47,12 +47,12 @@ def estimate(
     scratch: Scratch | None = None,
     seconds_per_voxel: float | None = None,
 ) -> Estimate:
-    """Read the case's headers and values, plan, and score a few tiles of noise to measure speed and memory.
+    """Read and survey the case, plan tiles, and infer a few tiles of noise to measure speed and memory.
 
-    With ``scratch`` as segmenting has it. Where ``seconds_per_voxel`` says how fast the network is, nothing is scored.
+    ``seconds_per_voxel``, if known, replaces the measurement.
 
     Raises:
-        InputError, ModelError, UsageError, LimitError: as segmenting would.
+        InputError, ModelError, UsageError, LimitError: as `segment`.
     """
     with ExitStack() as stack:
         progress.stage("prepare")
@@ -81,7 +81,7 @@ def estimate(
 def capacity_of(
     loaded: LoadedModel, seconds_per_voxel: float, memory_bytes: int | None, *, resources: Resources
 ) -> Capacity:
-    """What this process gives to a run of a model within a memory limit."""
+    """Return the speed and memory that this process offers to a run."""
     with open_inferer(loaded, RunOptions()) as inferer:
         fixed, batch = inferer.fixed, inferer.batch
     free, resident = free_bytes(memory_bytes, resources), resources.peak_resident_bytes()
@@ -98,10 +98,10 @@ def estimate_elsewhere(
     volumes: VolumeStore,
     resources: Resources,
 ) -> RunEstimate:
-    """Estimate a run on another machine from the case's headers and values here.
+    """Estimate a run on another machine from a case that is stored here.
 
     Raises:
-        InputError, UsageError, LimitError: as the run would.
+        InputError, UsageError, LimitError: as the run.
     """
     with ExitStack() as stack:
         progress.stage("prepare")
@@ -116,7 +116,7 @@ def estimate_elsewhere(
 
 
 def _run_seconds(prepared: Prepared, per_tile: float, reading: float) -> float:
-    # Reading and writing each take about as long as the survey did.
+    # Reading and writing each take about as long as the survey.
     return per_tile * prepared.plan.tile_count + 3 * reading
 
 
@@ -125,7 +125,7 @@ def _all(warning: str | None, prepared: Prepared) -> tuple[str, ...]:
 
 
 def _seconds_per_tile(prepared: Prepared, inferer: Inferer, progress: ProgressListener) -> float:
-    """The least time that a call took, divided by its tiles; the first call warms up and is not counted."""
+    """Return the shortest duration of a call divided by its tiles, without the first call, which warms up."""
     shape = (inferer.batch, len(prepared.card.input.channels), *prepared.plan.tile)
     noise = np.random.RandomState(0).random_sample(shape).astype(np.float32)
     progress.stage("calibrate", _CALIBRATION_TILES)

@@ -1,4 +1,4 @@
-"""Calling a runtime: the card's array order, the network's fixed sizes, and a wait that Ctrl-C can end."""
+"""Call a runtime in the card's array order, in a thread that leaves the caller interruptible."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Fixed3 = tuple[int | None, int | None, int | None]
 
 @dataclass(frozen=True, eq=False)
 class _Flat:
-    """A call in which each tile had one value in each channel, and what the network answered."""
+    """A batch of constant tiles and its logits."""
 
     shape: tuple[int, ...]
     values: bytes
@@ -28,11 +28,10 @@ class _Flat:
 
 
 class Inferer:
-    """Scores batches ``(N, C, x, y, z)`` with a runtime whose network may want another array order.
+    """Infers batches ``(N, C, x, y, z)`` with a runtime, in the array order of the card.
 
-    The runtime works in a thread of its own, so that the caller's wait can be interrupted while native code runs.
-    Empty background is not scored again: a call in which each tile has one value in each channel gets the answer to
-    the call before that was the same, as a runtime promises the same bits for the same batch.
+    The runtime works in its own thread, so Ctrl-C ends the caller's wait. A batch of constant tiles reuses the logits
+    of an equal previous batch: a runtime gives the same bits for the same batch.
     """
 
     def __init__(self, runtime: InferenceRuntime, card: ModelCard, batch: int | None = None) -> None:
@@ -43,36 +42,36 @@ class Inferer:
         self._repeated = 0
         self._flat: _Flat | None = None
         self._reversed = card.input.axes == "ZYX"
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix="voxport-score")
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="voxport-infer")
         self._check_channels()
 
     @property
     def fixed(self) -> Fixed3:
-        """Sizes along x, y and z that the network insists on; None where any multiple of the divisor goes."""
+        """Fixed sizes along x, y and z; None where the network takes any multiple of the divisor."""
         a, b, c = self._runtime.input_shape[2:]
         return (c, b, a) if self._reversed else (a, b, c)
 
     @property
     def batch(self) -> int:
-        """Tiles that one call takes at the most: what the network insists on, else what was asked for, else 1."""
+        """Maximum number of tiles per call: the network's fixed batch, else the requested one, else 1."""
         return self._runtime.input_shape[0] or self._batch or 1
 
     @property
     def seconds(self) -> float:
-        """How long the network has worked so far."""
+        """Time spent inside the network."""
         return self._seconds
 
     @property
     def repeated(self) -> int:
-        """Tiles so far that were not scored, as the network had answered the same call before."""
+        """Number of constant tiles whose logits were reused."""
         return self._repeated
 
     def __call__(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Scores ``(N, K, x, y, z)``. Raises ModelError if the network's channels do not fit the card."""
+        """Return logits ``(N, K, x, y, z)``. Raises ModelError if the network's channels do not fit the card."""
         return self.begin(batch).result()
 
     def begin(self, batch: NDArray[np.float32]) -> Future[NDArray[np.float32]]:
-        """What ``__call__`` gives, in the making; batches are scored one after the other."""
+        """Start inference of a batch; batches run one after the other."""
         return self._pool.submit(self._infer, batch)
 
     def _infer(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -122,13 +121,13 @@ class Inferer:
 
 
 def flat_values(batch: NDArray[np.float32]) -> bytes | None:
-    """The values ``(N, C)`` of a batch ``(N, C, x, y, z)`` each of whose tiles has one value in each channel, or None.
+    """Return the values ``(N, C)`` of a batch ``(N, C, x, y, z)`` of constant tiles as bytes; None for other batches.
 
-    Bits are compared, as 0 and -0 are not the same to a network.
+    Compares bits, so 0 and -0 differ.
     """
     bits = batch.view(np.uint32)
     first = bits[:, :, :1, :1, :1]
-    # most tiles that are not flat differ between two corners already: the others take 0.5 ms for 2**20 voxels
+    # Corners first: comparing all of 2**20 voxels takes 0.5 ms.
     if (bits[:, :, -1:, -1:, -1:] != first).any() or (bits != first).any():
         return None
     return first.tobytes()

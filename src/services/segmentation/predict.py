@@ -1,4 +1,4 @@
-"""Segment an array: the same run as for a file, on a volume that never leaves memory."""
+"""Segment an array in memory."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from ...ports.volume_store import ArrayStore
 from ..models.loading import LoadedModel
 from .segment import Segmentation, SegmentPorts, segment
 
-# a voxel's edge, in whatever unit
+# Bounds of a voxel's edge in any unit.
 SHORTEST, LONGEST = 1e-12, 1e12
 _VOLUME, _MASK, _PROBABILITIES = "volume", "mask", "probabilities"
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """The labels of an array, its probabilities ``(K, X, Y, Z)`` if wanted, and the run that made them."""
+    """The labels of an array, its probabilities ``(K, X, Y, Z)`` if requested, and the result of the run."""
 
     labels: LabelMap
     probabilities: Logits | None
@@ -45,11 +45,11 @@ def predict(
     ports: SegmentPorts,
     new_store: Callable[[], ArrayStore],
 ) -> Prediction:
-    """Segment an array ``(X, Y, Z)`` or ``(C, X, Y, Z)`` whose axes run to the right, anterior and superior.
+    """Segment an array ``(X, Y, Z)`` or ``(C, X, Y, Z)`` in RAS+ orientation.
 
     Raises:
-        InputError: it has another number of axes, no voxels, or values that are not real numbers.
-        As ``segment`` otherwise.
+        InputError: another number of axes, no voxels, or values that are not real numbers.
+        As `segment` otherwise.
     """
     store = new_store()
     store.put(_VOLUME, _volume(array, spacing, unit))
@@ -61,8 +61,8 @@ def predict(
 
 
 def _is_spacing(spacing: Sequence[float]) -> bool:
-    """Whether lengths make a grid that can be computed with."""
-    # False for NaN as well
+    """Return whether lengths are within bounds and ratios."""
+    # False for NaN as well.
     return all(SHORTEST <= step <= LONGEST for step in spacing) and max(spacing) <= LONGEST * min(spacing)
 
 
@@ -70,7 +70,7 @@ def _volume(array: NDArray[Any], spacing: tuple[float, float, float], unit: str)
     if array.ndim not in (3, 4) or array.size == 0:
         raise InputError(
             _VOLUME,
-            expected="an array (x, y, z), or (channel, x, y, z), that has voxels",
+            expected="a non-empty array (x, y, z) or (channel, x, y, z)",
             got=f"shape {array.shape}",
             do="give every axis, also one of length 1",
         )

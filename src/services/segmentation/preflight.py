@@ -1,4 +1,4 @@
-"""Warnings about a case that does not look like what the model card expects."""
+"""Warnings about a case that differs from what the model card expects."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ...domain.intensity import Rescale, ShiftScale, Window, ZScore
 from .case import ChannelSurvey
 
 _FAR_SPACING = 2.0
-# A window that keeps less of a channel's range than this was not made for it; likewise scaled values beyond this.
+# Share of a channel's range that a window must keep, and largest absolute value after scaling.
 _LEAST_KEPT = 0.01
 _LARGEST_SCALED = 100.0
 
@@ -19,7 +19,7 @@ _LARGEST_SCALED = 100.0
 def preflight_warnings(
     grid: Grid, channels: Sequence[ChannelSurvey], card: ModelCard, plan: TilePlan
 ) -> tuple[str, ...]:
-    """One sentence for each thing that looks wrong; none of them stops a run."""
+    """Return one sentence for each mismatch. None of them stops a run."""
     return (*_spacing(grid, card), *_slices(plan), *_intensity(channels, card))
 
 
@@ -29,7 +29,7 @@ def _spacing(grid: Grid, card: ModelCard) -> Iterator[str]:
         return
     if grid.unit == "unknown":
         yield f"the volume states no unit of length: its spacing is taken as {unit}, which the model card is in"
-    # The card speaks of the axes of its orientation; as stored, of the volume's own.
+    # The card's spacing is along the axes of its orientation; without one, along the stored axes.
     order = (0, 1, 2) if card.input.orientation is None else grid.reorientation_to(card.input.orientation).axes
     factor = unit_factor(unit, grid.unit)
     for name, axis, target in zip("xyz", order, wanted, strict=True):
@@ -45,7 +45,7 @@ def _spacing(grid: Grid, card: ModelCard) -> Iterator[str]:
 def _slices(plan: TilePlan) -> Iterator[str]:
     for name, length, padded in zip("xyz", plan.shape, plan.padded, strict=True):
         if 2 * length <= padded:
-            yield f"only {length} voxels along {name}, the network takes no fewer than {padded}: the rest is padding"
+            yield f"{length} voxels along {name}, padded to the network's minimum of {padded}"
 
 
 def _intensity(channels: Sequence[ChannelSurvey], card: ModelCard) -> Iterator[str]:
@@ -72,5 +72,5 @@ def _intensity(channels: Sequence[ChannelSurvey], card: ModelCard) -> Iterator[s
                         f"{ends[0]:g} to {ends[1]:g} after the model's shift and scale: far from what it expects"
                     )
                 break
-            if isinstance(step, Rescale | ZScore):  # whatever the values were, what follows is made for the result
+            if isinstance(step, Rescale | ZScore):  # later steps see normalised values
                 break

@@ -1,4 +1,4 @@
-"""What segmenting and planning share: from an open case and a loaded network to a plan that fits the limits."""
+"""Prepare a run: fit the intensity steps to an open case, and plan tiles within the limits."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _DEFAULT_MEMORY_SHARE = 0.5
 
 @dataclass(frozen=True)
 class Prepared:
-    """A case that is ready to be scored."""
+    """A case with its tile plan and fitted intensity steps, ready for inference."""
 
     case: Case
     card: ModelCard
@@ -48,11 +48,11 @@ class Prepared:
     batch: int = 1
 
     def planes(self) -> Iterator[NDArray[np.float32]]:
-        """The network's input as planes ``(C, A, B)`` along the plan's axis, normalised and in model space."""
+        """Yield the normalised network input in model space as planes ``(C, A, B)`` along the plan's axis."""
         return self.space.resampling.planes(self._oriented_planes(), self.plan.axis)
 
     def stored_box(self, oriented: Box) -> Box:
-        """Where a box of the oriented grid lies in the stored volume."""
+        """Return the stored voxels of a box of the oriented grid."""
         return self.space.reorientation.source_box(oriented, self.case.grid.shape)
 
     def _oriented_planes(self) -> Iterator[NDArray[np.float32]]:
@@ -75,7 +75,7 @@ def run_options(
     threshold: float | None,
     batch: int | None = None,
 ) -> RunOptions:
-    """Options from words and numbers. Raises UsageError for a blending that there is not, or a NaN for NaN."""
+    """Build `RunOptions`. Raises UsageError for an unknown blending mode or a non-finite ``nan_as``."""
     chosen = next((known for known in BLENDINGS if known == blending), None)
     if blending is not None and chosen is None:
         raise UsageError("blending", expected=f"one of {', '.join(BLENDINGS)}", got=blending, do="choose another")
@@ -85,17 +85,17 @@ def run_options(
 
 
 class TakesPatches(Protocol):
-    """The sizes (x, y, z) that a network insists on, and the patches of one call."""
+    """The fixed sizes (x, y, z) of a network's input, None where free, and its patches per call."""
 
     @property
-    def fixed(self) -> Fixed3: ...  # noqa: D102 - as above
+    def fixed(self) -> Fixed3: ...  # noqa: D102
 
     @property
     def batch(self) -> int: ...  # noqa: D102
 
 
 def open_inferer(loaded: LoadedModel, options: RunOptions) -> Inferer:
-    """What scores a run: so many tiles a call as were asked for, or go with the patch that was tuned."""
+    """Return an `Inferer`. The batch is the option's, else the tuned one if the patch is tuned as well."""
     tuned = loaded.tuned if options.patch is None else None
     return Inferer(loaded.runtime, loaded.model.card, options.batch or (tuned.batch if tuned else None))
 
@@ -112,12 +112,12 @@ def prepare(
 ) -> Prepared:
     """Survey the case, fit the card's intensity steps, and plan tiles within the memory limit.
 
-    ``tuned`` is the patch where the options name none; ``has_scratch``: large arrays need no memory.
+    ``tuned`` is the patch used if the options have none. ``has_scratch``: large arrays are outside memory.
 
     Raises:
         InputError: the case does not fit the card, or holds NaN or Inf without ``nan_as``.
-        UsageError: an option is at odds with the card or the network.
-        LimitError: no way of tiling fits ``memory_bytes``.
+        UsageError: an option conflicts with the card or the network.
+        LimitError: no plan fits ``memory_bytes``.
     """
     case.check_fits(card)
     if options.threshold is not None:
@@ -141,7 +141,7 @@ def _planned(
     resources: Resources,
     has_scratch: bool,
 ) -> tuple[TilePlan, float, int, tuple[str, ...]]:
-    """Tiles, overlap, the stitcher's bytes, and notes. A tuned patch that does not fit gives way to the card's."""
+    """Return plan, overlap, stitching bytes and notes, with the card's patch if the tuned one does not fit."""
     if tuned is not None and options.patch is None:
         with suppress(LimitError):
             patched = replace(options, patch=tuned)
@@ -162,15 +162,14 @@ def _planned(
 
 
 def _slowest_first(slowest: int) -> list[int]:
-    """Stored axes by how few pieces a slab across them is read in."""
+    """Return stored axes ordered by the number of reads per slab, fewest first."""
     return sorted(range(3), key=lambda axis: abs(axis - slowest))
 
 
 def _visiting_axis(plan: TilePlan, axes: Sequence[int]) -> int:
-    """The first of these axes with several rows of tiles, else the one with most.
+    """Return the first of these axes with at least four rows of tiles, else the one with most.
 
-    Memory holds a row at a time, and an interrupted run goes on from one: a flat stack, one tile deep, is not visited
-    along its depth.
+    Memory holds one row, and an interrupted run resumes at a row.
     """
     rows = [len(plan.starts[axis]) for axis in axes]
     return next((axis for axis, n in zip(axes, rows, strict=True) if n >= _SEVERAL_ROWS), axes[rows.index(max(rows))])
@@ -233,20 +232,20 @@ def _within_memory(
 
 
 def free_bytes(memory_bytes: int | None, resources: Resources) -> int:
-    """Memory for blending within a limit, or without one within half of what is free."""
+    """Return the memory for blending: what ``memory_bytes`` leaves, or half of the free memory without a limit."""
     if memory_bytes is None:
         return int(resources.available_bytes() * _DEFAULT_MEMORY_SHARE)
     return memory_bytes - resources.resident_bytes()
 
 
 def memory_limit(runs: int, resources: Resources) -> int | None:
-    """``memory_bytes`` for each of so many runs at a time where no limit is stated."""
+    """Return ``memory_bytes`` for each of ``runs`` concurrent runs without a stated limit; None for one."""
     share = int(resources.available_bytes() * _DEFAULT_MEMORY_SHARE) // runs
     return None if runs == 1 else share + resources.resident_bytes()
 
 
 def size(count: float) -> str:
-    """A number of bytes for people, e.g. ``1.50 GB``."""
+    """Format a number of bytes, e.g. ``1.50 GB``."""
     for unit in ("B", "KB", "MB"):
         if abs(count) < 1000:
             return f"{count:.3g} {unit}"

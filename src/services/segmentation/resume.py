@@ -1,4 +1,4 @@
-"""Going on with a run that another process began: its finished planes are kept as blobs, beside what they depend on."""
+"""Resume an interrupted run from finished planes that are stored as blobs."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ from .prepare import Prepared
 
 _log = logging.getLogger("voxport.jobs")
 _SCHEMA = "voxport/slabs/1"
-_PIECE_VALUES = 2**24  # values of one piece, so that a piece fits into memory whatever the volume's size
+_PIECE_VALUES = 2**24  # values of one piece, so that a piece fits in memory for any volume
 _DAMAGED = (VoxportError, OSError, BadZipFile, ValueError, KeyError, EOFError)
 
 
 @dataclass(frozen=True)
 class Reached:
-    """Planes of the oriented grid before ``plane`` are done; so many of their voxels were contested."""
+    """Progress of a run: the first unfinished plane of the oriented grid, and the contested voxels before it."""
 
     plane: int = 0
     contested: int = 0
@@ -42,13 +42,12 @@ class Reached:
 class Checkpoint:
     """Finished planes of one run, below ``folder`` of a blob store.
 
-    They count only for the same input bytes, model bytes, card, options, plan and runtime, and for a network that
-    gives the same bits for the same tile here: processors differ, and half a mask of each would be the mask of none.
-    Where nothing can be kept, the run goes on without.
+    They are reused only for the same inputs, model, card, options, plan, runtime and version, and if the network gives
+    the same bits for a probe tile: processors differ. A run continues without checkpoint if the store fails.
 
     Args:
-        version: voxport's version; another one may give other masks.
-        every_seconds: at least so long lies between two pieces.
+        version: voxport's version.
+        every_seconds: minimum time between two pieces.
     """
 
     def __init__(self, blobs: BlobStore, folder: str, *, version: str, every_seconds: float = 10.0) -> None:
@@ -58,7 +57,7 @@ class Checkpoint:
         self._last = time.monotonic()
 
     def pinned(self, options: RunOptions) -> RunOptions:
-        """The options, with the blending that was chosen when the run began: the memory free then decided on it."""
+        """Return the options with the blending of the interrupted run, which depended on the free memory."""
         self._head = self._read_head()
         chosen = self._head.get("blending") if self._head else None
         if options.blending is None and chosen in BLENDINGS:
@@ -66,29 +65,29 @@ class Checkpoint:
         return options
 
     def restore(self, fingerprint: str, prepared: Prepared, inferer: Inferer, sinks: Sinks) -> Reached:
-        """Write what is kept of this run into the sinks; how far that is. What cannot be used is dropped."""
+        """Write the stored planes of this run to the sinks and return the progress. Deletes unusable planes."""
         self._fingerprint, self._prepared, self._inferer, self._sinks = fingerprint, prepared, inferer, sinks
         self._last = time.monotonic()
         if self._head is None:
             return self._kept
         try:
             if self._head != self._new_head():
-                raise ValueError("kept of another run")
+                raise ValueError("planes of another run")
             for piece in self._chain():
                 self._read_piece(piece)
         except _DAMAGED as error:
-            _log.info("%s: what is kept cannot be gone on with (%s); the run begins anew", self._folder, error)
+            _log.info("%s: cannot resume from stored planes (%s); the run starts again", self._folder, error)
             self._kept, self._head = Reached(), None
             self.clear()
         return self._kept
 
     @property
     def due(self) -> bool:
-        """Whether it is time to keep a piece."""
+        """Whether ``every_seconds`` have passed since the last piece."""
         return time.monotonic() - self._last >= self._every_seconds
 
     def keep(self, reached: Reached) -> None:
-        """Keep all planes that have been finished since the last time; they are in the sinks already."""
+        """Store the planes finished since the last call, read from the sinks."""
         try:
             if self._head is None:
                 self._head = self._new_head()
@@ -97,11 +96,11 @@ class Checkpoint:
                 self._put(f"{begin:06d}-{end:06d}.npz", self._piece(begin, end, reached))
                 self._kept = Reached(end, reached.contested)
         except (VoxportError, OSError) as error:
-            _log.warning("%s: nothing is kept for now (%s)", self._folder, error)
+            _log.warning("%s: finished planes could not be stored (%s)", self._folder, error)
         self._last = time.monotonic()
 
     def clear(self) -> None:
-        """Delete what is kept."""
+        """Delete the stored planes."""
         try:
             self._blobs.delete_prefix(self._folder)
         except (VoxportError, OSError) as error:
@@ -122,7 +121,7 @@ class Checkpoint:
 
     @property
     def _mark(self) -> str:
-        """What each piece carries of its head: others may write below the same folder."""
+        """Hash of the head, stored in each piece: another worker may write to the same folder."""
         return hashlib.sha256(json.dumps(self._head, sort_keys=True).encode()).hexdigest()
 
     def _read_head(self) -> dict[str, Any] | None:
@@ -134,7 +133,7 @@ class Checkpoint:
         return head if isinstance(head, dict) else None
 
     def _chain(self) -> Iterator[tuple[int, int]]:
-        """Pieces that follow each other from the first plane on."""
+        """Yield contiguous pieces from the first plane."""
         names = [name.rpartition("/")[2] for name in self._blobs.names(self._folder)]
         ends: dict[int, int] = {}
         for name in names:
@@ -162,7 +161,7 @@ class Checkpoint:
     def _piece(self, begin: int, end: int, reached: Reached) -> bytes:
         box, content = self._box(begin, end), io.BytesIO()
         values: dict[str, Any] = {f"sink{number}": sink.read(box) for number, sink in enumerate(self._sinks.open)}
-        # labels shrink to little and probabilities hardly at all
+        # Labels compress well, probabilities do not.
         write = np.savez_compressed if len(values) == 1 else np.savez
         write(content, reached=np.array([reached.plane, reached.contested]), head=np.array(self._mark), **values)
         return content.getvalue()
@@ -172,12 +171,12 @@ class Checkpoint:
             content = io.BytesIO(stream.read())
         box = self._box(*piece)
         with np.load(content) as values:
-            if str(values["head"]) != self._mark:  # of a worker that seemed dead and writes on
+            if str(values["head"]) != self._mark:  # written by a worker that was taken for dead
                 raise ValueError("a piece of another run")
             for number, sink in enumerate(self._sinks.open):
                 sink.write(box, values[f"sink{number}"])
             plane, contested = map(int, values["reached"])
-        if plane == piece[1]:  # else pieces that belonged to it are missing, and the count is ahead of this one
+        if plane == piece[1]:  # else the count includes pieces that are missing
             self._kept = Reached(plane, contested)
 
     def _put(self, name: str, content: bytes) -> None:
@@ -187,7 +186,7 @@ class Checkpoint:
 def fingerprint(
     hashes: tuple[tuple[str, str], ...], loaded: LoadedModel, prepared: Prepared, probabilities: bool
 ) -> str:
-    """Everything that a mask depends on, as one hash."""
+    """Return a hash of everything that a mask depends on."""
     runtime = loaded.runtime
     parts = {
         "inputs": [sha256 for _, sha256 in hashes],

@@ -1,4 +1,4 @@
-"""Segment one case: read, prepare, score tile by tile, and put the mask on the case's own voxels."""
+"""Segment one case and write the mask on the case's own grid."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ from .statistics_file import statistics_bytes
 
 @dataclass(frozen=True)
 class Segmentation:
-    """What a run did: names and sha256 of files, how it was tiled, what it found and warns of, how long it took.
+    """Result of a run.
 
-    ``seconds`` are those of its stages; for ``network_seconds`` of the stage "score" the network worked. It did not for
-    ``repeated_tiles``: each held one value, as one before it did.
+    ``inputs`` and ``outputs``: names and sha256 of files. ``seconds``: duration of each stage. ``network_seconds``:
+    time spent inside the network. ``repeated_tiles``: constant tiles whose logits were reused.
     """
 
     inputs: tuple[tuple[str, str], ...]
@@ -54,7 +54,7 @@ class Segmentation:
 
 @dataclass(frozen=True)
 class SegmentPorts:
-    """What segmenting needs from outside; without ``scratch`` all of it happens in memory."""
+    """Ports that `segment` uses; without ``scratch`` it works in memory."""
 
     volumes: VolumeStore
     artifacts: ArtifactWriter
@@ -73,19 +73,19 @@ def segment(
     ports: SegmentPorts,
     checkpoint: Checkpoint | None = None,
 ) -> Segmentation:
-    """Segment a case and write its mask, on the grid of its first volume.
+    """Segment a case and write its mask on the grid of its first volume.
 
-    Everything is computed before anything appears under its name; each file then appears whole. Where that fails
-    midway (a disk that fills up), what has appeared already stays.
+    Results are written atomically, file by file, after everything has been computed. If writing fails midway (a full
+    disk), the files already written remain.
 
     Args:
         inputs: references of the volumes whose channels make up the case.
-        loaded: the model in its runtime; its card says what the network expects and emits.
+        loaded: the model in its runtime.
         outputs: references of the results.
-        options: what to do differently from the card.
-        progress: hears of stages and tiles; stops the run by raising CancelledError.
-        ports: where volumes are kept and how results are written.
-        checkpoint: where finished planes are kept, and gone on from if there are any; the results are the same.
+        options: deviations from the card.
+        progress: receives stages and tiles; raises CancelledError to stop the run.
+        ports: stores and writers.
+        checkpoint: stores finished planes and resumes from them; results are identical.
 
     Raises:
         InputError, ModelError, UsageError, LimitError, OutputError, CancelledError
@@ -135,7 +135,7 @@ def segment(
 
 
 def _check_spares_inputs(inputs: Sequence[str], outputs: Outputs) -> None:
-    """UsageError where a result would replace a volume of the case."""
+    """Raise UsageError if a result would replace an input."""
     taken = {_place(reference) for reference in inputs}
     for reference in astuple(outputs):
         if reference is not None and _place(reference) in taken:
@@ -143,20 +143,20 @@ def _check_spares_inputs(inputs: Sequence[str], outputs: Outputs) -> None:
 
 
 def _place(reference: str) -> str:
-    """What a reference writes to; either file of a .hdr/.img pair stands for both."""
+    """Return the real path of a reference, with one name for both files of a .hdr/.img pair."""
     path = os.path.realpath(reference)
     return path.removesuffix(".img") + ".hdr" if path.endswith(".img") else path
 
 
 def _named(sinks: Sinks, outputs: Outputs) -> Iterator[tuple[str, VolumeSink]]:
-    """Sinks by their references, the mask last."""
+    """Yield sinks with their references, the mask last."""
     if sinks.probabilities is not None and outputs.probabilities is not None:
         yield outputs.probabilities, sinks.probabilities
     yield outputs.mask, sinks.mask
 
 
 def _open_sinks(ports: SegmentPorts, outputs: Outputs, case: Case, output: Output, stack: ExitStack) -> Sinks:
-    """Open all outputs before anything is scored: a folder that cannot be written is found out at once."""
+    """Open all outputs before inference, so that an unwritable folder fails at once."""
     for reference in (outputs.statistics, outputs.preview, outputs.report):
         if reference is not None:
             ports.artifacts.check(reference)
@@ -178,7 +178,7 @@ def _infer(
     run: str,
     scratch: Scratch | None,
 ) -> tuple[str, ...]:
-    """Score all tiles and write labels, and probabilities if wanted, on the stored grid."""
+    """Infer all tiles; write labels, and probabilities if requested, on the stored grid. Return warnings."""
     axis, plan = prepared.plan.axis, prepared.plan
     back = prepared.space.resampling.inverse()
     done = Reached() if checkpoint is None else checkpoint.restore(run, prepared, inferer, sinks)
@@ -202,7 +202,7 @@ def _infer(
     for block in blocks:
         labeller.add(block)
         stop = block.box.stop
-        # blocks come in order: with the one in the far corner of its planes these are whole
+        # Blocks are ordered: the one in the far corner completes its planes.
         is_last = all(stop[across] == ends[across] for across in plan.across)
         if checkpoint is not None and is_last and stop[axis] < ends[axis] and checkpoint.due:
             labeller.flush()
@@ -220,7 +220,7 @@ def _plane_blocks(planes: Iterable[Logits], grid: Grid, axis: int, begin: int) -
 def measure(
     case: Case, mask: VolumeSink | VolumeSource, table: LabelTable, nan_as: float | None
 ) -> tuple[LabelStatistics, ...]:
-    """The statistics of a mask's labels over a case on the same grid; ``nan_as`` stands for what is not finite."""
+    """Return the statistics of a mask's labels over a case on the same grid; ``nan_as`` replaces non-finite values."""
     axis = case.sources[0].slowest_axis
     found = StatisticsAccumulator(case.grid, table, case.channels, axis)
     for box in slabs(case.grid, axis):

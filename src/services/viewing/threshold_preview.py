@@ -11,7 +11,7 @@ import numpy as np
 
 from ...domain.labels.label_map import Label, LabelTable
 from ...domain.run import Outputs
-from ...domain.viewing.threshold import otsu
+from ...domain.viewing.display import otsu
 from ...ports.artifacts import ArtifactWriter
 from ...ports.progress import ProgressListener
 from ...ports.volume_store import VolumeStore

@@ -561,7 +561,7 @@ def no_batch_axis(tiles: Logits) -> Logits:
 @pytest.mark.parametrize("infer", [cut_short, no_class, one_case_missing, no_batch_axis])
 def test_scores_of_another_shape_are_a_model_error(blending: Blending, infer: InferFunction) -> None:
     plan = plan_tiles((4, 4, 4), Tiling((2, 2, 2), blending=blending))
-    with pytest.raises(ModelError, match=r"network output: expected scores of shape \(2, 'K', 2, 2, 2\), got \("):
+    with pytest.raises(ModelError, match=r"network output: expected logits of shape \(2, 'K', 2, 2, 2\), got \("):
         stitched(plan, image((4, 4, 4)), infer, batch=2)
 
 
@@ -580,7 +580,7 @@ def test_one_score_that_is_not_finite_or_too_large_is_a_model_error(blending: Bl
         return result
 
     plan = plan_tiles((4, 4, 4), Tiling((2, 2, 2), blending=blending))
-    with pytest.raises(ModelError, match=r"network output: expected finite scores within \+-262144"):
+    with pytest.raises(ModelError, match=r"network output: expected finite logits within \+-262144"):
         stitched(plan, image((4, 4, 4)), infer)
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from voxport.domain.inference.planes import from_planes
+from voxport.domain.inference.sliding_window import from_planes
 
 EDGES = st.integers(1, 9)
 

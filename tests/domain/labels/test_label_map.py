@@ -271,5 +271,5 @@ def test_a_threshold_is_a_probability(threshold: float) -> None:
 
 
 def test_labels_that_compete_take_no_threshold() -> None:
-    with pytest.raises(UsageError, match="2 labels of which the largest score wins"):
+    with pytest.raises(UsageError, match="2 labels, decided by the largest logit"):
         Output("softmax", table(1, 2)).with_threshold(0.4)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from skimage.filters import threshold_otsu
-from voxport.domain.viewing.threshold import otsu
+from voxport.domain.viewing.display import otsu
 
 
 @pytest.mark.parametrize("seed", range(4))

@@ -138,5 +138,5 @@ def test_the_network_works_in_a_thread_of_its_own_that_ends_with_the_scorer() ->
     with Inferer(FakeRuntime(remember), make_card()) as inferer:
         inferer(noise((1, 1, 4, 4, 4)))
     (thread,) = threads
-    assert thread.name.startswith("voxport-score")
+    assert thread.name.startswith("voxport-infer")
     assert not thread.is_alive()

@@ -76,10 +76,10 @@ def test_spacings_are_compared_along_the_models_axes() -> None:
     ]
 
 
-def test_a_volume_that_is_mostly_padding_is_told() -> None:
+def test_a_volume_that_is_mostly_padding_is_a_warning() -> None:
     card = make_card(tiling=Tiling((32, 32, 32), divisor=16))
     (found,) = warnings(card, make_grid((32, 32, 8)))
-    assert "only 8 voxels along z" in found
+    assert "8 voxels along z, padded" in found
     assert "no fewer than 16" in found
     assert warnings(card, make_grid((32, 32, 9))) == ()
 

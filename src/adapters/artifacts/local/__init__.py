@@ -1,4 +1,4 @@
-"""Artifacts as files of the local file system."""
+"""Result files in the local file system."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ....domain.errors import OutputError
 
 
 class LocalFiles:
-    """ArtifactWriter that writes beside the destination under a hidden name, then renames."""
+    """`ArtifactWriter` that writes a hidden file beside the destination, then renames it."""
 
     def check(self, reference: str) -> None:
         """See ArtifactWriter.check."""
@@ -21,7 +21,7 @@ class LocalFiles:
         if destination.is_dir():
             raise OutputError.cannot_write(reference, "a folder of that name")
         try:
-            # opening a file is the one test that sees read-only mounts and full quotas too
+            # Only opening a file detects read-only mounts and full quotas.
             with tempfile.TemporaryFile(dir=folder):
                 pass
         except OSError as error:

@@ -1,4 +1,4 @@
-"""Pictures as PNG, by Pillow."""
+"""PNG pictures with Pillow."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _FONT_SIZE = 14
 
 
 class PngPictures:
-    """PictureEncoder that writes PNG."""
+    """`PictureEncoder` that writes PNG."""
 
     def encode(self, picture: Picture, *, quickly: bool = False) -> bytes:
         """See PictureEncoder.encode."""

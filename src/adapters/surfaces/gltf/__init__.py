@@ -1,4 +1,4 @@
-"""Surfaces as binary glTF: marching cubes by scikit-image, thinning by fast-simplification, the rest by trimesh."""
+"""Surface meshes as binary glTF, with scikit-image, fast-simplification and trimesh."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from trimesh.visual.material import PBRMaterial
 from ....domain.geometry.grid import FloatArray
 from ....domain.labels.label_map import Label, Labels, LabelTable
 
-# Taubin's two weights keep the volume, where plain averaging would thin vessels away; the rounds
-# smooth the stairs of slices that are far apart.
+# Taubin smoothing keeps the volume; plain averaging would shrink vessels. 20 iterations smooth the steps of thick
+# slices.
 _SMOOTHING = {"lamb": 0.5, "nu": 0.53, "iterations": 20}
-# z up, as in RAS, to y up, as glTF has it
+# From z up (RAS) to y up (glTF).
 _UPRIGHT = np.array([[1.0, 0, 0, 0], [0, 0, 1.0, 0], [0, -1.0, 0, 0], [0, 0, 0, 1.0]])
 _Faces = NDArray[np.int64]
 
 
 class GltfSurfaces:
-    """SurfaceMaker that writes GLB."""
+    """`SurfaceMaker` that writes GLB."""
 
     def make(self, labels: Labels, affine: FloatArray, table: LabelTable, faces: int) -> bytes:
         """See SurfaceMaker.make."""
@@ -49,16 +49,16 @@ class GltfSurfaces:
 
 
 def _raw_surface(labels: Labels, value: int, box: tuple[slice, slice, slice]) -> tuple[FloatArray, _Faces]:
-    """The surface half way between a label's voxels and the others, in voxel indices; closed at the border."""
+    """Return points and triangles of a label's surface in voxel indices, closed at the volume's border."""
     inside = np.pad(labels[box] == value, 1).astype(np.float32)
     points, triangles, _, _ = marching_cubes(inside, 0.5, gradient_direction="ascent")  # type: ignore[no-untyped-call]
     return points + [s.start - 1 for s in box], triangles.astype(np.int64)
 
 
 def _finished(points: FloatArray, triangles: _Faces, kept: int, affine: FloatArray, label: Label) -> trimesh.Trimesh:
-    """A label's mesh in the world: smoothed, thinned out to about ``kept`` triangles, facing outwards."""
+    """Return a label's mesh in world coordinates, smoothed and reduced to about ``kept`` triangles."""
     world = points @ affine[:3, :3].T + affine[:3, 3]
-    # marching_cubes faces outwards where the axes are right-handed
+    # Faces of marching_cubes point outwards for right-handed axes only.
     if np.linalg.det(affine[:3, :3]) < 0:
         triangles = triangles[:, ::-1]
     mesh = trimesh.Trimesh(world, triangles, process=False)
