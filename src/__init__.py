@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .application import Application
     from .client import Client
+    from .contract.card import read_card
     from .domain.cards.model_card import ModelCard
-    from .domain.cards.schema import read_card, write_card
+    from .domain.cards.writing import write_card
     from .domain.errors import (
         CancelledError,
         InputError,
@@ -65,7 +66,8 @@ __all__ = [
 _HOMES = {
     "client": ("Client",),
     "application": ("Application",),
-    "domain.cards.schema": ("read_card", "write_card"),
+    "contract.card": ("read_card",),
+    "domain.cards.writing": ("write_card",),
     "domain.errors": (
         "CancelledError",
         "InputError",

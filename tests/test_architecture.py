@@ -53,6 +53,8 @@ def test_the_contracts_hold(copy: Path) -> None:
         ("ports/runtime.py", "from ..services.segmentation import segment"),
         ("services/segmentation/segment.py", "from ...adapters.artifacts import local"),
         ("services/segmentation/segment.py", "import nibabel"),
+        ("services/segmentation/segment.py", "from ...contract import card"),
+        ("contract/card.py", "from ..services.segmentation import segment"),
         ("adapters/artifacts/local/__init__.py", "from ...pictures import png"),
         ("adapters/artifacts/local/__init__.py", "from .... import container"),
         ("container.py", "from .application import Application"),

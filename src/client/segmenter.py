@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..contract.card import read_card
 from ..domain.cards.model_card import ModelCard
-from ..domain.cards.schema import read_card
 from ..domain.errors import CancelledError, VoxportError
 from ..domain.run import Outputs, RunOptions
 from ..ports.progress import ProgressListener

@@ -20,8 +20,9 @@ from voxport.adapters.locks.files import FileLocks
 from voxport.adapters.models.bento import BentoStore
 from voxport.adapters.models.folder import LayeredModels, ModelDirectory
 from voxport.adapters.models.onnx_files import OnnxModelFiles
+from voxport.contract.card import read_card
 from voxport.domain.cards.model_card import ModelCard
-from voxport.domain.cards.schema import read_card, write_card
+from voxport.domain.cards.writing import write_card
 from voxport.domain.errors import ModelError, OutputError, UsageError
 from voxport.domain.labels.label_map import Label, LabelTable, Output
 from voxport.ports.model import Model

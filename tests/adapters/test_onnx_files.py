@@ -15,7 +15,7 @@ import yaml
 from voxport.adapters.models.onnx_files import CARD_KEY, OnnxModelFiles
 from voxport.adapters.models.onnx_files.memory import FileMemory
 from voxport.domain.cards.model_card import ModelCard
-from voxport.domain.cards.schema import write_card
+from voxport.domain.cards.writing import write_card
 from voxport.domain.errors import ModelError
 from voxport.ports.model import ModelFiles
 from voxport.testing.affine import affine_card

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 import yaml
 from voxport.adapters.models.onnx_files import OnnxModelFiles
-from voxport.domain.cards.schema import read_card, write_card
+from voxport.contract.card import read_card
+from voxport.domain.cards.writing import write_card
 from voxport.domain.inference.patches import Tiling
 from voxport.testing.affine import affine_card
 from voxport.testing.convolution import write_convolution_onnx

@@ -15,7 +15,7 @@ import numpy as np
 import onnx
 import pytest
 import yaml
-from voxport.domain.cards.schema import write_card
+from voxport.domain.cards.writing import write_card
 from voxport.testing.affine import affine_card, write_affine_onnx
 from voxport.testing.bad_files import bad_nifti_files
 

@@ -11,7 +11,8 @@ from typing import Any
 import jsonschema_rs
 import pytest
 import yaml
-from voxport.domain.cards.schema import read_card, write_card
+from voxport.contract.card import card_schema, read_card
+from voxport.domain.cards.writing import write_card
 from voxport.domain.errors import ModelError
 
 from .reading import DOCS, ROOT
@@ -99,6 +100,10 @@ def refusal(card: object) -> str | None:
 def test_the_schema_is_one() -> None:
     jsonschema_rs.meta.validate(SCHEMA)
     assert SCHEMA["properties"]["schema"]["const"] == FULL["schema"]
+
+
+def test_the_published_file_is_what_the_contract_describes() -> None:
+    assert card_schema() == SCHEMA
 
 
 def test_cards_of_the_project_are_taken() -> None:

@@ -10,7 +10,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 from voxport.adapters.models.onnx_files import OnnxModelFiles
-from voxport.domain.cards.schema import read_card, write_card
+from voxport.contract.card import read_card
+from voxport.domain.cards.writing import write_card
 
 from tests.cli.conftest import AFFINE, make_model
 

@@ -7,8 +7,9 @@ import json
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from voxport.contract.card import read_card
 from voxport.domain.cards.model_card import ModelCard
-from voxport.domain.cards.schema import read_card, write_card
+from voxport.domain.cards.writing import write_card
 from voxport.domain.geometry.grid import FloatArray, Grid, check_codes
 from voxport.domain.volume import Volume
 from voxport.testing.strategies import affines, boxes, cards, grids, orientation_codes, shapes, volumes

@@ -53,7 +53,7 @@ def _show_volume(name: str, source: VolumeSource, as_json: bool) -> None:
 def _show_model(model: Model, as_json: bool) -> None:
     import yaml
 
-    from ...domain.cards.schema import write_card
+    from ...domain.cards.writing import write_card
 
     data = write_card(model.card)
     if as_json:

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import httpx
 
 from ...client import Client, RemoteJob
+from ...contract.card import read_card
 from ...domain.cards.model_card import ModelCard
-from ...domain.cards.schema import read_card
 from ...domain.errors import CancelledError, VoxportError
 from ...domain.run import RunOptions
 from ...services.segmentation.report import RESULT_FILES, curl_line, same_again_there

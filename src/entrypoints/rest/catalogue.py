@@ -12,7 +12,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from ... import __version__
-from ...domain.cards.schema import write_card, write_certificate
+from ...domain.cards.writing import write_card, write_certificate
 from ...domain.errors import BusyError
 from ...ports.job_queue import QueueStats
 from ...services.models.registry import Catalogue, ServedModel

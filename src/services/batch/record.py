@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ...domain.cards.schema import write_card
+from ...domain.cards.writing import write_card
 from ...domain.cases import CaseFiles
 from ...domain.errors import InputError
 from ...domain.job import Job

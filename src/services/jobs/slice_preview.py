@@ -7,11 +7,10 @@ import json
 from contextlib import ExitStack
 from pathlib import Path
 
-from ...domain.cards.schema import read_card
 from ...domain.errors import OutputError, UsageError
 from ...domain.geometry.grid import Box
 from ...domain.job import Job, StoredFile
-from ...domain.labels.label_map import LabelTable
+from ...domain.labels.label_map import Label, LabelTable
 from ...domain.viewing.slicing import Plane, PlaneView
 from ...ports.blobs import BlobStore
 from ...ports.folders import WorkFolders
@@ -74,7 +73,8 @@ def _slice(case: Case, axis: int, index: int | None) -> Box:
 def _label_table(blobs: BlobStore, report: StoredFile) -> LabelTable:
     """The labels' colours, by the model card in the report: this process need not have the model."""
     with blobs.open(report.blob) as stream:
-        return read_card(json.load(stream)["model"]["card"]).output.table
+        labels = json.load(stream)["model"]["card"]["output"]["labels"]
+    return LabelTable(tuple(Label(**label) for label in labels))
 
 
 def _unpacked(blobs: BlobStore, file: StoredFile, folder: Path) -> str:

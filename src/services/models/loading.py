@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ...domain.cards.schema import write_card
+from ...domain.cards.writing import write_card
 from ...domain.errors import UsageError
 from ...domain.geometry.grid import Shape3
 from ...domain.parity import BOUNDS, FULL_PRECISION, Bounds

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ...domain.cards.schema import write_card
+from ...domain.cards.writing import write_card
 from ...domain.geometry.grid import Grid
 from ...domain.run import RunOptions
 from ...ports.runtime import InferenceRuntime

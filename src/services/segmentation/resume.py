@@ -14,7 +14,7 @@ from zipfile import BadZipFile
 
 import numpy as np
 
-from ...domain.cards.schema import write_card
+from ...domain.cards.writing import write_card
 from ...domain.errors import VoxportError
 from ...domain.geometry.grid import Box
 from ...domain.inference.patches import BLENDINGS

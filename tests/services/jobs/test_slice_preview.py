@@ -16,7 +16,7 @@ from PIL import Image
 from voxport.adapters.artifacts.local import LocalFiles
 from voxport.adapters.pictures.png import PngPictures
 from voxport.adapters.volumes.nifti import NiftiStore
-from voxport.domain.cards.schema import write_card
+from voxport.domain.cards.writing import write_card
 from voxport.domain.errors import InputError, OutputError, UsageError
 from voxport.domain.job import Job, JobCase, StoredFile
 from voxport.domain.viewing.slicing import PLANES, Plane

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from voxport.domain.cards.schema import read_card
+from voxport.contract.card import read_card
 from voxport.domain.inference.patches import Tiling
 from voxport.domain.intensity import Rescale
 from voxport.domain.parity import Certificate, Parity, RuntimeParity

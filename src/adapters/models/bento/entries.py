@@ -10,7 +10,7 @@ from typing import Any
 import onnx
 
 from ....domain.cards.model_card import ModelCard
-from ....domain.cards.schema import write_card
+from ....domain.cards.writing import write_card
 from ....domain.errors import ModelError
 from ....domain.labels.label_map import Output
 from ....ports.model import Model

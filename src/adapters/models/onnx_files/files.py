@@ -13,8 +13,9 @@ import yaml
 from google.protobuf.message import DecodeError
 from onnx.external_data_helper import uses_external_data
 
+from ....contract.card import read_card
 from ....domain.cards.model_card import ModelCard
-from ....domain.cards.schema import read_card, write_card
+from ....domain.cards.writing import write_card
 from ....domain.errors import ModelError, OutputError
 from ....ports.model import Model
 from .memory import FileMemory

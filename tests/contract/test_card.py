@@ -13,8 +13,9 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from voxport.contract.card import read_card
 from voxport.domain.cards.model_card import Channel, Input, ModelCard
-from voxport.domain.cards.schema import SCHEMA, read_card, write_card
+from voxport.domain.cards.writing import SCHEMA, write_card
 from voxport.domain.errors import ModelError
 from voxport.domain.inference.patches import Padding, Tiling
 from voxport.domain.intensity import ClipPercentiles, Rescale, ShiftScale, Window, ZScore
@@ -434,7 +435,7 @@ def test_the_subject_is_a_model_card_unless_named() -> None:
 
 
 def test_the_card_of_the_foreign_network_parses() -> None:
-    path = Path(__file__).parents[2] / "data" / "meshnet-gwm.card.yaml"
+    path = Path(__file__).parents[1] / "data" / "meshnet-gwm.card.yaml"
     card = read_card(yaml.safe_load(path.read_text(encoding="utf-8")), path.name)
     assert card.tiling.patch == (None, None, None)
 

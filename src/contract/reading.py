@@ -1,0 +1,135 @@
+"""Check plain data with pydantic and state every problem, each by its path, in voxport's words."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from difflib import get_close_matches
+from typing import Any, get_args
+
+from pydantic import BaseModel, ConfigDict, ValidationError, WrapValidator, model_validator
+from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
+
+_OURS, _RELATION = "voxport", "voxport_relation"
+_LONGEST = 60
+_NUMBER = ("float_type", "finite_number")
+_EXPECTED = {
+    "model_type": "a mapping",
+    "dict_type": "a mapping",
+    "list_type": "a list",
+    "tuple_type": "a list",
+    "string_type": "text",
+    "bool_type": "true or false",
+    "float_type": "a finite number",
+    "finite_number": "a finite number",
+}
+
+
+def _admit_null(schema: dict[str, Any]) -> None:
+    """Describe that null stands for the default of an optional field."""
+    for name, field in schema["properties"].items():
+        field.pop("default", None)
+        field.pop("title", None)
+        if name not in schema.get("required", ()) and {"type": "null"} not in field.get("anyOf", ()):
+            schema["properties"][name] = {"anyOf": [field, {"type": "null"}]}
+
+
+class Strict(BaseModel):
+    """A mapping without unknown keys; null means the default, unless the field's type admits None."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, json_schema_extra=_admit_null)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _leave_out_null(cls, value: object) -> object:
+        if not isinstance(value, Mapping):
+            return value
+        defaults = {
+            name
+            for name, field in cls.model_fields.items()
+            if not field.is_required() and type(None) not in get_args(field.annotation)
+        }
+        return {name: inner for name, inner in value.items() if inner is not None or name not in defaults}
+
+
+def expected(words: str) -> WrapValidator:
+    """Replace pydantic's message about a value by ``expected WORDS``."""
+
+    def check(value: Any, handler: Any) -> Any:
+        try:
+            return handler(value)
+        except ValidationError as error:
+            number = error.errors()[0]["type"] in _NUMBER
+            raise _custom(f"expected {'a finite number' if number else words}") from None
+
+    return WrapValidator(check)
+
+
+def sized(words: str, count: int | None = None) -> WrapValidator:
+    """Admit a list of exactly ``count`` items, or of at least one."""
+
+    def check(value: Any, handler: Any) -> Any:
+        if isinstance(value, list | tuple) and (not value if count is None else len(value) != count):
+            raise _custom(f"expected {words}")
+        if count is not None and not isinstance(value, list | tuple):
+            raise _custom(f"expected {words}")
+        return handler(value)
+
+    return WrapValidator(check)
+
+
+def wrong(field: str, words: str) -> ValidationError:
+    """Return the error of one field that does not fit the others."""
+    return ValidationError.from_exception_data(
+        field, [InitErrorDetails(type=_custom(words, _RELATION), loc=(field,), input=None)]
+    )
+
+
+def _custom(words: str, kind: str = _OURS) -> PydanticCustomError:
+    return PydanticCustomError(kind, "{words}", {"words": words})
+
+
+def problems_of(error: ValidationError, model: type[BaseModel]) -> list[tuple[str, str]]:
+    """Return the path and the words of every problem."""
+    return [(_path(found["loc"]), _words(found, model)) for found in error.errors(include_url=False)]
+
+
+def short(value: object) -> str:
+    """Return a value as text of at most 60 characters."""
+    text = repr(value)
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."
+
+
+def _words(found: ErrorDetails, model: type[BaseModel]) -> str:
+    kind, message = found["type"], found["msg"]
+    if kind == "missing":
+        return "is missing"
+    if kind in ("extra_forbidden", "invalid_key"):
+        close = get_close_matches(str(found["loc"][-1]), _names(model, found["loc"][:-1]), n=1)
+        return "is an unknown key" + (f" (did you mean {close[0]}?)" if close else "")
+    if kind in (_RELATION, "value_error"):
+        return message.removeprefix("Value error, ")
+    if kind == "literal_error":
+        message = "expected one of " + ", ".join(re.findall("'([^']*)'", found["ctx"]["expected"]))
+    elif kind != _OURS:
+        message = f"expected {_EXPECTED[kind]}"
+    return f"{message}, got {short(found['input'])}"
+
+
+def _path(steps: tuple[int | str, ...]) -> str:
+    return "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in steps).removeprefix(".")
+
+
+def _names(model: type[BaseModel], steps: tuple[int | str, ...]) -> list[str]:
+    """Return the field names of the model at a path."""
+    for step in steps:
+        if isinstance(step, str):
+            model = next(_models(model.model_fields[step].annotation))
+    return list(model.model_fields)
+
+
+def _models(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for inner in get_args(annotation):
+        yield from _models(inner)
