@@ -127,3 +127,6 @@ class Report(BaseModel):
     seconds: dict[str, float] = Field(description="By stage: queued, read, prepare, score, measure, write.")
     network_seconds: float = Field(description="How long the network worked, of the seconds of the stage score.")
     warnings: list[str]
+    display_window: tuple[float, float] | None = Field(
+        None, description="Values of the first channel shown black and white; only beside a preview."
+    )

@@ -1,4 +1,4 @@
-"""A slice of a job's first volume with its mask over it, made from the stored files when somebody asks for it."""
+"""A slice of a job's first volume with its mask over it, made on request from the stored files."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import errno
 import json
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 from ...domain.errors import OutputError, UsageError
 from ...domain.geometry.grid import Box
@@ -37,14 +38,14 @@ def job_slice(
     Args:
         job: one that is done.
         plane: axial, coronal or sagittal.
-        index: of the slice, as the volume is stored along the axis that the plane is across; None for the middle.
+        index: of the slice along the stored axis that the plane is across; None for the middle.
         progress: stops it by raising CancelledError.
-        blobs: where the job's files are.
+        blobs: the job's files.
         ports: how volumes are read and pictures made.
-        folders: where the files are unpacked.
+        folders: temporary folders.
 
     Raises:
-        UsageError: there is no such slice.
+        UsageError: no such slice.
         InputError: a stored file is missing or damaged.
         OutputError: the scratch folder cannot be written. OSError where the blobs cannot be read.
     """
@@ -55,8 +56,10 @@ def job_slice(
         view = PlaneView.of(case.grid, plane)
         box = _slice(case, view.stored_axis, index)
         progress.stage("picture")
-        window = display_window(survey(case, job.case.options.get("nan_as") or 0.0)[0])
-        table = _label_table(blobs, job.results["report"])
+        report = _report(blobs, job.results["report"])
+        # the card of the report: this process need not have the model
+        table = LabelTable(tuple(Label(**label) for label in report["model"]["card"]["output"]["labels"]))
+        window = report.get("display_window") or _surveyed_window(case, job)
         labels = mask.read(box)[0].astype(table.dtype)
         _, picture = slice_pictures(view, case.read_channel(0, box), labels, window, table)
         return ports.pictures.encode(picture)
@@ -70,11 +73,15 @@ def _slice(case: Case, axis: int, index: int | None) -> Box:
     return Box.whole(case.grid.shape).with_range(axis, index, index + 1)
 
 
-def _label_table(blobs: BlobStore, report: StoredFile) -> LabelTable:
-    """The labels' colours, by the model card in the report: this process need not have the model."""
-    with blobs.open(report.blob) as stream:
-        labels = json.load(stream)["model"]["card"]["output"]["labels"]
-    return LabelTable(tuple(Label(**label) for label in labels))
+def _report(blobs: BlobStore, file: StoredFile) -> dict[str, Any]:
+    with blobs.open(file.blob) as stream:
+        report: dict[str, Any] = json.load(stream)
+        return report
+
+
+def _surveyed_window(case: Case, job: Job) -> tuple[float, float]:
+    """The display window of a job whose report does not state it, as those of voxport 0.1 do not."""
+    return display_window(survey(case, job.case.options.get("nan_as") or 0.0)[0])
 
 
 def _unpacked(blobs: BlobStore, file: StoredFile, folder: Path) -> str:

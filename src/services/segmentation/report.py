@@ -57,6 +57,7 @@ def run_report(
     import scipy  # a few hundredths of a second, when all else is done
 
     model, runtime, quantised = loaded.model, loaded.runtime, loaded.quantised_sha256
+    window = {} if done.display_window is None else {"display_window": list(done.display_window)}
     return {
         "schema": "voxport/report/1",
         "command": command,
@@ -87,6 +88,7 @@ def run_report(
         "seconds": {name: round(seconds, 4) for name, seconds in done.seconds.items()},
         "network_seconds": round(done.network_seconds, 4),
         "warnings": list(done.warnings),
+        **window,
     }
 
 

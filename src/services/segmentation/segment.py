@@ -24,7 +24,7 @@ from ...ports.resources import Resources
 from ...ports.scratch import Scratch
 from ...ports.volume_store import VolumeSink, VolumeSource, VolumeStore
 from ..models.loading import LoadedModel
-from ..viewing.preview import preview_picture
+from ..viewing.preview import display_window, preview_picture
 from .case import Case, replaced, slabs
 from .decoding import Labeller, Sinks
 from .inference import Inferer
@@ -50,6 +50,7 @@ class Segmentation:
     seconds: dict[str, float] = field(compare=False)
     network_seconds: float = field(default=0.0, compare=False)
     repeated_tiles: int = field(default=0, compare=False)
+    display_window: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,8 @@ def segment(
             notes = _infer(prepared, inferer, sinks, progress, checkpoint, run, ports.scratch)
         with clock.stage("measure"):
             statistics = measure(case, sinks.mask, prepared.card.output.table, prepared.nan_as)
-            files = _small_files(outputs, ports, case, sinks.mask, prepared, statistics)
+            window = None if outputs.preview is None else display_window(prepared.channels[0])
+            files = _small_files(outputs, ports, case, sinks.mask, prepared, statistics, window)
         with clock.stage("write"):
             written = [(reference, sink.commit()) for reference, sink in _named(sinks, outputs)]
             for reference, content in files:
@@ -131,6 +133,7 @@ def segment(
         clock.seconds,
         inferer.seconds,
         inferer.repeated,
+        window,
     )
 
 
@@ -235,12 +238,13 @@ def _small_files(
     mask: VolumeSink,
     prepared: Prepared,
     statistics: Sequence[LabelStatistics],
+    window: tuple[float, float] | None,
 ) -> list[tuple[str, bytes]]:
     files = []
     if outputs.statistics is not None:
         files.append((outputs.statistics, statistics_bytes(outputs.statistics, statistics, case.grid)))
-    if outputs.preview is not None:
-        picture = preview_picture(case, mask, prepared.channels[0], prepared.card.output.table, statistics)
+    if outputs.preview is not None and window is not None:
+        picture = preview_picture(case, mask, window, prepared.card.output.table, statistics)
         files.append((outputs.preview, ports.pictures.encode(picture)))
     return files
 

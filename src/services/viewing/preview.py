@@ -22,12 +22,11 @@ _LONGEST_EDGE = 768
 def preview_picture(
     case: Case,
     mask: VolumeSink,
-    channel: ChannelSurvey,
+    window: tuple[float, float],
     table: LabelTable,
     statistics: Sequence[LabelStatistics],
 ) -> Picture:
     """Axial, coronal and sagittal planes of the first channel through the largest label's centroid."""
-    window = display_window(channel)
     largest = max(statistics, key=lambda label: label.voxels, default=None)
     centre = largest.centroid_voxel if largest is not None else None
     voxel = shape3(n // 2 for n in case.grid.shape) if centre is None else shape3(round(c) for c in centre)

@@ -8,6 +8,7 @@ import json
 import os
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -16,8 +17,10 @@ from PIL import Image
 from voxport.adapters.artifacts.local import LocalFiles
 from voxport.adapters.pictures.png import PngPictures
 from voxport.adapters.volumes.nifti import NiftiStore
+from voxport.adapters.volumes.nifti.source import NiftiSource
 from voxport.domain.cards.writing import write_card
 from voxport.domain.errors import InputError, OutputError, UsageError
+from voxport.domain.geometry.grid import Box
 from voxport.domain.job import Job, JobCase, StoredFile
 from voxport.domain.viewing.slicing import PLANES, Plane
 from voxport.services.jobs.slice_preview import job_slice
@@ -84,6 +87,24 @@ def test_a_labelled_voxel_is_in_the_slice_of_its_own_index_and_no_other(plane: P
     assert not is_red(shown(job, blobs, plane, SHAPE[axis] - 1 - index)).any()
     rows, columns = sorted(set(SHAPE) - {SHAPE[axis]}), sorted(shown(job, blobs, plane, index).shape[:2])
     assert rows == columns
+
+
+def test_of_a_volume_whose_report_states_its_window_one_slice_is_read() -> None:
+    blobs, read = MemoryBlobs(), list[Box]()
+    job = done_job(blobs)
+    report = json.loads(blobs.contents[job.results["report"].blob]) | {"display_window": [0.0, 99.0]}
+    job = replace(job, results={**job.results, "report": stored(blobs, "stated.json", json.dumps(report).encode())})
+    expected = shown(job, blobs, "axial", 5)
+    with pytest.MonkeyPatch.context() as patch:
+        original = NiftiSource.read
+
+        def noted(source: NiftiSource, box: Box) -> np.ndarray[tuple[int, ...], np.dtype[Any]]:
+            read.append(box)
+            return original(source, box)
+
+        patch.setattr(NiftiSource, "read", noted)
+        np.testing.assert_array_equal(shown(job, blobs, "axial", 5), expected)
+    assert [box.shape for box in read] == [(64, 56, 1)] * 2
 
 
 def test_without_an_index_it_is_the_middle() -> None:

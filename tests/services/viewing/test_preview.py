@@ -14,7 +14,7 @@ from voxport.domain.labels.statistics import StatisticsAccumulator
 from voxport.domain.viewing.slicing import PLANES, Picture, PlaneView
 from voxport.domain.volume import Volume
 from voxport.services.segmentation.case import Case, survey
-from voxport.services.viewing.preview import preview_picture
+from voxport.services.viewing.preview import display_window, preview_picture
 
 from tests.services.conftest import make_grid
 
@@ -34,7 +34,7 @@ def show(opened: Callable[..., Case]) -> Show:
         mask.write(whole, labels)
         found = StatisticsAccumulator(grid, TABLE, 1, 0)
         found.add(whole, labels, case.read(whole))
-        return preview_picture(case, mask, survey(case, 0.0)[0], TABLE, found.result())
+        return preview_picture(case, mask, display_window(survey(case, 0.0)[0]), TABLE, found.result())
 
     return run
 
