@@ -125,8 +125,11 @@ class Container(containers.DeclarativeContainer):
 
     config = providers.Configuration(strict=True)
 
-    volumes: providers.Provider[VolumeStore] = providers.ThreadSafeSingleton(
+    nifti_volumes: providers.Provider[VolumeStore] = providers.ThreadSafeSingleton(
         _late("volumes.nifti", "NiftiStore"), scratch=config.scratch_dir, max_voxels=config.max_voxels
+    )
+    volumes: providers.Provider[VolumeStore] = providers.ThreadSafeSingleton(
+        _late("volumes.routed", "RoutedStore"), nifti_volumes
     )
     memory_store: providers.Provider[ArrayStore] = providers.Factory(_late("volumes.memory", "MemoryStore"))
     artifacts: providers.Provider[ArtifactWriter] = providers.ThreadSafeSingleton(

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..domain.geometry.grid import Box, Grid
+from ..domain.geometry.grid import Box, Grid, Shape3
+from ..domain.labels.label_map import LabelTable
 from ..domain.volume import Volume
+from ..domain.volume_names import VolumeNames
 
 
 class VolumeSource(Protocol):
@@ -36,12 +39,26 @@ class VolumeSource(Protocol):
         ...
 
     @property
+    def chunk(self) -> Shape3:
+        """Shape of the box that is read at the least cost; boxes of whole chunks read nothing twice."""
+        ...
+
+    @property
+    def channel_names(self) -> tuple[str, ...]:
+        """Name of each channel, as stored; empty where the volume states none."""
+        ...
+
+    @property
     def notes(self) -> tuple[str, ...]:
         """What a reader should know about how the volume is stored, e.g. two affines that disagree."""
         ...
 
-    def read(self, box: Box) -> NDArray[Any]:
-        """Values ``(C, x, y, z)`` of the voxels in ``box``, in ``dtype``, in any memory order; a copy."""
+    def read(self, box: Box, channels: Sequence[int] | None = None) -> NDArray[Any]:
+        """Read the voxels in ``box`` as ``(C, x, y, z)``, in ``dtype`` and any memory order; a copy.
+
+        Only the given channels are read, in the given order; all of them for None. Raises ValueError for a box or a
+        channel that the volume does not have.
+        """
         ...
 
     def sha256(self) -> str:
@@ -90,7 +107,23 @@ class VolumeSink(Protocol):
 
 
 class VolumeStore(Protocol):
-    """A place that keeps volumes by reference: a path, for files."""
+    """A place that keeps volumes by reference: a path, of a file or a folder, for volumes on disk."""
+
+    @property
+    def names(self) -> VolumeNames:
+        """Endings of the references that this store reads and writes; empty where any text will do."""
+        ...
+
+    def recognises(self, reference: str) -> bool:
+        """Return whether a volume of this store's kind lies under a reference, by its content and not by its name."""
+        ...
+
+    def places(self, reference: str) -> tuple[str, ...]:
+        """Return every place that a volume of this reference may occupy, links resolved.
+
+        Two references whose places intersect cannot be input and output of one run.
+        """
+        ...
 
     def open(self, reference: str) -> VolumeSource:
         """Open a volume for reading.
@@ -109,25 +142,35 @@ class VolumeStore(Protocol):
         *,
         channels: int = 1,
         like: VolumeSource | None = None,
+        channel_names: Sequence[str] = (),
+        labels: LabelTable | None = None,
     ) -> VolumeSink:
         """Begin a volume filled with zeros.
 
-        ``like`` is a source of the same store and the same grid: how it states its place in space (for NIfTI: sform,
-        qform, their codes, unit, intent) is kept exactly.
+        Args:
+            reference: where it will be.
+            grid: of the volume.
+            dtype: an integer type, float32 or float64.
+            channels: their number.
+            like: a source on the same grid, of any store. A source of this store gives its exact statement of the place
+                in space (for NIfTI: sform, qform, their codes, unit); another one gives its grid.
+            channel_names: one a channel, or none. Kept where the format can hold them.
+            labels: of a label map. Their names and colours are kept where the format can hold them.
 
         Raises:
             OutputError: the place does not exist, is read-only, or has no room.
+            ValueError: ``like`` is on another grid, or the number of names is wrong.
         """
         ...
 
 
 class ArrayStore(VolumeStore, Protocol):
-    """A volume store in memory: what was put there can be opened, and what was written there can be had back."""
+    """A volume store in memory: holds what ``put`` gave it, gives back what was written."""
 
     def put(self, reference: str, volume: Volume) -> None:
         """Keep a volume under a reference, in the place of the one before."""
         ...
 
     def get(self, reference: str) -> Volume:
-        """The volume under a reference. Raises InputError if there is none."""
+        """Return the volume under a reference. Raises InputError if there is none."""
         ...

@@ -4,18 +4,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import replace
 from itertools import pairwise, product
 from pathlib import Path
+from typing import Any, Self
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from ..domain.errors import InputError
 from ..domain.geometry.grid import Box, Grid, Shape3
+from ..domain.labels.label_map import Label, LabelTable
 from ..domain.volume import Volume
 from ..ports.volume_store import VolumeStore
 from .strategies import DTYPES, boxes, volumes
@@ -29,13 +34,20 @@ _law = settings(
 
 
 class VolumeStoreContract:
-    """Subclass it, fill in the four hooks, and pytest runs every promise that the port makes.
+    """Subclass it, fill in the hooks, and pytest runs every promise that the port makes.
 
-    ``place`` and ``peek`` must not go through the store under test, so that a fault in writing cannot hide one in
-    reading. ``folder`` is an empty folder for the test's own use.
+    ``place``, ``peek`` and ``occupied`` must not go through the store under test, so that a fault in writing cannot
+    hide one in reading.
+
+    Attributes:
+        folder: an empty folder for the test's own use.
+        keeps_channel_names: whether the format holds names of channels.
+        keeps_labels: whether the format holds names and colours of labels.
     """
 
     folder: Path
+    keeps_channel_names = False
+    keeps_labels = False
 
     @pytest.fixture(autouse=True)
     def _fresh_store(self, tmp_path: Path) -> None:
@@ -58,6 +70,14 @@ class VolumeStoreContract:
         """What is stored under a reference, in its own dtype, read without the adapter; None if nothing is."""
         raise NotImplementedError
 
+    def occupied(self) -> set[str]:
+        """Every place, as ``places`` names them, where something is stored now."""
+        raise NotImplementedError
+
+    def place_foreign(self) -> str:
+        """Store something that is no volume of this kind, under a name that suits one; nothing, if that cannot be."""
+        return self.new_reference()
+
     # Reading
 
     @_law
@@ -78,6 +98,48 @@ class VolumeStoreContract:
                 values = source.read(box)
                 assert values.dtype == source.dtype
                 np.testing.assert_array_equal(values, volume.array[(slice(None), *box.slices)])
+
+    @_law
+    @given(volume=volumes(), data=st.data())
+    def test_any_channels_read_in_the_order_asked_for(self, volume: Volume, data: st.DataObject) -> None:
+        chosen = data.draw(st.lists(st.integers(0, volume.channels - 1), min_size=1, max_size=5))
+        box = data.draw(boxes(volume.grid.shape))
+        with self.store.open(self.place(volume)) as source:
+            values = source.read(box, chosen)
+            assert values.dtype == source.dtype
+            np.testing.assert_array_equal(values, volume.array[(slice(None), *box.slices)][chosen])
+            values[...] = 0
+            np.testing.assert_array_equal(source.read(box), volume.array[(slice(None), *box.slices)])
+
+    @pytest.mark.parametrize("channels", [[1], [-1], [0, 1]])
+    def test_a_channel_that_the_volume_does_not_have_is_refused(self, channels: list[int]) -> None:
+        volume = _example()
+        with self.store.open(self.place(volume)) as source, pytest.raises(ValueError, match="channel"):
+            source.read(Box.whole(volume.grid.shape), channels)
+
+    @_law
+    @given(volume=volumes())
+    def test_chunks_fit_the_grid_and_lie_across_the_slowest_axis(self, volume: Volume) -> None:
+        shape = volume.grid.shape
+        with self.store.open(self.place(volume)) as source:
+            chunk, slowest = source.chunk, source.slowest_axis
+        assert all(1 <= part <= edge for part, edge in zip(chunk, shape, strict=True))
+        across = [-(-edge // part) for edge, part in zip(shape, chunk, strict=True)]
+        assert across[slowest] == max(across)
+
+    @_law
+    @given(volume=volumes())
+    def test_channel_names_are_those_stored(self, volume: Volume) -> None:
+        names = tuple(f"stain {number}" for number in range(volume.channels))
+        with self.store.open(self.place(replace(volume, channel_names=names))) as source:
+            assert source.channel_names == (names if self.keeps_channel_names else ())
+        with self.store.open(self.place(volume)) as source:
+            assert source.channel_names == ()
+
+    def test_content_is_recognised_and_nothing_else_is(self) -> None:
+        assert self.store.recognises(self.place(_example()))
+        assert not self.store.recognises(self.new_reference())
+        assert not self.store.recognises(self.place_foreign())
 
     def test_what_is_read_is_the_callers_to_change(self) -> None:
         volume = _example()
@@ -249,6 +311,53 @@ class VolumeStoreContract:
             sink.commit()
         _assert_same(self.peek(reference), Volume(np.ones(volume.grid.shape, dtype), volume.grid))
 
+    @_law
+    @given(volume=volumes(sheared=True))
+    def test_like_takes_a_source_of_another_store(self, volume: Volume) -> None:
+        reference = self.new_reference()
+        with self.store.create(
+            reference, volume.grid, volume.array.dtype, channels=volume.channels, like=_Foreign(volume)
+        ) as sink:
+            sink.write(Box.whole(volume.grid.shape), volume.array)
+            sink.commit()
+        _assert_same(self.peek(reference), volume)
+
+    def test_like_on_another_grid_is_a_programming_error(self) -> None:
+        volume = _example()
+        other = replace(volume.grid, unit="mm")
+        with pytest.raises(ValueError, match="grid"):
+            self.store.create(self.new_reference(), other, volume.array.dtype, like=_Foreign(volume))
+
+    def test_names_and_colours_are_kept_where_the_format_holds_them(self) -> None:
+        table = LabelTable((Label(1, "vessel", "#112233"), Label(7, "soma, left", "#ff0000")))
+        volume, reference, names = _example(), self.new_reference(), ("labels",)
+        with self.store.create(reference, volume.grid, volume.array.dtype, channel_names=names, labels=table) as sink:
+            sink.write(Box.whole(volume.grid.shape), volume.array)
+            sink.commit()
+        found = self.peek(reference)
+        _assert_same(found, volume)
+        assert found is not None
+        assert found.labels == (table if self.keeps_labels else None)
+        assert found.channel_names == (names if self.keeps_channel_names else ())
+
+    def test_too_few_channel_names_are_a_programming_error(self) -> None:
+        grid = _example().grid
+        with pytest.raises(ValueError, match="channel_names"):
+            self.store.create(self.new_reference(), grid, np.dtype(np.uint8), channels=2, channel_names=["one"])
+
+    def test_a_volume_occupies_its_places_and_no_others(self) -> None:
+        before, reference = self.occupied(), self.new_reference()
+        places = set(self.store.places(reference))
+        assert not before & places
+        self._written_to(reference, _example())
+        assert self.occupied() - before
+        assert self.occupied() - before <= places
+        assert not places & set(self.store.places(self.new_reference()))
+
+    def test_a_new_name_has_a_writable_ending_if_the_store_has_endings(self) -> None:
+        names = self.store.names
+        assert not names.formats or names.ending(self.new_reference()) in names.writable
+
     def test_what_was_written_opens_again(self) -> None:
         volume = _example()
         with self.store.open(self._written(volume)) as source:
@@ -256,11 +365,41 @@ class VolumeStoreContract:
             np.testing.assert_array_equal(source.read(Box.whole(volume.grid.shape)), volume.array)
 
     def _written(self, volume: Volume) -> str:
-        reference = self.new_reference()
+        return self._written_to(self.new_reference(), volume)
+
+    def _written_to(self, reference: str, volume: Volume) -> str:
         with self.store.create(reference, volume.grid, volume.array.dtype, channels=volume.channels) as sink:
             sink.write(Box.whole(volume.grid.shape), volume.array)
             sink.commit()
         return reference
+
+
+class _Foreign:
+    """A source that is of no store."""
+
+    slowest_axis, notes = 1, ()
+
+    def __init__(self, volume: Volume) -> None:
+        self._volume = volume
+        self.grid, self.channels, self.dtype = volume.grid, volume.channels, volume.array.dtype
+        self.channel_names = volume.channel_names
+        self.chunk: Shape3 = volume.grid.shape
+
+    def read(self, box: Box, channels: Sequence[int] | None = None) -> NDArray[Any]:
+        values = self._volume.array[(slice(None), *box.slices)]
+        return values[list(range(self.channels) if channels is None else channels)]
+
+    def sha256(self) -> str:
+        return "0" * 64
+
+    def close(self) -> None:
+        pass
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
 
 
 def _example(seed: int = 0, shape: Shape3 = (4, 3, 6)) -> Volume:

@@ -16,6 +16,9 @@ from voxport.testing.volume_store import VolumeStoreContract
 class TestMemoryStore(VolumeStoreContract):
     """``put`` and ``get`` hand whole volumes over, past the sources and sinks that the contract is about."""
 
+    keeps_channel_names = True
+    keeps_labels = True
+
     def make_store(self) -> MemoryStore:
         self.numbers = count()
         self.memory = MemoryStore()
@@ -34,6 +37,9 @@ class TestMemoryStore(VolumeStoreContract):
             return self.memory.get(reference)
         except InputError:
             return None
+
+    def occupied(self) -> set[str]:
+        return set(self.memory._volumes)
 
 
 def test_a_committed_volume_cannot_be_written_any_more() -> None:

@@ -26,6 +26,7 @@ from voxport.adapters.volumes.nifti import NiftiStore
 from voxport.domain.errors import InputError, LimitError, NoSpaceError, OutputError, VoxportError
 from voxport.domain.geometry.grid import Box, Grid, shape3
 from voxport.domain.volume import Volume
+from voxport.ports.volume_store import VolumeStore
 from voxport.testing.bad_files import bad_nifti_files, nifti1_header
 from voxport.testing.strategies import DTYPES
 from voxport.testing.volume_store import VolumeStoreContract
@@ -37,7 +38,7 @@ _NIBABEL_UNITS = {"mm": "mm", "um": "micron", "unknown": "unknown"}
 class _NiftiContract(VolumeStoreContract):
     suffix: str
 
-    def make_store(self) -> NiftiStore:
+    def make_store(self) -> VolumeStore:
         self.numbers = count()
         return NiftiStore(self.folder)
 
@@ -62,6 +63,14 @@ class _NiftiContract(VolumeStoreContract):
         unit = {name: own for own, name in _NIBABEL_UNITS.items()}[image.header.get_xyzt_units()[0]]
         grid = Grid(shape3(stored.shape[:3]), image.affine, unit)
         return Volume(np.moveaxis(stored.reshape(*grid.shape, -1), 3, 0), grid)
+
+    def occupied(self) -> set[str]:
+        return {str(path.resolve()) for path in self.folder.rglob("*")}
+
+    def place_foreign(self) -> str:
+        reference = self.new_reference()
+        Path(reference).write_bytes(b"not a volume" * 100)
+        return reference
 
 
 class TestPlainFiles(_NiftiContract):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -10,15 +11,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ....domain.errors import InputError
-from ....domain.geometry.grid import Box, Grid
+from ....domain.geometry.grid import Box, Grid, Shape3
+from ....domain.labels.label_map import LabelTable
 from ....domain.volume import Volume
+from ....domain.volume_names import VolumeNames
 from ....ports.volume_store import VolumeSource
 
 
 class MemoryStore:
-    """Volumes by reference, which is any text. Safe for several threads."""
+    """Keeps volumes by reference, which is any text. Safe for several threads.
 
-    def __init__(self) -> None:
+    Args:
+        names: endings of its references, where other stores stand beside it.
+    """
+
+    def __init__(self, names: VolumeNames | None = None) -> None:
+        self.names = names or VolumeNames()
         self._volumes: dict[str, Volume] = {}
 
     def put(self, reference: str, volume: Volume) -> None:
@@ -26,11 +34,19 @@ class MemoryStore:
         self._volumes[reference] = volume
 
     def get(self, reference: str) -> Volume:
-        """The volume under a reference. Raises InputError if there is none."""
+        """Return the volume under a reference. Raises InputError if there is none."""
         try:
             return self._volumes[reference]
         except KeyError:
             raise InputError(reference, expected="a stored volume", got="none", do="put it first") from None
+
+    def recognises(self, reference: str) -> bool:
+        """Return whether a volume is kept under a reference."""
+        return reference in self._volumes
+
+    def places(self, reference: str) -> tuple[str, ...]:
+        """Return the reference itself."""
+        return (reference,)
 
     def open(self, reference: str) -> MemorySource:
         """Open a volume for reading. Raises InputError if there is none."""
@@ -44,11 +60,16 @@ class MemoryStore:
         *,
         channels: int = 1,
         like: VolumeSource | None = None,
+        channel_names: Sequence[str] = (),
+        labels: LabelTable | None = None,
     ) -> MemorySink:
-        """Begin a volume filled with zeros. ValueError if ``like`` is on another grid."""
+        """Begin a volume filled with zeros. Raises ValueError if ``like`` is on another grid, or for wrong names."""
         if like is not None and like.grid != grid:
             raise ValueError("like: expected a source on the same grid")
-        return MemorySink(self, reference, grid, np.zeros((channels, *grid.shape), dtype))
+        if len(channel_names) not in (0, channels):
+            raise ValueError(f"channel_names: expected {channels} or none, got {len(channel_names)}")
+        array = np.zeros((channels, *grid.shape), dtype)
+        return MemorySink(array, lambda made: self.put(reference, made), grid, tuple(channel_names), labels)
 
 
 class MemorySource:
@@ -78,16 +99,32 @@ class MemorySource:
         return 0
 
     @property
+    def chunk(self) -> Shape3:
+        """One plane across the slowest axis."""
+        return 1, *self.grid.shape[1:]
+
+    @property
+    def channel_names(self) -> tuple[str, ...]:
+        """Name of each channel, if the volume has them."""
+        return self._volume.channel_names
+
+    @property
     def notes(self) -> tuple[str, ...]:
         """None."""
         return ()
 
-    def read(self, box: Box) -> NDArray[Any]:
-        """A copy of the values ``(C, x, y, z)`` in ``box``. ValueError if it does not lie within the grid."""
-        return _view(self._volume.array, box).copy()
+    def read(self, box: Box, channels: Sequence[int] | None = None) -> NDArray[Any]:
+        """Copy the values ``(C, x, y, z)`` in ``box``. Raises ValueError for one beyond the grid, or no channel."""
+        view = _view(self._volume.array, box)
+        if channels is None:
+            return view.copy()
+        if not all(0 <= channel < self.channels for channel in channels):
+            raise ValueError(f"channels: expected some of 0 to {self.channels - 1}, got {list(channels)}")
+        chosen: NDArray[Any] = view[list(channels)]
+        return chosen
 
     def sha256(self) -> str:
-        """Hash of the values' bytes in C order, and of type, shape and place."""
+        """Return the hash of the values' bytes in C order, and of type, shape and place."""
         volume = self._volume
         digest = hashlib.sha256(f"{volume.array.dtype.str} {volume.array.shape} {volume.grid.unit} ".encode())
         digest.update(volume.grid.affine.tobytes())
@@ -109,10 +146,16 @@ class MemorySource:
 class MemorySink:
     """A volume being written; kept on commit."""
 
-    def __init__(self, store: MemoryStore, reference: str, grid: Grid, array: NDArray[Any]) -> None:
-        self._store = store
-        self._reference = reference
-        self._grid = grid
+    def __init__(
+        self,
+        array: NDArray[Any],
+        keep: Callable[[Volume], None],
+        grid: Grid,
+        channel_names: tuple[str, ...],
+        labels: LabelTable | None,
+    ) -> None:
+        self._keep = keep
+        self._described = (grid, channel_names, labels)
         self._array: NDArray[Any] | None = array
         self._hash: str | None = None
 
@@ -141,9 +184,9 @@ class MemorySink:
         Committing twice does nothing.
         """
         if self._hash is None:
-            volume = Volume(self._open_array(), self._grid)
+            volume = Volume(self._open_array(), *self._described)
             self._hash = MemorySource(volume).sha256()
-            self._store.put(self._reference, volume)
+            self._keep(volume)
         return self._hash
 
     def close(self) -> None:

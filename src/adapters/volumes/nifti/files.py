@@ -7,7 +7,7 @@ import mmap
 import os
 import stat
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,16 +19,15 @@ from zlib_ng import gzip_ng, zlib_ng
 
 from ....domain.errors import InputError, LimitError, NoSpaceError
 from ....domain.geometry.grid import Box, Shape3
+from ....domain.volume_names import NIFTI, VolumeNames
 
 CHUNK_BYTES = 2**20
 # The best that deflate can do: a 258-byte match in 2 bits (zlib's technical notes, "maximum compression factor").
 LARGEST_EXPANSION = 1032
 # Some writers pad the end; more than this is not padding.
 _LARGEST_TAIL_BYTES = 2**24
-WRITABLE = (".nii.gz", ".nii", ".hdr", ".img")
-_HEADERS = (".hdr", ".hdr.gz")
-_IMAGES = (".img", ".img.gz")
-_ALL = (*_HEADERS, *_IMAGES, ".nii.gz", ".nii")
+NAMES = VolumeNames((NIFTI,))
+_HEADERS, _IMAGES = zip(*NIFTI.pairs, strict=True)
 _ELSEWHERE = "free some room, or name another scratch folder"
 
 
@@ -145,30 +144,28 @@ def write_at(descriptor: int, data: bytes, position: int) -> None:
 
 
 def suffix_of(path: Path) -> str:
-    """The volume suffix of a name, in lower case; empty if it has none."""
-    return next((suffix for suffix in _ALL if path.name.lower().endswith(suffix)), "")
+    """Return the volume ending of a name, in lower case; empty if it has none."""
+    return NAMES.ending(path.name)
 
 
 def is_image(path: Path) -> bool:
-    """Whether the name is that of a pair's voxels."""
+    """Return whether the name is that of a pair's voxels."""
     return suffix_of(path) in _IMAGES
 
 
 def header_names(path: Path) -> list[Path]:
-    """Where the header of a pair may be, given any name of the pair; the likeliest first."""
+    """Return where the header of a pair may be, given any name of the pair; the likeliest first."""
     return _siblings(path, _HEADERS)
 
 
 def image_names(path: Path) -> list[Path]:
-    """Where the voxels of a pair may be, given any name of the pair; the likeliest first."""
+    """Return where the voxels of a pair may be, given any name of the pair; the likeliest first."""
     return _siblings(path, _IMAGES)
 
 
-def _siblings(path: Path, suffixes: tuple[str, ...]) -> list[Path]:
-    own = suffix_of(path)
-    stem = path.name[: len(path.name) - len(own)]
-    names = [path.with_name(stem + suffix) for suffix in suffixes]
-    return names + [path.with_name(stem + suffix.upper()) for suffix in suffixes]
+def _siblings(path: Path, suffixes: Sequence[str]) -> list[Path]:
+    stem = path.name[: len(path.name) - len(suffix_of(path))]
+    return [path.with_name(stem + form) for forms in (suffixes, map(str.upper, suffixes)) for form in forms]
 
 
 def box_view(

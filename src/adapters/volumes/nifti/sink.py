@@ -18,7 +18,8 @@ from zlib_ng import gzip_ng
 
 from ....domain.errors import OutputError
 from ....domain.geometry.grid import Box
-from .files import CHUNK_BYTES, WRITABLE, box_view, release, sha256, suffix_of, write_at
+from ....domain.volume_names import NIFTI, PACKED
+from .files import CHUNK_BYTES, NAMES, box_view, release, sha256, suffix_of, write_at
 from .new_header import NewHeader
 
 # Measured on label maps of vessels and organs: as small as with zlib's default of 6, to a fifth more, in two fifths of
@@ -54,7 +55,7 @@ class NiftiSink:
 
     @property
     def _is_pair(self) -> bool:
-        return self._suffix in (".hdr", ".img")
+        return len(self._targets) > 1
 
     def write(self, box: Box, values: NDArray[Any]) -> None:
         """Set the voxels of ``box`` to ``(C, x, y, z)`` or, for one channel, ``(x, y, z)``.
@@ -97,7 +98,7 @@ class NiftiSink:
         mapped = self._open_map()
         try:
             with self._writing_errors():
-                if self._suffix == ".nii.gz":
+                if self._suffix == PACKED:
                     digest = self._commit_compressed(mapped)
                 else:
                     mapped.flush()
@@ -138,7 +139,7 @@ class NiftiSink:
     def _allocate(self) -> None:
         size = len(self._lead) + self._header.data_bytes
         self._descriptor = self._new_part()
-        if self._suffix == ".nii.gz":
+        if self._suffix == PACKED:
             # The raw voxels are never published: without a name, nothing is left of them if the process is killed.
             self._parts.pop().unlink()
         _preallocate(self._descriptor, size)
@@ -201,18 +202,21 @@ class NiftiSink:
 
 def _targets(path: Path, suffix: str) -> tuple[Path, ...]:
     """The files that make the volume; a pair's header last, so that a reader that finds it finds its voxels too."""
-    if suffix not in (".hdr", ".img"):
+    header, image = NIFTI.pairs[0]
+    if suffix not in (header, image):
         return (path,)
     stem, given = path.name[: -len(suffix)], path.name[-len(suffix) :]
-    endings = (".IMG", ".HDR") if given.isupper() else (".img", ".hdr")
-    return path.with_name(stem + endings[0]), path.with_name(stem + endings[1])
+    other = image if suffix == header else header
+    sibling = path.with_name(stem + (other.upper() if given.isupper() else other))
+    return (sibling, path) if suffix == header else (path, sibling)
 
 
 def _check_destination(path: Path) -> None:
     subject, folder = path.name or str(path), path.parent
-    if suffix_of(path) not in WRITABLE:
+    if suffix_of(path) not in NAMES.writable:
         got = path.suffix or "no suffix"
-        raise OutputError(subject, expected="a name in .nii, .nii.gz, .hdr or .img", got=got, do="name the output so")
+        expected = f"a name in {NAMES.writable_text}"
+        raise OutputError(subject, expected=expected, got=got, do="name the output so")
     if "\0" in str(path):
         raise OutputError(subject, expected="a usable path", got="a NUL character in it", do="name another one")
     try:

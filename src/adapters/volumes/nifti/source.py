@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ....domain.errors import InputError, LimitError
-from ....domain.geometry.grid import Box, Grid
+from ....domain.geometry.grid import Box, Grid, Shape3
 from .files import (
     LARGEST_EXPANSION,
     StoredFile,
@@ -65,20 +65,36 @@ class NiftiSource:
         return 2
 
     @property
+    def chunk(self) -> Shape3:
+        """One plane of z."""
+        x, y, _ = self.grid.shape
+        return x, y, 1
+
+    @property
+    def channel_names(self) -> tuple[str, ...]:
+        """None: a NIfTI header does not name channels."""
+        return ()
+
+    @property
     def notes(self) -> tuple[str, ...]:
         """What a reader should know about the header."""
         return self.header.notes
 
-    def read(self, box: Box) -> NDArray[Any]:
-        """A copy of the values ``(C, x, y, z)`` in ``box``, scaled, in ``dtype``. ValueError once closed.
+    def read(self, box: Box, channels: Sequence[int] | None = None) -> NDArray[Any]:
+        """Copy the values ``(C, x, y, z)`` in ``box``, scaled, in ``dtype``; only the pages of those channels are read.
 
-        The array lies in memory as in the file, x fastest: turning it round here would take 40 times as long.
+        The array lies in memory as in the file, x fastest: a C-ordered copy would take 40 times as long.
+
+        Raises:
+            ValueError: the volume is closed, or has no such box or channel.
         """
         mapped = self._mapped
         if mapped is None:
             raise ValueError("the volume is closed")
         header = self.header
         stored = box_view(mapped, header.stored, header.grid.shape, header.channels, header.offset, box)
+        if channels is not None:
+            stored = _chosen(stored, channels)
         # What overflows becomes Inf, which is for the caller to refuse, with a count.
         with np.errstate(over="ignore", invalid="ignore"):
             values = np.array(stored, dtype=header.dtype, order="K")
@@ -110,6 +126,26 @@ class NiftiSource:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _chosen(values: NDArray[Any], channels: Sequence[int]) -> NDArray[Any]:
+    """Return some channels of ``(C, x, y, z)``, as a view where there is one."""
+    if not channels or not all(0 <= channel < len(values) for channel in channels):
+        raise ValueError(f"channels: expected some of 0 to {len(values) - 1}, got {list(channels)}")
+    if list(channels) == list(range(channels[0], channels[0] + len(channels))):
+        return values[channels[0] : channels[0] + len(channels)]
+    return np.concatenate([values[channel : channel + 1] for channel in channels])
+
+
+def recognised(path: Path) -> bool:
+    """Return whether a file holds a NIfTI volume, or the voxels of a pair, by its content."""
+    subject = path.name or str(path)
+    try:
+        with ExitStack() as stack:
+            _, block = _files_of(path, subject, stack)
+    except InputError:
+        return False
+    return is_header(block)
 
 
 def open_source(path: Path, scratch: Path, max_voxels: int) -> NiftiSource:

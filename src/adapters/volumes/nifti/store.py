@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ....domain.geometry.grid import Grid
+from ....domain.labels.label_map import LabelTable
+from ....domain.volume_names import VolumeNames
 from ....ports.volume_store import VolumeSource
+from .files import NAMES
 from .new_header import new_header
 from .sink import NiftiSink
-from .source import NiftiSource, open_source
+from .source import NiftiSource, open_source, recognised
 
 
 class NiftiStore:
@@ -30,6 +35,19 @@ class NiftiStore:
     def __init__(self, scratch: Path | None = None, max_voxels: int = 2**33) -> None:
         self._scratch = scratch
         self._max_voxels = max_voxels
+
+    @property
+    def names(self) -> VolumeNames:
+        """The endings of NIfTI."""
+        return NAMES
+
+    def recognises(self, reference: str) -> bool:
+        """Return whether a file starts with a NIfTI header, or is the image of a pair whose header does."""
+        return recognised(Path(reference))
+
+    def places(self, reference: str) -> tuple[str, ...]:
+        """Return the real paths of a volume's files; for a pair, in any case of letters that is read or written."""
+        return tuple(dict.fromkeys(os.path.realpath(path) for path in NAMES.files(reference)))
 
     def open(self, reference: str) -> NiftiSource:
         """Open a volume for reading.
@@ -49,16 +67,20 @@ class NiftiStore:
         *,
         channels: int = 1,
         like: VolumeSource | None = None,
+        channel_names: Sequence[str] = (),
+        labels: LabelTable | None = None,  # noqa: ARG002 - the format has no place for names and colours
     ) -> NiftiSink:
         """Begin a volume filled with zeros, of an integer type, float32 or float64.
 
         The header's sform, qform, codes, unit and intent are those of ``like``; without it, or where it comes from
-        another store, the affine becomes an sform of code 2 (aligned).
+        another store, the affine becomes an sform of code 2 (aligned). Names and labels are not stored.
 
         Raises:
             OutputError: the folder does not exist, is read-only or has no room; the name cannot be used.
-            ValueError: ``like`` is on another grid, or NIfTI has no such voxel type.
+            ValueError: ``like`` is on another grid, NIfTI has no such voxel type, or the number of names is wrong.
         """
+        if len(channel_names) not in (0, channels):
+            raise ValueError(f"channel_names: expected {channels} or none, got {len(channel_names)}")
         if like is not None and like.grid != grid:
             raise ValueError("like: expected a source on the same grid")
         known = like.header.fields if isinstance(like, NiftiSource) else None

@@ -1,0 +1,87 @@
+"""The volume store that hands each reference to the store of its format."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import PurePath
+from typing import Any
+
+import numpy as np
+
+from ....domain.errors import OutputError
+from ....domain.geometry.grid import Grid
+from ....domain.labels.label_map import LabelTable
+from ....domain.volume_names import VolumeNames
+from ....ports.volume_store import VolumeSink, VolumeSource, VolumeStore
+
+
+class RoutedStore:
+    """Volumes of several formats.
+
+    Reading: the first store that recognises the content, else the one that the name's ending belongs to, else the first
+    store, whose refusal then is the answer. Writing: the name's ending chooses.
+
+    Args:
+        stores: one a format, the commonest first.
+    """
+
+    def __init__(self, *stores: VolumeStore) -> None:
+        self._stores = stores
+
+    @property
+    def names(self) -> VolumeNames:
+        """The endings of all stores."""
+        return VolumeNames(tuple(known for store in self._stores for known in store.names.formats))
+
+    def recognises(self, reference: str) -> bool:
+        """Return whether one of the stores recognises the content."""
+        return any(store.recognises(reference) for store in self._stores)
+
+    def places(self, reference: str) -> tuple[str, ...]:
+        """Return the places that the name's store knows."""
+        return (self._named(reference) or self._stores[0]).places(reference)
+
+    def open(self, reference: str) -> VolumeSource:
+        """Open a volume for reading.
+
+        Raises:
+            InputError: missing, damaged, or of a kind that cannot be segmented.
+            LimitError: more voxels than the limit, or no room to inflate it.
+        """
+        by_content = next((store for store in self._stores if store.recognises(reference)), None)
+        return (by_content or self._named(reference) or self._stores[0]).open(reference)
+
+    def create(
+        self,
+        reference: str,
+        grid: Grid,
+        dtype: np.dtype[Any],
+        *,
+        channels: int = 1,
+        like: VolumeSource | None = None,
+        channel_names: Sequence[str] = (),
+        labels: LabelTable | None = None,
+    ) -> VolumeSink:
+        """Begin a volume filled with zeros, in the format that the name's ending asks for.
+
+        Raises:
+            OutputError: no store writes such a name, or its place cannot be written.
+            ValueError: as the store of the format raises it.
+        """
+        store = self._named(reference)
+        if store is None:
+            name = PurePath(reference)
+            raise OutputError(
+                name.name or reference,
+                expected=f"a name in {self.names.writable_text}",
+                got=name.suffix or "no suffix",
+                do="name the output so",
+            )
+        return store.create(
+            reference, grid, dtype, channels=channels, like=like, channel_names=channel_names, labels=labels
+        )
+
+    def _named(self, reference: str) -> VolumeStore | None:
+        """The store with the longest ending that the name has."""
+        found = max(self._stores, key=lambda store: len(store.names.ending(reference)))
+        return found if found.names.ending(reference) else None

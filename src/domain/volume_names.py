@@ -1,0 +1,100 @@
+"""Names of stored volumes: the endings of each format, and what follows from them. No other module names an ending."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+
+@dataclass(frozen=True)
+class VolumeFormat:
+    """Endings of one format, in lower case.
+
+    Args:
+        name: of the format.
+        single: endings of volumes of one file; the first that a longer name ends in counts.
+        pairs: endings of header and voxels of volumes of two files.
+        folders: endings of volumes that are folders.
+        writable: endings that a new volume may have.
+        mask: the ending that masks of volumes of this format have; empty if it cannot be written.
+    """
+
+    name: str
+    single: tuple[str, ...]
+    pairs: tuple[tuple[str, str], ...] = ()
+    folders: tuple[str, ...] = ()
+    writable: tuple[str, ...] = ()
+    mask: str = ""
+
+    @property
+    def endings(self) -> tuple[str, ...]:
+        """All endings."""
+        return (*self.single, *self.folders, *(ending for pair in self.pairs for ending in pair))
+
+
+@dataclass(frozen=True)
+class VolumeNames:
+    """Endings of the formats that a store keeps; the case of letters does not matter."""
+
+    formats: tuple[VolumeFormat, ...] = ()
+
+    @property
+    def writable(self) -> tuple[str, ...]:
+        """Endings that a new volume may have."""
+        return tuple(ending for known in self.formats for ending in known.writable)
+
+    @property
+    def writable_text(self) -> str:
+        """The writable endings in words."""
+        *first, last = self.writable
+        return f"{', '.join(first)} or {last}" if first else last
+
+    @property
+    def searched(self) -> str:
+        """Formats and endings that a search of a folder finds, in words."""
+        return ", ".join(f"{known.name} ({', '.join((*known.single, *known.folders))})" for known in self.formats)
+
+    def ending(self, name: str) -> str:
+        """Return the ending of a name, in lower case; empty if it has none. The longest counts."""
+        found = [ending for known in self.formats for ending in known.endings if name.lower().endswith(ending)]
+        return max(found, key=len, default="")
+
+    def stem(self, name: str) -> str:
+        """Return a name, or path, without its ending; as it is if nothing else would be left of the name."""
+        ending = self.ending(name)
+        return name[: len(name) - len(ending)] if len(PurePosixPath(name).name) > len(ending) else name
+
+    def is_volume(self, name: str, *, is_folder: bool = False) -> bool:
+        """Return whether a search of a folder takes a file, or folder, for a volume."""
+        endings = [e for known in self.formats for e in (known.folders if is_folder else known.single)]
+        return self.ending(name) in endings and self.stem(name) != name
+
+    def mask_ending(self, name: str) -> str:
+        """Return the ending that the mask of a volume has: its own format's, or that of the first that has one."""
+        own = self.ending(name)
+        masks = [known.mask for known in self.formats if known.mask]
+        return next((known.mask for known in self.formats if known.mask and own in known.endings), "") or masks[0]
+
+    def files(self, path: str) -> tuple[str, ...]:
+        """Return the paths that a volume may occupy: its own and, for half of a pair, those of the other half."""
+        own = self.ending(path)
+        halves = [pair for known in self.formats for pair in known.pairs if own in pair]
+        stem = path[: len(path) - len(own)]
+        others = [stem + form for pair in halves for half in pair for form in (half, half.upper())]
+        return tuple(dict.fromkeys([path, *others]))
+
+
+NIFTI = VolumeFormat(
+    "NIfTI",
+    (".nii.gz", ".nii"),
+    pairs=((".hdr", ".img"), (".hdr.gz", ".img.gz")),
+    writable=(".nii", ".nii.gz", ".hdr", ".img"),
+    mask=".nii.gz",
+)
+PACKED, PLAIN = NIFTI.single
+GZIP_MAGIC = b"\x1f\x8b"
+
+
+def sent_name(number: int, start: bytes) -> str:
+    """Return the name that a volume has on a server: its number in the case, and the ending of its content."""
+    return f"volume_{number}{PACKED if start[:2] == GZIP_MAGIC else PLAIN}"

@@ -1,0 +1,44 @@
+"""Endings of volumes: stems, masks, pairs and names on a server."""
+
+from __future__ import annotations
+
+import pytest
+from voxport.domain.volume_names import NIFTI, VolumeFormat, VolumeNames, sent_name
+
+ZARR = VolumeFormat("OME-Zarr", (), folders=(".ome.zarr", ".zarr"), writable=(".ome.zarr",), mask=".ome.zarr")
+TIFF = VolumeFormat("TIFF", (".tif", ".ome.tif"), writable=(".ome.tif", ".tif"), mask=".ome.tif")
+NAMES = VolumeNames((NIFTI, TIFF, ZARR))
+
+
+@pytest.mark.parametrize(
+    ("name", "stem", "ending", "mask"),
+    [
+        ("a.nii", "a", ".nii", ".nii.gz"),
+        ("x/A.NII.GZ", "x/A", ".nii.gz", ".nii.gz"),
+        ("a.b.hdr", "a.b", ".hdr", ".nii.gz"),
+        ("a.ome.tif", "a", ".ome.tif", ".ome.tif"),
+        ("a.tif", "a", ".tif", ".ome.tif"),
+        ("x.nii/a.zarr", "x.nii/a", ".zarr", ".ome.zarr"),
+        ("a.txt", "a.txt", "", ".nii.gz"),
+        ("x/.nii", "x/.nii", ".nii", ".nii.gz"),
+    ],
+)
+def test_a_name_falls_into_stem_and_longest_ending(name: str, stem: str, ending: str, mask: str) -> None:
+    assert (NAMES.stem(name), NAMES.ending(name), NAMES.mask_ending(name)) == (stem, ending, mask)
+
+
+def test_a_search_finds_single_files_and_folders_and_no_halves_of_pairs() -> None:
+    files = ["a.nii", "a.tif", "a.hdr", "a.img", "a.zarr", ".nii", "a.txt"]
+    assert [name for name in files if NAMES.is_volume(name)] == ["a.nii", "a.tif"]
+    assert [name for name in files if NAMES.is_volume(name, is_folder=True)] == ["a.zarr"]
+    assert NAMES.searched == "NIfTI (.nii.gz, .nii), TIFF (.tif, .ome.tif), OME-Zarr (.ome.zarr, .zarr)"
+
+
+def test_a_store_without_endings_has_names_of_no_parts() -> None:
+    nothing = VolumeNames()
+    assert (nothing.stem("a.nii"), nothing.ending("a.nii"), nothing.files("a")) == ("a.nii", "", ("a",))
+
+
+def test_a_volume_on_a_server_is_named_by_number_and_content() -> None:
+    assert sent_name(3, b"\x1f\x8b\x08") == "volume_3.nii.gz"
+    assert sent_name(1, b"\x5c\x01\0\0") == "volume_1.nii"
