@@ -111,7 +111,7 @@ def test_a_worker_waits_for_its_database(tmp_path: Path) -> None:
         wait_until(lambda: queue.get(job.id).state == "done")
 
 
-def test_a_worker_told_to_stop_while_its_database_is_away_stops(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_worker_stop_on_signals_while_its_database_is_away_stops(caplog: pytest.LogCaptureFixture) -> None:
     stop = threading.Event()
     with closing(DbosJobQueue(NOBODY)) as queue, ThreadPoolExecutor(1) as pool:
         work = pool.submit(queue.work, run_to_the_end, 1, stop)

@@ -191,7 +191,7 @@ def test_a_second_batch_into_the_same_folder_is_refused(
         fcntl.flock(held, fcntl.LOCK_EX)
         result = voxport("batch", folder, "-o", "out", "-m", model)
     assert result.returncode == 2
-    assert "another writes to now" in result.stderr
+    assert "another batch writes to" in result.stderr
     assert voxport("batch", folder, "-o", "out", "-m", model).returncode == 0
 
 

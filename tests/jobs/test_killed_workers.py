@@ -104,7 +104,9 @@ def test_a_job_that_kills_its_workers_is_set_aside(queue: JobQueue, workers: Wor
     assert (parked.attempts, parked.failed_attempts, parked.failure.kind) == (3, 3, "worker-lost")
 
 
-def test_a_worker_told_to_stop_leaves_at_once_and_its_job_is_no_worse_for_it(queue: JobQueue, workers: Workers) -> None:
+def test_a_worker_that_is_stopped_leaves_at_once_and_its_job_is_no_worse_for_it(
+    queue: JobQueue, workers: Workers
+) -> None:
     job = submit(queue, hold=True)
     first = workers.start()
     wait_until(lambda: queue.get(job.id).tiles_done == 4)
@@ -146,7 +148,7 @@ def test_the_database_goes_and_comes_back_and_nothing_is_lost(postgres: Postgres
         assert len(queue.list()) == 2
 
 
-def test_a_worker_told_to_stop_while_the_database_is_away_ends_at_once_and_says_so_in_few_lines(
+def test_a_worker_stop_on_signals_while_the_database_is_away_ends_at_once_and_says_so_in_few_lines(
     postgres: Postgres, tmp_path: Path
 ) -> None:
     url = postgres.new_database("stopped_without")

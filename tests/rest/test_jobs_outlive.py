@@ -56,7 +56,7 @@ def test_a_killed_server_goes_on_with_its_job_after_restart(tmp_path: Path, argu
         assert 'voxport_jobs_ended_total{state="done"} 2.0' in http.get("/metrics").text
 
 
-def test_a_server_told_to_stop_ends_in_mid_job_and_under_an_open_stream(
+def test_a_server_that_is_stopped_ends_in_mid_job_and_under_an_open_stream(
     tmp_path: Path, arguments: tuple[str, ...]
 ) -> None:
     """Of two processes: one of them is the worker, and each tells of all jobs once."""

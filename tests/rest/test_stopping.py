@@ -12,20 +12,20 @@ from pathlib import Path
 
 import psutil
 import pytest
-from voxport.entrypoints.rest.stopping import told_to_stop
+from voxport.entrypoints.rest.stopping import stop_on_signals
 
 from .serving import PATIENCE, start_server
 
 SCRIPT = """
 import asyncio, signal, sys, threading
-from voxport.entrypoints.rest.stopping import told_to_stop
+from voxport.entrypoints.rest.stopping import stop_on_signals
 
 stop = threading.Event()
 handlers = {"own": lambda *_: print("handled", flush=True), "none": signal.SIG_DFL, "deaf": signal.SIG_IGN}
 signal.signal(signal.SIGTERM, handlers[sys.argv[1]])
 
 async def serve():
-    with told_to_stop(stop):
+    with stop_on_signals(stop):
         signal.raise_signal(signal.SIGTERM)
         await asyncio.sleep(0)
         print("told" if stop.is_set() else "not told", flush=True)
@@ -38,9 +38,9 @@ STARTING = """
 import os, signal, sys
 from bentoml._internal.utils.circus import create_standalone_arbiter
 from circus.watcher import Watcher
-from voxport.entrypoints.rest.stopping import hear_stops_while_busy
+from voxport.entrypoints.rest.stopping import stop_while_starting
 
-hear_stops_while_busy()
+stop_while_starting()
 
 class Stopped(Watcher):
     def spawn_process(self, **options):  # told to stop in the midst of starting
@@ -75,7 +75,7 @@ def test_beside_the_main_thread_it_is_told_at_the_end() -> None:
     seen: list[bool] = []
 
     async def serve() -> None:
-        with told_to_stop(stop):
+        with stop_on_signals(stop):
             seen.append(stop.is_set())
 
     thread = threading.Thread(target=lambda: asyncio.run(serve()))

@@ -22,7 +22,7 @@ from .openapi import describe
 from .predicting import predict_routes
 from .routing import add_problem_handlers
 from .segmenting import segment_routes
-from .stopping import told_to_stop
+from .stopping import stop_on_signals
 
 _ABOUT = """Masks on the right voxels, from verified ONNX models.
 
@@ -47,7 +47,7 @@ def create_app(application: Application, *, runs_jobs: bool = False) -> FastAPI:
         context.models.start()
         await context.jobs.open()
         working = threading.Thread(target=_run_jobs, args=(context,), name="voxport-jobs", daemon=True)
-        with told_to_stop(context.stop):
+        with stop_on_signals(context.stop):
             if runs_jobs:
                 working.start()
             yield

@@ -1,4 +1,4 @@
-"""``GET /v1/jobs/{id}/events``: how a job goes on, as server-sent events."""
+"""``GET /v1/jobs/{id}/events``: the progress of a job as server-sent events."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .job_access import OwnJob
 from .problems import ProblemError
 
 _LOOK_EVERY_SECONDS = 0.5
-_APART_SECONDS = 0.01  # between two looks, however many streams are open: a hundred of them look once a second
+_APART_SECONDS = 0.01  # between two looks of all streams together: a hundred streams look once a second each
 
 
 def job_event_routes(context: ServiceContext) -> APIRouter:
@@ -41,7 +41,7 @@ def job_event_routes(context: ServiceContext) -> APIRouter:
 
 
 async def _changes(context: ServiceContext, job: Job) -> AsyncIterator[Job]:
-    """The job, and again each time that something of it changes, until it ends or the process is to."""
+    """The job, and again at each change, until it or the process ends."""
     id, before = job.id, None
     while True:
         now = (job.state, job.attempts, job.tiles_done, job.tiles_total, job.position, job.cancelling)
@@ -53,13 +53,13 @@ async def _changes(context: ServiceContext, job: Job) -> AsyncIterator[Job]:
         try:
             job = await context.jobs.ask(lambda queue: queue.get(id))
         except ProblemError:
-            continue  # the queue is away: what it knew last still holds
+            continue  # the queue is away: the last known state holds
         except UnknownJobError:
             return
 
 
 async def _paused(context: ServiceContext) -> bool:
-    """Wait until it is time to look again; whether the process goes on."""
+    """Wait until the next look; False when the process ends."""
     ends = time.monotonic() + max(_LOOK_EVERY_SECONDS, context.jobs.listeners * _APART_SECONDS)
     while not context.stop.is_set():
         left = ends - time.monotonic()

@@ -1,4 +1,4 @@
-"""What a job that is done has given: its stored files, and any slice as a picture."""
+"""Results of a job: its stored files, and any slice as a picture."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from .problems import Problem, ProblemError
 _GZIP, _JSON, _CSV, _PNG = "application/gzip", "application/json", "text/csv", "image/png"
 _CHUNK_BYTES = 2**18
 _ENDS = {"failed": "failed", "parked": "was set aside", "cancelled": "was cancelled"}
-_MOST_SECONDS = 60.0  # until it is worth asking again for a result that is not there yet
+_MOST_SECONDS = 60.0  # longest Retry-After for a result that does not exist yet
 IfNoneMatch = Annotated[
     str | uploads.None_,
     Header(alias="If-None-Match", description="The ETag of what is known already: answered 304 if it still is."),
@@ -103,7 +103,7 @@ async def _stored(
     known: str | None,
     headers: dict[str, str] | None = None,
 ) -> Response:
-    """A stored file, or 304 where the caller has it."""
+    """Send a stored file, or 304 where the caller has it."""
     file = _result_of(job, output)
     headers = {**(headers or {}), "ETag": f'"{file.sha256}"'}
     if known is not None and _matches(known, file.sha256):
@@ -114,7 +114,7 @@ async def _stored(
 
 
 def _result_of(job: Job, output: str) -> StoredFile:
-    """A result of the job. Raises ProblemError where there is none, or none yet."""
+    """A result of the job. Raises ProblemError where it does not exist, or not yet."""
     subject = f"{output} of job {job.id}"
     if not job.has_ended:
         seconds = _seconds_left(job)
@@ -144,7 +144,7 @@ def _matches(known: str, sha256: str) -> bool:
 
 
 def _opened(blobs: BlobStore, file: StoredFile) -> tuple[IO[bytes], int]:
-    """A file from its beginning, and its size in bytes."""
+    """An open file and its size in bytes."""
     stream = blobs.open(file.blob)
     size = stream.seek(0, os.SEEK_END)
     stream.seek(0)

@@ -1,4 +1,4 @@
-"""Bodies that a route takes, and how every failure becomes a problem."""
+"""Bodies that a route takes, and the problems that failures become."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class BodyRoute(APIRoute):
             if others := _charsets(header) - _UTF_8:
                 raise HTTPException(415, f"expected a body in UTF-8, got {others.pop()[:80]}; leave charset out")
             if needs_slot:
-                request.app.state.context.slots.check_room()
+                request.app.state.context.slots.check_available()
             if files is not None:
                 stack: AsyncExitStack = request.scope["fastapi_middleware_astack"]  # closed after the answer
                 folder = await stack.enter_async_context(request.app.state.context.request_folder(files))
@@ -96,8 +96,8 @@ def add_problem_handlers(app: FastAPI, metrics: Metrics, private_paths: Iterable
 
     async def invalid(request: Request, error: Exception) -> Response:
         complaints = error.errors() if isinstance(error, RequestValidationError) else ()
-        told = "; ".join(f"{_field(c['loc'])}: {c['msg']}" for c in complaints[:_MOST_COMPLAINTS])
-        return answer(request, Problem("usage", f"request: {told}"))
+        listed = "; ".join(f"{_field(c['loc'])}: {c['msg']}" for c in complaints[:_MOST_COMPLAINTS])
+        return answer(request, Problem("usage", f"request: {listed}"))
 
     app.add_exception_handler(VoxportError, known)
     app.add_exception_handler(ProblemError, known)

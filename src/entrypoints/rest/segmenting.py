@@ -1,4 +1,4 @@
-"""``POST /segment`` and ``POST /v1/plan``: NIfTI in; a mask on its own grid, or what it would take, out."""
+"""``POST /segment`` and ``POST /v1/plan``: a case in, its mask or an estimate of the run out."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _LONGEST_HEADER = 12_000  # characters; many clients and proxies take no more th
 
 @dataclass(frozen=True)
 class Result:
-    """What one model gave: its report and the folder of its files, or the error that it met."""
+    """The result of one model: its report and the folder of its files, or its error."""
 
     model: str
     folder: Path
@@ -112,7 +112,7 @@ def segment_routes(context: ServiceContext) -> APIRouter:
 
 
 def _each_once(context: ServiceContext, names: Sequence[str]) -> list[str]:
-    """Each model once, in the order of asking; beside others, a name that means none stays, to have its own problem."""
+    """Each model once, in the order given; beside others, an unknown name stays and gets its own problem."""
     models: dict[str, None] = {}
     wanted: list[str | None] = [*names] or [None]
     for name in wanted:
@@ -135,7 +135,7 @@ def _segment_each(
     progress: RequestProgress,
     queued_seconds: float,
 ) -> list[Result]:
-    """One result a model; a model that fails does not keep the others from running."""
+    """One result per model; the others run also where one fails."""
     results = []
     for position, name in enumerate(models):
         own = folder / f"result_{position + 1}"
@@ -176,8 +176,8 @@ def _segment_one(
 def _one_mask(result: Result) -> Response:
     report = json.dumps(result.report, separators=(",", ":"))
     if len(report) > _LONGEST_HEADER and result.report is not None:
-        told = {name: value for name, value in result.report.items() if name != "statistics"}
-        report = json.dumps(told, separators=(",", ":"))
+        short = {name: value for name, value in result.report.items() if name != "statistics"}
+        report = json.dumps(short, separators=(",", ":"))
     mask = result.folder / RESULT_FILES["mask"]
     return FileResponse(mask, media_type=_GZIP, filename=mask.name, headers={REPORT_HEADER: report})
 
@@ -213,15 +213,15 @@ def _files(outputs: Sequence[str]) -> list[str]:
 def _plan(
     context: ServiceContext, inputs: Sequence[str], model: str | None, options: RunOptions, progress: RequestProgress
 ) -> dict[str, Any]:
-    loaded, told = context.estimate(inputs, model, options, progress)
-    tiles = tiles_mapping(told.prepared)
+    loaded, planned = context.estimate(inputs, model, options, progress)
+    tiles = tiles_mapping(planned.prepared)
     return {
         "model": loaded.model.card.reference,
         "tiles": tiles["count"],
         **{name: tiles[name] for name in ("tile", "padded", "axis", "blending", "resampled")},
-        "seconds": told.seconds,
-        "peak_bytes": told.peak_bytes,
-        "warnings": list(told.warnings),
-        "grid": grid_mapping(told.prepared.space.stored),
-        "model_grid": grid_mapping(told.prepared.space.grid),
+        "seconds": planned.seconds,
+        "peak_bytes": planned.peak_bytes,
+        "warnings": list(planned.warnings),
+        "grid": grid_mapping(planned.prepared.space.stored),
+        "model_grid": grid_mapping(planned.prepared.space.grid),
     }

@@ -6,8 +6,7 @@ import logging
 import os
 from typing import Any
 
-# for the processes that BentoML starts next: glibc keeps freed memory for each thread that had it, and any of the
-# threads that wait for a slot may score next
+# for the processes that BentoML starts: glibc keeps freed memory for each thread, and any thread may infer next
 os.environ.setdefault("MALLOC_ARENA_MAX", "2")
 
 from ...application import Application
@@ -15,7 +14,7 @@ from .access_log import access_logger
 from .app import create_app
 from .keys import parse_keys
 from .shield import Shield, ShieldSettings
-from .stopping import hear_stops_while_busy
+from .stopping import stop_while_starting
 
 # BentoML's own limit comes second: ours answers with a problem, and stops the run
 _GRACE_SECONDS = 60
@@ -27,7 +26,7 @@ def create_service() -> Any:
     bentoml = application.bentoml
     index = bentoml.server_context.worker_index
     if index is None:  # this process starts those that answer
-        hear_stops_while_busy()
+        stop_while_starting()
     # of those the first is a worker too: jobs are run as many at a time as the settings say
     app = create_app(application, runs_jobs=index == 1 and application.settings.jobs.worker)
     logging.getLogger("voxport.jobs").setLevel(logging.INFO)  # why a job failed

@@ -1,4 +1,4 @@
-"""Hearing that the process is to end when it is told so, not once its last connection has closed."""
+"""React to SIGTERM and SIGINT at once, not after the last connection has closed."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ _BUSY_SECONDS = 0.05
 
 
 @contextmanager
-def told_to_stop(stop: threading.Event) -> Iterator[None]:
-    """Set ``stop`` as soon as the process gets SIGTERM or SIGINT, and at the end; to be entered by a running loop.
+def stop_on_signals(stop: threading.Event) -> Iterator[None]:
+    """Set ``stop`` when the process gets SIGTERM or SIGINT, and at the end; enter it in a running event loop.
 
-    A server waits for its open connections before it ends the application's lifespan, and a stream of events would
-    keep its own open for ever. Whoever handled the signals before still does, afterwards.
+    A server waits for its open connections before it ends the application's lifespan, and a stream of events keeps
+    its connection open. Earlier handlers of the signals are called too, and restored afterwards.
     """
     if threading.current_thread() is not threading.main_thread():  # signals are the main thread's
         yield
@@ -28,7 +28,7 @@ def told_to_stop(stop: threading.Event) -> Iterator[None]:
     loop = asyncio.get_running_loop()
     before = {number: signal.getsignal(number) for number in _ENDING}
 
-    def hear(number: int, frame: FrameType | None) -> None:
+    def handle(number: int, frame: FrameType | None) -> None:
         # not at once: what the signal interrupts may hold the event's lock
         loop.call_soon_threadsafe(stop.set)
         handler = before[signal.Signals(number)]
@@ -40,7 +40,7 @@ def told_to_stop(stop: threading.Event) -> Iterator[None]:
 
     ours = [number for number, handler in before.items() if handler not in (None, signal.SIG_IGN)]
     for number in ours:
-        signal.signal(number, hear)
+        signal.signal(number, handle)
     try:
         yield
     finally:
@@ -49,10 +49,10 @@ def told_to_stop(stop: threading.Event) -> Iterator[None]:
             signal.signal(number, before[number])
 
 
-def hear_stops_while_busy() -> None:
-    """Have the process that starts BentoML's others end whenever it is told to; to be called before it starts them.
+def stop_while_starting() -> None:
+    """Let the process that starts BentoML's workers end at a signal that comes while it starts them.
 
-    circus, which starts them, drops a signal that comes while it starts or counts them, and goes on for ever:
+    circus drops such a signal and goes on:
     https://github.com/circus-tent/circus/issues/935
     """
     from circus.exc import ConflictError

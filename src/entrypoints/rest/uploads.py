@@ -25,7 +25,7 @@ _GZIP = b"\x1f\x8b"
 _MOST_CHANNELS = 64
 _MOST_MODELS = 16
 
-# absent, which no form says with a word
+# an absent field: a form has no word for it
 None_ = SkipJsonSchema[None]
 OutputName = Literal["mask", "probabilities", "statistics", "preview", "report"]
 Volumes = Annotated[
@@ -109,7 +109,7 @@ async def receive_form(request: Request, folder: Path) -> None:
 
 
 def check_form(form: FormData, *, single: Collection[str], repeated: Collection[str] = ()) -> None:
-    """Refuse what would otherwise pass unnoticed: a field that there is not, or one that is given twice or empty.
+    """Refuse unknown fields, and fields that are empty or repeated.
 
     Raises:
         UsageError: names the field.

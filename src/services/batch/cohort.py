@@ -1,4 +1,4 @@
-"""The cases of a batch on their way through the queue: skipped, submitted, waited for, taken in."""
+"""The cases of a batch: skipped or submitted, waited for, their results copied."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from ...domain.job import Job
 from ..jobs.retention import forget_job
 from ..jobs.submit import JobPorts, submit_case
 from .folder import BatchFolder, sha256_of
-from .record import BatchWork, Made, made_before, take_in
+from .record import BatchWork, Made, copy_results, made_before
 from .table import CohortTable
 
 OWNER = "batch"
-_MORE_THAN_RUN = 2  # cases that wait in the queue, so that no worker waits for one
+_MORE_THAN_RUN = 2  # queued cases, so that no worker is idle
 _GLANCE_SECONDS, _SHARED_GLANCE_SECONDS = 0.2, 1.0
 _TABLE_SECONDS = 60.0
 _ALL = 1_000_000
@@ -32,7 +32,7 @@ CaseState = Literal["done", "skipped", "failed"]
 
 @dataclass(frozen=True)
 class CaseResult:
-    """What became of a case: segmented now, done before and unchanged, or failed for a reason."""
+    """The end of a case: segmented, skipped as unchanged, or failed for a reason."""
 
     name: str
     state: CaseState
@@ -41,32 +41,32 @@ class CaseResult:
 
 
 class BatchListener(Protocol):
-    """Hears how a batch goes on."""
+    """Receives the progress of a batch."""
 
     def moved(self, cases: float) -> None:
-        """So many cases have ended; those that run count by the share of their tiles."""
+        """``cases`` have ended; a running one counts by its share of tiles."""
         ...
 
     def warn(self, message: str) -> None:
-        """Something that keeps the batch waiting."""
+        """The batch waits for this reason."""
         ...
 
 
 class Cohort:
-    """The cases of one folder on their way to another.
+    """Takes the cases of one folder through the queue into another folder.
 
     Args:
-        volumes: the folder that the cases' files are below, as it was named.
-        folder: of the results, held by this process.
-        work: what is made of each case.
+        volumes: folder of the cases' files, as the user named it.
+        folder: folder of the results, locked by this process.
+        work: model, options and outputs of each case.
         token: of ``BatchFolder.token``.
         ports: the queue and its files.
-        listener: hears how it goes on.
-        at_once: how many jobs this batch's own queue runs at a time. None for a queue that serves others too: what its
-            workers can run counts then, and jobs that failed are left to its operators.
+        listener: receives progress.
+        at_once: jobs that the batch's own queue runs at a time. None for a shared queue, where the number of its
+            workers' slots counts, and failed jobs are left to its operators.
 
     Attributes:
-        left: whether its own queue holds results that could not be written, for a later run to take in.
+        left: whether the own queue holds results that a later run has to copy.
     """
 
     def __init__(
@@ -94,16 +94,16 @@ class Cohort:
         self.left = False
 
     def run(self, cases: Sequence[CaseFiles], check: Callable[[], None] = lambda: None) -> tuple[CaseResult, ...]:
-        """Put cases into the queue as there is room, and take in their results, until all have ended.
+        """Queue cases while slots are free, and copy their results, until all have ended.
 
-        Whatever ends it early: run again, it skips what is done, and goes on with the jobs that it finds.
+        A later run skips what is done and goes on with the jobs that it finds.
 
         Args:
-            cases: of the folder, with names of their own.
-            check: called again and again; stops the batch by raising.
+            cases: with unique names.
+            check: called repeatedly; stops the batch by raising.
 
         Raises:
-            OutputError: the folder of results, or the queue's, takes nothing.
+            OutputError: the folder of results or of the queue cannot be written.
         """
         self._table = CohortTable(self._folder, cases)
         self._waiting.extend(cases)
@@ -123,9 +123,7 @@ class Cohort:
         return tuple(self._results[case.name] for case in cases)
 
     def drop_strays(self, cases: Sequence[CaseFiles]) -> None:
-        """Cancel jobs of its own queue whose volumes have changed since, or are gone: nobody waits for them.
-
-        Before its worker begins, which would take them up.
+        """Cancel jobs of the own queue whose volumes have changed or are gone; call it before the worker begins.
 
         Raises:
             OSError: the queue cannot be reached.
@@ -137,8 +135,8 @@ class Cohort:
                 self._queue.cancel(job.id, OWNER)
 
     def _take_up_one(self) -> bool:
-        """Skip or submit the next case, if there is room for one; whether that was done."""
-        if not self._waiting or not self._has_room():
+        """Skip or submit the next case if the queue has space for it; whether it did."""
+        if not self._waiting or not self._has_space():
             return False
         case = self._waiting[0]
         try:
@@ -148,7 +146,7 @@ class Cohort:
         except OutputError as error:
             if not self._under_way:
                 raise OutputError.cannot_write("the queue's files", error.got) from None
-            return self._wait_because(f"the queue's files: {error.got}")  # what ends makes room
+            return self._wait_because(f"the queue's files: {error.got}")  # ended jobs free space
         except VoxportError as error:
             self._end(case, "failed", str(error))
         except OSError as error:
@@ -156,7 +154,7 @@ class Cohort:
         self._waiting.popleft()
         return True
 
-    def _has_room(self) -> bool:
+    def _has_space(self) -> bool:
         if len(self._under_way) <= _MORE_THAN_RUN:
             return True
         try:
@@ -166,7 +164,7 @@ class Cohort:
         return len(self._under_way) < at_once + _MORE_THAN_RUN
 
     def _take_up(self, case: CaseFiles) -> None:
-        """Skip a case, or make it a job: the one that an earlier run made of it, if that is there."""
+        """Skip a case that is done; else submit it, or go on with the job that an earlier run submitted."""
         if case.problem is not None:
             raise case.problem
         hashes, work = self._hashes(case), self._work
@@ -189,7 +187,7 @@ class Cohort:
         self._under_way[job.id] = case
 
     def _look_at_jobs(self) -> bool:
-        """Take in what has ended, if it is time to look; whether anything has."""
+        """Copy the results of jobs that have ended, if it is time to look; whether any has."""
         if time.monotonic() - self._looked < self._glance:
             return False
         before = len(self._under_way)
@@ -213,7 +211,7 @@ class Cohort:
             return
         if job.state == "done":
             try:
-                made = take_in(self._folder, self._volumes, case, self._work, job, self._ports.blobs)
+                made = copy_results(self._folder, self._volumes, case, self._work, job, self._ports.blobs)
             except (VoxportError, OSError) as error:
                 self._end(case, "failed", str(error), id=job.id)
                 self.left = self._at_once is not None

@@ -1,4 +1,4 @@
-"""The folder that a batch writes to: where results go, and what outlives a kill until all cases are done."""
+"""The folder of a batch: its results, and the state that survives a kill until all cases are done."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from typing import Any
 from ...domain.errors import OutputError, UsageError
 from ...ports.locks import Locks
 
-# what a result is called behind the case's name
+# endings of results after the case's name
 ENDINGS = {
     "mask": ".nii.gz",
     "probabilities": ".probabilities.nii.gz",
@@ -30,14 +30,14 @@ _LOCK, _RUN = "lock", "run.json"
 
 @dataclass(frozen=True)
 class BatchFolder:
-    """A folder of results, as it was named and by its whole path."""
+    """A folder of results: ``name`` as the user gave it, ``path`` absolute."""
 
     name: Path
     path: Path
 
     @property
     def state(self) -> Path:
-        """What is kept until all cases are done: the lock, the queue, its files, results that are on their way."""
+        """Folder of the lock, the queue, its files and unfinished results; deleted when all cases are done."""
         return self.path / STATE
 
     @property
@@ -48,17 +48,17 @@ class BatchFolder:
 
     @property
     def blobs(self) -> str:
-        """Where that queue's files are."""
+        """Folder of that queue's files."""
         return str(self.state / "blobs")
 
     def place(self, case: str, output: str) -> Path:
-        """Where a case's mask, probabilities, preview or report is."""
+        """Path of a case's mask, probabilities, preview or report."""
         return self.path / f"{case}{ENDINGS[output]}"
 
     def token(self, work: str) -> str:
-        """Names the run that is under way here: the same until all cases are done, for the same work.
+        """Token of the unfinished run: the same for the same work until all cases are done.
 
-        Jobs of other work are of no use to this one, and are dropped. ``work`` is a hash of what is to be done.
+        ``work`` is a hash of model, options and outputs. State of other work is deleted.
 
         Raises:
             OutputError
@@ -67,7 +67,7 @@ class BatchFolder:
         if known.get("work") == work and isinstance(known.get("token"), str):
             return str(known["token"])
         with writing(self.state):
-            self._run_file.unlink(missing_ok=True)  # first, as what is half deleted is of no use to anybody
+            self._run_file.unlink(missing_ok=True)  # first: a half deleted state is of no use
             for path in self.state.iterdir():
                 if path.is_dir():
                     shutil.rmtree(path)
@@ -78,7 +78,7 @@ class BatchFolder:
         return run["token"]
 
     def land(self, destination: Path, write: Callable[[Path], object]) -> None:
-        """Make a file appear whole, by what ``write`` puts at another path. Raises OutputError."""
+        """Write a file at another path with ``write``, then move it into place. Raises OutputError."""
         part = self.state / "landing" / uuid.uuid4().hex
         with writing(destination):
             part.parent.mkdir(exist_ok=True)
@@ -90,7 +90,7 @@ class BatchFolder:
                 part.unlink(missing_ok=True)
 
     def clear(self) -> None:
-        """Delete what was kept for another run."""
+        """Delete the state of the run."""
         with suppress(OSError):
             self._run_file.unlink(missing_ok=True)
             shutil.rmtree(self.state)
@@ -101,7 +101,7 @@ class BatchFolder:
 
 
 def batch_folder(name: Path) -> BatchFolder:
-    """The folder of this name; it need not exist yet. Raises UsageError for a name that cannot be used."""
+    """The folder of this name, which need not exist. Raises UsageError for a name that cannot be used."""
     folder = BatchFolder(name, Path(os.path.realpath(name)))
     if "::" in str(folder.path):
         raise UsageError(f"-o {name}", expected="a path without ::", got=str(folder.path), do="choose another folder")
@@ -110,17 +110,17 @@ def batch_folder(name: Path) -> BatchFolder:
 
 @contextmanager
 def held(folder: BatchFolder, locks: Locks) -> Iterator[None]:
-    """Make the folder, and keep other batches away from it.
+    """Create the folder and lock it against other batches.
 
     Raises:
-        UsageError: another batch writes to it now.
+        UsageError: another batch writes to it.
         OutputError: it cannot be written.
     """
     with ExitStack() as stack:
         with writing(folder.name):
             is_held = stack.enter_context(locks.hold(folder.state / _LOCK, wait=False))
         if not is_held:
-            expected, got = "a folder that no other batch writes to", "one that another writes to now"
+            expected, got = "a folder that no other batch writes to", "one that another batch writes to"
             raise UsageError(f"-o {folder.name}", expected=expected, got=got, do="wait until it ends, or name another")
         yield
 
@@ -132,7 +132,7 @@ def sha256_of(path: Path) -> str:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file; an empty one where there is none, or something else."""
+    """The object in a JSON file; empty where the file is missing or holds something else."""
     try:
         data = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError):
@@ -142,7 +142,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 @contextmanager
 def writing(place: Path) -> Iterator[None]:
-    """The system's errors as OutputErrors that name the place."""
+    """Raise the system's errors as OutputErrors that name the place."""
     try:
         yield
     except OSError as error:

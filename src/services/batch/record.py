@@ -1,4 +1,4 @@
-"""A case's report in the folder of results: written last, it is the record that the case is done, and of what."""
+"""The report of a case in the folder of results: written last, it records that the case is done, and how."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ _SCHEMA = "voxport/batch/1"
 
 @dataclass(frozen=True)
 class BatchWork:
-    """What is made of each case, and by what.
+    """Model, options and outputs of each case.
 
     Args:
-        model: with the card that counts.
-        options: what to do differently from the card.
-        outputs: the results that are kept: the mask, and any of the probabilities and the preview.
-        runtime: as it was asked for, as is ``precision``.
-        command: options that name the model and its card again, for who types the command of one case.
+        model: with its card.
+        options: overrides of the card.
+        outputs: the mask, and any of the probabilities and the preview.
+        runtime: as requested, like ``precision``.
+        command: options that name the model and its card, for the command in a report.
     """
 
     model: Model
@@ -46,7 +46,7 @@ class BatchWork:
     command: Mapping[str, str] = field(default_factory=dict)
 
     def record(self, inputs: Sequence[str]) -> dict[str, Any]:
-        """All that the results depend on, as plain data; ``inputs`` are the sha256 of a case's volumes, in order."""
+        """All that the results depend on, as plain data; ``inputs`` are the sha256 of a case's volumes."""
         made = {
             "schema": _SCHEMA,
             "inputs": list(inputs),
@@ -62,24 +62,24 @@ class BatchWork:
 
     @property
     def hash(self) -> str:
-        """Of what is the same for all cases."""
+        """Hash of what is the same for all cases."""
         return _hash(self.record(()))
 
     def key(self, token: str, case: CaseFiles, inputs: Sequence[str]) -> str:
-        """Names the job of a case: the same case of the same bytes, with the same to be done, is the same job."""
+        """Key of a case's job: equal for the same case, bytes and work."""
         return _hash([token, case.name, case.files, self.record(inputs)])
 
 
 @dataclass(frozen=True)
 class Made:
-    """What a case's report says of its results: statistics, a mapping for each label, and what the run warned of."""
+    """Statistics, a mapping for each label, and warnings of a case's report."""
 
     rows: tuple[dict[str, Any], ...]
     warnings: tuple[str, ...]
 
 
 def made_before(folder: BatchFolder, case: CaseFiles, work: BatchWork, inputs: Sequence[str]) -> Made | None:
-    """What is there of a case if it was made of these volumes by this work, and lies there as it was made."""
+    """The results of a case if they were made of these volumes by this work and are unchanged; else None."""
     report = read_json(folder.place(case.name, "report"))
     places = {output: folder.place(case.name, output) for output in work.outputs}
     written = report.get("batch")
@@ -93,20 +93,22 @@ def made_before(folder: BatchFolder, case: CaseFiles, work: BatchWork, inputs: S
     return None
 
 
-def take_in(folder: BatchFolder, volumes: Path, case: CaseFiles, work: BatchWork, job: Job, blobs: BlobStore) -> Made:
-    """Write a job's results into the folder, the report last; those of an earlier run that are not wanted now go.
+def copy_results(
+    folder: BatchFolder, volumes: Path, case: CaseFiles, work: BatchWork, job: Job, blobs: BlobStore
+) -> Made:
+    """Copy a job's results into the folder, the report last; delete optional results of an earlier run.
 
     Args:
-        folder: of the results.
-        volumes: the folder that the case's names are below, as it was named.
-        case: what was segmented.
-        work: what was to be made of it.
-        job: that is done.
-        blobs: where its results are.
+        folder: folder of the results.
+        volumes: folder of the case's files, as the user named it.
+        case: the case of the job.
+        work: the work of the job.
+        job: a job that is done.
+        blobs: its results.
 
     Raises:
-        OutputError: they cannot be written.
-        InputError: one is missing.
+        OutputError: the folder cannot be written.
+        InputError: a result is missing.
     """
     report = folder.place(case.name, "report")
     earlier = read_json(report).get("batch")
@@ -121,14 +123,14 @@ def take_in(folder: BatchFolder, volumes: Path, case: CaseFiles, work: BatchWork
     folder.land(report, lambda part: part.write_text(json.dumps(data, indent=2) + "\n"))
     made = _made(data)
     if made is None:
-        raise InputError(case.name, expected="a report of voxport's", got="another", do="see that workers are alike")
+        raise InputError(case.name, expected="a report of voxport", got="another", do="give all workers one version")
     return made
 
 
 def _report(
     report: dict[str, Any], folder: BatchFolder, volumes: Path, case: CaseFiles, work: BatchWork, job: Job
 ) -> dict[str, Any]:
-    """A job's report with the names that its files have here, and what they depend on."""
+    """A job's report with the names of its files in this folder, and the record of what they depend on."""
     names = {output: folder.place(case.name, output).relative_to(folder.path).as_posix() for output in work.outputs}
     inputs = [file.sha256 for file in job.case.inputs]
     words = shlex.split(report["command"])[2 + len(inputs) :]
@@ -143,7 +145,7 @@ def _report(
 
 
 def _made(report: Mapping[str, Any]) -> Made | None:
-    """What a report says; None where it is not a report."""
+    """The results of a report; None for data that is no report."""
     try:
         return Made(tuple(statistics_rows(report["statistics"])), tuple(map(str, report["warnings"])))
     except (KeyError, TypeError, ValueError, AttributeError):

@@ -1,4 +1,4 @@
-"""Segment many cases over a queue of jobs: those that are done already are skipped, and a failed one stops no other."""
+"""Segment many cases through a queue of jobs; skips cases that are done, and goes on after a failed one."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .cohort import BatchListener, CaseResult, Cohort
 from .folder import STATE, BatchFolder, held
 from .record import BatchWork
 
-_FOR_EVER_SECONDS = 1e9
+_FOREVER_SECONDS = 1e9
 Worker = Callable[[threading.Event], None]
 
 
@@ -32,30 +32,30 @@ def run_batch(
     worker: Worker | None = None,
     at_once: int = 1,
 ) -> tuple[CaseResult, ...]:
-    """Segment all cases that are not done yet, write their results and one table of all statistics.
+    """Segment all cases that are not done, and write their results and one table of statistics.
 
     Args:
-        cases: of the folder, with names of their own.
-        volumes: the folder that the cases' files are below, as it was named.
-        folder: of the results.
-        work: what is made of each case.
-        listener: hears how it goes on.
+        cases: with unique names.
+        volumes: folder of the cases' files, as the user named it.
+        folder: folder of the results.
+        work: model, options and outputs of each case.
+        listener: receives progress.
         open_ports: opens the queue.
         locks: keep other batches away from the folder.
-        worker: runs the queue's jobs until it is told to stop, where the queue is this batch's own.
-        at_once: how many of them at a time.
+        worker: runs jobs until its event is set; None for a shared queue.
+        at_once: jobs that run at a time.
 
     Raises:
         UsageError: another batch writes to the folder now.
-        OutputError: the folder takes nothing.
+        OutputError: the folder cannot be written.
         VoxportError: the queue cannot be reached.
     """
     with held(folder, locks):
         token = folder.token(work.hash)
-        with queue_errors() if worker is None else queue_errors(f"make room, or delete {folder.name / STATE}"):
+        with queue_errors() if worker is None else queue_errors(f"free disk space, or delete {folder.name / STATE}"):
             ports = open_ports()
             try:
-                ports.queue.stats()  # where it cannot be reached now, nothing is begun
+                ports.queue.stats()  # raises here, before anything begins, where the queue is away
                 own = None if worker is None else at_once
                 cohort = Cohort(volumes, folder, work, token, ports=ports, listener=listener, at_once=own)
                 cohort.drop_strays(cases)
@@ -69,36 +69,36 @@ def run_batch(
 
 
 def own_queue(folder: BatchFolder, at_once: int) -> dict[str, dict[str, Any]]:
-    """Settings of a queue that is this batch's own; nobody else counts on it, and nothing of it grows too old."""
+    """Settings of a batch's own queue, which keeps its jobs without limit."""
     jobs = {
         "database": folder.database,
         "blobs": folder.blobs,
         "concurrency": at_once,
         "length": 1_000_000,
-        "retention_seconds": _FOR_EVER_SECONDS,
+        "retention_seconds": _FOREVER_SECONDS,
     }
     return {"jobs": jobs, "serving": {"slots": at_once}}
 
 
 @contextmanager
 def _working_beside(work: Worker | None) -> Iterator[Callable[[], None]]:
-    """Work in a thread until the block ends, and then until the tiles that are being scored are.
+    """Work in a thread until the block ends and running tiles are done.
 
-    Gives a check that raises what the work died of, if it did.
+    Gives a check that raises the error that ended the work, if any.
     """
     stop = threading.Event()
-    died_of: list[BaseException] = []
+    failures: list[BaseException] = []
 
     def run() -> None:
         try:
             if work is not None:
                 work(stop)
         except BaseException as error:  # noqa: BLE001 - raised again by the check
-            died_of.append(error)
+            failures.append(error)
 
     def check() -> None:
-        if died_of:
-            raise died_of[0]
+        if failures:
+            raise failures[0]
 
     thread = threading.Thread(target=run, name="voxport-batch-worker")
     thread.start()

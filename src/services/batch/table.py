@@ -16,9 +16,9 @@ Rows = Sequence[Mapping[str, Any]]
 
 
 class CohortTable:
-    """``statistics.csv``: a row for each label of each case that is done, with the case before it.
+    """``statistics.csv``: a row for each label of each done case, with the case in its first column.
 
-    Until a case has been looked at, its rows are those that an earlier run wrote.
+    Rows of an earlier run stay until their case has ended.
     """
 
     def __init__(self, folder: BatchFolder, cases: Sequence[CaseFiles]) -> None:
@@ -28,11 +28,11 @@ class CohortTable:
         self._written = time.monotonic()
 
     def put(self, case: str, rows: Rows) -> None:
-        """A case's rows, in the place of those before."""
+        """Replace a case's rows."""
         self._rows[case] = [{"case": case, **row} for row in rows]
 
     def write(self, *, at_least_every: float = 0.0) -> None:
-        """Write the table, unless it was written less than so many seconds ago. Raises OutputError."""
+        """Write the table, unless it was written less than ``at_least_every`` seconds ago. Raises OutputError."""
         if time.monotonic() - self._written < at_least_every:
             return
         content = table_bytes([row for rows in self._rows.values() for row in rows], "case")

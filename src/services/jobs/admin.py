@@ -1,4 +1,4 @@
-"""Jobs as their operators handle them: whoever's they are, by as much of an id as tells them apart."""
+"""Jobs for operators: of any owner, found by a unique beginning of an id."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from ...ports.job_queue import JobQueue
 _SHORTEST_PREFIX = 6
 _ID_LENGTH = 36
 _ALL = 1_000_000
-_LAST_SECOND = 253402300799.0  # of the year 9999, for who keeps jobs for ever
+_LAST_SECOND = 253402300799.0  # of the year 9999, for jobs that are kept without limit
 
 
 def find_jobs(ids: Sequence[str], queue: JobQueue) -> tuple[Job, ...]:
-    """The jobs of these ids, or of the beginnings of ids.
+    """Find jobs by ids, or by beginnings of ids.
 
     Raises:
-        UnknownJobError: an id is no job's.
-        UsageError: a beginning is too short, or several jobs have it.
+        UnknownJobError: no such job.
+        UsageError: a beginning is too short or not unique.
     """
     return tuple(_find(id, queue) for id in ids)
 
 
 def job_record(job: Job) -> dict[str, Any]:
-    """All that is known of a job, as plain data; times are ISO 8601 in UTC."""
+    """A job as plain data; times are ISO 8601 in UTC."""
     return {
         "id": job.id,
         "owner": job.owner,
@@ -53,7 +53,7 @@ def job_record(job: Job) -> dict[str, Any]:
 
 @contextmanager
 def queue_errors(do: str = "start it, or correct VOXPORT_JOBS__DATABASE") -> Iterator[None]:
-    """A database that cannot be reached as one clear line, which says what to ``do``."""
+    """Raise a ConnectionError of the database as a VoxportError, with what to ``do``."""
     try:
         yield
     except ConnectionError as error:
@@ -79,5 +79,5 @@ def iso_time(seconds: float | None) -> str | None:
     """Seconds since 1970 as ISO 8601 in UTC, to the millisecond; None for no time."""
     if seconds is None:
         return None
-    told = datetime.fromtimestamp(min(seconds, _LAST_SECOND), UTC)
-    return told.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    time = datetime.fromtimestamp(min(seconds, _LAST_SECOND), UTC)
+    return time.isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,4 +1,4 @@
-"""Scoring slots: how many cases are scored at once, how many may wait, and nothing beyond."""
+"""Slots: how many cases run at once, and how many may wait for one."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _SLOWEST_RETRY_SECONDS = 60.0
 
 
 class Slots:
-    """A bounded queue in front of a few slots; first come, first served. Safe for several threads."""
+    """Slots with a bounded queue; first come, first served. Safe for several threads."""
 
     def __init__(self, count: int, queue: int) -> None:
         self.count, self._queue = count, queue
@@ -34,21 +34,21 @@ class Slots:
         """Callers that wait for a slot."""
         return len(self._waiting)
 
-    def check_room(self) -> None:
-        """Raise BusyError now if ``hold`` would."""
+    def check_available(self) -> None:
+        """Raise BusyError if ``hold`` would."""
         with self._change:
             self._refuse_if_full()
 
     @contextmanager
     def hold(self, check: Callable[[], None] = lambda: None, *, patient: bool = False) -> Iterator[float]:
-        """Wait for a slot and keep it; gives the seconds waited.
+        """Wait for a slot and hold it; gives the seconds waited.
 
         Args:
-            check: called every fifth of a second of waiting; stops it by raising.
-            patient: wait however many do already: for who is not kept in memory by waiting.
+            check: called every 0.2 s while waiting; stops it by raising.
+            patient: wait beyond the limit, for callers that take no memory while they wait.
 
         Raises:
-            BusyError: as many callers wait as may.
+            BusyError: the queue is full.
         """
         began = time.monotonic()
         self._enter(check, patient)

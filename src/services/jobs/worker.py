@@ -1,4 +1,4 @@
-"""A process's share of the jobs: it runs them, and deletes what was kept long enough."""
+"""A worker: runs jobs, and deletes old ones."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def work_on_jobs(
     settings: JobSettings,
     folders: WorkFolders,
 ) -> None:
-    """Run so many jobs at a time until ``stop`` is set; what is old, and what killed processes left, is deleted."""
+    """Run ``concurrency`` jobs at a time until ``stop`` is set; delete old jobs and files of killed processes."""
     folders.clear()
     ended = threading.Event()
     sweeping = threading.Thread(target=_sweep, args=(ended, ports, settings), name="voxport-jobs-sweep", daemon=True)
@@ -43,27 +43,27 @@ def work_on_jobs(
 
 
 def keep_working(work: Callable[[threading.Event], object], models: ServedModels, stop: threading.Event) -> None:
-    """Do ``work`` once all models have been looked at, and again where it fails, until ``stop`` is set.
+    """Call ``work`` once all models are known, and again where it fails, until ``stop`` is set.
 
-    For a process that has more to do than its share of the jobs: it goes on, and so must they.
+    For a service that also runs jobs: it goes on after a failure.
     """
     wait_for_models(models, stop)
     while not stop.is_set():
         try:
             work(stop)
-        except Exception:  # noqa: BLE001 - nobody else would begin again
-            _log.exception("running jobs failed; it begins again in %g s", _AGAIN_SECONDS)
+        except Exception:  # noqa: BLE001 - the jobs must go on
+            _log.exception("running jobs failed; it starts again in %g s", _AGAIN_SECONDS)
             stop.wait(_AGAIN_SECONDS)
 
 
 def wait_for_models(models: ServedModels, stop: threading.Event) -> None:
-    """Wait until all models have been looked at, or ``stop`` is set."""
+    """Wait until all models are known, or ``stop`` is set."""
     while not stop.is_set() and not models.wait(_GLANCE_SECONDS):
         pass
 
 
 def in_a_slot(handler: Handler, slots: Slots) -> Handler:
-    """A handler that waits for a scoring slot, in turn with whoever else does."""
+    """A handler that first waits for a slot, in turn with requests."""
 
     def handle(attempt: Attempt) -> Results:
         with slots.hold(lambda: attempt.report(0, 0), patient=True):
@@ -83,6 +83,6 @@ def _patiently(do: Callable[[], object]) -> None:
     try:
         do()
     except (VoxportError, OSError) as error:
-        _log.warning("%s; old jobs are looked for again later", error)
-    except Exception:  # noqa: BLE001 - without it nothing would be deleted any more
-        _log.exception("old jobs are looked for again later")
+        _log.warning("%s; old jobs are deleted later", error)
+    except Exception:  # noqa: BLE001 - else nothing would be deleted any more
+        _log.exception("old jobs are deleted later")

@@ -43,7 +43,7 @@ def models(glances: int = 0) -> ServedModels:
     return Looked(glances)  # type: ignore[return-value]
 
 
-def test_a_worker_that_fails_begins_again_until_it_is_told_to_stop(
+def test_a_worker_that_fails_begins_again_until_it_is_stop_on_signals(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(working, "_AGAIN_SECONDS", 0.0)
@@ -61,7 +61,7 @@ def test_a_worker_that_fails_begins_again_until_it_is_told_to_stop(
     assert [record.exc_info is not None for record in caplog.records] == [True, True]
 
 
-def test_nothing_is_begun_once_it_is_told_to_stop() -> None:
+def test_nothing_is_begun_once_it_is_stop_on_signals() -> None:
     stop = threading.Event()
     stop.set()
     keep_working(lambda _: pytest.fail("begun"), models(10**9), stop)
@@ -82,7 +82,7 @@ def test_a_worker_that_ends_by_itself_begins_again_without_a_word(caplog: pytest
 
 
 @pytest.mark.parametrize("stopped", [False, True])
-def test_models_are_waited_for_until_it_is_told_to_stop(stopped: bool) -> None:
+def test_models_are_waited_for_until_it_is_stop_on_signals(stopped: bool) -> None:
     stop, looked = threading.Event(), Looked(3)
     if stopped:
         stop.set()
@@ -156,8 +156,8 @@ def test_old_jobs_are_deleted_again_and_again_also_where_it_failed_once(
         share.stop.set()
         work.result(timeout=10)
     assert [(record.levelname, record.getMessage()) for record in caplog.records] == [
-        ("WARNING", "the job database: away; old jobs are looked for again later"),
-        ("ERROR", "old jobs are looked for again later"),
+        ("WARNING", "the job database: away; old jobs are deleted later"),
+        ("ERROR", "old jobs are deleted later"),
     ]
 
 
