@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
+from datetime import UTC, datetime
 from typing import Any
+
+_LAST_SECOND = 253402300799.0  # of the year 9999, for a retention without end
 
 
 def plain(value: Any) -> Any:
@@ -14,3 +17,16 @@ def plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {name: plain(inner) for name, inner in value.items()}
     return [plain(inner) for inner in value] if isinstance(value, list | tuple) else value
+
+
+def iso_time(seconds: float | None) -> str | None:
+    """Return seconds since 1970 as ISO 8601 in UTC, to the millisecond, and None as None."""
+    if seconds is None:
+        return None
+    time = datetime.fromtimestamp(min(seconds, _LAST_SECOND), UTC)
+    return time.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def one_line(text: object) -> str:
+    """Return text without line ends and other control characters."""
+    return " ".join("".join(c if c.isprintable() else " " for c in str(text)).split())

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import astuple, dataclass
+from typing import Literal
 
 from .errors import UsageError
 from .inference.patches import Blending
+
+# Bounds of an array's spacing, in its unit.
+SHORTEST, LONGEST = 1e-12, 1e12
+OutputName = Literal["mask", "probabilities", "statistics", "preview", "report"]
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,8 @@ import numpy as np
 import pytest
 import voxport
 from voxport.client import Client
+from voxport.contract.problem import KINDS
 from voxport.entrypoints.rest.access_log import Access
-from voxport.entrypoints.rest.problems import KINDS
 from voxport.settings import ServingSettings, Settings
 
 from tests.cli.conftest import environment

@@ -14,8 +14,8 @@ import httpx
 import jsonschema_rs
 import pytest
 from voxport.application import Application
+from voxport.contract.problem import KINDS
 from voxport.entrypoints.rest.app import create_app
-from voxport.entrypoints.rest.problems import KINDS
 
 from .jobbing import accepted, ended, submit
 from .odd import SCAN, VALUES, npy
@@ -146,14 +146,14 @@ def test_answers_say_nothing_that_is_not_described(document: dict[str, Any], htt
         "JobAnswer": done,
         "JobsAnswer": http.get("/v1/jobs"),
         "Report": http.get(f"{done.request.url}/report"),
-        "StatisticsAnswer": http.get(f"{done.request.url}/statistics"),
+        "StatisticsReport": http.get(f"{done.request.url}/statistics"),
     }
     for name, answer in answers.items():
         schema = {"$ref": f"#/components/schemas/{name}"}
         assert list(undescribed(schema, answer.json(), document, name)) == []
     archive = http.post("/segment", files=scan, data={"outputs": ["mask", "statistics", "report"]})
     members = zipfile.ZipFile(io.BytesIO(archive.content))
-    for member, name in (("edges-1.0.0/report.json", "Report"), ("edges-1.0.0/statistics.json", "StatisticsAnswer")):
+    for member, name in (("edges-1.0.0/report.json", "Report"), ("edges-1.0.0/statistics.json", "StatisticsReport")):
         schema = {"$ref": f"#/components/schemas/{name}"}
         assert list(undescribed(schema, json.loads(members.read(member)), document, name)) == []
 

@@ -6,6 +6,7 @@ import json
 
 import pytest
 from starlette.exceptions import HTTPException
+from voxport.contract.problem import KINDS
 from voxport.domain.errors import (
     BusyError,
     CancelledError,
@@ -19,7 +20,7 @@ from voxport.domain.errors import (
     VoxportError,
     kind_of,
 )
-from voxport.entrypoints.rest.problems import KINDS, Problem, problem_body, problem_of, problem_response
+from voxport.entrypoints.rest.problems import Problem, problem_body, problem_of, problem_response
 
 REQUEST = "8d2b1c9e-6f5a-4f0e-9d55-1b7f2f0a3c11"
 

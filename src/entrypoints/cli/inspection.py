@@ -33,8 +33,8 @@ def inspect_command(
 
 
 def _show_volume(name: str, source: VolumeSource, as_json: bool) -> None:
+    from ...domain.report import grid_mapping
     from ...services.segmentation.case import describe_grid
-    from ...services.segmentation.report import grid_mapping
 
     grid = source.grid
     if as_json:

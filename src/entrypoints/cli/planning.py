@@ -48,7 +48,8 @@ def plan_command(
 
 
 def _mapping(opened: LoadedModel, told: Estimate) -> dict[str, Any]:
-    from ...services.segmentation.report import grid_mapping, tiles_mapping
+    from ...domain.report import grid_mapping
+    from ...services.segmentation.report import tiles_mapping
 
     runtime, space = opened.runtime, told.prepared.space
     return {

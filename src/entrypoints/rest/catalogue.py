@@ -12,13 +12,14 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from ... import __version__
+from ...contract import service as schemas
 from ...domain.cards.writing import write_card, write_certificate
 from ...domain.errors import BusyError
 from ...ports.job_queue import QueueStats
 from ...services.models.registry import Catalogue, ServedModel
 from ...services.segmentation.estimate import capacity_of
-from ...services.segmentation.report import runtime_mapping
-from . import openapi, schemas
+from ...services.segmentation.report import runtime_report
+from . import openapi
 from .context import ServiceContext
 
 ModelName = Annotated[str, PathParameter(description="NAME or NAME:VERSION", examples=["two-photon-vessels"])]
@@ -110,7 +111,7 @@ def _details(context: ServiceContext, served: ServedModel, catalogue: Catalogue)
         **_model(context, served, catalogue),
         "sha256": served.model.sha256,
         "weights_sha256": served.model.weights_sha256,
-        "runtime": runtime and runtime_mapping(runtime),
+        "runtime": runtime and runtime_report(runtime).mapping(),
         "card": write_card(served.model.card),
         "capacity": capacity,
     }

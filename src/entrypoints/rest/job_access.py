@@ -15,11 +15,11 @@ from fastapi import Path as PathParameter
 from starlette.requests import Request
 
 from ...application import Application
+from ...contract.job import job_mapping
 from ...domain.errors import InputError
 from ...domain.job import Job, eta_seconds, unknown_job
 from ...ports.blobs import BlobStore
 from ...ports.job_queue import JobQueue, QueueStats
-from .job_schemas import job_mapping
 from .problems import Problem, ProblemError
 from .routing import cut
 from .shield import ANONYMOUS

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from .job_schemas import JobAnswer
+from ...contract.job import JobAnswer
+from ...domain.report import Report, StatisticsReport
 from .openapi import GUARDED_KINDS, RUN_KINDS, VOLUME, Responses, binary, form, problems
-from .report_schemas import Report, StatisticsAnswer
 
 _QUEUE = (*GUARDED_KINDS, "unavailable")
 _OWN = (*_QUEUE, "unknown-job")
@@ -82,7 +82,7 @@ STATISTICS: Responses = {
     **problems(*_RESULT, "not-acceptable"),
     200: {
         "description": "Measures of each label.",
-        "model": StatisticsAnswer,
+        "model": StatisticsReport,
         "content": {_CSV: binary(_CSV)},
         "headers": {**_FILE, "Vary": {"description": "`Accept`.", "schema": _TEXT}},
     },

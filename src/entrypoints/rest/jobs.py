@@ -11,6 +11,7 @@ from typing import Annotated, TypeVar
 from fastapi import APIRouter, Header, Query, Request
 from starlette.responses import JSONResponse, Response
 
+from ...contract.job import JobAnswer, JobsAnswer, job_path
 from ...domain.errors import UsageError
 from ...domain.job import Job, JobState
 from ...domain.run import RunOptions
@@ -20,7 +21,6 @@ from . import job_openapi as openapi
 from . import uploads
 from .context import RequestProgress, ServiceContext
 from .job_access import OwnJob, principal, reached
-from .job_schemas import JobAnswer, JobsAnswer, job_path
 from .problems import Problem, ProblemError
 from .routing import MULTIPART, BodyRoute, body
 

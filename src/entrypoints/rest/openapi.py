@@ -8,9 +8,9 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
-from .problems import KINDS, MEDIA_TYPE
+from ...contract.problem import KINDS, MEDIA_TYPE, ProblemDetails
+from ...contract.service import ArrayBody, Health, PredictFields, Results
 from .routing import JSON, MULTIPART
-from .schemas import ArrayBody, Health, PredictFields, ProblemDetails, Results
 
 Responses = dict[int | str, dict[str, Any]]
 

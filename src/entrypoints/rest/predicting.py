@@ -16,12 +16,13 @@ from pydantic import ValidationError
 from starlette.datastructures import UploadFile
 from starlette.responses import Response
 
+from ...contract import service as schemas
 from ...domain.errors import OutputError, UsageError
+from ...domain.report import statistics_mapping
 from ...domain.run import RunOptions
 from ...services.models.loading import LoadedModel
 from ...services.segmentation.predict import Prediction
-from ...services.segmentation.statistics_file import statistics_mapping
-from . import openapi, schemas, uploads
+from . import openapi, uploads
 from .arrays import FIELD_BYTES, json_bytes, parse_json, parse_npy, too_large
 from .context import RequestProgress, ServiceContext
 from .routing import JSON, MULTIPART, BodyRoute, body

@@ -6,50 +6,18 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import ceil
-from typing import Any, NamedTuple
+from typing import Any
 
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
+from ...contract.problem import KINDS, MEDIA_TYPE, URN
 from ...domain.errors import (
     BusyError,
     VoxportError,
     kind_of,
 )
-
-MEDIA_TYPE = "application/problem+json"
-
-
-class Kind(NamedTuple):
-    """What all problems of a kind have in common: their HTTP status and title."""
-
-    status: int
-    title: str
-
-
-KINDS: Mapping[str, Kind] = {
-    "malformed": Kind(400, "The request is not well formed"),
-    "unauthorised": Kind(401, "A valid API key is needed"),
-    "forbidden": Kind(403, "The service is not open to this caller"),
-    "not-found": Kind(404, "There is nothing at this path"),
-    "unknown-model": Kind(404, "There is no such model"),
-    "unknown-job": Kind(404, "There is no such job"),
-    "method": Kind(405, "The path does not take this method"),
-    "not-acceptable": Kind(406, "The answer cannot take the form asked for"),
-    "conflict": Kind(409, "The job is not in a state for this"),
-    "limit": Kind(413, "A limit of the service is exceeded"),
-    "media-type": Kind(415, "The body's media type is not taken"),
-    "usage": Kind(422, "A field makes no sense"),
-    "input": Kind(422, "The volume cannot be used"),
-    "model": Kind(422, "The model cannot be used like this"),
-    "rate": Kind(429, "Too many requests"),
-    "internal": Kind(500, "The service failed"),
-    "busy": Kind(503, "The service is busy"),
-    "unavailable": Kind(503, "The job queue cannot be reached"),
-    "cancelled": Kind(503, "The run was cancelled"),
-    "timeout": Kind(504, "The run took longer than its limit"),
-    "output": Kind(507, "The result could not be written"),
-}
+from ...domain.plain import one_line
 
 KIND_OF_STATUS: Mapping[int, str] = {
     400: "malformed",
@@ -142,17 +110,12 @@ def problem_body(problem: Problem, request_id: str) -> dict[str, Any]:
     extra = {name: one_line(value) if isinstance(value, str) else value for name, value in problem.extra.items()}
     return {
         **extra,
-        "type": f"urn:voxport:problem:{problem.kind}",
+        "type": f"{URN}{problem.kind}",
         "title": problem.title,
         "status": problem.status,
         "detail": one_line(problem.detail),
         "instance": f"urn:uuid:{request_id}",
     }
-
-
-def one_line(text: str) -> str:
-    """The text without line ends and other control characters."""
-    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
 
 
 def problem_response(problem: Problem, request_id: str) -> Response:

@@ -7,7 +7,7 @@ import io
 from collections.abc import Collection, Sequence
 from contextlib import aclosing
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, get_args
 
 from anyio import to_thread
 from fastapi import Depends, File, Form, Request, UploadFile
@@ -16,10 +16,10 @@ from starlette.datastructures import FormData
 from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartException, MultiPartParser
 
+from ...contract import service as schemas
 from ...domain.errors import InputError, OutputError, UsageError
-from ...domain.run import RunOptions
+from ...domain.run import OutputName, RunOptions
 from ...services.segmentation.prepare import run_options
-from . import schemas
 
 _GZIP = b"\x1f\x8b"
 _MOST_CHANNELS = 64
@@ -27,7 +27,6 @@ _MOST_MODELS = 16
 
 # an absent field: a form has no word for it
 None_ = SkipJsonSchema[None]
-OutputName = Literal["mask", "probabilities", "statistics", "preview", "report"]
 Volumes = Annotated[
     list[UploadFile],
     File(

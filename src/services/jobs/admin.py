@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from typing import Any
 
 from ...domain.errors import UsageError, VoxportError
 from ...domain.job import Job, unknown_job
+from ...domain.plain import iso_time
 from ...ports.job_queue import JobQueue
 
 _SHORTEST_PREFIX = 6
 _ID_LENGTH = 36
 _ALL = 1_000_000
-_LAST_SECOND = 253402300799.0  # of the year 9999, for jobs that are kept without limit
 
 
 def find_jobs(ids: Sequence[str], queue: JobQueue) -> tuple[Job, ...]:
@@ -73,11 +72,3 @@ def _find(id: str, queue: JobQueue) -> Job:
         got, do = f"the beginning of {len(found)} ids", "give more of it"
         raise UsageError(f"job {id}", expected="the beginning of one id", got=got, do=do)
     return found[0]
-
-
-def iso_time(seconds: float | None) -> str | None:
-    """Seconds since 1970 as ISO 8601 in UTC, to the millisecond; None for no time."""
-    if seconds is None:
-        return None
-    time = datetime.fromtimestamp(min(seconds, _LAST_SECOND), UTC)
-    return time.isoformat(timespec="milliseconds").replace("+00:00", "Z")

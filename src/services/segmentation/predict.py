@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ...domain.errors import InputError
 from ...domain.geometry.grid import UNITS, Grid, shape3
 from ...domain.labels.label_map import LabelMap, Logits
-from ...domain.run import Outputs, RunOptions
+from ...domain.run import LONGEST, SHORTEST, Outputs, RunOptions
 from ...domain.volume import Volume
 from ...ports.progress import ProgressListener
 from ...ports.volume_store import ArrayStore
@@ -20,7 +20,6 @@ from ..models.loading import LoadedModel
 from .segment import Segmentation, SegmentPorts, segment
 
 # Bounds of a voxel's edge in any unit.
-SHORTEST, LONGEST = 1e-12, 1e12
 _VOLUME, _MASK, _PROBABILITIES = "volume", "mask", "probabilities"
 
 

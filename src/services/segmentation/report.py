@@ -5,22 +5,22 @@ from __future__ import annotations
 import platform
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import PurePath
 from typing import Any
 
 import numpy as np
 
 from ...domain.cards.writing import write_card
-from ...domain.geometry.grid import Grid
+from ...domain.plain import plain
+from ...domain.report import FileReport, GridReport, ModelReport, Report, RuntimeReport, StatisticsReport, TilesReport
 from ...domain.run import RunOptions
 from ...ports.runtime import InferenceRuntime
 from ..models.loading import LoadedModel
 from .prepare import Prepared
 from .segment import Segmentation
-from .statistics_file import statistics_mapping
 
-# what an output is called where nobody names it
+# File names of the outputs where the caller gives none.
 RESULT_FILES: Mapping[str, str] = {
     "mask": "mask.nii.gz",
     "probabilities": "probabilities.nii.gz",
@@ -32,64 +32,69 @@ STATISTICS_TABLE = "statistics.csv"
 
 
 def portable_report(done: Segmentation, loaded: LoadedModel, *, version: str) -> dict[str, Any]:
-    """The report of a run whose files are elsewhere than those of who reads it: they go by their bare names."""
+    """Return the report for readers elsewhere: files have their bare names, without folders."""
     bare = replace(done, inputs=_bare(done.inputs), outputs=_bare(done.outputs))
     names = [name for name, _ in bare.inputs]
     command = same_again(names, loaded.model.card.reference, RESULT_FILES["mask"], loaded, bare)
     return run_report(bare, loaded, version=version, command=command)
 
 
-def run_report(
-    done: Segmentation,
-    loaded: LoadedModel,
-    *,
-    version: str,
-    command: str,
-) -> dict[str, Any]:
-    """Everything that is needed to understand a mask later, and to make it again.
+def run_report(done: Segmentation, loaded: LoadedModel, *, version: str, command: str) -> dict[str, Any]:
+    """Return the report of a run as plain data.
 
     Args:
         done: the run.
-        loaded: what scored.
+        loaded: the model and the runtime of the run.
         version: voxport's version.
         command: the command that gives the same mask again.
     """
-    import scipy  # a few hundredths of a second, when all else is done
+    import scipy  # takes hundredths of a second; by now the mask is written
 
-    model, runtime, quantised = loaded.model, loaded.runtime, loaded.quantised_sha256
-    window = {} if done.display_window is None else {"display_window": list(done.display_window)}
-    return {
-        "schema": "voxport/report/1",
-        "command": command,
-        "inputs": [{"name": name, "sha256": sha256} for name, sha256 in done.inputs],
-        "outputs": [{"name": name, "sha256": sha256} for name, sha256 in done.outputs],
-        "model": {
-            "name": model.card.name,
-            "version": model.card.version,
-            "file": model.path.name,
-            "sha256": model.sha256,
-            "weights_sha256": model.weights_sha256,
-            "certified": loaded.certified,
-            "card": write_card(model.card),
-        },
-        "runtime": runtime_mapping(runtime) | ({"quantised_sha256": quantised} if quantised else {}),
-        "tuned": None if loaded.tuned is None else {**asdict(loaded.tuned), "patch": list(loaded.tuned.patch)},
-        "versions": {
+    model = loaded.model
+    return Report(
+        schema="voxport/report/1",
+        command=command,
+        inputs=tuple(FileReport(*file) for file in done.inputs),
+        outputs=tuple(FileReport(*file) for file in done.outputs),
+        model=ModelReport(
+            model.card.name,
+            model.card.version,
+            model.path.name,
+            model.sha256,
+            model.weights_sha256,
+            loaded.certified,
+            write_card(model.card),
+        ),
+        runtime=runtime_report(loaded.runtime, loaded.quantised_sha256),
+        tuned=loaded.tuned,
+        versions={
             "voxport": version,
             "python": platform.python_version(),
             "numpy": np.__version__,
             "scipy": scipy.__version__,
             "platform": platform.platform(),
         },
-        "grid": grid_mapping(done.grid),
-        "model_grid": grid_mapping(done.prepared.space.grid),
-        "tiles": {**tiles_mapping(done.prepared), "repeated": done.repeated_tiles},
-        "statistics": statistics_mapping(done.statistics, done.grid),
-        "seconds": {name: round(seconds, 4) for name, seconds in done.seconds.items()},
-        "network_seconds": round(done.network_seconds, 4),
-        "warnings": list(done.warnings),
-        **window,
-    }
+        grid=GridReport.of(done.grid),
+        model_grid=GridReport.of(done.prepared.space.grid),
+        tiles=TilesReport.of(done.prepared.plan, resampled=done.prepared.space.resamples, repeated=done.repeated_tiles),
+        statistics=StatisticsReport.of(done.statistics, done.grid),
+        seconds={name: round(seconds, 4) for name, seconds in done.seconds.items()},
+        network_seconds=round(done.network_seconds, 4),
+        warnings=tuple(done.warnings),
+        display_window=done.display_window,
+    ).mapping()
+
+
+def runtime_report(runtime: InferenceRuntime, quantised_sha256: str | None = None) -> RuntimeReport:
+    """Return the name, library, device and precision of a runtime."""
+    return RuntimeReport(runtime.name, runtime.version, runtime.device, runtime.precision, quantised_sha256)
+
+
+def tiles_mapping(prepared: Prepared) -> dict[str, Any]:
+    """Return the tile plan of a case that has not run, as plain data."""
+    tiles: dict[str, Any] = plain(TilesReport.of(prepared.plan, resampled=prepared.space.resamples))
+    del tiles["repeated"]
+    return tiles
 
 
 def _bare(files: Sequence[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
@@ -160,37 +165,3 @@ def segment_line(inputs: Sequence[str], options: Mapping[str, object]) -> str:
     """``voxport segment`` as it is typed; options that are None are left out."""
     given = [word for name, value in options.items() if value is not None for word in (name, str(value))]
     return shlex.join(["voxport", "segment", *inputs, *given])
-
-
-def runtime_mapping(runtime: InferenceRuntime) -> dict[str, str]:
-    """What scores, as plain data."""
-    return {
-        "name": runtime.name,
-        "library": runtime.version,
-        "device": runtime.device,
-        "precision": runtime.precision,
-    }
-
-
-def grid_mapping(grid: Grid) -> dict[str, Any]:
-    """A grid as plain data; the affine is in RAS+."""
-    return {
-        "shape": list(grid.shape),
-        "affine_ras": grid.affine.tolist(),
-        "spacing": list(grid.spacing),
-        "unit": grid.unit,
-        "axis_codes": grid.axis_codes,
-    }
-
-
-def tiles_mapping(prepared: Prepared) -> dict[str, Any]:
-    """A tile plan as plain data."""
-    plan = prepared.plan
-    return {
-        "count": plan.tile_count,
-        "tile": list(plan.tile),
-        "padded": list(plan.padded),
-        "axis": "xyz"[plan.axis],
-        "blending": plan.blending,
-        "resampled": prepared.space.resamples,
-    }

@@ -6,13 +6,13 @@ import csv
 import io
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import PurePath
 from typing import Any
 
 from ...domain.errors import UsageError
 from ...domain.geometry.grid import Grid
 from ...domain.labels.statistics import LabelStatistics
+from ...domain.report import statistics_mapping
 
 
 def check_statistics_name(reference: str) -> None:
@@ -39,20 +39,6 @@ def table_bytes(rows: Sequence[Mapping[str, Any]], first: str = "value") -> byte
     table.writerows(rows)
     # a file's name may hold bytes that are no text
     return text.getvalue().encode(errors="surrogateescape")
-
-
-def statistics_mapping(statistics: Sequence[LabelStatistics], grid: Grid) -> dict[str, Any]:
-    """Statistics as plain data; ``unit`` is the unit of lengths, volumes are in its cube."""
-    labels = []
-    for label in statistics:
-        data = asdict(label)
-        if label.bounding_box is not None:
-            data["bounding_box"] = {
-                "start": list(label.bounding_box.start),
-                "stop": list(label.bounding_box.stop),
-            }
-        labels.append(data)
-    return {"unit": grid.unit, "voxel_volume": grid.voxel_volume, "labels": labels}
 
 
 def statistics_rows(statistics: Mapping[str, Any]) -> list[dict[str, Any]]:

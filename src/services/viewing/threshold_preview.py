@@ -10,15 +10,15 @@ from typing import Any
 import numpy as np
 
 from ...domain.labels.label_map import Label, LabelTable
+from ...domain.report import grid_mapping, statistics_mapping
 from ...domain.run import Outputs
 from ...domain.viewing.display import otsu
 from ...ports.artifacts import ArtifactWriter
 from ...ports.progress import ProgressListener
 from ...ports.volume_store import VolumeStore
 from ..segmentation.case import Case, finite, slabs, survey
-from ..segmentation.report import grid_mapping
 from ..segmentation.segment import measure
-from ..segmentation.statistics_file import statistics_bytes, statistics_mapping
+from ..segmentation.statistics_file import statistics_bytes
 
 TABLE = LabelTable((Label(1, "above threshold", "#2a9d8f"),))
 _SLAB_VOXELS = 2**20

@@ -12,10 +12,11 @@ from voxport.contract.card import read_card
 from voxport.domain.inference.patches import Tiling
 from voxport.domain.intensity import Rescale
 from voxport.domain.parity import Certificate, Parity, RuntimeParity
+from voxport.domain.report import grid_mapping
 from voxport.domain.run import Outputs, RunOptions
 from voxport.domain.tuning import Choice
 from voxport.services.models.loading import LoadedModel
-from voxport.services.segmentation.report import curl_line, grid_mapping, run_report, same_again, same_again_there
+from voxport.services.segmentation.report import curl_line, run_report, same_again, same_again_there
 from voxport.services.segmentation.segment import Segmentation
 
 from tests.services.conftest import Bench, brighter_than, calls_of, load, make_card, make_grid, noise

@@ -1,4 +1,4 @@
-"""Shapes of answers and of the fields of an array, as OpenAPI describes them."""
+"""The answers of the service, and the fields of an array."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field
 
-from ...domain.inference.patches import BLENDINGS, LARGEST_OVERLAP
-from ...services.segmentation.predict import LONGEST, SHORTEST
-from .problems import KINDS
-from .report_schemas import Axis, GridAnswer, Report, StatisticsAnswer
+from ..domain.inference.patches import BLENDINGS, LARGEST_OVERLAP
+from ..domain.report import Axis, GridReport, Report, StatisticsReport
+from ..domain.run import LONGEST, SHORTEST
+from .card import CertificateFields
+from .problem import ProblemDetails, not_null
 
 MODEL_LENGTH, PATCH_LENGTH, BLENDING_LENGTH = 200, 40, 20
 _FLOAT32_MAX = 3.4028234663852886e38
@@ -31,26 +32,6 @@ Blending = Annotated[str, Field(max_length=BLENDING_LENGTH, json_schema_extra={"
 ModelName = Annotated[str, Field(max_length=MODEL_LENGTH, description="NAME or NAME:VERSION")]
 
 
-def _not_null(schema: dict[str, Any]) -> None:
-    """Describe a member that is left out, and never null, where there is nothing to say."""
-    (kind,) = (kind for kind in schema.pop("anyOf") if kind.get("type") != "null")
-    schema.pop("default")
-    schema.update(kind)
-
-
-class ProblemDetails(BaseModel):
-    """What is answered instead (RFC 9457); expected, got and do are there where there is something to do."""
-
-    type: str = Field(json_schema_extra={"enum": [f"urn:voxport:problem:{kind}" for kind in KINDS]})
-    title: str
-    status: int
-    detail: str = Field(description="One line: what was expected, what came, what to do.")
-    instance: str = Field(description="The id of the request, as in the header Voxport-Request.", pattern="^urn:uuid:")
-    expected: str | None = Field(default=None, json_schema_extra=_not_null)
-    got: str | None = Field(default=None, json_schema_extra=_not_null)
-    do: str | None = Field(default=None, json_schema_extra=_not_null)
-
-
 class Plan(BaseModel):
     """What segmenting would take."""
 
@@ -64,8 +45,8 @@ class Plan(BaseModel):
     seconds: float
     peak_bytes: int
     warnings: list[str]
-    grid: GridAnswer
-    model_grid: GridAnswer
+    grid: GridReport
+    model_grid: GridReport
 
 
 class RuntimeAnswer(BaseModel):
@@ -74,35 +55,7 @@ class RuntimeAnswer(BaseModel):
     name: str
     device: str
     precision: str
-    library: str | None = Field(default=None, json_schema_extra=_not_null)
-
-
-class ProbeAnswer(BaseModel):
-    """A seeded input, and what the source network made of it."""
-
-    shape: list[int]
-    seed: int
-    probabilities: list[float]
-
-
-class ParityAnswer(BaseModel):
-    """How far a runtime's labels are those of the source network."""
-
-    runtime: str
-    precision: str
-    version: str
-    label_agreement: float
-    dice: list[float]
-    max_probability_difference: float
-
-
-class CertificateAnswer(BaseModel):
-    """What was proved of a model file when it was exported."""
-
-    weights_sha256: str
-    date: str
-    probes: list[ProbeAnswer]
-    runtimes: list[ParityAnswer]
+    library: str | None = Field(default=None, json_schema_extra=not_null)
 
 
 class ModelAnswer(BaseModel):
@@ -115,7 +68,7 @@ class ModelAnswer(BaseModel):
     default: bool
     status: Literal["ready", "loading", "broken"]
     reason: str | None = Field(description="Why it is broken.")
-    certificate: CertificateAnswer | None
+    certificate: CertificateFields | None
 
 
 class CapacityAnswer(BaseModel):
@@ -174,7 +127,7 @@ class Health(BaseModel):
     runtime: str | None
     device: str | None
     precision: str | None
-    certificate: CertificateAnswer | None
+    certificate: CertificateFields | None
     models: list[ModelAnswer]
     reasons: list[str]
     in_flight: int
@@ -242,7 +195,7 @@ class Prediction(BaseModel):
     segmentation: list[list[list[int]]]
     shape: list[int]
     labels: list[LabelAnswer]
-    statistics: StatisticsAnswer
+    statistics: StatisticsReport
     model: PredictModel
     runtime: RuntimeAnswer
     timings: dict[str, float] = Field(description="Seconds by stage: queued, read, prepare, score, measure, write.")
@@ -255,8 +208,8 @@ class ModelResult(BaseModel):
     """What one model gave: a report, or a problem."""
 
     model: str
-    report: Report | None = Field(default=None, json_schema_extra=_not_null)
-    problem: ProblemDetails | None = Field(default=None, json_schema_extra=_not_null)
+    report: Report | None = Field(default=None, json_schema_extra=not_null)
+    problem: ProblemDetails | None = Field(default=None, json_schema_extra=not_null)
 
 
 class Results(BaseModel):

@@ -7,15 +7,15 @@ from typing import Any
 
 from pydantic import BaseModel, Field
 
-from ...domain.job import Job, JobState
-from ...services.jobs.admin import iso_time
-from .problems import KINDS, one_line
-from .uploads import OutputName
+from ..domain.job import Job, JobState
+from ..domain.plain import iso_time, one_line
+from ..domain.report import FileReport
+from ..domain.run import OutputName
+from .problem import KINDS, URN
 
 # a job's failure that no answer of the service is
 _WORKER_LOST = "worker-lost"
 _TITLES = {**{kind: known.title for kind, known in KINDS.items()}, _WORKER_LOST: "The worker was lost"}
-_URN = "urn:voxport:problem:"
 PATHS: dict[OutputName, str] = {
     "mask": "mask",
     "probabilities": "probabilities",
@@ -24,13 +24,6 @@ PATHS: dict[OutputName, str] = {
     "report": "report",
 }
 _TIME: dict[str, Any] = {"format": "date-time"}
-
-
-class JobInput(BaseModel):
-    """A volume of the case, under its name here, never the caller's."""
-
-    name: str
-    sha256: str
 
 
 class JobTiles(BaseModel):
@@ -43,7 +36,7 @@ class JobTiles(BaseModel):
 class JobProblem(BaseModel):
     """Why the last run failed."""
 
-    type: str = Field(json_schema_extra={"enum": [f"{_URN}{kind}" for kind in _TITLES]})
+    type: str = Field(json_schema_extra={"enum": [f"{URN}{kind}" for kind in _TITLES]})
     title: str
     detail: str
 
@@ -62,7 +55,7 @@ class JobAnswer(BaseModel):
     state: JobState
     cancelling: bool = Field(description="It runs, and stops at its next tile.")
     model: str = Field(description="NAME:VERSION")
-    inputs: list[JobInput]
+    inputs: list[FileReport]
     outputs: list[OutputName]
     submitted: str = Field(json_schema_extra=_TIME)
     started: str | None = Field(json_schema_extra=_TIME)
@@ -125,4 +118,4 @@ def job_path(job: Job) -> str:
 
 def _problem(kind: str, detail: str) -> dict[str, str]:
     known = kind if kind in _TITLES else "internal"
-    return {"type": f"{_URN}{known}", "title": _TITLES[known], "detail": detail}
+    return {"type": f"{URN}{known}", "title": _TITLES[known], "detail": detail}
