@@ -29,8 +29,10 @@ if TYPE_CHECKING:
     from .domain.labels.label_map import Label, LabelMap, LabelTable
     from .domain.run import Outputs, RunOptions
     from .domain.volume import Volume
+    from .entrypoints.python import Predictor, load, segment
     from .ports.model import Model
-    from .services.segmentation.segment import Segmentation, SegmentPorts, segment
+    from .services.segmentation.predict import Prediction
+    from .services.segmentation.segment import Segmentation, SegmentPorts
     from .settings import Settings
 
 __version__ = "0.1.0"
@@ -51,6 +53,8 @@ __all__ = [
     "ModelError",
     "OutputError",
     "Outputs",
+    "Prediction",
+    "Predictor",
     "RunOptions",
     "SegmentPorts",
     "Segmentation",
@@ -58,6 +62,7 @@ __all__ = [
     "UsageError",
     "Volume",
     "VoxportError",
+    "load",
     "read_card",
     "segment",
     "write_card",
@@ -83,7 +88,9 @@ _HOMES = {
     "domain.volume": ("Volume",),
     "ports.model": ("Model",),
     "domain.run": ("Outputs", "RunOptions"),
-    "services.segmentation.segment": ("SegmentPorts", "Segmentation", "segment"),
+    "entrypoints.python": ("Predictor", "load", "segment"),
+    "services.segmentation.predict": ("Prediction",),
+    "services.segmentation.segment": ("SegmentPorts", "Segmentation"),
     "settings": ("Settings",),
 }
 
@@ -91,7 +98,6 @@ _HOMES = {
 def __getattr__(name: str) -> Any:
     for home, names in _HOMES.items():
         if name in names:
-            # services.segment the function hides services.segment the module, as it should for callers
             return getattr(import_module(f"{__name__}.{home}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from threading import Event
@@ -20,6 +21,7 @@ from .domain.parity import Bounds
 from .domain.run import Outputs, RunOptions
 from .domain.tuning import Tuning
 from .domain.viewing.slicing import Plane
+from .domain.volume import Volume
 from .ports.artifacts import ArtifactWriter
 from .ports.blobs import BlobStore
 from .ports.exporter import Checkpoint
@@ -46,7 +48,8 @@ from .services.models.tensors import TensorModels
 from .services.models.tune import tune
 from .services.models.verify import Verification, verify
 from .services.segmentation.estimate import Estimate, estimate
-from .services.segmentation.predict import Prediction, predict
+from .services.segmentation.predict import Prediction, array_volume, predict
+from .services.segmentation.report import run_report, same_again
 from .services.segmentation.segment import Segmentation, segment
 from .services.viewing.surfaces import label_surfaces
 from .services.viewing.threshold_preview import threshold_preview
@@ -214,11 +217,22 @@ class Application:
         *,
         probabilities: bool,
     ) -> Prediction:
-        """Segment an array in memory; see ``predict``."""
+        """Segment an array in memory, whose axes run to the right, anterior and superior; see ``predict``."""
+        volume = array_volume(array, spacing=spacing, unit=unit)
+        return self.predict_case([volume], loaded, options, progress, probabilities=probabilities)
+
+    def predict_case(
+        self,
+        case: Sequence[str | Volume],
+        loaded: LoadedModel,
+        options: RunOptions,
+        progress: ProgressListener,
+        *,
+        probabilities: bool = False,
+    ) -> Prediction:
+        """Segment stored volumes and volumes in memory; the results stay in memory; see ``predict``."""
         return predict(
-            array,
-            spacing,
-            unit,
+            case,
             loaded,
             options,
             progress,
@@ -226,6 +240,41 @@ class Application:
             ports=self.container.segment_ports(),
             new_store=self.container.memory_store,
         )
+
+    def image_volume(self, image: object) -> Volume:
+        """Take over an image of nibabel; InputError unless it is a NIfTI image that can be segmented."""
+        return self.container.image_volume(image)
+
+    def segment_files(
+        self,
+        inputs: Sequence[str],
+        model: str | None,
+        outputs: Outputs,
+        options: RunOptions,
+        progress: ProgressListener,
+        *,
+        card: Path | None = None,
+        runtime: str = AUTO,
+        precision: str = AUTO,
+        threads: int | None = None,
+    ) -> tuple[Segmentation, dict[str, Any]]:
+        """Load a model, segment a case, and write its results and its report; the run and the report."""
+        found = self.find_model(model, card)
+        loaded = self.load_model(found, runtime=runtime, precision=precision, threads=threads)
+        try:
+            done = self.segment(inputs, loaded, outputs, options, progress)
+        finally:
+            loaded.runtime.close()
+        how: dict[str, Any] = {"card": None if card is None else str(card), "threads": threads}
+        command = same_again(inputs, model or found.card.reference, outputs.mask, loaded, done, **how)
+        report = run_report(done, loaded, version=__version__, command=command)
+        self.write_report(outputs, report)
+        return done, report
+
+    def write_report(self, outputs: Outputs, report: Mapping[str, Any]) -> None:
+        """Write the report of a run, where one is wanted."""
+        if outputs.report is not None:
+            self.artifacts.write(outputs.report, (json.dumps(report, indent=2) + "\n").encode())
 
     def estimate(
         self,

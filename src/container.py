@@ -10,6 +10,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from .domain.parity import Bounds
+from .domain.volume import Volume
 from .injector import containers, providers
 from .ports.artifacts import ArtifactWriter
 from .ports.blobs import BlobStore
@@ -132,6 +133,7 @@ class Container(containers.DeclarativeContainer):
         _late("volumes.routed", "RoutedStore"), nifti_volumes
     )
     memory_store: providers.Provider[ArrayStore] = providers.Factory(_late("volumes.memory", "MemoryStore"))
+    image_volume: providers.Provider[Volume] = providers.Callable(_late("volumes.nifti", "volume_of_image"))
     artifacts: providers.Provider[ArtifactWriter] = providers.ThreadSafeSingleton(
         _late("artifacts.local", "LocalFiles")
     )

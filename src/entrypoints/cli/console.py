@@ -91,16 +91,16 @@ def show_table(
 
 
 @contextmanager
-def progress_bar(quiet: bool) -> Iterator[ProgressListener]:
-    """A listener that draws a bar on stderr where that is a terminal, and says nothing otherwise."""
-    if quiet or not sys.stderr.isatty():
+def progress_bar(quiet: bool, *, anywhere: bool = False) -> Iterator[ProgressListener]:
+    """A listener that draws a bar on stderr if that is a terminal, or ``anywhere``; else one that shows nothing."""
+    if quiet or not (anywhere or sys.stderr.isatty()):
         yield Silent()
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+    with Progress(*columns, console=Console(stderr=True), transient=sys.stderr.isatty()) as progress:
         yield Bar(progress)
 
 

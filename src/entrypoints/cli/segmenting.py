@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated, Any
 
 import typer
 
-from ... import __version__
 from ...domain.errors import UsageError
 from . import options as opt
 from .console import parse_bytes, parse_patch, progress_bar
@@ -61,7 +59,7 @@ def segment_command(
     from ...application import Application
     from ...domain.run import Outputs
     from ...services.segmentation.prepare import run_options
-    from ...services.segmentation.report import run_report, same_again, same_again_there
+    from ...services.segmentation.report import same_again_there
     from ...services.segmentation.statistics_file import check_statistics_name
 
     wanted = run_options(overlap, parse_patch(patch), blending, parse_bytes(memory), nan_as, threshold, batch)
@@ -72,26 +70,20 @@ def segment_command(
     outputs = Outputs(output, probabilities, statistics, preview, report)
     if statistics is not None:
         check_statistics_name(statistics)
-    report_file = application.artifacts
     if server is not None:
         here = {"card": card, "runtime": runtime, "precision": precision, "threads": threads, "memory": memory}
         opt.check_remote_options(model, here | {"batch": batch})
         if report is not None:
-            report_file.check(report)
+            application.artifacts.check(report)
         segmenter = application.remote_segmenter(server, as_jobs=False)
         with progress_bar(quiet) as progress:
             data = dict(segmenter.segment(inputs, model, outputs, wanted, progress))
         data["command"] = same_again_there(str(segmenter.url), inputs, output, data, wanted)
+        application.write_report(outputs, data)
     else:
-        found = application.find_model(model, card)
+        how: dict[str, Any] = {"card": card, "runtime": runtime, "precision": precision, "threads": threads}
         with progress_bar(quiet) as progress:
-            loaded = application.load_model(found, runtime=runtime, precision=precision, threads=threads)
-            done = application.segment(inputs, loaded, outputs, wanted, progress)
-        how: dict[str, Any] = {"card": None if card is None else str(card), "threads": threads}
-        command = same_again(inputs, model or found.card.reference, output, loaded, done, **how)
-        data = run_report(done, loaded, version=__version__, command=command)
-    if report is not None:
-        report_file.write(report, (json.dumps(data, indent=2) + "\n").encode())
+            _, data = application.segment_files(inputs, model, outputs, wanted, progress, **how)
     if not quiet:
         show_outcome(data, output, as_json)
         if sample and not as_json:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from voxport.adapters.volumes.memory import MemoryStore
 from voxport.domain.errors import InputError
 from voxport.domain.run import RunOptions
-from voxport.services.segmentation.predict import Prediction, predict
+from voxport.services.segmentation.predict import Prediction, array_volume, predict
 from voxport.services.segmentation.segment import SegmentPorts
 from voxport.testing.artifacts import MemoryArtifacts
 from voxport.testing.pictures import PpmPictures
@@ -26,9 +26,7 @@ from tests.services.conftest import brighter_than, load, make_card
 def run(array: NDArray[Any], *, probabilities: bool = False, unit: str = "um", **options: Any) -> Prediction:
     card = make_card(array.shape[0] if array.ndim == 4 else 1)
     return predict(
-        array,
-        options.pop("spacing", (1.0, 1.0, 5.0)),
-        unit,
+        [array_volume(array, spacing=options.pop("spacing", (1.0, 1.0, 5.0)), unit=unit)],
         load(brighter_than(0.5), card),
         RunOptions(**options),
         RecordingProgress(),

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ....domain.errors import InputError
-from ....domain.geometry.grid import Box, Grid, Shape3
+from ....domain.geometry.grid import Box, Grid, Shape3, shape3
 from ....domain.labels.label_map import LabelTable
 from ....domain.volume import Volume
 from ....domain.volume_names import VolumeNames
@@ -68,7 +68,10 @@ class MemoryStore:
             raise ValueError("like: expected a source on the same grid")
         if len(channel_names) not in (0, channels):
             raise ValueError(f"channel_names: expected {channels} or none, got {len(channel_names)}")
-        array = np.zeros((channels, *grid.shape), dtype)
+        if like is not None and like.slowest_axis == 2:  # in the memory order of its values
+            array = np.zeros((channels, *grid.shape[::-1]), dtype).swapaxes(1, 3)
+        else:
+            array = np.zeros((channels, *grid.shape), dtype)
         return MemorySink(array, lambda made: self.put(reference, made), grid, tuple(channel_names), labels)
 
 
@@ -95,13 +98,14 @@ class MemorySource:
 
     @property
     def slowest_axis(self) -> int:
-        """0: arrays are C-ordered."""
-        return 0
+        """The axis with the longest steps in memory: 0 for an array in C order, 2 for one in Fortran's."""
+        strides = self._volume.array.strides[1:]
+        return max(range(3), key=lambda axis: (strides[axis], -axis))
 
     @property
     def chunk(self) -> Shape3:
         """One plane across the slowest axis."""
-        return 1, *self.grid.shape[1:]
+        return shape3(1 if axis == self.slowest_axis else edge for axis, edge in enumerate(self.grid.shape))
 
     @property
     def channel_names(self) -> tuple[str, ...]:
@@ -117,11 +121,11 @@ class MemorySource:
         """Copy the values ``(C, x, y, z)`` in ``box``. Raises ValueError for one beyond the grid, or no channel."""
         view = _view(self._volume.array, box)
         if channels is None:
-            return view.copy()
+            return view.copy(order="K")
         if not all(0 <= channel < self.channels for channel in channels):
             raise ValueError(f"channels: expected some of 0 to {self.channels - 1}, got {list(channels)}")
-        chosen: NDArray[Any] = view[list(channels)]
-        return chosen
+        chosen = [view[channel].copy(order="K") for channel in channels]
+        return np.stack(chosen) if len(chosen) != 1 else chosen[0][np.newaxis]
 
     def sha256(self) -> str:
         """Return the hash of the values' bytes in C order, and of type, shape and place."""
@@ -176,7 +180,7 @@ class MemorySink:
 
     def read(self, box: Box) -> NDArray[Any]:
         """A copy of the values ``(C, x, y, z)`` written so far; zeros elsewhere. ValueError once closed."""
-        return _view(self._open_array(), box).copy()
+        return _view(self._open_array(), box).copy(order="K")
 
     def commit(self) -> str:
         """Keep the volume under its reference, in the place of the one before; returns its sha256.
