@@ -16,6 +16,7 @@ class Checkpoint:
 
     ``network`` is a mapping with ``_target_`` (e.g. ``SegResNet`` or ``package.Class``) and the arguments of the
     class; empty for a TorchScript file that brings its own code. Given with one, only its weights are taken.
+    ``_output_``, the name or index of an output, chooses the one with the logits where the network gives several.
     """
 
     path: Path
@@ -24,11 +25,12 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class Exported:
-    """An ONNX file fresh from the exporter: which axes stayed dynamic, and where it came from."""
+    """An ONNX file fresh from the exporter: whether it takes any size, where it came from, and notes for the user."""
 
     path: Path
     dynamic: bool
     provenance: Mapping[str, Any]
+    notes: tuple[str, ...] = ()
 
 
 class ModelExporter(Protocol):

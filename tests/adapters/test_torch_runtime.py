@@ -229,7 +229,7 @@ def test_a_named_network_takes_the_weights_of_a_torchscript_file(tmp_path: Path)
     assert torch.equal(found(image), network(image))
 
 
-def test_the_first_of_several_outputs_is_the_score(tmp_path: Path) -> None:
+def test_the_only_output_of_the_images_size_is_the_logits(tmp_path: Path) -> None:
     torch.save({"conv.weight": torch.ones(3, 2, 1, 1, 1), "conv.bias": torch.zeros(3)}, tmp_path / "n.pt")
     package = tmp_path / "several_outputs_for_voxport"
     package.mkdir()
@@ -241,8 +241,8 @@ def test_the_first_of_several_outputs_is_the_score(tmp_path: Path) -> None:
         "        self.conv, self.kind = torch.nn.Conv3d(2, 3, 1), kind\n"
         "    def forward(self, x):\n"
         "        y = self.conv(x)\n"
-        "        return {'list': [y, y[..., ::2]], 'dict': {'out': (y,), 'aux': x}, 'empty': [], 'flat': y[:, 0],\n"
-        "                'labels': y.argmax(1, keepdim=True)}[self.kind]\n"
+        "        return {'list': [y, y[..., ::2]], 'dict': {'out': (y,), 'aux': x[..., ::2]}, 'empty': [],\n"
+        "                'flat': y[:, 0], 'labels': y.argmax(1, keepdim=True)}[self.kind]\n"
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(tmp_path))

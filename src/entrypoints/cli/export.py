@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from . import options as opt
-from .console import progress_bar, show_json
+from .console import progress_bar, show_json, warn
 from .outcome import others_mapping, parity_mapping, show_others
 
 CardOption = Annotated[Path, typer.Option("--card", help="Model card (YAML).")]
@@ -25,6 +25,10 @@ def export_command(
     network_args: Annotated[
         str | None, typer.Option("--network-args", metavar="JSON", help="Its arguments, e.g. '{\"init_filters\": 8}'.")
     ] = None,
+    network_output: Annotated[
+        str | None,
+        typer.Option("--network-output", metavar="NAME|INDEX", help="The output with the logits, of several."),
+    ] = None,
     bundle: Annotated[Path | None, typer.Option("--bundle", metavar="DIR", help="A MONAI bundle.")] = None,
     as_json: opt.AsJson = False,
     quiet: opt.Quiet = False,
@@ -35,9 +39,10 @@ def export_command(
 
     application = Application.build()
     read = application.read_card(card)
-    given = describe_checkpoint(checkpoint, network, network_args, bundle, application.read_bundle)
+    given = describe_checkpoint(checkpoint, network, network_args, bundle, application.read_bundle, network_output)
     with progress_bar(quiet) as progress:
         done = application.export(given, read, output, progress)
+    warn(done.notes)
     proved, bounds = done.verification, application.bounds
     parity = proved.entry.parity
     if as_json:

@@ -17,13 +17,27 @@ def describe_checkpoint(
     network_args: str | None,
     bundle: Path | None,
     read_bundle: Callable[[Path], Checkpoint],
+    output: str | None = None,
 ) -> Checkpoint:
     """The checkpoint and its network: from a bundle, from ``network`` and its JSON arguments, or TorchScript.
+
+    ``output`` names the output with the logits, of a network that gives several.
 
     Raises:
         UsageError: the options contradict each other, or ``network_args`` is not a JSON object.
         ModelError: the bundle cannot be read.
     """
+    found = _described(path, network, network_args, bundle, read_bundle)
+    return found if output is None else Checkpoint(found.path, {**found.network, "_output_": output})
+
+
+def _described(
+    path: Path | None,
+    network: str | None,
+    network_args: str | None,
+    bundle: Path | None,
+    read_bundle: Callable[[Path], Checkpoint],
+) -> Checkpoint:
     if bundle is not None:
         if network is not None or network_args is not None:
             raise UsageError("bundle", expected="no `network` beside it", got="both", do="give one of them")

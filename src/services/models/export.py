@@ -37,11 +37,12 @@ class ExportPorts:
 
 @dataclass(frozen=True)
 class ExportResult:
-    """The model as written, how it was proved, and whether it takes any size."""
+    """The model as written, its proof, whether it takes any size, and notes for the user."""
 
     model: Model
     verification: Verification
     dynamic: bool
+    notes: tuple[str, ...] = ()
 
 
 def export_model(
@@ -63,8 +64,9 @@ def export_model(
     if destination.suffix != ".onnx":
         raise OutputError(str(destination), expected="a name that ends in .onnx", got=destination.name, do="rename it")
     ports.artifacts.check(str(destination))
-    if not checkpoint.network:
-        checkpoint = Checkpoint(checkpoint.path, card.provenance.get("network", {}))
+    if "_target_" not in checkpoint.network:
+        known = card.provenance.get("network", {})
+        checkpoint = Checkpoint(checkpoint.path, {**known, **checkpoint.network})
     progress.stage("export")
     with tempfile.TemporaryDirectory(prefix="voxport-") as folder:
         exported = ports.exporter.export(checkpoint, card, Path(folder) / "network.onnx")
@@ -72,7 +74,7 @@ def export_model(
         described = ports.files.write(exported.path, complete, Path(folder) / destination.name)
         verification = _proved(described, checkpoint, ports, progress)
         model = ports.files.write(described.path, certified(described, verification, ports.bounds), destination)
-    return ExportResult(model, verification, exported.dynamic)
+    return ExportResult(model, verification, exported.dynamic, exported.notes)
 
 
 def _completed(card: ModelCard, checkpoint: Checkpoint, exported: Exported) -> ModelCard:

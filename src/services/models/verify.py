@@ -48,7 +48,8 @@ class Verification:
 def probe_inputs(card: ModelCard, network: NetworkShape) -> tuple[ProbeInput, ...]:
     """Inputs of several odd shapes and batch sizes, in the network's axes; fixed sizes are kept."""
     divisor = card.tiling.divisor
-    least = -(-_SMALLEST_EDGE // divisor)
+    # at an edge of one divisor the deepest features are one voxel, which has no instance statistics
+    least = max(2, -(-_SMALLEST_EDGE // divisor))
     probes: list[ProbeInput] = []
     for seed, (batch, extra) in enumerate(_PROBES):
         edges = [(least + more) * divisor for more in extra]

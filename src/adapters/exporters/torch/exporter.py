@@ -58,14 +58,15 @@ class TorchExporter:
             with quiet():
                 dynamic = _export(network, checkpoint, card, draft)
             draft.replace(destination)
-        return Exported(destination, dynamic, _provenance(checkpoint, dynamic))
+        notes = tuple(getattr(network, "notes", ()))
+        return Exported(destination, dynamic, _provenance(checkpoint, dynamic), notes)
 
 
 def _export(network: torch.nn.Module, checkpoint: Checkpoint, card: ModelCard, draft: Path) -> bool:
     """Whether the axes stayed dynamic."""
     patch = _patch(card)
     remedy = "correct the card's channels, patch and divisor, or the network's arguments"
-    if not checkpoint.network:
+    if "_target_" not in checkpoint.network:
         remedy = "correct the card's channels, patch and divisor, or name the network that the TorchScript file is of"
     reason = "it is known not to export in a sensible time"
     if patch is None or not _is_slow(network):

@@ -30,7 +30,7 @@ def write_graph(network: torch.nn.Module, shape: Shape5, path: Path, *, divisor:
     example = torch.rand(shape, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         _check_logits(network(example), shape)
-        if isinstance(network, torch.jit.ScriptModule):
+        if any(isinstance(module, torch.jit.ScriptModule) for module in network.modules()):
             _write_torchscript(network, example, path, dynamic=divisor is not None)
         else:
             _write_exported(network, example, path, divisor)
@@ -111,9 +111,11 @@ def _write_exported(network: torch.nn.Module, example: torch.Tensor, path: Path,
     )
 
 
-def _write_torchscript(network: torch.jit.ScriptModule, example: torch.Tensor, path: Path, *, dynamic: bool) -> None:
+def _write_torchscript(network: torch.nn.Module, example: torch.Tensor, path: Path, *, dynamic: bool) -> None:
     import torch
 
+    if not isinstance(network, torch.jit.ScriptModule):  # one output of a scripted network
+        network = torch.jit.trace(network, example)  # type: ignore[no-untyped-call]
     axes = {0: "n"} | ({2: "i", 3: "j", 4: "k"} if dynamic else {})
     torch.onnx.export(
         network,

@@ -1,4 +1,4 @@
-"""Checkpoint files: telling TorchScript from weights, and reading weights without running what is in the file."""
+"""Checkpoint files: state dicts, safetensors and TorchScript. No code in a file is run when it is read."""
 
 from __future__ import annotations
 
@@ -7,20 +7,45 @@ import re
 import warnings
 import zipfile
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ....domain.errors import ModelError
+import numpy as np
+
+from ....domain.errors import ModelError, UsageError
 
 if TYPE_CHECKING:
     import torch
 
 StateDict = dict[str, "torch.Tensor"]
 
-# Where trainers put the weights: Lightning and most scripts, MONAI's CheckpointSaver, nnU-Net.
-_NESTINGS = ("state_dict", "model_state_dict", "model", "network", "network_weights")
-# Added to every key by DataParallel and by torch.compile.
-_WRAPPERS = ("module.", "_orig_mod.")
+
+# Where trainers put the weights: Lightning, nnU-Net, MONAI and other scripts. The first that is there is taken.
+_HOLDERS = (
+    "state_dict",
+    "network_weights",
+    "model_state_dict",
+    "model_state",
+    "model",
+    "network",
+    "net",
+    "weights",
+    "params",
+    "ema_state_dict",
+    "params_ema",
+    "ema",
+)
+_SCALAR_TYPES = frozenset(f"{kind}{size}" for kind in "fiu" for size in (1, 2, 4, 8)) | {"b1"}
+_MOST_HEADER_BYTES = 100_000_000  # of a safetensors file
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Parameters and buffers by name, and where in the file they were (empty: at its top)."""
+
+    tensors: StateDict
+    found: str = ""
 
 
 def is_torchscript(path: Path) -> bool:
@@ -64,16 +89,19 @@ def read_torchscript(path: Path) -> torch.jit.ScriptModule:
     return network
 
 
-def read_state_dict(path: Path) -> StateDict:
-    """Parameters and buffers by name, without the wrappers' prefixes. Nothing in the file is executed.
+def read_weights(path: Path) -> Weights:
+    """The weights of a checkpoint or of a safetensors file. Nothing in the file is executed.
 
     Raises:
         ModelError: not a checkpoint, one that would run code when it is read, or one that holds no weights.
+        UsageError: a safetensors file where the package is not installed.
     """
+    if is_safetensors(path):
+        return Weights(_read_safetensors(path))
     import torch
 
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), torch.serialization.safe_globals(_safe_scalars()):
             # Other pickle protocols either load or raise; the warning asks for an issue to be filed with torch.
             warnings.filterwarnings("ignore", message="Detected pickle protocol", category=UserWarning)
             content = torch.load(path, map_location="cpu", weights_only=True)
@@ -84,7 +112,53 @@ def read_state_dict(path: Path) -> StateDict:
         raise _not_a_checkpoint(path, first_line(error)) from None
     except (EOFError, LookupError, ValueError, TypeError, AttributeError):
         raise _not_a_checkpoint(path, "a file that is none, or a damaged one") from None
-    return _without_wrappers(_weights(content, path))
+    return _weights(content, path)
+
+
+def is_safetensors(path: Path) -> bool:
+    """Whether a file begins as safetensors do: eight bytes with the length of a JSON object, and the object."""
+    with path.open("rb") as file:
+        start = file.read(9)
+    return start[8:] == b"{" and 2 <= int.from_bytes(start[:8], "little") <= _MOST_HEADER_BYTES
+
+
+def _read_safetensors(path: Path) -> StateDict:
+    try:
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+    except ImportError:
+        do = "pip install 'voxport[torch]'"
+        raise UsageError(path.name, expected="the package safetensors", got="none installed", do=do) from None
+    try:
+        return dict(load_file(path, device="cpu"))
+    except (SafetensorError, OSError) as error:
+        do = "get the file again"
+        raise ModelError(path.name, expected="a safetensors file", got=first_line(error), do=do) from None
+
+
+class _ScalarType:
+    """Stands for ``numpy.dtype`` in a pickle: numbers of at most 8 bytes, and nothing else."""
+
+    def __init__(self, code: object, *_: object) -> None:
+        if code not in _SCALAR_TYPES:
+            raise pickle.UnpicklingError("GLOBAL numpy.dtype of other than plain numbers")
+        self.code = str(code)
+
+    def __setstate__(self, state: object) -> None:
+        """Ignore the state: a scalar's type is its code."""
+
+
+def _scalar(kind: object, content: object) -> object:
+    """Stands for ``numpy.core.multiarray.scalar`` in a pickle."""
+    if not isinstance(kind, _ScalarType) or not isinstance(content, bytes):
+        raise pickle.UnpicklingError("GLOBAL numpy.core.multiarray.scalar of other than plain numbers")
+    return np.frombuffer(content, np.dtype(kind.code))[0].item()
+
+
+def _safe_scalars() -> list[Any]:
+    """NumPy scalars, which nnU-Net and Lightning keep beside the weights, read by functions of this module."""
+    modules = ("numpy.core.multiarray", "numpy._core.multiarray")
+    return [(_ScalarType, "numpy.dtype"), *((_scalar, f"{module}.scalar") for module in modules)]
 
 
 def first_line(error: BaseException) -> str:
@@ -108,34 +182,31 @@ def _refused(path: Path, message: str) -> ModelError:
 def _not_a_checkpoint(path: Path, got: str) -> ModelError:
     return ModelError(
         path.name,
-        expected="a torch checkpoint or a TorchScript file",
+        expected="a torch checkpoint, a safetensors file or a TorchScript file",
         got=got,
-        do="give the file that torch.save(network.state_dict(), path) wrote",
+        do="where the network was trained, write one with torch.save(network.state_dict(), path)",
     )
 
 
-def _weights(content: object, path: Path) -> StateDict:
+def _weights(content: object, path: Path) -> Weights:
     import torch
 
-    for _ in _NESTINGS:
+    place: list[str] = []
+    for _ in _HOLDERS:
         if not isinstance(content, Mapping):
             break
         if content and all(isinstance(value, torch.Tensor) for value in content.values()):
-            return {str(key): value for key, value in content.items()}
-        inner: Any = next((content[key] for key in _NESTINGS if isinstance(content.get(key), Mapping)), None)
-        if inner is None:
+            return Weights({str(key): value for key, value in content.items()}, ".".join(place))
+        holder = next((key for key in _HOLDERS if isinstance(content.get(key), Mapping)), None)
+        if holder is None:
             break
-        content = inner
+        others = [key for key in _HOLDERS if key != holder and isinstance(content.get(key), Mapping)]
+        place.append(holder + (f" (not {', '.join(others)})" if others else ""))
+        content = content[holder]
     got = f"keys {', '.join(map(str, list(content)[:5]))}" if isinstance(content, Mapping) else type(content).__name__
     raise ModelError(
         path.name,
-        expected=f"tensors by name, or such a mapping under {', '.join(_NESTINGS)}",
+        expected=f"tensors by name, or such a mapping under {', '.join(_HOLDERS)}",
         got=got if got != "keys " else "nothing",
         do="save only the weights: torch.save(network.state_dict(), path)",
     )
-
-
-def _without_wrappers(weights: StateDict) -> StateDict:
-    while prefix := next((p for p in _WRAPPERS if all(key.startswith(p) for key in weights)), None):
-        weights = {key.removeprefix(prefix): value for key, value in weights.items()}
-    return weights

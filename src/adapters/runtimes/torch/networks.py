@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ....domain.errors import ModelError, UsageError
-from .checkpoints import StateDict, first_line, is_torchscript, read_state_dict, read_torchscript
+from .checkpoints import Weights, first_line, is_torchscript, read_torchscript, read_weights
+from .outputs import one_output
 
 if TYPE_CHECKING:
     import torch
@@ -19,36 +20,38 @@ _SHOWN = 3
 
 
 def load_network(path: Path, network: Mapping[str, Any]) -> torch.nn.Module:
-    """A network in eval mode on the CPU, of a state dict and its description, or of a TorchScript file.
+    """A network in eval mode on the CPU, of a checkpoint and its description, or of a TorchScript file.
 
-    It takes images ``(N, C, ., ., .)`` and gives scores ``(N, K, ., ., .)``. A network that gives several tensors
-    gives its first, which is the full resolution of deep supervision.
+    It takes images ``(N, C, ., ., .)`` and gives logits ``(N, K, ., ., .)``. Its ``notes`` say which weights of the
+    file it took, where that is not all of them under their own names.
 
     Args:
         path: the checkpoint.
         network: ``_target_``, a class of ``monai.networks.nets`` or ``package.module.Class`` of an installed package,
-            and the arguments of the class; empty for a TorchScript file to run as it is. Where it is given with
-            one, the network takes the file's weights.
+            and the arguments of the class; without it a TorchScript file is run as it is, and with it the network
+            takes the file's weights. ``_output_`` names the output to take of several, see ``one_output``.
 
     Raises:
         ModelError: the file cannot be read, the network cannot be built, or the weights are another network's.
-        UsageError: torch or monai is not installed.
+        UsageError: torch, monai or safetensors is not installed.
     """
     _check_torch()
     script = read_torchscript(path) if is_torchscript(path) else None
-    if script is not None and not network:
-        return script
-    if not network:
+    output = network.get("_output_")
+    if "_target_" not in network:
+        if script is not None and len(network) <= ("_output_" in network):
+            plain = output is None and str(script.forward.schema.returns[0].type) == "Tensor"  # type: ignore[attr-defined]
+            return script if plain else one_output(script, output)
         raise ModelError(
             path.name,
             expected="a network to put the weights in",
             got="none",
             do="name its `network`, e.g. SegResNet, and `network_args`, e.g. '{\"init_filters\": 8}'",
         )
-    weights = read_state_dict(path) if script is None else dict(script.state_dict())
+    weights = read_weights(path) if script is None else Weights(dict(script.state_dict()))
     built = _build(network)
-    _put_in(built, weights, path, str(network["_target_"]))
-    return _single_output(built.eval())
+    notes = _put_in(built, weights, path, str(network["_target_"]))
+    return one_output(built.eval(), output, notes)
 
 
 def _check_torch() -> None:
@@ -62,7 +65,7 @@ def _check_torch() -> None:
 
 def _build(network: Mapping[str, Any]) -> torch.nn.Module:
     found = _find(network.get("_target_"))
-    arguments = {key: value for key, value in network.items() if key not in ("_target_", "_desc_")}
+    arguments = {key: value for key, value in network.items() if key not in ("_target_", "_desc_", "_output_")}
     if arguments.get("pretrained"):
         raise ModelError(
             "network",
@@ -113,15 +116,20 @@ def _no_such_network(target: object, got: str) -> ModelError:
     )
 
 
-def _put_in(network: torch.nn.Module, weights: StateDict, path: Path, target: str) -> None:
+def _put_in(network: torch.nn.Module, weights: Weights, path: Path, target: str) -> tuple[str, ...]:
+    """Load the weights; returns notes on which of the file's they are."""
     own = network.state_dict()
+    prefix = _prefix(weights, own, path, target)
+    taken = {key.removeprefix(prefix): value for key, value in weights.tensors.items() if key.startswith(prefix)}
+    others = [key for key in weights.tensors if not key.startswith(prefix)]
     differences = {
-        "missing": [key for key in own if key not in weights],
-        "unexpected": [key for key in weights if key not in own],
+        # counts batches in training, and is not used in inference
+        "missing": [key for key in own if key not in taken and not key.endswith("num_batches_tracked")],
+        "unexpected": [key for key in taken if key not in own],
         "other shapes": [
-            f"{key} {tuple(weights[key].shape)} instead of {tuple(own[key].shape)}"
+            f"{key} {tuple(taken[key].shape)} instead of {tuple(own[key].shape)}"
             for key in own
-            if key in weights and weights[key].shape != own[key].shape
+            if key in taken and taken[key].shape != own[key].shape
         ],
     }
     found = [f"{len(keys)} {kind} ({_some(keys)})" for kind, keys in differences.items() if keys]
@@ -132,28 +140,39 @@ def _put_in(network: torch.nn.Module, weights: StateDict, path: Path, target: st
             got="; ".join(found),
             do="correct the network or its arguments",
         )
-    network.load_state_dict(weights)
+    network.load_state_dict({**own, **taken})
+    notes = [f"weights under {weights.found}"] if weights.found else []
+    notes += [f"prefix {prefix} removed"] if prefix else []
+    notes += [f"{len(others)} other tensors left out ({_some(others)})"] if others else []
+    return (f"{path.name}: {', '.join(notes)}",) if notes else ()
+
+
+def _prefix(weights: Weights, own: Mapping[str, Any], path: Path, target: str) -> str:
+    """What trainers put before each of the network's names: the prefix under which most of them are found.
+
+    Raises:
+        ModelError: several prefixes give the whole network, with other values.
+    """
+    needed = {key for key in own if not key.endswith("num_batches_tracked")}
+    keys = weights.tensors
+    prefixes = {""} | {key[: -len(name)] for key in keys for name in _endings(key) if name in needed}
+    matched = {prefix: sum(prefix + name in keys for name in needed) for prefix in prefixes}
+    whole = sorted((prefix for prefix in prefixes if needed and matched[prefix] == len(needed)), key=len)
+    for other in whole[1:]:
+        if any(not keys[whole[0] + name].equal(keys[other + name]) for name in needed):
+            raise ModelError(
+                path.name,
+                expected=f"the weights of one {target}",
+                got=f"{len(whole)} sets of them, with the prefixes {', '.join(map(repr, whole))}",
+                do="where the network was trained, save one of them: torch.save(network.state_dict(), path)",
+            )
+    return max(sorted(prefixes, key=len), key=lambda prefix: matched[prefix])
+
+
+def _endings(key: str) -> list[str]:
+    parts = key.split(".")
+    return [".".join(parts[start:]) for start in range(1, len(parts))]
 
 
 def _some(keys: list[str]) -> str:
     return ", ".join(keys[:_SHOWN]) + (", ..." if len(keys) > _SHOWN else "")
-
-
-def _single_output(network: torch.nn.Module) -> torch.nn.Module:
-    import torch
-
-    class FirstOutput(torch.nn.Module):
-        """The network with one output: its only tensor, or the first of several."""
-
-        def __init__(self) -> None:
-            super().__init__()
-            self.network = network
-            self.in_channels = getattr(network, "in_channels", None)
-
-        def forward(self, image: torch.Tensor) -> Any:
-            output = self.network(image)
-            while isinstance(output, (list, tuple, Mapping)) and len(output):
-                output = next(iter(output.values())) if isinstance(output, Mapping) else output[0]
-            return output
-
-    return FirstOutput().eval()
