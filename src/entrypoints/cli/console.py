@@ -21,7 +21,18 @@ FIELDS = {
     name: f"--{name.replace('_', '-')}"
     for name in (
         *("overlap", "patch", "blending", "memory", "nan_as", "threshold", "batch", "runtime", "precision", "threads"),
-        *("card", "statistics", "preview", "probabilities", "report", "against", "network", "network_args", "bundle"),
+        *(
+            "card",
+            "statistics",
+            "preview",
+            "probabilities",
+            "report",
+            "against",
+            "network",
+            "network_args",
+            "network_output",
+            "bundle",
+        ),
         *("pattern", "channels"),
     )
 } | {"checkpoint": "CHECKPOINT"}

@@ -157,7 +157,8 @@ def _prefix(weights: Weights, own: Mapping[str, Any], path: Path, target: str) -
     keys = weights.tensors
     prefixes = {""} | {key[: -len(name)] for key in keys for name in _endings(key) if name in needed}
     matched = {prefix: sum(prefix + name in keys for name in needed) for prefix in prefixes}
-    whole = sorted((prefix for prefix in prefixes if needed and matched[prefix] == len(needed)), key=len)
+    shortest_first = sorted(prefixes, key=lambda prefix: (len(prefix), prefix))
+    whole = [prefix for prefix in shortest_first if needed and matched[prefix] == len(needed)]
     for other in whole[1:]:
         if any(not keys[whole[0] + name].equal(keys[other + name]) for name in needed):
             raise ModelError(
@@ -166,7 +167,7 @@ def _prefix(weights: Weights, own: Mapping[str, Any], path: Path, target: str) -
                 got=f"{len(whole)} sets of them, with the prefixes {', '.join(map(repr, whole))}",
                 do="where the network was trained, save one of them: torch.save(network.state_dict(), path)",
             )
-    return max(sorted(prefixes, key=len), key=lambda prefix: matched[prefix])
+    return max(shortest_first, key=lambda prefix: matched[prefix])
 
 
 def _endings(key: str) -> list[str]:

@@ -78,7 +78,9 @@ def _index(tensors: list[Named], image: tuple[int, ...], choice: str | int | Non
         "network output",
         expected="one tensor (N, K, ., ., .) of the image's size",
         got=f"{len(full)} of them in: {listed or 'no tensors'}",
-        do="name the one that holds the logits, or its index, as `network_output`" if full else "use a network for segmentation",
+        do="name the one that holds the logits, or its index, as `network_output`"
+        if full
+        else "use a network for segmentation",
     )
 
 
