@@ -13,6 +13,7 @@ import pytest
 
 from tests.cli.conftest import environment, make_model
 
+SRC = Path(__file__).resolve().parents[2] / "src"
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "embedding.md"
 
 
@@ -53,7 +54,7 @@ def test_a_runtime_that_breaks_the_contract_is_found(examples: Path) -> None:
 
 def test_the_runtime_of_the_page_can_be_asked_for_by_name(examples: Path) -> None:
     make_model(examples / "model.onnx")
-    code = "from use_reference_runtime import load_with_reference as f; print(f('model.onnx').runtime.name)"
+    code = "from use_reference_runtime import load_with_reference as f; print(f('model.onnx')._loaded.runtime.name)"
     result = run(examples, "-c", code)
     assert result.stdout.strip() == "reference", result.stderr
 
@@ -74,3 +75,22 @@ def test_an_array_is_segmented_in_memory(examples: Path) -> None:
 def test_every_name_in_the_table_exists(name: str) -> None:
     module, _, attribute = name.rpartition(".")
     assert hasattr(__import__(module, fromlist=[attribute]), attribute)
+
+
+def test_the_table_lists_every_port_that_has_a_suite_and_every_suite() -> None:
+    listed = dict(re.findall(r"\| `voxport\.ports\.(\S+)` \|[^|]*\| `voxport\.testing\.(\S+)` \|", PAGE.read_text()))
+    suites = {
+        f"{path.stem}.{name}"
+        for path in (SRC / "testing").glob("*.py")
+        for name in re.findall(r"^class (\w+Contract)\b", path.read_text(), flags=re.MULTILINE)
+    }
+    assert set(listed.values()) == suites
+    # what a port hands out is proved by the port's own suite
+    parts = {"VolumeSource", "VolumeSink", "ArrayStore", "Attempt", "NetworkRuntime", "Serialisable"}
+    ports = {
+        f"{path.stem}.{name}"
+        for path in (SRC / "ports").glob("*.py")
+        for name in re.findall(r"^class (\w+)\((?:\w+, )*Protocol\)", path.read_text(), flags=re.MULTILINE)
+        if name not in parts and not name.endswith("Opener")
+    }
+    assert ports <= set(listed), ports - set(listed)
