@@ -6,10 +6,13 @@ import importlib.util
 import re
 import subprocess
 import sys
+import tomllib
+from importlib import metadata
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+import voxport
 
 from .reading import DOCS, ROOT
 
@@ -64,3 +67,35 @@ def test_links_of_the_readme_lead_somewhere() -> None:
     text = (ROOT / "README.md").read_text()
     for target in re.findall(r"\]\((?!https?:)([^)#]+)", text):
         assert (ROOT / target).exists(), target
+
+
+def test_the_tree_of_the_architecture_page_is_the_real_one() -> None:
+    """Every folder of ``src`` that holds files of the project has a line, and no other."""
+    text = (DOCS / "architecture.md").read_text()
+    tree = text.partition("```text\nsrc/\n")[2].partition("```")[0]
+    listed: list[str] = []
+    parents: list[str] = []
+    for line in tree.splitlines():
+        name, said = line.split(None, 1)
+        assert said.strip(), line
+        depth = (len(line) - len(line.lstrip())) // 2 - 1
+        parents = [*parents[:depth], name.rstrip("/")]
+        listed.append("/".join(parents))
+    tracked = subprocess.run(["git", "ls-files", "src"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    folders = {Path(file).parent.relative_to("src").as_posix() for file in tracked.splitlines()} - {"."}
+    grouping = {path for path in folders if path.startswith("adapters/") and path.count("/") == 1}
+    assert sorted(listed) == sorted(folders - grouping)
+
+
+def test_every_public_name_is_in_the_reference(site: Path) -> None:
+    text = (site / "api.html").read_text()
+    for name in voxport.__all__:
+        assert re.search(rf'id="voxport\.[\w.]*\b{name}"', text), name
+
+
+def test_the_version_is_written_once() -> None:
+    """The built package takes it from ``src/__init__.py``."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    assert "version" not in project["project"]
+    assert project["tool"]["setuptools"]["dynamic"]["version"] == {"attr": "voxport.__version__"}
+    assert metadata.version("voxport") == voxport.__version__
