@@ -66,6 +66,8 @@ class ServingSettings(BaseModel, extra="forbid"):
     predict_max_voxels: int = Field(default=2**22, gt=0)
     rate_per_minute: int = Field(default=0, ge=0)
     look_for_models_seconds: float = Field(default=5.0, gt=0)
+    silence_seconds: float = Field(default=30.0, gt=0)
+    drain_seconds: float = Field(default=20.0, gt=0)
     insecure: bool = False
 
 

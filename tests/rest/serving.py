@@ -28,6 +28,16 @@ class Server:
     url: str
     log: Path
 
+    @property
+    def host(self) -> str:
+        """Address that it listens on."""
+        return "127.0.0.1"
+
+    @property
+    def port(self) -> int:
+        """Port that it listens on."""
+        return int(self.url.rpartition(":")[2])
+
     def client(self, **options: object) -> httpx.Client:
         """A plain HTTP client of it that asks no proxy."""
         return httpx.Client(base_url=self.url, timeout=PATIENCE, trust_env=False, **options)  # type: ignore[arg-type]

@@ -13,9 +13,11 @@ import typer
 
 from ...domain.errors import UsageError
 from ..up.children import Place, children_of, data_variables, logs_folder
-from ..up.supervisor import Child, Supervisor
+from ..up.supervisor import Child, Restarts, Supervisor
 from . import options as opt
 from .serving import absolute_if_file, check_free, checked_address, needs_package, opening_keys
+
+_STOPPING_SECONDS = 15.0  # what a service takes to stop once its requests have ended
 
 
 def up_command(
@@ -69,8 +71,11 @@ def say(line: str) -> None:
 
 
 def _keep_up(children: Sequence[Child], place: Place, logs: Path) -> None:
+    from ...settings import load_settings
+
     stop = threading.Event()
-    supervisor = Supervisor(children, logs, say)
+    grace = Restarts(grace_seconds=load_settings().serving.drain_seconds + _STOPPING_SECONDS)
+    supervisor = Supervisor(children, logs, say, grace)
 
     def hear(*_: object) -> None:
         supervisor.hurry = stop.is_set()  # whoever says it twice means it

@@ -47,7 +47,7 @@ def create_app(application: Application, *, runs_jobs: bool = False) -> FastAPI:
         context.models.start()
         await context.jobs.open()
         working = threading.Thread(target=_run_jobs, args=(context,), name="voxport-jobs", daemon=True)
-        with stop_on_signals(context.stop):
+        with stop_on_signals(context.stop, context.draining.begin):
             if runs_jobs:
                 working.start()
             yield

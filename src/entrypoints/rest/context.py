@@ -23,6 +23,7 @@ from ...services.models.registry import ServedModels
 from ...services.segmentation.estimate import Estimate
 from ...services.segmentation.prepare import memory_limit
 from ...settings import ServingSettings
+from .connections import Draining
 from .job_access import JobAccess
 from .metrics import Metrics
 from .routing import cut
@@ -77,6 +78,7 @@ class ServiceContext:
     private_paths: tuple[str, ...]
     jobs: JobAccess
     stop: threading.Event
+    draining: Draining
 
     @classmethod
     def of(cls, application: Application) -> ServiceContext:
@@ -95,6 +97,7 @@ class ServiceContext:
             private_paths,
             JobAccess(application, private_paths),
             threading.Event(),
+            Draining(settings.drain_seconds),
         )
 
     @property

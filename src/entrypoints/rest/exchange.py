@@ -10,7 +10,7 @@ from uuid import uuid4
 from starlette.datastructures import MutableHeaders
 from starlette.types import Message, Receive, Send
 
-from ...domain.errors import LimitError
+from ...domain.errors import LimitError, TimeLimitError, VoxportError
 from .problems import Problem, problem_response
 
 # how long an upload that was answered early is still taken off the wire: closing at once resets the connection,
@@ -30,6 +30,14 @@ class BodyTooLargeError(LimitError):
         )
 
 
+class SilentBodyError(TimeLimitError):
+    """The rest of a request's body does not come."""
+
+    def __init__(self, seconds: float) -> None:
+        do = "send the request again without a pause"
+        super().__init__("request body", expected=f"more of it within {seconds:g} s", got="nothing", do=do)
+
+
 class Exchange:
     """The ASGI ``receive`` and ``send`` of one request, watched.
 
@@ -38,14 +46,16 @@ class Exchange:
         status: of the answer; None until it starts.
         bytes_in: of the request's body, as far as the application read it.
         bytes_out: of the answer's body.
-        overrun: the body passed the limit.
+        failure: why the body is not read on: too large, or silent for too long.
         gone: the caller hung up before the answer was complete.
     """
 
-    def __init__(self, receive: Receive, send: Send, max_body_bytes: int, *, has_body: bool) -> None:
+    def __init__(
+        self, receive: Receive, send: Send, max_body_bytes: int, silence_seconds: float, *, has_body: bool
+    ) -> None:
         self._receive = receive
         self._send = send
-        self._limit = max_body_bytes
+        self._limit, self._silence_seconds = max_body_bytes, silence_seconds
         self._body_to_come = has_body
         self._began = perf_counter()
         self._last_byte: float | None = None
@@ -53,8 +63,9 @@ class Exchange:
         self.status: int | None = None
         self.bytes_in = 0
         self.bytes_out = 0
-        self.overrun = False
+        self.failure: VoxportError | None = None
         self.gone = False
+        self._is_refused = False
 
     @property
     def seconds(self) -> float:
@@ -66,25 +77,32 @@ class Exchange:
 
         Raises:
             BodyTooLargeError: the body passed the limit.
+            SilentBodyError: nothing came of it for too long.
         """
-        message = await self._receive()
+        try:
+            async with asyncio.timeout(self._silence_seconds if self._body_to_come else None):
+                message = await self._receive()
+        except TimeoutError:
+            self.failure = SilentBodyError(self._silence_seconds)
+            raise self.failure from None
         self._body_to_come = message.get("more_body", False)
         self.gone = message["type"] == "http.disconnect"
         self.bytes_in += len(message.get("body", b""))
-        self.overrun = self.bytes_in > self._limit
-        if self.overrun:
-            raise BodyTooLargeError(self._limit)
+        if self.bytes_in > self._limit:
+            self.failure = BodyTooLargeError(self._limit)
+            raise self.failure
         return message
 
     async def send(self, message: Message) -> None:
-        """Pass on what the application answers, unless nobody is there or the answer is that the body is too large."""
-        if not (self.gone or self.overrun):
+        """Pass on the application's answer, unless the caller is gone or is answered by a problem instead."""
+        if not (self.gone or self.failure or self._is_refused):
             await self._answer(message)
 
     async def refuse(self, problem: Problem) -> None:
         """Answer with a problem, unless an answer has started or nobody is there."""
         if self.status is not None or self.gone:
             return
+        self._is_refused = True
         response = problem_response(problem, self.request_id)
         await self._answer(
             {"type": "http.response.start", "status": response.status_code, "headers": response.raw_headers}

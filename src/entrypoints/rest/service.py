@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
+from contextlib import ExitStack
 from typing import Any
+
+import uvicorn.config
 
 # for the processes that BentoML starts: glibc keeps freed memory for each thread, and any thread may infer next
 os.environ.setdefault("MALLOC_ARENA_MAX", "2")
 
 from ...application import Application
+from ...ports.folders import WorkFolders
 from .access_log import access_logger
 from .app import create_app
+from .connections import timed_protocol
 from .keys import parse_keys
 from .shield import Shield, ShieldSettings
 from .stopping import stop_while_starting
@@ -27,9 +33,13 @@ def create_service() -> Any:
     index = bentoml.server_context.worker_index
     if index is None:  # this process starts those that answer
         stop_while_starting()
+        own_metrics_folder(application.work_folders)
+    else:
+        protocols: dict[str, Any] = uvicorn.config.HTTP_PROTOCOLS
+        protocols["auto"] = timed_protocol(application.settings.serving.silence_seconds)
     # of those the first is a worker too: jobs are run as many at a time as the settings say
     app = create_app(application, runs_jobs=index == 1 and application.settings.jobs.worker)
-    logging.getLogger("voxport.jobs").setLevel(logging.INFO)  # why a job failed
+    logging.getLogger("voxport").setLevel(logging.INFO)
     settings = app.state.context.settings
 
     @bentoml.service(
@@ -45,11 +55,30 @@ def create_service() -> Any:
 
     made: Any = Voxport
     keys = parse_keys([key.get_secret_value() for key in application.settings.api_keys])
-    shield = ShieldSettings(keys, settings.insecure, settings.max_body_bytes, settings.rate_per_minute)
+    shield = ShieldSettings(
+        keys, settings.insecure, settings.max_body_bytes, settings.rate_per_minute, settings.silence_seconds
+    )
     made.add_asgi_middleware(
-        Shield, api=app, settings=shield, log=access_logger(), refused=app.state.context.metrics.refused
+        Shield,
+        api=app,
+        settings=shield,
+        log=access_logger(),
+        refused=app.state.context.metrics.refused,
+        draining=app.state.context.draining,
     )
     return made
+
+
+def own_metrics_folder(folders: WorkFolders) -> None:
+    """Give the processes of this service a Prometheus folder of their own, deleted when the service ends.
+
+    BentoML's default is one for all services of a user, which it empties whenever one of them starts.
+    """
+    from bentoml._internal.configuration.containers import BentoMLContainer
+
+    stack = ExitStack()
+    BentoMLContainer.prometheus_multiproc_dir.set(str(stack.enter_context(folders.new())))
+    atexit.register(stack.close)
 
 
 service = create_service()

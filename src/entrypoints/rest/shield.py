@@ -17,6 +17,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from .access_log import Access, method_name, write_access
 from .admission import bad_bind, bad_body, bad_origin
+from .connections import Draining
 from .exchange import BodyTooLargeError, Exchange
 from .keys import KeyHash, holder
 from .problems import INTERNAL, Problem, problem_of
@@ -39,12 +40,14 @@ class ShieldSettings:
         insecure: open to everyone even without keys.
         max_body_bytes: of a request.
         rate_per_minute: requests a minute for each key, or each address where there is none; 0 is no limit.
+        silence_seconds: time without a byte of a request's body until it is refused.
     """
 
     keys: tuple[KeyHash, ...] = ()
     insecure: bool = False
     max_body_bytes: int = 2 * 2**30
     rate_per_minute: int = 0
+    silence_seconds: float = 30.0
 
 
 class Shield:
@@ -58,7 +61,8 @@ class Shield:
         api: what answers all requests.
         settings: what is let through.
         log: gets one record a request, see `access_log`.
-        refused: hears the kind of each problem that the shield answers with.
+        refused: called with the kind of each problem that the shield answers with.
+        draining: counts open requests, and cuts them short when the process stops.
     """
 
     def __init__(
@@ -69,12 +73,14 @@ class Shield:
         settings: ShieldSettings,
         log: logging.Logger,
         refused: Callable[[str], None] = lambda _: None,
+        draining: Draining | None = None,
     ) -> None:
         self._app = app
         self._api = api
         self._settings = settings
         self._log = log
         self._refused = refused
+        self._draining = draining or Draining(0.0)
         self._rate = Rate(settings.rate_per_minute)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -90,11 +96,14 @@ class Shield:
     async def _http(self, outer: Scope, receive: Receive, send: Send) -> None:
         headers = Headers(scope=outer)
         has_body = headers.get("content-length", "0") != "0" or "transfer-encoding" in headers
-        exchange = Exchange(receive, send, self._settings.max_body_bytes, has_body=has_body)
+        exchange = Exchange(
+            receive, send, self._settings.max_body_bytes, self._settings.silence_seconds, has_body=has_body
+        )
         state = {**outer.get("state", {}), "request_id": exchange.request_id, "principal": ANONYMOUS}
         scope = {**outer, "state": state}
         try:
-            await self._serve(scope, exchange)
+            with self._draining.request(lambda problem: self._refuse(exchange, problem)):
+                await self._serve(scope, exchange)
             await exchange.finish()
         finally:
             write_access(self._log, _access(scope, exchange))
@@ -108,12 +117,12 @@ class Shield:
         except ClientDisconnect:
             return
         except Exception as error:  # noqa: BLE001 - the last one who can answer
-            # an overrun reaches here as whatever the app made of it
-            if not exchange.overrun:
+            # a failure of the body may reach this place as another exception
+            if exchange.failure is None:
                 _errors.error("request %s failed", exchange.request_id, exc_info=error)
                 await self._refuse(exchange, INTERNAL)
-        if exchange.overrun:
-            await self._refuse(exchange, problem_of(BodyTooLargeError(self._settings.max_body_bytes)))
+        if exchange.failure is not None:
+            await self._refuse(exchange, problem_of(exchange.failure))
 
     async def _refuse(self, exchange: Exchange, problem: Problem) -> None:
         self._refused(problem.kind)

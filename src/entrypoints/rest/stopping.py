@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
@@ -15,8 +15,10 @@ _BUSY_SECONDS = 0.05
 
 
 @contextmanager
-def stop_on_signals(stop: threading.Event) -> Iterator[None]:
+def stop_on_signals(stop: threading.Event, on_signal: Callable[[], None] = lambda: None) -> Iterator[None]:
     """Set ``stop`` when the process gets SIGTERM or SIGINT, and at the end; enter it in a running event loop.
+
+    ``on_signal`` is called in the loop at a signal.
 
     A server waits for its open connections before it ends the application's lifespan, and a stream of events keeps
     its connection open. Earlier handlers of the signals are called too, and restored afterwards.
@@ -31,6 +33,7 @@ def stop_on_signals(stop: threading.Event) -> Iterator[None]:
     def handle(number: int, frame: FrameType | None) -> None:
         # not at once: what the signal interrupts may hold the event's lock
         loop.call_soon_threadsafe(stop.set)
+        loop.call_soon_threadsafe(on_signal)
         handler = before[signal.Signals(number)]
         if callable(handler):
             handler(number, frame)
