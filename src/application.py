@@ -44,13 +44,13 @@ from .services.jobs.worker import work_on_jobs
 from .services.models.export import ExportResult, export_model
 from .services.models.loading import AUTO, LoadedModel, ModelOpener
 from .services.models.registry import ServedModels
-from .services.models.tensors import TensorModels
 from .services.models.tune import tune
 from .services.models.verify import Verification, verify
 from .services.segmentation.estimate import Estimate, estimate
 from .services.segmentation.predict import Prediction, array_volume, predict
 from .services.segmentation.report import run_report, same_again
 from .services.segmentation.segment import Segmentation, segment
+from .services.tensors.models import TensorModels
 from .services.viewing.surfaces import label_surfaces
 from .services.viewing.threshold_preview import threshold_preview
 from .settings import Settings, load_settings

@@ -38,10 +38,10 @@ from .services.models.export import ExportPorts
 from .services.models.loading import ModelOpener, Tunings
 from .services.models.registry import ServedModels
 from .services.models.segmenter import LocalSegmenter
-from .services.models.tensors import Provider, TensorModels
 from .services.models.tune import TunePorts
 from .services.segmentation.estimate import estimate_elsewhere
 from .services.segmentation.segment import SegmentPorts
+from .services.tensors.models import Provider, TensorModels
 
 if TYPE_CHECKING:
     from pydantic import SecretStr

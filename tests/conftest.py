@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,56 @@ import voxport.adapters  # noqa: F401 - before any test imports ONNX Runtime, wh
 pytest_plugins = ["voxport.testing.plugin"]
 # before any test module imports a suite
 pytest.register_assert_rewrite("voxport.testing")
+
+# What the tests of a folder or a module need, by the longest path that matches.
+NEEDS: Mapping[str, Sequence[str]] = {
+    "tests/adapters/test_bento_store.py": ("process",),
+    "tests/adapters/test_dbos_database.py": ("process", "database"),
+    "tests/adapters/test_dbos_jobs.py": ("process", "database"),
+    "tests/adapters/test_fsspec_blobs.py": ("process",),
+    "tests/adapters/test_half_weights.py": ("torch",),
+    "tests/adapters/test_onnx_runtime.py": ("process",),
+    "tests/adapters/test_openvino_runtime.py": ("process",),
+    "tests/adapters/test_scratch_files.py": ("process",),
+    "tests/adapters/test_torch_exporter.py": ("process", "torch"),
+    "tests/adapters/test_torch_runtime.py": ("process", "torch"),
+    "tests/application": ("process",),
+    "tests/cli": ("process",),
+    "tests/client": ("process",),
+    "tests/demo": ("process", "browser"),
+    "tests/deployment": ("process",),
+    "tests/docs": ("process",),
+    "tests/jobs": ("process", "database"),
+    "tests/real_data": ("process", "real_data"),
+    "tests/rest": ("process",),
+    "tests/services/models/test_export.py": ("torch",),
+    "tests/services/models/test_verify.py": ("torch",),
+    "tests/test_architecture.py": ("process",),
+    "tests/testing/test_segmenters.py": ("process",),
+    "tests/up": ("process",),
+    "recipes": ("process", "torch"),
+}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark each test with what its folder or module needs."""
+    root = Path(__file__).resolve().parents[1]
+    for item in items:
+        path = item.path.relative_to(root).as_posix()
+        matching = [known for known in NEEDS if path == known or path.startswith(f"{known}/")]
+        for need in NEEDS[max(matching, key=len)] if matching else ():
+            item.add_marker(need)
+
+
+@pytest.fixture(autouse=True)
+def _no_process_without_its_marker(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A test that starts a process says so by its marker; ``./check fast`` runs those that do not."""
+    if request.node.get_closest_marker("process") is None:
+
+        def refuse(*arguments: object, **_: object) -> None:
+            raise AssertionError(f"{request.node.nodeid} starts {arguments}: name its module in NEEDS")
+
+        monkeypatch.setattr(subprocess.Popen, "__init__", refuse)
 
 
 @pytest.fixture(scope="session")

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...domain.cards.model_card import ModelCard
+from ...domain.cards.preflight import preflight_warnings
 from ...domain.errors import LimitError, UsageError
 from ...domain.geometry.grid import Box, Shape3
 from ...domain.geometry.model_space import ModelSpace
@@ -23,7 +24,6 @@ from ...ports.resources import Resources
 from ..models.loading import LoadedModel
 from .case import Case, ChannelSurvey, finite, slabs, survey
 from .inference import Fixed3, Inferer
-from .preflight import preflight_warnings
 
 # Rows of tiles along an axis from which visiting it saves memory.
 _SEVERAL_ROWS = 4
@@ -127,7 +127,7 @@ def prepare(
     fitted = tuple(fit(card.input.intensity, channels[c.source].chunks) for c in card.input.channels)
     axes = [space.model_axis(axis) for axis in _slowest_first(case.sources[0].slowest_axis)]
     plan, overlap, needed, notes = _planned(card, space, inferer, options, tuned, axes, resources, has_scratch)
-    warnings = (*case.notes, *preflight_warnings(case.grid, channels, card, plan), *notes)
+    warnings = (*case.notes, *preflight_warnings(case.grid, [(c.low, c.high) for c in channels], card, plan), *notes)
     return Prepared(case, card, space, channels, fitted, plan, overlap, needed, warnings, options.nan_as, inferer.batch)
 
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from voxport.domain.errors import ModelError
 from voxport.ports.tensors import Tensors
-from voxport.services.models.batching import Batcher, Batching
+from voxport.services.tensors.batching import Batcher, Batching
 from voxport.testing.tensors import FakeSession, doubled, sum_and_difference
 
 PATIENT = 10.0  # seconds; tests that fill a batch never wait for it

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from ...domain.cards.model_card import ModelCard
-from ...domain.geometry.grid import Grid, unit_factor
-from ...domain.inference.patches import TilePlan
-from ...domain.intensity import Rescale, ShiftScale, Window, ZScore
-from .case import ChannelSurvey
+from ..geometry.grid import Grid, unit_factor
+from ..inference.patches import TilePlan
+from ..intensity import Rescale, ShiftScale, Window, ZScore
+from .model_card import ModelCard
 
 _FAR_SPACING = 2.0
 # Share of a channel's range that a window must keep, and largest absolute value after scaling.
@@ -17,10 +16,13 @@ _LARGEST_SCALED = 100.0
 
 
 def preflight_warnings(
-    grid: Grid, channels: Sequence[ChannelSurvey], card: ModelCard, plan: TilePlan
+    grid: Grid, ranges: Sequence[tuple[float, float]], card: ModelCard, plan: TilePlan
 ) -> tuple[str, ...]:
-    """Return one sentence for each mismatch. None of them stops a run."""
-    return (*_spacing(grid, card), *_slices(plan), *_intensity(channels, card))
+    """Return one sentence for each mismatch. None of them stops a run.
+
+    ``ranges`` holds the lowest and the highest value of each stored channel.
+    """
+    return (*_spacing(grid, card), *_slices(plan), *_intensity(ranges, card))
 
 
 def _spacing(grid: Grid, card: ModelCard) -> Iterator[str]:
@@ -48,13 +50,12 @@ def _slices(plan: TilePlan) -> Iterator[str]:
             yield f"{length} voxels along {name}, padded to the network's minimum of {padded}"
 
 
-def _intensity(channels: Sequence[ChannelSurvey], card: ModelCard) -> Iterator[str]:
+def _intensity(ranges: Sequence[tuple[float, float]], card: ModelCard) -> Iterator[str]:
     for channel in card.input.channels:
-        found = channels[channel.source]
-        if found.low == found.high:
-            yield f"channel {channel.name} has the value {found.low:g} everywhere: there is nothing to segment"
+        low, high = ranges[channel.source]
+        if low == high:
+            yield f"channel {channel.name} has the value {low:g} everywhere: there is nothing to segment"
             continue
-        low, high = found.low, found.high
         for step in card.input.intensity:
             if isinstance(step, Window):
                 kept = max(0.0, min(high, step.high) - max(low, step.low))

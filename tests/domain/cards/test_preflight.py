@@ -6,21 +6,20 @@ from collections.abc import Sequence
 
 import pytest
 from voxport.domain.cards.model_card import ModelCard
+from voxport.domain.cards.preflight import preflight_warnings
 from voxport.domain.geometry.grid import Grid
 from voxport.domain.inference.patches import Tiling, plan_tiles
 from voxport.domain.intensity import ClipPercentiles, Rescale, ShiftScale, Step, Window, ZScore
-from voxport.services.segmentation.case import ChannelSurvey
-from voxport.services.segmentation.preflight import preflight_warnings
 
 from tests.services.conftest import make_card, make_grid
 
 
-def channel(low: float, high: float) -> ChannelSurvey:
-    return ChannelSurvey(low, high, 0, list)
+def channel(low: float, high: float) -> tuple[float, float]:
+    return low, high
 
 
 def warnings(
-    card: ModelCard, grid: Grid | None = None, channels: Sequence[ChannelSurvey] = (channel(0, 255),)
+    card: ModelCard, grid: Grid | None = None, channels: Sequence[tuple[float, float]] = (channel(0, 255),)
 ) -> tuple[str, ...]:
     grid = grid or make_grid((32, 32, 32))
     return preflight_warnings(grid, channels, card, plan_tiles(grid.shape, card.tiling))
@@ -80,7 +79,7 @@ def test_a_volume_that_is_mostly_padding_is_a_warning() -> None:
     card = make_card(tiling=Tiling((32, 32, 32), divisor=16))
     (found,) = warnings(card, make_grid((32, 32, 8)))
     assert "8 voxels along z, padded" in found
-    assert "no fewer than 16" in found
+    assert "minimum of 16" in found
     assert warnings(card, make_grid((32, 32, 9))) == ()
 
 

@@ -1,0 +1,1 @@
+"""ONNX models of any kind: kept, loaded, batched."""
