@@ -1,7 +1,7 @@
-"""Accuracy of a model on labelled volumes, through the command line, beside Otsu's threshold and Frangi's filter.
+"""Measure the accuracy of a model on labelled volumes, beside Otsu's threshold and Frangi's filter.
 
-Volumes are pairs NAME_image.nii.gz and NAME_label.nii.gz. With --robustness each volume is also stored in other
-ways: in other types, scaled, and in other axis orders. With --pictures a picture of each case is written.
+Volumes are pairs NAME_image.nii.gz and NAME_label.nii.gz, segmented with the command line. --robustness also stores
+each volume in other types, scalings and axis orders. --pictures writes a picture of each case.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Table = dict[str, dict[str, dict[str, float]]]
 
 
 def main() -> None:
-    """Print a table for each folder, and write it as JSON."""
+    """Print a table for each folder, and write JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folders", nargs="+", type=Path)
     parser.add_argument("--model", default="two-photon-vessels")
@@ -81,7 +81,7 @@ def _segment(image: Path, model: str) -> Mask:
 
 
 def _robustness(pairs: dict[str, tuple[Path, Path]], model: str) -> dict[str, float]:
-    """Mean Dice by how the volumes are stored, and how far each is from the first."""
+    """Return the mean Dice for each way of storing the volumes, and the largest difference from the first."""
     means = {}
     for way, store in _ways().items():
         logits = []
@@ -128,7 +128,7 @@ def _units(image: Any) -> Any:
 
 
 def _picture(image: Values, truth: Mask, mask: Mask) -> Image.Image:
-    """Raw, truth and mask of the slice with most vessels; truth in blue, mask in orange."""
+    """Draw raw, truth (blue) and mask (orange) of the slice with most vessel voxels."""
     z = int(truth.sum(axis=(0, 1)).argmax())
     low, high = np.percentile(image, (1, 99.5))
     grey = np.clip((image[..., z] - low) / max(float(high - low), 1e-6) * 255, 0, 255).astype(np.uint8).T

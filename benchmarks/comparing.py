@@ -1,4 +1,4 @@
-"""What the answers of speed.py's contenders mean: medians, ratios, labels beside fp32's, and shares of the floor."""
+"""Evaluate the answers of speed.py's contenders: medians, ratios, agreement with fp32, shares of the bare loop."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ Found = dict[str, list[dict[str, Any]]]
 
 
 def compared(found: Found, folder: Path, spec: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Medians of each contender, ratios to MONAI, labels against voxport in fp32, and shares of the floor."""
+    """Return medians, ratios to MONAI, label agreement with voxport in fp32, and shares of the bare loop."""
     medians = {
         kind: statistics.median(a["seconds"] for a in answers) for kind, answers in found.items() if kind != "flops:"
     }
     gflops = found["flops:"][0]["gflops_a_tile"] if "flops:" in found else None
-    told: dict[str, dict[str, Any]] = {}
+    results: dict[str, dict[str, Any]] = {}
     for kind, answers in found.items():
         if kind == "flops:":
-            told[kind] = {"gflops_a_tile": gflops}
+            results[kind] = {"gflops_a_tile": gflops}
             continue
         last = answers[-1]
         entry: dict[str, Any] = {"seconds": medians[kind], "all_seconds": [a["seconds"] for a in answers]}
@@ -47,8 +47,8 @@ def compared(found: Found, folder: Path, spec: dict[str, Any]) -> dict[str, dict
                 entry["share_of_peak"] = entry["gflops_per_second"] / best
         if kind.startswith("peak:"):
             entry["gflops_per_second"] = max(a["gflops_per_second"] for a in answers)
-        told[kind] = entry
-    return told
+        results[kind] = entry
+    return results
 
 
 def _peak_of(kind: str) -> str:
@@ -64,7 +64,7 @@ def _labels(mask: Path) -> NDArray[Any]:
 
 
 def same_labels(one: NDArray[Any], other: NDArray[Any]) -> dict[str, Any]:
-    """How alike two label maps are: the part of all voxels that agrees, and the Dice of each label."""
+    """Return the share of voxels with equal labels, and the Dice of each label."""
     dice = {}
     for label in range(1, 1 + int(max(one.max(), other.max(), 1))):
         both, size = np.sum((one == label) & (other == label)), np.sum(one == label) + np.sum(other == label)

@@ -1,7 +1,6 @@
-"""The contenders of speed.py: each a process of its own that loads once, and runs a case whenever it is told to.
+"""Contenders of speed.py: ``python contenders.py KIND SPEC.json``.
 
-A line on stdin, the name of a volume, starts a run; a line of JSON on stdout ends it.
-``python contenders.py KIND SPEC.json``.
+Each is a process that loads a network once. A volume's name on stdin starts a run; a line of JSON on stdout ends it.
 """
 
 from __future__ import annotations
@@ -25,14 +24,14 @@ Run = Callable[[str], Answer]  # of a volume
 
 
 def main() -> None:
-    """Make the contender, say that it is ready or why there is none, and run when told to."""
+    """Load the contender, report that it is ready or missing, and run a case for each line of stdin."""
     kind, spec = sys.argv[1], json.loads(Path(sys.argv[2]).read_text())
     out = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # whatever libraries print is not an answer
+    os.dup2(2, 1)  # keep libraries' output out of the answers
     os.chdir(spec["folder"])
     try:
         run = CONTENDERS[kind.partition(":")[0]](spec, kind.partition(":")[2])
-    except Exception as error:  # noqa: BLE001 - a contender that is not there is a line of the table
+    except Exception as error:  # noqa: BLE001 - a missing contender is a row of the table
         print(
             json.dumps({"missing": f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"}),
             file=out,
@@ -46,15 +45,15 @@ def main() -> None:
 
 
 def peak_bytes() -> int:
-    """The most that this process has held; where there is no /proc, also the most that who started it had by then."""
-    told = Path("/proc/self/status")
-    lines = told.read_text().splitlines() if told.exists() else []
+    """Return the peak resident memory of this process; without /proc, including that inherited from its parent."""
+    file = Path("/proc/self/status")
+    lines = file.read_text().splitlines() if file.exists() else []
     kilobytes = next((int(line.split()[1]) for line in lines if line.startswith("VmHWM:")), None)
     return 1024 * (kilobytes or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 
 
 def voxport(spec: Spec, how: str) -> Run:
-    """The whole of ``voxport segment`` but the start of the process; ``how`` is RUNTIME-PRECISION, or auto."""
+    """Run ``voxport segment`` without process start; ``how`` is RUNTIME-PRECISION, or auto."""
     from voxport.application import Application
     from voxport.domain.run import Outputs, RunOptions
     from voxport.entrypoints.cli.console import Silent
@@ -84,9 +83,9 @@ def voxport(spec: Spec, how: str) -> Run:
 
 
 def bare(spec: Spec, how: str) -> Run:
-    """The same tiles, one after the other, through the runtime alone: nothing is read, cut, blended or written.
+    """Infer the same tiles with the runtime alone, without reading, blending or writing.
 
-    Tiles of one size take one time: no more than some are scored, and the seconds are for all.
+    Tiles of one size take equal time: some are inferred, and the seconds extrapolated to all.
     """
     from dataclasses import replace
 
@@ -113,7 +112,7 @@ def bare(spec: Spec, how: str) -> Run:
 
 
 def monai(spec: Spec, how: str) -> Run:
-    """What a user of MONAI writes: nibabel, the card's intensity steps, sliding_window_inference, arg-max, nibabel."""
+    """Run the usual MONAI script: nibabel, the card's intensity steps, sliding_window_inference, arg-max, nibabel."""
     import torch
     from monai.inferers import sliding_window_inference
 
@@ -138,7 +137,7 @@ def monai(spec: Spec, how: str) -> Run:
 
 
 def nnunet(spec: Spec, how: str) -> Run:  # noqa: ARG001 - the signature is the contenders'
-    """nnU-Net's own predictor, the network handed over, no mirroring; around it what the contender of MONAI does."""
+    """Run nnU-Net's predictor without mirroring, with reading and writing as in `monai`."""
     import torch
     from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
     from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
@@ -175,7 +174,7 @@ def nnunet(spec: Spec, how: str) -> Run:  # noqa: ARG001 - the signature is the 
 
 
 def peak(spec: Spec, how: str) -> Run:
-    """What the processor can do at the most: a large matrix product, in fp32 or bf16."""
+    """Measure the processor's peak with a large matrix product in fp32 or bf16."""
     import torch
 
     torch.set_num_threads(spec["threads"])
@@ -194,7 +193,7 @@ def peak(spec: Spec, how: str) -> Run:
 
 
 def flops(spec: Spec, how: str) -> Run:  # noqa: ARG001 - the signature is the contenders'
-    """Floating-point operations that the network takes for a tile, counted by PyTorch: convolutions and products."""
+    """Count the network's floating-point operations for a tile: convolutions and products."""
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
@@ -209,7 +208,7 @@ def flops(spec: Spec, how: str) -> Run:  # noqa: ARG001 - the signature is the c
 
 
 def normal(values: np.ndarray, spec: Spec) -> np.ndarray:
-    """The card's intensity steps, as a user writes them."""
+    """Apply the card's intensity steps with numpy."""
     if spec["intensity"] == "percentiles":
         low, high = np.percentile(values, [1, 99.5])
         values = np.clip(values, low, high)
@@ -218,7 +217,7 @@ def normal(values: np.ndarray, spec: Spec) -> np.ndarray:
 
 
 def torch_network(spec: Spec) -> Any:
-    """The network in PyTorch: the checkpoint that was exported, or the bundled model's weights out of its ONNX file."""
+    """Return the network in PyTorch, from the exported checkpoint or from the bundled model's ONNX file."""
     import torch
 
     if spec["network"] == "segresnet":
@@ -236,7 +235,7 @@ def torch_network(spec: Spec) -> Any:
 
 
 def fill(network: Any, model: Path) -> None:
-    """Give a PyTorch network the weights of the ONNX file that was exported from it; AssertionError if it differs."""
+    """Copy weights from an ONNX file to its PyTorch source network. AssertionError if they do not match."""
     import onnx
     import onnxruntime
     import torch
@@ -284,7 +283,7 @@ CONTENDERS: dict[str, Callable[[Spec, str], Run]] = {
 }
 
 if __name__ == "__main__":
-    # silences ONNX Runtime before anything loads it
+    # disables ONNX Runtime's telemetry before it is loaded
     import voxport.adapters
 
     main()

@@ -1,6 +1,6 @@
-"""The demo on large volumes: how long a slice takes, on the server and in the page, and the memory of its process.
+"""Measure the demo on large volumes: time of a slice on the server and in the page, and memory of the process.
 
-A slider's move in the page is timed from the input event to the drawn slice, in headless Chromium; needs Chromium.
+The time in the page is from a slider's input event to the drawn slice, in headless Chromium.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from playwright.sync_api import Page, sync_playwright
 PLANES = ("axial", "coronal", "sagittal")
 MOVES = 25
 PORT = 7899
-# from the slider's move to the frame in which its slice is drawn
+# From the slider's move to the frame with its slice.
 MOVE = """async ([plane, index]) => {
   const view = window.voxport.viewer, panel = view.panels.find(p => p.plane === plane);
   const began = performance.now();
@@ -68,7 +68,7 @@ def main() -> None:
 
 
 def measured(folder: Path, shape: tuple[int, int, int]) -> list[dict[str, Any]]:
-    """One row a plane."""
+    """Return a row for each plane."""
     block = smooth_noise((256, 256, min(64, shape[2])))
     tiles = [-(-n // m) for n, m in zip(shape, block.shape, strict=True)]
     values = np.tile(block, tiles)[tuple(slice(n) for n in shape)]
@@ -100,7 +100,7 @@ def measured(folder: Path, shape: tuple[int, int, int]) -> list[dict[str, Any]]:
 
 
 def moves(page: Page, plane: str) -> tuple[list[float], list[float]]:
-    """Milliseconds of slider moves in the page, and of the same slices asked for one at a time."""
+    """Return milliseconds of slider moves in the page, and of single requests for the same slices."""
     view = page.evaluate("({token: window.voxport.viewer.scene.token, planes: window.voxport.viewer.scene.planes})")
     count = view["planes"][plane]["count"]
     places = random.Random(0).sample(range(count), min(count, MOVES))
@@ -116,18 +116,18 @@ def moves(page: Page, plane: str) -> tuple[list[float], list[float]]:
 
 
 def middle(times: list[float]) -> tuple[float, float]:
-    """Median and 95th percentile."""
+    """Return median and 95th percentile."""
     return float(np.median(times)), float(np.percentile(times, 95))
 
 
 def resident(process: psutil.Process) -> float:
-    """Megabytes."""
+    """Return resident memory in megabytes."""
     return float(process.memory_info().rss / 1e6)
 
 
 @contextmanager
 def demo(folder: Path) -> Iterator[psutil.Process]:
-    """``voxport demo``, ready."""
+    """Start ``voxport demo`` and wait until it is ready."""
     env = os.environ | {"VOXPORT_SCRATCH_DIR": str(folder), "VOXPORT_DEMO__MAX_UPLOAD_BYTES": str(2**33)}
     command = [sys.executable, "-m", "voxport", "demo", "--port", str(PORT)]
     process = subprocess.Popen(command, env=env, stderr=subprocess.DEVNULL)

@@ -1,10 +1,9 @@
-"""How memory and time grow with the volume: ``voxport segment`` from 256^3 to 1024x1024x512 voxels at one ``--memory``.
+"""Measure memory and time of ``voxport segment`` from 256^3 to 1024x1024x512 voxels at one ``--memory``.
 
-The network is two small convolutions, so that what grows is what voxport does itself. Each run is a process of its own,
-from a ``.nii.gz`` of uint8 to a ``.nii.gz``; small volumes run several times. Peak memory is what the system says that
-the process held resident at most (``ru_maxrss``), the largest of all runs. Pages of mapped files are in it; the
-anonymous part, in which there are none, is looked up fifty times a second. This script stays small: a process starts
-with the peak of the one that started it.
+The network is two small convolutions, so voxport's own work dominates. Each run is a separate process, from a uint8
+``.nii.gz`` to a ``.nii.gz``; small volumes run several times. Peak memory is ``ru_maxrss``, the largest of all runs. It
+includes mapped files; anonymous memory, sampled fifty times a second, does not. This script stays small, because a
+process inherits the peak of its parent.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 SHAPES = ((256, 256, 256), (512, 512, 256), (512, 512, 512), (1024, 1024, 256), (1024, 1024, 512))
 QUICK = ((128, 128, 128), (256, 256, 128), (256, 256, 256))
-# With these edges each shape above has as many tiles a voxel as the others, within a tenth.
+# With these edges the shapes above have equal numbers of tiles per voxel within 10 %.
 CARD = {
     "schema": "voxport/model-card/1",
     "name": "two-convolutions",
@@ -62,10 +61,10 @@ def main() -> None:
     """Measure each size, fit a line through the times, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--memory", default="1GB")
-    parser.add_argument("--repeats", type=int, default=5, help="of each size, at the most")
-    parser.add_argument("--each", type=float, default=60, help="seconds after which a size is not run again")
+    parser.add_argument("--repeats", type=int, default=5, help="maximum runs of each size")
+    parser.add_argument("--each", type=float, default=60, help="stop repeating a size after so many seconds")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
-    parser.add_argument("--quick", action="store_true", help="small volumes, once: whether it works, not how much")
+    parser.add_argument("--quick", action="store_true", help="small volumes once, as a test")
     parser.add_argument("--json", type=Path)
     wanted = parser.parse_args()
     repeats = 1 if wanted.quick else wanted.repeats
@@ -80,7 +79,7 @@ def main() -> None:
 
 
 def write_network(folder: Path) -> None:
-    """Two blurs and a threshold, as ONNX, with a card beside it; in a process that takes the modules with it."""
+    """Write two blurs and a threshold as ONNX with a card, in a separate process to keep this one small."""
     subprocess.run([sys.executable, "-c", _NETWORK], cwd=folder, check=True)
     (folder / "card.yaml").write_text(json.dumps(CARD))
 
@@ -112,7 +111,7 @@ def _measured(folder: Path, shape: tuple[int, int, int], wanted: argparse.Namesp
 
 
 def _run(command: Sequence[str], folder: Path) -> dict[str, Any]:
-    """Seconds and bytes of a run; SystemExit where it fails."""
+    """Return seconds and bytes of a run. SystemExit if it fails."""
     began = time.perf_counter()
     process = subprocess.Popen(command, cwd=folder)
     anonymous: list[int] = [0]
@@ -128,7 +127,7 @@ def _run(command: Sequence[str], folder: Path) -> dict[str, Any]:
 
 
 def _watch(pid: int, anonymous: list[int]) -> None:
-    """Note the largest anonymous memory of a process until it has ended."""
+    """Record the largest anonymous memory of a process until it ends."""
     status = Path(f"/proc/{pid}/status")
     while True:
         try:
@@ -143,9 +142,9 @@ def _watch(pid: int, anonymous: list[int]) -> None:
 
 
 def summary(sizes: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """The sizes, how far peaks are apart, and how far times are from the line that fits them best.
+    """Return the sizes, the spread of peaks, and the deviation of times from the fitted line.
 
-    The line is the one with the least squares of relative deviations; a plain one would only fit the largest volume.
+    The fit minimises squared relative deviations, because a plain fit would follow the largest volume only.
     """
     points = [(size["voxels"] / 1e6, size["seconds"]) for size in sizes]
     begin, slope = line(points)
@@ -163,7 +162,7 @@ def summary(sizes: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def line(points: Sequence[tuple[float, float]]) -> tuple[float, float]:
-    """``y = a + b x`` with the least sum of squares of ``(a + b x - y) / y``."""
+    """Return ``a`` and ``b`` of ``y = a + b x`` that minimise the sum of squares of ``(a + b x - y) / y``."""
     ones = [1 / y for _, y in points]
     rises = [x / y for x, y in points]
     aa, bb = sum(v * v for v in ones), sum(v * v for v in rises)

@@ -1,7 +1,7 @@
-"""How large the serving install is, and what takes the room: fresh environments with the service, and with the demo.
+"""Measure the size of the serving installation, and of each distribution, in fresh environments.
 
-Bytes are those that files take on the disk, in whole blocks; pip and compiled modules (``.pyc``) count. The bytes that
-files have, and what of them is compiled, are told too.
+Sizes are disk usage in whole blocks, including pip and compiled modules (``.pyc``); content and compiled sizes are
+reported as well.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 BOUNDS_BYTES = {"serving": 700_000_000}
 EXTRAS = ("serving", "serving,demo")
-# Runs in the environment that is measured: what each distribution's record names, and what lies there in all.
+# Runs in the measured environment: sizes of each distribution's recorded files, and of all files.
 _LOOK = """
 import importlib.metadata as metadata, json, pathlib, sys, sysconfig
 site = pathlib.Path(sysconfig.get_paths()["purelib"])
@@ -43,7 +43,7 @@ print(json.dumps({**sizes, "distributions": found}))
 
 
 def main() -> None:
-    """Install each, look, print the largest."""
+    """Install each set of extras, measure, print the largest distributions."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--extras", nargs="+", default=EXTRAS)
     parser.add_argument("--json", type=Path)
@@ -68,7 +68,7 @@ def _installed(folder: Path, extras: str) -> dict[str, Any]:
 
 
 def _copied(folder: Path) -> Path:
-    """What the package is built from: a build would leave its own folder in the project."""
+    """Copy the package's sources, because a build writes to its source folder."""
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, folder)
     shutil.copytree(ROOT / "src", folder / "src", ignore=shutil.ignore_patterns("__pycache__"))
@@ -76,7 +76,7 @@ def _copied(folder: Path) -> Path:
 
 
 def summary(found: dict[str, Any], bound_bytes: int | None) -> dict[str, Any]:
-    """The total beside the bound, if there is one, whether torch is there, and all distributions, the largest first."""
+    """Return the total and its bound, whether torch is installed, and all distributions, largest first."""
     largest = sorted(found["distributions"].items(), key=lambda item: -item[1]["bytes"])
     return {
         **{name: value for name, value in found.items() if name.endswith("_bytes")},

@@ -1,9 +1,9 @@
-"""The job queue at work: 200 jobs at once, and how much more several workers do than one.
+"""Measure the job queue: 200 jobs at once, and the throughput of several workers.
 
-queue: jobs are sent through HTTP all at once while two workers run them. Every mask is the right one, the jobs begin in
-the order in which they came, give or take one for each that runs at a time, and the API answers meanwhile.
-workers: the same jobs for 1, 2 and 4 worker processes, and for a plain loop in this process that knows no queue; with
-one network that weighs nothing, so that the queue itself is measured, and with the bundled one.
+queue: submits all jobs at once over HTTP to two workers. Checks every mask and the order of starts, and measures the
+API's latency meanwhile.
+workers: runs the same jobs with 1, 2 and 4 worker processes and in a plain loop, with a trivial network, which shows
+the cost of the queue, and with the bundled one.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ from tests.rest.serving import PATIENCE, Server, running_server
 
 SMALL, BUNDLED = "convolution", "two-photon-vessels"
 SHAPES = {SMALL: (48, 48, 8), BUNDLED: (256, 256, 16)}
-KINDS = 4  # volumes that differ, so that a mask of another job's is seen
+KINDS = 4  # distinct volumes, to detect a mask of another job
 WORKERS = (1, 2, 4)
 SLOWEST_P95_SECONDS = 0.1
 GET_EVERY_SECONDS = 0.02
 
 
 def main() -> None:
-    """Print the machine and a table for each measurement; exit with 1 where one fails."""
+    """Print the machine and a table for each measurement. Exits with 1 if one fails."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", choices=("queue", "workers"))
     parser.add_argument("--database", choices=("sqlite", "postgres"), help="default: both")
@@ -64,7 +64,7 @@ def main() -> None:
 
 
 class Place:
-    """A folder with a model, volumes and their masks, and a database beside it."""
+    """A folder with a model, volumes and their masks, and a database."""
 
     def __init__(self, folder: Path, database: str, stack: ExitStack) -> None:
         self.folder = folder
@@ -85,7 +85,7 @@ class Place:
         }
 
     def cases(self, model: str) -> list[tuple[Path, bytes]]:
-        """Volumes, each with its mask as this process makes it."""
+        """Return volumes with the masks that this process computes."""
         noise = smooth_noise(SHAPES[model])
         volumes = [saved(self.folder / f"{n}.nii.gz", np.roll(noise, 11 * n, axis=0)) for n in range(KINDS)]
         segment = segmenter(self.folder, model)
@@ -93,13 +93,13 @@ class Place:
 
     @contextmanager
     def served(self, model: str) -> Iterator[Server]:
-        """A server that runs no jobs itself."""
+        """Start a server that runs no jobs."""
         with running_server(self.folder, "--no-worker", "-m", model, env=self.env) as server:
             yield server
 
     @contextmanager
     def working(self, count: int, threads: int) -> Iterator[None]:
-        """So many workers of one job at a time each."""
+        """Start a number of workers of one concurrent job."""
         command = [sys.executable, "-m", "voxport", "worker", "--threads", str(threads)]
         processes = []
         for number in range(count):
@@ -121,7 +121,7 @@ def _in_a_folder(database: str, measure: Callable[[Place], dict[str, Any]]) -> d
 
 
 def queue(place: Place, count: int) -> dict[str, Any]:
-    """Many jobs at once for two workers, and how fast the API answers meanwhile."""
+    """Submit many jobs at once to two workers, and measure the API's latency."""
     cases = place.cases(SMALL)
     with place.served(SMALL) as server, place.working(2, threads=1), server.client() as client:
         _await_workers(client, 2)
@@ -153,7 +153,7 @@ def queue(place: Place, count: int) -> dict[str, Any]:
 
 
 def workers(database: str, model: str, count: int) -> dict[str, Any]:
-    """The same jobs for 1, 2 and 4 workers: two threads for one alone, one for each of several."""
+    """Run the same jobs with 1 worker of two threads, and 2 and 4 workers of one."""
     found: dict[str, Any] = {"jobs": count}
     for workers in WORKERS:
         seconds = _in_a_folder(database, lambda place, n=workers: _throughput(place, model, count, n))  # type: ignore[misc]
@@ -169,7 +169,7 @@ def workers(database: str, model: str, count: int) -> dict[str, Any]:
 
 
 def _throughput(place: Place, model: str, count: int, workers: int) -> dict[str, Any]:
-    """From the first job's begin to the last one's end, all of them waiting before; and what one took at the median."""
+    """Return jobs per second from the first start to the last end, and the median seconds of a job."""
     cases = place.cases(model)
     threads = 2 if workers == 1 else 1
     with place.served(model) as server, server.client() as client:
@@ -191,7 +191,7 @@ def _loop(place: Place, model: str, count: int) -> dict[str, Any]:
 
 
 def _submit(server: Server, cases: Sequence[tuple[Path, bytes]], count: int) -> list[str]:
-    """Jobs that eight clients send without a pause; their ids, by the case that they are."""
+    """Submit jobs from eight clients; return their ids with their cases."""
 
     def send(number: int) -> str:
         volume, _ = cases[number % KINDS]
@@ -207,7 +207,7 @@ def _submit(server: Server, cases: Sequence[tuple[Path, bytes]], count: int) -> 
 
 
 def _ended(client: httpx.Client, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """All jobs, once all of them have ended; SystemExit where one did not end well."""
+    """Wait for all jobs and return them. SystemExit if one failed."""
     while True:
         listed = client.get("/v1/jobs", params={"limit": 1000}).json()["jobs"]
         jobs = {job["id"]: job for job in listed if job["id"] in set(ids)}
@@ -227,7 +227,7 @@ def _right_masks(
 
 @contextmanager
 def _asking(server: Server, latencies: list[float]) -> Iterator[None]:
-    """Ask for jobs all the while, in turns one of them and all of them."""
+    """Query one job and all jobs in turn until stopped."""
     stop = threading.Event()
 
     def ask() -> None:

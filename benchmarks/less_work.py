@@ -1,11 +1,11 @@
-"""Less work, and what it does to the labels: smaller overlaps, and volumes that are mostly background.
+"""Measure smaller overlaps and volumes that are mostly background.
 
-Overlaps: labels at each against those at the largest. Two models: the bundled one on its sample, mirrored until tiles
-are laid differently at each overlap, and a small convolutional network on smooth noise, whose context is no wider than
-the halo that half an overlap leaves it: there, labels in halo blending are the same at any overlap that is wide enough.
-Where a tile's normalisation sees the whole tile, as the bundled model's does, they differ a little at each.
+Overlaps: compares labels with those at the largest overlap, for two models: the bundled one on its mirrored sample, and
+a small convolutional network on smooth noise, whose receptive field fits in the halo of half an overlap. Halo blending
+of the second gives equal labels at every sufficient overlap. The bundled model normalises over the whole tile, so its
+labels differ slightly at each overlap.
 
-Background: the same volume with all but a part of it zero, where tiles of one value are not scored again.
+Background: the same volume, zero except for a part. Constant tiles are not inferred again.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ def main() -> None:
     parser.add_argument("--runtime", default="auto")
     parser.add_argument("--precision", default="auto")
     parser.add_argument("--overlaps", type=float, nargs="+", default=OVERLAPS)
-    parser.add_argument("--volume", type=Path, help="for the bundled model, in place of its mirrored sample")
-    parser.add_argument("--quick", action="store_true", help="a small volume: whether it works")
+    parser.add_argument("--volume", type=Path, help="volume for the bundled model instead of its mirrored sample")
+    parser.add_argument("--quick", action="store_true", help="a small volume, as a test")
     parser.add_argument("--json", type=Path)
     wanted = parser.parse_args()
     with TemporaryDirectory() as name:
@@ -75,28 +75,28 @@ def main() -> None:
 
 
 def mirrored(shape: tuple[int, int, int]) -> NDArray[np.uint8]:
-    """The bundled sample and its mirror images, side by side."""
+    """Return the bundled sample extended by its mirror images."""
     values = np.asarray(nib.load(Application.build().sample).dataobj)[:, :, : shape[2]]
     more = [(0, max(0, edge - known)) for edge, known in zip(shape, values.shape, strict=True)]
     return np.pad(values, more, mode="reflect")
 
 
 class Bench:
-    """Segments volumes with models that stay loaded, in a folder for what is written."""
+    """Segments volumes with resident models; writes files to a folder."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._application = Application.build()
 
     def load(self, model: str | None, runtime: str, precision: str) -> LoadedModel:
-        """A model by its name or path; the bundled one for None."""
+        """Load a model by name or path; None is the bundled one."""
         found = self._application.find_model(model)
         return self._application.load_model(found, runtime=runtime, precision=precision)
 
     def overlaps(self, loaded: LoadedModel, volume: Path, blending: str, overlaps: list[float]) -> dict[str, Any]:
-        """A row an overlap, the largest first, as the others are compared with its labels."""
-        told = _told(loaded) | {"blending": blending, "shape": list(nib.load(volume).shape)}
-        print(f"\n{told}\n{'overlap':>8}{'tiles':>7}{'seconds':>9}{'agreement':>11}{'Dice':>9}{'differ':>10}")
+        """Return a row for each overlap, compared with the first, the largest."""
+        description = _description(loaded) | {"blending": blending, "shape": list(nib.load(volume).shape)}
+        print(f"\n{description}\n{'overlap':>8}{'tiles':>7}{'seconds':>9}{'agreement':>11}{'Dice':>9}{'differ':>10}")
         rows: list[dict[str, Any]] = []
         reference = None
         for overlap in overlaps:
@@ -108,10 +108,10 @@ class Bench:
             rows.append(row | found)
             print(f"{overlap:8.3f}{row['tiles']:7}{row['seconds']:9.2f}", end="")
             print(f"{agreement:11.6f}{dice:9.5f}{differ:10}", flush=True)
-        return told | {"rows": rows}
+        return description | {"rows": rows}
 
     def background(self, loaded: LoadedModel, values: NDArray[np.uint8]) -> dict[str, Any]:
-        """The volume as it is, and with all zero but a corner: tiles, those that repeat one before, and seconds."""
+        """Return tiles, repeated tiles and seconds of a full volume and of one that is zero except for a corner."""
         empty = np.zeros_like(values)
         empty[: KEPT[0], : KEPT[1]] = values[: KEPT[0], : KEPT[1]]
         kept = KEPT[0] * KEPT[1] / (values.shape[0] * values.shape[1])
@@ -120,13 +120,13 @@ class Bench:
             row, _ = self._run(loaded, saved(self.folder / "volume.nii.gz", array), overlap=0.5, blending="gaussian")
             rows[name] = row
             print(f"{name}: {row}", flush=True)
-        return _told(loaded) | {"shape": list(values.shape), "overlap": 0.5, "kept": kept, "rows": rows}
+        return _description(loaded) | {"shape": list(values.shape), "overlap": 0.5, "kept": kept, "rows": rows}
 
     def _run(
         self, loaded: LoadedModel, volume: Path, *, overlap: float, blending: str
     ) -> tuple[dict[str, Any], NDArray[Any]]:
         mask = self.folder / "mask.nii.gz"
-        # the card's tile, named: a tuned one is another
+        # The card's patch explicitly, not a tuned one.
         options = RunOptions(overlap=overlap, patch=loaded.model.card.tiling.patch, blending=blending)  # type: ignore[arg-type]
         began = time.perf_counter()
         done = self._application.segment([str(volume)], loaded, Outputs(str(mask)), options, RecordingProgress())
@@ -135,7 +135,7 @@ class Bench:
         return row, np.asarray(nib.load(mask).dataobj)
 
 
-def _told(loaded: LoadedModel) -> dict[str, str]:
+def _description(loaded: LoadedModel) -> dict[str, str]:
     runtime = loaded.runtime
     return {"model": loaded.model.card.reference, "runtime": runtime.name, "precision": runtime.precision}
 

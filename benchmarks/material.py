@@ -1,4 +1,4 @@
-"""What benchmarks are made with: volumes of known kinds, a description of the machine, and how findings are told."""
+"""Volumes, machine description and result tables for benchmarks."""
 
 from __future__ import annotations
 
@@ -24,31 +24,31 @@ from voxport.application import Application
 from voxport.domain.run import Outputs, RunOptions
 from voxport.testing.progress import RecordingProgress
 
-# What the speed of a convolution depends on, as Linux names it.
+# Processor features that affect convolutions, by Linux's names.
 _INSTRUCTIONS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16", "amx_tile", "amx_int8", "amx_bf16")
 
 
 class Findings:
-    """What a benchmark of servers found, told as it goes: a table for each measurement, the machine first."""
+    """Collects and prints the results of a benchmark of servers, one table for each measurement."""
 
     def __init__(self) -> None:
-        # a server outlives whoever started it, unless they end in good order
+        # A server outlives this process unless it exits normally.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
-        # a user's own settings would reach this process, but not the server
+        # The user's settings would apply to this process but not to the server.
         for name in [name for name in os.environ if name.startswith("VOXPORT_")]:
             del os.environ[name]
         self._found: dict[str, dict[str, Any]] = {}
         self.add("machine", machine())
 
     def add(self, title: str, values: dict[str, Any]) -> None:
-        """Keep a measurement, and print it."""
+        """Store a measurement and print it."""
         self._found[title] = values
         print(f"\n{title}")
         for name, value in values.items():
             print(f"  {name:32} {round(value, 4) if isinstance(value, float) else value}", flush=True)
 
     def end(self, file: Path | None) -> None:
-        """Write all of it as JSON, if that is wanted; SystemExit where a measurement did not pass."""
+        """Write JSON if requested. SystemExit if a measurement failed."""
         if file is not None:
             file.write_text(json.dumps(self._found, indent=2) + "\n")
         if not all(values.get("passed", True) for values in self._found.values()):
@@ -56,7 +56,7 @@ class Findings:
 
 
 def segmenter(folder: Path, model: str) -> Callable[[Path], bytes]:
-    """Segments in this process, with a model that stays loaded, of the bundled ones or ``folder/models``."""
+    """Return a function that segments in this process with a resident model, bundled or of ``folder/models``."""
     application, mask = Application.build(models_dir=folder / "models"), folder / "mask.nii.gz"
     loaded = application.load_model(application.find_model(model))
 
@@ -68,9 +68,9 @@ def segmenter(folder: Path, model: str) -> Callable[[Path], bytes]:
 
 
 def machine() -> dict[str, str]:
-    """Processors, memory, how busy they are, and the versions that matter."""
-    told = Path("/proc/cpuinfo")
-    lines = told.read_text().splitlines() if told.exists() else []
+    """Return processors, memory, load and library versions."""
+    file = Path("/proc/cpuinfo")
+    lines = file.read_text().splitlines() if file.exists() else []
     told_of = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
     able = told_of.get("flags", "").split()
     return {
@@ -93,7 +93,7 @@ def _versions(*names: str) -> dict[str, str]:
 
 
 def sample_volumes(folder: Path) -> list[Path]:
-    """The bundled sample as it is, moved and in other forms, and smooth noise; no two have the same mask."""
+    """Return variants of the bundled sample, and smooth noise; all masks differ."""
     sample = Path(Application.build().sample)
     values = np.asarray(nib.load(sample).dataobj)
     forms = {
@@ -106,7 +106,7 @@ def sample_volumes(folder: Path) -> list[Path]:
 
 
 def smooth_noise(shape: tuple[int, int, int]) -> NDArray[np.uint8]:
-    """What compresses about as a picture does: slow changes, and some grain."""
+    """Return noise that compresses about as well as an image."""
     random = np.random.default_rng(0)
     slow: NDArray[np.float32] = gaussian_filter(random.standard_normal(shape, np.float32), (4, 4, 1.5))
     values: NDArray[np.float64] = 60 + slow * 40 / slow.std() + random.normal(0, 3, shape)
@@ -114,7 +114,7 @@ def smooth_noise(shape: tuple[int, int, int]) -> NDArray[np.uint8]:
 
 
 def blobs(shape: tuple[int, int, int], seed: int) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-    """A picture with grain and texture, and where in it the bright bodies are, some ten to forty voxels wide."""
+    """Return an image with grain and texture, and the mask of its bright bodies, 10 to 40 voxels wide."""
     random = np.random.default_rng(seed)
     slow: NDArray[np.float32] = gaussian_filter(random.standard_normal(shape, np.float32), (10, 10, 5))
     inside: NDArray[np.bool_] = slow > 0.5 * slow.std()
@@ -125,13 +125,13 @@ def blobs(shape: tuple[int, int, int], seed: int) -> tuple[NDArray[np.uint8], ND
 
 
 def saved(path: Path, values: NDArray[Any]) -> Path:
-    """The path, at which the values now lie as NIfTI, five times as far apart along z."""
+    """Write the values as NIfTI, with five times the spacing along z, and return the path."""
     nib.save(nib.Nifti1Image(values, np.diag([1.0, 1.0, 5.0, 1.0])), path)
     return path
 
 
 def streamed(path: str, shape: tuple[int, int, int]) -> None:
-    """Write a ``.nii.gz`` of any size plane by plane: blobs over and over."""
+    """Write a ``.nii.gz`` of any size plane by plane, with repeated blobs."""
     block, _ = blobs((128, 128, 128), seed=0)
     header = nib.Nifti1Header()
     header.set_data_shape(shape)

@@ -1,8 +1,8 @@
-"""Peak memory of segmenting a large volume, beside MONAI's sliding window on the same network.
+"""Measure peak memory of segmenting a large volume, beside MONAI's sliding window on the same network.
 
-Both run as processes of their own, on the same tiles and threads, from a NIfTI file to a mask file; the peak is what
-the system reports for the whole process. What prepares and compares the files runs apart as well: a process starts
-with the peak of the one that started it.
+Both run as separate processes with the same tiles and threads, from a NIfTI file to a mask file. The peak is the
+system's figure for the process. Preparation and comparison run in other processes, because a process inherits the
+peak of its parent.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 NETWORK = {"spatial_dims": 3, "in_channels": 1, "out_channels": 2, "channels": [8, 16], "strides": [2]}
-# With these edges, and shapes of 128 + 112 n and 32 + 28 n voxels, both lay the very same tiles.
+# With these edges, and shapes of 128 + 112 n and 32 + 28 n voxels, both use identical tiles.
 PATCH, OVERLAP = [128, 128, 32], 0.125
 CARD = {
     "schema": "voxport/model-card/1",
@@ -27,7 +27,7 @@ CARD = {
     "tiling": {"patch": PATCH, "divisor": 2, "overlap": OVERLAP, "blending": "gaussian"},
     "output": {"activation": "softmax", "labels": [{"value": 1, "name": "foreground"}]},
 }
-# Smooth noise as a volume, and a random network as a checkpoint.
+# Writes smooth noise as a volume, and a random network as a checkpoint.
 PREPARE = f"""
 import sys, nibabel as nib, numpy as np, torch
 from monai.networks.nets import UNet
@@ -61,7 +61,7 @@ nib.save(nib.Nifti1Image(labels, image.affine), "monai.nii.gz")
 
 
 def main() -> None:
-    """Run both and print peak memory, time, ratios and the agreement of the two masks."""
+    """Run both and print peak memory, time, ratios and the agreement of the masks."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--shape", type=int, nargs=3, default=[1024, 1024, 256])
     parser.add_argument("--json", type=Path)

@@ -1,4 +1,4 @@
-"""docs/performance.md, wholly out of what performance.py measured."""
+"""Write docs/performance.md from the measurements of performance.py."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _VERDICTS = {True: "met", False: "**not met**", None: "not measured"}
 
 
 def page(found: Mapping[str, Any]) -> str:
-    """The page as Markdown."""
+    """Return the page as Markdown."""
     parts = [_head(found), _machine(found["machine"]), _bars(found), "![Ratios, memory and time](performance.svg)"]
     parts += [_speed(NAMES[name], each) for name, each in found.get("speed", {}).items()]
     parts += [part(found[name]) for name, part in _PARTS.items() if name in found]
@@ -21,25 +21,25 @@ def page(found: Mapping[str, Any]) -> str:
 
 
 def _head(found: Mapping[str, Any]) -> str:
-    quick = "\n\n**Made with `--quick`: it shows that all of it runs, not how fast.**" if found["quick"] else ""
+    quick = "\n\n**Measured with `--quick`: a test that all parts run, not how fast.**" if found["quick"] else ""
     return (
         "# Performance\n"
-        "From `.nii.gz` to `.nii.gz` on a CPU, beside what a user would take instead: "
-        "the same network, tiles, overlap, blending and threads.\n"
-        "`python benchmarks/performance.py` measures all of it again, on any machine, and writes this page; "
-        "its numbers are in [performance.json](performance.json).\n"
-        "Contenders take turns, and medians count. "
-        "Pictures are synthetic; the SegResNet is trained on such, for a minute." + quick
+        "From `.nii.gz` to `.nii.gz` on a CPU, beside the usual alternatives "
+        "with the same network, tiles, overlap, blending and threads.\n"
+        "`python benchmarks/performance.py` repeats all measurements and writes this page; "
+        "the numbers are in [performance.json](performance.json).\n"
+        "Contenders run in turns; medians are compared. "
+        "Images are synthetic; the SegResNet is trained on such images for a minute." + quick
     )
 
 
 def _machine(machine: Mapping[str, str]) -> str:
-    return "## The machine\n" + _table(("", ""), [(name, told) for name, told in machine.items() if told])
+    return "## The machine\n" + _table(("", ""), [(name, text) for name, text in machine.items() if text])
 
 
 def _bars(found: Mapping[str, Any]) -> str:
-    rows = [(bar.asked, bar.found, _VERDICTS[bar.met]) for bar in bars(found)]
-    return "## What is asked, and what is found\n" + _table(("asked", "found", ""), rows)
+    rows = [(bar.target, bar.found, _VERDICTS[bar.met]) for bar in bars(found)]
+    return "## Targets\n" + _table(("target", "result", ""), rows)
 
 
 def _speed(name: str, speed: Mapping[str, Any]) -> str:
@@ -62,15 +62,15 @@ def _speed(name: str, speed: Mapping[str, Any]) -> str:
     parts = [
         f"## {name[0].upper()}{name[1:]}: {_by(speed['shape'])} voxels",
         f"Tiles of {_by(speed['patch'])}, overlap {speed['overlap']:g}, {speed['threads']} threads, medians of "
-        f"{speed['repeats']}. Dice (the least of all labels; **bold** below {LEAST_DICE}) and agreement are with "
-        "voxport in fp32. int8 runs where `voxport tune` keeps it; `auto` is what that chose.",
+        f"{speed['repeats']}. Dice (smallest of all labels; **bold** below {LEAST_DICE}) and agreement are "
+        "relative to voxport in fp32. int8 is included if `voxport tune` accepts it; `auto` is its choice.",
         _table(heads, rows),
     ]
     auto = contenders.get("voxport:auto")
     if auto is not None:
-        parts.append(f"`auto` takes {auto['scored_with']}, with tiles of {_by(auto['tile'])}.")
+        parts.append(f"`auto` uses {auto['scored_with']}, with tiles of {_by(auto['tile'])}.")
     if speed["missing"]:
-        parts.append("Not here: " + "; ".join(f"{who(kind)} ({why})" for kind, why in speed["missing"].items()) + ".")
+        parts.append("Missing: " + "; ".join(f"{who(kind)} ({why})" for kind, why in speed["missing"].items()) + ".")
     parts += [_stages(whole), _floors(contenders)]
     return "\n\n".join(part for part in parts if part)
 
@@ -84,8 +84,8 @@ def _stages(whole: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
         (who(kind), *(f"{entry['stages'][name]:.2f}" for name in names), f"{entry['network_seconds']:.2f}")
         for kind, entry in staged
     ]
-    told = "Where the time goes, in seconds; the network works for the last column's, within `score`:\n\n"
-    return told + _table(("", *names, "network"), rows)
+    text = "Seconds of each stage, and of the network within `score`:\n\n"
+    return text + _table(("", *names, "network"), rows)
 
 
 def _floors(contenders: Mapping[str, Any]) -> str:
@@ -100,8 +100,8 @@ def _floors(contenders: Mapping[str, Any]) -> str:
         for kind, entry in contenders.items()
         if kind.startswith(("bare:", "peak:"))
     ]
-    told = "Bare loops over the same tiles, and the largest matrix product that PyTorch reaches here:\n\n"
-    return told + _table(("", "seconds", "Mvoxel/s", "GFLOP/s", "of the peak"), rows)
+    text = "Bare loops over the same tiles, and the fastest matrix product of PyTorch on this machine:\n\n"
+    return text + _table(("", "seconds", "Mvoxel/s", "GFLOP/s", "of the peak"), rows)
 
 
 def _growth(growth: Mapping[str, Any]) -> str:
@@ -121,16 +121,16 @@ def _growth(growth: Mapping[str, Any]) -> str:
     tiling = growth["tiling"]
     heads = ("voxels", "millions", "seconds", "s/million", "peak MB", "anonymous MB", "blending", "runs")
     return (
-        "## Memory and time as volumes grow\n"
+        "## Memory and time by volume size\n"
         f"A network of two small convolutions, tiles of {_by(tiling['patch'])} with overlap {tiling['overlap']:g}, "
-        f"`--memory {growth['memory']}`, {growth['threads']} threads; whole processes, start included.\n"
-        "Seconds are medians of the runs. Peak is all that is resident, pages of mapped files too; "
-        "anonymous memory is without them.\n\n"
+        f"`--memory {growth['memory']}`, {growth['threads']} threads; whole processes including start.\n"
+        "Seconds are medians of the runs. Peak is resident memory including mapped files; "
+        "anonymous memory excludes them.\n\n"
         + _table(heads, rows)
-        + f"\n\nThe line: {growth['start_seconds']:.2f} s, and {growth['seconds_a_megavoxel']:.4f} s "
-        "for each million voxels; "
-        f"the farthest size is {100 * growth['largest_deviation']:.1f} % off it. "
-        f"Peaks are {100 * growth['peak_spread']:.0f} % apart."
+        + f"\n\nFitted line: {growth['start_seconds']:.2f} s, and {growth['seconds_a_megavoxel']:.4f} s "
+        "per million voxels; "
+        f"largest deviation {100 * growth['largest_deviation']:.1f} %. "
+        f"Spread of the peaks: {100 * growth['peak_spread']:.0f} %."
     )
 
 
@@ -140,7 +140,7 @@ def _startup(startup: Mapping[str, Any]) -> str:
 
 
 def _install(installs: Mapping[str, Any]) -> str:
-    told = ["## The serving install\n`serving` is the API, jobs and their workers; `demo` is the page."]
+    text = ["## Size of the installation\n`serving` installs the API, jobs and workers; `demo` the page."]
     for extras, install in installs.items():
         each = list(install["distributions"].items())
         rest = each[_LARGEST_DISTRIBUTIONS:]
@@ -151,20 +151,20 @@ def _install(installs: Mapping[str, Any]) -> str:
         ]
         others = sum(of["bytes"] for _, of in rest)
         rows.append((f"{len(rest)} others", f"{others / 1e6:.1f}", _percent(others / total)))
-        told.append(
+        text.append(
             f"`pip install '.[{extras}]' -c constraints.txt` in a fresh environment: "
-            f"{total / 1e6:.0f} MB on the disk in {len(each)} distributions, pip included, "
-            f"{install['compiled_bytes'] / 1e6:.0f} MB of it compiled modules; {install['content_bytes'] / 1e6:.0f} MB "
-            f"before files are rounded up to blocks; torch is {'' if install['torch'] else 'not '}among them."
+            f"{total / 1e6:.0f} MB on disk in {len(each)} distributions including pip, "
+            f"{install['compiled_bytes'] / 1e6:.0f} MB of compiled modules; {install['content_bytes'] / 1e6:.0f} MB "
+            f"without rounding to blocks; {'with' if install['torch'] else 'without'} torch."
         )
-        told.append(_table(("", "MB", "share"), rows))
-    return "\n\n".join(told)
+        text.append(_table(("", "MB", "share"), rows))
+    return "\n\n".join(text)
 
 
 def _less_work(found: Mapping[str, Any]) -> str:
     head = (
         "## Less work for the same labels\n"
-        "Labels at each overlap beside those at the largest, and what lies in tiles of one value only."
+        "Labels at each overlap compared with those at the largest, and volumes with constant tiles."
     )
     return "\n\n".join([head, *map(_overlaps, found["overlaps"]), _background(found["background"])])
 
@@ -183,9 +183,9 @@ def _overlaps(found: Mapping[str, Any]) -> str:
     ]
     same = [row["overlap"] for row in found["rows"] if row["voxels_that_differ"] == 0]
     parts = [
-        f"{found['model']}, {found['blending']} blending, {_by(found['shape'])} voxels, {_scored_with(found)}:",
+        f"{found['model']}, {found['blending']} blending, {_by(found['shape'])} voxels, {_configuration(found)}:",
         _table(("overlap", "tiles", "seconds", "agreement", "Dice", "voxels that differ"), rows),
-        f"With {min(same):g} all labels are the same." if len(same) > 1 else "No smaller one gives all labels.",
+        f"From {min(same):g} on, all labels are equal." if len(same) > 1 else "Labels differ at every smaller overlap.",
     ]
     return "\n\n".join(parts)
 
@@ -194,15 +194,15 @@ def _background(found: Mapping[str, Any]) -> str:
     rows = [
         (name, str(row["tiles"]), str(row["repeated"]), f"{row['seconds']:.2f}") for name, row in found["rows"].items()
     ]
-    told = (
-        f"{found['model']}, overlap {found['overlap']:g}, {_by(found['shape'])} voxels, {_scored_with(found)}; as it "
-        f"is, and with all zero but a corner of {_percent(found['kept'])}. A tile of one value is scored once; labels "
-        "are the same bit for bit, as the network answers the same input with the same scores:\n\n"
+    text = (
+        f"{found['model']}, overlap {found['overlap']:g}, {_by(found['shape'])} voxels, {_configuration(found)}: the "
+        f"full volume, and one that is zero except for a corner of {_percent(found['kept'])}. Equal constant tiles are "
+        "inferred once; labels are bit-identical:\n\n"
     )
-    return told + _table(("", "tiles", "not scored again", "seconds"), rows)
+    return text + _table(("", "tiles", "repeated", "seconds"), rows)
 
 
-def _scored_with(found: Mapping[str, Any]) -> str:
+def _configuration(found: Mapping[str, Any]) -> str:
     return f"{found['runtime']} {found['precision']}"
 
 
@@ -210,7 +210,7 @@ _PARTS = {"growth": _growth, "less_work": _less_work, "startup": _startup, "inst
 
 
 def who(kind: str) -> str:
-    """A contender as people call it."""
+    """Return the display name of a contender."""
     family, _, how = kind.partition(":")
     named = {"voxport": "voxport", "bare": "bare loop", "peak": "matrix product"}
     return _WHO.get(kind) or f"{named[family]}, {how.replace('-', ' ')}"

@@ -1,9 +1,8 @@
-"""All of docs/performance.md in one command: speed beside others, growth, less work, cold start, size of the install.
+"""Run all benchmarks of docs/performance.md: speed, growth, less work, cold start, size of the installation.
 
-``python benchmarks/performance.py`` measures everything, part by part, each in processes of its own, for an hour
-on an idle machine with two processors; then it writes performance.json and, wholly out of that, performance.md and
-performance.svg beside it. ``--quick`` shows in a few minutes that all of it runs; ``--only growth`` measures one part
-again, and ``--write-only`` nothing.
+``python benchmarks/performance.py`` takes an hour on an idle machine with two processors. Each part runs in its own
+processes. The command writes performance.json, and performance.md and performance.svg from it. ``--quick`` tests all
+parts in a few minutes, ``--only growth`` measures one part again, and ``--write-only`` measures nothing.
 """
 
 from __future__ import annotations
@@ -37,13 +36,13 @@ _MACHINE = "import json; from material import machine; print(json.dumps(machine(
 
 
 def main() -> None:
-    """Measure, write numbers and page after each part; exit code 1 if a part failed, which the page then says."""
+    """Measure, and write numbers and page after each part. Exits with 1 if a part failed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="small volumes, few repeats: whether all of it runs")
-    parser.add_argument("--only", nargs="+", choices=PARTS, help="these parts again, the others as the JSON has them")
-    parser.add_argument("--write-only", action="store_true", help="the page and the plot anew, from the JSON as it is")
+    parser.add_argument("--quick", action="store_true", help="small volumes and few repeats, to test all parts")
+    parser.add_argument("--only", nargs="+", choices=PARTS, help="measure these parts again, and keep the others")
+    parser.add_argument("--write-only", action="store_true", help="write page and plot from the existing JSON")
     parser.add_argument(
-        "--json", type=Path, default=DOCS / "performance.json", help="the page and the plot go beside it"
+        "--json", type=Path, default=DOCS / "performance.json", help="numbers; page and plot are written beside it"
     )
     wanted = parser.parse_args()
     found: dict[str, Any] = json.loads(wanted.json.read_text()) if wanted.write_only or wanted.only else {}
@@ -52,7 +51,9 @@ def main() -> None:
         return
     machine = _machine()
     if wanted.only and (found["quick"], _lasting(found["machine"])) != (wanted.quick, _lasting(machine)):
-        raise SystemExit(f"{wanted.json}: expected numbers of this machine, made as now, got others; measure all parts")
+        raise SystemExit(
+            f"{wanted.json}: expected numbers of this machine in the same mode, got others; measure all parts"
+        )
     found |= {"date": datetime.datetime.now(datetime.UTC).date().isoformat(), "quick": wanted.quick, "machine": machine}
     found = {"speed": {}, "failed": [], "took_seconds": {}} | found
     for name in wanted.only or PARTS:
@@ -69,8 +70,8 @@ def _machine() -> dict[str, Any]:
 
 
 def _lasting(machine: dict[str, Any]) -> dict[str, Any]:
-    """What is the same each time: not how busy the machine is."""
-    return {name: told for name, told in machine.items() if name != "load average"}
+    """Return the properties of a machine that do not depend on its load."""
+    return {name: result for name, result in machine.items() if name != "load average"}
 
 
 def _write(found: dict[str, Any], file: Path) -> None:
@@ -80,21 +81,21 @@ def _write(found: dict[str, Any], file: Path) -> None:
 
 
 def _measure(name: str, found: dict[str, Any], less: list[str]) -> None:
-    """Run a part, and put what it tells in its place."""
+    """Run a part and store its result."""
     script, *options = PARTS[name]
     began = time.perf_counter()
-    told = _told(name, [script, *(less if script in _TAKE_QUICK else []), *options])
+    result = _result(name, [script, *(less if script in _TAKE_QUICK else []), *options])
     found["took_seconds"][name] = round(time.perf_counter() - began, 1)
-    found["failed"] = [other for other in found["failed"] if other != name] + ([name] if told is None else [])
+    found["failed"] = [other for other in found["failed"] if other != name] + ([name] if result is None else [])
     place = found["speed"] if script == "speed.py" else found
-    if told is None:
+    if result is None:
         place.pop(name, None)
     else:
-        place[name] = told
+        place[name] = result
 
 
-def _told(name: str, command: list[str]) -> dict[str, Any] | None:
-    """What a benchmark wrote as JSON; None if it failed."""
+def _result(name: str, command: list[str]) -> dict[str, Any] | None:
+    """Return the JSON that a benchmark wrote, or None if it failed."""
     print(f"== {name}", file=sys.stderr, flush=True)
     with TemporaryDirectory() as folder:
         file = Path(folder) / "found.json"
@@ -103,8 +104,8 @@ def _told(name: str, command: list[str]) -> dict[str, Any] | None:
         if ended.returncode != 0:
             print(f"{name} ended with {ended.returncode}", file=sys.stderr)
             return None
-        told: dict[str, Any] = json.loads(file.read_text())
-    return told
+        result: dict[str, Any] = json.loads(file.read_text())
+    return result
 
 
 if __name__ == "__main__":

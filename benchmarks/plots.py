@@ -1,4 +1,4 @@
-"""docs/performance.svg, wholly out of what performance.py measured: ratios, and memory and time beside voxels."""
+"""Plot docs/performance.svg from the measurements of performance.py."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _VOXPORT, _OTHER, _LINE, _INK = "#0b6e99", "#b8b8b8", "#e4572e", "#333333"
 
 
 def svg(found: Mapping[str, Any]) -> str:
-    """The plot as SVG."""
+    """Return the plot as SVG."""
     parts: list[str] = []
     top = 20.0
     for name, speed in found.get("speed", {}).items():
@@ -38,7 +38,7 @@ def svg(found: Mapping[str, Any]) -> str:
 
 
 def _ratios(name: str, ratios: Sequence[tuple[str, float]], top: float) -> list[str]:
-    """Bars, one below the other; a dashed line at 1, which is MONAI."""
+    """Draw horizontal bars, with a dashed line at 1 for MONAI."""
     most = max(ratio for _, ratio in ratios)
     scale = (_WIDTH - _NAME - 80) / most
     parts = [_text(10, top, f"{name}: times as fast as MONAI", bold=True)]
@@ -56,7 +56,7 @@ def _ratios(name: str, ratios: Sequence[tuple[str, float]], top: float) -> list[
 def _curve(
     name: str, xs: Sequence[float], ys: Sequence[float], fitted: Sequence[float], origin: tuple[float, float]
 ) -> list[str]:
-    """Points over millions of voxels, both axes from zero; a dashed line where something was fitted."""
+    """Draw points over millions of voxels from zero, with the fitted line dashed."""
     left, top = origin[0] + 60, origin[1] + 20
     width, height = _WIDTH / 2 - 90, _PANEL - 80
     across, up = width / (max(xs) * 1.05), height / (max(*ys, *fitted, 0) * 1.1)
@@ -81,7 +81,7 @@ def _curve(
 
 
 def _steps(most: float) -> list[float]:
-    """Round numbers from zero up to ``most``, four to eight of them."""
+    """Return four to eight round numbers from zero to ``most``."""
     unit = 1.0
     while unit * 8 < most:
         unit *= 10

@@ -1,9 +1,9 @@
-"""`voxport serve` under load, and what a request to it costs beside the same run in one's own process.
+"""Measure `voxport serve` under load, and the overhead of a request.
 
-load: many clients upload at once, more than may wait. Every answer is the right mask, byte for byte, or a refusal that
-says when to come again, which clients heed; memory stays below what one run takes for each slot, and nothing is left.
-overhead: runs in this process, of a model that stays loaded, and requests to a warm server, in turns.
-Both are measured with the bundled model and with a single convolution, beside which the server itself weighs more.
+load: more clients upload at once than may wait. Each response must be the right mask, byte for byte, or a refusal with
+a time to retry. Memory must stay below the bound of a run for each slot, and no files may remain.
+overhead: alternates runs in this process with a resident model, and requests to a warm server.
+Both use the bundled model, and a single convolution, for which the server's own work dominates.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ from tests.rest.serving import Server, running_server
 
 SMALL = "convolution"
 MODELS = ("two-photon-vessels", SMALL)
-# Each client's upload stays in memory up to 1 MiB (Starlette spools more), and passes through buffers as large.
+# Starlette keeps up to 1 MiB of each upload in memory, and buffers as much again.
 CLIENT_BYTES = 2 * 2**20
-# What a request may cost beside the run itself: the larger of both.
+# Allowed overhead of a request: the larger of both.
 LARGEST_SHARE, LARGEST_SECONDS = 0.05, 0.15
 PATIENCE_SECONDS = 15.0
 MB = 1e6
@@ -47,7 +47,7 @@ MB = 1e6
 
 @dataclass(frozen=True)
 class Case:
-    """A file to upload, and the mask that this process gave for it."""
+    """A file to upload, and the mask that this process computed."""
 
     name: str
     content: bytes
@@ -56,7 +56,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Answer:
-    """What came back, after how long, and when to ask again: a mask, a wrong mask, a status or an error."""
+    """Result of a request: a mask, a wrong mask, a status or an error, with its duration and retry time."""
 
     kind: str
     seconds: float
@@ -64,7 +64,7 @@ class Answer:
 
 
 class Tree:
-    """A server's processes; memory that they share counts once for each."""
+    """Processes of a server; shared memory counts once for each."""
 
     def __init__(self, server: Server) -> None:
         root = psutil.Process(server.process.pid)
@@ -77,7 +77,7 @@ class Tree:
         return sum(process.num_fds() for process in self._processes)
 
     def peak_during(self, work: Callable[[], list[Answer]]) -> tuple[int, list[Answer]]:
-        """The most resident memory that was seen, looking every hundredth of a second, and what the work gave."""
+        """Return the largest resident memory, sampled every hundredth of a second, and the result of the work."""
         with ThreadPoolExecutor(1) as pool:
             done, peak = pool.submit(work), 0
             while not done.done():
@@ -87,17 +87,17 @@ class Tree:
 
 
 def main() -> None:
-    """Print the machine and a table for each measurement; exit with 1 where one fails."""
+    """Print the machine and a table for each measurement. Exits with 1 if one fails."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", choices=("load", "overhead"))
     parser.add_argument("--model", choices=MODELS, help="default: both")
-    parser.add_argument("--seconds", type=float, default=60.0, help="load: how long clients ask")
+    parser.add_argument("--seconds", type=float, default=60.0, help="load: seconds")
     parser.add_argument("--clients", type=int, default=50)
     parser.add_argument("--slots", type=int, default=1)
     parser.add_argument("--queue", type=int, default=16)
-    parser.add_argument("--longest-wait", type=float, default=2.0, help="seconds to which clients cut Retry-After")
-    parser.add_argument("--repeats", type=int, default=5, help="overhead: how many turns count")
-    parser.add_argument("--volume", type=Path, help="overhead: in place of smooth noise, 512 x 512 x 25 voxels")
+    parser.add_argument("--longest-wait", type=float, default=2.0, help="upper bound of the wait after Retry-After")
+    parser.add_argument("--repeats", type=int, default=5, help="overhead: number of turns")
+    parser.add_argument("--volume", type=Path, help="overhead: volume instead of smooth noise of 512 x 512 x 25 voxels")
     parser.add_argument("--json", type=Path)
     wanted = parser.parse_args()
     findings = Findings()
@@ -113,7 +113,7 @@ def main() -> None:
 
 
 def load(folder: Path, model: str, wanted: argparse.Namespace) -> dict[str, Any]:
-    """Clients that keep asking, and the server's memory meanwhile and afterwards."""
+    """Run clients continuously, and measure the server's memory during and after."""
     mask_of = segmenter(folder, model)
     cases = [Case(path.name, path.read_bytes(), mask_of(path)) for path in sample_volumes(folder)]
     if len({case.mask for case in cases}) < len(cases):
@@ -152,7 +152,7 @@ def load(folder: Path, model: str, wanted: argparse.Namespace) -> dict[str, Any]
 
 
 def _all_at_once(server: Server, cases: Sequence[Case], wanted: argparse.Namespace) -> list[Answer]:
-    """Clients that begin together and ask for so many seconds; what was asked by then is still answered."""
+    """Run clients in parallel for a number of seconds, and wait for outstanding responses."""
     together = threading.Barrier(wanted.clients)
 
     def keep_asking(number: int) -> list[Answer]:
@@ -173,7 +173,7 @@ def _all_at_once(server: Server, cases: Sequence[Case], wanted: argparse.Namespa
 
 
 def _ask(client: httpx.Client, case: Case) -> Answer:
-    """Upload a case. Only a refusal that says when to come again is known by its status alone."""
+    """Upload a case. Only a refusal with a retry time is reported by its status alone."""
     began = time.perf_counter()
     try:
         response = client.post("/segment", files={"volume": (case.name, case.content)})
@@ -189,7 +189,7 @@ def _ask(client: httpx.Client, case: Case) -> Answer:
 
 
 def _left_behind(server: Server, tree: Tree, descriptors: int, scratch: Path) -> list[str]:
-    """Requests, files and descriptors that are still there some seconds after the last answer."""
+    """Return requests, files and descriptors that remain some seconds after the last response."""
     deadline = time.monotonic() + PATIENCE_SECONDS
     while True:
         with server.client() as client:
@@ -203,7 +203,7 @@ def _left_behind(server: Server, tree: Tree, descriptors: int, scratch: Path) ->
 
 
 def overhead(folder: Path, model: str, wanted: argparse.Namespace) -> dict[str, Any]:
-    """Runs here and requests there, in turns; the first of each warms up."""
+    """Alternate local runs and requests; the first of each is a warm-up."""
     volume = wanted.volume or saved(folder / "volume.nii.gz", smooth_noise((512, 512, 25)))
     mask_of, here, there, beside = segmenter(folder, model), [], [], []
     with _served(folder, model, wanted) as server, server.client() as client:
@@ -220,14 +220,14 @@ def overhead(folder: Path, model: str, wanted: argparse.Namespace) -> dict[str, 
             here.append(middle - began)
             there.append(end - middle)
             beside.append(end - middle - run)
-    own, asked = statistics.median(here[1:]), statistics.median(there[1:])
+    own, remote = statistics.median(here[1:]), statistics.median(there[1:])
     return {
-        "passed": asked - own <= max(LARGEST_SHARE * own, LARGEST_SECONDS),
+        "passed": remote - own <= max(LARGEST_SHARE * own, LARGEST_SECONDS),
         "volume, MB": volume.stat().st_size / MB,
         "run here, seconds": own,
-        "request, seconds": asked,
-        "ratio": asked / own,
-        "difference, seconds": asked - own,
+        "request, seconds": remote,
+        "ratio": remote / own,
+        "difference, seconds": remote - own,
         "of it beside the run there": statistics.median(beside[1:]),
         "runs here": [round(seconds, 4) for seconds in here],
         "requests": [round(seconds, 4) for seconds in there],
@@ -236,7 +236,7 @@ def overhead(folder: Path, model: str, wanted: argparse.Namespace) -> dict[str, 
 
 @contextmanager
 def _served(folder: Path, model: str, wanted: argparse.Namespace) -> Iterator[Server]:
-    """A warm server of the model."""
+    """Start a warm server of the model."""
     (folder / "scratch").mkdir()
     env = {
         "VOXPORT_SCRATCH_DIR": str(folder / "scratch"),

@@ -1,12 +1,12 @@
-"""How fast: ``voxport segment`` in each runtime and precision beside MONAI's sliding window and nnU-Net's predictor.
+"""Measure ``voxport segment`` in each runtime and precision, beside MONAI's sliding window and nnU-Net's predictor.
 
-All read a ``.nii.gz`` and write one, with the same overlap of 0.5, gaussian blending and threads. Every contender is a
-process that has loaded its network and has segmented a small part of the volume; they run in turns, so that whatever
-else the machine does hits all alike, and medians count. Ratios are to MONAI in eager mode. Nothing is downloaded. The
-SegResNet is trained here, for a minute, on pictures like the volume.
+All read and write a ``.nii.gz``, with overlap 0.5, gaussian blending and equal threads. Each contender is a process
+that has loaded its network and segmented a small part of the volume. Contenders run in turns, so load on the machine
+affects all, and medians are compared. Ratios are to MONAI in eager mode. Nothing is downloaded. The SegResNet is first
+trained for a minute on images like the volume.
 
-The very same tiles are laid by both where each edge is a patch and a number of half patches long, as it is by default;
-MONAI moves its last tile back elsewhere, where voxport spreads all evenly, and labels differ by that.
+Tiles are identical if each edge is a patch plus a number of half patches, as by default. Otherwise MONAI shifts its
+last tile, voxport spaces all evenly, and labels differ.
 """
 
 from __future__ import annotations
@@ -90,10 +90,10 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument("--threads", type=int, default=LocalResources().processors())
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=120, help="of training the SegResNet")
-    parser.add_argument("--compile", action="store_true", help="MONAI with torch.compile too")
-    parser.add_argument("--tune", action="store_true", help="voxport tune first: adds auto, and int8 where it holds")
-    parser.add_argument("--quick", action="store_true", help="a small volume, once: whether it works, not how fast")
+    parser.add_argument("--steps", type=int, default=120, help="steps of training the SegResNet")
+    parser.add_argument("--compile", action="store_true", help="also MONAI with torch.compile")
+    parser.add_argument("--tune", action="store_true", help="run voxport tune first; adds auto, and int8 if accepted")
+    parser.add_argument("--quick", action="store_true", help="a small volume once, as a test")
     parser.add_argument("--json", type=Path)
     wanted = parser.parse_args()
     if wanted.quick:
@@ -104,7 +104,7 @@ def _arguments() -> argparse.Namespace:
 
 
 def _prepared(folder: Path, wanted: argparse.Namespace) -> dict[str, Any]:
-    """A volume and a model in the folder, and all that contenders must know of them."""
+    """Write a volume and a model, and return the specification for contenders."""
     spec: dict[str, Any] = {"folder": str(folder), "network": wanted.network, "shape": wanted.shape, "overlap": 0.5}
     spec |= {"threads": wanted.threads, "volume": "volume.nii.gz", "small": "small.nii.gz"}
     if wanted.network == "bundled":
@@ -138,16 +138,16 @@ def _export_segresnet(folder: Path, steps: int, threads: int) -> None:
 
 
 def _measured(kinds: list[str], file: Path, repeats: int) -> tuple[Found, dict[str, str]]:
-    """Answers of each contender, the warm-up left out; and why others are not here."""
+    """Return the answers of each contender without the warm-up, and the reason for each that is missing."""
     spec = json.loads(file.read_text())
     processes = {kind: _started(kind, file) for kind in kinds}
     found: Found = {}
     missing: dict[str, str] = {}
     try:
         for kind, process in processes.items():
-            told = _answer(process)
-            if "missing" in told:
-                missing[kind] = told["missing"]
+            answer = _answer(process)
+            if "missing" in answer:
+                missing[kind] = answer["missing"]
             else:
                 found[kind] = []
         for turn in range(repeats + 1):

@@ -1,7 +1,7 @@
-"""How long voxport takes to start: its import, its help, and ``voxport segment --sample`` until its first tile.
+"""Measure start-up: ``import voxport``, ``voxport --help``, and ``voxport segment --sample`` to its first tile.
 
-Medians over fresh processes. One that segments ends when its network is handed the first tile, or has scored it; so all
-is counted, from the start of the interpreter on.
+Medians over fresh processes, from the start of the interpreter. A segmenting process ends when its network receives the
+first tile, or has inferred it.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ CASES = {
 
 
 def main() -> None:
-    """Print the median seconds of each case, and how many times those of a bare interpreter."""
+    """Print the median seconds of each case, and the ratio to a bare interpreter."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=11)
     parser.add_argument("--json", type=Path)

@@ -1,7 +1,6 @@
-"""Train a SegResNet until it is sure of its labels, on pictures made for it.
+"""Train a SegResNet on synthetic images until its labels are confident.
 
-The labels of random weights are noise, and every rounding flips some of them: comparing precisions on them tells
-nothing about a network that was trained for something.
+With random weights, every rounding error flips some labels, so precisions cannot be compared.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ SEED = 1
 
 
 def main() -> None:
-    """Train, say how sure the labels are, write the weights."""
+    """Train, print the confidence of the labels, write the weights."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("output", type=Path)
     parser.add_argument("arguments", type=Path, help="JSON of the network's arguments")

@@ -1,7 +1,6 @@
-"""``python deployment/bento/prepare.py FOLDER``: lay out what ``bentoml build FOLDER`` makes a bento of.
+"""``python deployment/bento/prepare.py FOLDER``: write the build context of ``bentoml build FOLDER``.
 
-The folder then holds the package itself, so that the bento needs no index that knows voxport, and the versions that it
-is tested with.
+The folder contains the package itself, and its dependencies pinned to the tested versions.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ _NAME = re.compile(r"[A-Za-z0-9._-]+")
 
 
 def prepare(folder: Path) -> None:
-    """Fill a folder, which is emptied first if it was filled by this."""
+    """Fill a folder; it is emptied first if this script created it."""
     marker = folder / "bentofile.yaml"
     if folder.exists() and any(folder.iterdir()) and not marker.exists():
         sys.exit(f"prepare: {folder}: expected a folder of mine or none, got another; choose another name")
@@ -30,17 +29,17 @@ def prepare(folder: Path) -> None:
 
 
 def requirements() -> list[str]:
-    """What serving needs, each at the version of constraints.txt."""
+    """Return the dependencies of serving, pinned to constraints.txt."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
-    asked = [*project["dependencies"], *extras["serving"], *extras["demo"]]
+    listed = [*project["dependencies"], *extras["serving"], *extras["demo"]]
     lines = (ROOT / "constraints.txt").read_text().splitlines()
     pins = {_plain(line): line for line in lines if not line.startswith("#")}
-    return [pins[_plain(requirement)] for requirement in asked]
+    return [pins[_plain(requirement)] for requirement in listed]
 
 
 def _plain(requirement: str) -> str:
-    """A requirement's name as the index knows it."""
+    """Return a requirement's normalised name."""
     found = _NAME.match(requirement)
     assert found is not None, requirement
     return re.sub(r"[-_.]+", "-", found[0]).lower()

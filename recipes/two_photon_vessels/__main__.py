@@ -1,4 +1,4 @@
-"""`python -m recipes.two_photon_vessels --out runs/vessels` trains the bundled model from nothing but a seed."""
+"""`python -m recipes.two_photon_vessels --out runs/vessels` trains the bundled model from a seed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from .train import SMOKE, TrainingPlan, resized, train
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Parse the command line, train, and say where the weights are."""
+    """Parse the command line, train, and print the path of the weights."""
     parser = argparse.ArgumentParser(prog="recipes.two_photon_vessels", description=train.__doc__)
     parser.add_argument(
         "--out",

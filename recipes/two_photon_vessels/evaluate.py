@@ -1,4 +1,4 @@
-"""`python -m recipes.two_photon_vessels.evaluate WEIGHTS DATA` scores weights on real volumes beside two baselines."""
+"""`python -m recipes.two_photon_vessels.evaluate WEIGHTS DATA` evaluates weights beside two baselines."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ DISTURBANCES: dict[str, tuple[Callable[[Picture], Picture], Callable[[Mask], Mas
 
 
 def load_network(weights: Path) -> VesselNet:
-    """The network with its weights, ready to score."""
+    """Load a network with its weights for inference."""
     state = torch.load(weights, weights_only=True)
     network = VesselNet(filters=int(state["trunk.convInit.conv.weight"].shape[0]))
     network.load_state_dict({name: value.float() for name, value in state.items()})
@@ -44,7 +44,7 @@ def load_network(weights: Path) -> VesselNet:
 
 
 def load_pairs(data: Path) -> Pairs:
-    """Pictures and labels, by name: every `*_image.nii.gz` below `data` that has its `*_label.nii.gz`."""
+    """Load every `*_image.nii.gz` below `data` that has a `*_label.nii.gz`, by name."""
     pairs = {}
     for image in sorted(data.glob("*_image.nii.gz")):
         label = image.with_name(image.name.replace("_image", "_label"))
@@ -54,7 +54,7 @@ def load_pairs(data: Path) -> Pairs:
 
 
 def evaluate(segmenters: dict[str, Segmenter], pairs: Pairs) -> Logits:
-    """Measures by case and segmenter, with the mean over the cases under `mean`."""
+    """Return the metrics of each case and segmenter, with their mean under `mean`."""
     logits: Logits = {}
     for case, (image, truth) in pairs.items():
         logits[case] = {}
@@ -81,7 +81,7 @@ def evaluate(segmenters: dict[str, Segmenter], pairs: Pairs) -> Logits:
 
 
 def robustness(segment: Segmenter, pairs: Pairs) -> dict[str, float]:
-    """Mean Dice as stored, and after each disturbance of how the volumes are stored."""
+    """Return the mean Dice for each variant of how the volumes are stored."""
     result: dict[str, float] = {}
     for name, (disturb, restore) in DISTURBANCES.items():
         masks = [restore(segment(np.ascontiguousarray(disturb(image)))) for image, _ in pairs.values()]
@@ -93,7 +93,7 @@ def robustness(segment: Segmenter, pairs: Pairs) -> dict[str, float]:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Print the scores as JSON."""
+    """Print the results as JSON."""
     parser = argparse.ArgumentParser(prog="recipes.two_photon_vessels.evaluate", description=__doc__)
     parser.add_argument("weights", type=Path)
     parser.add_argument("data", type=Path, nargs="+", help="folders of *_image.nii.gz and *_label.nii.gz")

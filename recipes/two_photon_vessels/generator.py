@@ -1,4 +1,4 @@
-"""Synthetic two-photon volumes of vessels with their labels, from nothing but a seed."""
+"""Synthetic two-photon volumes of vessels with labels, from a seed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ BACKGROUND, VESSEL, CENTRELINE = 0, 1, 2
 
 @dataclass(frozen=True, eq=False)
 class SyntheticVolume:
-    """A picture (X, Y, Z) float32, its binary label (X, Y, Z) bool, the label's centrelines, and the spacing in µm."""
+    """An image (X, Y, Z) float32, its binary label (X, Y, Z) bool, the label's centrelines, and the spacing in µm."""
 
     image: NDArray[np.float32]
     label: NDArray[np.bool_]
@@ -28,7 +28,7 @@ class SyntheticVolume:
 
 
 def draw_spacing(rng: np.random.Generator) -> Spacing:
-    """Voxel spacing in µm: 0.3-5 in plane, 1-10 along z and never finer than in plane."""
+    """Draw a voxel spacing in µm: 0.3-5 in plane, 1-10 along z and never finer than in plane."""
     if rng.random() < 0.6:
         in_plane = float(np.exp(rng.uniform(np.log(0.6), np.log(2.2))))
     else:
@@ -38,7 +38,7 @@ def draw_spacing(rng: np.random.Generator) -> Spacing:
 
 
 def draw_plan(shape: Shape, spacing_um: Spacing, rng: np.random.Generator) -> GrowthPlan:
-    """What grows in view: a capillary bed alone, with penetrating vessels, or under wide surface vessels."""
+    """Draw the vessels of a volume: a capillary bed alone, with penetrating vessels, or under wide surface vessels."""
     width_um = shape[0] * spacing_um[0]
     kind = rng.choice(3, p=[0.15, 0.25, 0.6])
     low, high = (
@@ -57,7 +57,7 @@ def draw_plan(shape: Shape, spacing_um: Spacing, rng: np.random.Generator) -> Gr
 
 
 def generate(shape: Shape, spacing_um: Spacing, rng: np.random.Generator, margin_um: float = 0.0) -> SyntheticVolume:
-    """One volume of `shape` voxels; its network grows `margin_um` beyond every face, and 0 keeps all of it in view."""
+    """Generate a volume of `shape` voxels. Vessels extend `margin_um` beyond every face, or end in view for 0."""
     plan = draw_plan(shape, spacing_um, rng)
     optics = draw_optics(rng)
     box_um = (np.asarray(shape) - 1) * np.asarray(spacing_um) + 2 * margin_um

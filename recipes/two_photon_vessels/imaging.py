@@ -1,4 +1,4 @@
-"""A two-photon microscope, crudely: from drawn vessels to the picture that it would give."""
+"""A simple model of a two-photon microscope, from vessels to an image."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Spacing = tuple[float, float, float]
 
 @dataclass(frozen=True)
 class Optics:
-    """How one picture is taken. Brightness is relative to plasma in a well-lit vessel = 1; lengths in µm."""
+    """Imaging parameters. Brightness is relative to plasma in a well-lit vessel (1); lengths in µm."""
 
     lateral_um: float
     axial_um: float
@@ -47,7 +47,7 @@ class Optics:
 
 
 def draw_optics(rng: np.random.Generator) -> Optics:
-    """Optics of one picture, drawn widely: raw or denoised, clean or leaky, bright or starved of photons."""
+    """Draw imaging parameters from wide ranges: raw or denoised, clean or leaky, bright or noisy."""
 
     def often(chance: float, low: float, high: float) -> float:
         return float(rng.uniform(low, high)) if rng.random() < chance else 0.0
@@ -115,7 +115,7 @@ def _stretch(coarse: Float32Array, axis: int, size: int, step: float) -> Float32
 
 
 def micrograph(drawn: DrawnVessels, spacing_um: Spacing, optics: Optics, rng: np.random.Generator) -> Float32Array:
-    """The recorded picture (X, Y, Z), from 0, in the detector's units; random detail comes from `rng`."""
+    """Return the image (X, Y, Z), from 0, in the detector's units; random detail comes from `rng`."""
     lit = _gain(drawn, spacing_um, optics, rng)
     vessels = _vessel_light(drawn, spacing_um, optics, rng) * lit
     tissue = _tissue_light(drawn, vessels, spacing_um, optics, rng)
@@ -124,7 +124,7 @@ def micrograph(drawn: DrawnVessels, spacing_um: Spacing, optics: Optics, rng: np
 
 
 def _gain(drawn: DrawnVessels, spacing_um: Spacing, optics: Optics, rng: np.random.Generator) -> Float32Array:
-    """Uneven light: fading with depth, slow fields, and the shadow below large vessels."""
+    """Return the illumination: fading with depth, slow fields, and shadows below large vessels."""
     shape = drawn.inside_um.shape
     depth = np.linspace(0.0, 1.0, shape[2], dtype=np.float32)
     fading = np.exp(-optics.dimming * (depth if rng.random() < 0.7 else depth[::-1]))
@@ -137,7 +137,7 @@ def _gain(drawn: DrawnVessels, spacing_um: Spacing, optics: Optics, rng: np.rand
 
 
 def _vessel_light(drawn: DrawnVessels, spacing_um: Spacing, optics: Optics, rng: np.random.Generator) -> Float32Array:
-    """Dye in plasma: soft-edged tubes with tones, walls, streaks, gaps between blood cells and beads."""
+    """Return dye in plasma: soft-edged tubes with tones, walls, streaks, gaps between blood cells and beads."""
     shape = drawn.inside_um.shape
     edge_um = max(spacing_um[0], 0.5)
     cover = np.clip(0.5 + drawn.inside_um / edge_um, 0.0, 1.0)
@@ -159,7 +159,7 @@ def _vessel_light(drawn: DrawnVessels, spacing_um: Spacing, optics: Optics, rng:
 
 
 def _lines(shape: tuple[int, ...], rng: np.random.Generator) -> Float32Array:
-    """Unit-variance noise that is smeared along the fast scan axis, by 2 voxels or by most of a line."""
+    """Return unit-variance noise smeared along the fast scan axis, by 2 voxels or most of a line."""
     noise = rng.standard_normal(shape, dtype=np.float32)
     fast = int(rng.random() < 0.3)
     noise = gaussian_filter1d(noise, np.exp(rng.uniform(np.log(2.0), np.log(60.0))), axis=fast)
@@ -170,7 +170,7 @@ def _lines(shape: tuple[int, ...], rng: np.random.Generator) -> Float32Array:
 def _tissue_light(
     drawn: DrawnVessels, vessels: Float32Array, spacing_um: Spacing, optics: Optics, rng: np.random.Generator
 ) -> Float32Array:
-    """Everything that is dim and diffuse: background, its texture, out-of-focus haze, leaked dye, bright sheets."""
+    """Return diffuse light: background, its texture, out-of-focus haze, leaked dye, bright sheets."""
     shape = drawn.inside_um.shape
     slow = smooth_noise(shape, (60.0, 60.0, 6.0), rng)
     mottle = smooth_noise(shape, tuple(max(rng.uniform(2.0, 9.0) / step, 0.8) for step in spacing_um), rng)
@@ -200,7 +200,7 @@ def _tissue_light(
 
 
 def _distractors(shape: tuple[int, ...], spacing_um: Spacing, optics: Optics, rng: np.random.Generator) -> Float32Array:
-    """Bright things that are not vessels: specks, round cells, and cells with processes."""
+    """Return bright structures other than vessels: specks, round cells, and cells with processes."""
     light = np.zeros(shape, dtype=np.float32)
     volume_mm3 = float(np.prod(shape)) * float(np.prod(spacing_um)) * 1e-9
     specks = min(int(rng.poisson(optics.spots_per_mm3 * volume_mm3)), 400)
@@ -213,7 +213,7 @@ def _distractors(shape: tuple[int, ...], spacing_um: Spacing, optics: Optics, rn
 
 
 def _add_cell(light: Float32Array, spacing_um: Spacing, rng: np.random.Generator) -> None:
-    """One soma of 3-8 µm radius, solid or hollow, with up to six straight processes."""
+    """Add a soma of 3-8 µm radius, solid or hollow, with up to six straight processes."""
     spacing, shape = np.asarray(spacing_um), np.asarray(light.shape)
     centre = rng.uniform(0.0, 1.0, 3) * shape * spacing
     radii = rng.uniform(3.0, 8.0) * rng.uniform(0.7, 1.3, 3) + np.array([0.0, 0.0, 2.0])
@@ -236,9 +236,9 @@ def _add_cell(light: Float32Array, spacing_um: Spacing, rng: np.random.Generator
 
 
 def _blur(light: Float32Array, spacing_um: Spacing, optics: Optics) -> Float32Array:
-    """The point-spread function: a Gaussian with a faint tail, wider along z.
+    """Apply the point-spread function: a Gaussian with a faint tail, wider along z.
 
-    The tubes are drawn as high as the function makes them, so along z only their edges are softened.
+    The tubes are drawn with the blurred height, so along z only their edges are softened.
     """
     width = np.array([optics.lateral_um, optics.lateral_um, optics.axial_um]) / np.asarray(spacing_um)
     sharp = gaussian_filter(light, width * (1.0, 1.0, 0.5), truncate=3.0)

@@ -1,4 +1,4 @@
-"""Scoring a whole volume with overlapping tiles, for validation; the application streams its own."""
+"""Sliding-window inference of a whole volume, for validation only."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .pool import Shape, normalise
 def vessel_probability(
     network: nn.Module, image: NDArray[np.float32], patch: Shape, overlap: float = 0.5
 ) -> NDArray[np.float32]:
-    """The probability of vessel (X, Y, Z) for a picture (X, Y, Z) in any unit of intensity."""
+    """Return the probability of vessel (X, Y, Z) for an image (X, Y, Z) in any unit of intensity."""
     volume = torch.from_numpy(np.ascontiguousarray(normalise(image)))[None, None]
     with torch.inference_mode():
         logits = sliding_window_inference(

@@ -1,4 +1,4 @@
-"""A loss that cares for thin vessels."""
+"""A loss for thin vessels."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ CENTRELINE_WEIGHT = 0.1
 
 
 def vessel_loss(logits: Tensor, target: Tensor) -> Tensor:
-    """Cross-entropy + soft Dice + missed centreline.
+    """Return cross-entropy + soft Dice + missed centreline.
 
-    `logits` (N, 2, X, Y, Z); `target` (N, X, Y, Z) with 0 background, 1 vessel, 2 vessel on a centreline. A
-    centreline counts by length, so one capillary weighs as much as a trunk a hundred times its volume (skeleton
-    recall, Kirchhoff et al. 2024).
+    `logits` (N, 2, X, Y, Z); `target` (N, X, Y, Z) with 0 background, 1 vessel, 2 vessel on a centreline. Centrelines
+    are weighted by length, so a capillary counts as much as a trunk of a hundred times its volume (skeleton recall,
+    Kirchhoff et al. 2024).
     """
     logits = logits.float()
     vessel = (target > 0).float()

@@ -18,7 +18,7 @@ def dice(mask: Mask, truth: Mask) -> float:
 
 
 def cl_dice(mask: Mask, truth: Mask) -> float:
-    """Centreline Dice (Shit et al. 2021): the harmonic mean of how much of each skeleton lies in the other mask."""
+    """Centreline Dice (Shit et al. 2021): harmonic mean of the shares of each skeleton inside the other mask."""
     skeleton, true_skeleton = _skeleton(mask), _skeleton(truth)
     if not skeleton.any() or not true_skeleton.any():
         return float(not mask.any() and not truth.any())
@@ -31,7 +31,7 @@ def _skeleton(mask: Mask) -> Mask:
 
 
 def surface_dice(mask: Mask, truth: Mask, tolerance_voxels: float = 1.0) -> float:
-    """The share of both surfaces that lies within `tolerance_voxels` of the other (Nikolov et al. 2018), in voxels."""
+    """Share of both surfaces within `tolerance_voxels` of the other (Nikolov et al. 2018), in voxels."""
     surface, true_surface = mask & ~binary_erosion(mask), truth & ~binary_erosion(truth)
     total = int(surface.sum()) + int(true_surface.sum())
     if not surface.any() or not true_surface.any():
@@ -42,7 +42,7 @@ def surface_dice(mask: Mask, truth: Mask, tolerance_voxels: float = 1.0) -> floa
 
 
 def otsu_mask(image: NDArray[np.float32]) -> Mask:
-    """Brighter than Otsu's threshold of the whole volume."""
+    """Voxels above Otsu's threshold of the whole volume."""
     return np.asarray(image > threshold_otsu(image), dtype=np.bool_)  # type: ignore[no-untyped-call]
 
 

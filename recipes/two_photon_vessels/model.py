@@ -13,13 +13,13 @@ DARK = 0.02
 
 
 class VesselNet(nn.Module):
-    """Logits (N, 2, X, Y, Z) for pictures (N, 1, X, Y, Z) in 0..1; X and Y multiples of 16, Z of 4.
+    """Logits (N, 2, X, Y, Z) for images (N, 1, X, Y, Z) in 0..1; X and Y multiples of 16, Z of 4.
 
     Two-photon voxels are about four times longer along z than in plane. Folding 4x4 in-plane cells into channels
-    makes them nearly cubic, widens the field of view fourfold and cuts the cost; nothing is averaged away, so
-    capillaries survive, and the refinement smooths what the cells leave at their borders. The square root and the
-    logarithm are further views of the picture: in the first, dim capillaries are not lost beside bright trunks; in the
-    second, a vessel stands out from its surroundings by the same difference wherever the light has faded.
+    makes them nearly cubic, widens the field of view fourfold and reduces the cost without averaging, so capillaries
+    survive; the refinement smooths the borders of cells. The square root and the logarithm are further input channels:
+    the first keeps dim capillaries beside bright trunks, and in the second the contrast of a vessel does not depend on
+    how far the light has faded.
     """
 
     def __init__(self, filters: int = 32, features: int = 4) -> None:

@@ -19,7 +19,7 @@ LOWEST_CONTRAST = 1.5
 
 
 class VolumePool:
-    """Synthetic volumes 0..count-1 in `folder`; `workers` processes grow them while training draws the first ones."""
+    """Synthetic volumes 0..count-1 in `folder`; `workers` processes generate them during training."""
 
     def __init__(self, folder: Path, count: int, shape: Shape, seed: int, workers: int) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -32,18 +32,18 @@ class VolumePool:
         }
 
     def ready(self) -> int:
-        """How many volumes can be read without waiting."""
+        """Number of volumes that are on disk."""
         return self.count - sum(not growing.done() for growing in self._growing.values())
 
     def read(self, index: int) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
-        """The picture and the target (X, Y, Z) of one volume, once it is there."""
+        """Wait for a volume and return its image and target (X, Y, Z)."""
         if index in self._growing:
             self._growing[index].result()
         with np.load(_member(self.folder, index)) as member:
             return member["image"].astype(np.float32), member["target"]
 
     def close(self) -> None:
-        """Stop generating."""
+        """Stop the workers."""
         self._processes.shutdown(cancel_futures=True)
 
 
@@ -73,7 +73,7 @@ def normalise(image: NDArray[np.float32]) -> NDArray[np.float32]:
 def draw_batch(
     pool: VolumePool, available: int, patch: Shape, batch: int, rng: np.random.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Patches of the first `available` volumes: pictures (N, 1, *patch) in 0..1 and targets (N, *patch) of 0, 1, 2."""
+    """Draw patches of the first `available` volumes: images (N, 1, *patch) in 0..1, targets (N, *patch) of 0, 1, 2."""
     pairs = [augment(*_draw_visible(pool, available, rng), patch, rng) for _ in range(batch)]
     pictures, targets = (np.stack(arrays) for arrays in zip(*pairs, strict=True))
     return torch.from_numpy(pictures[:, None]), torch.from_numpy(targets)
@@ -82,7 +82,7 @@ def draw_batch(
 def _draw_visible(
     pool: VolumePool, available: int, rng: np.random.Generator
 ) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
-    """A volume in which a person would find vessels; after eight drowned ones, whichever comes."""
+    """Draw a volume with visible vessels; after eight attempts, any volume."""
     for _ in range(8):
         image, target = pool.read(int(rng.integers(available)))
         if contrast_to_noise(image[::2, ::2], target[::2, ::2]) >= LOWEST_CONTRAST:
@@ -91,7 +91,7 @@ def _draw_visible(
 
 
 def contrast_to_noise(image: NDArray[np.float32], target: NDArray[np.uint8]) -> float:
-    """Vessel mean less background mean, over the background's deviation, once normalised; real: 1.7-16.5."""
+    """Return vessel mean minus background mean over the background's deviation, normalised; real: 1.7-16.5."""
     picture, vessel = normalise(image), target > 0
     if vessel.all() or not vessel.any():
         return 0.0
@@ -100,7 +100,7 @@ def contrast_to_noise(image: NDArray[np.float32], target: NDArray[np.uint8]) -> 
 
 
 def light_slope(shape: tuple[int, ...], rng: np.random.Generator) -> NDArray[np.float32]:
-    """A gain of at most 1 that falls exponentially across the patch: what is dim here is bright elsewhere."""
+    """Return a gain of at most 1 that falls exponentially across the patch."""
     slopes = [np.linspace(-0.5, 0.5, size, dtype=np.float32) * np.float32(rng.normal(scale=1.0)) for size in shape]
     exponent = slopes[0][:, None, None] + slopes[1][None, :, None] + slopes[2][None, None, :]
     return np.asarray(np.exp(exponent - exponent.max()), dtype=np.float32)
@@ -109,7 +109,7 @@ def light_slope(shape: tuple[int, ...], rng: np.random.Generator) -> NDArray[np.
 def augment(
     image: NDArray[np.float32], target: NDArray[np.uint8], patch: Shape, rng: np.random.Generator
 ) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
-    """A random patch, its edge repeated where the volume is small, turned and mirrored, with jittered contrast."""
+    """Draw a random patch, edge-padded if the volume is small, flipped and transposed, with jittered contrast."""
     picture = image[::3, ::3]
     low = np.percentile(picture, rng.choice([0.5, 1.0, 1.0, 3.0]))
     high = np.percentile(picture, rng.choice([98.5, 99.5, 99.5, 99.8]))

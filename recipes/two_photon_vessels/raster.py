@@ -1,4 +1,4 @@
-"""Drawing a vessel network on a voxel grid."""
+"""Draw a vessel network on a voxel grid."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ OUTSIDE_UM = -1.0e3
 
 @dataclass(frozen=True, eq=False)
 class DrawnVessels:
-    """By voxel (X, Y, Z): depth inside the nearest tube (µm, outside < 0), its radius (µm) and tone; centrelines."""
+    """Arrays (X, Y, Z): depth inside the nearest tube (µm, outside < 0), its radius (µm) and tone; centrelines."""
 
     inside_um: Float32Array
     radius_um: Float32Array
@@ -32,8 +32,8 @@ def draw_network(
 ) -> DrawnVessels:
     """Draw every segment as a rounded cone.
 
-    A tube's half height is the root of radius² + `axial_um`²: where an elongated point-spread function lets it fall to
-    half its brightness, and where annotators stop. The field is valid to `skin_um` outside a tube. A tube thinner than
+    A tube's half height is the root of radius² + `axial_um`²: there its brightness is half for an elongated
+    point-spread function, and annotators stop. The field is valid to `skin_um` outside a tube. A tube thinner than
     0.6 voxel is drawn at 0.6 voxel, so that it stays connected.
     """
     drawn = DrawnVessels(

@@ -1,4 +1,4 @@
-"""`python -m recipes.two_photon_vessels.sample OUT.nii.gz` makes the bundled sample volume from nothing but a seed."""
+"""`python -m recipes.two_photon_vessels.sample OUT.nii.gz` generates the bundled sample volume from a seed."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ SPACING_UM: Spacing = (1.0, 1.0, 4.0)
 
 
 def make_sample(seed: int) -> SyntheticVolume:
-    """A volume that no training run has drawn: their seeds are pairs, this one is a triple."""
+    """Generate a volume with a seed that no training run uses: theirs are pairs, this one is a triple."""
     return generate(SHAPE, SPACING_UM, np.random.default_rng([seed, 0, 2]), margin_um=20.0)
 
 
 def write_volume(volume: SyntheticVolume, path: Path) -> None:
-    """Write the picture as 8-bit NIfTI with its spacing in µm; the brightest 0.1 % of the voxels saturate."""
+    """Write the image as 8-bit NIfTI with its spacing in µm; the brightest 0.1 % of the voxels saturate."""
     top = float(np.quantile(volume.image, 0.999))
     values = np.clip(volume.image / top * 255, 0, 255).astype(np.uint8)
     image = nibabel.Nifti1Image(values, np.diag([*volume.spacing_um, 1.0]))

@@ -1,4 +1,4 @@
-"""Training: from a seed to weights, resumable, with a progress bar and a log."""
+"""Training from a seed, resumable, with a progress bar and a log."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from .pool import Shape, VolumePool, draw_batch
 
 @dataclass(frozen=True)
 class TrainingPlan:
-    """Every number that the weights depend on; shapes in voxels (x, y, z).
+    """Every parameter that the weights depend on; shapes in voxels (x, y, z).
 
-    Training begins with the first `head_start` volumes and one more joins at every fourth step, whatever the speed of
-    generation, so that a run is the same on every machine and after every interruption.
+    Training begins with the first `head_start` volumes, and another is added at every fourth step. A run is therefore
+    independent of the speed of generation and of interruptions.
     """
 
     seed: int = 1
@@ -58,7 +58,7 @@ SMOKE = TrainingPlan(
 
 @dataclass
 class TrainingState:
-    """What a checkpoint holds."""
+    """Content of a checkpoint."""
 
     step: int
     network: VesselNet
@@ -151,7 +151,7 @@ def _step(plan: TrainingPlan, state: TrainingState, pictures: Tensor, targets: T
 
 
 def _schedule(plan: TrainingPlan, step: int) -> float:
-    """Linear warm-up, then a cosine to a hundredth."""
+    """Linear warm-up, then a cosine to 1 %."""
     if step < plan.warmup_steps:
         return (step + 1) / plan.warmup_steps
     along = (step - plan.warmup_steps) / max(plan.steps - plan.warmup_steps, 1)
@@ -171,6 +171,6 @@ def _save(state: TrainingState, checkpoint: Path) -> None:
 
 
 def resized(plan: TrainingPlan, steps: int | None, volumes: int | None, seed: int | None) -> TrainingPlan:
-    """`plan` with what the command line overrides."""
+    """Return `plan` with the command line's overrides."""
     changed = {"steps": steps, "volumes": volumes, "seed": seed}
     return replace(plan, **{name: value for name, value in changed.items() if value is not None})  # type: ignore[arg-type]

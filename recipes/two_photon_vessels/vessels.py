@@ -1,4 +1,4 @@
-"""Procedurally grown vessel networks: one connected graph of tortuous, tapering tubes, in micrometres."""
+"""Procedural vessel networks: one connected graph of tortuous, tapering tubes, in micrometres."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ IntArray = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class GrowthPlan:
-    """What to grow. Lengths in µm, density in µm of capillary per µm³ (cortex: about 1e-3)."""
+    """Growth parameters. Lengths in µm, density in µm of capillary per µm³ (cortex: about 1e-3)."""
 
     capillary_density: float
     capillary_radius_um: float
@@ -120,7 +120,7 @@ def _walk(
     plan: GrowthPlan,
     rng: np.random.Generator,
 ) -> FloatArray:
-    """A persistent random walk until it leaves the box (along z by its radius) or tires: (n, 3) µm."""
+    """Return a persistent random walk (n, 3) µm that ends at the box (along z by its radius) or after its length."""
     step_um = _step(radius_um)
     bend = rng.uniform(0.02, 0.16) * (0.5 + plan.tortuosity)
     flatten = np.array([1.0, 1.0, 0.25 if abs(heading[2]) < 0.5 else 1.0])
@@ -139,7 +139,7 @@ def _walk(
 
 
 def _capillary_nodes(box_um: FloatArray, plan: GrowthPlan, rng: np.random.Generator) -> FloatArray:
-    """Branching points of the capillary bed, (n, 3) µm, thinned where two fall together."""
+    """Return the branching points of the capillary bed, (n, 3) µm, without near duplicates."""
     volume = float(np.prod(box_um))
     count = int(np.clip(volume * (plan.capillary_density / 0.9) ** 1.5, 4, plan.max_nodes))
     candidates = rng.uniform(0.0, 1.0, (2 * count, 3)) * box_um
@@ -186,7 +186,7 @@ def _connect(anchors: FloatArray, nodes: FloatArray, trunk_links: IntArray, rng:
 
 
 def _bridges(points: FloatArray, links: IntArray) -> IntArray:
-    """The shortest links that join what near-neighbour links left apart."""
+    """Return the shortest links between components of the near-neighbour graph."""
     bridges: list[list[int]] = []
     while True:
         every = np.concatenate([links, np.array(bridges, dtype=np.int64).reshape(-1, 2)])
@@ -257,7 +257,7 @@ def _round_corners(points: FloatArray, segments: IntArray, anchors: int, rng: np
 
 
 def _warp(points: FloatArray, plan: GrowthPlan, rng: np.random.Generator) -> FloatArray:
-    """Displace points by a sum of plane waves of 25-200 µm: tortuosity that keeps every junction joined."""
+    """Displace points by a sum of plane waves of 25-200 µm, which adds tortuosity and keeps junctions connected."""
     moved = points.copy()
     for wavelength_um in (25.0, 40.0, 70.0, 120.0, 200.0):
         for _ in range(2):
