@@ -63,7 +63,7 @@ class ModelExporterContract:
         onnx.checker.check_model(model, full_check=True)
         assert all(entry.version >= LEAST_OPSET for entry in model.opset_import if entry.domain == "")
 
-    def test_image_goes_in_and_scores_come_out_in_float32(self) -> None:
+    def test_image_and_scores_are_float32(self) -> None:
         session = _session(self.export().path)
         assert [(i.name, i.type, i.shape[1]) for i in session.get_inputs()] == [("image", "tensor(float)", 2)]
         assert [(o.name, o.type) for o in session.get_outputs()] == [("scores", "tensor(float)")]
@@ -75,7 +75,7 @@ class ModelExporterContract:
 
     @pytest.mark.parametrize("cases", [1, 2])
     @pytest.mark.parametrize("steps", [(1, 1, 1), (3, 5, 7), (9, 1, 2)])
-    def test_scores_are_the_networks_at_any_size(self, cases: int, steps: tuple[int, int, int]) -> None:
+    def test_logits_are_the_networks_at_any_size(self, cases: int, steps: tuple[int, int, int]) -> None:
         exported = self.export()
         shape = [_DIVISOR * step for step in steps] if exported.dynamic else [8, 12, 16]
         batch = np.random.default_rng(0).standard_normal((cases, 2, *shape), np.float32)

@@ -134,7 +134,7 @@ class JobQueueContract:
         assert self.queue.get(job.id) == job
         assert self.queue.get(job.id, "ada") == job
 
-    def test_positions_count_from_the_next_in_line(self) -> None:
+    def test_positions_count_from_the_head_of_the_queue(self) -> None:
         jobs = [self.queue.submit(example_case(n), "ada") for n in range(3)]
         assert [self.queue.get(job.id).position for job in jobs] == [0, 1, 2]
         self.queue.cancel(jobs[1].id)
@@ -212,7 +212,7 @@ class JobQueueContract:
         assert self.queue.get(first.id).attempts == 0
         assert self.queue.cancel(second.id).state == "done"
 
-    def test_a_cancelled_job_may_be_tried_again_and_is_the_last_in_line(self) -> None:
+    def test_a_cancelled_job_can_be_retried_as_the_last_in_the_queue(self) -> None:
         job, other = (self.queue.submit(example_case(n), "ada") for n in range(2))
         self.queue.cancel(job.id)
         again = self.queue.retry(job.id, "ada")

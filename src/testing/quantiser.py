@@ -37,7 +37,7 @@ class QuantiserContract:
         """Scores of what the adapter wrote."""
         raise NotImplementedError
 
-    def test_the_quantised_network_scores_to_within_a_step_of_eight_bits(self) -> None:
+    def test_the_quantised_network_is_within_a_step_of_eight_bits(self) -> None:
         assert self.quantiser.quantise(self.model, self.inputs, self.destination) == 1
         batch = self.inputs[1]
         exact = affine_logits(batch, _WEIGHTS, _BIAS)

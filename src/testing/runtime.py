@@ -58,13 +58,13 @@ class RuntimeContract:
         assert all(size is None or size > 0 for size in self.runtime.input_shape)
 
     @pytest.mark.parametrize("shape", _SHAPES)
-    def test_scores_are_the_networks(self, shape: tuple[int, int, int]) -> None:
+    def test_logits_are_the_networks(self, shape: tuple[int, int, int]) -> None:
         batch = _batch(1, 2, shape)
         np.testing.assert_allclose(
             self.runtime.infer(batch), affine_logits(batch, _WEIGHTS, _BIAS), rtol=0, atol=self.tolerance
         )
 
-    def test_a_network_with_one_channel_and_one_score_works(self) -> None:
+    def test_a_network_with_one_input_and_one_output_channel_works(self) -> None:
         weights, bias = np.array([[3.0]], np.float32), np.array([-1.0], np.float32)
         runtime = self.open_affine(self.folder, weights, bias, RuntimeOptions(self.precision))
         batch = _batch(2, 1, (3, 4, 5))
@@ -73,16 +73,16 @@ class RuntimeContract:
         )
         runtime.close()
 
-    def test_a_batch_scores_as_its_cases_do_one_at_a_time(self) -> None:
+    def test_a_batch_gives_the_logits_of_its_cases_one_at_a_time(self) -> None:
         batch = _batch(3, 2, (5, 4, 6))
         alone = np.concatenate([self.runtime.infer(batch[i : i + 1]) for i in range(3)])
         np.testing.assert_allclose(self.runtime.infer(batch), alone, rtol=0, atol=self.tolerance)
 
-    def test_scoring_twice_gives_the_same_to_the_last_bit(self) -> None:
+    def test_inference_twice_gives_the_same_bits(self) -> None:
         batch = _batch(2, 2, (6, 5, 4))
         np.testing.assert_array_equal(self.runtime.infer(batch), self.runtime.infer(batch))
 
-    def test_scores_are_contiguous_float32_of_the_inputs_size(self) -> None:
+    def test_logits_are_contiguous_float32_of_the_inputs_size(self) -> None:
         logits = self.runtime.infer(_batch(2, 2, (3, 4, 5)))
         assert logits.dtype == np.float32
         assert logits.flags.c_contiguous
@@ -94,7 +94,7 @@ class RuntimeContract:
         self.runtime.infer(batch)
         np.testing.assert_array_equal(batch, before)
 
-    def test_scores_stay_as_they_were_while_others_are_scored(self) -> None:
+    def test_logits_do_not_change_during_later_calls(self) -> None:
         logits = self.runtime.infer(_batch(1, 2, (4, 4, 4)))
         before = logits.copy()
         self.runtime.infer(_batch(1, 2, (4, 4, 4), seed=1))
@@ -107,7 +107,7 @@ class RuntimeContract:
             self.runtime.infer(batch), affine_logits(batch, _WEIGHTS, _BIAS), rtol=0, atol=self.tolerance
         )
 
-    def test_concurrent_callers_get_their_own_scores(self) -> None:
+    def test_concurrent_callers_get_their_own_logits(self) -> None:
         batches = [_batch(1 + i % 2, 2, (4 + i % 3, 5, 6), seed=i) for i in range(24)]
         with ThreadPoolExecutor(8) as pool:
             inferred = list(pool.map(self.runtime.infer, batches))
@@ -148,7 +148,7 @@ class RuntimeContract:
         assert "fp3" in caught.value.got
         assert self.runtime.precision in caught.value.expected
 
-    def test_one_thread_scores_the_same(self) -> None:
+    def test_one_thread_gives_the_same_logits(self) -> None:
         runtime = self.open_affine(self.folder, _WEIGHTS, _BIAS, RuntimeOptions(self.precision, threads=1))
         batch = _batch(1, 2, (4, 5, 6))
         np.testing.assert_allclose(runtime.infer(batch), self.runtime.infer(batch), rtol=0, atol=self.tolerance)
@@ -165,7 +165,7 @@ class RuntimeContract:
         )
         other.close()
 
-    def test_closing_twice_does_nothing_and_a_closed_runtime_scores_nothing(self) -> None:
+    def test_closing_twice_does_nothing_and_a_closed_runtime_infers_nothing(self) -> None:
         self.runtime.close()
         self.runtime.close()
         with pytest.raises(ModelError):

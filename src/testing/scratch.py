@@ -79,7 +79,7 @@ class ScratchContract:
             assert self.leftovers() == []
         assert self.leftovers() == []
 
-    def test_an_array_that_there_is_no_room_for_is_a_limit_error_at_once(self) -> None:
+    def test_a_buffer_larger_than_the_free_space_is_a_limit_error_at_once(self) -> None:
         with pytest.raises(LimitError, match=r"expected room for \d+ bytes.*, got .*; "):
             self.make_full_scratch().buffer((2**12, 2**9), np.int64)
         assert self.leftovers() == []

@@ -103,7 +103,7 @@ class SegmenterContract:
             segmenter.segment([case, case], default, outputs, RunOptions(), progress)
         assert type(estimated.value) is type(run.value)
 
-    def test_progress_hears_of_stages(self, segmenter: Segmenter, case: str, outputs: Outputs) -> None:
+    def test_progress_receives_stages(self, segmenter: Segmenter, case: str, outputs: Outputs) -> None:
         progress = RecordingProgress()
         segmenter.segment([case], None, outputs, RunOptions(), progress)
         assert progress.stages

@@ -125,7 +125,7 @@ class TensorSessionContract:
             assert (session.outputs[0].name, session.outputs[0].dtype) == ("y", dtype)
             session.close()
 
-    def test_fixed_axes_are_told_apart_from_free_ones(self, tmp_path: Path) -> None:
+    def test_fixed_axes_differ_from_free_ones(self, tmp_path: Path) -> None:
         shape = self.open_doubling(tmp_path, "float32", ("n", 3, "width")).inputs[0].shape
         assert shape[1] == 3
         assert not isinstance(shape[0], int)
@@ -137,7 +137,7 @@ class TensorSessionContract:
     ) -> None:
         assert batch_axis(self.open_doubling(tmp_path, "float32", axes)) == axis
 
-    def test_outputs_are_chosen_by_name(self, tmp_path: Path) -> None:
+    def test_outputs_are_selected_by_name(self, tmp_path: Path) -> None:
         session = self.open_sum(tmp_path)
         a, b = np.array([[1.0, 2.0]], np.float32), np.array([[10.0, 20.0]], np.float32)
         everything = session.run({"b": b, "a": a})
@@ -156,13 +156,13 @@ class TensorSessionContract:
         ],
         ids=["missing", "unknown", "unknown output", "type", "axes"],
     )
-    def test_what_does_not_fit_is_named(
+    def test_an_unfitting_channel_is_named(
         self, tmp_path: Path, inputs: Tensors, outputs: list[str] | None, named: str
     ) -> None:
         with pytest.raises(InputError, match=named):
             self.open_sum(tmp_path).run(inputs, outputs)
 
-    def test_all_that_does_not_fit_is_named_at_once(self, tmp_path: Path) -> None:
+    def test_all_mismatches_are_named_at_once(self, tmp_path: Path) -> None:
         with pytest.raises(InputError, match=r"a: int64.*b: int32"):
             self.open_sum(tmp_path).run({"a": np.zeros((1, 2), np.int64), "b": np.zeros((1, 2), np.int32)})
 

@@ -58,7 +58,7 @@ class TuningStoreContract:
         path.write_bytes(content)
         return replace(example_tuning(model), quantised_sha256=hashlib.sha256(content).hexdigest()), path
 
-    def test_there_is_none_at_first_and_no_warning(self) -> None:
+    def test_there_is_no_tuning_at_first_and_no_warning(self) -> None:
         assert self.store.find("a" * 64, MACHINE) == FoundTuning()
 
     def test_what_was_put_is_found_by_another_process_too(self) -> None:

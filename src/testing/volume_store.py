@@ -82,7 +82,7 @@ class VolumeStoreContract:
 
     @_law
     @given(volume=volumes(sheared=True))
-    def test_a_source_tells_the_grid_channels_and_dtype_as_stored(self, volume: Volume) -> None:
+    def test_a_source_has_the_stored_grid_channels_and_dtype(self, volume: Volume) -> None:
         with self.store.open(self.place(volume)) as source:
             assert source.grid == volume.grid
             assert source.channels == volume.channels
@@ -141,7 +141,7 @@ class VolumeStoreContract:
         assert not self.store.recognises(self.new_reference())
         assert not self.store.recognises(self.place_foreign())
 
-    def test_what_is_read_is_the_callers_to_change(self) -> None:
+    def test_arrays_that_are_read_may_be_changed(self) -> None:
         volume = _example()
         whole = Box.whole(volume.grid.shape)
         with self.store.open(self.place(volume)) as source:

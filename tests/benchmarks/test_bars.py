@@ -19,18 +19,18 @@ def contenders(**ways: dict[str, Any]) -> dict[str, Any]:
     return {"contenders": {f"voxport:{name.replace('_', '-')}": each for name, each in ways.items()}}
 
 
-def test_what_was_not_measured_is_neither_met_nor_missed() -> None:
+def test_an_unmeasured_target_is_neither_met_nor_missed() -> None:
     assert set(verdicts()) == {None}
 
 
-def test_a_fast_way_counts_only_with_the_labels_of_fp32() -> None:
+def test_only_configurations_with_the_labels_of_fp32_count() -> None:
     fast = {"openvino_bf16": way(4.0, 0.9989), "onnx_fp32": way(1.2, 1.0, share_of_floor=0.7)}
     ratio, fp32, floor = bars({"speed": {"segresnet": contenders(**fast)}})[:3]
     assert (ratio.met, fp32.met, floor.met) == (False, True, True)
     assert ratio.found.startswith("1.20 times, onnx-fp32")
 
 
-def test_every_bar_can_be_met() -> None:
+def test_every_target_can_be_met() -> None:
     ways = contenders(openvino_bf16=way(4.0, 0.9995, share_of_floor=0.6), openvino_fp32=way(1.15, 1.0))
     found = verdicts(
         speed={"segresnet": ways, "bundled": ways},
@@ -41,7 +41,7 @@ def test_every_bar_can_be_met() -> None:
     assert found == [True] * len(found)
 
 
-def test_every_bar_can_be_missed() -> None:
+def test_every_target_can_be_missed() -> None:
     ways = contenders(openvino_bf16=way(2.9, 0.9995, share_of_floor=0.5), openvino_fp32=way(1.1, 1.0))
     found = verdicts(
         speed={"segresnet": ways, "bundled": ways},
@@ -52,6 +52,6 @@ def test_every_bar_can_be_missed() -> None:
     assert found == [False] * len(found)
 
 
-def test_an_install_that_nothing_is_asked_of_is_no_bar() -> None:
+def test_an_installation_without_a_bound_has_no_target() -> None:
     told = {"bound_bytes": None, "total_bytes": 9e9, "torch": False}
     assert len(bars({"install": {"serving,demo": told}})) == len(bars({"install": {}}))

@@ -193,7 +193,7 @@ def test_the_database_becomes_postgres_where_it_is_asked_for(host: Host) -> None
     assert (environment["POSTGRES_USER"], environment["POSTGRES_DB"]) == ("voxport", "voxport")
 
 
-def test_another_wish_is_refused(host: Host) -> None:
+def test_an_unknown_option_is_refused(host: Host) -> None:
     result = host.prepare("--mysql")
     assert result.returncode == 2
     assert result.stderr == "prepare: expected --postgres or nothing, got --mysql\n"

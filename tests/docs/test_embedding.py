@@ -49,7 +49,7 @@ def test_a_runtime_that_breaks_the_contract_is_found(examples: Path) -> None:
     )
     result = run(examples, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_reference_runtime.py")
     assert result.returncode == 1, result.stdout
-    assert "test_scores_are_the_networks" in result.stdout
+    assert "test_logits_are_the_networks" in result.stdout
 
 
 def test_the_runtime_of_the_page_can_be_asked_for_by_name(examples: Path) -> None:

@@ -46,7 +46,7 @@ def changed(numbers: Path, change: dict[str, Any]) -> str:
     return numbers.with_suffix(".md").read_text()
 
 
-def test_a_part_that_was_not_measured_is_told(numbers: Path) -> None:
+def test_a_part_that_was_not_measured_is_reported(numbers: Path) -> None:
     found = json.loads(numbers.read_text())
     numbers.write_text(json.dumps({name: found[name] for name in ("machine", "quick", "failed")}))
     write(numbers)
@@ -57,5 +57,5 @@ def test_other_numbers_make_another_page(numbers: Path) -> None:
     assert "a processor of 1971" in changed(numbers, {"machine": {"processors": "a processor of 1971"}})
 
 
-def test_a_quick_run_is_told(numbers: Path) -> None:
+def test_a_quick_run_is_marked(numbers: Path) -> None:
     assert "not how fast" in changed(numbers, {"quick": True})

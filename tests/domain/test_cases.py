@@ -31,7 +31,7 @@ def problems(cases: tuple[CaseFiles, ...]) -> dict[str, str]:
         ("a.img", False),
     ],
 )
-def test_volumes_are_told_by_their_endings(name: str, wanted: bool) -> None:
+def test_volumes_are_recognised_by_their_endings(name: str, wanted: bool) -> None:
     assert is_volume(name) == wanted
 
 
@@ -105,7 +105,7 @@ def test_a_field_that_occurs_again_must_agree() -> None:
     assert sound(twice.cases(["a/x_a.nii", "b/x_b.nii", "a/x_b.nii"])) == {"x": ("a/x_a.nii", "b/x_b.nii")}
 
 
-def test_missing_and_doubled_channels_are_told_for_each_case() -> None:
+def test_missing_and_doubled_channels_are_reported_for_each_case() -> None:
     pattern = CasePattern("{case}/*_{channel}.nii", ("T1w", "FLAIR"))
     names = ["a/x_T1w.nii", "b/x_T1w.nii", "b/y_T1w.nii", "b/x_FLAIR.nii", "c/x_T1w.nii", "c/x_FLAIR.nii"]
     cases = pattern.cases(names)
@@ -125,7 +125,7 @@ def test_stars_stand_for_anything_within_a_name_and_two_for_folders() -> None:
     assert [c.name for c in CasePattern("**/{case}.nii").cases(["a.nii"])] == ["a"]
 
 
-def test_what_is_special_elsewhere_is_a_letter_here() -> None:
+def test_special_characters_of_regular_expressions_are_literal() -> None:
     pattern = CasePattern("(a+b)[{case}].{channel}.nii", ("T1.w", "(x)"))
     assert sound(pattern.cases(["(a+b)[1].T1.w.nii", "(a+b)[1].(x).nii", "aab1xT1xwxnii"])) == {
         "1": ("(a+b)[1].T1.w.nii", "(a+b)[1].(x).nii")
@@ -145,7 +145,7 @@ def test_what_is_special_elsewhere_is_a_letter_here() -> None:
         ("{case}_{channel}.nii", ("T1w", "T1w")),
     ],
 )
-def test_a_pattern_that_makes_no_sense_is_refused(text: str, channels: tuple[str, ...]) -> None:
+def test_an_invalid_pattern_is_refused(text: str, channels: tuple[str, ...]) -> None:
     with pytest.raises(UsageError, match="expected"):
         CasePattern(text, channels)
 
@@ -171,7 +171,7 @@ def test_a_pattern_finds_what_was_named_by_it(cases: dict[str, list[str]]) -> No
     assert {case.name for case in found if case.problem is None} == {c for c, held in cases.items() if len(held) == 2}
 
 
-def test_of_cases_that_would_write_to_one_place_the_first_may() -> None:
+def test_only_the_first_of_cases_with_one_output_is_valid() -> None:
     bad = InputError("z", expected="a", got="b", do="c")
     cases = (CaseFiles("a", ("1",)), CaseFiles("b", ("2",)), CaseFiles("c", ("3",)), CaseFiles("d", ("4",), bad))
     outputs = {"a": ["/out/a", "/out/a.x"], "b": ["/out/a.x"], "c": ["/in/1"], "d": ["/out/d"]}

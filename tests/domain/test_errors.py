@@ -54,9 +54,9 @@ def test_an_output_error_gives_the_systems_reason_in_its_own_words(reason: OSErr
     )
 
 
-def test_a_cancelled_run_says_so() -> None:
+def test_a_cancelled_run_raises_cancelled_error() -> None:
     assert str(CancelledError()) == "run: expected to finish, got a request to stop; start it again when ready"
 
 
-def test_no_room_is_a_limit_for_programs_whether_it_may_pass_or_not() -> None:
+def test_no_space_has_the_kind_limit() -> None:
     assert kind_of(NoSpaceError("scratch", expected="room", got="none", do="free some")) == "limit"

@@ -109,7 +109,7 @@ def test_counts_weigh_values() -> None:
     assert percentiles(lambda: [chunk], (0, 98, 100)) == (-1.0, -1.0, 5.0)
 
 
-def test_neighbours_in_the_last_bit_are_told_apart() -> None:
+def test_values_that_differ_in_the_last_bit_are_distinguished() -> None:
     one = np.float32(1.0)
     values = np.array([np.nextafter(one, np.float32(2)), one, np.nextafter(one, np.float32(0))], np.float32)
     assert percentiles(chunks_of(values), (0, 50, 100)) == tuple(float(v) for v in np.sort(values))
@@ -124,7 +124,7 @@ def test_percentiles_are_given_in_the_order_asked_for() -> None:
 
 
 @given(any_float32, st.integers(1, 50))
-def test_extremes_are_the_smallest_and_largest_value_and_empty_chunks_do_no_harm(values: Values, cuts: int) -> None:
+def test_extremes_are_the_smallest_and_largest_value_and_empty_chunks_are_allowed(values: Values, cuts: int) -> None:
     expected = (float(values.min()), float(values.max()))
     assert extremes(chunks_of(*np.array_split(values, cuts))) == expected
     assert extremes(table_of(values)) == expected

@@ -70,7 +70,7 @@ def test_a_jobs_usual_life() -> None:
 
 
 @pytest.mark.parametrize(("state", "following"), list(product(JOB_STATES, JOB_STATES)))
-def test_only_what_may_follow_follows(state: JobState, following: JobState) -> None:
+def test_only_allowed_transitions_are_possible(state: JobState, following: JobState) -> None:
     job = replace(WAITING, state=state)
     if following in FOLLOWING[state]:
         assert job.to(following).state == following
@@ -79,7 +79,7 @@ def test_only_what_may_follow_follows(state: JobState, following: JobState) -> N
             job.to(following)
 
 
-def test_what_has_ended_can_only_be_queued_again_and_every_state_can_be_reached() -> None:
+def test_an_ended_job_can_only_be_queued_again_and_every_state_is_reachable() -> None:
     assert all(FOLLOWING[state] <= {"queued"} for state in ENDED)
     assert set().union(*FOLLOWING.values()) == set(JOB_STATES)
 
@@ -140,7 +140,7 @@ def test_a_run_that_is_stopped_is_no_failed_attempt() -> None:
 
 
 @pytest.mark.parametrize("error", [CancelledError(), ZeroDivisionError(), OSError(), words(InputError)])
-def test_a_job_that_is_to_be_cancelled_is_however_its_run_ends(error: Exception) -> None:
+def test_a_job_to_be_cancelled_ends_cancelled_for_every_outcome_of_its_run(error: Exception) -> None:
     asked = asked_to_cancel(RUNNING, 115.0)
     assert (asked.state, asked.cancelling) == ("running", True)
     assert after(asked, error).state == "cancelled"
@@ -165,7 +165,7 @@ def test_waits_double_up_to_a_minute() -> None:
     assert [wait_seconds(n, 2.0) for n in (1, 2, 3, 5, 6, 1000)] == [2, 4, 8, 32, 60, 60]
 
 
-def test_the_time_left_by_worked_numbers() -> None:
+def test_the_remaining_time_by_worked_numbers() -> None:
     def left(job: Job, now: float) -> float | None:
         return eta_seconds(job, now, typical_seconds=30.0, concurrency=2)
 

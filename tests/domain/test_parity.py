@@ -45,7 +45,7 @@ def random_scores(seed: int, cases: int = 1) -> Logits:
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 @given(st.lists(st.integers(0, 99), min_size=1, max_size=3))
-def test_equal_scores_are_equal(activation: Activation, seeds: list[int]) -> None:
+def test_equal_logits_have_parity(activation: Activation, seeds: list[int]) -> None:
     logits = [random_scores(seed, cases=2)[:, :2] for seed in seeds]
     output = Output(activation, TABLE if activation == "sigmoid" else LabelTable(TABLE.labels[:1]))
     parity = compare(logits, [s.copy() for s in logits], output)
@@ -71,7 +71,7 @@ def test_a_planted_probability_difference_is_measured_wherever_it_is() -> None:
         assert compare([candidate], [reference], PROBABILITIES).max_probability_difference == 0.0625
 
 
-def test_differences_are_of_probabilities_and_not_of_scores() -> None:
+def test_differences_are_of_probabilities_and_not_of_logits() -> None:
     reference = random_scores(0)
     assert compare([reference], [reference + np.float32(7)], SOFTMAX).max_probability_difference < 1e-6
     assert compare([reference], [reference + np.float32(7)], PROBABILITIES).max_probability_difference > 6.9
@@ -104,7 +104,7 @@ def test_a_candidate_that_gives_nan_never_holds(activation: Activation) -> None:
         assert not compare([reference, reference], [candidate, reference], output).holds
 
 
-def test_scores_of_other_shapes_or_counts_cannot_be_compared() -> None:
+def test_logits_of_other_shapes_or_counts_cannot_be_compared() -> None:
     with pytest.raises(ValueError, match="logits: expected the same shape"):
         compare([one_hot([0])], [one_hot([0, 1])], PROBABILITIES)
     with pytest.raises(ValueError, match="shorter"):
@@ -169,7 +169,7 @@ def test_samples_are_probabilities() -> None:
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
-def test_samples_of_equal_scores_are_equal(activation: Activation) -> None:
+def test_samples_of_equal_logits_are_equal(activation: Activation) -> None:
     probe, logits = ProbeInput((1, 1, 4, 3, 2), 3), random_scores(1)
     output = Output(activation, TABLE)
     assert probe.sampled(logits, output) == probe.sampled(logits.copy(), output)

@@ -22,7 +22,7 @@ def test_the_choice_is_given_while_it_keeps_to_the_bounds() -> None:
     "changed",
     [{"agreement": None}, {"proves": False}, {"agreement": Agreement(1.0, (0.5,))}, {"choice": REFERENCE}],
 )
-def test_a_choice_that_was_not_measured_or_does_not_hold_is_not_given(changed: dict[str, object]) -> None:
+def test_a_choice_that_was_not_measured_or_is_outside_the_bounds_is_none(changed: dict[str, object]) -> None:
     candidates = (TUNING.candidates[0], replace(TUNING.candidates[1], **changed))  # type: ignore[arg-type]
     assert replace(TUNING, candidates=candidates).chosen(Bounds()) is None
 
@@ -37,6 +37,6 @@ def test_the_fastest_way_in_a_precision_is_one_that_holds() -> None:
     assert TUNING.fastest("int8", Bounds()) is None
 
 
-def test_a_choice_is_told_in_words() -> None:
+def test_a_choice_is_formatted_as_text() -> None:
     assert str(FASTER) == "openvino bf16, 2 thread(s), tiles of 16x16x8"
     assert str(replace(FASTER, batch=4)).endswith(", 4 tiles a call")

@@ -52,7 +52,7 @@ def test_volumes_differ_in_their_grid_and_in_their_channels() -> None:
     assert volume != Volume(np.zeros((2, 2, 3, 4)), GRID)
 
 
-def test_a_volume_is_not_equal_to_its_array() -> None:
+def test_a_volume_differs_from_its_array() -> None:
     assert Volume(np.zeros((2, 3, 4)), GRID) != "a volume"
 
 

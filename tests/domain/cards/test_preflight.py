@@ -25,12 +25,12 @@ def warnings(
     return preflight_warnings(grid, channels, card, plan_tiles(grid.shape, card.tiling))
 
 
-def test_a_case_as_the_card_expects_it_gives_none() -> None:
+def test_a_case_that_matches_the_card_gives_no_warning() -> None:
     card = make_card(spacing=(1.0, 1.0, 1.0), unit="mm", intensity=[Window(0, 255), Rescale(0, 1)])
     assert warnings(card) == ()
 
 
-def test_an_unknown_unit_is_told_when_the_card_names_a_spacing() -> None:
+def test_an_unknown_unit_is_a_warning_if_the_card_has_a_spacing() -> None:
     grid = make_grid((32, 32, 32), unit="unknown")
     (found,) = warnings(make_card(spacing=(1.0, 1.0, 1.0), unit="um"), grid)
     assert "no unit" in found
@@ -38,7 +38,7 @@ def test_an_unknown_unit_is_told_when_the_card_names_a_spacing() -> None:
     assert warnings(make_card(), grid) == ()
 
 
-def test_a_far_spacing_of_unknown_unit_is_told_in_the_cards() -> None:
+def test_a_distant_spacing_of_unknown_unit_is_reported_in_the_cards_unit() -> None:
     grid = make_grid((32, 32, 32), (1.0, 4.0, 1.0), "unknown")
     _, far = warnings(make_card(spacing=(1.0, 1.0, 1.0), unit="um"), grid)
     assert "along y is 4 um, 4.0 times off the model's 1 um" in far
@@ -47,7 +47,7 @@ def test_a_far_spacing_of_unknown_unit_is_told_in_the_cards() -> None:
 @pytest.mark.parametrize(
     ("spacing", "warned"), [(1.99, False), (2.0, True), (0.51, False), (0.5, True), (10.0, True), (1.0, False)]
 )
-def test_a_spacing_off_by_two_or_more_is_told(spacing: float, warned: bool) -> None:
+def test_a_spacing_off_by_a_factor_of_two_is_a_warning(spacing: float, warned: bool) -> None:
     found = warnings(make_card(spacing=(1.0, 1.0, 1.0), unit="mm"), make_grid((32, 32, 32), (1.0, spacing, 1.0)))
     assert len(found) == warned
     if warned:
@@ -83,7 +83,7 @@ def test_a_volume_that_is_mostly_padding_is_a_warning() -> None:
     assert warnings(card, make_grid((32, 32, 9))) == ()
 
 
-def test_a_constant_channel_is_told_and_nothing_more_about_it() -> None:
+def test_a_constant_channel_gives_one_warning() -> None:
     card = make_card(2, intensity=[Window(100, 200)])
     (found,) = warnings(card, channels=[channel(150, 180), channel(7, 7)])
     assert found == "channel channel 1 has the value 7 everywhere: there is nothing to segment"
@@ -106,7 +106,7 @@ def test_channels_are_looked_at_by_their_source() -> None:
         (150, 4000, False),
     ],
 )
-def test_a_range_that_a_window_hardly_keeps_is_told(low: float, high: float, warned: bool) -> None:
+def test_a_range_mostly_outside_the_window_is_a_warning(low: float, high: float, warned: bool) -> None:
     found = warnings(make_card(intensity=[Window(-57, 164)]), channels=[channel(low, high)])
     assert len(found) == warned
     if warned:
@@ -114,7 +114,7 @@ def test_a_range_that_a_window_hardly_keeps_is_told(low: float, high: float, war
 
 
 @pytest.mark.parametrize(("high", "warned"), [(255, False), (25000, False), (65535, True)])
-def test_values_far_out_after_a_fixed_scale_are_told(high: float, warned: bool) -> None:
+def test_large_values_after_a_fixed_scale_are_a_warning(high: float, warned: bool) -> None:
     found = warnings(make_card(intensity=[ShiftScale(0, 1 / 255)]), channels=[channel(0, high)])
     assert len(found) == warned
     if warned:
@@ -123,7 +123,7 @@ def test_values_far_out_after_a_fixed_scale_are_told(high: float, warned: bool) 
 
 @pytest.mark.parametrize("first", [Rescale(0, 1), ZScore(), ZScore(nonzero=True)])
 @pytest.mark.parametrize("second", [Window(-3, 3), ShiftScale(0, 10)])
-def test_a_step_after_one_that_adapts_to_the_values_expects_nothing_of_them(first: Step, second: Step) -> None:
+def test_a_step_after_normalisation_expects_no_range(first: Step, second: Step) -> None:
     assert warnings(make_card(intensity=[first, second]), channels=[channel(1000, 9000)]) == ()
 
 

@@ -169,7 +169,7 @@ def test_minus_zero_and_zero_are_equal_and_hash_alike() -> None:
         ((2, 3, 4), np.eye(4), "m", "unit: expected one of mm, um, unknown, got m"),
     ],
 )
-def test_a_grid_that_makes_no_sense_is_refused(shape: Shape3, affine: FloatArray, unit: str, message: str) -> None:
+def test_an_invalid_grid_is_refused(shape: Shape3, affine: FloatArray, unit: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Grid(shape, affine, unit)
 
@@ -289,7 +289,7 @@ def test_all_48_storage_orders_of_a_volume_reorient_to_the_same_array(grid: Grid
 @pytest.mark.parametrize("degrees", [45.0, 135.0, -45.0])
 @pytest.mark.parametrize("axis", range(3))
 @pytest.mark.parametrize("spacing", [(1.0, 1.0, 1.0), (0.3, 0.3, 5.0), (0.5, 2.0, 3.0)])
-def test_so_do_they_when_turned_by_exactly_half_a_right_angle(
+def test_storage_orders_agree_when_rotated_by_exactly_45_degrees(
     axis: int, degrees: float, spacing: tuple[float, ...], codes: str
 ) -> None:
     grid = grid_of(turn(axis, degrees), spacing=spacing)
@@ -299,14 +299,14 @@ def test_so_do_they_when_turned_by_exactly_half_a_right_angle(
 
 
 @pytest.mark.parametrize("first", [45.0, 35.26438968275466])
-def test_so_do_they_when_turned_about_two_axes_so_that_every_assignment_is_close(first: float) -> None:
+def test_storage_orders_agree_when_rotated_about_two_axes_so_that_every_assignment_is_close(first: float) -> None:
     grid = grid_of(turn(0, first) @ turn(2, 45.0))
     arrays = [g.reorientation_to("RAS").apply(v) for v, g in stored_orders(grid)]
     for array in arrays[1:]:
         np.testing.assert_array_equal(array, arrays[0])
 
 
-def test_so_do_they_when_single_precision_rounds_the_header() -> None:
+def test_storage_orders_agree_when_single_precision_rounds_the_header() -> None:
     rounded = Grid((2, 3, 4), grid_of(turn(1, 45.0)).affine.astype(np.float32), "mm")
     arrays = [g.reorientation_to("RAS").apply(v) for v, g in stored_orders(rounded)]
     for array in arrays[1:]:

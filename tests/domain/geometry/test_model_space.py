@@ -42,7 +42,7 @@ def test_spacing_in_the_cards_unit_becomes_the_grids(grid: Grid, spacing: tuple[
     np.testing.assert_allclose(space.resampling.ratio, ratio, rtol=2e-5)
 
 
-def test_spacing_speaks_of_the_networks_axes_and_not_of_the_stored_ones() -> None:
+def test_spacing_is_along_the_networks_axes_and_not_the_stored_ones() -> None:
     stored = Grid((4, 6, 8), np.array([[0, 0, -1, 0], [0, 1, 0, 0], [1, 0, 0, 0], [0, 0, 0, 1.0]]), "mm")
     space = ModelSpace.of(stored, Input(CHANNELS, orientation="RAS", spacing=(2, 1, 0.5), spacing_unit="mm"))
     assert space.oriented.shape == (8, 6, 4)

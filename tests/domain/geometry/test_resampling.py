@@ -62,7 +62,7 @@ def test_streamed_planes_equal_scipy_on_the_whole_array(case: tuple[Resampling, 
 
 
 @given(cases())
-def test_the_axis_streamed_along_changes_not_a_bit(case: tuple[Resampling, Floats]) -> None:
+def test_the_streaming_axis_does_not_change_a_bit(case: tuple[Resampling, Floats]) -> None:
     resampling, volume = case
     along = [streamed(resampling, volume, axis) for axis in range(3)]
     np.testing.assert_array_equal(along[1], along[0])
@@ -127,7 +127,7 @@ def test_the_identity_hands_the_very_planes_on(axis: int) -> None:
     assert all(a is b for a, b in zip(result, planes, strict=True))
 
 
-def test_known_numbers() -> None:
+def test_known_values() -> None:
     line = np.array([0, 10, 20, 30], np.float32).reshape(1, 1, 1, 4)
     finer = streamed(Resampling((1, 1, 4), (1, 1, 8), (1.0, 1.0, 0.5)), line, 2)
     np.testing.assert_allclose(finer[0, 0, 0], [0, 2.5, 7.5, 12.5, 17.5, 22.5, 27.5, 30])
@@ -168,7 +168,7 @@ def test_a_target_that_ends_early_still_reads_the_source_to_its_end() -> None:
     assert next(source, None) is None
 
 
-def test_planes_handed_on_are_not_views_of_each_other() -> None:
+def test_yielded_planes_do_not_share_memory() -> None:
     single = np.zeros((1, 1, 2, 2), np.float32)
     planes = list(Resampling((1, 2, 2), (3, 2, 2), (1 / 3, 1.0, 1.0)).planes(single, 0))
     planes[0][...] = 1

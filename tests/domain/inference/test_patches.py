@@ -153,9 +153,7 @@ fixed_sizes = st.tuples(*[st.none() | st.integers(1, 24)] * 3)
 
 
 @given(shapes, tilings(), fixed_sizes)
-def test_each_tile_holds_as_much_of_the_volume_as_fits_into_it_so_that_none_is_all_padding(
-    shape: Shape3, tiling: Tiling, fixed: Patch
-) -> None:
+def test_no_tile_is_all_padding(shape: Shape3, tiling: Tiling, fixed: Patch) -> None:
     plan = plan_tiles(shape, tiling, fixed=fixed)
     for a in range(3):
         for start in plan.starts[a]:
@@ -166,7 +164,7 @@ def test_each_tile_holds_as_much_of_the_volume_as_fits_into_it_so_that_none_is_a
 
 
 @given(shapes, tilings(), fixed_sizes, axes, st.integers(1, 4))
-def test_of_what_is_scored_no_more_is_padding_than_the_network_needs(
+def test_padding_is_no_more_than_the_network_needs(
     shape: Shape3, tiling: Tiling, fixed: Patch, axis: int, batch: int
 ) -> None:
     plan = plan_tiles(shape, replace(tiling, padding=Padding("constant", -3.0)), fixed=fixed, axis=axis)
@@ -188,7 +186,7 @@ def test_neighbouring_tiles_overlap_by_at_least_the_fraction_asked_for(shape: Sh
 
 
 @given(shapes, tilings())
-def test_the_tile_count_is_the_number_of_tiles_scored(shape: Shape3, tiling: Tiling) -> None:
+def test_the_tile_count_is_the_number_of_inferred_tiles(shape: Shape3, tiling: Tiling) -> None:
     plan = plan_tiles(shape, tiling)
     counted: list[int] = []
     volume = image(shape)
@@ -290,7 +288,7 @@ def test_normalised_weights_are_a_partition_of_unity(shape: Shape3, tiling: Tili
 
 
 @given(shapes, tilings())
-def test_cores_share_each_axis_out_and_lie_within_their_tiles(shape: Shape3, tiling: Tiling) -> None:
+def test_cores_partition_each_axis_and_lie_within_their_tiles(shape: Shape3, tiling: Tiling) -> None:
     plan = plan_tiles(shape, tiling)
     for a in range(3):
         cores = plan.cores(a)
@@ -318,7 +316,7 @@ def test_a_plus_one_network_gives_the_volume_plus_one(shape: Shape3, tiling: Til
 
 
 @given(shapes, tilings(), axes)
-def test_halo_blending_copies_scores_exactly(shape: Shape3, tiling: Tiling, axis: int) -> None:
+def test_halo_blending_copies_logits_exactly(shape: Shape3, tiling: Tiling, axis: int) -> None:
     volume = image(shape)
     plan = plan_tiles(shape, replace(tiling, blending="halo"), axis=axis)
     np.testing.assert_array_equal(stitched(plan, volume, local), local(volume[np.newaxis])[0])
@@ -376,7 +374,7 @@ def test_with_a_halo_as_wide_as_the_networks_context_tiles_equal_the_whole_exact
     np.testing.assert_array_equal(stitched(plan, volume, infer), infer(volume[np.newaxis])[0])
 
 
-def test_with_too_narrow_a_halo_they_do_not() -> None:
+def test_tiles_with_too_narrow_a_halo_differ_from_the_whole() -> None:
     volume, infer = image((20, 14, 9)), box_filter(3)
     plan = plan_tiles((20, 14, 9), Tiling((8, 8, 8), overlap=0.5, blending="halo"))
     assert np.abs(stitched(plan, volume, infer) - infer(volume[np.newaxis])[0]).max() > 1e-3
@@ -398,7 +396,7 @@ def test_gaussian_blending_of_a_network_with_context_comes_close_to_the_whole() 
 
 
 @given(shapes, st.sampled_from(BLENDINGS), axes)
-def test_a_null_patch_scores_the_whole_volume_in_one_tile(shape: Shape3, blending: Blending, axis: int) -> None:
+def test_a_null_patch_infers_the_whole_volume_in_one_tile(shape: Shape3, blending: Blending, axis: int) -> None:
     plan = plan_tiles(shape, Tiling((None, None, None), blending=blending), axis=axis)
     volume, infer = image(shape), box_filter(1)
     assert plan.tile_count == 1
@@ -479,7 +477,7 @@ def cubed(tiles: Logits) -> Logits:
 
 @pytest.mark.parametrize("blending", BLENDINGS)
 @pytest.mark.parametrize(("axis", "batch", "begin"), [(0, 1, 0), (1, 2, 5), (2, 3, 0), (2, 100, 7)])
-def test_scores_that_come_later_give_the_same_bits_with_two_calls_under_way_at_the_most(
+def test_pending_logits_give_the_same_bits_with_at_most_two_calls_at_a_time(
     blending: Blending, axis: int, batch: int, begin: int
 ) -> None:
     plan = plan_tiles((13, 11, 12), Tiling((4, 6, 4), overlap=0.5, blending=blending), axis=axis)
@@ -497,7 +495,7 @@ def test_scores_that_come_later_give_the_same_bits_with_two_calls_under_way_at_t
     assert sum(told) == plan.tile_count - plan.tiles_before(begin)
 
 
-def test_scores_that_fail_later_fail_where_they_are_asked_for() -> None:
+def test_pending_logits_raise_when_waited_for() -> None:
     class Failing(Later):
         def result(self) -> Logits:
             raise ModelError("net", expected="scores", got="none", do="nothing")
@@ -507,7 +505,7 @@ def test_scores_that_fail_later_fail_where_they_are_asked_for() -> None:
         list(stitch(plan, planes_of(image(plan.shape), plan), Failing))
 
 
-def test_nothing_is_read_or_scored_before_it_is_asked_for() -> None:
+def test_nothing_is_read_or_inferred_before_the_first_block() -> None:
     def never() -> Iterator[Logits]:
         raise AssertionError("read")
         yield
@@ -559,7 +557,7 @@ def no_batch_axis(tiles: Logits) -> Logits:
 
 @pytest.mark.parametrize("blending", BLENDINGS)
 @pytest.mark.parametrize("infer", [cut_short, no_class, one_case_missing, no_batch_axis])
-def test_scores_of_another_shape_are_a_model_error(blending: Blending, infer: InferFunction) -> None:
+def test_logits_of_another_shape_are_a_model_error(blending: Blending, infer: InferFunction) -> None:
     plan = plan_tiles((4, 4, 4), Tiling((2, 2, 2), blending=blending))
     with pytest.raises(ModelError, match=r"network output: expected logits of shape \(2, 'K', 2, 2, 2\), got \("):
         stitched(plan, image((4, 4, 4)), infer, batch=2)
@@ -573,7 +571,7 @@ def test_scores_of_another_shape_are_a_model_error(blending: Blending, infer: In
         *((bad, "float16") for bad in (np.nan, np.inf, -np.inf)),
     ],
 )
-def test_one_score_that_is_not_finite_or_too_large_is_a_model_error(blending: Blending, bad: float, dtype: str) -> None:
+def test_a_logit_that_is_not_finite_or_too_large_is_a_model_error(blending: Blending, bad: float, dtype: str) -> None:
     def infer(tiles: Logits) -> Any:
         result = tiles.astype(dtype)
         result[0, 0, 1, 0, 1] = bad
@@ -586,7 +584,7 @@ def test_one_score_that_is_not_finite_or_too_large_is_a_model_error(blending: Bl
 
 @pytest.mark.parametrize("sign", [-1, 1])
 @pytest.mark.parametrize("edge", [1, 2, 3, 4, 5, 6, 7, 11, 15])
-def test_the_largest_score_that_is_let_in_does_not_overflow_the_sums(edge: int, sign: int) -> None:
+def test_the_largest_accepted_logit_does_not_overflow_the_sums(edge: int, sign: int) -> None:
     shape = (3 * edge, 3 * edge, edge + 8)
     plan = plan_tiles(shape, Tiling((edge, edge, edge), overlap=LARGEST_OVERLAP, blending="constant"))
     volume = np.full((1, *shape), sign * LARGEST_LOGIT, np.float32)
@@ -594,7 +592,7 @@ def test_the_largest_score_that_is_let_in_does_not_overflow_the_sums(edge: int, 
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float16", "int32"])
-def test_scores_of_other_number_types_become_float32(dtype: str) -> None:
+def test_logits_of_other_number_types_become_float32(dtype: str) -> None:
     plan = plan_tiles((4, 4, 4), Tiling((2, 2, 2)))
     infer: Callable[[Any], Any] = lambda tiles: np.rint(tiles).astype(dtype)  # noqa: E731
     volume = image((4, 4, 4))
@@ -613,7 +611,7 @@ def test_blocks_are_assembled_into_finished_planes_in_order(shape: Shape3, tilin
     np.testing.assert_allclose(np.stack(planes, axis=1 + axis), volume, rtol=1e-6, atol=1e-6)
 
 
-def test_planes_are_handed_on_as_soon_as_the_next_row_begins() -> None:
+def test_planes_are_yielded_when_the_next_row_begins() -> None:
     plan = plan_tiles((2, 2, 6), Tiling((2, 2, 2), overlap=0, blending="halo"))
     taken = 0
 
@@ -697,7 +695,7 @@ def all_is_large(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("all_is_large")
 @given(shapes, tilings(), axes, st.integers(1, 3), st.integers(1, 2), st.integers(1, 3), st.booleans(), st.data())
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_with_room_elsewhere_blocks_and_planes_are_the_same_to_the_last_bit(
+def test_blocks_and_planes_with_buffers_on_disk_are_bit_identical(
     shape: Shape3,
     tiling: Tiling,
     axis: int,
@@ -726,7 +724,7 @@ def test_with_room_elsewhere_blocks_and_planes_are_the_same_to_the_last_bit(
     assert len(scratch.made) == 1 + (plan.blending != "halo") + assembled
 
 
-def test_what_is_small_stays_in_memory() -> None:
+def test_small_buffers_stay_in_memory() -> None:
     scratch = MemoryScratch()
     plan = plan_tiles((9, 9, 9), Tiling((4, 4, 4)))
     list(assemble_planes(plan, stitch(plan, planes_of(image((9, 9, 9)), plan), identity, buffers=scratch), scratch))
@@ -736,7 +734,7 @@ def test_what_is_small_stays_in_memory() -> None:
 @pytest.mark.usefixtures("all_is_large")
 @pytest.mark.parametrize("axis", range(3))
 @pytest.mark.parametrize("blending", BLENDINGS)
-def test_with_room_elsewhere_memory_is_a_row_of_tiles_whatever_the_plane(blending: Blending, axis: int) -> None:
+def test_memory_with_buffers_on_disk_is_a_row_of_tiles_for_any_plane(blending: Blending, axis: int) -> None:
     """64 times the plane: a row of tiles is 8 times as long."""
     tiling = Tiling((8, 8, 8), overlap=0.25, blending=blending)
     sizes, pieces = [], []
@@ -757,20 +755,20 @@ def test_with_room_elsewhere_memory_is_a_row_of_tiles_whatever_the_plane(blendin
 
 
 @pytest.mark.parametrize("blending", BLENDINGS)
-def test_the_memory_with_room_elsewhere_stays_within_bounds_at_a_plane_of_4096(blending: Blending) -> None:
+def test_memory_with_buffers_on_disk_is_bounded_for_a_plane_of_4096(blending: Blending) -> None:
     """A slab of 4.8 GB; what is held is 17 MB of window and less than as much for everything else."""
     plan = plan_tiles((4096, 4096, 512), Tiling((64, 64, 16), overlap=0.25, blending=blending))
     assert slab_bytes(plan, 1, 2, assembled=True) > (2e9 if blending == "halo" else 4e9)
     assert slab_bytes(plan, 1, 2, has_buffers=True) < 17e6 + 2**24 * 4 + 2**22 * 12
 
 
-def test_an_array_without_room_ends_the_run_before_anything_is_scored(all_is_large: None) -> None:  # noqa: ARG001
+def test_a_buffer_without_space_ends_the_run_before_inference(all_is_large: None) -> None:  # noqa: ARG001
     plan = plan_tiles((9, 9, 9), Tiling((4, 4, 4)))
     with pytest.raises(LimitError, match="expected room for"):
         next(stitch(plan, planes_of(image((9, 9, 9)), plan), identity, buffers=MemoryScratch(buffer_bytes=100)))
 
 
-def test_arrays_are_closed_where_stitching_is_given_up(all_is_large: None) -> None:  # noqa: ARG001
+def test_buffers_are_closed_when_stitching_is_abandoned(all_is_large: None) -> None:  # noqa: ARG001
     closed: list[str] = []
 
     class Buffers(MemoryScratch):

@@ -45,7 +45,7 @@ def test_pieces_are_those_of_the_whole_by_runs_and_by_labelling(
 
 
 @pytest.mark.parametrize("axis", range(3))
-def test_corners_join_and_the_ends_of_lines_and_planes_do_not(axis: int) -> None:
+def test_corners_connect_and_the_ends_of_lines_and_planes_do_not(axis: int) -> None:
     mask = np.zeros((3, 3, 3), bool)
     mask[0, 0, 0] = mask[1, 1, 1] = mask[2, 0, 2] = True
     assert counted(mask, axis, 1) == 1
@@ -64,6 +64,6 @@ def test_two_arms_that_meet_in_the_last_plane_are_one_piece() -> None:
     assert counted(mask, 2, 1) == 1
 
 
-def test_a_mask_with_nothing_in_it_and_no_mask_have_no_pieces() -> None:
+def test_an_empty_mask_and_no_mask_have_no_components() -> None:
     assert ComponentCounter(0).result() == 0
     assert counted(np.zeros((4, 5, 6), bool), 1, 2) == 0

@@ -164,13 +164,13 @@ def test_sigmoid_probabilities_are_those_of_the_formula(given_scores: Logits) ->
     np.testing.assert_allclose(result, 1 / (1 + np.exp(-given_scores.astype(np.float64))), rtol=0, atol=1e-6)
 
 
-def test_without_an_activation_scores_are_probabilities_already() -> None:
+def test_without_an_activation_the_network_emits_probabilities() -> None:
     given_scores = logits([0.25], [0.75])
     np.testing.assert_array_equal(Output("none", TABLE).probabilities(given_scores), given_scores)
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
-def test_very_large_scores_overflow_nowhere(activation: Activation) -> None:
+def test_very_large_logits_do_not_overflow(activation: Activation) -> None:
     given_scores = logits([250_000.0, -250_000.0], [-250_000.0, 250_000.0])
     result = Output(activation, TABLE).probabilities(given_scores)
     if activation != "none":
@@ -191,7 +191,7 @@ def test_softmax_does_not_mind_a_constant_added_to_all_scores(given_scores: Logi
 
 @pytest.mark.parametrize("activation", ["softmax", "none"])
 @given(given_scores=random_scores)
-def test_the_largest_score_wins(activation: Activation, given_scores: Logits) -> None:
+def test_the_largest_logit_wins(activation: Activation, given_scores: Logits) -> None:
     output = Output(activation, table(*range(1, len(given_scores))))
     labels = output.labels(given_scores)
     assert labels.dtype == np.uint8
@@ -224,11 +224,11 @@ def test_sigmoid_labels_begin_at_the_threshold(threshold: float) -> None:
     np.testing.assert_array_equal(output.labels(around), [0, 5])
 
 
-def test_a_score_of_zero_reaches_a_threshold_of_one_half() -> None:
+def test_a_logit_of_zero_reaches_a_threshold_of_one_half() -> None:
     np.testing.assert_array_equal(Output("sigmoid", table(1)).labels(logits([0.0, -1e-6])), [1, 0])
 
 
-def test_the_later_of_nested_labels_wins_whatever_its_value_or_score() -> None:
+def test_the_last_of_nested_labels_wins_for_any_value_and_logit() -> None:
     nested = logits([9.0, 9.0, 9.0, -9.0], [-9.0, 1.0, 1.0, -9.0], [-9.0, -9.0, 0.5, 0.5])
     np.testing.assert_array_equal(Output("sigmoid", table(2, 4, 1)).labels(nested), [2, 4, 1, 1])
 

@@ -79,7 +79,7 @@ def test_streamed_statistics_equal_those_of_the_whole_volume(
 
 @given(cases())
 @settings(max_examples=40)
-def test_axis_and_thickness_change_no_count_box_or_component(
+def test_axis_and_thickness_do_not_change_statistics(
     case: tuple[NDArray[np.uint8], NDArray[Any], Grid],
 ) -> None:
     labels, image, grid = case

@@ -54,7 +54,7 @@ def slice_of(volume: NDArray[Any], view: PlaneView, index: int) -> NDArray[Any]:
 
 
 @given(grids(), planes, conventions)
-def test_slices_follow_each_other_along_the_stored_axis(grid: Grid, plane: Plane, convention: Convention) -> None:
+def test_consecutive_slices_lie_along_the_stored_axis(grid: Grid, plane: Plane, convention: Convention) -> None:
     view = PlaneView.of(grid, plane, convention)
     assert view.count == grid.shape[view.stored_axis]
     edges = [view.box(index).shape for index in range(view.count)]

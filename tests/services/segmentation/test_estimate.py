@@ -59,7 +59,7 @@ def test_time_is_that_of_all_tiles_and_of_reading_and_writing(bench: Bench, monk
     assert found.seconds == 1.5 * found.prepared.plan.tile_count + 3
 
 
-def test_only_a_few_tiles_of_noise_are_scored_and_nothing_is_written(bench: Bench) -> None:
+def test_only_a_few_tiles_of_noise_are_inferred_and_nothing_is_written(bench: Bench) -> None:
     bench.put(noise((30, 20, 9)))
     loaded = load(brighter_than(0.5), CARD)
     estimate_bench(bench, loaded)
@@ -89,7 +89,7 @@ def test_it_warns_as_the_run_does(bench: Bench) -> None:
     assert "has the value 0 everywhere" in found.warnings[1]
 
 
-def test_what_the_run_refuses_the_forecast_refuses(bench: Bench) -> None:
+def test_the_estimate_refuses_what_the_run_refuses(bench: Bench) -> None:
     bench.put(np.full((30, 20, 9), np.nan, np.float32))
     with pytest.raises(InputError, match="NaN"):
         estimate_bench(bench, load(brighter_than(0.5), CARD))

@@ -57,7 +57,7 @@ def stitched(plan: TilePlan, volume: Logits, inferer: Inferer, batch: int) -> Lo
 @pytest.mark.parametrize("axes", ["XYZ", "ZYX"])
 @given(plan=plans(), seed=st.integers(0, 99), batch=st.integers(1, 5), fixed=st.sampled_from([None, 3]))
 @settings(max_examples=60)
-def test_no_bit_differs_from_scoring_every_tile_and_each_is_scored_or_repeated(
+def test_results_equal_inference_of_every_tile_and_each_is_inferred_or_repeated(
     axes: Axes, plan: TilePlan, seed: int, batch: int, fixed: int | None
 ) -> None:
     volume, card = with_background(plan.shape, seed), make_card(axes=axes)
@@ -74,7 +74,7 @@ def test_no_bit_differs_from_scoring_every_tile_and_each_is_scored_or_repeated(
         assert len(runtime.calls) + repeated == plan.tile_count
 
 
-def test_an_empty_volume_is_scored_for_one_tile(bench: Bench) -> None:
+def test_an_empty_volume_is_inferred_for_one_tile(bench: Bench) -> None:
     bench.put(np.full((12, 10, 9), 0.5, np.float32))
     card = make_card(tiling=Tiling((4, 4, 4)))
     loaded = load(brighter_than(0.6), card)
@@ -112,7 +112,7 @@ def test_flat_values_by_worked_numbers() -> None:
         assert flat_values(other) is None, place
 
 
-def test_tiles_of_other_values_or_another_number_of_them_are_scored() -> None:
+def test_tiles_of_other_values_or_another_batch_are_inferred() -> None:
     runtime = FakeRuntime(two_scores)
     with Inferer(runtime, make_card()) as inferer:
         for value, count in ((0.0, 1), (0.0, 1), (1.0, 1), (1.0, 2), (1.0, 2), (-0.0, 2), (0.0, 2)):

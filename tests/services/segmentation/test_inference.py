@@ -22,13 +22,13 @@ def two_scores(batch: Floats) -> Floats:
     return np.concatenate([batch, np.cumsum(batch, axis=2)], axis=1)
 
 
-def test_a_batch_is_scored_as_the_network_scores_it() -> None:
+def test_a_batch_gives_the_logits_of_the_network() -> None:
     batch, card = noise((2, 1, 4, 5, 6)), make_card()
     with Inferer(FakeRuntime(two_scores), card) as inferer:
         np.testing.assert_array_equal(inferer(batch), two_scores(batch))
 
 
-def test_a_zyx_network_gets_its_axes_and_its_scores_come_back_in_xyz() -> None:
+def test_a_zyx_network_gets_its_axes_and_its_logits_come_back_in_xyz() -> None:
     batch, card = noise((2, 1, 4, 5, 6)), make_card(axes="ZYX")
     runtime = FakeRuntime(two_scores)
     with Inferer(runtime, card) as inferer:
@@ -54,7 +54,7 @@ def test_the_network_is_handed_contiguous_arrays() -> None:
     ("axes", "declared", "fixed"),
     [("XYZ", (None, 1, 8, None, 4), (8, None, 4)), ("ZYX", (None, 1, 8, None, 4), (4, None, 8)), ("XYZ", ANY, ANY[2:])],
 )
-def test_fixed_sizes_speak_of_x_y_and_z(axes: object, declared: NetworkShape, fixed: object) -> None:
+def test_fixed_sizes_are_in_the_order_x_y_z(axes: object, declared: NetworkShape, fixed: object) -> None:
     card = make_card(axes="ZYX" if axes == "ZYX" else "XYZ")
     assert Inferer(FakeRuntime(two_scores, input_shape=declared), card).fixed == fixed
 
@@ -128,7 +128,7 @@ def test_an_interrupted_caller_does_not_wait_for_the_network() -> None:
     callers[0].join(20)
 
 
-def test_the_network_works_in_a_thread_of_its_own_that_ends_with_the_scorer() -> None:
+def test_the_network_runs_in_a_thread_that_ends_with_the_inferer() -> None:
     threads: list[threading.Thread] = []
 
     def remember(batch: Floats) -> Floats:

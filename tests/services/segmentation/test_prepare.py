@@ -46,7 +46,7 @@ def prepared(bench: Bench, opened: Callable[..., Case]) -> Prepare:
     return run
 
 
-def test_options_come_from_words_and_numbers() -> None:
+def test_options_are_built_from_strings_and_numbers() -> None:
     assert run_options(0.25, (8, 8, 8), "constant", 10**9, -1.0, 0.4) == RunOptions(
         0.25, (8, 8, 8), "constant", 10**9, -1.0, 0.4
     )
@@ -59,12 +59,12 @@ def test_an_unknown_blending_is_a_usage_error_that_lists_the_known() -> None:
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -1e39])
-def test_a_value_for_nan_that_is_not_finite_itself_is_a_usage_error(value: float) -> None:
+def test_a_non_finite_value_for_nan_is_a_usage_error(value: float) -> None:
     with pytest.raises(UsageError, match="nan_as: expected a finite number"):
         run_options(None, None, None, None, value, None)
 
 
-def test_without_options_the_cards_tiling_holds(prepared: Prepare) -> None:
+def test_without_options_the_cards_tiling_is_used(prepared: Prepare) -> None:
     plan = prepared().plan
     assert (plan.tile, plan.blending, plan.shape) == ((16, 16, 16), "gaussian", (40, 32, 24))
 
@@ -102,7 +102,7 @@ def test_a_network_of_one_size_gets_tiles_of_that_size_even_beyond_the_volume(pr
     assert found.plan.padded == (64, 32, 24)
 
 
-def test_a_patch_at_odds_with_the_networks_one_size_is_a_usage_error(prepared: Prepare) -> None:
+def test_a_patch_other_than_the_networks_fixed_size_is_a_usage_error(prepared: Prepare) -> None:
     with pytest.raises(UsageError, match="the one size that this network takes, 16,16,16"):
         prepared(input_shape=(1, 1, 16, 16, 16), patch=(16, 16, 20))
     assert prepared(input_shape=(1, 1, 16, 16, 16), patch=(16, 16, 16)).plan.tile == (16, 16, 16)
@@ -123,7 +123,7 @@ def test_the_visiting_axis_is_the_one_that_is_read_at_the_least_cost(prepared: P
     assert prepared(volume=stored).plan.axis == 2
 
 
-def test_a_flat_volume_is_not_visited_along_its_depth(prepared: Prepare) -> None:
+def test_a_thin_volume_is_not_visited_along_its_depth(prepared: Prepare) -> None:
     """Tiles of 16 that overlap by half: 2 rows along z, 3 along y, 4 or more along x; stored from z to x."""
     for x, y, axis in ((40, 32, 0), (40, 40, 1), (24, 24, 2), (24, 32, 1)):
         stored = Volume(noise((24, y, x)), make_grid((24, y, x), codes="SAR"))
@@ -145,7 +145,7 @@ def test_a_plan_that_fits_the_stated_memory_stays(prepared: Prepare, bench: Benc
     assert needed == slab(found)
 
 
-def test_a_plan_that_does_not_fit_changes_to_halo_and_says_so(prepared: Prepare, bench: Bench) -> None:
+def test_a_plan_that_does_not_fit_changes_to_halo_with_a_warning(prepared: Prepare, bench: Bench) -> None:
     bench.resources.resident = 100 * MB
     needed = prepared().stitching_bytes
     found = prepared(memory_bytes=100 * MB + needed - 1)
@@ -155,7 +155,7 @@ def test_a_plan_that_does_not_fit_changes_to_halo_and_says_so(prepared: Prepare,
     assert any(size(needed) in line for line in found.warnings)
 
 
-def test_a_limit_below_what_halo_needs_is_a_limit_error_that_names_the_least(prepared: Prepare, bench: Bench) -> None:
+def test_a_limit_below_that_of_halo_blending_is_an_error_with_the_minimum(prepared: Prepare, bench: Bench) -> None:
     bench.resources.resident = 100 * MB
     least = 100 * MB + slab(prepared(), "halo")
     assert prepared(memory_bytes=least).plan.blending == "halo"
@@ -163,9 +163,7 @@ def test_a_limit_below_what_halo_needs_is_a_limit_error_that_names_the_least(pre
         prepared(memory_bytes=50 * MB)
 
 
-def test_a_blending_that_was_asked_for_is_not_changed_and_the_limit_speaks_of_it(
-    prepared: Prepare, bench: Bench
-) -> None:
+def test_a_requested_blending_is_kept_and_the_limit_error_is_for_it(prepared: Prepare, bench: Bench) -> None:
     bench.resources.resident = 0
     needed = prepared().stitching_bytes
     with pytest.raises(LimitError, match=f"expected at least {size(needed)}, got {size(needed // 2)}"):
@@ -180,14 +178,14 @@ def test_without_a_stated_limit_half_of_the_free_memory_counts(prepared: Prepare
     assert prepared().plan.blending == "halo"
 
 
-def test_too_little_free_memory_is_a_limit_error_that_names_the_least(prepared: Prepare, bench: Bench) -> None:
+def test_too_little_free_memory_is_a_limit_error_with_the_minimum(prepared: Prepare, bench: Bench) -> None:
     least = slab(prepared(), "halo")
     bench.resources.available = least
     with pytest.raises(LimitError, match=f"memory: expected at least {size(least)}, got {size(least // 2)} free"):
         prepared()
 
 
-def test_too_little_free_memory_is_only_told_where_the_blending_was_asked_for(prepared: Prepare, bench: Bench) -> None:
+def test_too_little_free_memory_is_only_a_warning_for_a_requested_blending(prepared: Prepare, bench: Bench) -> None:
     needed = prepared().stitching_bytes
     bench.resources.available = needed
     found = prepared(blending="gaussian")
@@ -211,7 +209,7 @@ def test_planes_are_the_normalised_volume_in_the_models_orientation(prepared: Pr
     np.testing.assert_allclose(planes, expected, rtol=1e-6)
 
 
-def test_a_box_of_the_models_orientation_lies_where_it_was_stored(prepared: Prepare) -> None:
+def test_a_box_in_model_orientation_maps_to_its_stored_voxels(prepared: Prepare) -> None:
     volume = Volume(noise((7, 6, 5)), make_grid((7, 6, 5), codes="SLP"))
     found, oriented = prepared(make_card(), volume), volume.reoriented("RAS")
     box = Box((1, 0, 2), (3, 4, 7))
@@ -223,5 +221,5 @@ def test_a_box_of_the_models_orientation_lies_where_it_was_stored(prepared: Prep
     ("count", "text"),
     [(0, "0 B"), (999, "999 B"), (1000, "1 KB"), (1_500_000, "1.5 MB"), (2.5e9, "2.50 GB"), (1.2e13, "12000.00 GB")],
 )
-def test_sizes_are_written_for_people(count: float, text: str) -> None:
+def test_sizes_are_formatted_with_units(count: float, text: str) -> None:
     assert size(count) == text

@@ -124,7 +124,7 @@ def test_the_tiles_the_times_the_statistics_and_the_warnings_are_those_of_the_ru
 TUNED = Choice("fake", "fp32", 3, (4, 8, 8), 2)
 
 
-def test_what_was_tuned_is_taken_told_and_spelled_out_in_the_command(bench: Bench) -> None:
+def test_a_tuning_is_used_reported_and_written_to_the_command(bench: Bench) -> None:
     bench.put(noise((12, 10, 9)))
     loaded = replace(load(brighter_than(0.5), make_card()), tuned=TUNED)
     done = bench.segment(loaded)
@@ -139,7 +139,7 @@ def test_what_was_tuned_is_taken_told_and_spelled_out_in_the_command(bench: Benc
     assert "--threads 1" in same_again(["scan"], "affine", "mask", loaded, done, threads=1)
 
 
-def test_what_is_asked_for_comes_before_what_was_tuned(bench: Bench) -> None:
+def test_a_requested_option_precedes_a_tuned_one(bench: Bench) -> None:
     bench.put(noise((12, 10, 9)))
     loaded = replace(load(brighter_than(0.5), make_card()), tuned=TUNED)
     done = bench.segment(loaded, patch=(8, 8, 8))
@@ -148,7 +148,7 @@ def test_what_is_asked_for_comes_before_what_was_tuned(bench: Bench) -> None:
     assert bench.segment(loaded, batch=3).prepared.batch == 3
 
 
-def test_a_tuned_patch_that_memory_has_no_room_for_gives_way_to_the_cards(bench: Bench) -> None:
+def test_a_tuned_patch_that_exceeds_memory_is_replaced_by_the_cards(bench: Bench) -> None:
     """Halo blending, whose tiles are all that it holds; 200 KB for them fit 8 x 8 x 8, and not 32 x 32 x 32."""
     bench.put(noise((32, 32, 32)))
     loaded = replace(load(brighter_than(0.5), make_card()), tuned=replace(TUNED, patch=(32, 32, 32), batch=1))
@@ -156,13 +156,13 @@ def test_a_tuned_patch_that_memory_has_no_room_for_gives_way_to_the_cards(bench:
     assert bench.segment(loaded, memory_bytes=200_000).prepared.plan.tile == (8, 8, 8)
 
 
-def test_the_quantised_network_that_scored_is_named(bench: Bench) -> None:
+def test_the_report_names_the_quantised_network(bench: Bench) -> None:
     bench.put(noise((12, 10, 9)))
     loaded = replace(load(brighter_than(0.5), make_card()), quantised_sha256="c" * 64)
     assert run_report(bench.segment(loaded), loaded, version="1", command="")["runtime"]["quantised_sha256"] == "c" * 64
 
 
-def test_of_the_stages_it_says_how_long_the_network_worked(run: Run) -> None:
+def test_the_report_has_the_time_inside_the_network(run: Run) -> None:
     done, _, report = run
     assert 0 < report["network_seconds"] <= report["seconds"]["score"]
     assert report["network_seconds"] == round(done.network_seconds, 4)

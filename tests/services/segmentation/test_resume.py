@@ -77,7 +77,7 @@ def assert_same(again: Segmentation, whole: Segmentation) -> None:
 @pytest.mark.parametrize(("codes", "axis"), [("RAS", 2), ("SLP", 0), ("AIR", 1)])
 @pytest.mark.parametrize("spacing", [None, (1.4, 1.4, 1.4), (0.8, 1.0, 0.8)])
 @pytest.mark.parametrize("blending", ["gaussian", "constant", "halo"])
-def test_the_results_are_an_undisturbed_runs_wherever_it_stopped(
+def test_a_resumed_run_equals_an_uninterrupted_one(
     bench: Bench, blending: Blending, spacing: tuple[float, float, float] | None, codes: str, axis: int
 ) -> None:
     put(bench, codes=codes)
@@ -143,7 +143,7 @@ def test_planes_of_another_run_are_dropped(bench: Bench, change: Callable[[Bench
     assert blobs.names("case") == ()
 
 
-def test_planes_from_a_machine_whose_network_answers_otherwise_are_dropped(bench: Bench) -> None:
+def test_planes_from_a_machine_with_other_logits_are_dropped(bench: Bench) -> None:
     put(bench)
     blobs = MemoryBlobs()
     stopped(bench, model(), blobs, 20)
@@ -152,9 +152,7 @@ def test_planes_from_a_machine_whose_network_answers_otherwise_are_dropped(bench
     assert_same(run(bench, other, blobs)[0], whole)
 
 
-def test_a_piece_that_a_worker_of_another_kind_left_among_them_is_not_used(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_piece_from_another_run_in_the_same_folder_is_not_used(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """As from one that seemed dead, and wrote on while the next one had begun anew."""
     monkeypatch.setattr("voxport.services.segmentation.resume._PIECE_VALUES", 1)
     put(bench)
@@ -181,7 +179,7 @@ def test_damaged_pieces_are_dropped(bench: Bench, damage: bytes, which: int) -> 
     assert_same(run(bench, loaded, blobs)[0], whole)
 
 
-def test_a_gap_between_pieces_ends_what_is_used(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pieces_after_a_gap_are_not_used(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("voxport.services.segmentation.resume._PIECE_VALUES", 1)
     put(bench)
     loaded, blobs = model(), MemoryBlobs()
@@ -193,7 +191,7 @@ def test_a_gap_between_pieces_ends_what_is_used(bench: Bench, monkeypatch: pytes
     assert_same(run(bench, loaded, blobs)[0], whole)
 
 
-def test_where_nothing_can_be_kept_the_run_goes_on(bench: Bench) -> None:
+def test_a_run_continues_if_planes_cannot_be_stored(bench: Bench) -> None:
     put(bench)
     loaded, blobs = model(), MemoryBlobs()
     whole, _ = run(bench, loaded, None)
@@ -216,7 +214,7 @@ def test_the_blending_of_the_first_part_holds_however_much_memory_is_free(bench:
     assert again.outputs == whole.outputs
 
 
-def test_a_short_run_keeps_nothing_and_scores_no_probe(bench: Bench) -> None:
+def test_a_short_run_stores_nothing_and_infers_no_probe(bench: Bench) -> None:
     put(bench)
     loaded, blobs = model(), MemoryBlobs()
     _, tiles = run(bench, loaded, blobs, every_seconds=1e9)
@@ -224,7 +222,7 @@ def test_a_short_run_keeps_nothing_and_scores_no_probe(bench: Bench) -> None:
     assert len(calls_of(loaded)) == tiles
 
 
-def test_what_is_kept_says_what_it_depends_on(bench: Bench) -> None:
+def test_stored_planes_name_their_dependencies(bench: Bench) -> None:
     put(bench)
     blobs = MemoryBlobs()
     stopped(bench, model(), blobs, 20)

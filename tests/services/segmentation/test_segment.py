@@ -77,7 +77,7 @@ def test_the_stored_orientation_makes_no_difference_in_the_world(
     assert 0.1 < masks[0].mean() < 0.9
 
 
-def test_a_card_without_an_orientation_hands_the_array_over_as_stored(bench: Bench) -> None:
+def test_a_card_without_an_orientation_keeps_the_stored_order(bench: Bench) -> None:
     def first_half(batch: Floats) -> Floats:
         ramp = np.broadcast_to(np.linspace(1, -1, batch.shape[2])[:, None, None], batch.shape)
         return np.concatenate([ramp, -ramp], axis=1)
@@ -121,7 +121,7 @@ def test_tiles_with_enough_context_equal_the_whole_volume_to_the_last_bit(bench:
     np.testing.assert_array_equal(bench.array("scores"), logits)
 
 
-def test_tiles_without_enough_context_do_not(bench: Bench) -> None:
+def test_tiles_without_enough_context_differ_from_the_whole(bench: Bench) -> None:
     """The test above would notice."""
     values = bench.put(noise((30, 17, 24))).array
     card = make_card(labels=[1, 2, 3], tiling=Tiling((6, 6, 6), overlap=0.0))
@@ -142,7 +142,7 @@ def test_tiles_equal_the_whole_when_the_volume_is_resampled(bench: Bench, blendi
     np.testing.assert_allclose(probabilities[0], probabilities[1], atol=1e-6)
 
 
-def test_a_resampled_volume_is_scored_at_the_models_spacing_and_the_mask_comes_back(bench: Bench) -> None:
+def test_a_resampled_volume_is_inferred_at_the_models_spacing_and_the_mask_is_on_its_own_grid(bench: Bench) -> None:
     values = np.zeros((16, 12, 8), np.float32)
     values[4:12] = 1
     scan = bench.put(values, make_grid((16, 12, 8), (1.0, 1.0, 2.0)))
@@ -197,7 +197,7 @@ def test_one_source_can_feed_several_channels(bench: Bench) -> None:
     np.testing.assert_array_equal(bench.array(), values * np.float32(0.7) > values * np.float32(0.3))
 
 
-def test_intensity_steps_are_applied_before_scoring(bench: Bench) -> None:
+def test_intensity_steps_are_applied_before_inference(bench: Bench) -> None:
     values = np.arange(60, dtype=np.uint8).reshape(5, 4, 3)
     bench.put(values)
     bench.segment(load(brighter_than(0.5), make_card(intensity=[ShiftScale(-10, 0.02)])))
@@ -247,7 +247,7 @@ def test_labels_that_exclude_each_other_give_no_warning(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize(("activation", "channels"), [("softmax", 2), ("none", 2), ("sigmoid", 1)])
-def test_probabilities_are_the_activated_scores(bench: Bench, activation: Activation, channels: int) -> None:
+def test_probabilities_are_the_activated_logits(bench: Bench, activation: Activation, channels: int) -> None:
     values = bench.put(noise((9, 8, 7))).array
     logits = np.concatenate([values, 1 - values])[:channels]
     card = make_card(activation=activation)
@@ -319,7 +319,7 @@ def test_an_empty_mask_has_empty_statistics_and_a_preview_all_the_same(bench: Be
     assert bench.artifacts.contents["p.png"]
 
 
-def test_stages_and_tiles_are_told_and_timed(bench: Bench) -> None:
+def test_stages_and_tiles_are_reported_and_timed(bench: Bench) -> None:
     bench.put(noise((12, 10, 9)))
     loaded = load(brighter_than(0.5), make_card(tiling=Tiling((8, 8, 8), overlap=0.0)))
     done = bench.segment(loaded)
@@ -425,7 +425,7 @@ def test_an_interrupted_run_leaves_nothing(bench: Bench) -> None:
     ],
     ids=["channels", "nan", "shape"],
 )
-def test_scores_that_make_no_sense_are_a_model_error_and_leave_nothing(bench: Bench, infer: Any) -> None:
+def test_invalid_logits_are_a_model_error_and_leave_nothing(bench: Bench, infer: Any) -> None:
     bench.put(noise((12, 10, 9)))
     assert "network output: expected" in run_into(ModelError, bench, infer=infer)
     assert kept(bench) == []
@@ -447,7 +447,7 @@ def test_an_error_late_in_the_network_leaves_nothing(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("refused", ["s.json", "p.png", "r.json"])
-def test_an_output_that_cannot_be_written_is_found_before_anything_is_scored(bench: Bench, refused: str) -> None:
+def test_an_output_that_cannot_be_written_fails_before_inference(bench: Bench, refused: str) -> None:
     def never(batch: Floats) -> Floats:
         raise AssertionError(f"scored {batch.shape}")
 

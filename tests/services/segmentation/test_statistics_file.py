@@ -49,7 +49,7 @@ def test_json_says_what_was_measured(statistics: tuple[LabelStatistics, ...]) ->
     assert soma["channels"][0]["mean"] is None
 
 
-def test_csv_says_the_same_as_json(statistics: tuple[LabelStatistics, ...]) -> None:
+def test_csv_has_the_values_of_json(statistics: tuple[LabelStatistics, ...]) -> None:
     labels = json.loads(statistics_bytes("s.json", statistics, GRID))["labels"]
     rows = list(csv.DictReader(io.StringIO(statistics_bytes("s.csv", statistics, GRID).decode())))
     assert len(rows) == len(labels)

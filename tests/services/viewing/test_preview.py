@@ -141,7 +141,7 @@ def test_large_planes_are_thinned_out(show: Show) -> None:
     assert picture.pixels.shape[1] < 2 * 768 + 50
 
 
-def test_what_is_not_finite_is_black(show: Show) -> None:
+def test_non_finite_values_are_black(show: Show) -> None:
     grid = make_grid((20, 15, 12))
     values = np.random.default_rng(0).random(grid.shape, np.float32) + 1
     values[:, :, 6] = np.nan

@@ -36,7 +36,7 @@ def test_bright_voxels_are_labelled_on_the_same_grid(scan: Path) -> None:
     assert "above threshold" in scan.with_name("statistics.csv").read_text()
 
 
-def test_a_cancelled_preview_leaves_nothing(scan: Path) -> None:
+def test_a_cancelled_preview_leaves_no_files(scan: Path) -> None:
     progress = RunProgress()
     progress.cancel()
     with pytest.raises(CancelledError):

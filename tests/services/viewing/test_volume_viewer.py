@@ -106,7 +106,7 @@ def test_windows_and_ranges_come_from_what_is_finite() -> None:
     assert OpenVolume.open(store, ["nothing"]).ranges == ((0.0, 1.0),)
 
 
-def test_what_cannot_be_opened_is_told() -> None:
+def test_a_volume_that_cannot_be_opened_is_an_error() -> None:
     with pytest.raises(InputError):
         OpenVolume.open(MemoryStore(), ["nowhere"])
 
