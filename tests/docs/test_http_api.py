@@ -164,7 +164,7 @@ def parsed(path: Path) -> Any:
 
 
 def test_the_servers_start(reader: Reader) -> None:
-    reader("Start it")
+    reader("Start the service")
 
 
 def test_masks(reader: Reader) -> None:
@@ -197,8 +197,8 @@ def test_arrays(reader: Reader, document: dict[str, Any]) -> None:
     assert set(schemas["Prediction"]["properties"]) | set(schemas["ArrayForm"]["properties"]) - {"volume"} <= words
 
 
-def test_what_is_around_a_run(reader: Reader) -> None:
-    reader("Before and around a run")
+def test_estimates_models_and_health(reader: Reader) -> None:
+    reader("Estimates, models and health")
     assert parsed(reader.folder / "plan.json")["tiles"] == 1
     listed = {model["name"]: model for model in parsed(reader.folder / "models.json")["models"]}
     assert set(listed) == {"cells", "two-colours", "two-photon-vessels"}
