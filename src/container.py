@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from .domain.parity import Bounds
 from .domain.volume import Volume
+from .domain.volume_names import PACKED
 from .injector import containers, providers
 from .ports.artifacts import ArtifactWriter
 from .ports.blobs import BlobStore
@@ -148,7 +149,7 @@ class Container(containers.DeclarativeContainer):
         _late("scratch.folders", "ScratchFolders"), config.scratch_dir, locks
     )
     segment_ports = providers.Factory(SegmentPorts, volumes, artifacts, pictures, resources, scratch)
-    sample = providers.Callable(str, BUNDLED / "sample.nii.gz")
+    sample = providers.Callable(str, BUNDLED / f"sample{PACKED}")
 
     model_files: providers.Provider[ModelFiles] = providers.ThreadSafeSingleton(
         _late("models.onnx_files", "OnnxModelFiles")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import IO, Any, BinaryIO
 
 from ..domain.errors import VoxportError
+from ..domain.run import RESULT_FILES, STATISTICS_TABLE
 from .answers import json_object
 from .errors import RemoteError, one_line
 from .fields import model_folder
@@ -19,11 +20,7 @@ MEDIA_TYPE = "application/zip"
 RESULTS = "results.json"
 # The members of one model, by output.
 MEMBERS: Mapping[str, tuple[str, ...]] = {
-    "mask": ("mask.nii.gz",),
-    "probabilities": ("probabilities.nii.gz",),
-    "statistics": ("statistics.json", "statistics.csv"),
-    "preview": ("preview.png",),
-    "report": ("report.json",),
+    output: (name, STATISTICS_TABLE) if output == "statistics" else (name,) for output, name in RESULT_FILES.items()
 }
 _LARGEST_JSON_BYTES = 2**26
 _ENCRYPTED = 1

@@ -14,6 +14,7 @@ from urllib.parse import quote
 from numpy.typing import ArrayLike
 
 from ..domain.errors import UsageError
+from ..domain.run import RESULT_FILES
 from .address import checked_key, checked_url
 from .answers import ModelResult, PredictResult, predict_result
 from .archive import MEDIA_TYPE, MEMBERS, Archive, asked_outputs, member_of
@@ -235,7 +236,7 @@ class Client:
                     continue
                 members = archive.members(result)
                 names = [name for output in wanted for name in MEMBERS[output] if members.has(name)]
-                files = {name: into / result.folder / name for name in ["mask.nii.gz", *names]}
+                files = {name: into / result.folder / name for name in [RESULT_FILES["mask"], *names]}
                 report, written = stack.enter_context(received(members, uploads.sent(), files, into))
                 found.append(ModelResult(result.model, report, files))
                 downloads += written

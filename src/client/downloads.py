@@ -12,12 +12,12 @@ from types import TracebackType
 from typing import BinaryIO
 
 from ..domain.errors import OutputError, UsageError
+from ..domain.volume_names import NIFTI
 
-_VOLUMES = (".nii", ".nii.gz")
 # What a destination's name may end in, by output.
 _ENDINGS = {
-    "mask": _VOLUMES,
-    "probabilities": _VOLUMES,
+    "mask": NIFTI.single,
+    "probabilities": NIFTI.single,
     "statistics": (".json", ".csv"),
     "preview": (".png",),
     "report": (".json",),

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
+from ..domain.run import RESULT_FILES, STATISTICS_TABLE
 from .answers import JSON, json_object
 from .downloads import spool
 from .errors import RemoteError
@@ -34,15 +35,15 @@ class _Route(NamedTuple):
 
 
 _ROUTES = {
-    "mask.nii.gz": _Route("mask", "mask", _GZIP),
-    "probabilities.nii.gz": _Route("probabilities", "probabilities", _GZIP),
-    "statistics.json": _Route("statistics", "statistics", JSON),
-    "statistics.csv": _Route("statistics", "statistics", "text/csv"),
-    "preview.png": _Route("preview", "preview.png", "image/png"),
-    "report.json": _Route("report", "report", JSON),
+    RESULT_FILES["mask"]: _Route("mask", "mask", _GZIP),
+    RESULT_FILES["probabilities"]: _Route("probabilities", "probabilities", _GZIP),
+    RESULT_FILES["statistics"]: _Route("statistics", "statistics", JSON),
+    STATISTICS_TABLE: _Route("statistics", "statistics", "text/csv"),
+    RESULT_FILES["preview"]: _Route("preview", "preview.png", "image/png"),
+    RESULT_FILES["report"]: _Route("report", "report", JSON),
 }
 # the same results in another form: the job has no hash of these, their ETag is it
-_BY_ETAG = frozenset({"statistics.csv"})
+_BY_ETAG = frozenset({STATISTICS_TABLE})
 
 
 @dataclass(frozen=True)

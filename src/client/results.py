@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, Any, Protocol
 
+from ..domain.volume_names import PACKED
 from .answers import checked_report
 from .downloads import Download
 from .nifti import chunks
@@ -66,7 +67,7 @@ def received(
 
 
 def _content(stored: IO[bytes], member: str, place: Path, url: str) -> Iterator[bytes]:
-    if member.endswith(".nii.gz"):
+    if member.endswith(PACKED):
         yield from chunks(stored, inflate=not place.name.endswith(".gz"), url=url)
         return
     while chunk := stored.read(2**20):

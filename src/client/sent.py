@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ..domain.volume_names import PACKED, PLAIN
 from .errors import RemoteError
 
-_SENT_NAME = re.compile(r"(?:[^\s'\"]*/)?volume_(\d+)\.nii(?:\.gz)?")
+_SENT_NAME = re.compile(rf"(?:[^\s'\"]*/)?volume_(\d+)(?:{re.escape(PACKED)}|{re.escape(PLAIN)})")
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import BinaryIO
 
 from ..domain.errors import InputError, UsageError
+from ..domain.volume_names import GZIP_MAGIC, NIFTI, PACKED, PLAIN, sent_name
 from .fields import Fields, Form
 from .sent import Sent, localised
 
@@ -21,9 +22,6 @@ Volumes = StrPath | Sequence[StrPath]
 
 # Hears the stage (upload, score, download), the bytes done, and the bytes in all; 0 where that is unknown.
 Hear = Callable[[str, int, int], None]
-
-_PAIRS = (".hdr", ".img", ".hdr.gz", ".img.gz")
-_GZIP = b"\x1f\x8b"
 
 
 def silent(stage: str, done: int, total: int) -> None:
@@ -121,9 +119,9 @@ def _open(path: Path, heard: Callable[[int], None]) -> _Upload:
         if not stat.S_ISREG(mode):
             what = "a folder" if stat.S_ISDIR(mode) else "something that is not a regular file"
             raise InputError(str(path), expected="a file", got=what, do="name the volume itself")
-        if path.name.lower().endswith(_PAIRS):
-            do = "save it as one file, e.g. nibabel.save(nibabel.load('pair.hdr'), 'volume.nii.gz')"
-            raise InputError(str(path), expected=".nii or .nii.gz to send to a server", got="one of a pair", do=do)
+        if path.name.lower().endswith(tuple(half for pair in NIFTI.pairs for half in pair)):
+            do = f"save it as one file, e.g. nibabel.save(nibabel.load('{path.name}'), 'volume{PACKED}')"
+            raise InputError(str(path), expected=f"{PLAIN} or {PACKED} to send to a server", got="one of a pair", do=do)
         return _Upload(path, heard)
     except FileNotFoundError:
         raise InputError(str(path), expected="a file", got="no such file", do="check the path") from None
@@ -134,6 +132,6 @@ def _open(path: Path, heard: Callable[[int], None]) -> _Upload:
 
 def _part(file: _Upload, number: int) -> tuple[str, BinaryIO, str]:
     """A volume as httpx takes it: the name that the server sees, the content, and the media type."""
-    if file.peek(2)[:2] == _GZIP:
-        return f"volume_{number}.nii.gz", file, "application/gzip"
-    return f"volume_{number}.nii", file, "application/octet-stream"
+    start = file.peek(len(GZIP_MAGIC))[: len(GZIP_MAGIC)]
+    kind = "application/gzip" if start == GZIP_MAGIC else "application/octet-stream"
+    return sent_name(number, start), file, kind

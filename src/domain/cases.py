@@ -5,11 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import PurePosixPath
 
 from .errors import InputError, UsageError
+from .volume_names import VolumeNames
 
-_ENDINGS = (".nii.gz", ".nii")
 _NUMBERED = re.compile(r"(.+)_(\d{4})", re.DOTALL)
 _FIELD = re.compile(r"\{([^{}]*)\}")
 _PIECES = re.compile(r"(\{case\}|\{channel\}|\*\*/|\*)")
@@ -34,27 +33,23 @@ class CaseFiles:
     problem: InputError | None = None
 
 
-def is_volume(name: str) -> bool:
-    """Whether a file is a NIfTI volume, by the ending of its name."""
-    return _without_ending(name) != name
-
-
-def numbered_cases(names: Iterable[str], channels: int) -> tuple[CaseFiles, ...]:
+def numbered_cases(names: Iterable[str], channels: int, endings: VolumeNames) -> tuple[CaseFiles, ...]:
     """Cases by the names that nnU-Net uses, sorted.
 
-    ``A_0000.nii.gz`` and ``A_0001.nii.gz`` are the channels of case ``A``; any other file is a case of its own. Numbers
-    that are no channels, as in ``scan_2024.nii.gz``, are part of the name.
+    ``A_0000`` and ``A_0001``, with an ending, are the channels of case ``A``; any other file is a case of its own.
+    A number that is no channel, as in ``scan_2024``, is part of the name.
 
     Args:
         names: of volumes, as paths below their folder.
         channels: how many the network takes.
+        endings: of volumes.
     """
     numbered: dict[str, _Places] = {}
     single: dict[str, list[str]] = {}
     for name in sorted(names):
-        match = _NUMBERED.fullmatch(_without_ending(name))
+        match = _NUMBERED.fullmatch(stem := endings.stem(name))
         if match is None:
-            single.setdefault(_without_ending(name), []).append(name)
+            single.setdefault(stem, []).append(name)
         else:
             numbered.setdefault(match[1], {}).setdefault(int(match[2]), []).append(name)
     cases: list[CaseFiles] = []
@@ -94,6 +89,11 @@ class CasePattern:
         if not all(self.channels) or len(set(self.channels)) != len(self.channels):
             expected = "names that differ, such as T1w,FLAIR"
             raise UsageError("channels", expected=expected, got=",".join(self.channels), do="correct it")
+
+    @property
+    def ends_literally(self) -> bool:
+        """Whether the pattern states the ending of the files that it matches."""
+        return "." in _PIECES.split(self.text)[-1]
 
     def cases(self, names: Iterable[str]) -> tuple[CaseFiles, ...]:
         """The cases among these volumes, sorted; files that do not match belong to none."""
@@ -144,13 +144,6 @@ def without_clashes(
             case = replace(case, problem=InputError(case.name, expected=expected, got=owner, do=do))
         checked.append(case)
     return tuple(checked)
-
-
-def _without_ending(name: str) -> str:
-    """A volume's name without what says that it is one; any other name as it is."""
-    file = PurePosixPath(name).name
-    ending = next((ending for ending in _ENDINGS if file.lower().endswith(ending) and len(file) > len(ending)), "")
-    return name[: len(name) - len(ending)]
 
 
 def _numbered_case(case: str, places: _Places, channels: int) -> CaseFiles:

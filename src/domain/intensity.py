@@ -21,6 +21,16 @@ Chunk = tuple[Values, NDArray[np.int64] | None]
 Chunks = Callable[[], Iterable[Chunk]]
 
 
+@dataclass(frozen=True)
+class ChannelSurvey:
+    """Findings of one pass over a channel. ``chunks`` streams its values again, as float32, without NaN and Inf."""
+
+    low: float
+    high: float
+    not_finite: int
+    chunks: Chunks
+
+
 class Pointwise(Protocol):
     """A fitted step: maps each value on its own."""
 

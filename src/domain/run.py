@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import astuple, dataclass
 from typing import Literal
 
 from .errors import UsageError
 from .inference.patches import Blending
+from .volume_names import PACKED
+
+# Names of results that the user does not name.
+RESULT_FILES: Mapping[str, str] = {
+    "mask": f"mask{PACKED}",
+    "probabilities": f"probabilities{PACKED}",
+    "statistics": "statistics.json",
+    "preview": "preview.png",
+    "report": "report.json",
+}
+STATISTICS_TABLE = "statistics.csv"
 
 # Bounds of an array's spacing, in its unit.
 SHORTEST, LONGEST = 1e-12, 1e12

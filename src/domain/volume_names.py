@@ -12,7 +12,7 @@ class VolumeFormat:
 
     Args:
         name: of the format.
-        single: endings of volumes of one file; the first that a longer name ends in counts.
+        single: endings of volumes of one file.
         pairs: endings of header and voxels of volumes of two files.
         folders: endings of volumes that are folders.
         writable: endings that a new volume may have.
@@ -86,12 +86,12 @@ class VolumeNames:
 
 NIFTI = VolumeFormat(
     "NIfTI",
-    (".nii.gz", ".nii"),
+    (".nii", ".nii.gz"),
     pairs=((".hdr", ".img"), (".hdr.gz", ".img.gz")),
     writable=(".nii", ".nii.gz", ".hdr", ".img"),
     mask=".nii.gz",
 )
-PACKED, PLAIN = NIFTI.single
+PLAIN, PACKED = NIFTI.single
 GZIP_MAGIC = b"\x1f\x8b"
 
 

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from voxport.domain.cases import CaseFiles, CasePattern, is_volume, numbered_cases, without_clashes
+from voxport.domain import cases as domain_cases
+from voxport.domain.cases import CaseFiles, CasePattern, without_clashes
 from voxport.domain.errors import InputError, UsageError
+from voxport.domain.volume_names import NIFTI, VolumeNames
+
+
+def numbered_cases(names: Iterable[str], channels: int) -> tuple[CaseFiles, ...]:
+    return domain_cases.numbered_cases(names, channels, VolumeNames((NIFTI,)))
 
 
 def sound(cases: tuple[CaseFiles, ...]) -> dict[str, tuple[str, ...]]:
@@ -32,7 +40,7 @@ def problems(cases: tuple[CaseFiles, ...]) -> dict[str, str]:
     ],
 )
 def test_volumes_are_recognised_by_their_endings(name: str, wanted: bool) -> None:
-    assert is_volume(name) == wanted
+    assert VolumeNames((NIFTI,)).is_volume(name) == wanted
 
 
 def test_a_file_is_a_case_named_by_its_path_without_the_ending() -> None:

@@ -96,6 +96,12 @@ class Output:
         """Number of output channels, including background for softmax and none."""
         return len(self.table.labels) + (self.activation != "sigmoid")
 
+    @property
+    def channel_names(self) -> tuple[str, ...]:
+        """Names of the output channels."""
+        names = tuple(label.name for label in self.table.labels)
+        return names if self.activation == "sigmoid" else ("background", *names)
+
     def with_threshold(self, threshold: float) -> Output:
         """Return a copy with another threshold of probability.
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ...domain.volume_names import PACKED
 from . import options as opt
 from .console import parse_bytes, parse_patch, show_json, show_table, warn, with_flags
 from .serving import needs_package
@@ -33,8 +34,8 @@ Pattern = Annotated[
     typer.Option(
         "--pattern",
         metavar="PATH",
-        help="Which files are one case, e.g. sub-{case}/anat/sub-{case}_{channel}.nii.gz; * stands for anything.",
-        show_default="CASE_0000.nii.gz, CASE_0001.nii.gz ..., else each file",
+        help=f"Files of a case, e.g. sub-{{case}}/anat/sub-{{case}}_{{channel}}{PACKED}; * stands for anything.",
+        show_default=f"CASE_0000{PACKED}, CASE_0001{PACKED} ..., else each file",
     ),
 ]
 Channels = Annotated[
@@ -89,7 +90,7 @@ def batch_command(
     found = application.find_model(model, card)
     command = {"-m": model or found.card.reference} | ({} if card is None else {"--card": str(card)})
     work = BatchWork(found, options, outputs, runtime, precision, command)
-    cases = find_cases(folder, results, found.card.input.source_count, chosen, outputs)
+    cases = find_cases(folder, results, found.card.input.source_count, chosen, outputs, application.volumes.names)
     worker = None
     if not shared:
         loaded = application.load_model(found, runtime=runtime, precision=precision, threads=threads)

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from ...domain.errors import UsageError
+from ...domain.volume_names import NIFTI, PACKED, VolumeNames
 from . import options as opt
 from .console import parse_bytes, parse_patch, progress_bar
 from .outcome import show_outcome
@@ -19,7 +20,7 @@ Sample = Annotated[
     bool, typer.Option("--sample", help="Segment the bundled sample; results go into the current folder.")
 ]
 MaskFile = Annotated[
-    str | None, typer.Option("-o", "--output", metavar="MASK", help="The mask: .nii, .nii.gz, .hdr or .img.")
+    str | None, typer.Option("-o", "--output", metavar="MASK", help=f"The mask: {VolumeNames((NIFTI,)).writable_text}.")
 ]
 Probabilities = Annotated[
     str | None, typer.Option("--probabilities", metavar="FILE", help="Write class probabilities as 4-D NIfTI.")
@@ -95,7 +96,7 @@ def _case(inputs: list[str] | None, output: str | None, sample: str | None) -> t
     if sample is not None and inputs:
         raise UsageError("--sample", expected="no INPUT beside it", got=inputs[0], do="leave one of them out")
     if sample is not None:
-        return [sample], output or "sample_mask.nii.gz"
+        return [sample], output or f"sample_mask{PACKED}"
     if not inputs or output is None:
         missing = "-o MASK" if inputs else "INPUT"
         do = "see voxport segment --help"
@@ -104,7 +105,7 @@ def _case(inputs: list[str] | None, output: str | None, sample: str | None) -> t
 
 
 def _what_next(statistics: str | None, preview: str | None, server: str | None) -> None:
-    own = "  voxport segment YOUR.nii.gz -o mask.nii.gz --preview mask.png"
+    own = f"  voxport segment YOUR{PACKED} -o mask{PACKED} --preview mask.png"
     typer.echo(f"Look at {preview}, and at {statistics} for the numbers. Next:")
     if server is not None:
         typer.echo(f"{own} --server {server}")

@@ -15,8 +15,9 @@ from anyio import CapacityLimiter
 from ...domain.errors import InputError, UsageError, VoxportError
 from ...domain.geometry.grid import Box, Shape3
 from ...domain.labels.label_map import LabelTable
+from ...domain.run import RESULT_FILES, STATISTICS_TABLE
 from ...domain.viewing.display import around
-from ...services.segmentation.report import RESULT_FILES, STATISTICS_TABLE
+from ...domain.volume_names import PLAIN, VolumeNames
 from ...services.viewing.sessions import Result, RunProgress, Session, Sessions
 from ...services.viewing.threshold_preview import TABLE
 from ...services.viewing.volume_viewer import OpenVolume, ShownMask, cut_out
@@ -29,7 +30,6 @@ THRESHOLD = "threshold"  # what stands for no model at all; no card may be calle
 QUICK_EDGE = 128
 _GLANCE_SECONDS = 0.15
 _LOOKERS = 4  # slices cut at a time; more would only stand in each other's way
-_SUFFIXES = (".nii.gz", ".nii")
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,8 @@ class Desk:
         session = self.sessions.find(token)
         folder = session.new_folder()
         try:
-            files = tuple(_moved(path, folder) for path in uploads)
+            names = self.application.volumes.names
+            files = tuple(_moved(path, folder, names) for path in uploads)
             session.show(OpenVolume.open(self.application.volumes, [str(path) for path in files]), files)
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
@@ -104,13 +105,13 @@ class Desk:
         try:
             inputs = session.files
             if box is not None:
-                inputs = tuple(folder / f"part_{i + 1}.nii" for i in range(len(session.files)))
+                inputs = tuple(folder / f"part_{i + 1}{PLAIN}" for i in range(len(session.files)))
                 cut_out(self.application.volumes, [str(f) for f in session.files], box, [str(f) for f in inputs])
             table, report = self._segmented(inputs, model, folder, progress)
             (folder / RESULT_FILES["report"]).write_text(json.dumps(report, indent=2) + "\n")
             mask = self.application.volumes.open(str(folder / RESULT_FILES["mask"]))
             shown = ShownMask(mask, table, box or Box.whole(volume.case.grid.shape))
-            files = {} if box is not None else _named(session.files[0], folder)
+            files = {} if box is not None else _named(session.files[0], folder, self.application.volumes.names)
             session.take_result(Result(files, report, shown, folder, box), volume)
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
@@ -164,9 +165,9 @@ def _check_open(session: Session) -> OpenVolume:
     return session.volume
 
 
-def _moved(upload: Path, folder: Path) -> Path:
+def _moved(upload: Path, folder: Path, names: VolumeNames) -> Path:
     """An upload under its own name in the session's folder, so that it is nowhere else."""
-    name = upload.name if upload.name.lower().endswith(_SUFFIXES) else f"{upload.name}.nii"
+    name = upload.name if names.is_volume(upload.name) else f"{upload.name}{PLAIN}"
     while (folder / name).exists():  # files of one name from several folders are the channels of a case
         name = f"next_{name}"
     try:
@@ -175,10 +176,7 @@ def _moved(upload: Path, folder: Path) -> Path:
         raise InputError(upload.name, expected="an upload", got="one that is gone", do="drop it again") from None
 
 
-def _named(volume: Path, folder: Path) -> dict[str, Path]:
+def _named(volume: Path, folder: Path, names: VolumeNames) -> dict[str, Path]:
     """Result files by the names that they are handed out under, after the volume's."""
-    suffix = next(s for s in _SUFFIXES if volume.name.lower().endswith(s))
-    stem = volume.name[: -len(suffix)]
-    names = {"mask": "mask.nii.gz", "statistics": "statistics.csv", "report": "report.json"}
-    places = {"mask": RESULT_FILES["mask"], "statistics": STATISTICS_TABLE, "report": RESULT_FILES["report"]}
-    return {f"{stem}_{names[kind]}": folder / places[kind] for kind in names}
+    files = (RESULT_FILES["mask"], STATISTICS_TABLE, RESULT_FILES["report"])
+    return {f"{names.stem(volume.name)}_{file}": folder / file for file in files}

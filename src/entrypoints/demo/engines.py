@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 from ... import __version__
 from ...domain.cards.model_card import ModelCard
 from ...domain.errors import UsageError
-from ...domain.run import Outputs, RunOptions
+from ...domain.run import RESULT_FILES, STATISTICS_TABLE, Outputs, RunOptions
 from ...services.segmentation.prepare import memory_limit
-from ...services.segmentation.report import RESULT_FILES, STATISTICS_TABLE, curl_line, portable_report
+from ...services.segmentation.report import curl_line, portable_report
 
 if TYPE_CHECKING:
     from ...application import Application
@@ -67,7 +67,7 @@ class Engine(Protocol):
         ...
 
     def run(self, inputs: Sequence[Path], model: str, folder: Path, progress: RunProgress) -> Mapping[str, Any]:
-        """Segment a case into ``folder``: mask.nii.gz and statistics.csv; the run's report."""
+        """Segment a case into ``folder``: the mask and the table of statistics; the run's report."""
         ...
 
     def commands(self, inputs: Sequence[Path], report: Mapping[str, Any]) -> Commands:

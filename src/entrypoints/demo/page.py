@@ -11,6 +11,7 @@ from typing import Any
 import gradio as gr
 
 from ...domain.errors import CancelledError, VoxportError
+from ...domain.volume_names import NIFTI, PLAIN
 from ...services.viewing.sessions import Session
 from . import texts
 from .desk import QUICK_EDGE, THRESHOLD, Desk, sentence
@@ -229,9 +230,9 @@ def _layout(desk: Desk) -> Page:
         with gr.Column(scale=1, min_width=300, elem_classes="vx-side"):
             _html('<h2 class="vx-step">1. Volume</h2>')
             upload = gr.File(
-                label="NIfTI files: .nii, .nii.gz",
+                label=f"{NIFTI.name} files: {', '.join(NIFTI.single)}",
                 file_count="multiple",
-                file_types=[".nii", ".gz"],
+                file_types=[PLAIN, ".gz"],
                 height=148,
                 elem_id="vx-upload",
             )

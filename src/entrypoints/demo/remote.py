@@ -16,8 +16,8 @@ from ...client import Client, RemoteJob
 from ...contract.card import read_card
 from ...domain.cards.model_card import ModelCard
 from ...domain.errors import CancelledError, VoxportError
-from ...domain.run import RunOptions
-from ...services.segmentation.report import RESULT_FILES, curl_line, same_again_there
+from ...domain.run import RESULT_FILES, RunOptions
+from ...services.segmentation.report import curl_line, same_again_there
 from .engines import Commands, Offer, RunEstimate, result_files
 
 if TYPE_CHECKING:

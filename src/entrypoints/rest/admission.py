@@ -8,6 +8,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from starlette.datastructures import Headers
 from starlette.types import Scope
 
+from ...domain.volume_names import PACKED
 from .problems import Problem
 
 _OWN_NAMES = r"(localhost|127\.0\.0\.1|\[::1\])(:[0-9]{1,5})?"
@@ -76,7 +77,7 @@ def bad_body(scope: Scope, headers: Headers) -> Problem | None:
         )
     if any(coding.strip().lower() != "identity" for coding in headers.getlist("content-encoding")):
         return Problem.about(
-            "media-type", "Content-Encoding", expected="none", got="one", do="send a .nii.gz file as it is"
+            "media-type", "Content-Encoding", expected="none", got="one", do=f"send a {PACKED} file as it is"
         )
     if any("pickle" in media_type.lower() for media_type in headers.getlist("content-type")):
         return Problem.about(

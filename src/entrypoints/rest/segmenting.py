@@ -18,9 +18,9 @@ from ... import __version__
 from ...contract import service as schemas
 from ...domain.errors import BusyError, CancelledError, TimeLimitError, UnknownModelError, VoxportError
 from ...domain.report import grid_mapping
+from ...domain.run import RESULT_FILES, STATISTICS_TABLE, RunOptions
 from ...domain.run import Outputs as OutputFiles
-from ...domain.run import RunOptions
-from ...services.segmentation.report import RESULT_FILES, STATISTICS_TABLE, portable_report, tiles_mapping
+from ...services.segmentation.report import portable_report, tiles_mapping
 from ...services.segmentation.statistics_file import statistics_bytes
 from . import openapi, uploads
 from .context import RequestProgress, ServiceContext

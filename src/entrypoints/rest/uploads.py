@@ -19,9 +19,9 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from ...contract import service as schemas
 from ...domain.errors import InputError, OutputError, UsageError
 from ...domain.run import OutputName, RunOptions
+from ...domain.volume_names import GZIP_MAGIC, sent_name
 from ...services.segmentation.prepare import run_options
 
-_GZIP = b"\x1f\x8b"
 _MOST_CHANNELS = 64
 _MOST_MODELS = 16
 
@@ -170,11 +170,10 @@ def hash_of(upload: UploadFile) -> str:
 
 def _named(upload: UploadFile, number: int) -> str:
     file = _received(upload)
-    magic = file.read(len(_GZIP))
-    if not magic:
+    start = file.read(len(GZIP_MAGIC))
+    if not start:
         raise InputError(f"volume {number}", expected="a NIfTI file", got="an empty upload", do="send the file")
-    suffix = ".nii.gz" if magic == _GZIP else ".nii"
-    return str(file.path.rename(file.path.with_name(f"volume_{number}{suffix}")))
+    return str(file.path.rename(file.path.with_name(sent_name(number, start))))
 
 
 def _received(upload: UploadFile) -> ReceivedFile:

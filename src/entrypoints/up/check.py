@@ -16,6 +16,7 @@ from typing import Any
 import typer
 
 from ...domain.errors import OutputError, VoxportError
+from ...domain.volume_names import PACKED
 from ..cli.outcome import show_outcome
 from .children import Place, children_of, data_variables
 from .supervisor import Supervisor
@@ -47,7 +48,7 @@ def check_everything(workers: int, demo: bool) -> None:
         errand = _beside(lambda: _segment_sample(place.urls["service"], folder))
         supervisor.watch(until=errand.done)
         report = errand.result()
-    show_outcome(report, "sample_mask.nii.gz", as_json=False)
+    show_outcome(report, f"sample_mask{PACKED}", as_json=False)
     typer.echo(f"service, {'worker' if workers == 1 else f'{workers} workers'}{' and demo' if demo else ''}: all well")
     shutil.rmtree(folder, ignore_errors=True)
 
@@ -73,7 +74,7 @@ def _segment_sample(url: str, folder: Path) -> Mapping[str, Any]:
     with Client(url) as client:
         job = client.jobs.submit(Application.build().sample)
         client.jobs.wait(job, timeout_seconds=_PATIENCE_SECONDS)
-        return client.jobs.download(job, folder / "sample_mask.nii.gz")
+        return client.jobs.download(job, folder / f"sample_mask{PACKED}")
 
 
 def _beside(work: Callable[[], Mapping[str, Any]]) -> Future[Mapping[str, Any]]:

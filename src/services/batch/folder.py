@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from ...domain.errors import OutputError, UsageError
+from ...domain.volume_names import PACKED
 from ...ports.locks import Locks
 
 # endings of results after the case's name
 ENDINGS = {
-    "mask": ".nii.gz",
-    "probabilities": ".probabilities.nii.gz",
+    "mask": PACKED,
+    "probabilities": f".probabilities{PACKED}",
     "preview": ".preview.png",
     "report": ".report.json",
 }

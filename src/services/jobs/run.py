@@ -12,13 +12,13 @@ from typing import Any
 
 from ...domain.errors import InputError, UnknownModelError, VoxportError
 from ...domain.job import JobCase, StoredFile
-from ...domain.run import Outputs, RunOptions
+from ...domain.run import RESULT_FILES, STATISTICS_TABLE, Outputs, RunOptions
 from ...ports.blobs import BlobStore
 from ...ports.folders import WorkFolders
 from ...ports.job_queue import Attempt, Results
 from ..models.loading import LoadedModel
 from ..segmentation.prepare import memory_limit
-from ..segmentation.report import RESULT_FILES, STATISTICS_TABLE, portable_report
+from ..segmentation.report import portable_report
 from ..segmentation.resume import Checkpoint
 from ..segmentation.segment import SegmentPorts, segment
 from ..segmentation.statistics_file import statistics_bytes

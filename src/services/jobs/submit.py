@@ -9,10 +9,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from ...domain.job import Job, JobCase, StoredFile
-from ...domain.run import RunOptions
+from ...domain.run import RESULT_FILES, RunOptions
 from ...ports.blobs import BlobStore
 from ...ports.job_queue import JobQueue
-from ..segmentation.report import RESULT_FILES
 
 CASES = "cases"
 # probabilities are large and made on demand only

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from ...domain.cards.model_card import ModelCard
 from ...domain.errors import InputError
 from ...domain.geometry.grid import Box, Grid
-from ...domain.intensity import Chunk, Chunks, extremes
+from ...domain.intensity import ChannelSurvey, Chunk, extremes
 from ...ports.volume_store import VolumeSource, VolumeStore
 
 _CHUNK_VOXELS = 2**22
@@ -67,9 +67,9 @@ class Case:
         return [channel for source in self.sources for channel in source.read(box)]
 
     def read_channel(self, channel: int, box: Box) -> NDArray[Any]:
-        """Values ``(x, y, z)`` of one channel."""
+        """Read the values ``(x, y, z)`` of one channel, and nothing of the others."""
         source, position = self._locate(channel)
-        values: NDArray[Any] = source.read(box)[position]
+        values: NDArray[Any] = source.read(box, [position])[0]
         return values
 
     def dtype_of(self, channel: int) -> np.dtype[Any]:
@@ -102,16 +102,6 @@ def slabs(grid: Grid, axis: int, voxels: int = _CHUNK_VOXELS) -> Iterator[Box]:
     thick = max(1, voxels // plane)
     for start in range(0, grid.shape[axis], thick):
         yield Box.whole(grid.shape).with_range(axis, start, min(start + thick, grid.shape[axis]))
-
-
-@dataclass(frozen=True)
-class ChannelSurvey:
-    """What one pass over a channel found. ``chunks`` streams its values again, as float32, free of NaN and Inf."""
-
-    low: float
-    high: float
-    not_finite: int
-    chunks: Chunks
 
 
 def survey(case: Case, nan_as: float | None) -> tuple[ChannelSurvey, ...]:

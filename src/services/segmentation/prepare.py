@@ -18,11 +18,11 @@ from ...domain.geometry.grid import Box, Shape3
 from ...domain.geometry.model_space import ModelSpace
 from ...domain.inference.patches import BLENDINGS, LARGEST_OVERLAP, TilePlan, Tiling, plan_tiles
 from ...domain.inference.sliding_window import slab_bytes
-from ...domain.intensity import Pointwise, apply, fit
+from ...domain.intensity import ChannelSurvey, Pointwise, apply, fit
 from ...domain.run import RunOptions
 from ...ports.resources import Resources
 from ..models.loading import LoadedModel
-from .case import Case, ChannelSurvey, finite, slabs, survey
+from .case import Case, finite, slabs, survey
 from .inference import Fixed3, Inferer
 
 # Rows of tiles along an axis from which visiting it saves memory.

@@ -14,21 +14,11 @@ import numpy as np
 from ...domain.cards.writing import write_card
 from ...domain.plain import plain
 from ...domain.report import FileReport, GridReport, ModelReport, Report, RuntimeReport, StatisticsReport, TilesReport
-from ...domain.run import RunOptions
+from ...domain.run import RESULT_FILES, RunOptions
 from ...ports.runtime import InferenceRuntime
 from ..models.loading import LoadedModel
 from .prepare import Prepared
 from .segment import Segmentation
-
-# File names of the outputs where the caller gives none.
-RESULT_FILES: Mapping[str, str] = {
-    "mask": "mask.nii.gz",
-    "probabilities": "probabilities.nii.gz",
-    "statistics": "statistics.json",
-    "preview": "preview.png",
-    "report": "report.json",
-}
-STATISTICS_TABLE = "statistics.csv"
 
 
 def portable_report(done: Segmentation, loaded: LoadedModel, *, version: str) -> dict[str, Any]:

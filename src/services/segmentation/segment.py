@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -91,7 +90,7 @@ def segment(
     Raises:
         InputError, ModelError, UsageError, LimitError, OutputError, CancelledError
     """
-    _check_spares_inputs(inputs, outputs)
+    _check_places(inputs, outputs, ports.volumes)
     clock, card = _Clock(progress), loaded.model.card
     options = options if checkpoint is None else checkpoint.pinned(options)
     with ExitStack() as stack:
@@ -137,18 +136,14 @@ def segment(
     )
 
 
-def _check_spares_inputs(inputs: Sequence[str], outputs: Outputs) -> None:
-    """Raise UsageError if a result would replace an input."""
-    taken = {_place(reference) for reference in inputs}
-    for reference in astuple(outputs):
-        if reference is not None and _place(reference) in taken:
-            raise UsageError(reference, expected="a name that is no input's", got="an input", do="name the output")
-
-
-def _place(reference: str) -> str:
-    """Return the real path of a reference, with one name for both files of a .hdr/.img pair."""
-    path = os.path.realpath(reference)
-    return path.removesuffix(".img") + ".hdr" if path.endswith(".img") else path
+def _check_places(inputs: Sequence[str], outputs: Outputs, volumes: VolumeStore) -> None:
+    """Raise UsageError if a result would replace an input, or another result, whatever the spelling of its name."""
+    taken = dict.fromkeys((place for reference in inputs for place in volumes.places(reference)), "an input")
+    for reference in filter(None, astuple(outputs)):
+        places = volumes.places(reference)
+        if got := next((taken[place] for place in places if place in taken), None):
+            raise UsageError(reference, expected="a name of its own for each result", got=got, do="name another file")
+        taken |= dict.fromkeys(places, f"the place of {reference}")
 
 
 def _named(sinks: Sinks, outputs: Outputs) -> Iterator[tuple[str, VolumeSink]]:
@@ -164,11 +159,13 @@ def _open_sinks(ports: SegmentPorts, outputs: Outputs, case: Case, output: Outpu
         if reference is not None:
             ports.artifacts.check(reference)
     like = case.sources[0]
-    mask = stack.enter_context(ports.volumes.create(outputs.mask, case.grid, output.table.dtype, like=like))
+    create = ports.volumes.create
+    mask = stack.enter_context(create(outputs.mask, case.grid, output.table.dtype, like=like, labels=output.table))
     if outputs.probabilities is None:
         return Sinks(mask, None)
     dtype = np.dtype(np.float32)
-    created = ports.volumes.create(outputs.probabilities, case.grid, dtype, channels=output.channels, like=like)
+    names = output.channel_names
+    created = create(outputs.probabilities, case.grid, dtype, channels=len(names), like=like, channel_names=names)
     return Sinks(mask, stack.enter_context(created))
 
 

@@ -8,13 +8,13 @@ from typing import Any
 from numpy.typing import NDArray
 
 from ...domain.geometry.grid import shape3
-from ...domain.intensity import percentiles
+from ...domain.intensity import ChannelSurvey, percentiles
 from ...domain.labels.label_map import Labels, LabelTable
 from ...domain.labels.statistics import LabelStatistics
 from ...domain.viewing.display import WINDOW_PERCENTILES, Display, plane_pixels
 from ...domain.viewing.slicing import PLANES, Picture, PlaneView, side_by_side, side_marks, stacked
 from ...ports.volume_store import VolumeSink
-from ..segmentation.case import Case, ChannelSurvey, finite
+from ..segmentation.case import Case, finite
 
 _LONGEST_EDGE = 768
 

@@ -24,6 +24,7 @@ from voxport.domain.errors import BusyError, InputError, OutputError, UsageError
 from voxport.domain.inference.patches import Tiling
 from voxport.domain.job import Job, JobCase
 from voxport.domain.run import Outputs, RunOptions
+from voxport.domain.volume_names import NIFTI, VolumeNames
 from voxport.ports.job_queue import Attempt, JobQueue, QueueLimits, QueueStats, Results
 from voxport.services.batch.cohort import OWNER, CaseResult
 from voxport.services.batch.discovery import find_cases
@@ -45,6 +46,9 @@ SETTINGS = JobSettings("1.0", keep_every_seconds=0.0)
 PORTS = SegmentPorts(NiftiStore(), LocalFiles(), PngPictures(), FixedResources())
 LOCKS = FileLocks()
 Handling = Callable[[Attempt], Results]
+
+
+NAMES = VolumeNames((NIFTI,))
 
 
 class Listener:
@@ -114,7 +118,7 @@ class Bench:
         open_ports: Callable[[], JobPorts] | None = None,
     ) -> dict[str, CaseResult]:
         """Run the batch; what became of each case."""
-        cases = find_cases(self.volumes, self.results, 1, self.pattern, self.work.outputs)
+        cases = find_cases(self.volumes, self.results, 1, self.pattern, self.work.outputs, NAMES)
 
         def worker(stop: threading.Event) -> None:
             self.queue.work(handler or self.handler, at_once, stop)
@@ -769,9 +773,51 @@ def test_hidden_files_other_files_and_results_are_no_cases(bench: Bench) -> None
         path = bench.volumes / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
-    (bench.volumes / "gone.nii").symlink_to("nowhere")
-    names = [case.name for case in find_cases(bench.volumes, bench.results, 1, None, ("mask",))]
+    names = [case.name for case in find_cases(bench.volumes, bench.results, 1, None, ("mask",), NAMES)]
     assert names == ["a", "folder.nii/deep", "sub/b"]
+
+
+def test_a_link_to_a_missing_file_is_a_failed_case(bench: Bench) -> None:
+    (bench.volumes / "gone.nii.gz").symlink_to("../.git/annex/objects/xy/SHA256E-s1")
+    (bench.volumes / "loop.nii").symlink_to("loop.nii")
+    os.mkfifo(bench.volumes / "pipe.nii")
+    ended = bench.run()
+    assert {name: case.state for name, case in ended.items()} == {
+        **{"a": "done", "sub/b": "done"},
+        **dict.fromkeys(("gone", "loop", "pipe"), "failed"),
+    }
+    reason = str(ended["gone"].reason)
+    assert "got a link to ../.git/annex/objects/xy/SHA256E-s1, which is missing" in reason
+    assert "git annex get gone.nii.gz" in reason
+    assert "not a regular file" in str(ended["pipe"].reason)
+
+
+def test_a_missing_channel_file_fails_its_case_alone(bench: Bench) -> None:
+    (bench.volumes / "c_T1.nii").symlink_to("nowhere")
+    (bench.volumes / "c_T2.nii").symlink_to(bench.volumes / "a.nii")
+    pattern = CasePattern("{case}_{channel}.nii", ("T1", "T2"))
+    (case,) = find_cases(bench.volumes, bench.results, 2, pattern, ("mask",), NAMES)
+    assert case.files == ("c_T1.nii", "c_T2.nii")
+    assert "c_T1.nii: expected a file that can be read" in str(case.problem)
+
+
+@pytest.mark.parametrize("ending", [".nrrd", ".mgz", ".img", ".tif"])
+def test_files_that_the_pattern_names_are_cases_whatever_their_ending(bench: Bench, ending: str) -> None:
+    (bench.volumes / f"c{ending}").write_bytes(b"something else" * 99)
+    bench.pattern = CasePattern(f"{{case}}{ending}")
+    assert bench.states() == {"c": "failed"}
+
+
+def test_folders_elsewhere_that_are_linked_to_are_looked_through_once(bench: Bench) -> None:
+    elsewhere = bench.folder / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "c.nii").write_bytes(b"a volume")
+    (elsewhere / "back").symlink_to(bench.volumes)
+    (bench.volumes / "linked").symlink_to(elsewhere)
+    (bench.volumes / "linked again").symlink_to(elsewhere)
+    (bench.volumes / "twin").symlink_to("sub")
+    names = [case.name for case in find_cases(bench.volumes, bench.results, 1, None, ("mask",), NAMES)]
+    assert names == ["a", "linked/c", "sub/b"]
 
 
 def test_a_pattern_says_what_is_a_case(bench: Bench) -> None:
@@ -792,21 +838,21 @@ def test_results_never_replace_volumes(bench: Bench) -> None:
 
 def test_folders_without_cases_are_refused(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InputError, match="got 2 volumes that do not"):
-        find_cases(bench.volumes, bench.results, 1, CasePattern("x/{case}.nii"), ("mask",))
+        find_cases(bench.volumes, bench.results, 1, CasePattern("x/{case}.nii"), ("mask",), NAMES)
     with pytest.raises(InputError, match="got no folder"):
-        find_cases(bench.folder / "x", bench.results, 1, None, ("mask",))
+        find_cases(bench.folder / "x", bench.results, 1, None, ("mask",), NAMES)
     (bench.folder / "empty").mkdir()
     with pytest.raises(InputError, match="got no volumes"):
-        find_cases(bench.folder / "empty", bench.results, 1, None, ("mask",))
+        find_cases(bench.folder / "empty", bench.results, 1, None, ("mask",), NAMES)
     with pytest.raises(UsageError, match="another folder than that of the volumes"):
-        find_cases(bench.volumes, batch_folder(bench.volumes), 1, None, ("mask",))
+        find_cases(bench.volumes, batch_folder(bench.volumes), 1, None, ("mask",), NAMES)
 
     def refuse(path: object) -> object:
         raise PermissionError(13, "Permission denied", path)
 
     monkeypatch.setattr(os, "scandir", refuse)
     with pytest.raises(InputError, match="permission denied"):
-        find_cases(bench.volumes, bench.results, 1, None, ("mask",))
+        find_cases(bench.volumes, bench.results, 1, None, ("mask",), NAMES)
 
 
 def test_odd_folders_give_a_queue_of_their_own_or_are_refused(tmp_path: Path) -> None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 from voxport.adapters.volumes.memory import MemoryStore
+from voxport.adapters.volumes.nifti import NiftiStore
 from voxport.domain.errors import CancelledError, InputError, ModelError, OutputError, UsageError
 from voxport.domain.geometry.grid import Box
 from voxport.domain.inference.patches import Blending, Padding, Tiling
@@ -511,15 +513,38 @@ def test_two_outputs_of_one_name_are_a_usage_error(names: Sequence[str | None]) 
         Outputs(mask, *others)
 
 
-@pytest.mark.parametrize("alias", ["scan", "./scan", "folder/../scan"])
 @pytest.mark.parametrize("field", ["mask", "probabilities", "statistics", "preview", "report"])
-def test_an_output_never_replaces_an_input(bench: Bench, alias: str, field: str) -> None:
+def test_an_output_never_replaces_an_input(bench: Bench, field: str) -> None:
     scan = bench.put(noise((12, 10, 9)))
-    outputs = Outputs(**{"mask": "mask", field: alias})
-    with pytest.raises(UsageError, match="expected a name that is no input's"):
+    outputs = Outputs(**{"mask": "mask", field: "scan"})
+    with pytest.raises(UsageError, match="expected a name of its own for each result, got an input"):
         bench.segment(load(brighter_than(0.5), make_card()), outputs=outputs)
     assert bench.volumes.get("scan") is scan
     assert kept(bench) == []
+
+
+@pytest.mark.parametrize(
+    ("scan", "results"),
+    [
+        ("T1.IMG", {"mask": "T1.hdr"}),
+        ("T1.hdr", {"mask": "none/../T1.img"}),
+        ("scan.nii", {"mask": "m.nii", "report": "./scan.nii"}),
+        ("scan.nii", {"mask": "m.nii", "preview": "link.nii"}),
+        ("scan.nii", {"mask": "m.nii.gz", "probabilities": "./m.nii.gz"}),
+        ("scan.nii", {"mask": "m.hdr", "probabilities": "m.img"}),
+        ("scan.nii", {"mask": "m.nii", "statistics": "a/../s.csv", "report": "s.csv"}),
+    ],
+)
+def test_results_have_places_of_their_own_however_they_are_spelled(
+    bench: Bench, tmp_path: Path, scan: str, results: dict[str, str]
+) -> None:
+    (tmp_path / "link.nii").symlink_to(tmp_path / "scan.nii")
+    ports = SegmentPorts(NiftiStore(tmp_path), bench.artifacts, PpmPictures(), bench.resources)
+    outputs = Outputs(**{output: f"{tmp_path}/{name}" for output, name in results.items()})
+    before, loaded = set(tmp_path.iterdir()), load(brighter_than(0.5), make_card())
+    with pytest.raises(UsageError, match="expected a name of its own for each result"):
+        segment([str(tmp_path / scan)], loaded, outputs, RunOptions(), bench.progress, ports=ports)
+    assert set(tmp_path.iterdir()) == before
 
 
 def test_a_missing_input_is_an_input_error(bench: Bench) -> None:
