@@ -8,7 +8,6 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from types import TracebackType
 from typing import BinaryIO
 
 from ..domain.errors import OutputError, UsageError
@@ -95,9 +94,7 @@ class Download:
     def __enter__(self) -> Download:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._path.unlink(missing_ok=True)
         # what was to be kept is on the disk; the rest of a failed write may fail again
         with suppress(OSError):
