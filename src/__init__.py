@@ -16,15 +16,7 @@ if TYPE_CHECKING:
     from .contract.card import read_card
     from .domain.cards.model_card import ModelCard
     from .domain.cards.writing import write_card
-    from .domain.errors import (
-        CancelledError,
-        InputError,
-        LimitError,
-        ModelError,
-        OutputError,
-        UsageError,
-        VoxportError,
-    )
+    from .domain.errors import CancelledError, InputError, LimitError, ModelError, OutputError, UsageError, VoxportError
     from .domain.geometry.grid import Box, Grid
     from .domain.labels.label_map import Label, LabelMap, LabelTable
     from .domain.run import Outputs, RunOptions

@@ -26,14 +26,10 @@ Name = Annotated[
     str, Field(strict=True, pattern="^[a-z0-9][a-z0-9-]*$"), expected("lower-case letters, digits and hyphens")
 ]
 Version = Annotated[
-    str,
-    Field(strict=True, pattern="^[0-9A-Za-z][0-9A-Za-z.+-]*$"),
-    expected("a version such as 1.0.0, in quotes"),
+    str, Field(strict=True, pattern="^[0-9A-Za-z][0-9A-Za-z.+-]*$"), expected("a version such as 1.0.0, in quotes")
 ]
 Codes = Annotated[
-    str,
-    Field(strict=True, pattern="^[RLAPIS]{3}$"),
-    expected("axis codes such as RAS, or null for as stored"),
+    str, Field(strict=True, pattern="^[RLAPIS]{3}$"), expected("axis codes such as RAS, or null for as stored")
 ]
 Colour = Annotated[str, Field(strict=True, pattern="^#[0-9a-fA-F]{6}$"), expected("a colour such as #e4572e")]
 Number = Annotated[float, Field(strict=True, allow_inf_nan=False), expected("a finite number")]

@@ -257,10 +257,7 @@ class VolumeStoreContract:
 
     def test_a_run_that_fails_leaves_nothing(self) -> None:
         volume, reference = _example(), self.new_reference()
-        with (
-            suppress(ZeroDivisionError),
-            self.store.create(reference, volume.grid, volume.array.dtype) as sink,
-        ):
+        with suppress(ZeroDivisionError), self.store.create(reference, volume.grid, volume.array.dtype) as sink:
             sink.write(Box.whole(volume.grid.shape), volume.array)
             raise ZeroDivisionError
         assert self.peek(reference) is None

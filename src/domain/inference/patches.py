@@ -121,14 +121,7 @@ def plan_tiles(
     starts = tuple(_starts(n, t, tiling.overlap) for n, t in zip(padded, tile, strict=True))
     pad_before = shape3((p - n) // 2 for p, n in zip(padded, shape, strict=True))
     return TilePlan(
-        shape,
-        tile,
-        padded,
-        pad_before,
-        (starts[0], starts[1], starts[2]),
-        axis,
-        tiling.blending,
-        tiling.padding,
+        shape, tile, padded, pad_before, (starts[0], starts[1], starts[2]), axis, tiling.blending, tiling.padding
     )
 
 

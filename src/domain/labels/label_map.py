@@ -124,10 +124,7 @@ class Output:
     def check_channels(self, channels: int) -> None:
         """Raise ModelError unless a network with this many output channels fits the label table."""
         if self.activation == "sigmoid":
-            fits, expected = (
-                channels == len(self.table.labels),
-                f"{len(self.table.labels)} channels, one a label",
-            )
+            fits, expected = (channels == len(self.table.labels), f"{len(self.table.labels)} channels, one a label")
         else:
             wanted = set(range(1, channels))
             fits = channels >= 2 and set(self.table.values) == wanted

@@ -39,9 +39,7 @@ def list_command(as_json: opt.AsJson = False, store: opt.StoreName = None) -> No
 
 @app.command("add")
 def add_command(
-    file: Annotated[Path, typer.Argument(help="An ONNX file.")],
-    card: opt.CardFile = None,
-    store: opt.StoreName = None,
+    file: Annotated[Path, typer.Argument(help="An ONNX file.")], card: opt.CardFile = None, store: opt.StoreName = None
 ) -> None:
     """Keep a copy of a model, with its card embedded."""
     from ...application import Application

@@ -66,12 +66,7 @@ def absolute_if_file(model: str) -> str:
 
 
 def application_to_infer(
-    models: Path | None,
-    model: str | None,
-    store: str | None,
-    threads: int | None,
-    scratch: Path | None,
-    **further: Any,
+    models: Path | None, model: str | None, store: str | None, threads: int | None, scratch: Path | None, **further: Any
 ) -> Application:
     """An application for a process that keeps models loaded, with what its command line says."""
     from ...application import Application

@@ -59,11 +59,7 @@ def _plane(grid: Grid, plane: Plane) -> dict[str, Any]:
         "size": [rows, columns],
         "pixel": list(first.pixel_spacing),
         "views": {
-            convention: {
-                "axes": list(view.change.axes),
-                "flips": list(view.change.flips),
-                "letters": view.letters,
-            }
+            convention: {"axes": list(view.change.axes), "flips": list(view.change.flips), "letters": view.letters}
             for convention, view in views.items()
         },
     }

@@ -12,10 +12,7 @@ _RESULT = (*_OWN, "conflict", "not-found")
 _CSV, _PNG = "text/csv", "image/png"
 _TEXT = {"type": "string"}
 _ETAG = {"description": "The sha256 of the bytes, in quotes.", "schema": _TEXT}
-_FILE = {
-    "ETag": _ETAG,
-    "Content-Disposition": {"description": "A name for the file.", "schema": _TEXT},
-}
+_FILE = {"ETag": _ETAG, "Content-Disposition": {"description": "A name for the file.", "schema": _TEXT}}
 _EVENT = {
     "type": "object",
     "required": ["event", "data"],

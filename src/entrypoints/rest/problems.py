@@ -12,11 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from ...contract.problem import KINDS, MEDIA_TYPE, URN
-from ...domain.errors import (
-    BusyError,
-    VoxportError,
-    kind_of,
-)
+from ...domain.errors import BusyError, VoxportError, kind_of
 from ...domain.plain import one_line
 
 KIND_OF_STATUS: Mapping[int, str] = {

@@ -46,12 +46,7 @@ class ExportResult:
 
 
 def export_model(
-    checkpoint: Checkpoint,
-    card: ModelCard,
-    destination: Path,
-    progress: ProgressListener,
-    *,
-    ports: ExportPorts,
+    checkpoint: Checkpoint, card: ModelCard, destination: Path, progress: ProgressListener, *, ports: ExportPorts
 ) -> ExportResult:
     """Export, compare with the source network, embed the card with its certificate, and only then write.
 

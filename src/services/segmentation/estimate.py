@@ -61,13 +61,7 @@ def estimate(
         inferer = stack.enter_context(open_inferer(loaded, options))
         has_scratch = scratch is not None
         prepared = prepare(
-            case,
-            loaded.model.card,
-            inferer,
-            options,
-            loaded.tuned_patch,
-            resources=resources,
-            has_scratch=has_scratch,
+            case, loaded.model.card, inferer, options, loaded.tuned_patch, resources=resources, has_scratch=has_scratch
         )
         reading = time.perf_counter() - began
         if seconds_per_voxel is None:

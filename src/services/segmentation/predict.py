@@ -124,11 +124,7 @@ class _IntoMemory:
 
 
 def array_volume(
-    array: NDArray[Any],
-    *,
-    unit: str,
-    spacing: Sequence[float] | None = None,
-    affine: FloatArray | None = None,
+    array: NDArray[Any], *, unit: str, spacing: Sequence[float] | None = None, affine: FloatArray | None = None
 ) -> Volume:
     """Put an array ``(X, Y, Z)`` or ``(C, X, Y, Z)`` on a grid.
 

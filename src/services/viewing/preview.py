@@ -20,11 +20,7 @@ _LONGEST_EDGE = 768
 
 
 def preview_picture(
-    case: Case,
-    mask: VolumeSink,
-    window: tuple[float, float],
-    table: LabelTable,
-    statistics: Sequence[LabelStatistics],
+    case: Case, mask: VolumeSink, window: tuple[float, float], table: LabelTable, statistics: Sequence[LabelStatistics]
 ) -> Picture:
     """Axial, coronal and sagittal planes of the first channel through the largest label's centroid."""
     largest = max(statistics, key=lambda label: label.voxels, default=None)

@@ -16,15 +16,7 @@ from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 from ....domain.errors import ModelError, UsageError
 from ....ports.model import Model
 from ....ports.runtime import NetworkRuntime, RuntimeOptions
-from ....ports.tensors import (
-    TEXT,
-    SessionOptions,
-    Tensors,
-    TensorSpec,
-    check_tensors,
-    closed_network,
-    failed_on,
-)
+from ....ports.tensors import TEXT, SessionOptions, Tensors, TensorSpec, check_tensors, closed_network, failed_on
 
 _GRAPH_LEVELS = {
     "none": ort.GraphOptimizationLevel.ORT_DISABLE_ALL,

@@ -19,14 +19,7 @@ from numpy.typing import NDArray
 from ....domain.errors import ModelError, UsageError
 from ....ports.model import Model
 from ....ports.runtime import NetworkRuntime, RuntimeOptions
-from ....ports.tensors import (
-    SessionOptions,
-    Tensors,
-    TensorSpec,
-    check_tensors,
-    closed_network,
-    failed_on,
-)
+from ....ports.tensors import SessionOptions, Tensors, TensorSpec, check_tensors, closed_network, failed_on
 from .library import openvino
 
 _DEVICE = "CPU"

@@ -201,10 +201,7 @@ def _scaling(fields: Nifti1Header, subject: str) -> tuple[float, float]:
         return 1.0, 0.0
     if not math.isfinite(inter):
         raise InputError(
-            subject,
-            expected="a finite scl_inter beside scl_slope",
-            got=f"{inter:g}",
-            do="correct the header's scaling",
+            subject, expected="a finite scl_inter beside scl_slope", got=f"{inter:g}", do="correct the header's scaling"
         )
     return slope, inter
 
