@@ -13,8 +13,8 @@ from ..domain.errors import ModelError
 from ..ports.quantiser import Quantiser
 from .affine import Floats, affine_card, affine_logits, affine_model, write_affine_onnx
 
-_WEIGHTS = np.array([[0.5, -1.0], [2.0, 0.25], [-0.75, 1.5]], np.float32)
-_BIAS = np.array([0.125, -3.0, 1.0], np.float32)
+WEIGHTS = np.array([[0.5, -1.0], [2.0, 0.25], [-0.75, 1.5]], np.float32)
+BIAS = np.array([0.125, -3.0, 1.0], np.float32)
 
 
 class QuantiserContract:
@@ -24,7 +24,7 @@ class QuantiserContract:
     def _folder(self, tmp_path: Path) -> None:
         self.quantiser = self.make_quantiser()
         self.path, self.destination = tmp_path / "affine.onnx", tmp_path / "int8.onnx"
-        write_affine_onnx(self.path, _WEIGHTS, _BIAS)
+        write_affine_onnx(self.path, WEIGHTS, BIAS)
         self.model = affine_model(self.path, affine_card(2, 3))
         random = np.random.default_rng(0)
         self.inputs = [random.uniform(-1, 1, (1, 2, 4, 5, 6)).astype(np.float32) for _ in range(3)]
@@ -40,7 +40,7 @@ class QuantiserContract:
     def test_the_quantised_network_is_within_a_step_of_eight_bits(self) -> None:
         assert self.quantiser.quantise(self.model, self.inputs, self.destination) == 1
         batch = self.inputs[1]
-        exact = affine_logits(batch, _WEIGHTS, _BIAS)
+        exact = affine_logits(batch, WEIGHTS, BIAS)
         found = self.infer(self.destination, batch)
         # inputs span 2 in 255 steps, weights 4 at the most: 2 channels x (half a step x 2 + half a step x 1) = 0.05
         np.testing.assert_allclose(found, exact, rtol=0, atol=0.05)

@@ -1,4 +1,4 @@
-"""OnnxQuantiser keeps the Quantiser contract; what it writes, both runtimes score alike."""
+"""OnnxQuantiser keeps the Quantiser contract; both runtimes infer alike from the network that it writes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
-from voxport.adapters.quantisers.onnx import OnnxQuantiser
+from onnx import numpy_helper
+from voxport.adapters.quantisers.onnx import OnnxQuantiser, saturates
 from voxport.adapters.runtimes.openvino import OpenvinoSettings, open_openvino_runtime
 from voxport.ports.quantiser import Quantiser
 from voxport.ports.runtime import RuntimeOptions
@@ -34,6 +35,71 @@ class TestWithOpenvino(TestWithOnnxRuntime):
             affine_model(network, self.model.card), RuntimeOptions("int8"), OpenvinoSettings()
         )
         return runtime.infer(batch)
+
+
+def saturating_logits(network: Path, batch: Floats) -> Floats:
+    """Infer as processors without VNNI do: sums of two products of uint8 and int8 saturate at 16 bits."""
+    graph = onnx.load(network).graph
+    stored = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    step, zero = stored["image_scale"].item(), int(stored["image_zero_point"].item())
+    weights = stored["weights_quantized"].reshape(3, 2).astype(np.int64)
+    quantised = np.clip(np.rint(batch / step) + zero, 0, 255).astype(np.int64)
+    products = quantised[:, None] * weights[None, :, :, None, None, None]
+    sums = np.clip(products.sum(axis=2), -(2**15), 2**15 - 1) - (zero * weights.sum(axis=1))[:, None, None, None]
+    scales = (stored["weights_scale"] * np.float32(step)).reshape(3, 1, 1, 1)
+    biases = (stored["bias_quantized"] * stored["bias_quantized_scale"]).reshape(3, 1, 1, 1)
+    return (sums * scales + biases).astype(np.float32)
+
+
+class TestWithSumsThatSaturate(QuantiserContract):
+    """7 bits keep the contract where 16 bits is all that a sum has."""
+
+    def make_quantiser(self) -> Quantiser:
+        return OnnxQuantiser(reduce_range=True)
+
+    def infer(self, network: Path, batch: Floats) -> Floats:
+        return saturating_logits(network, batch)
+
+    def test_weights_of_eight_bits_do_not(self) -> None:
+        """The largest pair of weights is 127 and 16: 255 x 143 = 36465."""
+        OnnxQuantiser(reduce_range=False).quantise(self.model, self.inputs, self.destination)
+        reduced = self.destination.with_name("reduced.onnx")
+        self.quantiser.quantise(self.model, self.inputs, reduced)
+        ones = np.ones_like(self.inputs[0])
+        exact = np.array([-0.5 + 0.125, 2.25 - 3.0, 0.75 + 1.0])[:, None, None, None]
+        assert np.abs(saturating_logits(reduced, ones) - exact).max() < 0.05
+        assert np.abs(saturating_logits(self.destination, ones) - exact).max() > 0.3
+
+
+def test_no_two_weights_of_a_reduced_range_saturate_a_sum(tmp_path: Path, tile: Floats) -> None:
+    """All 21 convolutions of the bundled network: 2 x 255 x 64 = 32640 is within 16 bits."""
+    OnnxQuantiser(reduce_range=True).quantise(affine_model(BUNDLED, affine_card(1, 2)), [tile], tmp_path / "int8.onnx")
+    stored = onnx.load(tmp_path / "int8.onnx").graph.initializer
+    weights = [numpy_helper.to_array(tensor) for tensor in stored if tensor.name.endswith("_quantized")]
+    largest = [int(np.abs(values.astype(int)).max()) for values in weights if values.dtype == np.int8]
+    assert len(largest) == 21
+    assert 2 * 255 * max(largest) < 2**15
+
+
+@pytest.mark.parametrize(
+    ("machine", "flags", "expected"),
+    [
+        ("x86_64", "sse2 avx2 fma", True),
+        ("AMD64", "avx2 avx512f avx512bw", True),
+        ("x86_64", "avx2 avx512_vnni", False),
+        ("x86_64", "avx2 avx_vnni", False),
+        ("x86_64", "avx512f amx_int8", False),
+        ("x86_64", None, True),
+        ("aarch64", "asimd asimddp", False),
+    ],
+)
+def test_x86_processors_without_vnni_get_a_reduced_range(
+    tmp_path: Path, machine: str, flags: str | None, expected: bool
+) -> None:
+    cpuinfo = tmp_path / "cpuinfo"
+    if flags is not None:
+        cpuinfo.write_text(f"model name\t: any\nflags\t\t: {flags}\nbugs\t\t: none\n")
+    assert saturates(machine, cpuinfo) is expected
 
 
 @pytest.fixture(scope="module")

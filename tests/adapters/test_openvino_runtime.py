@@ -11,12 +11,14 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper
+from voxport.adapters.quantisers.onnx import OnnxQuantiser
 from voxport.adapters.runtimes.onnx import OnnxRuntimeSettings, open_onnx_runtime
 from voxport.adapters.runtimes.openvino import OpenvinoSettings, open_openvino_runtime, openvino
 from voxport.adapters.runtimes.openvino import runtime as module
 from voxport.domain.errors import LimitError, ModelError, UsageError
 from voxport.ports.runtime import InferenceRuntime, NetworkRuntime, RuntimeOptions
-from voxport.testing.affine import Floats, affine_card, affine_model, write_affine_onnx
+from voxport.testing.affine import Floats, affine_card, affine_logits, affine_model, write_affine_onnx
+from voxport.testing.quantiser import BIAS, WEIGHTS
 from voxport.testing.runtime import RuntimeContract
 
 from tests.odd_networks import write_network_for_four
@@ -210,3 +212,22 @@ def test_importing_it_our_way_reports_nothing_and_leaves_the_home_alone(tmp_path
     )
     assert _python(code, tmp_path) == 0
     assert list(tmp_path.iterdir()) == []
+
+
+def test_int8_of_a_reduced_range_is_right_where_sums_of_products_saturate(tmp_path: Path) -> None:
+    """OpenVINO limited to AVX2, in a process of its own: inputs span 2 in 255 steps, weights 4 in 128."""
+    write_affine_onnx(tmp_path / "affine.onnx", WEIGHTS, BIAS)
+    model = affine_model(tmp_path / "affine.onnx", affine_card(2, 3))
+    batch = np.random.default_rng(0).uniform(-1, 1, (1, 2, 4, 5, 6)).astype(np.float32)
+    OnnxQuantiser(reduce_range=True).quantise(model, [batch], tmp_path / "int8.onnx")
+    np.save(tmp_path / "batch.npy", batch)
+    code = """
+import numpy as np
+import openvino
+compiled = openvino.Core().compile_model("int8.onnx", "CPU")
+np.save("found.npy", compiled(np.load("batch.npy"))[0])
+"""
+    limited = {"ONEDNN_MAX_CPU_ISA": "AVX2", "DNNL_MAX_CPU_ISA": "AVX2"}
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=os.environ | limited, check=True)
+    exact = affine_logits(batch, WEIGHTS, BIAS)
+    np.testing.assert_allclose(np.load(tmp_path / "found.npy"), exact, rtol=0, atol=0.05)
