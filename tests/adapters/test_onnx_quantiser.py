@@ -48,7 +48,7 @@ def saturating_logits(network: Path, batch: Floats) -> Floats:
     sums = np.clip(products.sum(axis=2), -(2**15), 2**15 - 1) - (zero * weights.sum(axis=1))[:, None, None, None]
     scales = (stored["weights_scale"] * np.float32(step)).reshape(3, 1, 1, 1)
     biases = (stored["bias_quantized"] * stored["bias_quantized_scale"]).reshape(3, 1, 1, 1)
-    return (sums * scales + biases).astype(np.float32)
+    return np.asarray((sums * scales + biases), np.float32)
 
 
 class TestWithSumsThatSaturate(QuantiserContract):
