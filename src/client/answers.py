@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from ..domain.errors import VoxportError
 from ..domain.geometry.grid import UNITS
-from ..domain.inference.patches import BLENDINGS
 from ..domain.labels.label_map import Label, Labels, Logits
+from ..domain.run import BLENDINGS
 from .errors import RemoteError, one_line
 from .fields import model_folder
 

@@ -7,13 +7,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from math import isfinite
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 from urllib.parse import quote
 
 from numpy.typing import ArrayLike
 
 from ..domain.errors import UsageError
-from ..domain.run import RESULT_FILES
+from ..domain.run import RESULT_FILES, RemoteOptions
 from .address import checked_key, checked_url
 from .answers import ModelResult, PredictResult, predict_result
 from .archive import MEDIA_TYPE, MEMBERS, Archive, asked_outputs, member_of
@@ -125,18 +125,14 @@ class Client:
         volumes: Volumes,
         *,
         model: str | None = None,
-        overlap: float | None = None,
-        patch: Sequence[int] | None = None,
-        blending: str | None = None,
-        threshold: float | None = None,
-        nan_as: float | None = None,
         hear: Hear = silent,
+        **options: Unpack[RemoteOptions],
     ) -> Mapping[str, Any]:
         """Foretell a run on the server: tiles, seconds, peak memory, warnings. The volumes are sent, and not kept.
 
         Args and errors are those of ``segment``.
         """
-        fields = fields_of([model], overlap, patch, threshold, blending, nan_as)
+        fields = fields_of([model], options)
         with Uploads(paths_of(volumes), hear) as uploads:
             told = self._connection.json("POST", "/v1/plan", form=uploads.form(fields))
             return told | {"warnings": [uploads.localised(one_line(w)) for w in told.get("warnings") or ()]}
@@ -147,13 +143,9 @@ class Client:
         destination: StrPath,
         *,
         model: str | None = None,
-        overlap: float | None = None,
-        patch: Sequence[int] | None = None,
-        blending: str | None = None,
-        threshold: float | None = None,
-        nan_as: float | None = None,
         outputs: Mapping[str, StrPath] | None = None,
         hear: Hear = silent,
+        **options: Unpack[RemoteOptions],
     ) -> Mapping[str, Any]:
         """Segment a case and write its mask, on the grid of its first volume.
 
@@ -187,7 +179,7 @@ class Client:
         places = {"mask": mask} | {output: Path(path) for output, path in (outputs or {}).items()}
         check_destinations(places, paths)
         members = {member_of(output, path): path for output, path in places.items()}
-        fields = fields_of([model], overlap, patch, threshold, blending, nan_as, asked_outputs(places))
+        fields = fields_of([model], options, asked_outputs(places))
         with (
             self._results(paths, fields, mask.parent, hear) as (archive, uploads),
             received(archive.members(archive.only()), uploads.sent(), members) as (report, downloads),
@@ -201,13 +193,9 @@ class Client:
         folder: StrPath,
         *,
         models: Sequence[str],
-        overlap: float | None = None,
-        patch: Sequence[int] | None = None,
-        blending: str | None = None,
-        threshold: float | None = None,
-        nan_as: float | None = None,
         outputs: Iterable[str] = (),
         hear: Hear = silent,
+        **options: Unpack[RemoteOptions],
     ) -> tuple[ModelResult, ...]:
         """Segment a case with several models; the volumes are sent once. A model that fails does not stop the others.
 
@@ -224,7 +212,7 @@ class Client:
         wanted, into = list(dict.fromkeys(["mask", *outputs])), Path(folder)
         check_outputs(wanted)
         check_place(into / "results")
-        fields = fields_of(models, overlap, patch, threshold, blending, nan_as, asked_outputs(wanted))
+        fields = fields_of(models, options, asked_outputs(wanted))
         with self._results(paths_of(volumes), fields, into, hear) as (archive, uploads), ExitStack() as stack:
             found, downloads = [], []
             for result in archive.results:
@@ -248,10 +236,8 @@ class Client:
         spacing: Sequence[float] | None = None,
         unit: str | None = None,
         model: str | None = None,
-        overlap: float | None = None,
-        patch: Sequence[int] | None = None,
-        threshold: float | None = None,
         probabilities: bool = False,
+        **options: Unpack[RemoteOptions],
     ) -> PredictResult:
         """Segment an array that is small enough to be answered as numbers.
 
@@ -269,7 +255,7 @@ class Client:
             VoxportError: as ``segment`` otherwise.
         """
         values = real_array(array)
-        fields = fields_of([model], overlap, patch, threshold) | array_fields(spacing, unit, probabilities)
+        fields = fields_of([model], options) | array_fields(spacing, unit, probabilities)
         data = self._connection.json("POST", "/predict", form=array_form(values, fields), largest_bytes=_LARGEST_BYTES)
         return predict_result(data, values.shape[-3:], self.url)
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
+from ..contract.options import encode
 from ..domain.errors import UsageError
 from .errors import one_line
 
@@ -44,28 +45,12 @@ def model_folder(reference: object) -> str | None:
     return str(reference).replace(":", "-", 1) if whole else None
 
 
-def fields_of(
-    models: Iterable[str | None],
-    overlap: float | None = None,
-    patch: Sequence[int] | None = None,
-    threshold: float | None = None,
-    blending: str | None = None,
-    nan_as: float | None = None,
-    outputs: Iterable[str] = (),
-) -> Fields:
-    """The fields that are given. Raises UsageError for what cannot be a model's name on a server."""
+def fields_of(models: Iterable[str | None], options: Mapping[str, Any], outputs: Iterable[str] = ()) -> Fields:
+    """Return the fields that are given. Raises UsageError for a model that no server can have."""
     named = [model for model in models if model is not None]
     for model in named:
         check_model(model)
-    given = {
-        "model": named,
-        "overlap": _number(overlap),
-        "patch": [] if patch is None else [",".join(str(int(edge)) for edge in patch)],
-        "blending": [] if blending is None else [blending],
-        "threshold": _number(threshold),
-        "nan_as": _number(nan_as),
-        "outputs": list(outputs),
-    }
+    given = {"model": named, **encode(options), "outputs": list(outputs)}
     return {name: values for name, values in given.items() if values}
 
 
@@ -87,7 +72,3 @@ def checked_request_key(key: str) -> str:
         expected = f"1 to {_LONGEST_KEY} printable ASCII characters without space around them"
         raise UsageError("key", expected=expected, got=one_line(key) or "none", do="choose another")
     return key
-
-
-def _number(value: float | None) -> list[str]:
-    return [] if value is None else [repr(float(value))]

@@ -6,11 +6,12 @@ import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from math import isfinite
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 from urllib.parse import urlencode
 
 from ..domain.errors import UsageError
 from ..domain.job import JOB_STATES
+from ..domain.run import RemoteOptions
 from .answers import JSON
 from .archive import asked_outputs, member_of
 from .downloads import check_destinations, check_outputs, commit_all
@@ -61,14 +62,10 @@ class Jobs:
         volumes: Volumes,
         *,
         model: str | None = None,
-        overlap: float | None = None,
-        patch: Sequence[int] | None = None,
-        blending: str | None = None,
-        threshold: float | None = None,
-        nan_as: float | None = None,
         outputs: Iterable[str] = (),
         key: str | None = None,
         hear: Hear = silent,
+        **options: Unpack[RemoteOptions],
     ) -> RemoteJob:
         """Put a case into the server's queue; the volumes are streamed from disk.
 
@@ -92,7 +89,7 @@ class Jobs:
         key = str(uuid.uuid4()) if key is None else checked_request_key(key)
         wanted = asked_outputs(["mask", *outputs])
         check_outputs(wanted)
-        paths, fields = paths_of(volumes), fields_of([model], overlap, patch, threshold, blending, nan_as, wanted)
+        paths, fields = paths_of(volumes), fields_of([model], options, wanted)
         try:
             return self._submitted(paths, fields, key, hear)
         except LostAnswerError:

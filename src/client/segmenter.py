@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..contract.card import read_card
+from ..contract.options import REMOTE
 from ..domain.cards.model_card import ModelCard
 from ..domain.errors import CancelledError, VoxportError
 from ..domain.run import Outputs, RunOptions
@@ -94,14 +95,7 @@ class RemoteSegmenter:
             list(inputs),
             Path(outputs.mask),
             {name: place for name, place in places.items() if place is not None},
-            {
-                "model": model,
-                "overlap": options.overlap,
-                "patch": options.patch,
-                "blending": options.blending,
-                "threshold": options.threshold,
-                "nan_as": options.nan_as,
-            },
+            {"model": model, **{name: getattr(options, name) for name in REMOTE}},
             _Steps(progress),
         )
         return self._job(run, progress) if self._as_jobs else self._request(run, progress)

@@ -10,10 +10,11 @@ from pydantic import Field, ValidationError, model_validator
 from ..domain.cards.model_card import Axes, Channel, Input, ModelCard
 from ..domain.errors import ModelError, UsageError
 from ..domain.geometry.grid import check_codes
-from ..domain.inference.patches import LARGEST_OVERLAP, Padding, Tiling
+from ..domain.inference.patches import Padding, Tiling
 from ..domain.intensity import ClipPercentiles, Rescale, ShiftScale, Step, Window, ZScore
 from ..domain.labels.label_map import Activation, Label, LabelTable, Output
 from ..domain.parity import Certificate, Parity, ProbeInput, RuntimeParity
+from ..domain.run import LARGEST_OVERLAP
 from .reading import Strict, expected, problems_of, short, sized, wrong
 
 # Colours of labels that name none, distinct for readers with colour blindness too (Okabe and Ito, 2008).

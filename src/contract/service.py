@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, create_model
 
-from ..domain.inference.patches import BLENDINGS, LARGEST_OVERLAP
-from ..domain.report import Axis, GridReport, Report, StatisticsReport
+from ..domain.report import Axis, GridReport, Report, StatisticsReport, Unit
 from ..domain.run import LONGEST, SHORTEST
 from .card import CertificateFields
+from .options import option_fields
 from .problem import ProblemDetails, not_null
 
-MODEL_LENGTH, PATCH_LENGTH, BLENDING_LENGTH = 200, 40, 20
-_FLOAT32_MAX = 3.4028234663852886e38
+MODEL_LENGTH = 200
 
 
 def _told(**constraints: Any) -> Any:
@@ -22,13 +21,6 @@ def _told(**constraints: Any) -> Any:
 
 
 Length = Annotated[float, _told(minimum=SHORTEST, maximum=LONGEST)]
-Overlap = Annotated[float, _told(minimum=0, maximum=LARGEST_OVERLAP)]
-Threshold = Annotated[float, _told(exclusiveMinimum=0, exclusiveMaximum=1)]
-NanAs = Annotated[float, _told(minimum=-_FLOAT32_MAX, maximum=_FLOAT32_MAX)]
-Patch = Annotated[
-    str, Field(max_length=PATCH_LENGTH, json_schema_extra={"pattern": "^ *[0-9]+ *, *[0-9]+ *, *[0-9]+ *$"})
-]
-Blending = Annotated[str, Field(max_length=BLENDING_LENGTH, json_schema_extra={"enum": list(BLENDINGS)})]
 ModelName = Annotated[str, Field(max_length=MODEL_LENGTH, description="NAME or NAME:VERSION")]
 
 
@@ -153,24 +145,23 @@ class Alive(BaseModel):
     status: Literal["ok"]
 
 
-class PredictFields(BaseModel, extra="forbid"):
-    """What may be said of an array beside its values."""
+class ArrayFields(BaseModel, extra="forbid"):
+    """The fields of an array beside its values; the options of a run follow in `PredictFields`."""
 
     spacing: tuple[Length, Length, Length] = (1.0, 1.0, 1.0)
-    unit: Literal["mm", "um", "unknown"] = "unknown"
+    unit: Unit = "unknown"
     model: ModelName | None = None
-    overlap: Overlap | None = None
-    patch: Patch | None = None
-    blending: Blending | None = None
-    threshold: Threshold | None = None
-    nan_as: NanAs | None = None
     probabilities: bool = False
 
 
-class ArrayBody(PredictFields):
-    """An array as nested lists, and what may be said of it."""
-
-    volume: list[list[list[float | bool | list[float | bool]]]] = Field(description="(x, y, z), or channels first.")
+_OPTIONS: Any = {name: (kind | None, Field(None, description=text)) for name, (kind, text) in option_fields().items()}
+_VOLUME: Any = (list[list[list[float | bool | list[float | bool]]]], Field(description="(x, y, z), or channels first."))
+PredictFields = create_model(
+    "PredictFields", __base__=ArrayFields, __doc__="The fields of an array beside its values.", **_OPTIONS
+)
+ArrayBody = create_model(
+    "ArrayBody", __base__=PredictFields, __doc__="An array as nested lists, and its other fields.", volume=_VOLUME
+)
 
 
 class LabelAnswer(BaseModel):

@@ -1,13 +1,16 @@
-"""Options and outputs of a run."""
+"""Options and outputs of a run.
+
+A field of `RunOptions` is an option everywhere. Its metadata describe it to the command line, to the forms of the
+service, to the client and to OpenAPI, which read them from here.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import astuple, dataclass
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from dataclasses import astuple, dataclass, field
+from typing import Any, Literal, TypedDict
 
 from .errors import UsageError
-from .inference.patches import Blending
 from .volume_names import PACKED
 
 # Names of results that the user does not name.
@@ -20,23 +23,92 @@ RESULT_FILES: Mapping[str, str] = {
 }
 STATISTICS_TABLE = "statistics.csv"
 
+Blending = Literal["gaussian", "constant", "halo"]
+BLENDINGS: tuple[Blending, ...] = ("gaussian", "constant", "halo")
+LARGEST_OVERLAP = 0.75
 # Bounds of an array's spacing, in its unit.
 SHORTEST, LONGEST = 1e-12, 1e12
 OutputName = Literal["mask", "probabilities", "statistics", "preview", "report"]
+_FLOAT32_MAX = 3.4028234663852886e38
+
+
+def _option(
+    description: str, *, shown: str = "the card's", metavar: str | None = None, remote: bool = True, **schema: Any
+) -> Mapping[str, Any]:
+    """Return the metadata of an option.
+
+    Args:
+        description: a sentence for help texts and OpenAPI.
+        shown: the default in words; empty for none.
+        metavar: stands for the value in help texts.
+        remote: a server takes it; without, a run on this machine alone.
+        schema: keywords of JSON schema for what the value must be.
+    """
+    return {"description": description, "shown": shown, "metavar": metavar, "remote": remote, "schema": schema}
 
 
 @dataclass(frozen=True)
 class RunOptions:
-    """Options of a run. None means the card's value, or one chosen for the machine."""
+    """Options of a run. None means the card's value, or one chosen for the machine.
 
-    overlap: float | None = None
-    patch: tuple[int, int, int] | None = None
-    blending: Blending | None = None
-    memory_bytes: int | None = None
-    nan_as: float | None = None
-    threshold: float | None = None
+    Raises:
+        UsageError: an unknown blending mode, or a ``nan_as`` that is not finite.
+    """
+
+    overlap: float | None = field(
+        default=None, metadata=_option("Overlap of tiles, 0 to 0.75.", minimum=0, maximum=LARGEST_OVERLAP)
+    )
+    patch: tuple[int, int, int] | None = field(default=None, metadata=_option("Tile edges in voxels.", metavar="X,Y,Z"))
+    blending: Blending | None = field(
+        default=None, metadata=_option("How tiles are joined: gaussian, constant, or halo (least memory).")
+    )
+    memory_bytes: int | None = field(
+        default=None,
+        metadata=_option("Memory limit, e.g. 4GB.", shown="half of what is free", metavar="SIZE", remote=False),
+    )
+    nan_as: float | None = field(
+        default=None,
+        metadata=_option(
+            "Take this for NaN and Inf, which are refused otherwise.",
+            shown="",
+            metavar="VALUE",
+            minimum=-_FLOAT32_MAX,
+            maximum=_FLOAT32_MAX,
+        ),
+    )
+    threshold: float | None = field(
+        default=None,
+        metadata=_option("Probability from which a voxel has a label.", exclusiveMinimum=0, exclusiveMaximum=1),
+    )
     axis: int | None = None
-    batch: int | None = None
+    batch: int | None = field(
+        default=None, metadata=_option("Tiles a call of the network.", shown="1", remote=False, minimum=1)
+    )
+
+    def __post_init__(self) -> None:
+        if self.blending is not None and self.blending not in BLENDINGS:
+            expected = f"one of {', '.join(BLENDINGS)}"
+            raise UsageError("blending", expected=expected, got=str(self.blending), do="choose another")
+        if self.nan_as is not None and not abs(self.nan_as) <= _FLOAT32_MAX:
+            expected = "a finite number that float32 can hold"
+            raise UsageError("nan_as", expected=expected, got=f"{self.nan_as:g}", do="0 is usual")
+
+
+def option_text(value: object) -> str:
+    """Return an option's value as the command line and forms take it: ``0.5``, ``64,64,16``, ``halo``."""
+    if isinstance(value, tuple):
+        return ",".join(map(str, value))
+    return repr(value) if isinstance(value, float) else str(value)
+
+
+class RemoteOptions(TypedDict, total=False):
+    """The options that a server takes, as keyword arguments of the client."""
+
+    overlap: float | None
+    patch: Sequence[int] | None
+    blending: str | None
+    nan_as: float | None
+    threshold: float | None
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,6 @@ from ..ports.model import Model
 from ..ports.progress import ProgressListener
 from ..services.models.loading import AUTO, LoadedModel
 from ..services.segmentation.predict import Prediction, array_volume
-from ..services.segmentation.prepare import run_options
 from ..services.segmentation.segment import Segmentation
 from .cli.console import progress_bar
 
@@ -202,13 +201,11 @@ def _options(given: dict[str, Any]) -> RunOptions:
         do = f"write {near[0]}" if near else "leave it out"
         raise UsageError(", ".join(unknown), expected=f"options among {', '.join(known)}", got="none of them", do=do)
     try:
-        found = TypeAdapter(RunOptions).validate_python(given)
+        return TypeAdapter(RunOptions).validate_python(given)
     except ValidationError as error:
         wrong = {str(problem["loc"][0]): problem["msg"] for problem in error.errors()}
         got = "; ".join(f"{name}={given[name]!r} ({text.lower()})" for name, text in wrong.items())
         raise UsageError(", ".join(wrong), expected="values of their types", got=got, do="correct it") from None
-    run_options(found.overlap, found.patch, found.blending, found.memory_bytes, found.nan_as, found.threshold)
-    return found
 
 
 def _listener(progress: bool | ProgressListener) -> AbstractContextManager[ProgressListener]:

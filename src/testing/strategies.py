@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 
 from ..domain.cards.model_card import Channel, Input, ModelCard
 from ..domain.geometry.grid import UNITS, Box, FloatArray, Grid, Shape3
-from ..domain.inference.patches import BLENDINGS, LARGEST_OVERLAP, Padding, Tiling
+from ..domain.inference.patches import Padding, Tiling
 from ..domain.intensity import ClipPercentiles, Rescale, ShiftScale, Step, Window, ZScore
 from ..domain.labels.label_map import ACTIVATIONS, Label, LabelTable, Output
+from ..domain.run import BLENDINGS, LARGEST_OVERLAP
 from ..domain.volume import Volume
 
 DTYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64", "float32", "float64")

@@ -10,10 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..geometry.grid import Shape3, shape3
+from ..run import Blending
 
-Blending = Literal["gaussian", "constant", "halo"]
-BLENDINGS: tuple[Blending, ...] = ("gaussian", "constant", "halo")
-LARGEST_OVERLAP = 0.75
 _SIGMA_PER_EDGE = 0.125
 # Per axis. A voxel covered by the corner of a tile alone has weight 3e-5 of the centre's, far above 2**-36.
 _SMALLEST_WEIGHT = 0.03

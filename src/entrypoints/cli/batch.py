@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ...domain.run import RunOptions
 from ...domain.volume_names import PACKED
 from . import options as opt
-from .console import parse_bytes, parse_patch, show_json, show_table, warn, with_flags
+from .console import show_json, show_table, warn, with_flags
 from .serving import needs_package
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ Channels = Annotated[
 Concurrency = Annotated[int | None, typer.Option("--concurrency", min=1, help="Cases at a time.", show_default="1")]
 
 
+@opt.takes_run_options("batch")
 def batch_command(
     folder: Folder,
     output: Results,
@@ -54,12 +56,8 @@ def batch_command(
     runtime: opt.RuntimeName = "auto",
     precision: opt.Precision = "auto",
     threads: opt.Threads = None,
-    overlap: opt.Overlap = None,
-    patch: opt.Patch = None,
-    blending: opt.BlendingName = None,
-    memory: opt.Memory = None,
-    nan_as: opt.NanAs = None,
-    threshold: opt.Threshold = None,
+    *,
+    options: RunOptions,
     probabilities: Annotated[bool, typer.Option("--probabilities", help="Write class probabilities too.")] = False,
     preview: Annotated[bool, typer.Option("--preview", help="Write a picture of each result too.")] = False,
     concurrency: Concurrency = None,
@@ -76,13 +74,22 @@ def batch_command(
     from ...services.batch.folder import batch_folder
     from ...services.batch.record import BatchWork
     from ...services.batch.run import own_queue, run_batch
-    from ...services.segmentation.prepare import run_options
 
     logging.getLogger("voxport.jobs").setLevel(logging.ERROR)  # the rest is for who operates workers
-    options = run_options(overlap, parse_patch(patch), blending, parse_bytes(memory), nan_as, threshold)
     if shared:
-        here = {"card": card, "runtime": runtime, "precision": precision, "threads": threads, "memory": memory}
-        opt.check_remote_options(model, here | {"concurrency": concurrency}, beside="--shared", who="every worker")
+        here = {
+            "card": card,
+            "runtime": runtime,
+            "precision": precision,
+            "threads": threads,
+            "memory": options.memory_bytes,
+        }
+        opt.check_remote_options(
+            model,
+            here | {"memory": options.memory_bytes, "concurrency": concurrency},
+            beside="--shared",
+            who="every worker",
+        )
     chosen = _pattern(pattern, channels)
     outputs = ("mask", *(["probabilities"] if probabilities else []), *(["preview"] if preview else []))
     results, at_once = batch_folder(output), concurrency or 1

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import Field, fields
+from functools import wraps
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import typer
 
 from ...domain.errors import UsageError
+from ...domain.run import RunOptions
+from .console import parse_bytes, parse_patch
 
 Inputs = Annotated[
     list[str],
@@ -24,29 +29,6 @@ CardFile = Annotated[
 RuntimeName = Annotated[str, typer.Option("--runtime", help="auto, onnx, openvino or torch.")]
 Precision = Annotated[str, typer.Option("--precision", help="auto, fp32, bf16 or int8.")]
 Threads = Annotated[int | None, typer.Option("--threads", min=1, help="Processors to use.", show_default="all")]
-Overlap = Annotated[
-    float | None, typer.Option("--overlap", help="Overlap of tiles, 0 to 0.75.", show_default="the card's")
-]
-Patch = Annotated[
-    str | None, typer.Option("--patch", metavar="X,Y,Z", help="Tile edges in voxels.", show_default="the card's")
-]
-Batch = Annotated[int | None, typer.Option("--batch", min=1, help="Tiles a call of the network.", show_default="1")]
-BlendingName = Annotated[
-    str | None,
-    typer.Option("--blending", help="gaussian, constant, or halo (least memory).", show_default="the card's"),
-]
-Memory = Annotated[
-    str | None,
-    typer.Option("--memory", metavar="SIZE", help="Memory limit, e.g. 4GB.", show_default="half of what is free"),
-]
-NanAs = Annotated[
-    float | None,
-    typer.Option("--nan-as", metavar="VALUE", help="Take this for NaN and Inf, which are refused otherwise."),
-]
-Threshold = Annotated[
-    float | None,
-    typer.Option("--threshold", help="Probability from which a voxel has a label.", show_default="the card's"),
-]
 ModelsFolder = Annotated[
     Path | None, typer.Option("--models", help="Folder of ONNX models.", show_default="VOXPORT_MODELS_DIR")
 ]
@@ -64,6 +46,58 @@ Server = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Print errors only.")]
+
+
+def takes_run_options(*omitted: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command whose parameter is ``options`` a command-line option for each field of `RunOptions`.
+
+    Args:
+        omitted: fields that the command does not take.
+    """
+    hints = get_type_hints(RunOptions)
+    taken = [field for field in fields(RunOptions) if field.metadata and field.name not in omitted]
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        @wraps(command)
+        def run(**given: Any) -> None:
+            values = {field.name: _parsed(hints[field.name], field, given.pop(_word(field))) for field in taken}
+            command(**given, options=RunOptions(**values))
+
+        signature = inspect.signature(command, eval_str=True)
+        parameters = []
+        for parameter in signature.parameters.values():
+            named = parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
+            is_options = parameter.name == "options"
+            parameters += [_parameter(hints[field.name], field) for field in taken] if is_options else [named]
+        run.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+        return run
+
+    return decorate
+
+
+def _parameter(hint: Any, field: Field[Any]) -> inspect.Parameter:
+    metadata, (kind,) = field.metadata, (kind for kind in get_args(hint) if kind is not type(None))
+    option = typer.Option(
+        f"--{_word(field).replace('_', '-')}",
+        metavar=metadata["metavar"],
+        help=metadata["description"],
+        show_default=metadata["shown"] or False,
+        min=metadata["schema"].get("minimum") if kind is int else None,
+    )
+    is_number = kind in (int, float) and metadata["metavar"] != "SIZE"
+    annotation = Annotated[(kind if is_number else str) | None, option]  # type: ignore[valid-type]
+    return inspect.Parameter(_word(field), inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
+
+
+def _word(field: Field[Any]) -> str:
+    """Return the option's name, without the unit that a size states itself."""
+    return field.name.removesuffix("_bytes")
+
+
+def _parsed(hint: Any, field: Field[Any], value: Any) -> Any:
+    if field.metadata["metavar"] == "SIZE":
+        return parse_bytes(value)
+    return parse_patch(value) if any(get_origin(kind) is tuple for kind in get_args(hint)) else value
 
 
 def check_remote_options(

@@ -6,14 +6,16 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from ...domain.run import RunOptions
 from . import options as opt
-from .console import parse_bytes, parse_patch, progress_bar, show_json, warn
+from .console import progress_bar, show_json, warn
 
 if TYPE_CHECKING:
     from ...services.models.loading import LoadedModel
     from ...services.segmentation.estimate import Estimate
 
 
+@opt.takes_run_options()
 def plan_command(
     inputs: opt.Inputs,
     model: opt.ModelName = None,
@@ -21,26 +23,19 @@ def plan_command(
     runtime: opt.RuntimeName = "auto",
     precision: opt.Precision = "auto",
     threads: opt.Threads = None,
-    overlap: opt.Overlap = None,
-    patch: opt.Patch = None,
-    batch: opt.Batch = None,
-    blending: opt.BlendingName = None,
-    memory: opt.Memory = None,
-    nan_as: opt.NanAs = None,
-    threshold: opt.Threshold = None,
+    *,
+    options: RunOptions,
     as_json: opt.AsJson = False,
     quiet: opt.Quiet = False,
 ) -> None:
     """Foretell tiles, peak memory and time of a run, with warnings; nothing is segmented."""
     from ...application import Application
-    from ...services.segmentation.prepare import run_options
 
-    wanted = run_options(overlap, parse_patch(patch), blending, parse_bytes(memory), nan_as, threshold, batch)
     application = Application.build()
     found = application.find_model(model, card)
     with progress_bar(quiet) as progress:
         opened = application.load_model(found, runtime=runtime, precision=precision, threads=threads)
-        told = application.estimate(inputs, opened, wanted, progress)
+        told = application.estimate(inputs, opened, options, progress)
     if as_json:
         show_json(_mapping(opened, told))
     else:

@@ -7,9 +7,10 @@ from typing import Annotated, Any
 import typer
 
 from ...domain.errors import UsageError
+from ...domain.run import RunOptions
 from ...domain.volume_names import NIFTI, PACKED, VolumeNames
 from . import options as opt
-from .console import parse_bytes, parse_patch, progress_bar
+from .console import progress_bar
 from .outcome import show_outcome
 
 Inputs = Annotated[
@@ -32,6 +33,7 @@ Preview = Annotated[str | None, typer.Option("--preview", metavar="FILE.png", he
 Report = Annotated[str | None, typer.Option("--report", metavar="FILE.json", help="Write the provenance of the run.")]
 
 
+@opt.takes_run_options()
 def segment_command(
     inputs: Inputs = None,
     output: MaskFile = None,
@@ -41,13 +43,8 @@ def segment_command(
     runtime: opt.RuntimeName = "auto",
     precision: opt.Precision = "auto",
     threads: opt.Threads = None,
-    overlap: opt.Overlap = None,
-    patch: opt.Patch = None,
-    batch: opt.Batch = None,
-    blending: opt.BlendingName = None,
-    memory: opt.Memory = None,
-    nan_as: opt.NanAs = None,
-    threshold: opt.Threshold = None,
+    *,
+    options: RunOptions,
     probabilities: Probabilities = None,
     statistics: Statistics = None,
     preview: Preview = None,
@@ -59,11 +56,9 @@ def segment_command(
     """Segment one case: a mask on the input's own voxels."""
     from ...application import Application
     from ...domain.run import Outputs
-    from ...services.segmentation.prepare import run_options
     from ...services.segmentation.report import same_again_there
     from ...services.segmentation.statistics_file import check_statistics_name
 
-    wanted = run_options(overlap, parse_patch(patch), blending, parse_bytes(memory), nan_as, threshold, batch)
     application = Application.build()
     inputs, output = _case(inputs, output, application.sample if sample else None)
     if sample:
@@ -72,19 +67,19 @@ def segment_command(
     if statistics is not None:
         check_statistics_name(statistics)
     if server is not None:
-        here = {"card": card, "runtime": runtime, "precision": precision, "threads": threads, "memory": memory}
-        opt.check_remote_options(model, here | {"batch": batch})
+        here = {"card": card, "runtime": runtime, "precision": precision, "threads": threads}
+        opt.check_remote_options(model, here | {"memory": options.memory_bytes, "batch": options.batch})
         if report is not None:
             application.artifacts.check(report)
         segmenter = application.remote_segmenter(server, as_jobs=False)
         with progress_bar(quiet) as progress:
-            data = dict(segmenter.segment(inputs, model, outputs, wanted, progress))
-        data["command"] = same_again_there(str(segmenter.url), inputs, output, data, wanted)
+            data = dict(segmenter.segment(inputs, model, outputs, options, progress))
+        data["command"] = same_again_there(str(segmenter.url), inputs, output, data, options)
         application.write_report(outputs, data)
     else:
         how: dict[str, Any] = {"card": card, "runtime": runtime, "precision": precision, "threads": threads}
         with progress_bar(quiet) as progress:
-            _, data = application.segment_files(inputs, model, outputs, wanted, progress, **how)
+            _, data = application.segment_files(inputs, model, outputs, options, progress, **how)
     if not quiet:
         show_outcome(data, output, as_json)
         if sample and not as_json:

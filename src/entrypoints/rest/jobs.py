@@ -12,6 +12,7 @@ from fastapi import APIRouter, Header, Query, Request
 from starlette.responses import JSONResponse, Response
 
 from ...contract.job import JobAnswer, JobsAnswer, job_path
+from ...contract.options import REMOTE
 from ...domain.errors import UsageError
 from ...domain.job import Job, JobState
 from ...domain.run import RunOptions
@@ -63,25 +64,22 @@ def job_routes(context: ServiceContext) -> APIRouter:
         response_model=JobAnswer,
         responses=openapi.JOB_SUBMITTED,
         openapi_extra=openapi.JOB_BODY,
-        dependencies=[uploads.form_fields(single=("model", *uploads.CASE_FIELDS), repeated=("volume", "outputs"))],
+        dependencies=[uploads.form_fields(single=("model", *REMOTE), repeated=("volume", "outputs"))],
         summary="Submit a job",
     )
     @body(MULTIPART, files="job")
+    @uploads.takes_options
     async def submit_job(
         request: Request,
         volume: uploads.Volumes,
         model: uploads.ModelName = None,
         outputs: uploads.Outputs = ["mask"],  # noqa: B006 - FastAPI copies it
-        overlap: uploads.Overlap = None,
-        patch: uploads.Patch = None,
-        blending: uploads.Blending = None,
-        threshold: uploads.Threshold = None,
-        nan_as: uploads.NanAs = None,
         key: RequestKey = None,
+        *,
+        options: RunOptions,
     ) -> Response:
         """Have a case segmented in its turn. It is looked over first: what could never be done is refused now."""
-        # no memory limit: each worker has its own
-        options = uploads.options_of(overlap, patch, blending, nan_as, threshold, None)
+        # without a memory limit: each worker has its own
         context.models.find(model)
         inputs = await uploads.name_volumes(volume)
         asked = _Asked(inputs, [*map(uploads.hash_of, volume)], model, options, outputs, principal(request), key)

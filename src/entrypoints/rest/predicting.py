@@ -17,6 +17,7 @@ from starlette.datastructures import UploadFile
 from starlette.responses import Response
 
 from ...contract import service as schemas
+from ...contract.options import options_of
 from ...domain.errors import OutputError, UsageError
 from ...domain.report import statistics_mapping
 from ...domain.run import RunOptions
@@ -31,7 +32,7 @@ from .routing import JSON, MULTIPART, BodyRoute, body
 @dataclass(frozen=True)
 class _Asked:
     array: NDArray[Any]
-    fields: schemas.PredictFields
+    fields: schemas.ArrayFields
 
 
 def predict_routes(context: ServiceContext) -> APIRouter:
@@ -52,9 +53,7 @@ def predict_routes(context: ServiceContext) -> APIRouter:
         asked = await (_from_json if is_json else _from_form)(request, context)
         fields = asked.fields
         context.models.find(fields.model)
-        options = uploads.options_of(
-            fields.overlap, fields.patch, fields.blending, fields.nan_as, fields.threshold, context.memory_bytes
-        )
+        options = options_of(fields.model_dump(), memory_bytes=context.memory_bytes)
         content = await context.in_slot(request, partial(_predict, context, asked, options))
         return Response(content, media_type=JSON)
 
@@ -97,7 +96,7 @@ def _listed(value: object) -> object:
     return value.split(",") if isinstance(value, str) else value
 
 
-def _checked(parse: Callable[[Any], schemas.PredictFields], fields: object) -> schemas.PredictFields:
+def _checked(parse: Callable[[Any], schemas.ArrayFields], fields: object) -> schemas.ArrayFields:
     try:
         return parse(fields)
     except ValidationError as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from starlette.responses import FileResponse, JSONResponse, Response
 
 from ... import __version__
 from ...contract import service as schemas
+from ...contract.options import REMOTE
 from ...domain.errors import BusyError, CancelledError, TimeLimitError, UnknownModelError, VoxportError
 from ...domain.report import grid_mapping
 from ...domain.run import RESULT_FILES, STATISTICS_TABLE, RunOptions
@@ -52,25 +53,23 @@ def segment_routes(context: ServiceContext) -> APIRouter:
         response_class=Response,
         responses=openapi.SEGMENTED,
         openapi_extra=openapi.SEGMENT_BODY,
-        dependencies=[uploads.form_fields(single=uploads.CASE_FIELDS, repeated=("volume", "model", "outputs"))],
+        dependencies=[uploads.form_fields(single=REMOTE, repeated=("volume", "model", "outputs"))],
         summary="Segment a case",
     )
     @body(MULTIPART, slot=True, files="run")
+    @uploads.takes_options
     async def segment(
         request: Request,
         volume: uploads.Volumes,
         model: uploads.ModelNames = [],  # noqa: B006 - FastAPI copies it
         outputs: uploads.Outputs = ["mask"],  # noqa: B006
-        overlap: uploads.Overlap = None,
-        patch: uploads.Patch = None,
-        blending: uploads.Blending = None,
-        threshold: uploads.Threshold = None,
-        nan_as: uploads.NanAs = None,
+        *,
+        options: RunOptions,
     ) -> Response:
         """Segment a case; the mask lies on the voxels of the first volume."""
         single = len(set(model)) < 2 and set(outputs) == {"mask"}
         kind = accepted(request, _GZIP if single else _ZIP, _JSON)[0]
-        options = uploads.options_of(overlap, patch, blending, nan_as, threshold, context.memory_bytes)
+        options = replace(options, memory_bytes=context.memory_bytes)
         models = _each_once(context, model)
         inputs = await uploads.name_volumes(volume)
         folder: Path = request.state.folder
@@ -91,22 +90,20 @@ def segment_routes(context: ServiceContext) -> APIRouter:
         response_model=schemas.Plan,
         responses=openapi.RUN,
         openapi_extra=openapi.PLAN_BODY,
-        dependencies=[uploads.form_fields(single=("model", *uploads.CASE_FIELDS), repeated=("volume",))],
+        dependencies=[uploads.form_fields(single=("model", *REMOTE), repeated=("volume",))],
         summary="Foretell a run",
     )
     @body(MULTIPART, files="run")
+    @uploads.takes_options
     async def plan(
         request: Request,
         volume: uploads.Volumes,
         model: uploads.ModelName = None,
-        overlap: uploads.Overlap = None,
-        patch: uploads.Patch = None,
-        blending: uploads.Blending = None,
-        threshold: uploads.Threshold = None,
-        nan_as: uploads.NanAs = None,
+        *,
+        options: RunOptions,
     ) -> Response:
         """What segmenting would take: tiles, time, memory, warnings. Nothing is scored."""
-        options = uploads.options_of(overlap, patch, blending, nan_as, threshold, context.memory_bytes)
+        options = replace(options, memory_bytes=context.memory_bytes)
         inputs = await uploads.name_volumes(volume)
         return JSONResponse(await context.without_slot(request, partial(_plan, context, inputs, model, options)))
 

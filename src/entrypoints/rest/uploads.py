@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import io
-from collections.abc import Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import aclosing
+from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any, get_args
 
@@ -15,12 +17,13 @@ from pydantic.json_schema import SkipJsonSchema
 from starlette.datastructures import FormData
 from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.responses import Response
 
 from ...contract import service as schemas
+from ...contract.options import REMOTE, option_fields, options_of
 from ...domain.errors import InputError, OutputError, UsageError
-from ...domain.run import OutputName, RunOptions
+from ...domain.run import OutputName
 from ...domain.volume_names import GZIP_MAGIC, sent_name
-from ...services.segmentation.prepare import run_options
 
 _MOST_CHANNELS = 64
 _MOST_MODELS = 16
@@ -42,14 +45,6 @@ ModelNames = Annotated[
 ]
 ModelName = Annotated[schemas.ModelName | None_, Form(description="NAME or NAME:VERSION; the default where absent.")]
 Outputs = Annotated[list[OutputName], Form(description="What to send back.", max_length=len(get_args(OutputName)))]
-Overlap = Annotated[schemas.Overlap | None_, Form(description="Overlap of tiles; the card's where absent.")]
-Patch = Annotated[schemas.Patch | None_, Form(description="Tile edges X,Y,Z in voxels; the card's where absent.")]
-Blending = Annotated[schemas.Blending | None_, Form(description="How tiles are joined; the card's where absent.")]
-Threshold = Annotated[
-    schemas.Threshold | None_, Form(description="Probability from which a voxel has a label; the card's where absent.")
-]
-NanAs = Annotated[schemas.NanAs | None_, Form(description="Taken for NaN and Inf, which are refused otherwise.")]
-CASE_FIELDS = ("overlap", "patch", "blending", "threshold", "nan_as")
 
 
 class ReceivedFile(io.FileIO):
@@ -132,26 +127,28 @@ def form_fields(*, single: Collection[str], repeated: Collection[str]) -> Any:
     return Depends(check)
 
 
-def options_of(
-    overlap: float | None,
-    patch: str | None,
-    blending: str | None,
-    nan_as: float | None,
-    threshold: float | None,
-    memory_bytes: int | None,
-) -> RunOptions:
-    """The options of a run. Raises UsageError."""
-    return run_options(overlap, _edges(patch), blending, memory_bytes, nan_as, threshold)
+def takes_options(endpoint: Callable[..., Awaitable[Response]]) -> Callable[..., Awaitable[Response]]:
+    """Have an endpoint's parameter ``options`` come from form fields, one for each option that a server takes."""
 
+    @wraps(endpoint)
+    async def answer(**given: Any) -> Response:
+        given["options"] = options_of({name: given.pop(name) for name in REMOTE}, memory_bytes=None)
+        return await endpoint(**given)
 
-def _edges(text: str | None) -> tuple[int, int, int] | None:
-    if text is None:
-        return None
-    parts = text.split(",")
-    if len(parts) != 3 or not all(part.strip().isascii() and part.strip().isdigit() for part in parts):
-        raise UsageError("patch", expected="X,Y,Z in voxels", got=text, do="give three whole numbers")
-    x, y, z = (int(part) for part in parts)
-    return x, y, z
+    signature = inspect.signature(endpoint, eval_str=True)
+    kept = [parameter for name, parameter in signature.parameters.items() if name != "options"]
+    added = [
+        inspect.Parameter(
+            name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=None,
+            annotation=Annotated[kind | None_, Form(description=text)],
+        )
+        for name, (kind, text) in option_fields().items()
+    ]
+    parameters = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in kept]
+    answer.__signature__ = signature.replace(parameters=[*parameters, *added])  # type: ignore[attr-defined]
+    return answer
 
 
 async def name_volumes(uploads: Sequence[UploadFile]) -> list[str]:

@@ -16,10 +16,10 @@ from ...domain.cards.preflight import preflight_warnings
 from ...domain.errors import LimitError, UsageError
 from ...domain.geometry.grid import Box, Shape3
 from ...domain.geometry.model_space import ModelSpace
-from ...domain.inference.patches import BLENDINGS, LARGEST_OVERLAP, TilePlan, Tiling, plan_tiles
+from ...domain.inference.patches import TilePlan, Tiling, plan_tiles
 from ...domain.inference.sliding_window import slab_bytes
 from ...domain.intensity import ChannelSurvey, Pointwise, apply, fit
-from ...domain.run import RunOptions
+from ...domain.run import LARGEST_OVERLAP, RunOptions
 from ...ports.resources import Resources
 from ..models.loading import LoadedModel
 from .case import Case, finite, slabs, survey
@@ -44,8 +44,13 @@ class Prepared:
     overlap: float
     stitching_bytes: int
     warnings: tuple[str, ...]
-    nan_as: float | None
+    options: RunOptions
     batch: int = 1
+
+    @property
+    def nan_as(self) -> float | None:
+        """Value taken for NaN and Inf."""
+        return self.options.nan_as
 
     def planes(self) -> Iterator[NDArray[np.float32]]:
         """Yield the normalised network input in model space as planes ``(C, A, B)`` along the plan's axis."""
@@ -64,24 +69,6 @@ class Prepared:
                 for channel, fitted in zip(self.card.input.channels, self.fitted, strict=True)
             ]
             yield from iter(np.moveaxis(np.stack(normal), 1 + axis, 0))
-
-
-def run_options(
-    overlap: float | None,
-    patch: tuple[int, int, int] | None,
-    blending: str | None,
-    memory_bytes: int | None,
-    nan_as: float | None,
-    threshold: float | None,
-    batch: int | None = None,
-) -> RunOptions:
-    """Build `RunOptions`. Raises UsageError for an unknown blending mode or a non-finite ``nan_as``."""
-    chosen = next((known for known in BLENDINGS if known == blending), None)
-    if blending is not None and chosen is None:
-        raise UsageError("blending", expected=f"one of {', '.join(BLENDINGS)}", got=blending, do="choose another")
-    if nan_as is not None and not abs(nan_as) <= float(np.finfo(np.float32).max):
-        raise UsageError("nan_as", expected="a finite number", got=f"{nan_as:g}", do="0 is usual")
-    return RunOptions(overlap, patch, chosen, memory_bytes, nan_as, threshold, batch=batch)
 
 
 class TakesPatches(Protocol):
@@ -128,7 +115,7 @@ def prepare(
     axes = [space.model_axis(axis) for axis in _slowest_first(case.sources[0].slowest_axis)]
     plan, overlap, needed, notes = _planned(card, space, inferer, options, tuned, axes, resources, has_scratch)
     warnings = (*case.notes, *preflight_warnings(case.grid, [(c.low, c.high) for c in channels], card, plan), *notes)
-    return Prepared(case, card, space, channels, fitted, plan, overlap, needed, warnings, options.nan_as, inferer.batch)
+    return Prepared(case, card, space, channels, fitted, plan, overlap, needed, warnings, options, inferer.batch)
 
 
 def _planned(

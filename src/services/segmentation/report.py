@@ -14,7 +14,7 @@ import numpy as np
 from ...domain.cards.writing import write_card
 from ...domain.plain import plain
 from ...domain.report import FileReport, GridReport, ModelReport, Report, RuntimeReport, StatisticsReport, TilesReport
-from ...domain.run import RESULT_FILES, RunOptions
+from ...domain.run import RESULT_FILES, RunOptions, option_text
 from ...ports.runtime import InferenceRuntime
 from ..models.loading import LoadedModel
 from .prepare import Prepared
@@ -101,36 +101,38 @@ def same_again(
     card: str | None = None,
     threads: int | None = None,
 ) -> str:
-    """The command that gives the same mask: every choice that was made is spelled out."""
+    """Return the command that gives the same mask, with every choice of the run as an option."""
     prepared, runtime = done.prepared, loaded.runtime
-    options = {
-        "--card": card,
-        "--runtime": runtime.name,
-        "--precision": runtime.precision,
-        "--threads": threads if threads is not None or loaded.tuned is None else loaded.tuned.threads,
-        "--overlap": repr(prepared.overlap),
-        "--patch": ",".join(map(str, prepared.plan.tile)),
-        "--batch": prepared.batch if prepared.batch > 1 else None,
-        "--blending": prepared.plan.blending,
-        "--nan-as": None if prepared.nan_as is None else repr(prepared.nan_as),
-        "--threshold": repr(prepared.card.output.threshold) if prepared.card != loaded.model.card else None,
+    used = replace(
+        prepared.options,
+        overlap=prepared.overlap,
+        patch=prepared.plan.tile,
+        blending=prepared.plan.blending,
+        threshold=prepared.card.output.threshold if prepared.card != loaded.model.card else None,
+        batch=prepared.batch if prepared.batch > 1 else None,
+        memory_bytes=None,
+        axis=None,
+    )
+    chosen = {
+        "card": card,
+        "runtime": runtime.name,
+        "precision": runtime.precision,
+        "threads": threads if threads is not None or loaded.tuned is None else loaded.tuned.threads,
     }
-    return segment_line(inputs, {"-m": model, "-o": mask, **options})
+    return segment_line(inputs, {"-m": model, "-o": mask, **_flags(chosen), **_flags(vars(used))})
 
 
 def same_again_there(url: str, inputs: Sequence[str], mask: str, report: Mapping[str, Any], options: RunOptions) -> str:
-    """The command that has a server give the same mask while it has the model; what its report knows is spelled out."""
-    chosen = {
-        "--server": url,
-        "-m": _reference(report),
-        "-o": mask,
-        "--overlap": options.overlap,
-        "--patch": ",".join(map(str, report["tiles"]["tile"])),
-        "--blending": report["tiles"]["blending"],
-        "--nan-as": options.nan_as,
-        "--threshold": options.threshold,
+    """Return the command that has a server make the same mask while it has the model."""
+    tiles = report["tiles"]
+    used = replace(options, patch=tuple(tiles["tile"]), blending=tiles["blending"], memory_bytes=None)
+    return segment_line(inputs, {"--server": url, "-m": _reference(report), "-o": mask, **_flags(vars(used))})
+
+
+def _flags(options: Mapping[str, Any]) -> dict[str, str | None]:
+    return {
+        f"--{name.replace('_', '-')}": None if value is None else option_text(value) for name, value in options.items()
     }
-    return segment_line(inputs, chosen)
 
 
 def curl_line(url: str, inputs: Sequence[str], mask: str, report: Mapping[str, Any], *, with_key: bool) -> str:

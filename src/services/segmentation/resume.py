@@ -17,8 +17,7 @@ import numpy as np
 from ...domain.cards.writing import write_card
 from ...domain.errors import VoxportError
 from ...domain.geometry.grid import Box
-from ...domain.inference.patches import BLENDINGS
-from ...domain.run import RunOptions
+from ...domain.run import BLENDINGS, RunOptions
 from ...ports.blobs import BlobStore
 from ..models.loading import LoadedModel
 from .decoding import Sinks

@@ -15,16 +15,7 @@ from numpy.typing import DTypeLike, NDArray
 from voxport.domain.errors import LimitError, ModelError
 from voxport.domain.geometry.grid import Box, Shape3
 from voxport.domain.inference.buffers import Buffer, Buffers, MemoryBuffer
-from voxport.domain.inference.patches import (
-    BLENDINGS,
-    LARGEST_OVERLAP,
-    Blending,
-    Padding,
-    TilePlan,
-    Tiling,
-    blending_weights,
-    plan_tiles,
-)
+from voxport.domain.inference.patches import Padding, TilePlan, Tiling, blending_weights, plan_tiles
 from voxport.domain.inference.sliding_window import (
     LARGEST_LOGIT,
     Block,
@@ -34,6 +25,7 @@ from voxport.domain.inference.sliding_window import (
     slab_bytes,
     stitch,
 )
+from voxport.domain.run import BLENDINGS, LARGEST_OVERLAP, Blending
 from voxport.testing.scratch import MemoryScratch
 
 Patch = tuple[int | None, int | None, int | None]

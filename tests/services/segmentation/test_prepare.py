@@ -11,15 +11,15 @@ import pytest
 from voxport.domain.cards.model_card import ModelCard
 from voxport.domain.errors import LimitError, UsageError
 from voxport.domain.geometry.grid import Box
-from voxport.domain.inference.patches import LARGEST_OVERLAP, Tiling
+from voxport.domain.inference.patches import Tiling
 from voxport.domain.inference.sliding_window import slab_bytes
 from voxport.domain.intensity import Rescale, ShiftScale
-from voxport.domain.run import RunOptions
+from voxport.domain.run import LARGEST_OVERLAP, RunOptions
 from voxport.domain.volume import Volume
 from voxport.ports.runtime import NetworkShape
 from voxport.services.segmentation.case import Case
 from voxport.services.segmentation.inference import Inferer
-from voxport.services.segmentation.prepare import Prepared, prepare, run_options, size
+from voxport.services.segmentation.prepare import Prepared, prepare, size
 
 from tests.services.conftest import ANY, Bench, brighter_than, load, make_card, make_grid, noise
 
@@ -46,22 +46,15 @@ def prepared(bench: Bench, opened: Callable[..., Case]) -> Prepare:
     return run
 
 
-def test_options_are_built_from_strings_and_numbers() -> None:
-    assert run_options(0.25, (8, 8, 8), "constant", 10**9, -1.0, 0.4) == RunOptions(
-        0.25, (8, 8, 8), "constant", 10**9, -1.0, 0.4
-    )
-    assert run_options(None, None, None, None, None, None) == RunOptions()
-
-
 def test_an_unknown_blending_is_a_usage_error_that_lists_the_known() -> None:
     with pytest.raises(UsageError, match="blending: expected one of gaussian, constant, halo, got linear"):
-        run_options(None, None, "linear", None, None, None)
+        RunOptions(blending="linear")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -1e39])
 def test_a_non_finite_value_for_nan_is_a_usage_error(value: float) -> None:
     with pytest.raises(UsageError, match="nan_as: expected a finite number"):
-        run_options(None, None, None, None, value, None)
+        RunOptions(nan_as=value)
 
 
 def test_without_options_the_cards_tiling_is_used(prepared: Prepare) -> None:

@@ -135,7 +135,8 @@ def test_a_tuning_is_used_reported_and_written_to_the_command(bench: Bench) -> N
     assert report["tuned"] == {"runtime": "fake", "precision": "fp32", "threads": 3, "patch": [4, 8, 8], "batch": 2}
     command = same_again(["scan"], "affine", "mask", loaded, done)
     assert "--threads 3" in command
-    assert "--patch 4,8,8 --batch 2" in command
+    assert "--patch 4,8,8 " in command
+    assert "--batch 2" in command
     assert "--threads 1" in same_again(["scan"], "affine", "mask", loaded, done, threads=1)
 
 

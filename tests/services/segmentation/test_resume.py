@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 from voxport.domain.errors import CancelledError
-from voxport.domain.inference.patches import Blending, Tiling
+from voxport.domain.inference.patches import Tiling
 from voxport.domain.inference.sliding_window import slab_bytes
-from voxport.domain.run import Outputs, RunOptions
+from voxport.domain.run import Blending, Outputs, RunOptions
 from voxport.services.models.loading import LoadedModel
 from voxport.services.segmentation.resume import Checkpoint
 from voxport.services.segmentation.segment import Segmentation, SegmentPorts, segment

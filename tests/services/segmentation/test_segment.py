@@ -15,10 +15,10 @@ from voxport.adapters.volumes.memory import MemoryStore
 from voxport.adapters.volumes.nifti import NiftiStore
 from voxport.domain.errors import CancelledError, InputError, ModelError, OutputError, UsageError
 from voxport.domain.geometry.grid import Box
-from voxport.domain.inference.patches import Blending, Padding, Tiling
+from voxport.domain.inference.patches import Padding, Tiling
 from voxport.domain.intensity import ShiftScale
 from voxport.domain.labels.label_map import Activation
-from voxport.domain.run import Outputs, RunOptions
+from voxport.domain.run import Blending, Outputs, RunOptions
 from voxport.domain.volume import Volume
 from voxport.ports.progress import ProgressListener
 from voxport.services.segmentation.segment import SegmentPorts, segment

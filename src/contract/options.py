@@ -1,0 +1,81 @@
+"""The options of a run as forms and JSON bodies carry them, all derived from the fields of `RunOptions`.
+
+To add an option, add a field to ``domain.run.RunOptions`` with ``metadata=_option(...)`` (and to ``RemoteOptions``
+beside it where a server takes it), and use it where it acts, usually ``services/segmentation/prepare.py``. The command
+line, the forms and the OpenAPI document of the service, the client, stored jobs and the commands in reports read the
+field from there. A type that is new here needs a line in `_text_type` and in `encode`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+
+from pydantic import Field
+
+from ..domain.errors import UsageError
+from ..domain.run import RunOptions, option_text
+
+_LONGEST_TEXT = 40
+_EDGES = "^ *[0-9]+ *, *[0-9]+ *, *[0-9]+ *$"
+REMOTE = tuple(field.name for field in fields(RunOptions) if field.metadata.get("remote"))
+
+
+def option_fields() -> dict[str, tuple[Any, str]]:
+    """Return the type, with its JSON schema, and the description of each option that a server takes.
+
+    The schema describes what `RunOptions` and the run check themselves, in better words than a schema has.
+    """
+    hints = get_type_hints(RunOptions)
+    return {
+        field.name: (_text_type(hints[field.name], field.metadata["schema"]), _description(field.metadata))
+        for field in fields(RunOptions)
+        if field.name in REMOTE
+    }
+
+
+def options_of(values: Mapping[str, Any], *, memory_bytes: int | None) -> RunOptions:
+    """Return the options of a form or a JSON body. Raises UsageError."""
+    given = {name: values.get(name) for name in REMOTE}
+    if given["patch"] is not None:
+        given["patch"] = edges(given["patch"])
+    return RunOptions(**given, memory_bytes=memory_bytes)
+
+
+def edges(text: str) -> tuple[int, int, int]:
+    """Return the three edges of ``X,Y,Z``. Raises UsageError."""
+    parts = text.split(",")
+    if len(parts) != 3 or not all(part.strip().isascii() and part.strip().isdigit() for part in parts):
+        raise UsageError("patch", expected="X,Y,Z in voxels", got=text, do="give three whole numbers")
+    x, y, z = (int(part) for part in parts)
+    return x, y, z
+
+
+def encode(options: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Return form fields of the options that are given. Raises TypeError for an option that servers do not take."""
+    if unknown := set(options).difference(REMOTE):
+        raise TypeError(f"unknown options {', '.join(sorted(unknown))}; expected some of {', '.join(REMOTE)}")
+    hints = get_type_hints(RunOptions)
+    return {name: [_encoded(hints[name], options[name])] for name in REMOTE if options.get(name) is not None}
+
+
+def _encoded(hint: Any, value: Any) -> str:
+    if float in get_args(hint):
+        return option_text(float(value))
+    return option_text(value if isinstance(value, str) else tuple(map(int, value)))
+
+
+def _text_type(hint: Any, schema: Mapping[str, Any]) -> Any:
+    """Return the type of an option's text in a form; None is left out."""
+    (kind,) = (kind for kind in get_args(hint) if kind is not type(None))
+    if get_origin(kind) is tuple:
+        return Annotated[str, Field(max_length=_LONGEST_TEXT, json_schema_extra={"pattern": _EDGES})]
+    if get_origin(kind) is Literal:
+        return Annotated[str, Field(max_length=_LONGEST_TEXT, json_schema_extra={"enum": list(get_args(kind))})]
+    return Annotated[kind, Field(json_schema_extra=dict(schema))]
+
+
+def _description(metadata: Mapping[str, Any]) -> str:
+    text, shown = metadata["description"], metadata["shown"]
+    return f"{text[:-1]}; {shown} where absent." if shown else str(text)
