@@ -1,4 +1,4 @@
-"""Which files of a folder are the volumes of which case, by their names alone."""
+"""Assign the files of a folder to cases by their names."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _Places = dict[int, list[str]]
 
 @dataclass(frozen=True)
 class CaseFiles:
-    """A case by its files.
+    """The files of a case.
 
     Args:
-        name: of the case; folders in it are separated by slashes.
-        files: its volumes in the network's order, as paths below the folder that was looked through.
-        problem: why they cannot be segmented, if they cannot.
+        name: name of the case; may contain slashes.
+        files: its volumes in the network's order, as paths below the folder.
+        problem: the reason why it cannot be segmented, or None.
     """
 
     name: str
@@ -34,15 +34,15 @@ class CaseFiles:
 
 
 def numbered_cases(names: Iterable[str], channels: int, endings: VolumeNames) -> tuple[CaseFiles, ...]:
-    """Cases by the names that nnU-Net uses, sorted.
+    """Return cases named as nnU-Net's, sorted.
 
-    ``A_0000`` and ``A_0001``, with an ending, are the channels of case ``A``; any other file is a case of its own.
-    A number that is no channel, as in ``scan_2024``, is part of the name.
+    ``A_0000`` and ``A_0001`` are the channels of case ``A``; any other file is a case of its own. A number beyond the
+    channels, as in ``scan_2024``, is part of the name.
 
     Args:
-        names: of volumes, as paths below their folder.
-        channels: how many the network takes.
-        endings: of volumes.
+        names: paths of volumes below their folder.
+        channels: the network's number of channels.
+        endings: suffixes of volumes.
     """
     numbered: dict[str, _Places] = {}
     single: dict[str, list[str]] = {}
@@ -66,12 +66,12 @@ def numbered_cases(names: Iterable[str], channels: int, endings: VolumeNames) ->
 
 @dataclass(frozen=True)
 class CasePattern:
-    """A path with ``{case}``, ``{channel}``, ``*`` (anything within a folder's or file's name) and ``**/`` (folders).
+    """A path with ``{case}``, ``{channel}``, ``*`` (any text within a name) and ``**/`` (any folders).
 
-    ``channels`` are the values of ``{channel}`` in the network's order; none where the pattern has no channel.
+    ``channels`` are the values of ``{channel}`` in the network's order; empty without that field.
 
     Raises:
-        UsageError: it has no ``{case}`` or another field, or channels are missing, empty, doubled or too many.
+        UsageError: ``{case}`` is missing, a field is unknown, or channels are missing, empty, repeated or too many.
     """
 
     text: str
@@ -92,11 +92,11 @@ class CasePattern:
 
     @property
     def ends_literally(self) -> bool:
-        """Whether the pattern states the ending of the files that it matches."""
+        """Whether the pattern states the suffix of its files."""
         return "." in _PIECES.split(self.text)[-1]
 
     def cases(self, names: Iterable[str]) -> tuple[CaseFiles, ...]:
-        """The cases among these volumes, sorted; files that do not match belong to none."""
+        """Return the cases among these volumes, sorted; other files are ignored."""
         matches = self._expression().fullmatch
         found: dict[str, _Places] = {}
         for name in sorted(names):
@@ -107,7 +107,7 @@ class CasePattern:
         return tuple(_channel_case(case, found[case], wanted) for case in sorted(found))
 
     def _expression(self) -> re.Pattern[str]:
-        """As a regular expression; a field that occurs again must have the same value again."""
+        """Return the pattern as a regular expression; a repeated field must match the same text."""
         parts = {
             "{case}": r"(?P<case>[^/]+)",
             "{channel}": f"(?P<channel>{'|'.join(map(re.escape, self.channels))})",
@@ -125,12 +125,12 @@ class CasePattern:
 def without_clashes(
     cases: Sequence[CaseFiles], outputs: Mapping[str, Sequence[str]], taken: Iterable[str] = ()
 ) -> tuple[CaseFiles, ...]:
-    """The cases; one that would write where an input is, or where a case before it writes, has a problem.
+    """Return the cases, with a problem for those that would overwrite an input or an earlier case's output.
 
     Args:
-        cases: as they were found.
-        outputs: the places that each case writes to, by its name.
-        taken: the places of all inputs.
+        cases: the cases.
+        outputs: returns the output paths of a case by its name.
+        taken: paths of all inputs.
     """
     owners = dict.fromkeys(taken, "an input")
     checked = []
@@ -152,7 +152,7 @@ def _numbered_case(case: str, places: _Places, channels: int) -> CaseFiles:
 
 
 def _channel_case(case: str, places: _Places, wanted: Sequence[str]) -> CaseFiles:
-    """A case that must have one file in each of the places, and none in another."""
+    """Return a case that must have exactly one file for each channel."""
     files = tuple(_flat(places))
     if sorted(places) == list(range(len(wanted))) and len(files) == len(wanted):
         return CaseFiles(case, files)

@@ -1,9 +1,9 @@
-"""The intensity steps that a model card can name, fitted exactly over a whole volume without holding it.
+"""Intensity steps of a model card, fitted exactly on a streamed volume.
 
-A step is fitted on a channel's values, streamed in chunks, and becomes a pointwise function. A chunk is
-``(values, counts)``: float32 values, and how often each occurs (None: once each), so an 8- or 16-bit channel can
-be fitted on its table of distinct values instead of on its voxels. Percentiles are exact order statistics with
-linear interpolation, the same as ``numpy.percentile``; they take two passes and 512 KB whatever the size.
+A step is fitted on a channel's values and becomes a pointwise function. Values come in chunks ``(values, counts)``:
+float32 values, and how often each occurs (None: once each), so an 8- or 16-bit channel is fitted on its histogram.
+Percentiles are exact order statistics with linear interpolation, equal to ``numpy.percentile``; they take two passes
+and 512 KB for any size.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Chunks = Callable[[], Iterable[Chunk]]
 
 @dataclass(frozen=True)
 class ChannelSurvey:
-    """Findings of one pass over a channel. ``chunks`` streams its values again, as float32, without NaN and Inf."""
+    """Findings of one pass over a channel. ``chunks`` streams its finite values again, as float32."""
 
     low: float
     high: float
@@ -32,28 +32,28 @@ class ChannelSurvey:
 
 
 class Pointwise(Protocol):
-    """A fitted step: maps each value on its own."""
+    """A fitted step, applied to each value."""
 
     def __call__(self, values: Values) -> Values:
-        """New float32 values of the same shape."""
+        """Return new float32 values of the same shape."""
         ...
 
 
 class Step(Protocol):
-    """An intensity step as a card names it."""
+    """An intensity step of a card."""
 
     def fit(self, chunks: Chunks) -> Pointwise:
-        """The pointwise function for a channel with these values."""
+        """Return the pointwise function for a channel with these values."""
         ...
 
     def to_mapping(self) -> dict[str, Any]:
-        """The step as it stands in a card."""
+        """Return the step as in a card."""
         ...
 
 
 @dataclass(frozen=True)
 class Clip:
-    """Fitted: limit values to ``[low, high]``."""
+    """Fitted step: clip to ``[low, high]``."""
 
     low: float
     high: float
@@ -66,14 +66,14 @@ class Clip:
 
 @dataclass(frozen=True)
 class ShiftScale:
-    """Add ``shift``, then multiply by ``scale``; as a card's step (``shift_scale: [shift, scale]``) and fitted."""
+    """Add ``shift``, then multiply by ``scale``; a card's step (``shift_scale: [shift, scale]``) and fitted."""
 
     shift: float
     scale: float
     nonzero: bool = False
 
     def __call__(self, values: Values) -> Values:
-        """Shifted and scaled values; with ``nonzero``, zeros stay zero."""
+        """Return shifted and scaled values; with ``nonzero``, zeros stay zero."""
         result = (values + np.float32(self.shift)) * np.float32(self.scale)
         return np.where(values != 0, result, np.float32(0)) if self.nonzero else result
 
@@ -82,13 +82,13 @@ class ShiftScale:
         return self
 
     def to_mapping(self) -> dict[str, Any]:
-        """The step as it stands in a card."""
+        """Return the step as in a card."""
         return {"shift_scale": [self.shift, self.scale]}
 
 
 @dataclass(frozen=True)
 class Window:
-    """Limit values to a fixed range (``window: [low, high]``)."""
+    """Clip to a fixed range (``window: [low, high]``)."""
 
     low: float
     high: float
@@ -98,13 +98,13 @@ class Window:
         return Clip(self.low, self.high)
 
     def to_mapping(self) -> dict[str, Any]:
-        """The step as it stands in a card."""
+        """Return the step as in a card."""
         return {"window": [self.low, self.high]}
 
 
 @dataclass(frozen=True)
 class ClipPercentiles:
-    """Limit values to two percentiles of the channel (``clip_percentiles: [low, high]``)."""
+    """Clip to two percentiles of the channel (``clip_percentiles: [low, high]``)."""
 
     low: float
     high: float
@@ -115,7 +115,7 @@ class ClipPercentiles:
         return Clip(low, high)
 
     def to_mapping(self) -> dict[str, Any]:
-        """The step as it stands in a card."""
+        """Return the step as in a card."""
         return {"clip_percentiles": [self.low, self.high]}
 
 
@@ -127,14 +127,14 @@ class Rescale:
     high: float
 
     def fit(self, chunks: Chunks) -> Pointwise:
-        """A shift and a scale from the channel's range, clipped so that rounding cannot leave ``[low, high]``."""
+        """Return shift and scale from the channel's range, clipped to ``[low, high]`` after rounding."""
         smallest, largest = extremes(chunks)
         span = largest - smallest
         scale = (self.high - self.low) / span if span > 0 else 0.0
         return _Rescaled(smallest, scale, self.low, self.high)
 
     def to_mapping(self) -> dict[str, Any]:
-        """The step as it stands in a card."""
+        """Return the step as in a card."""
         return {"rescale": [self.low, self.high]}
 
 
@@ -152,24 +152,24 @@ class _Rescaled:
 
 @dataclass(frozen=True)
 class ZScore:
-    """Subtract the mean and divide by the standard deviation; ``nonzero`` leaves zeros out and leaves them zero."""
+    """Subtract the mean and divide by the standard deviation; ``nonzero`` excludes zeros, which stay zero."""
 
     nonzero: bool = False
 
     def fit(self, chunks: Chunks) -> Pointwise:
-        """A shift and a scale from the channel's mean and population standard deviation."""
+        """Return shift and scale from the channel's mean and population standard deviation."""
         count, mean, deviation = _moments(chunks, self.nonzero)
         if count == 0:
             return ShiftScale(0.0, 1.0)
         return ShiftScale(-mean, 1.0 / deviation if deviation > 0 else 1.0, self.nonzero)
 
     def to_mapping(self) -> dict[str, Any]:
-        """The step as it stands in a card."""
+        """Return the step as in a card."""
         return {"zscore": {"nonzero": self.nonzero}}
 
 
 def fit(steps: Sequence[Step], chunks: Chunks) -> tuple[Pointwise, ...]:
-    """Fit steps in order, each on the values that the ones before it give."""
+    """Fit steps in order, each on the result of the previous ones."""
     fitted: list[Pointwise] = []
     for step in steps:
         so_far = tuple(fitted)
@@ -182,20 +182,20 @@ def fit(steps: Sequence[Step], chunks: Chunks) -> tuple[Pointwise, ...]:
 
 
 def apply(fitted: Sequence[Pointwise], values: Values) -> Values:
-    """Values after all fitted steps."""
+    """Apply all fitted steps."""
     for function in fitted:
         values = function(values)
     return values
 
 
 def extremes(chunks: Chunks) -> tuple[float, float]:
-    """Smallest and largest value."""
+    """Return the smallest and largest value."""
     lows, highs = zip(*((float(v.min()), float(v.max())) for v, _ in chunks() if v.size), strict=True)
     return min(lows), max(highs)
 
 
 def percentiles(chunks: Chunks, wanted: Sequence[float]) -> tuple[float, ...]:
-    """Exact percentiles (0 to 100) by radix selection on the order-preserving bits of float32.
+    """Return exact percentiles (0 to 100) by radix selection on the order-preserving bits of float32.
 
     The first pass counts the upper 16 bits of every value, the second the lower 16 bits of those values that share
     their upper bits with a wanted order statistic.
@@ -247,7 +247,7 @@ def _count(bins: NDArray[np.unsignedinteger[Any]], counts: NDArray[np.int64] | N
 
 
 def _moments(chunks: Chunks, nonzero: bool) -> tuple[int, float, float]:
-    """Count, mean and population standard deviation, in two passes so that large offsets cost no precision."""
+    """Return count, mean and population standard deviation, in two passes for precision at large offsets."""
 
     def kept() -> Iterator[tuple[Values, NDArray[np.int64] | None]]:
         for values, counts in chunks():
@@ -264,10 +264,10 @@ def _moments(chunks: Chunks, nonzero: bool) -> tuple[int, float, float]:
 
 
 def _exact_sum(chunks: Iterable[Chunk]) -> float:
-    """The exact sum of float32 values, rounded once.
+    """Return the exact sum of float32 values, rounded once.
 
-    Integer significands are added up per exponent, so the order of the values, and with it the orientation that a
-    volume is stored in, cannot change the result by a single bit.
+    Integer significands are summed per exponent, so the result does not depend on the order of values, and thus on the
+    stored orientation.
     """
     by_exponent = [0] * 256
     for values, counts in chunks:

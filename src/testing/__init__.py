@@ -1,1 +1,1 @@
-"""For programs that embed voxport: contract suites for the ports, hypothesis strategies, and broken files to refuse."""
+"""Contract suites for the ports, hypothesis strategies, fakes, and invalid files."""

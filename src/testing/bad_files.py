@@ -1,4 +1,4 @@
-"""Broken NIfTI volumes, made byte by byte, for tests of everything that must refuse them."""
+"""Invalid NIfTI files, written byte by byte."""
 
 from __future__ import annotations
 
@@ -50,9 +50,9 @@ def nifti1_header(
 
 
 def bad_nifti_files(folder: Path) -> dict[str, Path]:
-    """Write one file of each kind that a volume store must refuse into ``folder``; name of the fault -> path.
+    """Write one file of each invalid kind to ``folder``; return the paths by fault.
 
-    The paths named ``missing file`` and ``a folder`` are what they say. Each is refused with one InputError.
+    The paths of ``missing file`` and ``a folder`` are just that. Each is refused with one InputError.
     """
     voxels = bytes(range(120))
     contents = _not_volumes() | _broken_streams(voxels) | _unusable_headers(voxels)

@@ -1,4 +1,4 @@
-"""The contract of a BlobStore as a pytest class to subclass, and a store in memory."""
+"""Contract suite of `BlobStore`, and a store in memory."""
 
 # ruff: noqa: D102 - a test's name is the promise that it checks
 
@@ -21,7 +21,7 @@ _BAD_NAMES = ("", "/", "../x", "a/../../x", "a//b", "/etc/passwd", "a/.", "a\\b"
 
 
 class BlobStoreContract:
-    """Subclass it and fill in the hooks. ``folder`` is an empty folder for the test's own use."""
+    """Subclass and implement the hooks. ``folder`` is an empty folder for the test."""
 
     folder: Path
 
@@ -31,11 +31,11 @@ class BlobStoreContract:
         self.store = self.make_store()
 
     def make_store(self) -> BlobStore:
-        """A new, empty store."""
+        """Return an empty store."""
         raise NotImplementedError
 
     def leftovers(self) -> list[str]:
-        """Everything that the store holds beyond its blobs, e.g. unfinished parts."""
+        """Return everything stored beside blobs, e.g. partial files."""
         raise NotImplementedError
 
     @pytest.mark.parametrize("content", [b"", b"text\n", bytes(range(256)) * 40_000])
@@ -158,7 +158,7 @@ class BlobStoreContract:
 
 
 class _Breaking(io.BytesIO):
-    """A stream that gives a little and then fails."""
+    """A stream that fails after some bytes."""
 
     def __init__(self) -> None:
         super().__init__(b"begin")
@@ -173,7 +173,7 @@ def _fail() -> NoReturn:
 
 
 class MemoryBlobs:
-    """A BlobStore that keeps ``contents`` by name; while ``full`` is set, writing fails."""
+    """A `BlobStore` in ``contents`` by name; writing fails while ``full`` is set."""
 
     def __init__(self) -> None:
         self.contents: dict[str, bytes] = {}

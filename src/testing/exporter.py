@@ -1,4 +1,4 @@
-"""The contract that every ModelExporter keeps, as a pytest class to subclass."""
+"""Contract suite of `ModelExporter`."""
 
 # ruff: noqa: D102 - a test's name is the promise that it checks
 
@@ -26,9 +26,9 @@ _BIAS = np.array([0.125, -3.0, 1.0], np.float32)
 
 
 class ModelExporterContract:
-    """Subclass it, fill in the two hooks, and pytest runs every promise that the port makes.
+    """Subclass and implement the hooks.
 
-    What is exported is read with onnx and scored with ONNX Runtime, never with an adapter.
+    Exported files are read with onnx and run with ONNX Runtime, never with an adapter.
     """
 
     @pytest.fixture(autouse=True)
@@ -39,11 +39,11 @@ class ModelExporterContract:
         self.exporter = self.make_exporter()
 
     def make_exporter(self) -> ModelExporter:
-        """A new exporter."""
+        """Return an exporter."""
         raise NotImplementedError
 
     def affine_checkpoint(self, folder: Path, weights: Floats, bias: Floats) -> Checkpoint:
-        """A checkpoint of a network with ``scores = weights @ image + bias``; ``(K, C)`` and ``(K,)``."""
+        """Write a checkpoint of ``scores = weights @ image + bias``; ``(K, C)`` and ``(K,)``."""
         raise NotImplementedError
 
     def export(self, card: ModelCard | None = None) -> Exported:

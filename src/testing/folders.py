@@ -1,4 +1,4 @@
-"""The contract that every WorkFolders keeps, as a pytest class to subclass, and one below a folder of a test."""
+"""Contract suite of `WorkFolders`, and one below a test's folder."""
 
 # ruff: noqa: D102 - a test's name is the promise that it checks
 
@@ -17,10 +17,10 @@ from ..ports.folders import WorkFolders
 
 
 class WorkFoldersContract:
-    """Subclass it and fill in the hook."""
+    """Subclass and implement the hook."""
 
     def make_folders(self, parent: Path) -> WorkFolders:
-        """The adapter under test, which makes folders below ``parent``."""
+        """Return an adapter that creates folders below ``parent``."""
         raise NotImplementedError
 
     def test_a_folder_is_new_empty_and_gone_afterwards(self, tmp_path: Path) -> None:
@@ -56,7 +56,7 @@ class WorkFoldersContract:
 
 @dataclass
 class TemporaryFolders:
-    """WorkFolders below ``parent`` that counts how often it was cleared; there are no killed processes."""
+    """`WorkFolders` below ``parent`` that counts calls of clear."""
 
     parent: Path | None = None
     cleared: int = field(default=0, init=False)

@@ -1,4 +1,4 @@
-"""The contract that every JobQueue keeps, as a pytest class to subclass."""
+"""Contract suite of `JobQueue`."""
 
 # ruff: noqa: D102 - a test's name is the promise that it checks
 
@@ -22,18 +22,18 @@ _QUICK = QueueLimits(backoff_seconds=0.01)
 
 
 def example_case(number: int = 0) -> JobCase:
-    """A case of one volume; another number gives another case."""
+    """Return a case of one volume, different for each number."""
     scan = StoredFile(f"scan-{number}.nii.gz", f"case-{number}/inputs/0", f"{number:064x}")
     return JobCase(f"case-{number}", (scan,), "vessels:1.0.0", {"overlap": 0.5, "patch": [8, 8, 8]})
 
 
 def results_of(job: Job) -> Results:
-    """What a handler that does nothing gives back."""
+    """Return the results of a handler that does nothing."""
     return {"mask": StoredFile("mask.nii.gz", f"{job.case.folder}/{job.attempts}/mask.nii.gz", "f" * 64)}
 
 
 def wait_until(condition: Callable[[], bool], patience_seconds: float = _PATIENCE_SECONDS) -> None:
-    """Return once the condition holds; AssertionError when it takes too long."""
+    """Wait for a condition. AssertionError if it takes too long."""
     ends = time.monotonic() + patience_seconds
     while not condition():
         assert time.monotonic() < ends, "waited too long"
@@ -46,7 +46,7 @@ def _has_ended(queue: JobQueue, id: str) -> bool:
 
 @contextmanager
 def working(queue: JobQueue, handler: Handler, concurrency: int = 1) -> Iterator[threading.Event]:
-    """A worker in a thread of its own; gives the event that stops it."""
+    """Run a worker in a thread; yields the event that stops it."""
     stop = threading.Event()
     failed: list[BaseException] = []
 
@@ -68,14 +68,14 @@ def working(queue: JobQueue, handler: Handler, concurrency: int = 1) -> Iterator
 
 
 def run_to_the_end(attempt: Attempt) -> Results:
-    """A handler that does four tiles of nothing."""
+    """Handler of four empty tiles."""
     for done in range(5):
         attempt.report(done, 4)
     return results_of(attempt.job)
 
 
 class Gate:
-    """A handler that reports tiles and waits between them until it is opened."""
+    """Handler that reports tiles until it is opened."""
 
     def __init__(self) -> None:
         self.opened = threading.Event()
@@ -84,7 +84,7 @@ class Gate:
         self._lock = threading.Lock()
 
     def __call__(self, attempt: Attempt) -> Results:
-        """Run until the gate is open, reporting all the while."""
+        """Report tiles until the gate is open."""
         with self._lock:
             self.running.append(attempt.job.id)
             self.most = max(self.most, len(self.running))
@@ -99,13 +99,13 @@ class Gate:
 
 
 class JobQueueContract:
-    """Subclass it, give ``make_queue``, and pytest runs every promise that the port makes."""
+    """Subclass and implement ``make_queue``."""
 
     queue: JobQueue
 
     @pytest.fixture
     def surroundings(self) -> None:
-        """Override it to prepare what ``make_queue`` needs."""
+        """Override to prepare what ``make_queue`` needs."""
 
     @pytest.fixture(autouse=True)
     def _fresh_queue(self, surroundings: None) -> Iterator[None]:  # noqa: ARG002 - to come after it
@@ -116,7 +116,7 @@ class JobQueueContract:
             queue.close()
 
     def make_queue(self, limits: QueueLimits) -> JobQueue:
-        """A new, empty queue."""
+        """Return an empty queue."""
         raise NotImplementedError
 
     def _make(self, limits: QueueLimits) -> JobQueue:

@@ -1,4 +1,4 @@
-"""A JobQueue in memory: for tests, and for runs whose jobs need not outlive the process."""
+"""A `JobQueue` in memory, for tests and for jobs that may end with the process."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class _Row:
 
 
 class MemoryJobQueue:
-    """Keeps jobs in a dictionary; its workers are threads of this process."""
+    """Stores jobs in a dictionary; workers are threads of this process."""
 
     def __init__(self, limits: QueueLimits | None = None) -> None:
         self._limits = limits or QueueLimits()

@@ -1,4 +1,4 @@
-"""The contract that every Locks keeps, as a pytest class to subclass, and locks within one process."""
+"""Contract suite of `Locks`, and locks within one process."""
 
 # ruff: noqa: D102 - a test's name is the promise that it checks
 
@@ -16,10 +16,10 @@ from ..ports.locks import Locks
 
 
 class LocksContract:
-    """Subclass it and fill in the hook. Two ``Locks`` stand for two processes."""
+    """Subclass and implement the hook. Two ``Locks`` represent two processes."""
 
     def make_locks(self) -> Locks:
-        """The adapter under test; all that are made within one test share their locks."""
+        """Return an adapter; all adapters of one test share their locks."""
         raise NotImplementedError
 
     def test_one_holds_a_lock_at_a_time(self, tmp_path: Path) -> None:
@@ -64,7 +64,7 @@ class LocksContract:
 
 
 class MemoryLocks:
-    """Locks between the threads of one process; those made with the same ``shared`` locks are the same."""
+    """Locks between threads, shared by instances with the same ``shared``."""
 
     def __init__(self, shared: defaultdict[Path, threading.Lock] | None = None) -> None:
         self._locks = defaultdict(threading.Lock) if shared is None else shared

@@ -1,4 +1,4 @@
-"""The contracts of ModelFiles and ModelRepository, as pytest classes to subclass, and a repository in memory."""
+"""Contract suites of `ModelFiles` and `ModelRepository`, and a repository in memory."""
 
 # ruff: noqa: D102 - a test's name is the promise that it checks
 
@@ -20,7 +20,7 @@ from .affine import affine_card, write_affine_onnx
 
 
 class ModelFilesContract:
-    """Subclass it and fill in the hooks, which handle model files without the adapter."""
+    """Subclass and implement the hooks, without the adapter."""
 
     @pytest.fixture(autouse=True)
     def _folder(self, tmp_path: Path) -> None:
@@ -29,7 +29,7 @@ class ModelFilesContract:
         self.card = affine_card(1, 2)
 
     def make_files(self) -> ModelFiles:
-        """The adapter."""
+        """Return the adapter."""
         raise NotImplementedError
 
     def bare_weights(self, path: Path) -> None:
@@ -37,11 +37,11 @@ class ModelFilesContract:
         raise NotImplementedError
 
     def embedded_card(self, path: Path) -> str | None:
-        """The text of the card in a model file, None if it has none."""
+        """Return the text of the card in a model file, or None."""
         raise NotImplementedError
 
     def write_yaml(self, path: Path, card: ModelCard) -> None:
-        """Write a card as a file of its own."""
+        """Write a card file."""
         raise NotImplementedError
 
     def weights(self) -> Path:
@@ -116,7 +116,7 @@ class ModelFilesContract:
 
 
 class ModelRepositoryContract:
-    """Subclass it and fill in the hooks."""
+    """Subclass and implement the hooks."""
 
     @pytest.fixture(autouse=True)
     def _folder(self, tmp_path: Path) -> None:
@@ -124,15 +124,15 @@ class ModelRepositoryContract:
         self.repository = self.make_repository()
 
     def make_repository(self) -> ModelRepository:
-        """An empty repository; ``self.folder`` is there for its files."""
+        """Return an empty repository; ``self.folder`` is available for its files."""
         raise NotImplementedError
 
     def make_model(self, card: ModelCard, path: Path, seed: int = 0) -> Model:
-        """A model file at ``path`` with a card, made without the repository; other seeds, other weights."""
+        """Write a model with a card to ``path`` without the repository; weights depend on the seed."""
         raise NotImplementedError
 
     def break_one(self) -> str:
-        """Put something broken into the repository behind its back; returns what ``list`` should call it."""
+        """Damage an entry of the repository; return its name in ``list``."""
         raise NotImplementedError
 
     def model(self, name: str = "vessels", version: str = "1.0.0", seed: int = 0) -> Model:
@@ -209,6 +209,6 @@ class ModelRepositoryContract:
 
 
 def write_bare_affine(path: Path, seed: int = 0) -> None:
-    """An ONNX file without a card: one channel in, two classes out; other seeds, other weights."""
+    """Write ONNX without a card: one channel in, two classes out; weights depend on the seed."""
     random = np.random.default_rng(seed)
     write_affine_onnx(path, random.random((2, 1), np.float32), random.random(2, np.float32))

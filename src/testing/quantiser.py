@@ -1,4 +1,4 @@
-"""The contract that every Quantiser keeps, as a pytest class to subclass."""
+"""Contract suite of `Quantiser`."""
 
 # ruff: noqa: D102 - a test's name is the promise that it checks
 
@@ -18,7 +18,7 @@ BIAS = np.array([0.125, -3.0, 1.0], np.float32)
 
 
 class QuantiserContract:
-    """Subclass it and fill in the hooks."""
+    """Subclass and implement the hooks."""
 
     @pytest.fixture(autouse=True)
     def _folder(self, tmp_path: Path) -> None:
@@ -30,11 +30,11 @@ class QuantiserContract:
         self.inputs = [random.uniform(-1, 1, (1, 2, 4, 5, 6)).astype(np.float32) for _ in range(3)]
 
     def make_quantiser(self) -> Quantiser:
-        """The adapter."""
+        """Return the adapter."""
         raise NotImplementedError
 
     def infer(self, network: Path, batch: Floats) -> Floats:
-        """Scores of what the adapter wrote."""
+        """Return logits of the quantised file."""
         raise NotImplementedError
 
     def test_the_quantised_network_is_within_a_step_of_eight_bits(self) -> None:

@@ -1,4 +1,4 @@
-"""The contract that every Resources keeps, as a pytest class to subclass, and one with numbers of its own."""
+"""Contract suite of `Resources`, and a fake."""
 
 # ruff: noqa: D102 - a test's name is the promise that it checks
 
@@ -11,10 +11,10 @@ from ..ports.resources import Resources
 
 
 class ResourcesContract:
-    """Subclass it and fill in the hook."""
+    """Subclass and implement the hook."""
 
     def make_resources(self) -> Resources:
-        """The adapter under test."""
+        """Return the adapter."""
         raise NotImplementedError
 
     def test_there_is_a_processor_at_least(self) -> None:
@@ -40,7 +40,7 @@ class ResourcesContract:
 
 @dataclass
 class FixedResources:
-    """Resources that are set; tests change them as they go."""
+    """`Resources` with settable values."""
 
     processor_count: int = 2
     available: int = 2**34

@@ -1,4 +1,4 @@
-"""The contract that every InferenceRuntime keeps, as a pytest class to subclass."""
+"""Contract suite of `InferenceRuntime`."""
 
 # ruff: noqa: D102 - a test's name is the promise that it checks
 
@@ -20,11 +20,10 @@ _BIAS = np.array([0.125, -3.0, 1.0], np.float32)
 
 
 class RuntimeContract:
-    """Subclass it, fill in the hook, and pytest runs every promise that the port makes.
+    """Subclass and implement the hook, which writes the model file without the adapter.
 
-    The hook writes the model file without the adapter under test, so that the adapter cannot agree with itself.
-    ``tolerance`` is how far a score may be from the exact one, and ``precision`` what is asked for: scores of the
-    suite's network are about 10 at the most, which bf16, with its 8 bits, gives to about 0.05.
+    ``tolerance`` is the largest error of a logit in ``precision``. The logits of the suite's network are at most about
+    10, which bf16 with its 8 bits represents to about 0.05.
     """
 
     tolerance = 1e-5
@@ -36,13 +35,13 @@ class RuntimeContract:
         self.runtime = self.open_affine(tmp_path, _WEIGHTS, _BIAS, RuntimeOptions(self.precision))
 
     def open_affine(self, folder: Path, weights: Floats, bias: Floats, options: RuntimeOptions) -> InferenceRuntime:
-        """A model with ``scores = weights @ image + bias``, voxel by voxel, opened by the adapter.
+        """Open a model with ``scores = weights @ image + bias`` in the adapter.
 
         Args:
             folder: a folder for the model file.
             weights: ``(K, C)``.
             bias: ``(K,)``.
-            options: what to hand to the adapter.
+            options: options of the adapter.
         """
         raise NotImplementedError
 

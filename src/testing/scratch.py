@@ -1,4 +1,4 @@
-"""The contract that every Scratch keeps, as a pytest class to subclass, and one in memory."""
+"""Contract suite of `Scratch`, and one in memory."""
 
 # ruff: noqa: D102 - a test's name is the promise that it checks
 
@@ -21,18 +21,18 @@ _SHAPES: tuple[tuple[int, ...], ...] = ((1, 1), (5, 7), (4, 6, 3), (6, 5, 2, 3))
 
 
 class ScratchContract:
-    """Subclass it and fill in the hooks; they look at what is kept without the adapter."""
+    """Subclass and implement the hooks; they check files without the adapter."""
 
     def make_scratch(self) -> Scratch:
-        """A scratch with room for some megabytes."""
+        """Return a scratch with space for some megabytes."""
         raise NotImplementedError
 
     def make_full_scratch(self) -> Scratch:
-        """A scratch without room for 16 MiB."""
+        """Return a scratch without space for 16 MiB."""
         raise NotImplementedError
 
     def leftovers(self) -> list[str]:
-        """Everything that is kept under a name."""
+        """Return the named files."""
         raise NotImplementedError
 
     @pytest.mark.parametrize("dtype", [np.float32, np.int64])
@@ -86,7 +86,7 @@ class ScratchContract:
 
 
 class MemoryScratch:
-    """A Scratch in memory, of at most so many bytes; ``made`` holds the shape of each array, ``largest`` of a piece."""
+    """A `Scratch` of limited memory; ``made`` records the shape of each buffer, ``largest`` that of a piece."""
 
     def __init__(self, buffer_bytes: int = 2**62) -> None:
         self.made: list[tuple[int, ...]] = []
@@ -104,7 +104,7 @@ class MemoryScratch:
 
 
 class _CopyingBuffer(MemoryBuffer):
-    """As a file is: what was read is the caller's own."""
+    """Returns copies, as a file does."""
 
     def __init__(self, scratch: MemoryScratch, shape: tuple[int, ...], dtype: DTypeLike) -> None:
         super().__init__(shape, dtype)

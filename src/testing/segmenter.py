@@ -1,4 +1,4 @@
-"""The contract that every Segmenter keeps, as a pytest class to subclass, and a fake that keeps it."""
+"""Contract suite of `Segmenter`, and a fake."""
 
 # ruff: noqa: D102 - a test's name is the promise that it checks
 
@@ -26,26 +26,26 @@ from .progress import RecordingProgress
 
 
 class SegmenterContract:
-    """Subclass it and fill in the hooks: a segmenter with a default model of one channel, and a case for it."""
+    """Subclass and implement the hooks: a segmenter with a default model of one channel, and a case."""
 
     @pytest.fixture
     def segmenter(self) -> Segmenter:
-        """A segmenter whose default model is ready."""
+        """Return a segmenter whose default model is ready."""
         raise NotImplementedError
 
     @pytest.fixture
     def case(self) -> str:
-        """A small volume of one channel."""
+        """Return a small volume of one channel."""
         raise NotImplementedError
 
     @pytest.fixture
     def volumes(self) -> VolumeStore:
-        """A store that reads the case and the masks."""
+        """Return a store that reads the case and the masks."""
         raise NotImplementedError
 
     @pytest.fixture
     def outputs(self, tmp_path: Path) -> Outputs:
-        """Where results go."""
+        """Return names for the results."""
         return Outputs(str(tmp_path / "mask.nii.gz"))
 
     def test_the_default_model_is_offered_first(self, segmenter: Segmenter) -> None:
@@ -123,7 +123,7 @@ class SegmenterContract:
 
 @dataclass
 class _Cancelled:
-    """A listener that another thread cancels."""
+    """A listener that cancels from another thread."""
 
     cancelled: threading.Event = field(default_factory=threading.Event)
 
@@ -139,7 +139,7 @@ class _Cancelled:
 
 @dataclass
 class FakeSegmenter:
-    """A Segmenter with one model, which labels everything above 0.5. ``runs`` holds the inputs of each run."""
+    """A `Segmenter` with one model, which labels values above 0.5. ``runs`` records the inputs of each run."""
 
     volumes: VolumeStore
     url: str | None = None

@@ -1,4 +1,4 @@
-"""The contract that every TensorModelStore keeps, as a pytest class to subclass."""
+"""Contract suite of `TensorModelStore`."""
 
 # ruff: noqa: D102 - a test's name is the promise that it checks
 
@@ -15,10 +15,10 @@ from .tensors import write_sum_onnx
 
 
 class TensorModelStoreContract:
-    """Subclass it and fill in the hooks."""
+    """Subclass and implement the hooks."""
 
     def make_store(self, folder: Path) -> TensorModelStore:
-        """A store in an empty folder."""
+        """Return a store in an empty folder."""
         raise NotImplementedError
 
     @pytest.fixture(autouse=True)

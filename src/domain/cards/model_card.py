@@ -1,4 +1,4 @@
-"""The model card: what a network expects and emits, as data."""
+"""The model card: a network's input and output as data."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Axes = Literal["XYZ", "ZYX"]
 
 @dataclass(frozen=True)
 class Channel:
-    """A network channel: its name, and which channel of the case (input file or 4-D channel) it is fed from."""
+    """A network channel, and the channel of the case (input file or 4-D channel) that it reads."""
 
     name: str
     source: int
@@ -26,10 +26,10 @@ class Channel:
 
 @dataclass(frozen=True)
 class Input:
-    """What the network wants to be handed.
+    """Input of the network.
 
-    ``axes`` is the order in which arrays go to the network. ``orientation`` and ``spacing`` (in ``spacing_unit``)
-    are what volumes are brought to before scoring; None leaves them as stored.
+    ``axes`` is the axis order of the network's arrays. Volumes are reoriented to ``orientation`` and resampled to
+    ``spacing`` (in ``spacing_unit``) before inference; None keeps them as stored.
     """
 
     channels: tuple[Channel, ...]
@@ -41,13 +41,13 @@ class Input:
 
     @property
     def source_count(self) -> int:
-        """How many channels a case must have."""
+        """Number of channels that a case must have."""
         return 1 + max(channel.source for channel in self.channels)
 
 
 @dataclass(frozen=True)
 class ModelCard:
-    """Everything that is needed to use a network, beside its weights."""
+    """Everything needed to use a network except its weights."""
 
     name: str
     version: str
@@ -66,7 +66,7 @@ class ModelCard:
         return f"{self.name}:{self.version}"
 
     def answers_to(self, reference: str) -> bool:
-        """Whether a reference, ``name`` or ``name:version``, means this card."""
+        """Return whether a reference ``name`` or ``name:version`` means this card."""
         return reference in (self.name, self.reference)
 
     @property
@@ -76,20 +76,17 @@ class ModelCard:
 
     @property
     def sort_key(self) -> tuple[str, tuple[tuple[int, int, str], ...]]:
-        """Cards by name and version: numbers in order of size, so that 1.10.0 comes after 1.9.0.
-
-        A pre-release comes before its release; what follows a plus does not count.
-        """
+        """Sort key by name and semantic version: 1.10.0 after 1.9.0, a pre-release before its release."""
         parts = re.findall(r"\d+|[A-Za-z]+|-", self.version.split("+")[0])
         key = [(1, int(p), "") if p.isdigit() else (-1, 0, p) for p in parts]
         return self.name, (*key, (0, 0, ""))
 
     def with_parity(self, certificate: Certificate | None) -> ModelCard:
-        """The card with another certificate."""
+        """Return a copy with another certificate."""
         return replace(self, parity=certificate)
 
     def check_weights(self, weights_sha256: str, subject: str) -> None:
-        """ModelError if the card's certificate was made for other weights than these."""
+        """Raise ModelError if the certificate is for other weights."""
         if self.parity is not None and self.parity.weights_sha256 != weights_sha256:
             raise ModelError(
                 subject,

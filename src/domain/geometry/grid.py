@@ -1,7 +1,7 @@
-"""Voxel grids in space: affines, spacing, orientation, reorientation and resampling grids.
+"""Voxel grids: affines, spacing, orientation, reorientation and resampling.
 
-Frame: affines map voxel index ``(i, j, k)`` to world in RAS+ (x to the right, y to anterior, z to superior),
-as in NIfTI. Arrays are indexed ``(x, y, z)``; leading axes (channels, classes) are left alone.
+Affines map voxel index ``(i, j, k)`` to world in RAS+ (right, anterior, superior), as in NIfTI. Arrays are indexed
+``(x, y, z)``; leading axes (channels, classes) are unchanged.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ FloatArray = NDArray[np.float64]
 UNITS = ("mm", "um", "unknown")
 _POSITIVE, _NEGATIVE = "RAS", "LPI"
 _UNIT_IN_UM = {"mm": 1000.0, "um": 1.0}
-# Two assignments of voxel axes to world axes count as equally good within this difference of cosines.
+# Assignments of voxel axes to world axes are tied within this difference of cosines.
 _TIE_TOLERANCE = 1e-6
 
 
@@ -33,7 +33,7 @@ class Box:
 
     @classmethod
     def whole(cls, shape: Shape3) -> Box:
-        """The box that holds every voxel of ``shape``."""
+        """Return the box of every voxel of ``shape``."""
         return cls((0, 0, 0), shape)
 
     @property
@@ -43,18 +43,18 @@ class Box:
 
     @property
     def slices(self) -> tuple[slice, slice, slice]:
-        """The box as an index for the last three axes of an array (after an Ellipsis)."""
+        """Index of the box for the last three axes of an array (after an Ellipsis)."""
         a, b = self.start, self.stop
         return slice(a[0], b[0]), slice(a[1], b[1]), slice(a[2], b[2])
 
     def with_range(self, axis: int, start: int, stop: int) -> Box:
-        """The same box with another extent along one axis."""
+        """Return the box with another extent along one axis."""
         return Box(_replaced(self.start, axis, start), _replaced(self.stop, axis, stop))
 
 
 @dataclass(frozen=True, eq=False)
 class Grid:
-    """Where voxels lie: a shape, a RAS+ affine ``(4, 4)`` and the unit of its lengths (mm, um or unknown)."""
+    """Position of voxels: shape, RAS+ affine ``(4, 4)``, and the unit of lengths (mm, um or unknown)."""
 
     shape: Shape3
     affine: FloatArray
@@ -80,7 +80,7 @@ class Grid:
         return (self.shape, self.unit) == (other.shape, other.unit) and np.array_equal(self.affine, other.affine)
 
     def __hash__(self) -> int:
-        # + 0.0 makes -0.0 and 0.0, which are equal, the same bytes
+        # + 0.0 turns -0.0 into 0.0, so that equal affines have equal hashes
         return hash((self.shape, self.unit, (self.affine + 0.0).tobytes()))
 
     @property
@@ -91,12 +91,12 @@ class Grid:
 
     @property
     def axis_codes(self) -> str:
-        """Anatomical direction in which each array index grows, e.g. ``"RAS"``."""
+        """Anatomical direction of each array axis, e.g. ``"RAS"``."""
         return axis_codes(self.affine)
 
     @property
     def voxel_volume(self) -> float:
-        """Volume of one voxel in ``unit`` cubed; right for sheared grids as well."""
+        """Volume of one voxel in ``unit`` cubed, also for sheared grids."""
         return float(abs(np.linalg.det(self.affine[:3, :3])))
 
     @property
@@ -106,16 +106,16 @@ class Grid:
 
     @property
     def is_sheared(self) -> bool:
-        """Whether the array axes are not at right angles in the world."""
+        """Whether the array axes are not orthogonal in world space."""
         columns = self.affine[:3, :3] / np.array(self.spacing)
         return bool(np.abs(columns.T @ columns - np.eye(3)).max() > 1e-4)
 
     def world(self, index: Sequence[float] | FloatArray) -> FloatArray:
-        """World coordinates (RAS+, in ``unit``) of voxel indices ``(..., 3)``."""
+        """Return world coordinates (RAS+, in ``unit``) of voxel indices ``(..., 3)``."""
         return np.asarray(index, dtype=np.float64) @ self.affine[:3, :3].T + self.affine[:3, 3]
 
     def same_space(self, other: Grid) -> bool:
-        """Whether both grids put each voxel at the same place, within 1e-3 of a voxel."""
+        """Return whether both grids place each voxel at the same position, within 1e-3 of a voxel."""
         if self.shape != other.shape:
             return False
         corners = np.array(list(product(*((0, n - 1) for n in self.shape))), dtype=np.float64)
@@ -123,7 +123,7 @@ class Grid:
         return bool(away <= 1e-3 * min(self.spacing))
 
     def reorientation_to(self, codes: str) -> Reorientation:
-        """The axis permutation and flips that bring arrays on this grid to ``codes`` (e.g. ``"RAS"``)."""
+        """Return the axis permutation and flips from this grid to ``codes`` (e.g. ``"RAS"``)."""
         world_axis, sign = _closest_axes(self.affine)
         axes, flips = [], []
         for code in check_codes(codes):
@@ -134,13 +134,13 @@ class Grid:
         return Reorientation(shape3(axes), (flips[0], flips[1], flips[2]))
 
     def part(self, box: Box) -> Grid:
-        """The grid of the voxels in ``box``: each keeps its place in the world."""
+        """Return the grid of the voxels in ``box``."""
         affine = self.affine.copy()
         affine[:3, 3] = self.world(box.start)
         return Grid(box.shape, affine, self.unit)
 
     def resampled(self, spacing: Sequence[float]) -> Grid:
-        """A grid of the given spacing (in this grid's unit) over the same field of view, with the same centre.
+        """Return a grid of another spacing (in this grid's unit) with the same field of view and centre.
 
         Edges become ``max(1, round(n * old / new))`` voxels.
         """
@@ -162,11 +162,11 @@ class Reorientation:
 
     @classmethod
     def identity(cls) -> Reorientation:
-        """The reorientation that changes nothing."""
+        """Return the reorientation that changes nothing."""
         return cls((0, 1, 2), (False, False, False))
 
     def apply(self, array: NDArray[Any]) -> NDArray[Any]:
-        """A view of ``array`` ``(..., x, y, z)`` with its last three axes in the new order."""
+        """Return a view of ``array`` ``(..., x, y, z)`` with its last three axes in the new order."""
         lead = array.ndim - 3
         moved = np.transpose(array, (*range(lead), *(lead + a for a in self.axes)))
         steps = tuple(slice(None, None, -1 if flip else 1) for flip in self.flips)
@@ -175,11 +175,11 @@ class Reorientation:
         return flipped
 
     def apply_shape(self, shape: Shape3) -> Shape3:
-        """Edge lengths in the new order."""
+        """Return a shape in the new order."""
         return shape3(shape[a] for a in self.axes)
 
     def apply_grid(self, grid: Grid) -> Grid:
-        """The grid of a reoriented array: every voxel keeps its place in the world."""
+        """Return the grid of a reoriented array; every voxel keeps its world position."""
         index_map = np.zeros((4, 4))
         index_map[3, 3] = 1.0
         for new, (old, flip) in enumerate(zip(self.axes, self.flips, strict=True)):
@@ -188,12 +188,12 @@ class Reorientation:
         return Grid(self.apply_shape(grid.shape), grid.affine @ index_map, grid.unit)
 
     def inverse(self) -> Reorientation:
-        """The reorientation that undoes this one."""
+        """Return the inverse reorientation."""
         axes = [self.axes.index(old) for old in range(3)]
         return Reorientation(shape3(axes), (self.flips[axes[0]], self.flips[axes[1]], self.flips[axes[2]]))
 
     def source_box(self, box: Box, source_shape: Shape3) -> Box:
-        """The box in the old order that holds the voxels of ``box``, which is in the new order."""
+        """Return the box in the old order for a ``box`` in the new order."""
         start, stop = [0, 0, 0], [0, 0, 0]
         for new, (old, flip) in enumerate(zip(self.axes, self.flips, strict=True)):
             edge, a, b = source_shape[old], box.start[new], box.stop[new]
@@ -202,13 +202,13 @@ class Reorientation:
 
 
 def shape3(values: Any) -> Shape3:
-    """Three integers as a tuple, from any iterable of three."""
+    """Return three integers as a tuple."""
     x, y, z = (int(v) for v in values)
     return x, y, z
 
 
 def check_codes(codes: str) -> str:
-    """``codes`` itself, if it names each of the three anatomical axes once; ValueError otherwise."""
+    """Return ``codes`` if it names each anatomical axis once. Raises ValueError otherwise."""
     axes = sorted((_POSITIVE.find(c) + 1 or _NEGATIVE.find(c) + 1) for c in codes)
     if axes != [1, 2, 3]:
         raise ValueError(f"orientation: expected axis codes such as RAS or LIA, got {codes}")
@@ -216,23 +216,23 @@ def check_codes(codes: str) -> str:
 
 
 def axis_codes(affine: FloatArray) -> str:
-    """Anatomical direction (R/L, A/P, S/I) closest to each array axis of a RAS+ affine."""
+    """Return the anatomical direction (R/L, A/P, S/I) closest to each array axis of a RAS+ affine."""
     world_axis, sign = _closest_axes(affine)
     return "".join((_POSITIVE if s > 0 else _NEGATIVE)[w] for w, s in zip(world_axis, sign, strict=True))
 
 
 def unit_factor(source: str, target: str) -> float:
-    """What to multiply a length in ``source`` units by to have it in ``target`` units (1 where one is unknown)."""
+    """Return the factor from ``source`` to ``target`` units; 1 if one is unknown."""
     if "unknown" in (source, target):
         return 1.0
     return _UNIT_IN_UM[source] / _UNIT_IN_UM[target]
 
 
 def _closest_axes(affine: FloatArray) -> tuple[list[int], list[int]]:
-    """World axis and sign for each array axis, maximising the summed cosines over the six assignments.
+    """Return world axis and sign for each array axis, maximising the summed cosines over six assignments.
 
-    Ties (a rotation by exactly 45 degrees) are broken by the directions themselves, never by the order in which
-    the axes are stored, so that all 48 storage orders of one volume reorient to the same array.
+    Ties (rotations by exactly 45 degrees) are decided by the directions, never by the storage order of axes, so all 48
+    orders of a volume reorient to the same array.
     """
     columns = affine[:3, :3] / np.sqrt((affine[:3, :3] ** 2).sum(axis=0))
     cosines = np.abs(columns)

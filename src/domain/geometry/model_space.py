@@ -1,4 +1,4 @@
-"""The way from a stored grid to the space a network wants, and back: reorient, then resample."""
+"""The transformation from a stored grid to the model's grid: reorient, then resample."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _SAME_SPACING = 1e-5
 
 @dataclass(frozen=True)
 class ModelSpace:
-    """Stored grid, the same reoriented, and the model's grid, with the changes that lead from one to the next."""
+    """The reoriented grid and the model's grid of a stored grid, with the transformations between them."""
 
     stored: Grid
     reorientation: Reorientation
@@ -24,7 +24,7 @@ class ModelSpace:
 
     @classmethod
     def of(cls, stored: Grid, wanted: Input) -> ModelSpace:
-        """The space that ``wanted`` asks for."""
+        """Build the space for a card's input."""
         identity = Reorientation.identity()
         change = identity if wanted.orientation is None else stored.reorientation_to(wanted.orientation)
         oriented = change.apply_grid(stored)
@@ -45,7 +45,7 @@ class ModelSpace:
         return self.resampling != _no_resampling(self.oriented)
 
     def model_axis(self, stored_axis: int) -> int:
-        """The model-space axis along which a stored axis runs."""
+        """Return the model axis parallel to a stored axis."""
         return self.reorientation.axes.index(stored_axis)
 
 

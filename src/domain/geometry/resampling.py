@@ -1,8 +1,8 @@
-"""Linear resampling of a stream of planes between two grids that share their axes and their field of view.
+"""Linear resampling of a stream of planes between grids with parallel axes and equal fields of view.
 
-The axes are interpolated one after the other, always x, then y, then z, whichever the stream runs along, and positions
-are multiples of 2**-22 of a voxel. So the result is the same to the last bit whatever the visiting axis, and mirrors
-exactly with the volume. Beyond the outermost voxel centres the edge value is used. Two planes are held at a time.
+Axes are interpolated in the order x, y, z for any streaming axis, at positions that are multiples of 2**-22 of a voxel.
+The result is therefore bit-identical for any axis, and mirrors exactly with the volume. Edge values extend beyond the
+outermost voxel centres. Two planes are held at a time.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ _POSITION_STEPS = float(2**22)
 
 @dataclass(frozen=True)
 class AxisSampling:
-    """Where the samples of a target axis lie on a source axis: between ``below`` and its neighbour, by ``part``."""
+    """Positions of target samples on a source axis: between ``below`` and its neighbour, at the fraction ``part``."""
 
     below: NDArray[np.intp]
     part: NDArray[np.float32]
 
     @classmethod
     def between(cls, source_length: int, target_length: int, ratio: float) -> AxisSampling:
-        """The sampling of two axes with one centre; ``ratio`` is target spacing over source spacing."""
+        """Build the sampling of two axes with one centre; ``ratio`` is target spacing over source spacing."""
         from_centre = ratio * (np.arange(target_length) - (target_length - 1) / 2)
         at = np.rint(from_centre * _POSITION_STEPS) / _POSITION_STEPS + (source_length - 1) / 2
         at = np.clip(at, 0.0, source_length - 1.0)
@@ -38,39 +38,39 @@ class AxisSampling:
         return cls(below, (at - below).astype(np.float32))
 
     def apply(self, array: Plane, axis: int) -> Plane:
-        """The samples of ``array`` along one of its axes."""
+        """Return the samples of ``array`` along one of its axes."""
         part = self.part.reshape([-1 if a == axis else 1 for a in range(array.ndim)])
         above = np.minimum(self.below + 1, array.shape[axis] - 1)
         return between(array.take(self.below, axis), array.take(above, axis), part)
 
 
 def between(below: Plane, above: Plane, part: NDArray[np.float32] | np.float32) -> Plane:
-    """Values ``part`` of the way from ``below`` to ``above``."""
+    """Interpolate: ``below`` for ``part`` 0, ``above`` for 1."""
     value: Plane = below * (np.float32(1) - part) + above * part
     return value
 
 
 @dataclass(frozen=True)
 class Resampling:
-    """A linear resampling from one shape to another, given the spacing ratio (target over source) of each axis."""
+    """Linear resampling from one shape to another, with the spacing ratio (target over source) of each axis."""
 
     source: Shape3
     target: Shape3
     ratio: tuple[float, float, float]
 
     def inverse(self) -> Resampling:
-        """The resampling back."""
+        """Return the inverse resampling."""
         x, y, z = self.ratio
         return Resampling(self.target, self.source, (1 / x, 1 / y, 1 / z))
 
     def first_source(self, axis: int, begin: int) -> int:
-        """The first plane of the source along ``axis`` that plane ``begin`` of the target is made from."""
+        """Return the first source plane along ``axis`` that contributes to target plane ``begin``."""
         return begin if self._keeps(axis) else int(self._sampling(axis).below[begin])
 
     def planes(self, planes: Iterable[Plane], axis: int, *, begin: int = 0, first: int = 0) -> Iterator[Plane]:
-        """Planes ``(C, A, B)`` of the target from ``begin`` on, from those of the source in order along ``axis``.
+        """Yield planes ``(C, A, B)`` of the target from ``begin`` on, from source planes in order along ``axis``.
 
-        The source's planes before ``first`` are left out; it is ``first_source(axis, begin)`` at the most.
+        The source begins at plane ``first``, at most ``first_source(axis, begin)``.
         """
         before, after = range(axis), range(axis + 1, 3)
         sampled = self._along((self._across(plane, axis, before) for plane in planes), axis, begin, first)
@@ -88,13 +88,13 @@ class Resampling:
                 below, above = above, next(stream)
                 reached += 1
             yield between(below, above, part)
-        for _ in stream:  # a target that ends before the source still drains it
+        for _ in stream:  # read the remaining source planes
             pass
 
     def _across(self, plane: Plane, streamed: int, axes: Iterable[int]) -> Plane:
         for axis in axes:
             if not self._keeps(axis):
-                # planes are (C, A, B) with A < B the two axes that are not streamed along
+                # planes are (C, A, B), with A < B the other two axes
                 plane = self._sampling(axis).apply(plane, 1 + axis - (axis > streamed))
         return plane
 

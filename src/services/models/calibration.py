@@ -1,4 +1,4 @@
-"""What models are tried on when they are tuned: a volume of their kind, small enough to be scored many times."""
+"""Calibration volumes for tuning, small enough to be inferred many times."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from ...ports.runtime import InferenceRuntime, NetworkShape
 from ...ports.volume_store import ArrayStore, VolumeStore
 from ..segmentation.case import Case
 
-# Voxels along an axis that the card takes whole, of noise and at the most.
+# Voxels along whole axes: of noise, and the maximum.
 _WHOLE_NOISE, _WHOLE_MOST = 64, 512
 _MOST_INPUTS = 8
 
 
 def put_volumes(references: Sequence[str], card: ModelCard, source: VolumeStore, target: ArrayStore) -> list[str]:
-    """Copy the middle of a case into memory, one and a half tiles long at the most, so that tiles overlap as ever.
+    """Copy the centre of a case to memory, at most one and a half patches long, so that tiles overlap.
 
     Raises:
-        InputError: a volume cannot be read, or the case is not one that the card takes.
+        InputError: a volume cannot be read, or the case does not fit the card.
     """
     names = []
     with ExitStack() as stack:
@@ -40,7 +40,7 @@ def put_volumes(references: Sequence[str], card: ModelCard, source: VolumeStore,
 
 
 def put_noise(card: ModelCard, target: ArrayStore) -> list[str]:
-    """Smooth noise in the range that the card's first step is for, the same each time; one file for each channel."""
+    """Store smooth, reproducible noise in the range of the card's first step, one file a channel."""
     from scipy.ndimage import gaussian_filter
 
     shape = shape3(edge + edge // 2 if edge else _WHOLE_NOISE for edge in card.tiling.patch)
@@ -58,7 +58,7 @@ def put_noise(card: ModelCard, target: ArrayStore) -> list[str]:
 
 
 class Recorder:
-    """A runtime that keeps some of what it scores: every batch at first, then ever fewer, at most eight."""
+    """A runtime that records batches: all at first, then fewer and fewer, at most eight."""
 
     def __init__(self, runtime: InferenceRuntime) -> None:
         self.inputs: list[NDArray[np.float32]] = []
@@ -112,10 +112,10 @@ def _middle(shape: Shape3, patch: tuple[int | None, ...]) -> Box:
 
 
 def _stored_patch(card: ModelCard, grid: Grid) -> tuple[int | None, ...]:
-    """The card's patch along the stored axes, about: spacings are compared in the volume's own unit."""
+    """Return the approximate patch along the stored axes, with spacings in the volume's unit."""
     patch = list(card.tiling.patch)
     if card.input.spacing is not None:
-        # resampled volumes have more or fewer voxels than are stored: half as many again is enough of either
+        # 1.5 times the patch, in stored voxels, also if resampling changes their number.
         finest = min(grid.spacing)
         patch = [e and max(e, round(e * s / finest)) for e, s in zip(patch, card.input.spacing, strict=True)]
     if card.input.orientation is None:
@@ -130,6 +130,6 @@ def _range(card: ModelCard) -> tuple[float, float]:
     if isinstance(first, Window | Clip):
         return first.low, first.high
     if isinstance(first, ShiftScale) and first.scale:
-        ends = (-first.shift, 1 / first.scale - first.shift)  # what comes to 0 and 1
+        ends = (-first.shift, 1 / first.scale - first.shift)  # values that map to 0 and 1
         return min(ends), max(ends)
     return (0.0, 255.0) if first is not None else (0.0, 1.0)

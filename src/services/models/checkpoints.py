@@ -1,4 +1,4 @@
-"""What checkpoint to export, from what a person says of it."""
+"""Describe the checkpoint to export from the user's arguments."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ def describe_checkpoint(
     read_bundle: Callable[[Path], Checkpoint],
     output: str | None = None,
 ) -> Checkpoint:
-    """The checkpoint and its network: from a bundle, from ``network`` and its JSON arguments, or TorchScript.
+    """Return the checkpoint and its network: from a bundle, ``network`` with JSON arguments, or TorchScript.
 
-    ``output`` names the output with the logits, of a network that gives several.
+    ``output`` names the output with the logits, for a network with several.
 
     Raises:
-        UsageError: the options contradict each other, or ``network_args`` is not a JSON object.
+        UsageError: conflicting options, or ``network_args`` is not a JSON object.
         ModelError: the bundle cannot be read.
     """
     found = _described(path, network, network_args, bundle, read_bundle)

@@ -1,4 +1,4 @@
-"""Export a checkpoint to one self-describing ONNX file, and refuse to write one that is not the same network."""
+"""Export a checkpoint to a self-describing ONNX file, if it agrees with its source network."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from .verify import Verification, certified, verify_against
 
 @dataclass(frozen=True)
 class ExportPorts:
-    """What exporting needs from outside: ``source`` scores the checkpoint, ``target`` the ONNX file.
+    """Ports of `export_model`: ``source`` opens the checkpoint, ``target`` the ONNX file.
 
-    ``openers`` are all runtimes here: what else holds of them is certified too, below fp32 within ``bounds``.
+    ``openers`` are all available runtimes; those that hold are certified, below fp32 within ``bounds``.
     """
 
     exporter: ModelExporter
@@ -37,7 +37,7 @@ class ExportPorts:
 
 @dataclass(frozen=True)
 class ExportResult:
-    """The model as written, its proof, whether it takes any size, and notes for the user."""
+    """The exported model, its parity, whether its spatial size is dynamic, and notes for the user."""
 
     model: Model
     verification: Verification
@@ -48,12 +48,12 @@ class ExportResult:
 def export_model(
     checkpoint: Checkpoint, card: ModelCard, destination: Path, progress: ProgressListener, *, ports: ExportPorts
 ) -> ExportResult:
-    """Export, compare with the source network, embed the card with its certificate, and only then write.
+    """Export, compare with the source network, embed card and certificate, then write the file.
 
-    A checkpoint that names no network is taken for the one in the card's provenance, if there is one.
+    A checkpoint without a network uses the one in the card's provenance, if any.
 
     Raises:
-        ModelError: the checkpoint cannot be exported, or the ONNX file does not score like it.
+        ModelError: the checkpoint cannot be exported, or the ONNX file differs.
         OutputError: ``destination`` cannot be written.
     """
     if destination.suffix != ".onnx":
@@ -94,5 +94,5 @@ def _proved(model: Model, checkpoint: Checkpoint, ports: ExportPorts, progress: 
 
 
 def with_network(card: ModelCard, network: Mapping[str, Any]) -> ModelCard:
-    """The card with the network's definition in its provenance, where the torch runtime looks for it."""
+    """Return the card with the network's definition in its provenance, for the torch runtime."""
     return replace(card, provenance={**card.provenance, "network": dict(network)}) if network else card

@@ -1,4 +1,4 @@
-"""Finding the model that a reference means."""
+"""Find a model by reference."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ _FILE_SUFFIXES = (".onnx", ".pt", ".pth", ".ts", ".ckpt")
 
 
 def find_model(reference: str, card: Path | None, files: ModelFiles, repository: ModelRepository) -> Model:
-    """The model file at a path, or the repository's model of a name.
+    """Return the model file at a path, or the repository's model of a name.
 
     Raises:
-        ModelError: there is none, or it is broken.
+        ModelError: it is missing or invalid.
     """
     path = Path(reference).expanduser()
     return files.read(path, card) if _is_file_name(path) else repository.get(reference)
 
 
 def names_a_model(reference: str) -> bool:
-    """Whether a reference means a model, by its form: a model file's suffix, or a bare NAME or NAME:VERSION."""
+    """Return whether a reference has the form of a model: a model file's suffix, NAME or NAME:VERSION."""
     path = Path(reference).expanduser()
     return path.suffix.lower() in _FILE_SUFFIXES or not (_is_file_name(path) or "." in path.name.split(":")[0])
 

@@ -1,4 +1,4 @@
-"""Choosing and opening a runtime: certified ones by themselves, others only when asked for by name."""
+"""Choose and open a runtime. Uncertified ones are used only by name."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from ...ports.tunings import FoundTuning, TuningStore
 from .find import find_model
 
 AUTO = "auto"
-# Runtimes that load checkpoints; every other one loads ONNX files, and the first is what ``auto`` falls back to.
+# Runtimes that load checkpoints; all others load ONNX files. ``auto`` defaults to the first.
 _CHECKPOINT_RUNTIMES = ("torch",)
-# What a model file is certified for; a quantised network is another file, made on the machine that it is for.
+# Precisions of certificates; a quantised network is another file, made on the machine that runs it.
 CERTIFIABLE = (FULL_PRECISION, "bf16")
 QUANTISED = "int8"
-# The runtime that lower precisions are for, where nothing else says so.
+# Default runtime of lower precisions.
 _BELOW_FP32 = "openvino"
 
 
 @dataclass(frozen=True)
 class RuntimeChoice:
-    """A runtime and a precision to score with, and a warning if they are not certified for the model.
+    """A runtime and precision, with a warning if they are not certified for the model.
 
-    ``tuned`` is set where they were measured on this machine, and chosen for that.
+    ``tuned`` is the measured configuration, if the choice comes from a tuning.
     """
 
     runtime: str
@@ -51,13 +51,13 @@ def choose_runtime(
     tuning: Tuning | None = None,
     bounds: Bounds = BOUNDS,
 ) -> RuntimeChoice:
-    """The runtime and precision for a model.
+    """Choose runtime and precision for a model.
 
-    ``auto`` takes what a tuning found to be the fastest of what keeps to the bounds. Without one it takes fp32 in the
-    runtime that the file format belongs to: for an ONNX file that is what its certificate was made with.
+    ``auto`` uses the fastest tuned configuration within the bounds. Without a tuning it uses fp32 in the runtime of the
+    file format, which for an ONNX file is the certified one.
 
     Raises:
-        UsageError: no such runtime here, or one that cannot load this format.
+        UsageError: the runtime is unknown or cannot load this format.
     """
     if runtime == AUTO and tuning is not None:
         tuned = tuning.chosen(bounds) if precision == AUTO else tuning.fastest(precision, bounds)
@@ -85,24 +85,23 @@ def choose_runtime(
 
 
 def other_ways(model: Model, openers: Mapping[str, RuntimeOpener], but: tuple[str, str]) -> Iterator[InferenceRuntime]:
-    """The model in each runtime and precision that is installed here, one after the other, but for the one named."""
+    """Yield the model in every other installed runtime and precision."""
     for name, opener in openers.items():
         for precision in CERTIFIABLE:
             if name not in _CHECKPOINT_RUNTIMES and (name, precision) != but:
                 try:
                     opened = opener(model, RuntimeOptions(precision))
                 except UsageError:
-                    continue  # not installed, or not on this processor
+                    continue  # not installed, or not supported by this processor
                 yield opened
 
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A model in a runtime, ready to score; ``warning`` says what its certificate does not cover.
+    """A model in a runtime; ``warning`` is about a missing certificate.
 
-    ``tuned`` is the way to score that was measured and kept on this machine, where that was taken: its patch and its
-    batch count where a run names none. ``quantised_sha256`` says which file was scored with if that is not the model's
-    own, and ``bounds`` what certificates below fp32 must keep to.
+    ``tuned`` is the tuned configuration in use, which sets the default patch and batch. ``quantised_sha256`` is the
+    hash of the quantised file, if used. ``bounds`` apply to certificates below fp32.
     """
 
     model: Model
@@ -114,18 +113,18 @@ class LoadedModel:
 
     @property
     def tuned_patch(self) -> Shape3 | None:
-        """The patch that was tuned for this machine."""
+        """The tuned patch, or None."""
         return None if self.tuned is None else self.tuned.patch
 
     @property
     def certified(self) -> bool:
-        """Whether this runtime and precision are in the model's certificate."""
+        """Whether the certificate includes this runtime and precision."""
         certificate = self.model.card.parity
         return certificate is not None and certificate.certifies(self.runtime.name, self.runtime.precision, self.bounds)
 
 
 def model_key(model: Model) -> str:
-    """What a tuning of a model depends on: its weights, and what its card says of input, tiles and output."""
+    """Return a hash of what a tuning depends on: weights, and the card's input, tiling and output."""
     card = write_card(model.card)
     told = {name: card[name] for name in ("input", "tiling", "output")}
     return hashlib.sha256(f"{model.weights_sha256} {json.dumps(told, sort_keys=True)}".encode()).hexdigest()
@@ -133,19 +132,19 @@ def model_key(model: Model) -> str:
 
 @dataclass(frozen=True)
 class Tunings:
-    """What was measured on this machine, and what it must keep to."""
+    """Tunings of this machine, and their bounds."""
 
     store: TuningStore
     machine: Machine
     bounds: Bounds = BOUNDS
 
     def find(self, model: Model) -> FoundTuning:
-        """The tuning of a model."""
+        """Return the tuning of a model, or None."""
         return self.store.find(model_key(model), self.machine) if model.format == "onnx" else FoundTuning()
 
 
 class ModelOpener:
-    """Finds models by file or name, ``default`` where none is given, and loads them into runtimes."""
+    """Finds models by file or name (``default`` if None) and loads them in runtimes."""
 
     def __init__(
         self,
@@ -162,14 +161,14 @@ class ModelOpener:
         self._tunings = tunings
 
     def find(self, reference: str | None, card: Path | None = None) -> Model:
-        """The model that a reference means; see ``find_model``."""
+        """See `find_model`."""
         return find_model(reference or self._default, card, self._files, self._repository)
 
     def load(self, model: Model, runtime: str = AUTO, precision: str = AUTO, threads: int | None = None) -> LoadedModel:
-        """Load a model into the runtime that ``choose_runtime`` gives.
+        """Load a model in the runtime chosen by `choose_runtime`.
 
         Raises:
-            ModelError, UsageError: as choosing and opening do, and for int8 where there is no quantised form.
+            ModelError, UsageError: as choosing and opening; also for int8 without a quantised file.
         """
         found = FoundTuning() if self._tunings is None else self._tunings.find(model)
         bounds = BOUNDS if self._tunings is None else self._tunings.bounds
@@ -190,7 +189,7 @@ class ModelOpener:
         )
 
     def _quantised(self, model: Model, tuning: Tuning | None) -> Model:
-        """The model with the path of its quantised form; as it is where there are no tunings to look into."""
+        """Return the model with the path of its quantised file, or unchanged without tunings."""
         if self._tunings is None:
             return model
         path = None if tuning is None else self._tunings.store.quantised(tuning)

@@ -1,4 +1,4 @@
-"""Models that stay loaded: found, loaded and warmed up in the background, picked up and dropped as they come and go."""
+"""Resident models: loaded and warmed up in the background, updated as files change."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from .loading import LoadedModel, ModelOpener
 
 State = Literal["loading", "ready", "broken"]
 _RETRY_SECONDS = 5.0
-_WHOLE_AXIS = 32  # voxels of a dummy input along an axis that the network takes whole
+_WHOLE_AXIS = 32  # voxels of a dummy input along a whole axis
 
 
 @dataclass(frozen=True)
 class ServedModel:
-    """A model and how far it is: loading, ready to score, or broken for a reason."""
+    """A model and its state: loading, ready, or broken with a reason."""
 
     model: Model
     state: State
@@ -41,7 +41,7 @@ class ServedModel:
 
 @dataclass(frozen=True)
 class Catalogue:
-    """What is served at one moment: models in the repository's order, broken files, and the default model."""
+    """Snapshot of the served models in the repository's order, broken files, and the default model."""
 
     models: tuple[ServedModel, ...] = ()
     broken: tuple[BrokenModel, ...] = ()
@@ -50,10 +50,10 @@ class Catalogue:
 
 
 class ServedModels:
-    """Keeps a repository's ONNX models loaded, and follows what is added, replaced and removed.
+    """Keeps a repository's ONNX models loaded, and follows additions, replacements and removals.
 
-    Nothing is served that did not score a dummy input first; a file whose weights are not those of its certificate
-    is broken. Safe for several threads.
+    A model is served after it has inferred a dummy input. A file whose weights do not match its certificate is
+    broken. Thread-safe.
     """
 
     def __init__(
@@ -69,12 +69,12 @@ class ServedModels:
         self._watch: threading.Thread | None = None
 
     def start(self) -> None:
-        """Look for models now and every few seconds, in a thread of its own."""
+        """Start a thread that refreshes the models now and every few seconds."""
         self._watch = threading.Thread(target=self._follow, name="voxport-models", daemon=True)
         self._watch.start()
 
     def close(self) -> None:
-        """Stop looking, and forget every model."""
+        """Stop the thread and unload every model."""
         self._stop.set()
         if self._watch is not None:
             self._watch.join()
@@ -82,27 +82,27 @@ class ServedModels:
 
     @property
     def catalogue(self) -> Catalogue:
-        """What is served now."""
+        """Current snapshot."""
         return self._catalogue
 
     def wait(self, seconds: float | None = None) -> bool:
-        """Wait until all models have been looked at once, sound or not; whether they have."""
+        """Wait until every model has been tried once; return whether that happened in time."""
         return self._looked.wait(seconds)
 
     @property
     def ready(self) -> bool:
-        """Whether every model was loaded and sound at one time, and the default is now.
+        """Whether every model has been ready at some time, and the default model is now.
 
-        What breaks later does not take the service down with it.
+        A later failure of another model does not make the service unready.
         """
         default = next((m for m in self._catalogue.models if m.reference == self._catalogue.default), None)
         return self._was_complete and default is not None and default.state == "ready"
 
     def find(self, reference: str | None = None) -> ServedModel:
-        """The model called ``name:version``, the highest version of ``name``, or the default; in whatever state.
+        """Return the model ``name:version``, the highest version of ``name``, or the default, in any state.
 
         Raises:
-            UnknownModelError: there is none of this name.
+            UnknownModelError: no such model.
             ModelError: the default model is missing or broken.
         """
         catalogue = self._catalogue
@@ -119,11 +119,11 @@ class ServedModels:
         )
 
     def take(self, reference: str | None = None) -> LoadedModel:
-        """The model of ``find``, loaded.
+        """Return the loaded model of `find`.
 
         Raises:
-            UnknownModelError, ModelError: as ``find``, and where the model is broken.
-            BusyError: it is still being loaded.
+            UnknownModelError, ModelError: as `find`; also if the model is broken.
+            BusyError: it is still loading.
         """
         found = self.find(reference)
         if found.state == "loading":
@@ -135,7 +135,7 @@ class ServedModels:
         return found.loaded
 
     def refresh(self) -> None:
-        """Look for models once, and load what is new; what is loaded already stays."""
+        """Scan the repository once and load new models; loaded ones are kept."""
         with self._refreshing:
             listing, default, missing = self._look()
             known = {m.model.sha256: m for m in self._catalogue.models if m.state != "loading"}
@@ -157,7 +157,7 @@ class ServedModels:
                 return
 
     def _look(self) -> tuple[Listing, str | None, str | None]:
-        """The models to serve, with the default among them even if it is a file elsewhere."""
+        """Return the models to serve, including a default that is a file elsewhere."""
         try:
             listing = self._repository.list()
         except (VoxportError, OSError) as error:
@@ -177,23 +177,23 @@ class ServedModels:
             return ServedModel(model, "ready", loaded, None, _warmed_up(loaded))
         except VoxportError as error:
             return ServedModel(model, "broken", reason=str(error))
-        except Exception as error:  # noqa: BLE001 - one bad file must not end the watch over the others
+        except Exception as error:  # noqa: BLE001 - one invalid file must not end the thread
             return ServedModel(model, "broken", reason=f"{type(error).__name__} while it was loaded")
 
 
 def _renamed(served: ServedModel, model: Model) -> ServedModel:
-    """The same bytes under another path or card stay loaded."""
+    """Keep a loaded model whose path or card has changed but not its bytes."""
     return served if served.model == model else ServedModel(model, "loading")
 
 
 def _warmed_up(loaded: LoadedModel) -> float:
-    """Score a dummy input twice; seconds a voxel of the second time."""
+    """Infer a dummy input twice; return the seconds per voxel of the second run."""
     card = loaded.model.card
     tiling = card.tiling if loaded.tuned is None else replace(card.tiling, patch=loaded.tuned.patch)
     with open_inferer(loaded, RunOptions()) as inferer:
         shape = shape3(edge or _WHOLE_AXIS for edge in tiling.patch)
         tile = plan_tiles(shape, tiling, fixed=inferer.fixed).tile
-        # noise, as a flat input is not scored a second time
+        # Noise, because a constant batch is inferred once.
         dummy = np.random.default_rng(0).random((inferer.batch, len(card.input.channels), *tile), np.float32)
         inferer(dummy)
         began = time.perf_counter()

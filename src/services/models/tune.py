@@ -1,7 +1,7 @@
-"""Measure the ways to score a model on this machine, and keep the fastest whose labels are as good as fp32's.
+"""Measure configurations on this machine, and keep the fastest whose labels agree with fp32.
 
-The search is greedy, as the product of all ways is long: first every runtime and precision with the card's tiles, then
-other tiles, threads and batches for the fastest of them that holds.
+The search is greedy: every runtime and precision with the card's patch, then other patches, threads and batches for the
+fastest that holds.
 """
 
 from __future__ import annotations
@@ -32,22 +32,22 @@ from ..segmentation.segment import Segmentation, SegmentPorts, segment
 from .calibration import Recorder, put_noise, put_volumes
 from .loading import CERTIFIABLE, QUANTISED, LoadedModel, Tunings, choose_runtime, model_key
 
-# A quantised network computes in int8 with these; others would score it slower than fp32.
+# Runtimes that compute a quantised network in int8; others are slower than fp32.
 _QUANTISED_RUNTIMES = ("openvino",)
 _MASK = "mask"
-# Runs of a candidate: the fastest counts, as whatever else the machine does only ever adds time.
+# Runs of a candidate; the fastest counts, because other load only adds time.
 _RUNS, _LONG_SECONDS = 3, 5.0
 _MOST_TILE_GROWTH = 4
 _LARGEST_BATCHED_TILE = 2**20
-# Fewer voxels of labels than these show nothing about how well labels agree.
+# With fewer labelled voxels, label agreement is not conclusive.
 _LEAST_LABELLED = 100
-# Shares of the network's convolutions that are left as they are at either end, until the labels agree.
+# Shares of convolutions at either end that are not quantised, tried until labels agree.
 _SPARED = (0.0, 0.125, 0.25)
 
 
 @dataclass(frozen=True)
 class TunePorts:
-    """What tuning needs from outside: the runtimes by name, a store in memory, tunings, who quantises, and the time."""
+    """Ports of `tune`: runtimes by name, a store in memory, tunings, quantiser, and a clock."""
 
     openers: Mapping[str, RuntimeOpener]
     segment: SegmentPorts
@@ -58,19 +58,19 @@ class TunePorts:
 
 
 def tune(model: Model, volumes: Sequence[str], progress: ProgressListener, *, ports: TunePorts) -> Tuning:
-    """Measure, compare with fp32 and the card's tiles, and keep the fastest way that holds for this machine.
+    """Measure, compare with fp32 and the card's patch, and store the fastest configuration within the bounds.
 
     Args:
         model: an ONNX model.
-        volumes: the channels of a case of the model's kind; none: smooth noise, on which labels may show nothing.
-        progress: hears of each way that is tried.
-        ports: see TunePorts.
+        volumes: channels of a suitable case; if empty, smooth noise, which may prove nothing about labels.
+        progress: receives each configuration.
+        ports: see `TunePorts`.
 
     Raises:
         UsageError: the model is a checkpoint.
-        InputError: the volumes cannot be read, or do not fit the card.
-        ModelError: the model cannot be scored.
-        OutputError: the result cannot be kept.
+        InputError: the volumes cannot be read or do not fit the card.
+        ModelError: the model cannot be run.
+        OutputError: the result cannot be stored.
     """
     if model.format != "onnx":
         do = "export it first with voxport export"
@@ -97,7 +97,7 @@ def tune(model: Model, volumes: Sequence[str], progress: ProgressListener, *, po
 
 @dataclass
 class _Bench:
-    """One tuning under way: its calibration volume, the reference's labels, and what was found so far."""
+    """A tuning in progress: calibration volume, reference labels, and candidates so far."""
 
     model: Model
     volumes: Sequence[str]
@@ -120,12 +120,12 @@ class _Bench:
 
     @property
     def best(self) -> Candidate:
-        """The fastest so far of those that hold; the reference if none other does."""
+        """The fastest candidate that holds, else the reference."""
         able = [c for c in self.candidates if c.holds(self.bounds)]
         return min(able, key=lambda c: c.seconds or math.inf) if able else self.candidates[0]
 
     def measure_reference(self) -> None:
-        """Fp32 with the card's tiles, as a run without a tuning scores."""
+        """Measure fp32 with the card's patch."""
         chosen = choose_runtime(self.model, self.ports.openers, bounds=self.bounds)
         threads = self.ports.tunings.machine.threads
         opened = self.ports.openers[chosen.runtime](self.model, RuntimeOptions(chosen.precision, threads))
@@ -148,7 +148,7 @@ class _Bench:
         )
 
     def measure_precisions(self) -> None:
-        """Each runtime and precision that is installed, with the card's tiles."""
+        """Measure each installed runtime and precision with the card's patch."""
         reference = self.candidates[0].choice
         names = [name for name in self.ports.openers if name != "torch"]
         for name in names:
@@ -160,7 +160,7 @@ class _Bench:
                 self._try_quantised(replace(reference, runtime=name, precision=QUANTISED))
 
     def measure_tiles(self) -> None:
-        """Larger tiles for the fastest way: fewer of them, and less that is scored twice."""
+        """Measure larger patches for the fastest candidate; they overlap less."""
         best = self.best.choice
         free = self.resources.available_bytes() // 2
         tiling, shape = self.model.card.tiling, self.plan.shape
@@ -175,7 +175,7 @@ class _Bench:
                 self._try(choice)
 
     def measure_threads_and_batches(self) -> None:
-        """Half of the threads, where processors may share their cores; several tiles a call, where tiles are small."""
+        """Measure half of the threads (for shared cores), and several small tiles a call."""
         threads = self.ports.tunings.machine.threads
         if threads >= 4:
             self._try(replace(self.best.choice, threads=threads // 2))
@@ -184,7 +184,7 @@ class _Bench:
             self._try(replace(best, batch=2))
 
     def _try(self, choice: Choice) -> Candidate | None:
-        """Measure a way to score; None if it is not installed here."""
+        """Measure a configuration; None if it is not installed."""
         model = self.model if choice.precision != QUANTISED else replace(self.model, path=self.quantised)
         try:
             runtime = self.ports.openers[choice.runtime](model, RuntimeOptions(choice.precision, choice.threads))
@@ -205,7 +205,7 @@ class _Bench:
         return found
 
     def _try_quantised(self, choice: Choice) -> None:
-        """Quantise ever less of the network until its labels agree; what does not is not kept."""
+        """Quantise fewer and fewer layers until labels agree; delete rejected files."""
         total = 0
         for share in _SPARED:
             spared = int(share * total)
@@ -225,14 +225,14 @@ class _Bench:
                 return
 
     def _run(self, runtime: InferenceRuntime, choice: Choice, patch: Shape3 | None) -> tuple[Labels, float, TilePlan]:
-        """Labels, the least seconds of a few runs, and the tiles; closes the runtime."""
+        """Return labels, the shortest duration of a few runs, and the tiles; closes the runtime."""
         ports = replace(self.ports.segment, volumes=self.store, scratch=None)
         loaded = LoadedModel(self.model, runtime)
         options = RunOptions(patch=patch, batch=choice.batch)
         taken: list[float] = []
         self.progress.stage(f"measure {choice}" if patch else "measure the reference")
         try:
-            # the first run warms up: it counts only where it is so long that warming up is nothing
+            # The first run warms up; it counts only if it is long.
             while len(taken) <= _RUNS and sum(taken) < _LONG_SECONDS:
                 done = segment(self.inputs, loaded, Outputs(_MASK), options, _Quiet(self.progress), ports=ports)
                 taken.append(self.ports.seconds_of(done))
@@ -242,27 +242,27 @@ class _Bench:
 
 
 class _Quiet:
-    """Hears of tiles and passes nothing on, but lets a run be cancelled between them."""
+    """Discards progress, but lets a run be cancelled between tiles."""
 
     def __init__(self, progress: ProgressListener) -> None:
         self._progress = progress
 
     def stage(self, name: str, tiles: int = 0) -> None:
-        """Say nothing."""
+        """Ignored."""
 
     def advance(self, tiles: int) -> None:  # noqa: ARG002 - the port's signature
-        """Say that there is progress, and no more."""
+        """Check for cancellation."""
         self._progress.advance(0)
 
 
 def larger_patches(tiling: Tiling, patch: Shape3, shape: Sequence[int], network: NetworkShape) -> Iterator[Shape3]:
-    """Patches that are twice as long along each axis or along two, up to four times as large; those that can differ.
+    """Return patches doubled along one axis or two, at most four times as large, without equivalent ones.
 
     Args:
-        tiling: the card's; an axis that it takes whole stays so.
-        patch: edges in voxels, x, y and z.
-        shape: the volume that is going to be tiled; a patch beyond it is as long as it is.
-        network: the network's declared input; a size that it fixes stays.
+        tiling: the card's; whole axes stay whole.
+        patch: edges in voxels (x, y, z).
+        shape: the volume's; longer patches are cut to it.
+        network: the declared input shape; fixed sizes stay.
     """
     most = _rounded(shape, tiling.divisor)
     free = [

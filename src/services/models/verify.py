@@ -1,4 +1,4 @@
-"""Prove that a runtime scores like the source network, on reproducible inputs, and certify it."""
+"""Compare a runtime with the source network on reproducible inputs, and certify it."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ from ...ports.runtime import InferenceRuntime, NetworkShape, RuntimeOpener, Runt
 from .loading import LoadedModel, other_ways
 
 _SMALLEST_EDGE = 16
-# Batch size, and by how many divisors each edge exceeds the smallest.
+# Batch size, and the divisors by which each edge exceeds the smallest.
 _PROBES = ((1, (0, 1, 0)), (2, (1, 0, 2)), (3, (0, 0, 0)), (1, (3, 2, 1)))
 
 
 @dataclass(frozen=True)
 class Verification:
-    """What was compared and holds; ``others`` are the other runtimes and precisions here, whether they hold or not."""
+    """Parity of a runtime; ``others`` holds the other installed runtimes and precisions, in bounds or not."""
 
     entry: RuntimeParity
     against: str
@@ -46,9 +46,9 @@ class Verification:
 
 
 def probe_inputs(card: ModelCard, network: NetworkShape) -> tuple[ProbeInput, ...]:
-    """Inputs of several odd shapes and batch sizes, in the network's axes; fixed sizes are kept."""
+    """Return inputs of several odd shapes and batch sizes, in the network's axes; fixed sizes are kept."""
     divisor = card.tiling.divisor
-    # at an edge of one divisor the deepest features are one voxel, which has no instance statistics
+    # An edge of one divisor has one voxel at the deepest level, without instance statistics.
     least = max(2, -(-_SMALLEST_EDGE // divisor))
     probes: list[ProbeInput] = []
     for seed, (batch, extra) in enumerate(_PROBES):
@@ -71,10 +71,10 @@ def verify_against(
     openers: Mapping[str, RuntimeOpener] | None = None,
     bounds: Bounds = BOUNDS,
 ) -> Verification:
-    """Compare a runtime with the source network, and then what else ``openers`` can load the model into.
+    """Compare a runtime with the source network, then every other runtime of ``openers``.
 
     Raises:
-        ModelError: the runtime differs; says by how much and where. What else differs is told by the result.
+        ModelError: the runtime differs; the message gives the largest difference and its voxel.
     """
     probes = probe_inputs(model.card, runtime.input_shape)
     progress.stage("compare", 2 * len(probes))
@@ -102,14 +102,13 @@ def verify_again(
     *,
     openers: Mapping[str, RuntimeOpener] | None = None,
 ) -> Verification:
-    """Compare a runtime with the probabilities of the source network that the certificate holds.
+    """Compare a runtime with the probabilities stored in the certificate, then every other runtime with it.
 
-    Label agreement and Dice are those of the certificate's proof: the samples show probabilities only. What else
-    ``openers`` can load the model into is then compared with this runtime.
+    Label agreement and Dice are copied from the certificate, because it stores samples of probabilities only.
 
     Raises:
-        ModelError: the model has no certificate, or one without samples, or the runtime differs.
-        UsageError: the runtime computes in less than fp32, of which so few samples tell nothing.
+        ModelError: no certificate, no samples, or the runtime differs.
+        UsageError: the runtime is not fp32, where so few samples are not conclusive.
     """
     certificate = model.card.parity
     if certificate is None or not _can_be_checked(certificate):
@@ -129,7 +128,7 @@ def verify_again(
     for probe, logits in zip(certificate.probes, found, strict=True):
         output.check_channels(logits.shape[1])
         difference = np.subtract(probe.sampled(logits, output), probe.probabilities)
-        largest = float(np.maximum(largest, np.abs(difference).max()))  # keeps a NaN, as max would not
+        largest = float(np.maximum(largest, np.abs(difference).max()))  # unlike max, keeps a NaN
     if not largest <= LARGEST_PROBABILITY_DIFFERENCE:
         raise _differs(model, runtime, Parity(0.0, (), largest), "at the certificate's sample voxels")
     proved = next(
@@ -142,10 +141,7 @@ def verify_again(
 
 
 def certified(model: Model, verification: Verification, bounds: Bounds = BOUNDS) -> ModelCard:
-    """The model's card with what was just proved against its source in the certificate.
-
-    What was tried again and did not hold this time is no longer in it.
-    """
+    """Return the card with the new results in its certificate. Configurations that no longer hold are removed."""
     today = datetime.now(UTC).date().isoformat()
     old = model.card.parity
     kept = old.runtimes if old is not None and old.weights_sha256 == model.weights_sha256 else ()
@@ -167,18 +163,18 @@ def verify(
     openers: Mapping[str, RuntimeOpener] | None = None,
     bounds: Bounds = BOUNDS,
 ) -> Verification:
-    """Compare a model with the checkpoint that it was exported from, and write the certificate into it.
+    """Compare a model with its checkpoint and write the certificate to the file.
 
-    Without a checkpoint, compare it with what its certificate holds of the source network; nothing is written.
+    Without a checkpoint, compare it with its certificate and write nothing.
 
     Args:
-        loaded: the model in the runtime that must hold.
+        loaded: the model in the runtime to verify.
         checkpoint: the source network.
-        progress: hears of inputs.
+        progress: receives inputs.
         open_source: loads the checkpoint.
         files: writes the certificate.
-        openers: the runtimes here; each precision that they have is compared too, and certified if it holds.
-        bounds: what precisions below fp32 must keep to.
+        openers: the available runtimes; every precision that holds is certified.
+        bounds: limits below fp32.
 
     Raises:
         ModelError: they differ, or the checkpoint does not fit the network in the card's provenance.
@@ -205,7 +201,7 @@ def _others(
     expected: Sequence[Logits],
     progress: ProgressListener,
 ) -> tuple[RuntimeParity, ...]:
-    """How far each other runtime and precision that is installed here is from scores on the same inputs."""
+    """Return the parity of every other installed runtime and precision on the same inputs."""
     found = []
     for other in other_ways(model, openers, (runtime.name, runtime.precision)):
         try:
@@ -247,12 +243,12 @@ def _can_be_checked(certificate: Certificate) -> bool:
 
 
 def _where(expected: Sequence[Logits], found: Sequence[Logits], card: ModelCard) -> str:
-    """The voxel at which probabilities differ most."""
+    """Return the voxel with the largest difference of probabilities."""
     worst, place = -1.0, ""
     for one, other in zip(expected, found, strict=True):
         for case, (a, b) in enumerate(zip(one, other, strict=True)):
             difference = np.abs(card.output.probabilities(a) - card.output.probabilities(b))
-            difference[np.isnan(difference)] = np.inf  # a NaN is the worst there is
+            difference[np.isnan(difference)] = np.inf  # NaN counts as the largest difference
             at = np.unravel_index(int(np.argmax(difference)), difference.shape)
             if difference[at] > worst:
                 worst = float(difference[at])
