@@ -92,10 +92,11 @@ class JobsSettings(BaseModel, extra="forbid"):
 
 
 class DemoSettings(BaseModel, extra="forbid"):
-    """The demo: the largest file that it takes, and how long a session may lie idle before it is deleted."""
+    """The demo: its largest upload, and when a session ends: after being idle, or after its last page is gone."""
 
     max_upload_bytes: int = Field(default=2 * 2**30, gt=0)
     idle_seconds: float = Field(default=3600.0, gt=0)
+    keep_seconds: float = Field(default=60.0, ge=0)
 
 
 class Settings(BaseSettings):

@@ -18,17 +18,17 @@ import pytest
 from fastapi.testclient import TestClient
 from PIL import Image
 from voxport.application import Application
-from voxport.domain.errors import InputError, UsageError
+from voxport.domain.errors import CancelledError, InputError, UsageError
 from voxport.entrypoints.demo import texts
 from voxport.entrypoints.demo.app import create_app
-from voxport.entrypoints.demo.desk import THRESHOLD, Desk, sentence
-from voxport.entrypoints.demo.engines import LocalEngine
+from voxport.entrypoints.demo.controller import THRESHOLD, Controller
 from voxport.entrypoints.demo.page import build_page
 from voxport.entrypoints.demo.scene import scene_of
 from voxport.entrypoints.rest.keys import parse_keys
 from voxport.services.viewing.sessions import Session, Sessions
 
 from tests.cli.conftest import environment
+from tests.rest.conftest import named_model
 from tests.rest.serving import free_port
 
 from .conftest import save
@@ -54,14 +54,14 @@ def application(tmp_path: Path) -> Iterator[Application]:
 
 
 @pytest.fixture
-def desk(application: Application, tmp_path: Path) -> Desk:
+def controller(application: Application, tmp_path: Path) -> Controller:
     (tmp_path / "sessions").mkdir()
-    return Desk(application, LocalEngine(application), Sessions(tmp_path / "sessions", 1000))
+    return Controller(application, application.segmenter, Sessions(tmp_path / "sessions", 1000))
 
 
 @pytest.fixture
-def session(desk: Desk) -> Session:
-    return desk.sessions.open()
+def session(controller: Controller) -> Session:
+    return controller.sessions.open()
 
 
 @pytest.fixture
@@ -72,38 +72,45 @@ def ramp(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def app(application: Application, tmp_path: Path) -> Iterator[tuple[TestClient, Desk]]:
+def app(application: Application, tmp_path: Path) -> Iterator[tuple[TestClient, Controller]]:
     folder = tmp_path / "app"
     folder.mkdir()
-    made = in_a_loop(lambda: create_app(application, LocalEngine(application), folder))
+    made = in_a_loop(lambda: create_app(application, application.segmenter, folder))
     with TestClient(made) as client:
-        yield client, made.state.desk
+        yield client, made.state.controller
     assert [path.name for path in folder.iterdir() if path.name != "uploads"] == []
 
 
-def run(desk: Desk, session: Session, model: str, voxel: tuple[int, int, int] | None = None) -> None:
-    for _ in desk.run(session.token, model, voxel):
+def run(controller: Controller, session: Session, model: str, voxel: tuple[int, int, int] | None = None) -> None:
+    for _ in controller.follow(session.token, controller.start(session.token, model, voxel)):
         pass
+
+
+def entered(client: TestClient, controller: Controller) -> Session:
+    """A session that the client has the cookie of."""
+    session = controller.sessions.open()
+    client.cookies.set(f"voxport-{session.id}", session.token)
+    return session
 
 
 # The names of these three come from the document that asked for the demo.
 
 
-def test_gradio_demo_creates_blocks(desk: Desk) -> None:
-    page = in_a_loop(lambda: build_page(desk))
+def test_gradio_demo_creates_blocks(controller: Controller) -> None:
+    page = in_a_loop(lambda: build_page(controller))
     assert isinstance(page, gr.Blocks)
     kinds = {type(block) for block in page.blocks.values()}
     assert {gr.File, gr.Dropdown, gr.Button, gr.HTML, gr.Dataframe} <= kinds
 
 
-def test_gradio_nifti_loading(app: tuple[TestClient, Desk], ramp: Path) -> None:
+def test_gradio_nifti_loading(app: tuple[TestClient, Controller], ramp: Path) -> None:
     """A NIfTI file becomes slices, each holding the file's values in display order."""
-    client, desk = app
+    client, controller = app
     values = np.asarray(nib.load(ramp).dataobj)
-    session = desk.sessions.open()
-    desk.open(session.token, [ramp])
+    session = entered(client, controller)
+    controller.open(session.token, [ramp])
     assert not ramp.exists()  # it is the session's now, and nowhere else
-    answer = client.get(f"/session/{session.token}/slice/axial/3", params=LOOK | {"low": 0, "high": 959})
+    answer = client.get(f"/session/{session.id}/slice/axial/3", params=LOOK | {"low": 0, "high": 959})
     assert answer.headers["cache-control"] == "no-store"
     shown = np.asarray(Image.open(io.BytesIO(answer.content)))[..., 0]
     # stored LPS: columns run to the left as on display, rows to posterior
@@ -111,12 +118,12 @@ def test_gradio_nifti_loading(app: tuple[TestClient, Desk], ramp: Path) -> None:
     np.testing.assert_allclose(shown, expected, atol=1)
 
 
-def test_gradio_predict_slice_dummy_mode(desk: Desk, session: Session, tmp_path: Path) -> None:
+def test_gradio_predict_slice_dummy_mode(controller: Controller, session: Session, tmp_path: Path) -> None:
     """Without a model a threshold labels what is about the selected slice, and nothing calls it a segmentation."""
     values = np.zeros((200, 30, 20), np.uint8)
     values[10:20, 5:15, 5:15] = 200
-    desk.open(session.token, [save(tmp_path / "blob.nii", values, np.eye(4))])
-    run(desk, session, THRESHOLD, (15, 10, 10))
+    controller.open(session.token, [save(tmp_path / "blob.nii", values, np.eye(4))])
+    run(controller, session, THRESHOLD, (15, 10, 10))
     assert session.result is not None
     assert session.result.box is not None
     assert session.result.box.shape == (128, 30, 20)
@@ -130,32 +137,32 @@ def test_gradio_predict_slice_dummy_mode(desk: Desk, session: Session, tmp_path:
     assert texts.downloads(session, None) == ""
 
 
-def test_a_whole_run_without_a_model_offers_its_files(app: tuple[TestClient, Desk], ramp: Path) -> None:
-    client, desk = app
-    session = desk.sessions.open()
-    desk.open(session.token, [ramp])
-    run(desk, session, THRESHOLD)
+def test_a_whole_run_without_a_model_offers_its_files(app: tuple[TestClient, Controller], ramp: Path) -> None:
+    client, controller = app
+    session = entered(client, controller)
+    controller.open(session.token, [ramp])
+    run(controller, session, THRESHOLD)
     links = texts.downloads(session, None)
     assert session.result is not None
     for name in ("ramp_mask.nii.gz", "ramp_statistics.csv", "ramp_report.json"):
-        assert f"session/{session.token}/files/{name}" in links
-        answer = client.get(f"/session/{session.token}/files/{name}")
+        assert f"session/{session.id}/files/{name}" in links
+        answer = client.get(f"/session/{session.id}/files/{name}")
         assert answer.content == session.result.files[name].read_bytes()
         assert name in answer.headers["content-disposition"]
-    assert client.get(f"/session/{session.token}/surfaces").content.startswith(b"glTF")
-    assert client.get(f"/session/{session.token}/surfaces").status_code == 200
+    assert client.get(f"/session/{session.id}/surfaces").content.startswith(b"glTF")
+    assert client.get(f"/session/{session.id}/surfaces").status_code == 200
     headers, rows = texts.table(session.result)
     assert len(rows) == 1
     assert len(rows[0]) == len(headers)
 
 
-def test_routes_answer_what_is_asked_wrongly(app: tuple[TestClient, Desk], ramp: Path) -> None:
-    client, desk = app
-    session = desk.sessions.open()
-    base = f"/session/{session.token}"
+def test_routes_answer_what_is_asked_wrongly(app: tuple[TestClient, Controller], ramp: Path) -> None:
+    client, controller = app
+    session = entered(client, controller)
+    base = f"/session/{session.id}"
     assert client.get(f"{base}/slice/axial/0", params=LOOK).status_code == 410
     assert client.get(f"{base}/surfaces").status_code == 410
-    desk.open(session.token, [ramp])
+    controller.open(session.token, [ramp])
     assert client.get(f"{base}/slice/axial/0", params=LOOK).status_code == 200
     for path, status in {
         "slice/axial/99": 404,
@@ -176,61 +183,136 @@ def test_routes_answer_what_is_asked_wrongly(app: tuple[TestClient, Desk], ramp:
     assert client.get(f"{base}/slice/axial/0", params=LOOK).status_code == 410
 
 
-def test_every_answer_forbids_other_places(app: tuple[TestClient, Desk]) -> None:
+def test_every_answer_forbids_other_places(app: tuple[TestClient, Controller]) -> None:
     client, _ = app
     for path in ("/", "/viewer/viewer.js", "/session/nobody/voxel/0/0/0", "/theme.css"):
         assert "default-src 'self'" in client.get(path).headers["content-security-policy"]
 
 
-def test_the_page_names_no_other_place_to_load_from(app: tuple[TestClient, Desk]) -> None:
+def test_the_page_names_no_other_place_to_load_from(app: tuple[TestClient, Controller]) -> None:
     client, _ = app
     config = client.get("/config").json()
     assert not config["analytics_enabled"]
     assert config.get("run_history") is not True
 
 
-def test_wrong_files_leave_nothing_behind(desk: Desk, session: Session, tmp_path: Path) -> None:
+def test_wrong_files_leave_nothing_behind(controller: Controller, session: Session, tmp_path: Path) -> None:
     (tmp_path / "text.nii").write_text("hello")
     with pytest.raises(InputError):
-        desk.open(session.token, [tmp_path / "text.nii"])
+        controller.open(session.token, [tmp_path / "text.nii"])
     with pytest.raises(InputError, match="drop it again"):
-        desk.open(session.token, [tmp_path / "gone.nii"])
+        controller.open(session.token, [tmp_path / "gone.nii"])
     assert list(session.folder.iterdir()) == []
 
 
-def test_what_needs_a_volume_says_so(desk: Desk, session: Session) -> None:
-    for ask in (lambda: desk.estimate(session.token, "any"), lambda: run(desk, session, THRESHOLD)):
+def test_what_needs_a_volume_says_so(controller: Controller, session: Session) -> None:
+    for ask in (lambda: controller.estimate(session.token, "any"), lambda: run(controller, session, THRESHOLD)):
         with pytest.raises(UsageError) as caught:
             ask()
-        assert sentence(caught.value) == "volume: expected one to segment, got none yet. Drop one, or try the sample."
+        assert (
+            controller.sentence(caught.value)
+            == "volume: expected one to segment, got none yet. Drop one, or try the sample."
+        )
 
 
-def test_a_model_that_is_gone_is_told(desk: Desk, session: Session, ramp: Path) -> None:
-    desk.open(session.token, [ramp])
-    desk.application.served_models.start()
+def test_a_model_that_is_gone_is_told(controller: Controller, session: Session, ramp: Path) -> None:
+    controller.open(session.token, [ramp])
+    controller.application.served_models.start()
     with pytest.raises(UsageError, match="one that is gone"):
-        run(desk, session, "never-was:1.0.0")
+        run(controller, session, "never-was:1.0.0")
     assert [path.name for path in session.folder.iterdir()] == [session.files[0].parent.name]
 
 
-def test_a_page_that_goes_away_stops_its_run(desk: Desk, session: Session, ramp: Path) -> None:
-    desk.open(session.token, [ramp])
-    running = desk.run(session.token, THRESHOLD, None)
-    for progress in running:
-        running.close()  # type: ignore[attr-defined]
-        assert progress.cancelled
+def test_a_session_that_ends_stops_its_run(controller: Controller, session: Session, ramp: Path) -> None:
+    controller.open(session.token, [ramp])
+    run = controller.start(session.token, THRESHOLD, None)
+    controller.sessions.end(session)
+    with pytest.raises((CancelledError, UsageError)):
+        list(controller.follow(session.token, run))
+    assert run.wait(10)
+    assert session.result is None
 
 
-def test_files_of_one_name_are_channels(desk: Desk, session: Session, tmp_path: Path) -> None:
+def test_files_of_one_name_are_channels(controller: Controller, session: Session, tmp_path: Path) -> None:
     paths = []
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()
         paths.append(save(tmp_path / folder / "scan.nii", np.zeros((4, 4, 4), np.uint8), np.eye(4)))
-    desk.open(session.token, paths)
+    controller.open(session.token, paths)
     assert [path.name for path in session.files] == ["scan.nii", "next_scan.nii"]
     scene = scene_of(session)
     assert scene is not None
     assert [channel["name"] for channel in scene["channels"]] == ["scan.nii", "next_scan.nii"]
+
+
+def test_two_identical_copies_of_one_file_are_two_channels(
+    controller: Controller, session: Session, ramp: Path
+) -> None:
+    """Uploads are stored by content: both copies are one path."""
+    controller.open(session.token, [ramp, ramp])
+    assert [path.name for path in session.files] == ["ramp.nii.gz", "next_ramp.nii.gz"]
+    assert not ramp.exists()
+
+
+def test_channels_have_the_names_of_the_models_card(controller: Controller, session: Session, tmp_path: Path) -> None:
+    named_model(tmp_path / "models", "pair", channels=2)
+    controller.application.served_models.start()
+    paths = [save(tmp_path / name, np.zeros((4, 4, 4), np.uint8), np.eye(4)) for name in ("a.nii", "b.nii")]
+    controller.open(session.token, paths)
+
+    def names() -> list[str]:
+        scene = scene_of(session, controller.channel_names(session))
+        assert scene is not None
+        return [channel["name"] for channel in scene["channels"]]
+
+    expected = [channel.name for channel in controller.segmenter.card("pair:1.0.0").input.channels]
+    assert names() == ["a.nii", "b.nii"]
+    session.model = "pair:1.0.0"
+    assert names() == expected
+    session.model = "two-photon-vessels:1.0.0"  # of one channel
+    assert names() == ["a.nii", "b.nii"]
+
+
+def test_errors_name_the_file_alone(controller: Controller, session: Session, tmp_path: Path) -> None:
+    four = save(tmp_path / "four.nii", np.zeros((4, 4, 4, 2), np.uint8), np.eye(4))
+    controller.application.served_models.start()
+    controller.open(session.token, [four])
+    (offer,) = controller.segmenter.offers()
+    with pytest.raises(InputError) as caught:
+        controller.estimate(session.token, offer.card.reference)
+    assert str(session.folder) in str(caught.value)
+    assert session.token not in str(caught.value)
+    assert controller.sentence(caught.value).startswith("four.nii: ")
+
+
+def test_a_session_opens_to_its_own_cookie_alone(app: tuple[TestClient, Controller], ramp: Path) -> None:
+    client, controller = app
+    session, other = entered(client, controller), controller.sessions.open()
+    controller.open(session.token, [ramp])
+    assert client.get(f"/session/{session.id}/voxel/0/0/0").status_code == 200
+    for token in (other.token, session.id, ""):
+        client.cookies.set(f"voxport-{session.id}", token)
+        assert client.get(f"/session/{session.id}/voxel/0/0/0").status_code == 410
+    client.cookies.clear()
+    assert client.get(f"/session/{session.id}/voxel/0/0/0").status_code == 410
+    assert client.get(f"/session/{session.token}/voxel/0/0/0").status_code == 410
+
+
+def test_what_is_asked_of_a_session_that_ended_meanwhile_is_gone(
+    app: tuple[TestClient, Controller], ramp: Path
+) -> None:
+    """The session ends between being found and its files being read."""
+    client, controller = app
+    session = entered(client, controller)
+    controller.open(session.token, [ramp])
+    run(controller, session, THRESHOLD)
+    result = session.result
+    assert result is not None
+    volume = session.volume
+    session.close()
+    session.volume, session.result = volume, result
+    for path in ("surfaces", f"files/{next(iter(result.files))}", "voxel/0/0/0", "slice/axial/0?low=0&high=1"):
+        assert client.get(f"/session/{session.id}/{path}").status_code == 410, path
 
 
 @pytest.mark.parametrize("text", ["<script>", "${x}", "{{x}}", "`", "a & b", 'O\'Hara "x"'])
@@ -243,13 +325,25 @@ def test_text_stays_text(text: str) -> None:
 def test_a_key_opens_the_page(application: Application, tmp_path: Path) -> None:
     (tmp_path / "app").mkdir()
     keys = parse_keys(["0123456789abcdef"])
-    made = in_a_loop(lambda: create_app(application, LocalEngine(application), tmp_path / "app", keys))
+    made = in_a_loop(lambda: create_app(application, application.segmenter, tmp_path / "app", keys))
     with TestClient(made) as client:
         assert client.get("/config").status_code == 401
         wrong = client.post("/login", data={"username": "x", "password": "0123456789abcdeX"})
         assert wrong.status_code == 400
         assert client.post("/login", data={"username": "x", "password": "0123456789abcdef"}).status_code == 200
         assert client.get("/config").status_code == 200
+
+
+def test_the_sessions_routes_ask_for_the_login_too(application: Application, tmp_path: Path, ramp: Path) -> None:
+    (tmp_path / "app").mkdir()
+    keys = parse_keys(["0123456789abcdef"])
+    made = in_a_loop(lambda: create_app(application, application.segmenter, tmp_path / "app", keys))
+    with TestClient(made, base_url="https://testserver") as client:
+        session = entered(client, made.state.controller)
+        made.state.controller.open(session.token, [ramp])
+        assert client.get(f"/session/{session.id}/voxel/0/0/0").status_code == 401
+        assert client.post("/login", data={"username": "x", "password": "0123456789abcdef"}).status_code == 200
+        assert client.get(f"/session/{session.id}/voxel/0/0/0").status_code == 200
 
 
 @pytest.mark.parametrize(

@@ -253,16 +253,20 @@ def test_two_people_never_see_each_others_volumes(visit: Visit, demo: Server, sa
     assert "mine" in other.page.inner_text("#vx-facts")
     assert "sample" in one.page.inner_text("#vx-facts")
     assert other.page.locator(".vx-file").count() == 0
-    tokens = [str(v.page.evaluate("window.voxport.viewer.scene.token")) for v in (one, other)]
-    assert tokens[0] != tokens[1]
+    (mine, my_token), (theirs, their_token) = [
+        v.page.evaluate("[window.voxport.viewer.scene.id, window.voxport.viewer.scene.token]") for v in (one, other)
+    ]
     mask = "/session/{}/files/sample_mask.nii.gz"
-    with demo.client() as http:
-        assert http.get(mask.format(tokens[0])).status_code == 200
-        assert http.get(mask.format(tokens[1])).status_code == 404
-        assert http.get(mask.format("A" * 32)).status_code == 410
+    cookies = {f"voxport-{mine}": my_token, f"voxport-{theirs}": their_token}
+    with demo.client(cookies=cookies) as http:
+        assert http.get(mask.format(mine)).status_code == 200
+        assert http.get(mask.format(theirs)).status_code == 404
+        assert http.get(mask.format("A" * 16)).status_code == 410
         one.context.close()
-        demo.wait_until(lambda client: client.get(mask.format(tokens[0])).status_code == 410)
-        demo.wait_until(lambda _: not list(demo.log.parent.glob(f"scratch/*/{tokens[0]}")))
+        demo.wait_until(lambda _: http.get(mask.format(mine)).status_code == 410)
+        demo.wait_until(lambda _: not list(demo.log.parent.glob(f"scratch/*/{mine}")))
+    with demo.client(cookies={f"voxport-{theirs}": my_token}) as http:
+        assert http.get(mask.format(theirs)).status_code == 410
     assert list(demo.log.parent.glob("scratch/*/uploads/**/*.nii*")) == []
     other.slide("axial", 3)
 

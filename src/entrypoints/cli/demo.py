@@ -16,9 +16,6 @@ if TYPE_CHECKING:
 
     import uvicorn
 
-    from ...application import Application
-    from ..demo.engines import Engine
-
 
 def demo_command(
     host: Annotated[str, typer.Option("--host", help="Address to listen on; 0.0.0.0 for all.")] = "127.0.0.1",
@@ -49,11 +46,13 @@ def demo_command(
     application = application_to_infer(models, model, store, threads, scratch)
     application.work_folders.clear()
     with application.work_folders.new() as folder:
-        engine = _engine(application, server)
+        segmenter = application.segmenter if server is None else application.remote_segmenter(server)
+        if server is None:
+            application.served_models.start()
         try:
-            app = create_app(application, engine, folder, keys)
+            app = create_app(application, segmenter, folder, keys)
             shown = f"[{host}]" if ":" in host else host
-            sys.stderr.write(f"voxport: demo on http://{shown}:{port}, scored {engine.place}\n")
+            sys.stderr.write(f"voxport: demo on http://{shown}:{port}, segmented {app.state.controller.place}\n")
             sys.stderr.flush()
             settings = uvicorn.Config(app, host=address, port=port, log_level="warning", timeout_graceful_shutdown=2)
             _server(settings).run()
@@ -71,15 +70,3 @@ def _server(settings: uvicorn.Config) -> uvicorn.Server:
             await super().shutdown(sockets)
 
     return Server(settings)
-
-
-def _engine(application: Application, server: str | None) -> Engine:
-    if server is not None:
-        from ..demo.remote import RemoteEngine
-
-        key = application.settings.api_key
-        return RemoteEngine(server, None if key is None else key.get_secret_value())
-    from ..demo.engines import LocalEngine
-
-    application.served_models.start()
-    return LocalEngine(application)

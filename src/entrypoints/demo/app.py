@@ -10,20 +10,21 @@ from typing import TYPE_CHECKING
 
 import anyio
 from fastapi import FastAPI
+from starlette.requests import Request
 from starlette.routing import Mount
 
 from ...services.viewing.sessions import Sessions
 from ..rest.keys import KeyHash
-from .desk import Desk
+from .controller import Controller
 from .routes import Guarded, router, static_files
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from ...application import Application
-    from .engines import Engine
+    from ...ports.segmenter import Segmenter
 
-_SWEEP_SECONDS = 30.0
+_SWEEP_SECONDS = 5.0
 _HEAD = (
     '<link rel="stylesheet" href="viewer/page.css"><script type="module" src="viewer/viewer.js"></script>'
     '<meta name="referrer" content="no-referrer">'
@@ -32,12 +33,12 @@ _FONTS = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"]
 _MONO = ["ui-monospace", "Consolas", "monospace"]
 
 
-def create_app(application: Application, engine: Engine, folder: Path, keys: Sequence[KeyHash] = ()) -> FastAPI:
+def create_app(application: Application, segmenter: Segmenter, folder: Path, keys: Sequence[KeyHash] = ()) -> FastAPI:
     """The demo.
 
     Args:
         application: the use cases.
-        engine: where cases are scored.
+        segmenter: segments the cases.
         folder: for the sessions' files and Gradio's uploads; its owner deletes it.
         keys: where there are any, one of them is asked for as the password.
     """
@@ -49,8 +50,9 @@ def create_app(application: Application, engine: Engine, folder: Path, keys: Seq
 
     from .page import build_page
 
-    sessions = Sessions(folder, application.settings.demo.idle_seconds)
-    desk = Desk(application, engine, sessions)
+    settings = application.settings.demo
+    sessions = Sessions(folder, settings.idle_seconds, settings.keep_seconds)
+    controller = Controller(application, segmenter, sessions)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:  # noqa: ARG001 - the signature is FastAPI's
@@ -62,19 +64,19 @@ def create_app(application: Application, engine: Engine, folder: Path, keys: Seq
 
     app = FastAPI(title="voxport demo", docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
     app.add_middleware(Guarded)
-    app.state.desk = desk
+    app.state.controller = controller
     app.include_router(router)
     app.mount("/viewer", static_files())
     mounted: FastAPI = gr.mount_gradio_app(
         app,
-        build_page(desk),
+        build_page(controller),
         path="/",
         footer_links=[],
         run_history=False,
         auth=_opened_by(keys) if keys else None,
         auth_message="The password is one of the service's API keys; any name goes.",
         show_error=False,
-        max_file_size=desk.largest_upload,
+        max_file_size=settings.max_upload_bytes,
         ssr_mode=False,
         enable_monitoring=False,
         pwa=False,
@@ -84,6 +86,7 @@ def create_app(application: Application, engine: Engine, folder: Path, keys: Seq
     page = next(r.app for r in mounted.routes if isinstance(r, Mount) and isinstance(r.app, gr.routes.App))
     # pages keep streams open that end by themselves only when this is set
     mounted.state.end_streams = page.stop_event.set
+    mounted.state.may_enter = lambda request: not keys or _is_logged_in(page, request)
     return mounted
 
 
@@ -96,6 +99,12 @@ def _opened_by(keys: Sequence[KeyHash]) -> Callable[[str, str], bool]:
         return sum(hmac.compare_digest(key.digest, digest) for key in keys) > 0
 
     return check
+
+
+def _is_logged_in(page: FastAPI, request: Request) -> bool:
+    """Whether a request has the cookie of Gradio's login."""
+    names = (f"access-token-{page.cookie_id}", f"access-token-unsecure-{page.cookie_id}")  # type: ignore[attr-defined]
+    return any(request.cookies.get(name) in page.tokens for name in names)  # type: ignore[attr-defined]
 
 
 async def _sweep(sessions: Sessions) -> None:

@@ -1,16 +1,18 @@
-"""What the viewer asks for while a person looks around: slices, values, pictures, surfaces, files. Tokens open them."""
+"""Routes of the viewer: slices, values, pictures, surfaces, files. The session's cookie opens them."""
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, BinaryIO, TypeVar
+from urllib.parse import quote
 
 from anyio import to_thread
 from fastapi import APIRouter, Depends, HTTPException, Query
-from fastapi.responses import FileResponse, JSONResponse, Response
+from fastapi.responses import JSONResponse, Response, StreamingResponse
 from fastapi.staticfiles import StaticFiles
 from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
@@ -20,13 +22,14 @@ from ...domain.errors import UsageError
 from ...domain.labels.label_map import Label, LabelTable
 from ...domain.viewing.display import Display
 from ...domain.viewing.slicing import Convention, Picture, Plane
-from ...services.viewing.sessions import Session
+from ...services.viewing.sessions import Result, Session
 from ...services.viewing.volume_viewer import Look, OpenVolume, ShownMask
-from .desk import Desk
+from .controller import Controller
 
 T = TypeVar("T")
 STATIC = Path(__file__).parent / "static"
 _GONE = 410
+_PIECE_BYTES = 2**18
 # Nothing on the page may come from, or go to, any other place; Gradio's templates are compiled in the page.
 _POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; style-src 'self' 'unsafe-inline'; "
@@ -57,47 +60,67 @@ Looked = Annotated[Look, Depends(look)]
 
 @dataclass(frozen=True)
 class Looking:
-    """A session that is looked at, and what cuts its slices."""
+    """An open session, and the use cases."""
 
     session: Session
-    desk: Desk
+    controller: Controller
 
     @property
     def opened(self) -> tuple[OpenVolume, ShownMask | None]:
-        """The volume and the mask over it; 410 where there is no volume."""
+        """The volume and the mask over it; 410 without a volume."""
         if self.session.volume is None:
             raise HTTPException(_GONE, "there is no volume")
-        result = self.session.result
-        return self.session.volume, None if result is None else result.mask
+        return self.session.volume, None if self.session.result is None else self.session.result.mask
+
+    @property
+    def result(self) -> Result:
+        """The result; 410 without one."""
+        if self.session.result is None:
+            raise HTTPException(_GONE, "there is no mask")
+        return self.session.result
 
     async def aside(self, work: Callable[[], T]) -> T:
-        """Run ``work`` in a thread; 404 and 410 for places and volumes that there are not."""
+        """Run ``work`` in a thread; 404 for a place outside the volume, 410 once the session's files are gone."""
         try:
-            return await to_thread.run_sync(work, limiter=self.desk.lookers)
+            return await to_thread.run_sync(work, limiter=self.controller.slicing)
         except IndexError:
             raise HTTPException(404, "there is no such place in the volume") from None
-        except ValueError:  # closed while it was looked at
+        except (ValueError, FileNotFoundError):  # closed meanwhile
             raise HTTPException(_GONE, "this volume is no longer open") from None
 
     async def picture(self, make: Callable[[OpenVolume, ShownMask | None], Picture], **headers: str) -> Response:
         """A picture as PNG."""
         volume, mask = self.opened
-        encoder = self.desk.application.pictures
+        encoder = self.controller.application.pictures
         content = await self.aside(lambda: encoder.encode(make(volume, mask), quickly=True))
         return Response(content, media_type="image/png", headers={**_FRESH, **headers})
 
+    async def file(self, find: Callable[[], Path], media_type: str, **headers: str) -> Response:
+        """A file, which stays readable to its end when the session ends meanwhile."""
+        file = await self.aside(lambda: find().open("rb"))
+        headers = {**_FRESH, **headers, "Content-Length": str(os.fstat(file.fileno()).st_size)}
+        return StreamingResponse(_pieces(file), media_type=media_type, headers=headers)
 
-async def looking(request: Request, token: str) -> Looking:
-    """A dependency: the session of a token; 410 where it has ended."""
-    desk: Desk = request.app.state.desk
+
+def _pieces(file: BinaryIO) -> Iterator[bytes]:
+    with file:
+        while piece := file.read(_PIECE_BYTES):
+            yield piece
+
+
+async def looking(request: Request, id: str) -> Looking:
+    """A dependency: the session of this id. 401 without the login, 410 if it has ended or the cookie opens another."""
+    controller: Controller = request.app.state.controller
+    if not request.app.state.may_enter(request):
+        raise HTTPException(401, "log in on the page first")
     try:
-        return Looking(desk.sessions.find(token), desk)
+        return Looking(controller.sessions.find(request.cookies.get(f"voxport-{id}"), id), controller)
     except UsageError:
         raise HTTPException(_GONE, "this session has ended: load the page again") from None
 
 
 Looker = Annotated[Looking, Depends(looking)]
-router = APIRouter(prefix="/session/{token}", include_in_schema=False)
+router = APIRouter(prefix="/session/{id}", include_in_schema=False)
 
 
 @router.get("/slice/{plane}/{index}")
@@ -125,19 +148,17 @@ async def voxel(at: Looker, x: int, y: int, z: int) -> Response:
 
 @router.get("/surfaces")
 async def surfaces(at: Looker) -> Response:
-    """The mask's surfaces as GLB, made when they are first asked for."""
-    result = at.session.result
-    if result is None:
-        raise HTTPException(_GONE, "there is no mask")
+    """The mask's surfaces as GLB, made on first use."""
+    result = at.result
     place = result.folder / "surfaces.glb"
 
     def made() -> Path:
         with at.session.surfacing:
             if not place.exists():
-                place.write_bytes(at.desk.application.label_surfaces(result.mask.source, result.mask.table))
+                place.write_bytes(at.controller.application.label_surfaces(result.mask.source, result.mask.table))
         return place
 
-    return FileResponse(await at.aside(made), media_type="model/gltf-binary", headers=_FRESH)
+    return await at.file(made, "model/gltf-binary")
 
 
 @router.get("/files/{name}")
@@ -146,7 +167,8 @@ async def files(at: Looker, name: str) -> Response:
     place = None if at.session.result is None else at.session.result.files.get(name)
     if place is None:
         raise HTTPException(404, "there is no such file")
-    return FileResponse(place, filename=name, media_type="application/octet-stream", headers=_FRESH)
+    attached = f"attachment; filename*=utf-8''{quote(name)}"
+    return await at.file(lambda: place, "application/octet-stream", **{"Content-Disposition": attached})
 
 
 def static_files() -> StaticFiles:
@@ -155,9 +177,9 @@ def static_files() -> StaticFiles:
 
 
 class Guarded:
-    """An ASGI app around another: every answer forbids the page to reach for other places.
+    """ASGI middleware: every answer forbids the page to load from, or send to, other places.
 
-    It hands messages on one by one: Gradio notices that a page has gone by its broken stream.
+    Messages pass one by one, as Gradio notices by a broken stream that a page is gone.
     """
 
     def __init__(self, app: ASGIApp) -> None:

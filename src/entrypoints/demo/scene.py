@@ -1,4 +1,4 @@
-"""What the viewer in the browser is told of a session: geometry, windows, labels; never voxels."""
+"""A session's volume and mask as the viewer in the browser needs them: geometry, windows, labels; never voxels."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ def scene_of(session: Session, model_channels: tuple[str, ...] = ()) -> dict[str
     grid = volume.case.grid
     extents = [n * s for n, s in zip(grid.shape, grid.spacing, strict=True)]
     return {
+        "id": session.id,
         "token": session.token,
         "volume": "+".join(path.parent.name for path in session.files),
         "revision": session.revision,
@@ -43,7 +44,7 @@ def scene_of(session: Session, model_channels: tuple[str, ...] = ()) -> dict[str
 
 
 def _caution(result: Result) -> str:
-    """What must not be overlooked about a mask; empty for that of a full run."""
+    """Warning over a mask that no full run made."""
     if "model" not in result.report:
         return "Threshold preview: no model"
     return "" if result.box is None else "Quick look: inside the dashed frame only"

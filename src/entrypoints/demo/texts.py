@@ -11,19 +11,20 @@ from urllib.parse import quote
 
 from ...domain.cards.model_card import ModelCard
 from ...domain.viewing.display import UNIT_NAMES
+from ...ports.segmenter import RunEstimate
 from ...services.segmentation.prepare import size
 from ...services.viewing.sessions import Result, RunProgress, Session
-from .engines import Commands, RunEstimate
+from .controller import Commands
 
 _STAGES = {
     "wait": "Waiting for its turn",
     "read": "Reading",
     "prepare": "Preparing",
-    "upload": "Sending",
+    "upload (MB)": "Sending",
     "score": "Segmenting",
     "measure": "Measuring",
     "write": "Writing",
-    "download": "Fetching the result",
+    "download (MB)": "Fetching the result",
 }
 _TIMES = " \N{MULTIPLICATION SIGN} "
 _FILES = {"mask": "Mask", "statistics": "Statistics", "report": "Report"}
@@ -135,9 +136,7 @@ def downloads(session: Session, commands: Commands | None) -> str:
     links = []
     for name in result.files:
         title = next(text for kind, text in _FILES.items() if f"_{kind}." in name)
-        links.append(
-            f'<a class="vx-file" href="session/{session.token}/files/{plain(quote(name))}" download>{title}</a>'
-        )
+        links.append(f'<a class="vx-file" href="session/{session.id}/files/{plain(quote(name))}" download>{title}</a>')
     shown = "" if commands is None else _commands(commands)
     return f'<h2 class="vx-step">4. Take home</h2><div class="vx-files">{"".join(links)}</div>{shown}'
 

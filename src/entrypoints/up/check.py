@@ -1,4 +1,4 @@
-"""``voxport up --check``: everything started for once, and asked for what it is there for."""
+"""``voxport up --check``: start everything once, and segment the sample with it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ from typing import Any
 import typer
 
 from ...domain.errors import OutputError, VoxportError
+from ...domain.run import Outputs, RunOptions
 from ...domain.volume_names import PACKED
+from ..cli.console import progress_bar
 from ..cli.outcome import show_outcome
 from .children import Place, children_of, data_variables
 from .supervisor import Supervisor
@@ -25,12 +27,12 @@ _PATIENCE_SECONDS = 300.0
 
 
 def check_everything(workers: int, demo: bool) -> None:
-    """Start all on free ports and in a folder of its own, have the bundled sample segmented as a job, and show it.
+    """Start all on free ports and in a folder of its own, segment the bundled sample as a job, and show the result.
 
-    The folder is deleted where all went well, and kept with its logs where not.
+    The folder is deleted on success; after a failure it is kept, with its logs.
 
     Raises:
-        VoxportError: what did not go well.
+        VoxportError: a process does not start, or the job fails or takes too long.
     """
     try:
         folder = Path(tempfile.mkdtemp(prefix="voxport-check-"))
@@ -40,21 +42,26 @@ def check_everything(workers: int, demo: bool) -> None:
     place = Place("127.0.0.1", port, demo_port if demo else None)
     supervisor = Supervisor(children_of(place, workers, _variables(folder)), folder / "logs", lambda _: None)
     with supervisor:
-        deadline = time.monotonic() + _PATIENCE_SECONDS
-        supervisor.watch(until=lambda: not supervisor.waits_for or time.monotonic() > deadline)
-        if late := supervisor.waits_for:
-            expected, got = f"an answer within {_PATIENCE_SECONDS:g} s", "none"
-            raise VoxportError(", ".join(late), expected=expected, got=got, do=f"see {folder / 'logs'}")
-        errand = _beside(lambda: _segment_sample(place.urls["service"], folder))
-        supervisor.watch(until=errand.done)
-        report = errand.result()
+        _watch(supervisor, lambda: not supervisor.waits_for, lambda: ", ".join(supervisor.waits_for), folder)
+        job = _in_a_thread(lambda: _segment_sample(place.urls["service"], folder))
+        _watch(supervisor, job.done, lambda: "job", folder)
+        report = job.result()
     show_outcome(report, f"sample_mask{PACKED}", as_json=False)
     typer.echo(f"service, {'worker' if workers == 1 else f'{workers} workers'}{' and demo' if demo else ''}: all well")
     shutil.rmtree(folder, ignore_errors=True)
 
 
+def _watch(supervisor: Supervisor, until: Callable[[], bool], late: Callable[[], str], folder: Path) -> None:
+    """Look after the processes until a condition holds. Raises VoxportError when that takes too long."""
+    deadline = time.monotonic() + _PATIENCE_SECONDS
+    supervisor.watch(until=lambda: until() or time.monotonic() > deadline)
+    if not until():
+        expected = f"an answer within {_PATIENCE_SECONDS:g} s"
+        raise VoxportError(late(), expected=expected, got="none", do=f"see {folder / 'logs'}")
+
+
 def _variables(folder: Path) -> dict[str, str]:
-    """The embedded defaults, whatever this user has set for everyday use."""
+    """The default settings, whatever this user has set."""
     return {
         **data_variables(folder),
         "VOXPORT_SETTINGS_FILE": str(folder / "none.yaml"),
@@ -69,16 +76,15 @@ def _variables(folder: Path) -> dict[str, str]:
 def _segment_sample(url: str, folder: Path) -> Mapping[str, Any]:
     """The report of a job on the bundled sample."""
     from ...application import Application
-    from ...client import Client
 
-    with Client(url) as client:
-        job = client.jobs.submit(Application.build().sample)
-        client.jobs.wait(job, timeout_seconds=_PATIENCE_SECONDS)
-        return client.jobs.download(job, folder / f"sample_mask{PACKED}")
+    application = Application.build()
+    outputs = Outputs(str(folder / f"sample_mask{PACKED}"))
+    with progress_bar(quiet=True) as progress:
+        return application.remote_segmenter(url).segment([application.sample], None, outputs, RunOptions(), progress)
 
 
-def _beside(work: Callable[[], Mapping[str, Any]]) -> Future[Mapping[str, Any]]:
-    """Do work in a thread that holds up nobody; its result."""
+def _in_a_thread(work: Callable[[], Mapping[str, Any]]) -> Future[Mapping[str, Any]]:
+    """Start work in a thread that does not keep the process alive."""
     future: Future[Mapping[str, Any]] = Future()
 
     def run() -> None:

@@ -1,13 +1,14 @@
-"""Sessions of people at a page: each with its own folder, volume, result and run; swept when left."""
+"""Sessions at the demo's page: each has its own folder, volume, result and run, and is deleted once it is left."""
 
 from __future__ import annotations
 
+import hmac
+import re
 import secrets
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,47 +20,65 @@ from .volume_viewer import OpenVolume, ShownMask
 
 @dataclass
 class RunProgress:
-    """How far a run is, for who looks at it from another thread; stops it when asked to. A ProgressListener."""
+    """Progress of a run, read by other threads; ``cancel`` stops the run. A ProgressListener."""
 
     state: str = "wait"
     tiles: int = 0
     done: int = 0
     began: float = field(default_factory=time.monotonic)
-    on_cancel: Callable[[], None] = lambda: None
     _stop: threading.Event = field(default_factory=threading.Event)
 
     def stage(self, name: str, tiles: int = 0) -> None:
         """See ProgressListener."""
-        self.check()
+        self.advance(0)
         self.state, self.tiles, self.done, self.began = name, tiles, 0, time.monotonic()
 
     def advance(self, tiles: int) -> None:
         """See ProgressListener."""
-        self.check()
-        self.done += tiles
-
-    def check(self) -> None:
-        """Raise CancelledError if the run should stop."""
         if self._stop.is_set():
             raise CancelledError
+        self.done += tiles
 
     def cancel(self) -> None:
-        """Have the run stop at its next tile."""
+        """Stop the run at its next patch."""
         self._stop.set()
-        self.on_cancel()
 
     @property
     def cancelled(self) -> bool:
-        """Whether the run was asked to stop."""
+        """Whether the run was cancelled."""
         return self._stop.is_set()
+
+
+class Run:
+    """Work in a thread of its own, and its progress."""
+
+    def __init__(self, work: Callable[[RunProgress], None]) -> None:
+        self.progress = RunProgress()
+        self._work = work
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._do, name="voxport-demo-run", daemon=True)
+        self._thread.start()
+
+    def wait(self, seconds: float | None = None) -> bool:
+        """Wait for the end, at most so long; whether the run has ended."""
+        self._thread.join(seconds)
+        return not self._thread.is_alive()
+
+    def check(self) -> None:
+        """Raise the error that ended the run."""
+        if self._error is not None:
+            raise self._error
+
+    def _do(self) -> None:
+        try:
+            self._work(self.progress)
+        except BaseException as error:  # noqa: BLE001 - check() raises it again
+            self._error = error
 
 
 @dataclass(frozen=True)
 class Result:
-    """A finished run: its files by the names under which they are handed out, its report, and where the mask lies.
-
-    ``box`` is the part of the volume that was looked at, None for all of it.
-    """
+    """A finished run: its files by download name, its report and its mask. ``box`` is the part of a quick look."""
 
     files: Mapping[str, Path]
     report: Mapping[str, Any]
@@ -68,32 +87,40 @@ class Result:
     box: Box | None = None
 
     def drop(self) -> None:
-        """Close the mask, and delete the files."""
+        """Close the mask and delete the files."""
         self.mask.source.close()
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
 class Session:
-    """What one person has open. Safe for several threads; everything of it is in ``folder``."""
+    """What one person has open. Safe for several threads.
 
-    def __init__(self, token: str, folder: Path) -> None:
-        self.token, self.folder = token, folder
+    ``id`` names the session in paths and addresses; ``token`` is the secret that opens it. All its files are in
+    ``folder``.
+    """
+
+    def __init__(self, id: str, token: str, folder: Path, idle_seconds: float) -> None:
+        self.id, self.token, self.folder = id, token, folder
         self.revision = 0
+        self.pages, self.left = 0, False
+        self.model = ""
         self.volume: OpenVolume | None = None
         self.files: tuple[Path, ...] = ()
         self.result: Result | None = None
-        self.last_used = time.monotonic()
         self.surfacing = threading.Lock()
-        self._run: RunProgress | None = None
+        self._idle_seconds = idle_seconds
+        self._run: Run | None = None
         self._lock = threading.Lock()
         self._closed = False
+        self.touch()
 
     def touch(self) -> None:
-        """Note that somebody is there."""
-        self.last_used = time.monotonic()
+        """Put off the session's end, as it is in use; not once its last page is gone."""
+        if not self.left:
+            self.ends = time.monotonic() + self._idle_seconds
 
     def show(self, volume: OpenVolume, files: tuple[Path, ...]) -> None:
-        """Take a volume in the place of the one before, whose files, run and result go."""
+        """Replace the volume. The old one's files, run and result are dropped."""
         with self._lock:
             self._refuse_if_closed(volume.close)
             old = self.files
@@ -107,7 +134,7 @@ class Session:
             shutil.rmtree(path, ignore_errors=True)
 
     def take_result(self, result: Result, volume: OpenVolume) -> None:
-        """Show a result over the volume that it was made from; it is dropped if another is shown by now."""
+        """Show a result over its volume; drop the result if another volume is open by now."""
         with self._lock:
             if self._closed or self.volume is not volume:
                 result.drop()
@@ -116,30 +143,28 @@ class Session:
             self.result = result
             self.revision += 1
 
-    @contextmanager
-    def running(self) -> Iterator[RunProgress]:
-        """The one run of the session. Raises UsageError while there is another."""
-        progress = RunProgress()
+    @property
+    def run(self) -> Run | None:
+        """The latest run, which may have ended."""
+        return self._run
+
+    def start(self, work: Callable[[RunProgress], None]) -> Run:
+        """Start a run. Raises UsageError while another one goes on."""
         with self._lock:
             self._refuse_if_closed()
-            if self._run is not None and not self._run.cancelled:
+            if self._run is not None and not self._run.progress.cancelled and not self._run.wait(0):
                 do = "wait for it, or cancel it"
                 raise UsageError("run", expected="one at a time", got="a second one", do=do)
-            self._run = progress
-        try:
-            yield progress
-        finally:
-            with self._lock:
-                if self._run is progress:
-                    self._run = None
+            self._run = Run(work)
+            return self._run
 
     def cancel(self) -> bool:
-        """Have the run stop; whether there is one."""
+        """Cancel the run; whether one goes on."""
         with self._lock:
             return self._cancel()
 
     def new_folder(self) -> Path:
-        """An empty folder in the session's own."""
+        """Make an empty folder in the session's own."""
         with self._lock:
             self._refuse_if_closed()
             path = self.folder / secrets.token_hex(8)
@@ -147,7 +172,7 @@ class Session:
             return path
 
     def close(self) -> None:
-        """Stop what runs, and delete everything. Closing twice does nothing."""
+        """Cancel the run and delete everything. Closing twice does nothing."""
         with self._lock:
             self._closed = True
             self._cancel()
@@ -158,9 +183,9 @@ class Session:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _cancel(self) -> bool:
-        if self._run is None:
+        if self._run is None or self._run.wait(0):
             return False
-        self._run.cancel()
+        self._run.progress.cancel()
         return True
 
     def _drop_result(self) -> None:
@@ -175,54 +200,86 @@ class Session:
 
 
 class Sessions:
-    """The sessions of one process, by a token that nobody can guess.
+    """The sessions of one process.
 
     Args:
-        folder: where their folders are.
-        idle_seconds: a session that nobody has used for so long is closed.
+        folder: holds their folders.
+        idle_seconds: a session in which nothing happens for so long ends.
+        keep_seconds: a session whose last page is gone ends after so long, unless a page takes it up again.
     """
 
-    def __init__(self, folder: Path, idle_seconds: float) -> None:
-        self._folder, self._idle_seconds = folder, idle_seconds
-        self._sessions: dict[str, Session] = {}
+    def __init__(self, folder: Path, idle_seconds: float, keep_seconds: float = 0.0) -> None:
+        self._folder, self._idle_seconds, self._keep_seconds = folder, idle_seconds, keep_seconds
+        self._sessions: dict[str, Session] = {}  # by id
         self._lock = threading.Lock()
 
     def open(self) -> Session:
-        """A new session."""
-        token = secrets.token_urlsafe(24)
-        folder = self._folder / token
+        """Begin a session."""
+        id, token = secrets.token_hex(8), secrets.token_urlsafe(24)
+        folder = self._folder / id
         folder.mkdir(mode=0o700)
         with self._lock:
-            session = self._sessions[token] = Session(token, folder)
+            session = self._sessions[id] = Session(id, token, folder, self._idle_seconds)
         return session
 
-    def find(self, token: str | None) -> Session:
-        """The session of a token. Raises UsageError where there is none any more."""
+    def find(self, token: str | None, id: str | None = None) -> Session:
+        """The session that a token opens, and of this id if one is given.
+
+        Raises:
+            UsageError: it has ended, or never was.
+        """
         with self._lock:
-            session = self._sessions.get(token or "")
+            known = [s for s in self._sessions.values() if id in (None, s.id)]
+        session = next((s for s in known if hmac.compare_digest(s.token.encode(), (token or "").encode())), None)
         if session is None:
             do = "load the page again"
             raise UsageError("session", expected="one that is open", got="one that has ended", do=do)
         session.touch()
         return session
 
-    def end(self, token: str | None) -> None:
+    def enter(self, token: str | None) -> Session:
+        """Take up a session for a page that is loaded: the token's, else a new one."""
+        try:
+            session = self.find(token)
+        except UsageError:
+            session = self.open()
+        with self._lock:
+            session.pages += 1
+            session.left = False
+        session.touch()
+        return session
+
+    def leave(self, token: str | None) -> None:
+        """Note that a page of the session is gone."""
+        with self._lock:
+            session = next((s for s in self._sessions.values() if s.token == token), None)
+            if session is None:
+                return
+            session.pages -= 1
+            if session.pages < 1:
+                session.left = True
+                session.ends = min(session.ends, time.monotonic() + self._keep_seconds)
+
+    def end(self, session: Session) -> None:
         """Close a session and delete its files; nothing if it has ended."""
         with self._lock:
-            session = self._sessions.pop(token or "", None)
-        if session is not None:
-            session.close()
+            self._sessions.pop(session.id, None)
+        session.close()
 
     def sweep(self) -> int:
-        """End the sessions that nobody uses; how many."""
+        """End the sessions that are idle or left; how many."""
         with self._lock:
             now = time.monotonic()
-            idle = [t for t, s in self._sessions.items() if now - s.last_used > self._idle_seconds]
-        for token in idle:
-            self.end(token)
-        return len(idle)
+            over = [s for s in self._sessions.values() if s.ends <= now]
+        for session in over:
+            self.end(session)
+        return len(over)
+
+    def public(self, text: str) -> str:
+        """The text with the folders of sessions and uploads cut off their files."""
+        return re.sub(re.escape(f"{self._folder}/") + "(uploads/)?([0-9a-f]{16,}/)*", "", text)
 
     def close(self) -> None:
         """End all sessions."""
-        for token in list(self._sessions):
-            self.end(token)
+        for session in list(self._sessions.values()):
+            self.end(session)

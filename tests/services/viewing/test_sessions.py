@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -72,8 +73,8 @@ def test_ending_a_session_deletes_its_files_and_no_others(sessions: Sessions) ->
     one, other = sessions.open(), sessions.open()
     _, file = show(one)
     _, kept = show(other)
-    sessions.end(one.token)
-    sessions.end(one.token)
+    sessions.end(one)
+    sessions.end(one)
     assert not file.exists()
     assert kept.exists()
     with pytest.raises(CancelledError):
@@ -84,11 +85,44 @@ def test_ending_a_session_deletes_its_files_and_no_others(sessions: Sessions) ->
 
 def test_idle_sessions_are_swept(tmp_path: Path) -> None:
     sessions = Sessions(tmp_path, idle_seconds=0)
-    idle = sessions.open()
-    idle.last_used -= 1
+    sessions.open()
     assert sessions.sweep() == 1
     assert list(tmp_path.iterdir()) == []
     assert sessions.sweep() == 0
+
+
+def test_a_page_that_is_loaded_again_finds_its_session(sessions: Sessions) -> None:
+    session = sessions.enter(None)
+    sessions.leave(session.token)
+    assert sessions.enter(session.token) is session
+    assert sessions.sweep() == 0
+    assert sessions.enter("a token that never was") is not session
+
+
+def test_a_session_ends_once_its_last_page_is_gone(sessions: Sessions) -> None:
+    session = sessions.enter(None)
+    sessions.enter(session.token)
+    sessions.leave(session.token)
+    assert sessions.sweep() == 0
+    sessions.leave(session.token)
+    sessions.leave("a token that never was")
+    assert sessions.sweep() == 1
+
+
+def test_a_left_session_is_kept_for_a_while(tmp_path: Path) -> None:
+    sessions = Sessions(tmp_path, idle_seconds=1000, keep_seconds=500)
+    session = sessions.enter(None)
+    sessions.leave(session.token)
+    assert sessions.sweep() == 0
+    session.ends -= 500
+    assert sessions.sweep() == 1
+
+
+def test_no_path_has_a_token_in_it(sessions: Sessions) -> None:
+    session = sessions.open()
+    folder = session.new_folder()
+    assert session.token not in str(folder)
+    assert sessions.public(f"{folder}/scan.nii: expected 3 axes") == "scan.nii: expected 3 axes"
 
 
 def test_a_new_volume_takes_the_place_of_the_old_one_and_of_its_result(sessions: Sessions) -> None:
@@ -100,9 +134,10 @@ def test_a_new_volume_takes_the_place_of_the_old_one_and_of_its_result(sessions:
     again = result(session)
     session.take_result(again, volume)
     assert not found.folder.exists()
-    with session.running() as run:
-        show(session)
-        assert run.cancelled
+    run = session.start(until_cancelled)
+    show(session)
+    assert run.wait(10)
+    assert run.progress.cancelled
     assert session.result is None
     assert not file.exists()
     assert not again.folder.exists()
@@ -118,30 +153,37 @@ def test_a_result_of_a_volume_that_is_gone_is_dropped(sessions: Sessions) -> Non
     assert not late.folder.exists()
 
 
+def until_cancelled(progress: RunProgress) -> None:
+    """Work that ends when it is cancelled."""
+    while True:
+        progress.advance(0)
+        threading.Event().wait(0.001)
+
+
 def test_one_run_at_a_time_unless_it_was_cancelled(sessions: Sessions) -> None:
     session = sessions.open()
     assert not session.cancel()
-    with session.running() as first:
-        with pytest.raises(UsageError, match="one at a time"), session.running():
-            pass
-        assert session.cancel()
-        with pytest.raises(CancelledError):
-            first.advance(1)
-        with session.running() as second:
-            assert not second.cancelled
-    with session.running():
-        pass
+    first = session.start(until_cancelled)
+    with pytest.raises(UsageError, match="one at a time"):
+        session.start(until_cancelled)
+    assert session.cancel()
+    assert first.wait(10)
+    with pytest.raises(CancelledError):
+        first.check()
+    second = session.start(lambda progress: progress.stage("score", 1))
+    assert second.wait(10)
+    second.check()
+    assert not session.cancel()
+    assert session.start(lambda _: None).wait(10)
 
 
 def test_progress_counts_the_tiles_of_a_stage_and_stops_when_asked() -> None:
-    heard = []
-    progress = RunProgress(on_cancel=lambda: heard.append("cut"))
+    progress = RunProgress()
     progress.stage("score", 5)
     progress.advance(2)
     assert (progress.state, progress.done, progress.tiles) == ("score", 2, 5)
     progress.stage("write")
     assert progress.done == 0
     progress.cancel()
-    assert heard == ["cut"]
     with pytest.raises(CancelledError):
         progress.stage("next")

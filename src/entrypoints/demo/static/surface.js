@@ -48,8 +48,8 @@ export class SurfacePanel {
   async load() {
     this.gl = this.canvas.getContext("webgl2", { antialias: true, alpha: false, preserveDrawingBuffer: true });
     if (!this.gl) return this.say("This browser shows no 3-D (WebGL 2 is off). The slices show all there is.");
-    const { token, revision } = this.viewer.scene;
-    const answer = await this.viewer.fetch(`session/${token}/surfaces?of=${revision}`);
+    const { id, revision } = this.viewer.scene;
+    const answer = await this.viewer.fetch(`session/${id}/surfaces?of=${revision}`);
     if (answer === null || !this.running) return this.say("");
     const content = await answer.arrayBuffer();
     if (content.byteLength === 0) return this.say("The mask is empty: there is no surface.");

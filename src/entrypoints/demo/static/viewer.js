@@ -66,11 +66,21 @@ class Viewer extends HTMLElement {
       this.view.innerHTML = STYLE + EMPTY;
       return;
     }
+    this.keepSession();
     if (kept.volume !== this.scene.volume) this.begin();
     kept.labels = this.labels();
     this.build();
     window.voxport = { crosshair: () => this.crosshair.join(","), viewer: this };
     this.refresh();
+  }
+
+  // The secret of the session is in a cookie that its own routes alone get, and is kept for when the page is loaded again.
+  keepSession() {
+    const { id, token } = this.scene;
+    const path = new URL(`session/${id}`, document.baseURI).pathname;
+    const secure = location.protocol === "https:" ? "; Secure" : "";
+    document.cookie = `voxport-${id}=${token}; path=${path}; SameSite=Strict${secure}`;
+    sessionStorage.setItem("voxport-session", token);
   }
 
   disconnectedCallback() {
@@ -231,7 +241,7 @@ class Viewer extends HTMLElement {
       labels: labels.map((label) => `${label.value}-${label.colour.slice(1)}`).join("."),
       of: this.scene.revision,
     });
-    return `session/${this.scene.token}/${path}?${query}`;
+    return `session/${this.scene.id}/${path}?${query}`;
   }
 
   // An answer, or null after telling what went wrong.
@@ -280,7 +290,7 @@ class Viewer extends HTMLElement {
       while (this.wish) {
         const voxel = this.wish;
         this.wish = null;
-        const answer = await this.fetch(`session/${this.scene.token}/voxel/${voxel.join("/")}`);
+        const answer = await this.fetch(`session/${this.scene.id}/voxel/${voxel.join("/")}`);
         if (answer === null || !this.isConnected) return;
         this.read = await answer.json();
         this.say(voxel, this.read);
@@ -305,6 +315,8 @@ class Viewer extends HTMLElement {
 
 if (!customElements.get("voxport-viewer")) {
   customElements.define("voxport-viewer", Viewer);
+  // leaving the page would throw away the volume, its run and its mask
+  window.addEventListener("beforeunload", (event) => kept.volume && event.preventDefault());
   document.addEventListener("click", (event) => {
     const button = event.target.closest(".vx-copy");
     if (!button) return;
