@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 import voxport.adapters  # noqa: F401 - before any test imports ONNX Runtime, which it silences
 
-pytest_plugins = ["voxport.testing.plugin"]
+pytest_plugins = ["voxport.testing.plugin", "tests.skips"]
 # before any test module imports a suite
 pytest.register_assert_rewrite("voxport.testing")
 
@@ -37,10 +38,23 @@ NEEDS: Mapping[str, Sequence[str]] = {
     "tests/services/models/test_export.py": ("torch",),
     "tests/services/models/test_verify.py": ("torch",),
     "tests/test_architecture.py": ("process",),
+    "tests/test_checks.py": ("process",),
     "tests/testing/test_segmenters.py": ("process",),
     "tests/up": ("process",),
     "recipes": ("process", "torch"),
 }
+
+
+def pytest_configure() -> None:
+    """Start the children of tests with default signals, also where the checks run in the background."""
+    let_children_handle_signals()
+
+
+def let_children_handle_signals() -> None:
+    """Replace ignored signals, which children inherit, by handlers that do nothing, which they do not."""
+    for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, lambda *_: None)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

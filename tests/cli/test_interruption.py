@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -23,8 +23,15 @@ from .conftest import environment, make_model
 _SECONDS_TO_STOP = 2.0
 
 
+def ignore_ctrl_c() -> None:
+    """What ``nohup`` and jobs in the background do before they start a program."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
 @contextmanager
-def running(folder: Path, stage: str, *arguments: object) -> Iterator[subprocess.Popen[bytes]]:
+def running(
+    folder: Path, stage: str, *arguments: object, prepare: Callable[[], None] | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
     """``voxport segment`` as a process of its own, once its progress bar shows a stage."""
     ours, theirs = pty.openpty()
     process = subprocess.Popen(
@@ -33,6 +40,7 @@ def running(folder: Path, stage: str, *arguments: object) -> Iterator[subprocess
         env=environment(folder) | {"TERM": "xterm"},
         stdout=subprocess.DEVNULL,
         stderr=theirs,
+        preexec_fn=prepare,
     )
     os.close(theirs)
     try:
@@ -87,6 +95,32 @@ def test_ctrl_c_does_not_wait_for_a_tile_that_takes_long(tmp_path: Path) -> None
         assert process.returncode == 130
     assert seconds < _SECONDS_TO_STOP
     assert not list(tmp_path.glob("*mask*"))
+
+
+def test_a_run_that_starts_with_ctrl_c_ignored_keeps_ignoring_it(tmp_path: Path) -> None:
+    nib.save(nib.Nifti1Image(np.arange(64**3).reshape(64, 64, 64).astype(np.int32), np.eye(4)), tmp_path / "scan.nii")
+    model = make_model(tmp_path / "model.onnx", patch=(16, 16, 16), overlap=0.5)
+    arguments = ("scan.nii", "-m", model, "-o", "mask.nii.gz")
+    with running(tmp_path, "score", *arguments, prepare=ignore_ctrl_c) as process:
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 0
+    assert (tmp_path / "mask.nii.gz").exists()
+
+
+STOPPING = """
+import signal
+from voxport.entrypoints.cli.console import on_stop
+on_stop(lambda: print("stop"))
+signal.raise_signal(signal.SIGINT)
+signal.raise_signal(signal.SIGTERM)
+"""
+
+
+@pytest.mark.parametrize(("prepare", "stops"), [(None, 2), (ignore_ctrl_c, 1)])
+def test_services_and_workers_keep_ignoring_it_too(prepare: Callable[[], None] | None, stops: int) -> None:
+    command = [sys.executable, "-c", STOPPING]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, preexec_fn=prepare)
+    assert done.stdout.split() == ["stop"] * stops
 
 
 @pytest.mark.parametrize("stage", ["read", "prepare", "score", "measure", "write"])

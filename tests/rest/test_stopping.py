@@ -91,6 +91,19 @@ def test_a_server_that_starts_its_processes_hears_that_it_is_to_stop(number: str
     assert (done.returncode, done.stdout) == (0, "ended\n"), done.stderr
 
 
+def test_a_server_keeps_ignoring_a_signal_that_was_ignored_before() -> None:
+    code = """
+import signal
+signal.signal(signal.SIGHUP, signal.SIG_IGN)
+from circus.sighandler import SysHandler
+from voxport.entrypoints.rest.stopping import stop_while_starting
+stop_while_starting()
+print(signal.SIGHUP in SysHandler.SIGNALS, signal.SIGTERM in SysHandler.SIGNALS)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "True"]
+
+
 def test_a_service_stopped_as_its_first_process_appears_ends(tmp_path: Path) -> None:
     server = start_server(tmp_path, "--no-worker")
     children = psutil.Process(server.process.pid).children

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -139,3 +140,10 @@ class Bar:
     def advance(self, tiles: int) -> None:
         """Move the bar on."""
         self._progress.advance(self._task, tiles)
+
+
+def on_stop(handler: Callable[[], object]) -> None:
+    """Call ``handler`` on SIGINT and SIGTERM; a signal that the parent process ignores stays ignored."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, lambda *_: handler())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 import threading
 from collections.abc import Sequence
@@ -15,6 +14,7 @@ from ...domain.errors import UsageError
 from ..up.children import Place, children_of, data_variables, logs_folder
 from ..up.supervisor import Child, Restarts, Supervisor
 from . import options as opt
+from .console import on_stop
 from .serving import absolute_if_file, check_free, checked_address, needs_package, opening_keys
 
 _STOPPING_SECONDS = 15.0  # what a service takes to stop once its requests have ended
@@ -77,12 +77,11 @@ def _keep_up(children: Sequence[Child], place: Place, logs: Path) -> None:
     grace = Restarts(grace_seconds=load_settings().serving.drain_seconds + _STOPPING_SECONDS)
     supervisor = Supervisor(children, logs, say, grace)
 
-    def hear(*_: object) -> None:
-        supervisor.hurry = stop.is_set()  # whoever says it twice means it
+    def end() -> None:
+        supervisor.hurry = stop.is_set()  # a second signal ends the children at once
         stop.set()
 
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, hear)
+    on_stop(end)
     say(f"starting {', '.join(child.name for child in children)}; logs are in {logs}")
     with supervisor:
         supervisor.watch(until=lambda: stop.is_set() or not supervisor.waits_for)

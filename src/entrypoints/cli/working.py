@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import signal
 import sys
 import threading
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Annotated
 import typer
 
 from . import options as opt
+from .console import on_stop
 from .serving import application_to_infer, needs_package
 
 
@@ -37,8 +37,7 @@ def worker_command(
     from ...services.jobs.worker import wait_for_models
 
     stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
+    on_stop(stop.set)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
     jobs = None if concurrency is None else {"concurrency": concurrency}
     application = application_to_infer(models, model, store, threads, scratch, jobs=jobs)

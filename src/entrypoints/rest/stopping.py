@@ -57,6 +57,7 @@ def stop_while_starting() -> None:
 
     circus drops such a signal and goes on:
     https://github.com/circus-tent/circus/issues/935
+    It also handles signals that its parent ignores (``nohup``); here they stay ignored.
     """
     from circus.exc import ConflictError
     from circus.sighandler import SysHandler
@@ -67,4 +68,5 @@ def stop_while_starting() -> None:
         except ConflictError:
             controller.loop.call_later(_BUSY_SECONDS, stop_when_free, controller)
 
+    SysHandler.SIGNALS = [n for n in SysHandler.SIGNALS if signal.getsignal(n) is not signal.SIG_IGN]
     SysHandler.quit = lambda self: self.controller.loop.add_callback_from_signal(stop_when_free, self.controller)
