@@ -152,8 +152,14 @@ class Application:
         return self.container.models().list()
 
     def add_model(self, file: Path, card: Path | None = None) -> Model:
-        """Keep a copy of a model file, with its card embedded."""
-        return self.container.models().put(self.container.model_files().read(file, card))
+        """Keep a copy of a model file, with its card embedded.
+
+        Raises:
+            ModelError: the network does not take the card's input or does not give its output.
+        """
+        model = self.container.model_files().read(file, card)
+        self._opener.check(model)
+        return self.container.models().put(model)
 
     def remove_model(self, name: str) -> None:
         """Delete a model from the store of models."""

@@ -123,6 +123,10 @@ class PaddingFields(Strict):
 
     mode: Literal["constant", "edge", "reflect"] = "constant"
     value: Number = 0.0
+    to: Annotated[
+        Literal["patch", "divisor"] | None,
+        Field(description="Pad to the patch, or to a multiple of the divisor (null means the latter)."),
+    ] = None
 
 
 class TilingFields(Strict):
@@ -145,7 +149,7 @@ class TilingFields(Strict):
 
     def value(self) -> Tiling:
         """Return the domain's value."""
-        padding = Padding(self.padding.mode, self.padding.value)
+        padding = Padding(self.padding.mode, self.padding.value, self.padding.to)
         return Tiling(self.patch, self.divisor, self.overlap, self.blending, padding)
 
 
@@ -162,6 +166,9 @@ class OutputFields(Strict):
 
     activation: Activation
     threshold: Threshold = 0.5
+    tensor: Text | Index | None = Field(
+        None, description="Name or index of the output with the logits, of a network that has several."
+    )
     labels: Annotated[list[LabelFields], Field(min_length=1), sized(_LABELS)]
 
     @model_validator(mode="after")
@@ -178,7 +185,8 @@ class OutputFields(Strict):
     def value(self) -> Output:
         """Return the domain's value."""
         table = (Label(x.value, x.name, x.colour or _PALETTE[i % len(_PALETTE)]) for i, x in enumerate(self.labels))
-        output = Output(self.activation, LabelTable(tuple(table)))
+        tensor = None if self.tensor is None else str(self.tensor)
+        output = Output(self.activation, LabelTable(tuple(table)), tensor=tensor)
         return output if self.threshold == output.threshold else output.with_threshold(self.threshold)
 
 
@@ -199,6 +207,7 @@ class RuntimeFields(Strict):
     label_agreement: Number
     dice: list[Number]
     max_probability_difference: Number
+    logit_spread: Number = 0.0
 
 
 class CertificateFields(Strict):
@@ -220,7 +229,7 @@ class CertificateFields(Strict):
                     r.runtime,
                     r.precision,
                     r.version,
-                    Parity(r.label_agreement, tuple(r.dice), r.max_probability_difference),
+                    Parity(r.label_agreement, tuple(r.dice), r.max_probability_difference, r.logit_spread),
                 )
                 for r in self.runtimes
             ),

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ..domain.errors import ModelError
 from .model import Model
-from .tensors import SessionOptions, TensorSession, closed_network
+from .tensors import SessionOptions, Tensors, TensorSession, closed_network
 
 NetworkShape = tuple[int | None, int | None, int | None, int | None, int | None]
 RuntimeOptions = SessionOptions
@@ -78,13 +78,17 @@ class RuntimeOpener(Protocol):
 class NetworkRuntime:
     """InferenceRuntime over a tensor session whose network has one float32 input of five axes.
 
+    ``output`` names the output with the logits, or gives its index. Without it, it is the only output of the image's
+    size, which the first call finds.
+
     Raises:
-        ModelError: the network has other inputs.
+        ModelError: the network has other inputs, or no such output.
     """
 
     session: TensorSession
     subject: str
     precision: str = "fp32"
+    output: str | None = None
 
     def __post_init__(self) -> None:
         inputs = self.session.inputs
@@ -92,6 +96,14 @@ class NetworkRuntime:
             got = ", ".join(map(str, inputs)) or "no input"
             expected = "a network with one float32 input (N, C, x, y, z)"
             raise ModelError(self.subject, expected=expected, got=got, do="export the network in this form")
+        names = [spec.name for spec in self.session.outputs]
+        choice = self.output if len(names) > 1 or self.output is not None else names[0]
+        if choice is not None and choice not in names:
+            if not choice.isdecimal() or int(choice) >= len(names):
+                listed, do = ", ".join(map(str, self.session.outputs)), "correct output.tensor in the model card"
+                raise ModelError(self.subject, expected=f"one of the outputs {listed}", got=choice, do=do)
+            choice = names[int(choice)]
+        object.__setattr__(self, "output", choice)
 
     @property
     def name(self) -> str:
@@ -117,9 +129,25 @@ class NetworkRuntime:
     def infer(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
         """See InferenceRuntime."""
         check_batch(batch, self.input_shape, self.subject)
-        output = self.session.outputs[0].name
-        logits = self.session.run({self.session.inputs[0].name: batch}, [output])[output]
-        return np.ascontiguousarray(logits, dtype=np.float32)
+        wanted = [self.output] if self.output is not None else None
+        found = self.session.run({self.session.inputs[0].name: batch}, wanted)
+        if self.output is None:
+            object.__setattr__(self, "output", self._only_on_grid(found, batch))
+        return np.ascontiguousarray(found[str(self.output)], dtype=np.float32)
+
+    def _only_on_grid(self, found: Tensors, batch: NDArray[np.float32]) -> str:
+        """The only output of the batch's size. Raises ModelError where there are several or none; lists them all."""
+        grid = (batch.shape[0], *batch.shape[2:])
+        full = [name for name, array in found.items() if array.ndim == 5 and (len(array), *array.shape[2:]) == grid]
+        if len(full) == 1:
+            return full[0]
+        listed = ", ".join(f"{i} {name} {array.shape}" for i, (name, array) in enumerate(found.items()))
+        raise ModelError(
+            self.subject,
+            expected="one output (N, K, x, y, z) of the image's size",
+            got=f"{len(full)} of them in: {listed}",
+            do="name the one with the logits, or its index, in output.tensor of the model card",
+        )
 
     def close(self) -> None:
         """See InferenceRuntime."""

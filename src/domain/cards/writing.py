@@ -14,14 +14,18 @@ SCHEMA = "voxport/model-card/1"
 def write_card(card: ModelCard) -> dict[str, Any]:
     """Return the card as plain data, which ``read_card`` reads back."""
     steps = [step.to_mapping() for step in card.input.intensity]
-    output = card.output
+    output, tiling = card.output, plain(card.tiling)
+    if card.tiling.padding.to is None:
+        del tiling["padding"]["to"]
     return {
         "schema": SCHEMA,
         **plain(card),
         "input": {"axes": card.input.axes, **plain(card.input), "intensity": steps},
+        "tiling": tiling,
         "output": {
             "activation": output.activation,
             "threshold": output.threshold,
+            **({} if output.tensor is None else {"tensor": output.tensor}),
             "labels": plain(output.table.labels),
         },
         "parity": None if card.parity is None else write_certificate(card.parity),
@@ -34,4 +38,7 @@ def write_certificate(certificate: Certificate) -> dict[str, Any]:
         {"runtime": r.runtime, "precision": r.precision, "version": r.version, **plain(r.parity)}
         for r in certificate.runtimes
     ]
+    for entry in runtimes:
+        if not entry["logit_spread"]:
+            del entry["logit_spread"]
     return {**plain(certificate), "runtimes": runtimes}

@@ -21,10 +21,14 @@ _WEIGHT_STEPS = float(2**14)
 
 @dataclass(frozen=True)
 class Padding:
-    """Padding of a volume smaller than a tile; ``value`` applies to ``constant``."""
+    """Padding of a volume smaller than a tile; ``value`` applies to ``constant``.
+
+    ``to``: the whole patch, as MONAI and nnU-Net pad, or a multiple of the divisor; None means the latter.
+    """
 
     mode: Literal["constant", "edge", "reflect"] = "constant"
     value: float = 0.0
+    to: Literal["patch", "divisor"] | None = None
 
 
 @dataclass(frozen=True)
@@ -107,13 +111,14 @@ def plan_tiles(
 ) -> TilePlan:
     """Cover ``shape`` with equal tiles whose edges are multiples of the divisor.
 
-    A tile is at most the axis rounded up to the divisor, unless the network has a fixed size (``fixed``). Starts are
-    spread evenly: for 110 voxels, tile 64 and overlap 0.5 they are 0, 23, 46.
+    A tile is at most the axis rounded up to the divisor, unless the padding goes to the patch or the network has a
+    fixed size (``fixed``). Starts are spread evenly: for 110 voxels, tile 64 and overlap 0.5 they are 0, 23, 46.
     """
     edges = []
     for length, patch, only in zip(shape, tiling.patch, fixed, strict=True):
         whole = -(-length // tiling.divisor) * tiling.divisor
-        edges.append(only or (whole if patch is None else min(patch, whole)))
+        shrunk = patch if patch is not None and tiling.padding.to == "patch" else min(patch or whole, whole)
+        edges.append(only or shrunk)
     tile = shape3(edges)
     padded = shape3(max(n, t) for n, t in zip(shape, tile, strict=True))
     starts = tuple(_starts(n, t, tiling.overlap) for n, t in zip(padded, tile, strict=True))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -83,36 +83,43 @@ class LabelMap:
 class Output:
     """A network's output: activation, labels and threshold.
 
-    softmax, none: the channel is the label value, 0 is background; the threshold applies to a single label only.
-    sigmoid: the channel is the position in the label table. none: the network emits probabilities.
+    softmax: the channel is the label value, 0 is background. sigmoid: the channel is the position in the label table.
+    none: the network emits probabilities, in either order; ``fitted`` says which, by the number of channels.
+    The threshold applies to a single label, or where each label has a channel of its own.
+
+    ``tensor`` is the name or index of the output with the logits, of a network that has several.
     """
 
     activation: Activation
     table: LabelTable
     threshold: float = 0.5
+    tensor: str | None = None
+    background: bool | None = field(default=None, compare=False)  # whether ``none`` has a channel for it, once known
 
     @property
     def channels(self) -> int:
-        """Number of output channels, including background for softmax and none."""
-        return len(self.table.labels) + (self.activation != "sigmoid")
+        """Number of output channels, including background where it has one."""
+        has_background = self.activation != "sigmoid" and self.background is not False
+        return len(self.table.labels) + has_background
 
     @property
     def channel_names(self) -> tuple[str, ...]:
         """Names of the output channels."""
         names = tuple(label.name for label in self.table.labels)
-        return names if self.activation == "sigmoid" else ("background", *names)
+        return names if self.channels == len(names) else ("background", *names)
 
     def with_threshold(self, threshold: float) -> Output:
         """Return a copy with another threshold of probability.
 
         Raises:
-            UsageError: not between 0 and 1, or several labels share a softmax.
+            UsageError: not between 0 and 1, or several labels are decided by the largest logit.
         """
         if not 0 < threshold < 1:
             raise UsageError(
                 "threshold", expected="more than 0 and less than 1", got=f"{threshold:g}", do="0.5 is usual"
             )
-        if self.activation != "sigmoid" and len(self.table.labels) != 1:
+        by_largest = self.activation == "softmax" or (self.activation == "none" and self.background is True)
+        if by_largest and len(self.table.labels) != 1:
             raise UsageError(
                 "threshold",
                 expected="a model with one label, or with sigmoid activation",
@@ -121,21 +128,49 @@ class Output:
             )
         return replace(self, threshold=threshold)
 
-    def check_channels(self, channels: int) -> None:
-        """Raise ModelError unless a network with this many output channels fits the label table."""
-        if self.activation == "sigmoid":
-            fits, expected = (channels == len(self.table.labels), f"{len(self.table.labels)} channels, one a label")
-        else:
-            wanted = set(range(1, channels))
-            fits = channels >= 2 and set(self.table.values) == wanted
-            expected = f"background and one channel for each of the labels {list(self.table.values)}"
-        if not fits:
+    def fitted(self, channels: int) -> Output:
+        """Return the output for a network with this many output channels.
+
+        Raises:
+            ModelError: the label table does not fit them.
+        """
+        values, count = list(self.table.values), len(self.table.labels)
+        if self.activation == "sigmoid" or (self.activation == "none" and channels == count):
+            if channels != count or not count:
+                raise _wrong_channels(f"{count} channels, one for each of the labels {values}", channels)
+            return self if self.activation == "sigmoid" else replace(self, background=False)
+        if channels != count + 1 or not count:
+            also = f", or {count} without the background" if self.activation == "none" else ""
+            raise _wrong_channels(f"{count + 1} channels, the background and the labels {values}{also}", channels)
+        if set(values) != set(range(1, channels)):
             raise ModelError(
                 "network output",
-                expected=expected,
-                got=f"{channels} channels",
-                do="correct output.labels or output.activation in the model card",
+                expected=f"labels with the values of their channels, {list(range(1, channels))}",
+                got=str(values),
+                do="correct output.labels in the model card",
             )
+        found = replace(self, background=True)
+        return found if self.threshold == found.threshold or count == 1 else found.with_threshold(self.threshold)
+
+    def check_logits(self, logits: Logits) -> None:
+        """Raise ModelError for values ``(N, K, ...)`` that were activated in the network already.
+
+        Logits of noise go below 0 or above 1 and are no whole numbers; probabilities and label maps are told by that.
+        """
+        low, high = float(logits.min()), float(logits.max())
+        if self.activation == "none" or low == high:
+            return
+        got = None
+        if bool((logits == np.rint(logits)).all()):
+            got = f"whole numbers from {low:g} to {high:g}, a label map"
+        elif low >= 0 and high <= 1:
+            got = f"values from {low:.3g} to {high:.3g}, probabilities"
+        if got is None:
+            return
+        do = "set output.activation to none in the model card: the network ends in an activation"
+        if "label map" in got and len(self.table.labels) > 1:
+            do = "export the network without its arg-max or threshold"
+        raise ModelError("network output", expected=f"logits, as for {self.activation}", got=got, do=do)
 
     def probabilities(self, logits: Logits) -> Logits:
         """Return the probabilities ``(K, ...)`` of logits ``(K, ...)``."""
@@ -149,29 +184,40 @@ class Output:
     def labels(self, logits: Logits) -> Labels:
         """Return the label values ``(...)`` of logits ``(K, ...)``.
 
-        softmax, none: arg-max, the lower value on a tie; a single label with a threshold other than 0.5 is compared
-        with it. sigmoid: of several labels that reach the threshold, the last in the table wins, so nested regions are
-        listed from the outermost inwards.
+        With a background channel: arg-max, the lower value on a tie; a single label with a threshold other than 0.5 is
+        compared with it. With a channel a label: of several labels that reach the threshold, the last in the table
+        wins, so nested regions are listed from the outermost inwards.
         """
-        if self.activation != "sigmoid" and self.threshold != 0.5:
-            return np.asarray(np.where(self.probabilities(logits)[1] >= self.threshold, *self._one_or_none()))
-        if self.activation != "sigmoid":
+        each = self._of_each_label(logits)
+        if each is None:
+            if self.threshold != 0.5:
+                return np.asarray(np.where(self.probabilities(logits)[1] >= self.threshold, *self._one_or_none()))
             # Equal to argmax for two classes of finite logits, 50 times faster.
             best = logits[1] > logits[0] if len(logits) == 2 else np.argmax(logits, axis=0)
             return np.asarray(best.astype(self.table.dtype))
         result = np.zeros(logits.shape[1:], self.table.dtype)
-        for value, channel in zip(self.table.values, _sigmoid(logits), strict=True):
+        for value, channel in zip(self.table.values, each, strict=True):
             result[channel >= self.threshold] = value
         return result
+
+    def contested(self, logits: Logits) -> int:
+        """Return the number of voxels that reach the threshold for more than one label."""
+        each = self._of_each_label(logits) if len(logits) > 1 else None
+        return 0 if each is None else int(np.count_nonzero((each >= self.threshold).sum(axis=0) > 1))
+
+    def _of_each_label(self, logits: Logits) -> NDArray[np.floating[Any]] | None:
+        """The probability of each label; None where labels share their channels with the background."""
+        if self.activation == "sigmoid":
+            return _sigmoid(logits)
+        return logits if self.activation == "none" and len(logits) == len(self.table.labels) else None
 
     def _one_or_none(self) -> tuple[np.unsignedinteger[Any], np.unsignedinteger[Any]]:
         return self.table.dtype.type(self.table.values[0]), self.table.dtype.type(0)
 
-    def contested(self, logits: Logits) -> int:
-        """Return the number of voxels that reach the sigmoid threshold for more than one label."""
-        if self.activation != "sigmoid" or len(logits) < 2:
-            return 0
-        return int(np.count_nonzero((_sigmoid(logits) >= self.threshold).sum(axis=0) > 1))
+
+def _wrong_channels(expected: str, channels: int) -> ModelError:
+    do = "correct output.labels or output.activation in the model card"
+    return ModelError("network output", expected=expected, got=f"{channels} channels", do=do)
 
 
 def _sigmoid(logits: Logits) -> NDArray[np.float64]:

@@ -50,7 +50,8 @@ def export_model(
 ) -> ExportResult:
     """Export, compare with the source network, embed card and certificate, then write the file.
 
-    A checkpoint without a network uses the one in the card's provenance, if any.
+    A checkpoint without a network uses the one in the card's provenance, if any. Volumes smaller than the patch are
+    padded to it, unless the card says otherwise.
 
     Raises:
         ModelError: the checkpoint cannot be exported, or the ONNX file differs.
@@ -76,7 +77,10 @@ def _completed(card: ModelCard, checkpoint: Checkpoint, exported: Exported) -> M
     provenance: dict[str, Any] = {**card.provenance, **exported.provenance}
     if checkpoint.network:
         provenance["network"] = dict(checkpoint.network)
-    return replace(card, provenance=provenance, parity=None)
+    tiling = card.tiling
+    if tiling.padding.to is None:
+        tiling = replace(tiling, padding=replace(tiling.padding, to="patch"))
+    return replace(card, tiling=tiling, provenance=provenance, parity=None)
 
 
 def _proved(model: Model, checkpoint: Checkpoint, ports: ExportPorts, progress: ProgressListener) -> Verification:

@@ -18,6 +18,7 @@ from ...ports.model_repository import ModelRepository
 from ...ports.runtime import InferenceRuntime, RuntimeOpener, RuntimeOptions
 from ...ports.tunings import FoundTuning, TuningStore
 from .find import find_model
+from .probing import checked_model
 
 AUTO = "auto"
 # Runtimes that load checkpoints; all others load ONNX files. ``auto`` defaults to the first.
@@ -176,17 +177,31 @@ class ModelOpener:
         inferred = model if choice.precision != QUANTISED else self._quantised(model, found.tuning)
         wanted = threads if threads is not None or choice.tuned is None else choice.tuned.threads
         opened = self._openers[choice.runtime](inferred, RuntimeOptions(choice.precision, wanted))
+        try:
+            fitted = checked_model(model, opened).card
+        except BaseException:
+            opened.close()
+            raise
         notes = [choice.warning]
         if runtime == AUTO and choice.tuned is None:
             notes.append(found.warning or _out_of_bounds(found.tuning))
         return LoadedModel(
-            model,
+            replace(model, card=fitted),
             opened,
             "; ".join(filter(None, notes)) or None,
             choice.tuned,
             None if inferred is model or found.tuning is None else found.tuning.quantised_sha256,
             bounds,
         )
+
+    def check(self, model: Model) -> None:
+        """Run a dummy patch through an ONNX model, in the runtime that is always installed; see ``checked_model``."""
+        if model.format == "onnx":
+            opened = self._openers["onnx"](model, RuntimeOptions())
+            try:
+                checked_model(model, opened, twice=True)
+            finally:
+                opened.close()
 
     def _quantised(self, model: Model, tuning: Tuning | None) -> Model:
         """Return the model with the path of its quantised file, or unchanged without tunings."""

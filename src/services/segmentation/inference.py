@@ -94,7 +94,7 @@ class Inferer:
         inferred = self._runtime.infer(handed)
         self._seconds += time.perf_counter() - began
         logits = self._turned(inferred)[:given]
-        self._card.output.check_channels(logits.shape[1])
+        self._card.output.fitted(logits.shape[1])
         return logits
 
     def __enter__(self) -> Self:

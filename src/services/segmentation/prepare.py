@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ...domain.cards.model_card import ModelCard
 from ...domain.cards.preflight import preflight_warnings
 from ...domain.errors import LimitError, UsageError
-from ...domain.geometry.grid import Box, Shape3
+from ...domain.geometry.grid import Box, Shape3, shape3
 from ...domain.geometry.model_space import ModelSpace
 from ...domain.inference.patches import TilePlan, Tiling, plan_tiles
 from ...domain.inference.sliding_window import slab_bytes
@@ -133,7 +133,7 @@ def _planned(
         with suppress(LimitError):
             patched = replace(options, patch=tuned)
             return _planned(card, space, inferer, patched, None, axes, resources, has_scratch)
-    tiling = _tiling(card.tiling, options, inferer.fixed)
+    tiling = _tiling(card.tiling, options, inferer.fixed, space.grid.shape)
     plan = plan_tiles(space.grid.shape, tiling, fixed=inferer.fixed)
     plan = replace(plan, axis=_visiting_axis(plan, axes) if options.axis is None else options.axis)
     needed = partial(
@@ -162,7 +162,7 @@ def _visiting_axis(plan: TilePlan, axes: Sequence[int]) -> int:
     return next((axis for axis, n in zip(axes, rows, strict=True) if n >= _SEVERAL_ROWS), axes[rows.index(max(rows))])
 
 
-def _tiling(tiling: Tiling, options: RunOptions, fixed: Fixed3) -> Tiling:
+def _tiling(tiling: Tiling, options: RunOptions, fixed: Fixed3, shape: Shape3) -> Tiling:
     if options.overlap is not None:
         if not 0 <= options.overlap <= LARGEST_OVERLAP:
             raise UsageError(
@@ -188,8 +188,17 @@ def _tiling(tiling: Tiling, options: RunOptions, fixed: Fixed3) -> Tiling:
                 got=",".join(map(str, options.patch)),
                 do="leave it out",
             )
-        tiling = replace(tiling, patch=options.patch)
+        tiling = replace(tiling, patch=_shrunk(options.patch, tiling, shape))
     return tiling if options.blending is None else replace(tiling, blending=options.blending)
+
+
+def _shrunk(patch: Shape3, tiling: Tiling, shape: Shape3) -> Shape3:
+    """A run's own patch, where volumes are padded to the card's: a larger one does not pad them further."""
+    if tiling.padding.to != "patch":
+        return patch
+    whole = [-(-length // tiling.divisor) * tiling.divisor for length in shape]
+    least = [max(edge or 0, length) for edge, length in zip(tiling.patch, whole, strict=True)]
+    return shape3(map(min, patch, least))
 
 
 def _within_memory(

@@ -94,7 +94,15 @@ def test_a_file_that_holds_is_written_with_its_card_and_certificate(exports: Exp
 def test_the_certificate_is_the_only_thing_that_changes_in_the_card(exports: Exports) -> None:
     given = card()
     found = exports.run(given).model.card
-    assert replace(found, parity=None, provenance={}) == given
+    padded = replace(given.tiling, padding=replace(given.tiling.padding, to="patch"))
+    assert replace(found, parity=None, provenance={}) == replace(given, tiling=padded)
+
+
+@pytest.mark.parametrize(("said", "kept"), [(None, "patch"), ("patch", "patch"), ("divisor", "divisor")])
+def test_volumes_are_padded_to_the_patch_unless_the_card_says_otherwise(exports: Exports, said: Any, kept: str) -> None:
+    given = card()
+    tiling = replace(given.tiling, padding=replace(given.tiling.padding, to=said))
+    assert exports.run(replace(given, tiling=tiling)).model.card.tiling.padding.to == kept
 
 
 def test_provenance_names_the_source_and_the_network_and_keeps_what_the_card_said(exports: Exports) -> None:

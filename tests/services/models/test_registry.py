@@ -84,7 +84,7 @@ def test_a_model_scored_a_dummy_input_before_it_is_ready() -> None:
     models.refresh()
     runtime = models.take().runtime
     assert isinstance(runtime, FakeRuntime)
-    assert runtime.calls == [(1, 1, 8, 8, 8)] * 2
+    assert runtime.calls == [(1, 1, 16, 16, 16), *[(1, 1, 8, 8, 8)] * 2]
 
 
 def test_names_mean_the_highest_version_and_the_default_is_the_default() -> None:
@@ -204,4 +204,4 @@ def test_a_tuned_model_is_served_and_warmed_up_as_it_was_tuned(tmp_path: Path) -
     models.refresh()
     assert models.take().tuned == choice
     assert asked == [RuntimeOptions("fp32", 3)]
-    assert set(runtime.calls) == {(2, 1, 16, 8, 8)}
+    assert set(runtime.calls) == {(1, 1, 16, 16, 16), (2, 1, 16, 8, 8)}

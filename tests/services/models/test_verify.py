@@ -113,7 +113,9 @@ def test_the_sources_probabilities_are_kept_with_the_inputs() -> None:
 def test_every_input_is_scored_once_by_each_and_told() -> None:
     progress, one, other = RecordingProgress(), runtime(), runtime()
     verify_against(model(), one, other, progress)
-    assert one.calls == other.calls == [probe.shape for probe in probe_inputs(make_card(), ANY)]
+    shapes = [probe.shape for probe in probe_inputs(make_card(), ANY)]
+    assert one.calls == shapes
+    assert other.calls == [*shapes, shapes[0]]  # the first once more: it must give the same
     assert progress.stages == [("compare", 8)]
     assert progress.tiles == 8
 
@@ -158,7 +160,7 @@ def test_a_source_that_does_not_fit_the_card_is_a_model_error() -> None:
     def three(batch: Floats) -> Floats:
         return np.concatenate([batch, batch, batch], axis=1)
 
-    with pytest.raises(ModelError, match="background and one channel for each"):
+    with pytest.raises(ModelError, match="expected 2 channels, the background and the labels"):
         against(three, source=three)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -67,7 +68,7 @@ class OnnxSession:
         try:
             return dict(zip(names, session.run(names, dict(inputs)), strict=True))
         except _ORT_ERRORS as error:
-            raise failed_on(inputs, self._subject, _first_line(error)) from None
+            raise failed_on(inputs, self._subject, _reason(error)) from None
 
     def close(self) -> None:
         """See TensorSession."""
@@ -76,7 +77,8 @@ class OnnxSession:
 
 def open_onnx_runtime(model: Model, options: RuntimeOptions, settings: OnnxRuntimeSettings) -> NetworkRuntime:
     """Load an ONNX model that takes images. Raises ModelError and UsageError as ``open_onnx_session``."""
-    return NetworkRuntime(open_onnx_session(model.path, options, settings), model.path.name)
+    session = open_onnx_session(model.path, options, settings)
+    return NetworkRuntime(session, model.path.name, output=model.card.output.tensor)
 
 
 def open_onnx_session(path: Path, options: SessionOptions, settings: OnnxRuntimeSettings) -> OnnxSession:
@@ -101,7 +103,7 @@ def open_onnx_session(path: Path, options: SessionOptions, settings: OnnxRuntime
         session = _session(path, session_options, providers, settings)
     except _ORT_ERRORS as error:
         raise ModelError(
-            path.name, expected="a model that ONNX Runtime can load", got=_first_line(error), do="export it again"
+            path.name, expected="a model that ONNX Runtime can load", got=_reason(error), do="export it again"
         ) from None
     return OnnxSession(session, path.name)
 
@@ -149,8 +151,13 @@ def _spec(argument: Any, subject: str) -> TensorSpec:
     return TensorSpec(argument.name, dtype, tuple(shape))
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0][:200]
+def _reason(error: Exception) -> str:
+    """The sentence that matters, without ONNX Runtime's error code, the model's path and the place in its source."""
+    first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    first = re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", first)
+    first = re.sub(r"^Load model from .*? failed:", "", first)
+    first = re.sub(r"\S+\.(?:cc|cpp|h):\d+ .*?\) (?=\S)", "", first)
+    return first.strip()[:300]
 
 
 _ORT_ERRORS: tuple[type[Exception], ...] = (

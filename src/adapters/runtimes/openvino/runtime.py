@@ -98,7 +98,7 @@ def open_openvino_runtime(model: Model, options: RuntimeOptions, settings: Openv
     ``model`` is the quantised network itself where int8 is asked for.
     """
     session = open_openvino_session(model.path, options, settings)
-    return NetworkRuntime(session, model.path.name, options.precision)
+    return NetworkRuntime(session, model.path.name, options.precision, model.card.output.tensor)
 
 
 def open_openvino_session(path: Path, options: SessionOptions, settings: OpenvinoSettings) -> OpenvinoSession:
@@ -154,4 +154,4 @@ def _what(error: RuntimeError) -> str:
     """The last line that says something: the first ones say where in OpenVINO's source."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     telling = [line for line in lines if not line.startswith(("Exception from", "While validating"))] or lines
-    return (telling[-1] if telling else "an error")[:200]
+    return (telling[-1] if telling else "an error")[:300]

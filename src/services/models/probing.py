@@ -1,0 +1,84 @@
+"""A dummy patch through a network: whether it takes the card's input, and gives what the card says."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...domain.cards.model_card import ModelCard
+from ...domain.errors import ModelError
+from ...domain.labels.label_map import Logits
+from ...ports.model import Model
+from ...ports.runtime import InferenceRuntime
+
+_WHOLE_AXIS = 32  # voxels along an axis that the network takes whole
+_LEAST_EDGE = 16
+# of the spread of the logits: the same input gives the same bits on most devices, and rounds otherwise
+_REPEATS_WITHIN = 1e-3
+
+
+def checked_model(model: Model, runtime: InferenceRuntime, *, twice: bool = False) -> Model:
+    """The model, with its card's output fitted to the network's channels.
+
+    Args:
+        model: with a card.
+        runtime: has it loaded.
+        twice: also check that the network answers twice the same.
+
+    Raises:
+        ModelError: the network fails on a patch, gives something else than logits on the patch's grid, other channels
+            than the card says, probabilities or labels where the card says logits, or answers differently each time.
+    """
+    patch, logits = _inferred(model.card, runtime)
+    if logits.ndim != 5 or (logits.shape[0], *logits.shape[2:]) != (patch.shape[0], *patch.shape[2:]):
+        raise ModelError(
+            model.path.name,
+            expected=f"logits on the patch's grid, ({patch.shape[0]}, K, {', '.join(map(str, patch.shape[2:]))})",
+            got=str(logits.shape),
+            do="export the network with padded convolutions and one output channel for each label",
+        )
+    output = model.card.output.fitted(logits.shape[1])
+    output.check_logits(logits)
+    if twice:
+        check_repeats(runtime, patch, logits, model.path.name)
+    return replace(model, card=replace(model.card, output=output))
+
+
+def check_repeats(runtime: InferenceRuntime, batch: NDArray[np.float32], logits: Logits, subject: str) -> None:
+    """Raise ModelError where a network gives other logits for the same batch."""
+    again = runtime.infer(batch)
+    difference = float(np.abs(again - logits).max())
+    if difference > _REPEATS_WITHIN * float(np.ptp(logits)):
+        raise ModelError(
+            subject,
+            expected="a network that gives the same logits for the same input each time",
+            got=f"logits that differ by {difference:.3g}",
+            do="export it in evaluation mode, without dropout: network.eval()",
+        )
+
+
+def _inferred(card: ModelCard, runtime: InferenceRuntime) -> tuple[NDArray[np.float32], Logits]:
+    """A patch of noise and its logits: a small one, or the card's where the network does not take that."""
+    sizes = dict.fromkeys((_edges(card, runtime, small=True), _edges(card, runtime, small=False)))
+    for last, (edges, _) in enumerate(sizes.items(), 1 - len(sizes)):
+        channels = runtime.input_shape[1] or len(card.input.channels)
+        shape = (runtime.input_shape[0] or 1, channels, *edges)
+        patch = np.random.RandomState(0).standard_normal(shape).astype(np.float32)
+        try:
+            return patch, runtime.infer(patch)
+        except ModelError:
+            if not last:
+                raise
+    raise AssertionError("the last size returns or raises")
+
+
+def _edges(card: ModelCard, runtime: InferenceRuntime, *, small: bool) -> tuple[int, ...]:
+    """Edges in the network's axes, of the card's patch or of two divisors at least."""
+    divisor = card.tiling.divisor
+    least = divisor * max(2, -(-_LEAST_EDGE // divisor))
+    patch = [least if small else edge or -(-_WHOLE_AXIS // divisor) * divisor for edge in card.tiling.patch]
+    if card.input.axes == "ZYX":
+        patch.reverse()
+    return tuple(only or edge for only, edge in zip(runtime.input_shape[2:], patch, strict=True))
