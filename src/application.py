@@ -47,6 +47,7 @@ from .services.models.registry import ServedModels
 from .services.models.tune import tune
 from .services.models.verify import Verification, verify
 from .services.segmentation.estimate import Estimate, estimate
+from .services.segmentation.outputs import check_outputs
 from .services.segmentation.predict import Prediction, array_volume, predict
 from .services.segmentation.report import run_report, same_again
 from .services.segmentation.segment import Segmentation, segment
@@ -265,6 +266,7 @@ class Application:
         threads: int | None = None,
     ) -> tuple[Segmentation, dict[str, Any]]:
         """Load a model, segment a case, and write its results and its report; the run and the report."""
+        self.check_outputs(inputs, outputs, kept=[] if card is None else [card])
         found = self.find_model(model, card)
         loaded = self.load_model(found, runtime=runtime, precision=precision, threads=threads)
         try:
@@ -276,6 +278,10 @@ class Application:
         report = run_report(done, loaded, version=__version__, command=command)
         self.write_report(outputs, report)
         return done, report
+
+    def check_outputs(self, inputs: Sequence[str], outputs: Outputs, *, kept: Sequence[Path] = ()) -> None:
+        """Try the names of results; see ``check_outputs``."""
+        check_outputs(inputs, outputs, volumes=self.volumes, artifacts=self.artifacts, kept=kept)
 
     def write_report(self, outputs: Outputs, report: Mapping[str, Any]) -> None:
         """Write the report of a run, where one is wanted."""

@@ -147,21 +147,102 @@ def test_a_card_whose_labels_are_not_the_networks(voxport: Command, scan: Path, 
     refused(result, 4, tmp_path, "labels [1, 2, 3]", "2 channels")
 
 
-@pytest.mark.parametrize("output", ["missing/mask.nii.gz", "mask.tif", "mask"])
-@pytest.mark.parametrize("option", ["-o", "--probabilities"])
-def test_an_output_that_cannot_be_written(
-    voxport: Command, scan: Path, model: Path, tmp_path: Path, output: str, option: str
+OUTPUTS = {
+    "-o": ".nii.gz",
+    "--probabilities": ".nii.gz",
+    "--statistics": ".json",
+    "--preview": ".png",
+    "--report": ".json",
+}
+
+
+def with_output(option: str, name: str) -> list[str]:
+    """Options that ask for one more output, or for the mask alone."""
+    return [option, name] if option == "-o" else ["-o", "mask_of_labels.nii.gz", option, name]
+
+
+@pytest.mark.parametrize("option", OUTPUTS)
+@pytest.mark.parametrize("name", ["missing/mask", "m" * 260])
+def test_an_output_that_cannot_be_written_is_found_before_a_volume_is_read(
+    voxport: Command, model: Path, tmp_path: Path, name: str, option: str
 ) -> None:
-    others = [] if option == "-o" else ["-o", "mask_of_labels.nii.gz"]
-    refused(voxport("segment", scan, "-m", model, option, output, *others), 1, tmp_path, Path(output).name)
+    output = name + OUTPUTS[option]
+    refused(voxport("segment", "no.nii", "-m", model, *with_output(option, output)), 1, tmp_path, Path(output).name)
 
 
-@pytest.mark.parametrize("option", ["--statistics", "--preview", "--report"])
-def test_a_side_output_in_a_missing_folder(
+@pytest.mark.parametrize("option", OUTPUTS)
+def test_the_longest_name_that_a_file_may_have_is_written(
     voxport: Command, scan: Path, model: Path, tmp_path: Path, option: str
 ) -> None:
-    result = voxport("segment", scan, "-m", model, "-o", "mask.nii.gz", option, "missing/file.json")
-    refused(result, 1, tmp_path, "missing/file.json")
+    name = "m" * (255 - len(OUTPUTS[option])) + OUTPUTS[option]
+    result = voxport("segment", scan, "-m", model, *with_output(option, name))
+    assert result.returncode == 0, result.stderr
+    assert (tmp_path / name).is_file()
+
+
+@pytest.mark.parametrize(
+    ("option", "name", "endings"),
+    [
+        ("-o", "mask.tif", ".nii, .nii.gz, .hdr or .img"),
+        ("-o", "mask", ".nii, .nii.gz, .hdr or .img"),
+        ("--probabilities", "mask.npy", ".nii, .nii.gz, .hdr or .img"),
+        ("--statistics", "mask.xlsx", ".json or .csv"),
+        ("--preview", "mask.jpg", ".png"),
+    ],
+)
+@pytest.mark.parametrize("place", [[], ["--server", "http://127.0.0.1:9"]], ids=["here", "on a server"])
+def test_a_name_of_another_format_is_a_usage_error_before_a_volume_is_read(
+    voxport: Command, tmp_path: Path, option: str, name: str, endings: str, place: list[str]
+) -> None:
+    result = voxport("segment", "no.nii", *with_output(option, name), *place)
+    refused(result, 2, tmp_path, f"voxport: {option}: expected a name in {endings}, got {name}")
+
+
+SPELLINGS = ["{0}", "./{0}", "folder/../{0}", "link/{0}", "{1}"]
+
+
+@pytest.mark.parametrize("spelling", SPELLINGS)
+@pytest.mark.parametrize("second", [option for option in OUTPUTS if option not in ("-o", "--statistics", "--preview")])
+def test_two_results_never_share_a_place_however_it_is_spelled(
+    voxport: Command, scan: Path, model: Path, tmp_path: Path, second: str, spelling: str
+) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path)
+    first, name = ("-o", "m.nii") if second == "--probabilities" else ("--statistics", "s.json")
+    others = [] if first == "-o" else ["-o", "mask.nii"]
+    result = voxport(
+        "segment", scan, "-m", model, first, name, *others, second, spelling.format(name, tmp_path / name.upper())
+    )
+    refused(result, 2, tmp_path, "of its own")
+
+
+@pytest.mark.parametrize("kept", ["model.onnx", "card.yaml", "scan.nii.gz"])
+@pytest.mark.parametrize("how", ["name", "symbolic link", "hard link"])
+def test_no_result_replaces_the_model_the_card_or_an_input(
+    voxport: Command, scan: Path, model: Path, tmp_path: Path, kept: str, how: str
+) -> None:
+    (tmp_path / "card.yaml").write_text(yaml.safe_dump(write_card(affine_card(1, 2))))
+    before, name = (tmp_path / kept).read_bytes(), kept
+    if how != "name":
+        name = "alias.json"
+        (tmp_path / name).symlink_to(kept) if how == "symbolic link" else (tmp_path / name).hardlink_to(tmp_path / kept)
+    result = voxport("segment", scan.name, "-m", model.name, "--card", "card.yaml", "-o", "m.nii", "--report", name)
+    refused(result, 2, tmp_path, "--report: expected a place of its own")
+    assert (tmp_path / kept).read_bytes() == before
+
+
+@pytest.mark.parametrize(("stored", "output"), [("T1.IMG", "T1.HDR"), ("T1.hdr", "T1.img"), ("T1.HDR", "./T1.hdr")])
+def test_no_mask_replaces_half_of_a_pair(
+    voxport: Command, model: Path, tmp_path: Path, stored: str, output: str
+) -> None:
+    image = nib.Nifti1Pair(np.zeros((9, 9, 9), np.uint8), np.eye(4))
+    nib.save(image, tmp_path / "T1.hdr")
+    if stored.isupper():
+        (tmp_path / "T1.hdr").rename(tmp_path / "T1.HDR")
+        (tmp_path / "T1.img").rename(tmp_path / "T1.IMG")
+    before = {path.name: path.read_bytes() for path in tmp_path.glob("T1.*")}
+    refused(voxport("segment", stored, "-m", model, "-o", output), 2, tmp_path, "-o: expected a place of its own")
+    assert {path.name: path.read_bytes() for path in tmp_path.glob("T1.*")} == before
 
 
 def test_statistics_of_another_format(voxport: Command, scan: Path, model: Path, tmp_path: Path) -> None:

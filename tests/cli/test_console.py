@@ -76,6 +76,7 @@ def test_an_error_about_something_else_stays_as_it_is() -> None:
     for message in (
         "overlapping.nii: expected a volume, got text; export it again",
         "scan.nii: expected overlap: none, got `something`; leave it",
+        "mask.nii.gz: expected room, got none; free some",
         "patch and batch are words",
     ):
         assert with_flags(message) == message

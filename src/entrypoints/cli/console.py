@@ -36,7 +36,7 @@ FIELDS = {
         ),
         *("pattern", "channels"),
     )
-} | {"checkpoint": "CHECKPOINT"}
+} | {"checkpoint": "CHECKPOINT", "mask": "-o"}
 _WIDEST = 100_000  # characters of a table's line
 _BYTES = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 
@@ -68,7 +68,7 @@ def with_flags(message: str) -> str:
 
     An error names a field as its subject, or in backticks.
     """
-    message = re.sub(rf"^({'|'.join(FIELDS)})\b(?=[^:]*: expected )", lambda found: FIELDS[found[1]], message)
+    message = re.sub(rf"^({'|'.join(FIELDS)})(?=(?: [^:]+)?: expected )", lambda found: FIELDS[found[1]], message)
     return re.sub(r"`(\w+)`", lambda found: FIELDS.get(found[1], found[0]), message)
 
 

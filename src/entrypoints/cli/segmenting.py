@@ -57,20 +57,16 @@ def segment_command(
     from ...application import Application
     from ...domain.run import Outputs
     from ...services.segmentation.report import same_again_there
-    from ...services.segmentation.statistics_file import check_statistics_name
 
     application = Application.build()
     inputs, output = _case(inputs, output, application.sample if sample else None)
     if sample:
         statistics, preview = statistics or "sample_statistics.json", preview or "sample_preview.png"
     outputs = Outputs(output, probabilities, statistics, preview, report)
-    if statistics is not None:
-        check_statistics_name(statistics)
     if server is not None:
         here = {"card": card, "runtime": runtime, "precision": precision, "threads": threads}
         opt.check_remote_options(model, here | {"memory": options.memory_bytes, "batch": options.batch})
-        if report is not None:
-            application.artifacts.check(report)
+        application.check_outputs(inputs, outputs)
         segmenter = application.remote_segmenter(server, as_jobs=False)
         with progress_bar(quiet) as progress:
             data = dict(segmenter.segment(inputs, model, outputs, options, progress))

@@ -87,8 +87,8 @@ class _IntoMemory:
 
     @property
     def names(self) -> VolumeNames:
-        """See VolumeStore.names."""
-        return self._stored.names
+        """See VolumeStore.names; results are kept under any."""
+        return self._memory.names
 
     def recognises(self, reference: str) -> bool:
         """See VolumeStore.recognises."""

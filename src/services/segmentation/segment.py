@@ -6,11 +6,10 @@ import hashlib
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import astuple, dataclass, field
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from ...domain.errors import UsageError
 from ...domain.geometry.grid import Box, Grid
 from ...domain.inference.sliding_window import Block, assemble_planes, stitch
 from ...domain.labels.label_map import LabelTable, Logits, Output
@@ -27,6 +26,7 @@ from ..viewing.preview import display_window, preview_picture
 from .case import Case, replaced, slabs
 from .decoding import Labeller, Sinks
 from .inference import Inferer
+from .outputs import check_outputs
 from .prepare import Prepared, open_inferer, prepare
 from .resume import Checkpoint, Reached, fingerprint
 from .statistics_file import statistics_bytes
@@ -90,7 +90,7 @@ def segment(
     Raises:
         InputError, ModelError, UsageError, LimitError, OutputError, CancelledError
     """
-    _check_places(inputs, outputs, ports.volumes)
+    check_outputs(inputs, outputs, volumes=ports.volumes, artifacts=ports.artifacts, kept=[loaded.model.path])
     clock, card = _Clock(progress), loaded.model.card
     options = options if checkpoint is None else checkpoint.pinned(options)
     with ExitStack() as stack:
@@ -136,16 +136,6 @@ def segment(
     )
 
 
-def _check_places(inputs: Sequence[str], outputs: Outputs, volumes: VolumeStore) -> None:
-    """Raise UsageError if a result would replace an input, or another result, whatever the spelling of its name."""
-    taken = dict.fromkeys((place for reference in inputs for place in volumes.places(reference)), "an input")
-    for reference in filter(None, astuple(outputs)):
-        places = volumes.places(reference)
-        if got := next((taken[place] for place in places if place in taken), None):
-            raise UsageError(reference, expected="a name of its own for each result", got=got, do="name another file")
-        taken |= dict.fromkeys(places, f"the place of {reference}")
-
-
 def _named(sinks: Sinks, outputs: Outputs) -> Iterator[tuple[str, VolumeSink]]:
     """Yield sinks with their references, the mask last."""
     if sinks.probabilities is not None and outputs.probabilities is not None:
@@ -155,9 +145,6 @@ def _named(sinks: Sinks, outputs: Outputs) -> Iterator[tuple[str, VolumeSink]]:
 
 def _open_sinks(ports: SegmentPorts, outputs: Outputs, case: Case, output: Output, stack: ExitStack) -> Sinks:
     """Open all outputs before inference, so that an unwritable folder fails at once."""
-    for reference in (outputs.statistics, outputs.preview, outputs.report):
-        if reference is not None:
-            ports.artifacts.check(reference)
     like = case.sources[0]
     create = ports.volumes.create
     mask = stack.enter_context(create(outputs.mask, case.grid, output.table.dtype, like=like, labels=output.table))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 from ....domain.errors import OutputError
@@ -21,6 +22,8 @@ class LocalFiles:
         if destination.is_dir():
             raise OutputError.cannot_write(reference, "a folder of that name")
         try:
+            with suppress(FileNotFoundError):
+                destination.lstat()  # finds names that are too long
             # Only opening a file detects read-only mounts and full quotas.
             with tempfile.TemporaryFile(dir=folder):
                 pass
@@ -31,7 +34,7 @@ class LocalFiles:
         """See ArtifactWriter.write."""
         destination = Path(reference)
         try:
-            descriptor, name = tempfile.mkstemp(dir=destination.parent, prefix=f".{destination.name}.", suffix=".part")
+            descriptor, name = tempfile.mkstemp(dir=destination.parent, prefix=".voxport-", suffix=".part")
             temporary = Path(name)
             try:
                 with os.fdopen(descriptor, "wb") as part:

@@ -1,0 +1,80 @@
+"""Try the names of a run's results before anything is read or computed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import fields
+from pathlib import Path
+
+from ...domain.errors import UsageError
+from ...domain.run import Outputs
+from ...ports.artifacts import ArtifactWriter
+from ...ports.volume_store import VolumeStore
+from .statistics_file import check_statistics_name
+
+_VOLUMES = ("mask", "probabilities")
+
+
+def check_outputs(
+    inputs: Sequence[str],
+    outputs: Outputs,
+    *,
+    volumes: VolumeStore,
+    artifacts: ArtifactWriter,
+    kept: Iterable[Path] = (),
+) -> None:
+    """Check the name of every result.
+
+    Args:
+        inputs: volumes of the case.
+        outputs: references of the results.
+        volumes: the store of masks and probabilities.
+        artifacts: the writer of the others.
+        kept: files that no result may replace either, such as the model.
+
+    Raises:
+        UsageError: an ending that says another format, or a place that is taken by an input, a kept file or another
+            result, however it is spelled.
+        OutputError: a place that cannot be written.
+    """
+    given = {f.name: getattr(outputs, f.name) for f in fields(outputs) if getattr(outputs, f.name) is not None}
+    taken = {key: f"the input {i}" for i in inputs for key in _keys(volumes.places(i))}
+    taken |= {key: f"{path}, which this run needs" for path in kept for key in _keys([str(path)])}
+    for name, reference in given.items():
+        # two names that differ by case alone are one file on many file systems
+        places = volumes.places(reference) if name in _VOLUMES else [reference]
+        keys = [*_keys(places), *(os.path.realpath(place).casefold() for place in places)]
+        used = next((taken[key] for key in keys if key in taken), None)
+        if used is not None:
+            got = f"{reference}, the place of {used}"
+            raise UsageError(name, expected="a place of its own", got=got, do="rename it")
+        taken |= dict.fromkeys(keys, f"the {name}")
+    for name, reference in given.items():
+        _check_ending(name, reference, volumes)
+        if name not in _VOLUMES or volumes.names.formats:
+            artifacts.check(reference)
+
+
+def _check_ending(name: str, reference: str, volumes: VolumeStore) -> None:
+    """UsageError where a name ends in what the result is not."""
+    if name == "statistics":
+        check_statistics_name(reference)
+    elif name == "preview" and not reference.lower().endswith(".png"):
+        raise UsageError(name, expected="a name in .png", got=reference, do="rename it")
+    elif name in _VOLUMES and volumes.names.formats and volumes.names.ending(reference) not in volumes.names.writable:
+        expected = f"a name in {volumes.names.writable_text}"
+        raise UsageError(name, expected=expected, got=reference, do="rename it")
+
+
+def _keys(places: Iterable[str]) -> list[object]:
+    """Return what identifies places: the file under them, by any of its names, and their real paths."""
+    keys: list[object] = []
+    for place in places:
+        keys.append(os.path.realpath(place))
+        try:
+            found = Path(place).stat()
+        except OSError:
+            continue
+        keys.append((found.st_dev, found.st_ino))
+    return keys
