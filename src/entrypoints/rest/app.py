@@ -23,13 +23,14 @@ from .predicting import predict_routes
 from .routing import add_problem_handlers
 from .segmenting import segment_routes
 from .stopping import stop_on_signals
+from .v2 import v2_routes
 
 _ABOUT = """Masks on the right voxels, from verified ONNX models.
 
 Every failure is a problem (RFC 9457) whose `detail` says what was expected, what came, and what to do."""
 
 
-_ROUTES = (segment_routes, predict_routes, catalogue_routes, job_routes, job_event_routes, job_result_routes)
+_ROUTES = (segment_routes, predict_routes, catalogue_routes, job_routes, job_event_routes, job_result_routes, v2_routes)
 
 
 def create_app(application: Application, *, runs_jobs: bool = False) -> FastAPI:

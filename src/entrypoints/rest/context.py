@@ -15,7 +15,7 @@ from anyio import CapacityLimiter, to_thread
 from starlette.requests import Request
 
 from ...application import Application
-from ...domain.errors import CancelledError, TimeLimitError
+from ...domain.errors import BusyError, CancelledError, TimeLimitError
 from ...domain.run import RunOptions
 from ...services.jobs.admission import Slots
 from ...services.models.loading import LoadedModel
@@ -31,6 +31,7 @@ from .routing import cut
 T = TypeVar("T")
 _SUBMISSIONS = 8  # cases checked at a time
 _SIDE_WORKERS = 2  # threads for work without a slot: estimates, reading arrays
+_SHARED_CALLS = 128  # small requests at a time for each slot; they wait for the batch that they share
 
 
 class RequestProgress:
@@ -75,6 +76,7 @@ class ServiceContext:
     working: CapacityLimiter
     aside: CapacityLimiter
     submitting: CapacityLimiter
+    sharing: CapacityLimiter
     private_paths: tuple[str, ...]
     jobs: JobAccess
     stop: threading.Event
@@ -94,6 +96,7 @@ class ServiceContext:
             CapacityLimiter(settings.slots + settings.queue + 1),
             CapacityLimiter(_SIDE_WORKERS),
             CapacityLimiter(_SUBMISSIONS),
+            CapacityLimiter(settings.slots * _SHARED_CALLS),
             private_paths,
             JobAccess(application, private_paths),
             threading.Event(),
@@ -132,6 +135,18 @@ class ServiceContext:
                 return work(progress, waited)
 
         return await self._watched(request, progress, run, self.working)
+
+    async def shared(self, request: Request, work: Callable[[RequestProgress, float], T]) -> T:
+        """Run ``work``, which shares batches with other requests, in a thread of its own.
+
+        Raises:
+            BusyError: as many requests run as may.
+            TimeLimitError, CancelledError
+        """
+        if self.sharing.available_tokens < 1:
+            raise BusyError("server", expected="room in the queue", got="a full queue", retry_after_seconds=1)
+        progress = RequestProgress(self.settings.time_limit_seconds)
+        return await self._watched(request, progress, lambda: work(progress, 0.0), self.sharing)
 
     async def without_slot(
         self, request: Request, work: Callable[[RequestProgress], T], threads: CapacityLimiter | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import ceil
 from typing import Any
 
@@ -99,6 +99,13 @@ def problem_of(error: BaseException) -> Problem:
 def retry_after(error: VoxportError) -> dict[str, str]:
     """The header that tells when to come back, in whole seconds and at least one; none where the error does not say."""
     return {"Retry-After": str(max(1, ceil(error.retry_after_seconds)))} if isinstance(error, BusyError) else {}
+
+
+def in_protocol(problem: Problem, path: str) -> Problem:
+    """The problem with the member ``error`` that clients of the Open Inference Protocol read, for paths below /v2."""
+    if path != "/v2" and not path.startswith("/v2/"):
+        return problem
+    return replace(problem, extra={**problem.extra, "error": problem.detail})
 
 
 def problem_body(problem: Problem, request_id: str) -> dict[str, Any]:

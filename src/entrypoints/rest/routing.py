@@ -15,7 +15,7 @@ from starlette.exceptions import HTTPException
 
 from ...domain.errors import OutputError, VoxportError
 from .metrics import Metrics
-from .problems import Problem, ProblemError, problem_of, problem_response
+from .problems import Problem, ProblemError, in_protocol, problem_of, problem_response
 from .uploads import receive_form
 
 MULTIPART, JSON = "multipart/form-data", "application/json"
@@ -80,7 +80,8 @@ def add_problem_handlers(app: FastAPI, metrics: Metrics, private_paths: Iterable
     def answer(request: Request, problem: Problem) -> Response:
         metrics.refused(problem.kind)
         own = getattr(request.state, "private_paths", ())
-        return problem_response(without_paths(problem, (*own, *hidden)), request_id(request))
+        problem = in_protocol(without_paths(problem, (*own, *hidden)), request.url.path)
+        return problem_response(problem, request_id(request))
 
     async def known(request: Request, error: Exception) -> Response:
         if isinstance(error, HTTPException) and isinstance(error.__cause__, OSError):

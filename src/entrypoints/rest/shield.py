@@ -20,7 +20,7 @@ from .admission import bad_bind, bad_body, bad_origin
 from .connections import Draining
 from .exchange import BodyTooLargeError, Exchange
 from .keys import KeyHash, holder
-from .problems import INTERNAL, Problem, problem_of
+from .problems import INTERNAL, Problem, in_protocol, problem_of
 from .rate import Rate, peer_of
 
 ANONYMOUS = "anonymous"
@@ -102,7 +102,7 @@ class Shield:
         state = {**outer.get("state", {}), "request_id": exchange.request_id, "principal": ANONYMOUS}
         scope = {**outer, "state": state}
         try:
-            with self._draining.request(lambda problem: self._refuse(exchange, problem)):
+            with self._draining.request(lambda problem: self._refuse(scope, exchange, problem)):
                 await self._serve(scope, exchange)
             await exchange.finish()
         finally:
@@ -110,7 +110,7 @@ class Shield:
 
     async def _serve(self, scope: Scope, exchange: Exchange) -> None:
         if (problem := self._refusal(scope)) is not None:
-            await self._refuse(exchange, problem)
+            await self._refuse(scope, exchange, problem)
             return
         try:
             await self._api(scope, exchange.receive, exchange.send)
@@ -120,13 +120,13 @@ class Shield:
             # a failure of the body may reach this place as another exception
             if exchange.failure is None:
                 _errors.error("request %s failed", exchange.request_id, exc_info=error)
-                await self._refuse(exchange, INTERNAL)
+                await self._refuse(scope, exchange, INTERNAL)
         if exchange.failure is not None:
-            await self._refuse(exchange, problem_of(exchange.failure))
+            await self._refuse(scope, exchange, problem_of(exchange.failure))
 
-    async def _refuse(self, exchange: Exchange, problem: Problem) -> None:
+    async def _refuse(self, scope: Scope, exchange: Exchange, problem: Problem) -> None:
         self._refused(problem.kind)
-        await exchange.refuse(problem)
+        await exchange.refuse(in_protocol(problem, scope["path"]))
 
     def _refusal(self, scope: Scope) -> Problem | None:
         headers = Headers(scope=scope)
