@@ -1,12 +1,11 @@
-"""A client of voxport's HTTP service: volumes are sent from disk, masks are written to disk, both in a stream.
+"""Client of voxport's HTTP service; volumes and masks are streamed from and to disk.
 
-It needs httpx, which the extra ``serving`` brings, and nothing else of voxport but the domain::
+It needs httpx, which the extra ``serving`` installs::
 
-    from pathlib import Path
     from voxport.client import Client
 
     with Client("http://127.0.0.1:3000") as client:
-        report = client.segment([Path("scan.nii.gz")], Path("mask.nii.gz"), outputs={"preview": Path("mask.png")})
+        report = client.segment("scan.nii.gz", "mask.nii.gz", outputs={"preview": "mask.png"})
     for label in report["statistics"]["labels"]:
         print(label["name"], label["voxels"])
 """

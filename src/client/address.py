@@ -1,4 +1,4 @@
-"""Which addresses a client takes, and what it may say on the way to them."""
+"""Checks of addresses and keys."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ _EXAMPLE = "http://127.0.0.1:3000"
 
 
 def checked_url(url: str) -> str:
-    """The address of a server without a closing slash; a path in it is kept, for servers behind a proxy.
+    """Return a server's address without a trailing slash; a path is kept, for servers behind a proxy.
 
     Raises:
-        UsageError: it is not http or https, names no host, or carries a password, a query or a fragment.
+        UsageError: not http or https, no host, or a password, query or fragment.
     """
     try:
         parts = urlsplit(url)
@@ -23,7 +23,7 @@ def checked_url(url: str) -> str:
     except ValueError:
         raise _refused("one that cannot be read") from None
     if parts.username is not None or parts.password is not None:
-        # neither is repeated: error messages end up in logs
+        # not repeated: error messages are logged
         raise UsageError("server", expected="a URL", got="one with a name or password", do="give the key apart from it")
     if parts.scheme not in ("http", "https") or not usable or not url.isprintable() or " " in url:
         raise _refused(one_line(url) or "nothing")
@@ -33,7 +33,7 @@ def checked_url(url: str) -> str:
 
 
 def is_loopback(url: str) -> bool:
-    """Whether the address is this machine's own, by its name or number."""
+    """Return whether the address is this machine's, by name or number."""
     host = (urlsplit(url).hostname or "").rstrip(".")
     if host == "localhost" or host.endswith(".localhost"):
         return True
@@ -46,10 +46,10 @@ def is_loopback(url: str) -> bool:
 
 
 def checked_key(key: str | None) -> str | None:
-    """The key without the space around it, or None where there is none.
+    """Return the key without surrounding space, or None if empty.
 
     Raises:
-        UsageError: characters that cannot stand in a header; they are not repeated.
+        UsageError: characters that a header cannot contain; the message does not repeat them.
     """
     key = (key or "").strip()
     if not all("!" <= character <= "~" for character in key):

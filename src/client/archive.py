@@ -1,4 +1,4 @@
-"""The zip archive of results: every member is expected, stored as it is, and no larger than its directory says."""
+"""The zip archive of results. Members must be expected, uncompressed, and as large as the directory says."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .problems import problem_error
 
 MEDIA_TYPE = "application/zip"
 RESULTS = "results.json"
-# The members of one model, by output.
+# Members of a model, by output.
 MEMBERS: Mapping[str, tuple[str, ...]] = {
     output: (name, STATISTICS_TABLE) if output == "statistics" else (name,) for output, name in RESULT_FILES.items()
 }
@@ -28,7 +28,7 @@ _ENCRYPTED = 1
 
 @dataclass(frozen=True)
 class Result:
-    """What one model came to: the folder of its members, or an error."""
+    """Result of one model: the folder of its members, or an error."""
 
     model: str
     folder: str
@@ -36,26 +36,26 @@ class Result:
 
 
 def asked_outputs(outputs: Iterable[str]) -> list[str]:
-    """The outputs to ask for: always the report, by which the rest is checked."""
+    """Return the outputs to request, including the report."""
     return list(dict.fromkeys([*outputs, "report"]))
 
 
 def member_of(output: str, path: Path) -> str:
-    """The member of the archive that goes to a path."""
+    """Return the name of the member for a path."""
     return next((name for name in MEMBERS[output] if Path(name).suffix == path.suffix), MEMBERS[output][0])
 
 
 class Archive:
-    """A zip archive that came whole. Its names are only ever compared, never used as paths.
+    """A complete zip archive. Member names are compared, never used as paths.
 
     Args:
-        file: the archive; it must be seekable and stays the caller's to close.
-        url: where it came from.
-        outputs: keys of ``MEMBERS`` that were asked for; no others may come.
-        localised: puts the volumes' names here into the server's words.
+        file: the archive, seekable; the caller closes it.
+        url: the server.
+        outputs: requested keys of ``MEMBERS``; others are refused.
+        localised: replaces the server's names of volumes by local ones.
 
     Raises:
-        RemoteError: it is no such archive.
+        RemoteError: an invalid archive.
     """
 
     def __init__(self, file: BinaryIO, url: str, outputs: Iterable[str], localised: Callable[[str], str]) -> None:
@@ -69,7 +69,7 @@ class Archive:
             self._check_names([f"{r.folder}/{member}" for r in self.results if r.error is None for member in asked])
 
     def only(self) -> Result:
-        """The result of the one model that was asked. Raises its error, or RemoteError."""
+        """Return the result of the only model. Raises its error, or RemoteError."""
         if len(self.results) != 1:
             raise self._wrong(f"one of {len(self.results)} models")
         (result,) = self.results
@@ -78,22 +78,22 @@ class Archive:
         return result
 
     def members(self, result: Result) -> ArchiveMembers:
-        """What the archive has of a result."""
+        """Return the members of a result."""
         return ArchiveMembers(self, result.folder)
 
     def json(self, name: str) -> dict[str, Any]:
-        """A small file of the archive, parsed. Raises RemoteError."""
+        """Parse a small file of the archive. Raises RemoteError."""
         with self._clear_errors():
             return self._json(self._known(name))
 
     @contextmanager
     def open(self, name: str) -> Iterator[IO[bytes]]:
-        """A file's content, to be read once and to its end, where its checksum is compared. Raises RemoteError."""
+        """Open a member, to be read once and to its end, where its checksum is compared. Raises RemoteError."""
         with self._clear_errors(), self._zip.open(self._known(name)) as content:
             yield content
 
     def has(self, name: str) -> bool:
-        """Whether there is a file of this name."""
+        """Return whether the archive has a file of this name."""
         return name in self._zip.namelist()
 
     @contextmanager
@@ -110,7 +110,7 @@ class Archive:
         return name
 
     def _check_stored(self, size: int) -> None:
-        """Stored members that lie in the file side by side cannot add up to more than it: nothing can inflate."""
+        """Check that members are stored and do not overlap, so nothing can inflate."""
         members = self._zip.infolist()
         for member in members:
             if member.compress_type != zipfile.ZIP_STORED or member.file_size != member.compress_size:
@@ -163,7 +163,7 @@ class ArchiveMembers:
         return self.archive.url
 
     def has(self, member: str) -> bool:
-        """Whether the result came with a member."""
+        """Return whether the result has a member."""
         return self.archive.has(f"{self.folder}/{member}")
 
     def json(self, member: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Arrays on their way to a server, as ``.npy`` files."""
+"""Arrays as ``.npy`` uploads."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .fields import Fields, Form
 
 
 def real_array(array: ArrayLike) -> NDArray[Any]:
-    """The array, of real numbers, ``(X, Y, Z)`` or ``(C, X, Y, Z)``. Raises InputError."""
+    """Return an array ``(X, Y, Z)`` or ``(C, X, Y, Z)`` of real numbers. Raises InputError."""
     values = np.asarray(array)
     if values.ndim not in (3, 4) or values.dtype.kind not in "biuf":
         got = f"{values.dtype} of shape {values.shape}"
@@ -24,7 +24,7 @@ def real_array(array: ArrayLike) -> NDArray[Any]:
 
 
 def array_fields(spacing: Sequence[float] | None, unit: str | None, probabilities: bool) -> Fields:
-    """The fields that only arrays have: files carry their spacing and unit themselves."""
+    """Return the form fields that only arrays need: spacing and unit."""
     return {
         "spacing": [] if spacing is None else [",".join(repr(float(step)) for step in spacing)],
         "unit": [] if unit is None else [unit],
@@ -33,7 +33,7 @@ def array_fields(spacing: Sequence[float] | None, unit: str | None, probabilitie
 
 
 def array_form(values: NDArray[Any], fields: Fields) -> Form:
-    """A form with these fields, and the array as a file."""
+    """Return a form with these fields and the array as a file."""
     content = io.BytesIO()
     np.save(content, values, allow_pickle=False)
     return Form(fields, [("volume", ("volume.npy", content, "application/octet-stream"))])

@@ -23,7 +23,7 @@ from .errors import one_line
 from .fields import Fields, check_model, fields_of
 from .jobs import Jobs
 from .results import received
-from .uploads import Hear, StrPath, Uploads, Volumes, paths_of, silent
+from .uploads import Callback, StrPath, Uploads, Volumes, paths_of, silent
 
 if TYPE_CHECKING:
     import httpx
@@ -34,11 +34,10 @@ _LARGEST_BYTES = 2**30
 
 
 class Client:
-    """A voxport server, asked in the way that the library is: paths in, paths out, the library's errors.
+    """A voxport server, with the paths and errors of the library.
 
-    Nothing is retried, but for what ``jobs.submit`` and ``jobs.wait`` say: a BusyError says after how many seconds to
-    ask again. One client may be used by several threads. Over plain http a key can be read on the way: use https beyond
-    this machine and networks that you trust.
+    Requests are not retried, except as `Jobs.submit` and `Jobs.wait` describe. Thread-safe. A key sent over plain http
+    can be read on the way: use https beyond trusted networks.
 
     Example::
 
@@ -46,16 +45,16 @@ class Client:
             client.segment("scan.nii.gz", "mask.nii.gz", model="two-photon-vessels")
 
     Args:
-        url: of the server, with the path that a proxy put it under, if any.
-        api_key: where the server asks for one; the variable ``VOXPORT_API_KEY`` where it is not given.
-        timeout_seconds: the longest silence to wait through. While a case waits and is scored the server is silent.
-        transport: httpx transport to use in place of the network, such as one that calls an app in this process.
+        url: address of the server, including a proxy's path.
+        api_key: key; by default the variable ``VOXPORT_API_KEY``.
+        timeout_seconds: maximum silence. The server is silent while a case waits and runs.
+        transport: httpx transport instead of the network, such as one that calls an app in this process.
 
     Attributes:
-        jobs: the server's queue, for cases that take longer than anybody wants to hold a connection for.
+        jobs: the server's queue, see `Jobs`.
 
     Raises:
-        UsageError: a URL, key or timeout that makes no sense, or httpx is not installed.
+        UsageError: an invalid URL, key or timeout, or httpx is not installed.
     """
 
     def __init__(
@@ -89,32 +88,32 @@ class Client:
         self._connection.close()
 
     def cut(self) -> None:
-        """End what other threads wait for: connections are shut, now and as they are opened; the waits raise."""
+        """Shut down all connections, present and future; waiting threads raise."""
         self._connection.cut()
 
     def health(self) -> Mapping[str, Any]:
-        """What the server says of itself: ``status`` (ok, degraded or unavailable), its models, what is in flight.
+        """Return ``status`` (ok, degraded or unavailable), models, and requests in flight.
 
         Raises:
-            RemoteError: it cannot be reached, or answers as voxport does not.
+            RemoteError: the server is unreachable or is not voxport.
         """
         return self._connection.json("GET", "/health", also=(503,))
 
     def models(self) -> Mapping[str, Any]:
-        """The models: ``default``, ``models`` (each with name, version, status, certificate) and ``broken``.
+        """Return ``default``, ``models`` (each with name, version, status, certificate) and ``broken``.
 
         Raises:
-            UsageError: the server wants an API key.
-            RemoteError: it cannot be reached, or answers as voxport does not.
+            UsageError: the server requires an API key.
+            RemoteError: the server is unreachable or is not voxport.
         """
         return self._connection.json("GET", "/v1/models")
 
     def model(self, name: str) -> Mapping[str, Any]:
-        """One model, by ``NAME`` or ``NAME:VERSION``, with its card and hashes.
+        """Return one model, ``NAME`` or ``NAME:VERSION``, with card and hashes.
 
         Raises:
-            ModelError: the server has no such model.
-            UsageError, RemoteError: as ``models``.
+            ModelError: no such model.
+            UsageError, RemoteError: as `models`.
         """
         check_model(name)
         path = f"/v1/models/{quote(name, safe=':+')}"
@@ -125,15 +124,12 @@ class Client:
         volumes: Volumes,
         *,
         model: str | None = None,
-        hear: Hear = silent,
+        callback: Callback = silent,
         **options: Unpack[RemoteOptions],
     ) -> Mapping[str, Any]:
-        """Foretell a run on the server: tiles, seconds, peak memory, warnings. The volumes are sent, and not kept.
-
-        Args and errors are those of ``segment``.
-        """
+        """Estimate tiles, seconds and peak memory of a run on the server, with warnings; see `segment`."""
         fields = fields_of([model], options)
-        with Uploads(paths_of(volumes), hear) as uploads:
+        with Uploads(paths_of(volumes), callback) as uploads:
             told = self._connection.json("POST", "/v1/plan", form=uploads.form(fields))
             return told | {"warnings": [uploads.localised(one_line(w)) for w in told.get("warnings") or ()]}
 
@@ -144,36 +140,34 @@ class Client:
         *,
         model: str | None = None,
         outputs: Mapping[str, StrPath] | None = None,
-        hear: Hear = silent,
+        callback: Callback = silent,
         **options: Unpack[RemoteOptions],
     ) -> Mapping[str, Any]:
-        """Segment a case and write its mask, on the grid of its first volume.
+        """Segment a case and write its mask on the grid of its first volume.
 
-        The volumes are streamed from disk and the results to it. Every file appears whole under its name once all of
-        them are there, the mask last; of a failure nothing appears.
+        Files are streamed. Result files appear together when all are complete, the mask last; none after a failure.
 
         Args:
             volumes: files whose channels make up the case, ``.nii`` or ``.nii.gz``.
             destination: the mask, ``.nii`` or ``.nii.gz``.
-            model: ``NAME`` or ``NAME:VERSION``; the server's default where it is not given.
-            overlap: of tiles, 0 to 0.75; the model card's where it is not given, as with the next three.
-            patch: edges of a tile in voxels, ``(x, y, z)``.
+            model: ``NAME`` or ``NAME:VERSION``; by default the server's.
+            overlap: of tiles, 0 to 0.75; this and the next three default to the model card's.
+            patch: edges in voxels, ``(x, y, z)``.
             blending: gaussian, constant or halo.
-            threshold: probability from which a voxel has a label, for models with independent labels.
-            nan_as: taken for NaN and Inf, which are refused otherwise.
+            threshold: probability threshold, for models with independent labels.
+            nan_as: replaces NaN and Inf, which are otherwise refused.
             outputs: further files: ``probabilities`` (.nii, .nii.gz), ``statistics`` (.json, .csv), ``preview``
                 (.png), ``report`` (.json).
-            hear: called as ``hear(stage, done, total)``, in bytes, while the request goes on; stages are upload,
-                score and download.
+            callback: called as ``callback(stage, done, total)``, in bytes; stages are upload, score and download.
 
         Returns:
-            The run's report, with the files' names here.
+            The run's report, with the local names of files.
 
         Raises:
-            UsageError, InputError, ModelError, LimitError, OutputError: as a run on this machine; UsageError also
-                where the server wants an API key.
-            BusyError: the server's queue is full, or it was asked too often; it says when to ask again.
-            RemoteError: the server cannot be reached, fails, or answers as voxport does not.
+            UsageError, InputError, ModelError, LimitError, OutputError: as a local run; UsageError also if the
+                server requires an API key.
+            BusyError: a full queue or a rate limit; contains the time to wait.
+            RemoteError: the server is unreachable, fails, or is not voxport.
         """
         paths, mask = paths_of(volumes), Path(destination)
         places = {"mask": mask} | {output: Path(path) for output, path in (outputs or {}).items()}
@@ -181,7 +175,7 @@ class Client:
         members = {member_of(output, path): path for output, path in places.items()}
         fields = fields_of([model], options, asked_outputs(places))
         with (
-            self._results(paths, fields, mask.parent, hear) as (archive, uploads),
+            self._results(paths, fields, mask.parent, callback) as (archive, uploads),
             received(archive.members(archive.only()), uploads.sent(), members) as (report, downloads),
         ):
             commit_all(downloads, last=mask)
@@ -194,26 +188,26 @@ class Client:
         *,
         models: Sequence[str],
         outputs: Iterable[str] = (),
-        hear: Hear = silent,
+        callback: Callback = silent,
         **options: Unpack[RemoteOptions],
     ) -> tuple[ModelResult, ...]:
-        """Segment a case with several models; the volumes are sent once. A model that fails does not stop the others.
+        """Segment a case with several models in one upload. A failing model does not stop the others.
 
         Args:
-            volumes: as for ``segment``, as is everything that is not named here.
-            folder: each model's files go into ``NAME-VERSION`` in it: ``mask.nii.gz``, ``probabilities.nii.gz``,
-                ``statistics.json`` and ``.csv``, ``preview.png``, ``report.json``. It must exist.
+            volumes: as other arguments not listed, see `segment`.
+            folder: existing folder; each model's files go to ``NAME-VERSION``: ``mask.nii.gz``,
+                ``probabilities.nii.gz``, ``statistics.json`` and ``.csv``, ``preview.png``, ``report.json``.
             models: ``NAME`` or ``NAME:VERSION`` of each.
             outputs: besides the mask: probabilities, statistics, preview, report.
 
         Raises:
-            VoxportError: as ``segment``; the first model's error where all of them fail.
+            VoxportError: as `segment`; the first model's error if all fail.
         """
         wanted, into = list(dict.fromkeys(["mask", *outputs])), Path(folder)
         check_outputs(wanted)
         check_place(into / "results")
         fields = fields_of(models, options, asked_outputs(wanted))
-        with self._results(paths_of(volumes), fields, into, hear) as (archive, uploads), ExitStack() as stack:
+        with self._results(paths_of(volumes), fields, into, callback) as (archive, uploads), ExitStack() as stack:
             found, downloads = [], []
             for result in archive.results:
                 if result.error is not None:
@@ -239,20 +233,20 @@ class Client:
         probabilities: bool = False,
         **options: Unpack[RemoteOptions],
     ) -> PredictResult:
-        """Segment an array that is small enough to be answered as numbers.
+        """Segment a small array.
 
         Args:
-            array: ``(X, Y, Z)`` or ``(C, X, Y, Z)``, of real numbers; axes run to the right, anterior and superior.
-            spacing: of the voxels, ``(x, y, z)``; 1 where it is not given.
-            unit: of the spacing: mm, um or unknown.
-            model: ``NAME`` or ``NAME:VERSION``; the server's default where it is not given.
-            probabilities: answer them too.
-            overlap: of tiles; patch and threshold: as for ``segment``.
+            array: ``(X, Y, Z)`` or ``(C, X, Y, Z)`` of real numbers, in RAS+ orientation.
+            spacing: ``(x, y, z)``, by default 1.
+            unit: mm, um or unknown.
+            model: ``NAME`` or ``NAME:VERSION``; by default the server's.
+            probabilities: whether to return them.
+            overlap: overlap, patch and threshold as for `segment`.
 
         Raises:
-            InputError: another number of axes, or no real numbers.
-            LimitError: more voxels than the server answers in this way; send a file with ``segment``.
-            VoxportError: as ``segment`` otherwise.
+            InputError: another number of axes, or values that are not real numbers.
+            LimitError: too many voxels; use `segment`.
+            VoxportError: as `segment`.
         """
         values = real_array(array)
         fields = fields_of([model], options) | array_fields(spacing, unit, probabilities)
@@ -261,12 +255,12 @@ class Client:
 
     @contextmanager
     def _results(
-        self, paths: Sequence[Path], fields: Fields, folder: Path, hear: Hear
+        self, paths: Sequence[Path], fields: Fields, folder: Path, callback: Callback
     ) -> Iterator[tuple[Archive, Uploads]]:
-        """Send volumes to be segmented, and keep the archive of results in a folder for as long as it is needed."""
-        with Uploads(paths, hear) as uploads, spool(folder) as file:
+        """Send volumes for segmentation, and keep the archive of results in a temporary folder."""
+        with Uploads(paths, callback) as uploads, spool(folder) as file:
             with self._connection.answer("POST", "/segment", MEDIA_TYPE, form=uploads.form(fields)) as answer:
-                self._connection.save(answer, file, lambda done, total: hear("download", done, total))
+                self._connection.save(answer, file, lambda done, total: callback("download", done, total))
             yield Archive(file, self.url, fields["outputs"], uploads.localised), uploads
 
 

@@ -1,4 +1,4 @@
-"""Requests and their answers over httpx, with one clear line for everything that can go wrong on the way."""
+"""HTTP requests over httpx, with one-line errors."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ _CHUNK_BYTES = 2**18
 
 
 class Connection:
-    """A server, and how to talk to it. Redirects are not followed: a key goes to the address given, and nowhere else.
+    """A connection to a server. Redirects are not followed, so a key is sent to the given address only.
 
-    The system's proxies (``HTTP_PROXY`` and its kin) serve other machines only, never this one. Certificates are
-    checked against the system's store, or ``SSL_CERT_FILE``.
+    The system's proxies (``HTTP_PROXY`` etc.) are not used for this machine. Certificates are checked against the
+    system's store, or ``SSL_CERT_FILE``.
 
     Args:
         url: a checked address.
         key: a checked API key.
-        timeout_seconds: the longest silence to wait through.
-        transport: in place of the network.
+        timeout_seconds: maximum silence.
+        transport: replaces the network.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class Connection:
         self.timeout_seconds = timeout_seconds
         self._sockets: WeakSet[socket.socket] = WeakSet()
         self._lock, self._is_cut = threading.Lock(), False
-        # answers are files that are compressed already
+        # responses are compressed files
         headers = {"User-Agent": "voxport", "Accept-Encoding": "identity"}
         if key is not None:
             headers["Authorization"] = f"Bearer {key}"
@@ -67,14 +67,14 @@ class Connection:
         self._client.close()
 
     def cut(self) -> None:
-        """Shut all connections, now and as they are opened. Another thread may call it."""
+        """Shut down all connections, present and future. May be called from another thread."""
         with self._lock:
             self._is_cut = True
             for open_socket in self._sockets:
                 _shut(open_socket)
 
     def _remember(self, event: str, info: Mapping[str, Any]) -> None:
-        """Note a connection, as httpcore's trace extension reports it."""
+        """Record a connection, reported by httpcore's trace extension."""
         if event not in ("connection.connect_tcp.complete", "connection.start_tls.complete"):
             return
         found = info["return_value"].get_extra_info("socket")
@@ -94,13 +94,13 @@ class Connection:
         headers: Mapping[str, str] | None = None,
         silence_seconds: float | None = None,
     ) -> dict[str, Any]:
-        """The JSON object that answers a request; see ``answer``."""
+        """Return the JSON object that answers a request; see `answer`."""
         asked: dict[str, Any] = {"form": form, "also": also, "headers": headers, "silence_seconds": silence_seconds}
         with self.answer(method, path, JSON, **asked) as response:
             return self.parsed(response, largest_bytes)
 
     def parsed(self, response: httpx.Response, largest_bytes: int = _LARGEST_JSON_BYTES) -> dict[str, Any]:
-        """The JSON object that an answer is. Raises RemoteError."""
+        """Parse a JSON object. Raises RemoteError."""
         body = _read(response, largest_bytes)
         if body is None:
             got = f"more than {largest_bytes} bytes"
@@ -119,21 +119,21 @@ class Connection:
         headers: Mapping[str, str] | None = None,
         silence_seconds: float | None = None,
     ) -> Iterator[httpx.Response]:
-        """Ask, and stream the answer of a media type; errors while it is read are the same as while it is asked for.
+        """Send a request and stream a response of a media type; reading it raises the same errors.
 
         Args:
-            method: of HTTP.
-            path: below the server's address.
-            media_type: of the answer that is wanted.
-            form: the request's body.
-            also: statuses other than 200 with which the wanted answer may come; 204 comes without one.
-            headers: further ones.
-            silence_seconds: the longest silence to wait through, where it is another than the client's.
+            method: HTTP method.
+            path: path below the server's address.
+            media_type: expected media type.
+            form: request body.
+            also: accepted statuses beside 200; 204 has no body.
+            headers: further headers.
+            silence_seconds: maximum silence, if other than the client's.
 
         Raises:
             VoxportError: the server's refusal.
-            RemoteError: another answer than the one that is wanted.
-            UnreachableError: no answer, or half of one.
+            RemoteError: an unexpected response.
+            UnreachableError: no response, or an incomplete one.
         """
         seconds = self.timeout_seconds if silence_seconds is None else silence_seconds
         request = self._client.build_request(
@@ -153,8 +153,8 @@ class Connection:
             finally:
                 response.close()
 
-    def save(self, response: httpx.Response, file: BinaryIO, heard: Callable[[int, int], None]) -> None:
-        """Write an answer to a file; ``heard`` is told of the bytes so far and in all, 0 if that is unknown."""
+    def save(self, response: httpx.Response, file: BinaryIO, count_bytes: Callable[[int, int], None]) -> None:
+        """Write a response to a file; ``count_bytes`` receives bytes done and total (0 if unknown)."""
         length = response.headers.get("Content-Length", "")
         total, done = int(length) if length.isdecimal() else 0, 0
         for chunk in response.iter_bytes(_CHUNK_BYTES):
@@ -164,7 +164,7 @@ class Connection:
                 file.flush()
             except OSError as error:
                 raise OutputError.cannot_write("the answer", error) from None
-            heard(done, total)
+            count_bytes(done, total)
 
     def _check(
         self, response: httpx.Response, media_type: str, also: Sequence[int], localised: Callable[[str], str]
@@ -192,10 +192,10 @@ class Connection:
             raise self._clear(error, form is None or form.is_sent(), seconds) from None
 
     def _clear(self, error: Exception, sent: bool, seconds: float) -> RemoteError:
-        """What happened, for who sees one line of it."""
+        """Turn an httpx error into a one-line error."""
         causes = list(_causes(error))
         secure = next((cause for cause in causes if isinstance(cause, ssl.SSLError)), None)
-        # a connection that ends too early is one that broke, whatever it was secured by
+        # An early end is a broken connection, with or without TLS.
         if secure is not None and not isinstance(secure, ssl.SSLEOFError):
             got = one_line(getattr(secure, "verify_message", "") or getattr(secure, "reason", "") or secure)
             do = "check http or https in its address; SSL_CERT_FILE names certificates to trust"
@@ -218,12 +218,12 @@ class Connection:
 
 
 def _timeout(seconds: float) -> httpx.Timeout:
-    """The longest silence, and less for a connection to come about."""
+    """Return the maximum silence, and a shorter limit for connecting."""
     return httpx.Timeout(seconds, connect=min(_CONNECT_SECONDS, seconds))
 
 
 def _read(response: httpx.Response, largest_bytes: int) -> bytes | None:
-    """The body, or None where it is larger."""
+    """Return the body, or None if it is too large."""
     body = bytearray()
     for chunk in response.iter_bytes():
         body += chunk
@@ -233,17 +233,17 @@ def _read(response: httpx.Response, largest_bytes: int) -> bytes | None:
 
 
 def _shut(open_socket: socket.socket) -> None:
-    with suppress(OSError):  # closed already, or handed over to TLS
+    with suppress(OSError):  # already closed, or wrapped by TLS
         open_socket.shutdown(socket.SHUT_RDWR)
 
 
 def _certificates(url: str) -> ssl.SSLContext:
-    """The system's certificates; none are read where none are needed."""
+    """Return the system's certificates; loads none for plain http."""
     return ssl.create_default_context() if url.startswith("https:") else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 
 def _causes(error: BaseException) -> Iterator[Any]:
-    """An exception and those that led to it."""
+    """Yield an exception and its causes."""
     cause: BaseException | None = error
     while cause is not None:
         yield cause

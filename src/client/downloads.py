@@ -1,4 +1,4 @@
-"""Results on their way to disk: written beside their destination, made safe, renamed; nothing is left of a failure."""
+"""Result files: written beside their destination, flushed, renamed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import BinaryIO
 from ..domain.errors import OutputError, UsageError
 from ..domain.volume_names import NIFTI
 
-# What a destination's name may end in, by output.
+# Suffixes of each output's destination.
 _ENDINGS = {
     "mask": NIFTI.single,
     "probabilities": NIFTI.single,
@@ -24,15 +24,15 @@ _ENDINGS = {
 
 
 def check_destinations(destinations: dict[str, Path], inputs: Iterable[Path]) -> None:
-    """Find out before anything is sent what would fail once it is scored.
+    """Check destinations before anything is sent.
 
     Args:
-        destinations: where each output goes.
+        destinations: path of each output.
         inputs: the volumes.
 
     Raises:
-        UsageError: an output that there is not, a name of the wrong kind, one used twice, or an input's.
-        OutputError: a folder that is missing or cannot be written.
+        UsageError: an unknown output, a wrong suffix, a repeated path, or an input's.
+        OutputError: a folder is missing or cannot be written.
     """
     check_outputs(destinations)
     taken = {path.resolve(): "an input" for path in inputs}
@@ -49,7 +49,7 @@ def check_destinations(destinations: dict[str, Path], inputs: Iterable[Path]) ->
 
 
 def check_outputs(outputs: Iterable[str]) -> None:
-    """UsageError for an output that there is not."""
+    """Raise UsageError for an unknown output."""
     for output in outputs:
         if output not in _ENDINGS:
             raise UsageError("outputs", expected=f"some of {', '.join(_ENDINGS)}", got=str(output), do="correct it")
@@ -57,7 +57,7 @@ def check_outputs(outputs: Iterable[str]) -> None:
 
 @contextmanager
 def spool(folder: Path) -> Iterator[BinaryIO]:
-    """A file with no name in a folder, so that nothing is left of it however the process ends. Raises OutputError."""
+    """Open an unlinked file in a folder. Raises OutputError."""
     try:
         file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - closed below, whatever its last write says
     except OSError as error:
@@ -71,11 +71,11 @@ def spool(folder: Path) -> Iterator[BinaryIO]:
 
 
 class Download:
-    """A file under a hidden name until it is committed. Use as a context manager.
+    """A hidden file until it is committed; a context manager.
 
     Args:
-        destination: where it goes; its folder is made when it does.
-        folder: where it is until then, on the same file system; the destination's where that exists.
+        destination: final path; its folder is created on commit.
+        folder: temporary folder on the same file system; by default the destination's.
 
     Raises:
         OutputError: it cannot be written.
@@ -101,7 +101,7 @@ class Download:
             self._file.close()
 
     def fill(self, content: Iterable[bytes]) -> None:
-        """Write it, through to the disk. Raises OutputError, and what ``content`` raises."""
+        """Write and flush the content. Raises OutputError, and the errors of ``content``."""
         for chunk in content:
             self._sha256.update(chunk)
             try:
@@ -115,11 +115,11 @@ class Download:
             raise OutputError.cannot_write(str(self.destination), error) from None
 
     def entry(self) -> dict[str, str]:
-        """Name and sha256, as a report lists them."""
+        """Name and sha256, as in a report."""
         return {"name": str(self.destination), "sha256": self._sha256.hexdigest()}
 
     def commit(self) -> None:
-        """Give it its name. Raises OutputError."""
+        """Rename to the destination. Raises OutputError."""
         try:
             self.destination.parent.mkdir(exist_ok=True)
             self._path.chmod(0o644)
@@ -129,17 +129,17 @@ class Download:
 
 
 def commit_all(downloads: Iterable[Download], last: Path) -> None:
-    """Give all of them their names, to one of them last: who sees it finds the others. Raises OutputError."""
+    """Commit all files, one of them last. Raises OutputError."""
     for download in sorted(downloads, key=lambda d: d.destination == last):
         download.commit()
 
 
 def check_place(path: Path) -> None:
-    """OutputError unless a file of this name can be written."""
+    """Raise OutputError unless a file of this name can be written."""
     if not path.parent.is_dir():
         raise OutputError.cannot_write(str(path), "no such folder")
     if path.is_dir():
         raise OutputError.cannot_write(str(path), "a folder of that name")
-    # opening a file is the one test that sees read-only mounts and full quotas too
+    # Only opening a file detects read-only mounts and full quotas.
     with spool(path.parent):
         pass

@@ -1,4 +1,4 @@
-"""Waiting for a job: its event stream is followed, and where there is none it is asked for now and then."""
+"""Wait for a job by its event stream, or by polling."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ from .job import RemoteJob, job_path, remote_job
 if TYPE_CHECKING:
     from .connection import Connection
 
-# Hears of a job each time that something about it is new.
-HearJob = Callable[[RemoteJob], None]
+# Receives a job at every change.
+JobCallback = Callable[[RemoteJob], None]
 
-# A stream says that it is alive every 15 s: after three times that it is not.
+# Streams send a comment every 15 s; three missing ones mean a dead stream.
 _SILENCE_SECONDS = 45.0
 _SHORTEST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 1.0, 10.0
-# of the time waited so far: who waits for long need not know to the second
+# Share of the time waited so far.
 _PAUSE_SHARE = 0.1
-# streams in a row that told nothing, as behind a proxy that keeps all of an answer back until it ends
+# Consecutive empty streams, as behind a buffering proxy.
 _FRUITLESS_STREAMS = 3
 
 
 @dataclass(frozen=True)
 class Clock:
-    """Seconds since any moment, and how to let some pass."""
+    """Monotonic seconds, and a way to sleep."""
 
     now: Callable[[], float] = time.monotonic
     sleep: Callable[[float], None] = time.sleep
@@ -43,12 +43,12 @@ class Follower:
     """One wait for a job.
 
     Args:
-        connection: to the server.
-        id: the job's.
-        volumes: as they are called here, if they are known.
-        timeout_seconds: how long to wait; None for as long as it takes.
-        patience_seconds: how long the server may be away or busy at a time.
-        clock: what time it is.
+        connection: the connection to the server.
+        id: the job's id.
+        volumes: local names of its volumes, if known.
+        timeout_seconds: maximum wait; None for no limit.
+        patience_seconds: maximum outage or load of the server at a time.
+        clock: source of time.
     """
 
     def __init__(
@@ -69,30 +69,30 @@ class Follower:
         self._began = clock.now()
         self._last: RemoteJob | None = None
 
-    def follow(self, hear: HearJob) -> RemoteJob:
-        """The job once it ended.
+    def follow(self, callback: JobCallback) -> RemoteJob:
+        """Return the job after it has ended.
 
         Raises:
-            TimeLimitError: it did not in time.
-            UnreachableError, BusyError: the server stayed away, or busy, for longer than the patience lasts.
-            VoxportError: the server's refusal, such as for a job that is not there any more.
+            TimeLimitError: it did not end in time.
+            UnreachableError, BusyError: the server was unavailable for longer than the patience.
+            VoxportError: the server's refusal, for example of an unknown job.
         """
         last = None
         with closing(self._states()) as states:
             while True:
                 job = next(states)
                 if job != last:
-                    hear(job)
+                    callback(job)
                 if job.has_ended:
                     return job
                 last = job
 
     def _states(self) -> Generator[RemoteJob, None, None]:
-        """The job whenever something is heard of it, for ever."""
+        """Yield the job at every change."""
         fruitless = 0
         while True:
             yield self._asked()
-            # the last seconds are not left to a stream: it may be silent beyond them
+            # Poll in the last seconds, because a stream may be silent.
             if fruitless < _FRUITLESS_STREAMS and self._left() > _SILENCE_SECONDS:
                 fruitless += 1
                 with closing(self._streamed()) as jobs:
@@ -103,7 +103,7 @@ class Follower:
             self._pause(min(max(waited * _PAUSE_SHARE, _SHORTEST_PAUSE_SECONDS), _LONGEST_PAUSE_SECONDS))
 
     def _streamed(self) -> Generator[RemoteJob, None, None]:
-        """What the event stream tells, until it ends, breaks or is silent."""
+        """Yield states from the event stream until it ends, breaks or is silent."""
         asked = self._connection.answer("GET", f"{self._path}/events", EVENT_STREAM, silence_seconds=_SILENCE_SECONDS)
         with suppress(UnreachableError, BusyError), asked as response:
             for name, data in events(self._in_time(response.iter_bytes()), self._connection.url):
@@ -117,10 +117,10 @@ class Follower:
                 return
 
     def _asked(self) -> RemoteJob:
-        """The job, asked for until the server answers or patience is over."""
+        """Poll the job until the server answers or patience is over."""
         away_since, pause = None, _SHORTEST_PAUSE_SECONDS / 2
         while True:
-            # a moment is left for the last look
+            # leave time for the last poll
             most = min(_SILENCE_SECONDS, self._connection.timeout_seconds)
             silence = min(max(self._left(), _SHORTEST_PAUSE_SECONDS), most)
             try:

@@ -36,27 +36,27 @@ class JobInput:
 
 @dataclass(frozen=True)
 class RemoteJob:
-    """A job of a server, as it was when the server was asked. Times are in UTC.
+    """Snapshot of a job of a server. Times are in UTC.
 
     Attributes:
-        id: names it, here and on the server.
-        state: queued, running, done, failed, cancelled, or parked: set aside after it was tried too often.
-        cancelling: it is running and will stop at its next tile.
-        model: ``NAME:VERSION`` of what scores.
-        inputs: the volumes, under the names that they have here where this job was submitted or waited for from here.
-        outputs: the results that there will be: mask, statistics and so on.
-        submitted: when the server took it.
-        started: when it was last begun.
-        ended: when it ended.
-        expires: when the server will delete it; None until it ended.
-        position: how many jobs are before it in the queue; None unless it waits there.
-        attempts: how often it was begun.
-        tiles_done: of this attempt.
-        tiles_total: of the job; 0 until that is known.
-        eta_seconds: until it ends, from when the server was asked; None where nothing is known.
-        failure: why the last run failed, also while the job waits to be tried again.
-        results: sha256 of each result, by output; none until it is done.
-        volumes: the files that were sent; none where the job is known by its id alone.
+        id: identifies it in all methods.
+        state: queued, running, done, failed, cancelled, or parked (dead-lettered).
+        cancelling: running, and will stop at its next tile.
+        model: ``NAME:VERSION``.
+        inputs: the volumes, with local names if submitted or waited for here.
+        outputs: requested results.
+        submitted: time of acceptance.
+        started: time of the last start.
+        ended: time of the end, or None.
+        expires: time of deletion, or None before the end.
+        position: position in the queue; None unless queued.
+        attempts: number of starts.
+        tiles_done: finished tiles of this attempt.
+        tiles_total: all tiles; 0 until known.
+        eta_seconds: estimated seconds until the end, or None.
+        failure: error of the last run, also while the job waits for a retry.
+        results: sha256 of each result; empty until done.
+        volumes: local files; empty if the job is known by its id only.
     """
 
     id: str

@@ -14,7 +14,7 @@ from .answers import JSON, json_object
 from .downloads import spool
 from .errors import RemoteError
 from .job import RemoteJob
-from .uploads import Hear
+from .uploads import Callback
 
 if TYPE_CHECKING:
     import httpx
@@ -42,7 +42,7 @@ _ROUTES = {
     RESULT_FILES["preview"]: _Route("preview", "preview.png", "image/png"),
     RESULT_FILES["report"]: _Route("report", "report", JSON),
 }
-# the same results in another form: the job has no hash of these, their ETag is it
+# The job has no hash of this form; the ETag is its hash.
 _BY_ETAG = frozenset({STATISTICS_TABLE})
 
 
@@ -55,14 +55,14 @@ class JobFiles:
         path: the job's.
         job: with the hashes of its results.
         folder: where files are until they have been checked.
-        hear: is told of the bytes of each file.
+        callback: receives the bytes of each file.
     """
 
     connection: Connection
     path: str
     job: RemoteJob
     folder: Path
-    hear: Hear
+    callback: Callback
 
     @property
     def url(self) -> str:
@@ -84,7 +84,7 @@ class JobFiles:
         with spool(self.folder) as file:
             with self.connection.answer("GET", f"{self.path}/{route.name}", route.media_type) as answer:
                 due = _etag(answer) if member in _BY_ETAG else self.job.results[route.output]
-                self.connection.save(answer, file, lambda done, total: self.hear("download", done, total))
+                self.connection.save(answer, file, lambda done, total: self.callback("download", done, total))
             file.seek(0)
             if _sha256(file) != due:
                 got = "one with another sha256 than the job's"

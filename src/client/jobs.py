@@ -1,4 +1,4 @@
-"""A server's queue: cases that are submitted now and fetched later, by whoever knows their ids."""
+"""The job queue of a server."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from .archive import asked_outputs, member_of
 from .downloads import check_destinations, check_outputs, commit_all
 from .errors import LostAnswerError, RemoteError, UnreachableError
 from .fields import Fields, checked_request_key, fields_of
-from .following import Clock, Follower, HearJob
+from .following import Clock, Follower, JobCallback
 from .job import JOBS, RemoteJob, job_id, job_path, remote_job
 from .job_files import JobFiles
 from .results import received
-from .uploads import Hear, StrPath, Uploads, Volumes, paths_of, silent
+from .uploads import Callback, StrPath, Uploads, Volumes, paths_of, silent
 
 if TYPE_CHECKING:
     from .connection import Connection
@@ -29,28 +29,28 @@ if TYPE_CHECKING:
 _LONGEST_LIST = 1000
 
 
-def unheard(job: RemoteJob) -> None:
+def ignore_job(job: RemoteJob) -> None:
     """Say nothing of how a job goes on."""
 
 
 class Jobs:
-    """The jobs of a server that belong to the client's key: ``Client.jobs``.
+    """Jobs of the client's key on a server: ``Client.jobs``.
 
-    A job is named by its id, or by a ``RemoteJob``, which also knows what its volumes are called here. One that was
-    submitted goes on whatever becomes of the client, and can be waited for and fetched from elsewhere, with its id.
+    A job is given by its id, or by a `RemoteJob`, which also has local names of volumes. A job continues without the
+    client, and another program can wait for it and download its results by its id.
 
     Example::
 
         with Client("https://segment.lab.example") as client:
             job = client.jobs.submit("scan.nii.gz", outputs=["probabilities"])
-            client.jobs.wait(job, hear=lambda job: print(job.state, job.tiles_done, job.tiles_total))
+            client.jobs.wait(job, callback=lambda job: print(job.state, job.tiles_done, job.tiles_total))
             client.jobs.download(job, "mask.nii.gz", outputs={"probabilities": "probabilities.nii.gz"})
 
-    All methods raise these, beside what they say themselves:
-        UnknownJobError: there is no such job, or it is not one of this key's.
-        BusyError: the server is asked too often, or cannot reach its queue; it says when to ask again.
-        UsageError: what cannot be a job's id, or the server wants an API key.
-        RemoteError: the server cannot be reached, fails, or answers as voxport does not.
+    All methods also raise:
+        UnknownJobError: no such job of this key.
+        BusyError: a rate limit, or the queue is unavailable; contains the time to wait.
+        UsageError: an invalid id, or the server requires an API key.
+        RemoteError: the server is unreachable, fails, or is not voxport.
     """
 
     def __init__(self, connection: Connection, clock: Clock | None = None) -> None:
@@ -64,55 +64,52 @@ class Jobs:
         model: str | None = None,
         outputs: Iterable[str] = (),
         key: str | None = None,
-        hear: Hear = silent,
+        callback: Callback = silent,
         **options: Unpack[RemoteOptions],
     ) -> RemoteJob:
-        """Put a case into the server's queue; the volumes are streamed from disk.
+        """Submit a case; the volumes are streamed from disk.
 
-        The request carries a key, by which the server knows it again: however often it comes, it makes one job. Where
-        the volumes went out whole and the connection broke before the answer came, it is sent once more, as nobody
-        knows then whether there is a job. If that fails too, the error has the key, to submit with again.
+        The request has an idempotency key, so repeated requests make one job. If the connection breaks after a complete
+        upload, the request is sent once more. If that fails too, the error contains the key.
 
         Args:
-            volumes: as for ``Client.segment``, as is everything that is not named here.
-            outputs: besides the mask: probabilities (which are kept only if they are asked for), statistics, preview,
-                report.
-            key: the request's own name, 1 to 255 printable ASCII characters, such as the case's number in your
-                records; a random one where it is not given.
-            hear: called as ``hear("upload", done, total)``, in bytes.
+            volumes: as other arguments not listed, see `Client.segment`.
+            outputs: besides the mask: probabilities (only stored on request), statistics, preview, report.
+            key: idempotency key, 1 to 255 printable ASCII characters; random by default.
+            callback: called as ``callback("upload", done, total)``, in bytes.
 
         Raises:
-            UsageError, InputError, ModelError, LimitError, OutputError: what is refused at once, as a run on this
-                machine would refuse it; UsageError also for a key that came before with another case.
-            BusyError: also: the queue is full.
+            UsageError, InputError, ModelError, LimitError, OutputError: as a local run; UsageError also for a key
+                that was used for another case.
+            BusyError: also if the queue is full.
         """
         key = str(uuid.uuid4()) if key is None else checked_request_key(key)
         wanted = asked_outputs(["mask", *outputs])
         check_outputs(wanted)
         paths, fields = paths_of(volumes), fields_of([model], options, wanted)
         try:
-            return self._submitted(paths, fields, key, hear)
+            return self._submitted(paths, fields, key, callback)
         except LostAnswerError:
             pass
         try:
-            return self._submitted(paths, fields, key, hear)
-        except UnreachableError as error:  # also one that cannot be sent this time: the first may have made a job
+            return self._submitted(paths, fields, key, callback)
+        except UnreachableError as error:  # also if the second cannot be sent, as the first may have made a job
             do = f"submit the same again with key={key!r}: that makes no second job"
             raise LostAnswerError(error.subject, expected=error.expected, got=error.got, do=do) from None
 
     def get(self, job: RemoteJob | str) -> RemoteJob:
-        """A job as it is now."""
+        """Return a job."""
         return self._checked(self._connection.json("GET", job_path(job_id(job))), job)
 
     def list(self, states: Iterable[str] = (), limit: int = 100) -> tuple[RemoteJob, ...]:
-        """Jobs, the latest first.
+        """Return jobs, newest first.
 
         Args:
-            states: those in these states only; in any where there are none.
-            limit: at most so many, 1 to 1000.
+            states: only these states; all if empty.
+            limit: maximum number, 1 to 1000.
 
         Raises:
-            UsageError: a state that there is not, or another limit.
+            UsageError: an unknown state or invalid limit.
         """
         wanted = tuple(states)
         if unknown := set(wanted) - set(JOB_STATES):
@@ -131,26 +128,25 @@ class Jobs:
         self,
         job: RemoteJob | str,
         *,
-        hear: HearJob = unheard,
+        callback: JobCallback = ignore_job,
         timeout_seconds: float | None = None,
         patience_seconds: float = 300.0,
     ) -> RemoteJob:
-        """Wait for a job, and return it once it is done; like a future's result, it raises what the job ended with.
+        """Wait for a job and return it when done; raises its error otherwise.
 
-        The job goes on whether anybody waits for it or not. A server that restarts, or a connection that breaks, is
-        waited out.
+        Tolerates restarts of the server and broken connections.
 
         Args:
             job: the job or its id.
-            hear: called as ``hear(job)`` at first, each time that something about the job is new, and when it ended.
-            timeout_seconds: how long to wait; 0 looks once. As long as it takes where it is not given.
-            patience_seconds: how long the server may be away, or busy, at a time.
+            callback: called as ``callback(job)`` at first, at every change, and at the end.
+            timeout_seconds: maximum wait, 0 to check once; no limit by default.
+            patience_seconds: maximum outage or load of the server at a time.
 
         Raises:
-            VoxportError: why the job failed or was set aside, of the class that a run on this machine would raise.
+            VoxportError: the error of a failed or dead-lettered job, of the class of a local run.
             CancelledError: it was cancelled.
             TimeLimitError: it did not end in time.
-            UnreachableError, BusyError: the server was away, or busy, for longer than the patience lasts.
+            UnreachableError, BusyError: the server was unavailable for longer than the patience.
         """
         _check_seconds("timeout_seconds", timeout_seconds)
         _check_seconds("patience_seconds", patience_seconds)
@@ -162,37 +158,33 @@ class Jobs:
             patience_seconds=patience_seconds,
             clock=self._clock,
         )
-        ended = follower.follow(hear)
+        ended = follower.follow(callback)
         if ended.error is not None:
             raise ended.error
         return ended
 
     def cancel(self, job: RemoteJob | str) -> RemoteJob:
-        """Have a job stop: at once if it waits, at its next tile if it runs. One that has ended stays as it is.
-
-        Raises:
-            UnknownJobError
-        """
+        """Cancel a job: at once if queued, at its next tile if running. An ended job is unchanged."""
         told = self._connection.json("POST", f"{job_path(job_id(job))}/cancel", also=(202,))
         return self._checked(told, job)
 
     def retry(self, job: RemoteJob | str) -> RemoteJob:
-        """Put a job that failed, was cancelled or was set aside into the queue again, last in line.
+        """Queue a failed, cancelled or dead-lettered job again, as the last.
 
         Raises:
-            UsageError: it is in another state.
+            UsageError: another state.
         """
         path = f"{job_path(job_id(job))}/retry"
         return self._checked(self._connection.json("POST", path, also=(202,)), job)
 
     def delete(self, job: RemoteJob | str) -> None:
-        """Delete a job that has ended, with its volumes and results, before the server does so by itself.
+        """Delete an ended job with its volumes and results.
 
         Raises:
             UsageError: it has not ended.
         """
         now = self.get(job)
-        # the server would take this for a wish to cancel it
+        # DELETE would cancel it
         if not now.has_ended or self._deleted(now.id) is not None:
             got = f"one that is {now.state}"
             raise UsageError(f"job {now.id}", expected="one that has ended", got=got, do="cancel it first")
@@ -203,54 +195,52 @@ class Jobs:
         destination: StrPath,
         *,
         outputs: Mapping[str, StrPath] | None = None,
-        hear: Hear = silent,
+        callback: Callback = silent,
     ) -> Mapping[str, Any]:
-        """Fetch the results of a job that is done, and compare each with the hash that the job has of it.
+        """Download the results of a finished job and check their hashes.
 
-        Every file appears whole under its name once all of them are there, the mask last; of a failure nothing appears.
+        Files appear together when all are complete, the mask last; none appear after a failure.
 
         Args:
             job: the job or its id.
             destination: the mask, ``.nii`` or ``.nii.gz``.
-            outputs: further files, as for ``Client.segment``.
-            hear: called as ``hear("download", done, total)``, in bytes of each file in turn.
+            outputs: further files, as for `Client.segment`.
+            callback: called as ``callback("download", done, total)``, in bytes of each file.
 
         Returns:
-            The run's report, with the files' names here; volumes are called as on the server where the job is given
-            by its id.
+            The run's report with local names of files; volumes have the server's names if the job is given by id.
 
         Raises:
-            UsageError: it has not ended, an output was not asked for when it was submitted, or a name of the wrong
-                kind.
-            OutputError: no room.
-            VoxportError: why it failed or was cancelled, as ``wait``.
-            RemoteError: also: what came is not what the job has.
+            UsageError: it has not ended, an output was not requested on submission, or a wrong suffix.
+            OutputError: a file cannot be written.
+            VoxportError: the error of a failed job, as `wait`.
+            RemoteError: also for a file with another hash.
         """
         places = {"mask": Path(destination)} | {output: Path(path) for output, path in (outputs or {}).items()}
         check_destinations(places, _volumes(job))
         now = self.get(job)
         _check_done(now, places)
         members = {member_of(output, path): path for output, path in places.items()}
-        files = JobFiles(self._connection, job_path(now.id), now, Path(destination).parent, hear)
+        files = JobFiles(self._connection, job_path(now.id), now, Path(destination).parent, callback)
         with received(files, now.sent, members) as (report, downloads):
             _check_report(report, now, self._connection.url)
             commit_all(downloads, last=Path(destination))
             return report
 
-    def _submitted(self, paths: Sequence[Path], fields: Fields, key: str, hear: Hear) -> RemoteJob:
-        def heard(stage: str, done: int, total: int) -> None:
+    def _submitted(self, paths: Sequence[Path], fields: Fields, key: str, callback: Callback) -> RemoteJob:
+        def count_bytes(stage: str, done: int, total: int) -> None:
             if stage == "upload":
-                hear(stage, done, total)
+                callback(stage, done, total)
 
         headers = {"Idempotency-Key": key}
-        with Uploads(paths, heard) as uploads:
+        with Uploads(paths, count_bytes) as uploads:
             told = self._connection.json("POST", JOBS, form=uploads.form(fields), also=(202,), headers=headers)
             job = remote_job(told, self._connection.url, paths)
             uploads.sent().check_received({"inputs": [{"sha256": i.sha256} for i in job.inputs]}, self._connection.url)
             return job
 
     def _deleted(self, id: str) -> Mapping[str, Any] | None:
-        """Delete a job, or cancel it if it goes on: None where its data was deleted."""
+        """Delete an ended job (returns None), or cancel it."""
         with self._connection.answer("DELETE", job_path(id), JSON, also=(202, 204)) as response:
             return None if response.status_code == 204 else self._connection.parsed(response)
 

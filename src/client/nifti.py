@@ -1,6 +1,6 @@
-"""Just enough of NIfTI to tell a volume from something else, and to know how long it is when inflated.
+"""Minimal NIfTI parsing, to recognise volumes and their inflated size.
 
-The fields are those of https://nifti.nimh.nih.gov/pub/dist/src/niftilib/nifti1.h and nifti2.h.
+Fields: https://nifti.nimh.nih.gov/pub/dist/src/niftilib/nifti1.h and nifti2.h.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ _CHUNK_BYTES = 2**20
 
 
 def chunks(stored: IO[bytes], *, inflate: bool, url: str) -> Iterator[bytes]:
-    """The bytes of a gzip-compressed NIfTI volume, checked to be one.
+    """Yield the bytes of a gzip-compressed NIfTI volume, with checks.
 
     Args:
-        stored: the compressed volume, read once and to its end.
-        inflate: give what is inside it; as it is stored otherwise.
-        url: where it came from.
+        stored: the compressed volume, read to its end.
+        inflate: yield inflated bytes instead of stored ones.
+        url: the server.
 
     Raises:
-        RemoteError: it is something else, damaged, or goes on beyond what its header promises.
+        RemoteError: not a volume, damaged, or longer than its header states.
     """
     try:
         yield from _inflated(stored, url) if inflate else _as_stored(stored, url)
@@ -59,7 +59,7 @@ def _inflated(stored: IO[bytes], url: str) -> Iterator[bytes]:
 
 
 def _promised_bytes(head: bytes, url: str) -> int:
-    """The length of a single-file volume by its header, 348 bytes of NIfTI-1 or 540 of NIfTI-2."""
+    """Return the length of a single-file volume from its header, 348 bytes of NIfTI-1 or 540 of NIfTI-2."""
     order = next((o for o in "<>" if head[:4] in (struct.pack(f"{o}i", 348), struct.pack(f"{o}i", 540))), None)
     if order is not None and head[344:348] == b"n+1\0":
         dimensions = struct.unpack_from(f"{order}8h", head, 40)

@@ -1,4 +1,4 @@
-"""Refusals: problem details (RFC 9457) become the errors that a run on this machine raises."""
+"""Map problem details (RFC 9457) to the library's errors."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _ASK = "ask who runs the server"
 
 @dataclass(frozen=True)
 class _Kind:
-    """An error's class, and what to say where the problem itself does not."""
+    """Error class and default texts of a kind."""
 
     error: type[VoxportError]
     expected: str
@@ -57,7 +57,7 @@ _WAIT = {
     "rate": "fewer requests in a minute",
     "unavailable": "a job queue that the server can reach",
 }
-# a proxy's words where its server is away
+# the body of a proxy whose server is unavailable
 _AWAY = (HTTPStatus.BAD_GATEWAY, HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.GATEWAY_TIMEOUT)
 _DEFAULT_WAIT_SECONDS = 10.0
 _OTHER = _Kind(RemoteError, "an answer", f"{_ASK}, whose log has the reason")
@@ -65,7 +65,7 @@ _OTHER = _Kind(RemoteError, "an answer", f"{_ASK}, whose log has the reason")
 
 @dataclass(frozen=True)
 class Refusal:
-    """An answer other than the one asked for: its status, media type, body, and the headers that matter here."""
+    """An unexpected response: status, media type, body, and relevant headers."""
 
     status: int
     media_type: str
@@ -75,10 +75,7 @@ class Refusal:
 
 
 def error_of(refusal: Refusal, url: str, localised: Callable[[str], str] = str) -> VoxportError:
-    """The error that a refusal stands for.
-
-    Where it is none of voxport's that is a RemoteError, or an UnreachableError where it says that a server is away.
-    """
+    """Return the error for a refusal: voxport's, else RemoteError, or UnreachableError for a missing server."""
     if refusal.media_type == PROBLEM:
         try:
             data = json.loads(refusal.body)
@@ -98,13 +95,13 @@ def error_of(refusal: Refusal, url: str, localised: Callable[[str], str] = str) 
 def problem_error(
     problem: Mapping[str, Any], url: str, localised: Callable[[str], str] = str, retry_after: str | None = None
 ) -> VoxportError:
-    """The error that problem details stand for.
+    """Return the error for problem details.
 
     Args:
-        problem: the members of the problem.
-        url: the server, which is the subject where the problem names none.
-        localised: puts the volumes' names here into the server's words.
-        retry_after: the header of that name; its seconds become what to do.
+        problem: members of the problem.
+        url: the server, the default subject.
+        localised: replaces the server's names of volumes by local ones.
+        retry_after: the header; its seconds become part of ``do``.
     """
     name = str(problem.get("type", "")).removeprefix(URN)
     kind = _Kind(BusyError, _WAIT[name], "") if name in _WAIT else _KINDS.get(name, _OTHER)

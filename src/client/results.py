@@ -1,4 +1,4 @@
-"""From an archive to files and reports: everything is checked and on disk before anything has its name."""
+"""Write and check result files before any gets its final name."""
 
 from __future__ import annotations
 
@@ -18,34 +18,34 @@ REPORT = "report.json"
 
 
 class Members(Protocol):
-    """What a model's run came to, by the names ``mask.nii.gz``, ``report.json`` and so on."""
+    """Result files of a model: ``mask.nii.gz``, ``report.json`` and so on."""
 
     @property
     def url(self) -> str:
-        """The server that it comes from."""
+        """The server's address."""
 
     def json(self, member: str) -> dict[str, Any]:
-        """A small member, parsed. Raises RemoteError."""
+        """Parse a small member. Raises RemoteError."""
 
     def open(self, member: str) -> AbstractContextManager[IO[bytes]]:
-        """A member's content, to be read once and to its end. Raises RemoteError."""
+        """Open a member, to be read once and to its end. Raises RemoteError."""
 
 
 @contextmanager
 def received(
     members: Members, sent: Sent, places: Mapping[str, Path], folder: Path | None = None
 ) -> Iterator[tuple[dict[str, Any], list[Download]]]:
-    """A model's report, with the names here, and its files, written and yet to be committed.
+    """Return a model's report with local names, and its files, written but not committed.
 
     Args:
-        members: what came.
-        sent: what it must be the result of.
-        places: where members go.
-        folder: where the files are until they are committed; beside their places otherwise.
+        members: the received files.
+        sent: the volumes that were sent.
+        places: destination of each member.
+        folder: temporary folder; by default beside the destinations.
 
     Raises:
-        RemoteError: what came is not what was asked for.
-        OutputError: no room.
+        RemoteError: the result is for another request.
+        OutputError: a file cannot be written.
     """
     report = checked_report(members.json(REPORT), members.url, sent.localised)
     sent.check_received(report, members.url)

@@ -1,4 +1,4 @@
-"""The volumes of a case as they were sent: what they are called here, and their hashes."""
+"""Names and hashes of uploaded volumes."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ _SENT_NAME = re.compile(rf"(?:[^\s'\"]*/)?volume_(\d+)(?:{re.escape(PACKED)}|{re
 
 @dataclass(frozen=True)
 class Sent:
-    """The volumes of a case, in order: the name of each here, and the sha256 of what was sent of it."""
+    """Local name and sha256 of each uploaded volume, in order."""
 
     names: tuple[str, ...]
     sha256: tuple[str, ...]
 
     def entries(self) -> list[dict[str, str]]:
-        """The volumes as a report lists them."""
+        """The volumes as listed in a report."""
         pairs = zip(self.names, self.sha256, strict=True)
         return [{"name": name, "sha256": sha256} for name, sha256 in pairs]
 
     def localised(self, text: str) -> str:
-        """A server's words with the volumes' names here in them."""
+        """Replace the server's names of volumes by local ones."""
         return localised(text, self.names)
 
     def check_received(self, report: Mapping[str, Any], url: str) -> None:
-        """RemoteError unless the report, or job, is on exactly the bytes that were sent, in their order."""
+        """Raise RemoteError unless the report, or job, lists exactly the uploaded bytes in order."""
         if [entry["sha256"] for entry in report["inputs"]] != list(self.sha256):
             raise RemoteError(
                 url,

@@ -1,4 +1,4 @@
-"""Volumes on their way to a server: opened once, streamed from disk, hashed as they go, under neutral names."""
+"""Volumes as uploads: opened once, streamed, hashed, with neutral names."""
 
 from __future__ import annotations
 
@@ -19,39 +19,38 @@ from .sent import Sent, localised
 StrPath = str | os.PathLike[str]
 Volumes = StrPath | Sequence[StrPath]
 
-# Hears the stage (upload, score, download), the bytes done, and the bytes in all; 0 where that is unknown.
-Hear = Callable[[str, int, int], None]
+# Receives the stage (upload, score, download), the bytes done, and the total; 0 if unknown.
+Callback = Callable[[str, int, int], None]
 
 
 def silent(stage: str, done: int, total: int) -> None:
-    """Say nothing of how a request goes on."""
+    """Ignore progress."""
 
 
 def paths_of(volumes: Volumes) -> list[Path]:
-    """The volumes' paths; one alone need not be in a list."""
+    """Return the paths as a list."""
     return [Path(path) for path in ([volumes] if isinstance(volumes, str | os.PathLike) else volumes)]
 
 
 class Uploads:
-    """The volumes of one case, as the files of a form. Use as a context manager.
+    """The volumes of one case as files of a form; a context manager.
 
-    What a volume is called here is nobody's business: the server gets to see ``volume_1.nii.gz``, or ``.nii``, by
-    content.
+    The server receives neutral names: ``volume_1.nii.gz``, or ``.nii``, by content.
 
     Args:
         volumes: one file a volume, ``.nii`` or ``.nii.gz``.
-        hear: is told of the bytes sent, and of the stage ``score`` once all of them are.
+        callback: receives the bytes sent, and the stage ``score`` after the last.
 
     Raises:
         UsageError: no volumes.
-        InputError: a file that is missing or cannot be read, or is one of a pair.
+        InputError: a file is missing, unreadable, or one of a pair.
     """
 
-    def __init__(self, volumes: Sequence[Path], hear: Hear = silent) -> None:
+    def __init__(self, volumes: Sequence[Path], callback: Callback = silent) -> None:
         if not volumes:
             raise UsageError("volumes", expected="at least one", got="none", do="name the volumes of the case")
         self._names = tuple(map(str, volumes))
-        self._hear = hear
+        self._callback = callback
         self._sent = 0
         with ExitStack() as stack:
             self._files = [stack.enter_context(_open(path, self._advance)) for path in volumes]
@@ -65,32 +64,32 @@ class Uploads:
         self._stack.close()
 
     def form(self, fields: Fields) -> Form:
-        """A form with these fields, and the volumes in their order."""
+        """Return a form with these fields and the volumes in order."""
         parts = [("volume", _part(file, number)) for number, file in enumerate(self._files, start=1)]
         return Form(fields, parts, lambda: self._sent >= self._total, self.localised)
 
     def sent(self) -> Sent:
-        """The volumes as they went out; to be asked once they have."""
+        """The uploaded volumes; valid after the upload."""
         return Sent(self._names, tuple(file.sha256.hexdigest() for file in self._files))
 
     def localised(self, text: str) -> str:
-        """A server's words with the volumes' names here in them."""
+        """See `Sent.localised`."""
         return localised(text, self._names)
 
     def _advance(self, count: int) -> None:
         self._sent += count
-        self._hear("upload", self._sent, self._total)
+        self._callback("upload", self._sent, self._total)
         if self._sent >= self._total:
-            self._hear("score", 0, 0)
+            self._callback("score", 0, 0)
 
 
 class _Upload(io.BufferedReader):
-    """A file that hashes what is read of it, tells how much that was, and minds being written to meanwhile."""
+    """A file that hashes and counts what is read, and detects changes."""
 
-    def __init__(self, path: Path, heard: Callable[[int], None]) -> None:
+    def __init__(self, path: Path, count_bytes: Callable[[int], None]) -> None:
         super().__init__(io.FileIO(path))
         self._path = path
-        self._heard = heard
+        self._count_bytes = count_bytes
         self._state = self._present_state()
         self.sha256 = hashlib.sha256()
 
@@ -102,7 +101,7 @@ class _Upload(io.BufferedReader):
             raise InputError(str(self._path), expected="a volume that stays as it is", got="one that changed", do=do)
         self.sha256.update(chunk)
         if chunk:
-            self._heard(len(chunk))
+            self._count_bytes(len(chunk))
         return chunk
 
     def _present_state(self) -> tuple[int, int]:
@@ -110,16 +109,16 @@ class _Upload(io.BufferedReader):
         return now.st_size, now.st_mtime_ns
 
 
-def _open(path: Path, heard: Callable[[int], None]) -> _Upload:
+def _open(path: Path, count_bytes: Callable[[int], None]) -> _Upload:
     try:
-        mode = path.stat().st_mode  # before opening: opening a named pipe would wait for a writer
+        mode = path.stat().st_mode  # First, because opening a named pipe would wait for a writer.
         if not stat.S_ISREG(mode):
             what = "a folder" if stat.S_ISDIR(mode) else "something that is not a regular file"
             raise InputError(str(path), expected="a file", got=what, do="name the volume itself")
         if path.name.lower().endswith(tuple(half for pair in NIFTI.pairs for half in pair)):
             do = f"save it as one file, e.g. nibabel.save(nibabel.load('{path.name}'), 'volume{PACKED}')"
             raise InputError(str(path), expected=f"{PLAIN} or {PACKED} to send to a server", got="one of a pair", do=do)
-        return _Upload(path, heard)
+        return _Upload(path, count_bytes)
     except FileNotFoundError:
         raise InputError(str(path), expected="a file", got="no such file", do="check the path") from None
     except (OSError, ValueError) as error:
@@ -128,7 +127,7 @@ def _open(path: Path, heard: Callable[[int], None]) -> _Upload:
 
 
 def _part(file: _Upload, number: int) -> tuple[str, BinaryIO, str]:
-    """A volume as httpx takes it: the name that the server sees, the content, and the media type."""
+    """Return a volume as httpx takes it: neutral name, content, media type."""
     start = file.peek(len(GZIP_MAGIC))[: len(GZIP_MAGIC)]
     kind = "application/gzip" if start == GZIP_MAGIC else "application/octet-stream"
     return sent_name(number, start), file, kind

@@ -184,22 +184,22 @@ def test_an_older_mask_stays_until_the_new_one_is_whole(client: Client, scan: Pa
 def test_stages_are_heard_of_in_bytes(client: Client, scan: Path, tmp_path: Path) -> None:
     second = tmp_path / "second.nii.gz"
     shutil.copy(scan, second)
-    heard: list[tuple[str, int, int]] = []
-    client.plan(scan, hear=lambda *stage: heard.append(stage))
-    assert ("upload", scan.stat().st_size, scan.stat().st_size) in heard
-    heard.clear()
-    client.segment(scan, tmp_path / "mask.nii.gz", hear=lambda *stage: heard.append(stage))
-    assert list(dict.fromkeys(stage for stage, _, _ in heard)) == ["upload", "score", "download"]
-    _, done, total = heard[-1]
+    calls: list[tuple[str, int, int]] = []
+    client.plan(scan, callback=lambda *stage: calls.append(stage))
+    assert ("upload", scan.stat().st_size, scan.stat().st_size) in calls
+    calls.clear()
+    client.segment(scan, tmp_path / "mask.nii.gz", callback=lambda *stage: calls.append(stage))
+    assert list(dict.fromkeys(stage for stage, _, _ in calls)) == ["upload", "score", "download"]
+    _, done, total = calls[-1]
     assert done == total > 0
 
 
 def test_a_job_gives_what_a_request_gives(client: Client, scan: Path, tmp_path: Path) -> None:
-    heard: list[RemoteJob] = []
+    calls: list[RemoteJob] = []
     submitted = client.jobs.submit([scan])
-    done = client.jobs.wait(submitted, hear=heard.append)
+    done = client.jobs.wait(submitted, callback=calls.append)
     assert (done.id, done.state, done.model) == (submitted.id, "done", client.models()["default"])
-    assert (heard[-1], heard[-1].tiles_done) == (done, done.tiles_total)
+    assert (calls[-1], calls[-1].tiles_done) == (done, done.tiles_total)
     assert done.submitted <= (done.started or done.submitted) <= (done.ended or done.submitted)
     names = {"statistics": "s.csv", "preview": "p.png", "report": "r.json"}
     report = client.jobs.download(

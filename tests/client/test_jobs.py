@@ -56,17 +56,17 @@ def client(standin: Standin) -> Iterator[Client]:
 
 
 def test_a_job_from_its_submission_to_its_mask(standin: Standin, scan: Path, tmp_path: Path) -> None:
-    heard: list[RemoteJob] = []
+    calls: list[RemoteJob] = []
     with serving(standin.app()) as url, Client(url) as client:
         submitted = client.jobs.submit(scan)
-        done = client.jobs.wait(submitted, hear=heard.append)
+        done = client.jobs.wait(submitted, callback=calls.append)
         report = client.jobs.download(done, tmp_path / "mask.nii.gz")
         client.segment(scan, tmp_path / "at_once.nii.gz")
     assert (submitted.state, submitted.position, done.state) == ("queued", 1, "done")
-    seen = [(job.state, job.position, job.tiles_done) for job in heard]
+    seen = [(job.state, job.position, job.tiles_done) for job in calls]
     told = [("queued", 1, 0), ("queued", 0, 0), ("running", None, 0), ("running", None, 1), ("running", None, 3)]
     assert seen == [*told, ("done", None, 4)]
-    assert heard[-1] == done
+    assert calls[-1] == done
     assert (tmp_path / "mask.nii.gz").read_bytes() == (tmp_path / "at_once.nii.gz").read_bytes()
     sha256 = hashlib.sha256(scan.read_bytes()).hexdigest()
     assert report["inputs"] == [{"name": str(scan), "sha256": sha256}]
@@ -111,7 +111,7 @@ def test_fields_go_out_as_the_contract_spells_them(client: Client, standin: Stan
         nan_as=0,
         outputs=["probabilities"],
         key="case 7/2026",
-        hear=lambda *stage: stages.append(stage),
+        callback=lambda *stage: stages.append(stage),
     )
     assert standin.seen == [
         {
@@ -134,12 +134,12 @@ def test_fields_go_out_as_the_contract_spells_them(client: Client, standin: Stan
 def test_everything_beside_the_mask(client: Client, scan: Path, tmp_path: Path) -> None:
     job = client.jobs.wait(client.jobs.submit(scan, outputs=["probabilities"]))
     names = {"probabilities": "p.nii.gz", "statistics": "s.csv", "preview": "p.png", "report": "r.json"}
-    heard: list[tuple[str, int, int]] = []
+    calls: list[tuple[str, int, int]] = []
     report = client.jobs.download(
         job,
         tmp_path / "mask.nii.gz",
         outputs={output: tmp_path / name for output, name in names.items()},
-        hear=lambda *stage: heard.append(stage),
+        callback=lambda *stage: calls.append(stage),
     )
     assert present(tmp_path) == sorted([scan.name, "mask.nii.gz", *names.values()])
     labels = np.asarray(nib.load(tmp_path / "mask.nii.gz").dataobj)
@@ -156,7 +156,7 @@ def test_everything_beside_the_mask(client: Client, scan: Path, tmp_path: Path) 
         for path in (tmp_path / name for name in ("mask.nii.gz", "p.nii.gz", "s.csv", "p.png"))
     }
     mask_bytes = (tmp_path / "mask.nii.gz").stat().st_size
-    assert ("download", mask_bytes, mask_bytes) in heard
+    assert ("download", mask_bytes, mask_bytes) in calls
 
 
 def test_names_that_ask_for_plain_volumes_and_json(client: Client, scan: Path, tmp_path: Path) -> None:
@@ -320,13 +320,13 @@ def test_a_job_that_comes_to_nothing_raises_its_own_error(
     said: str,
 ) -> None:
     standin.queue.ends = last
-    heard: list[RemoteJob] = []
+    calls: list[RemoteJob] = []
     job = client.jobs.submit(scan)
     said = said.format(scan=scan, id=job.id)
     with pytest.raises(error, match=said):
-        client.jobs.wait(job, hear=heard.append)
-    assert heard[-1].state == last["state"]
-    assert type(heard[-1].error) is error
+        client.jobs.wait(job, callback=calls.append)
+    assert calls[-1].state == last["state"]
+    assert type(calls[-1].error) is error
     with pytest.raises(error, match=said):
         client.jobs.download(job, tmp_path / "mask.nii.gz")
     assert present(tmp_path) == [scan.name]

@@ -129,11 +129,11 @@ class Script:
 
 def waited(script: Script, **asked: Any) -> list[tuple[str, int]]:
     """What was heard until the job was done."""
-    heard: list[RemoteJob] = []
-    done = script.jobs().wait(ID, hear=heard.append, **asked)
-    assert done == heard[-1]
+    calls: list[RemoteJob] = []
+    done = script.jobs().wait(ID, callback=calls.append, **asked)
+    assert done == calls[-1]
     assert done.state == "done"
-    return [(job.state, job.tiles_done) for job in heard]
+    return [(job.state, job.tiles_done) for job in calls]
 
 
 def test_a_stream_is_followed_to_the_end_of_the_job() -> None:
@@ -300,13 +300,13 @@ def test_events_of_other_names_are_passed_over() -> None:
 
 
 def test_an_error_of_the_listener_is_its_own() -> None:
-    def hear(job: RemoteJob) -> None:
+    def callback(job: RemoteJob) -> None:
         if job.tiles_done:
             raise UnreachableError("listener", expected="calm", got="noise", do="hush")
 
     events = stream(event(at(1)), event(DONE))
     with pytest.raises(UnreachableError, match="listener"):
-        Script([told(at(0)), events]).jobs().wait(ID, hear=hear)
+        Script([told(at(0)), events]).jobs().wait(ID, callback=callback)
     assert events.is_closed
 
 
@@ -315,12 +315,12 @@ def test_a_stream_that_is_cut_over_a_socket(scan: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr("voxport.client.jobs.Clock", turned.clock)
     standin = Standin()
     standin.queue.breaks = 2
-    heard: list[RemoteJob] = []
+    calls: list[RemoteJob] = []
     with serving(standin.app()) as url, Client(url) as client:
-        done = client.jobs.wait(client.jobs.submit(scan), hear=heard.append)
+        done = client.jobs.wait(client.jobs.submit(scan), callback=calls.append)
     assert standin.queue.breaks == 0
     assert done.state == "done"
-    assert [job.tiles_done for job in heard] == [0, 0, 0, 1, 3, 4]
+    assert [job.tiles_done for job in calls] == [0, 0, 0, 1, 3, 4]
     assert turned.slept == [1.0, 1.0]
 
 

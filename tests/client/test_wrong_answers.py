@@ -480,7 +480,7 @@ def test_a_volume_that_is_written_to_while_it_is_sent(scan: Path, tmp_path: Path
     large = tmp_path / "volume_2.nii"
     large.write_bytes(bytes(2**20))
     with Client(server) as client, pytest.raises(InputError, match=r"volume_2\.nii: .* changed"):
-        client.segment([large, scan], tmp_path / "mask.nii.gz", hear=change)
+        client.segment([large, scan], tmp_path / "mask.nii.gz", callback=change)
     assert not (tmp_path / "mask.nii.gz").exists()
 
 

@@ -127,8 +127,8 @@ class LoadedModel:
 def model_key(model: Model) -> str:
     """Return a hash of what a tuning depends on: weights, and the card's input, tiling and output."""
     card = write_card(model.card)
-    told = {name: card[name] for name in ("input", "tiling", "output")}
-    return hashlib.sha256(f"{model.weights_sha256} {json.dumps(told, sort_keys=True)}".encode()).hexdigest()
+    parts = {name: card[name] for name in ("input", "tiling", "output")}
+    return hashlib.sha256(f"{model.weights_sha256} {json.dumps(parts, sort_keys=True)}".encode()).hexdigest()
 
 
 @dataclass(frozen=True)
