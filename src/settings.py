@@ -68,6 +68,8 @@ class ServingSettings(BaseModel, extra="forbid"):
     look_for_models_seconds: float = Field(default=5.0, gt=0)
     silence_seconds: float = Field(default=30.0, gt=0)
     drain_seconds: float = Field(default=20.0, gt=0)
+    public_url: str | None = None
+    trust_forwarded_prefix: bool = False
     insecure: bool = False
 
 

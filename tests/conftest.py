@@ -33,6 +33,7 @@ NEEDS: Mapping[str, Sequence[str]] = {
     "tests/deployment": ("process",),
     "tests/docs": ("process",),
     "tests/jobs": ("process", "database"),
+    "tests/proxy": ("process",),
     "tests/real_data": ("process", "real_data"),
     "tests/rest": ("process",),
     "tests/services/models/test_export.py": ("torch",),

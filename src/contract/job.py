@@ -76,7 +76,7 @@ class JobsAnswer(BaseModel):
 
 
 def job_mapping(
-    job: Job, eta_seconds: float | None, *, retention_seconds: float, public: Callable[[str], str]
+    job: Job, eta_seconds: float | None, *, retention_seconds: float, public: Callable[[str], str], prefix: str = ""
 ) -> dict[str, Any]:
     """A job as plain data.
 
@@ -85,6 +85,7 @@ def job_mapping(
         eta_seconds: until it ends.
         retention_seconds: how long it is kept then.
         public: takes the server's folders out of a text.
+        prefix: path before those of the service, where a proxy adds one.
     """
     case, failure = job.case, job.failure
     return {
@@ -104,7 +105,7 @@ def job_mapping(
         "expires": None if job.ended is None else iso_time(job.ended + retention_seconds),
         "problem": None if failure is None else _problem(failure.kind, one_line(public(failure.detail))),
         "results": {
-            output: {"href": f"{job_path(job)}/{path}", "sha256": job.results[output].sha256}
+            output: {"href": f"{prefix}{job_path(job)}/{path}", "sha256": job.results[output].sha256}
             for output, path in PATHS.items()
             if output in job.results
         },

@@ -174,7 +174,14 @@ def test_what_the_owner_is_not_told_is_in_the_log_under_the_jobs_id(url: str, ca
         job = queue.submit(example_case(), "ada")
         wait_until(lambda: queue.get(job.id).state == "parked")
     told = [(r.levelname, r.exc_info is not None) for r in caplog.records if job.id in r.getMessage()]
-    assert told == [("INFO", False), ("ERROR", True)]
+    assert told == [
+        ("INFO", False),  # begun
+        ("INFO", False),  # tried again
+        ("INFO", False),
+        ("ERROR", True),
+        ("ERROR", False),  # dead-lettered
+    ]
+    assert "dead-lettered: an unexpected ZeroDivisionError" in caplog.records[-1].getMessage()
 
 
 # What got lost on the way

@@ -41,9 +41,9 @@ def accepted(answer: httpx.Response) -> Answer:
     return dict(answer.json())
 
 
-def slow_job(http: httpx.Client, content: bytes = BIG) -> Answer:
+def slow_job(http: httpx.Client, content: bytes = BIG, model: str = "edges") -> Answer:
     """A job that takes seconds."""
-    return accepted(submit(http, content, patch=SLOWLY["patch"], overlap=SLOWLY["overlap"]))
+    return accepted(submit(http, content, patch=SLOWLY["patch"], overlap=SLOWLY["overlap"], model=model))
 
 
 def look(http: httpx.Client, job: Mapping[str, Any]) -> Answer:

@@ -13,7 +13,7 @@ import httpx
 from fastapi import APIRouter, FastAPI, Request, UploadFile
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
-from voxport.entrypoints.rest.access_log import JsonLines
+from voxport.entrypoints.json_log import JsonLines
 from voxport.entrypoints.rest.keys import parse_keys
 from voxport.entrypoints.rest.shield import Shield, ShieldSettings
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -42,8 +41,12 @@ def demo_command(
     import uvicorn
 
     from ..demo.app import create_app
+    from ..json_log import announce, check_models_folder, log_as_json
 
     application = application_to_infer(models, model, store, threads, scratch)
+    log_as_json()
+    if server is None:
+        check_models_folder(application.settings)
     application.work_folders.clear()
     with application.work_folders.new() as folder:
         segmenter = application.segmenter if server is None else application.remote_segmenter(server)
@@ -52,9 +55,10 @@ def demo_command(
         try:
             app = create_app(application, segmenter, folder, keys)
             shown = f"[{host}]" if ":" in host else host
-            sys.stderr.write(f"voxport: demo on http://{shown}:{port}, segmented {app.state.controller.place}\n")
-            sys.stderr.flush()
-            settings = uvicorn.Config(app, host=address, port=port, log_level="warning", timeout_graceful_shutdown=2)
+            announce(f"demo on http://{shown}:{port}, segmented {app.state.controller.place}")
+            settings = uvicorn.Config(
+                app, host=address, port=port, log_config=None, access_log=False, timeout_graceful_shutdown=2
+            )
             _server(settings).run()
         finally:
             application.served_models.close()

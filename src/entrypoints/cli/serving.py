@@ -53,8 +53,9 @@ def serve_command(
     needs_package("voxport serve", "bentoml")
     check_free(address, port)
     os.environ["BENTOML_DO_NOT_TRACK"] = "True"
-    sys.stderr.write(f"voxport: serving on http://{host if ':' not in host else f'[{host}]'}:{port}\n")
-    sys.stderr.flush()
+    from ..json_log import announce
+
+    announce(f"serving on http://{host if ':' not in host else f'[{host}]'}:{port}")
     command = [sys.executable, "-m", "bentoml", "serve", _SERVICE, "--host", address, "--port", str(port)]
     os.execv(sys.executable, command)
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import sys
 import threading
 from pathlib import Path
 from typing import Annotated
@@ -35,13 +33,15 @@ def worker_command(
     """
     needs_package("voxport worker", "dbos")
     from ...services.jobs.worker import wait_for_models
+    from ..json_log import check_models_folder, log_as_json
 
     stop = threading.Event()
     on_stop(stop.set)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
+    log_as_json()
     jobs = None if concurrency is None else {"concurrency": concurrency}
     application = application_to_infer(models, model, store, threads, scratch, jobs=jobs)
     served, queue = application.served_models, application.job_queue
+    check_models_folder(application.settings)
     served.start()
     try:
         wait_for_models(served, stop)

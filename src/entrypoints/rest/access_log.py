@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+
+from ..json_log import JsonLines
 
 LOGGER = "voxport.access"
 # a method is the caller's word: others than these are not repeated
@@ -37,17 +37,6 @@ class Access:
     principal: str
 
 
-class JsonLines(logging.Formatter):
-    """Formats a record of `write_access` as one line of ASCII JSON that begins with the time, in UTC."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        """The line, without its end."""
-        time = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
-        access = getattr(record, "access", None)
-        fields = asdict(access) if isinstance(access, Access) else {"message": record.getMessage()}
-        return json.dumps({"time": time, **fields})
-
-
 def access_logger() -> logging.Logger:
     """The logger of requests, writing JSON lines to standard error and nowhere else."""
     log = logging.getLogger(LOGGER)
@@ -62,7 +51,7 @@ def access_logger() -> logging.Logger:
 
 def write_access(log: logging.Logger, access: Access) -> None:
     """Log one request."""
-    log.info("request", extra={"access": access})
+    log.info("request", extra={"access": asdict(access)})
 
 
 def method_name(method: str) -> str:

@@ -44,12 +44,13 @@ def bad_bind(scope: Scope) -> Problem | None:
     )
 
 
-def bad_origin(headers: Headers) -> Problem | None:
+def bad_origin(headers: Headers, public_host: str | None = None) -> Problem | None:
     """A request for another host name, or from a page of another site: what a browser can be made to send."""
+    public = (f"http://{public_host}", f"https://{public_host}")
     hosts = headers.getlist("host")
-    if len(hosts) != 1 or not _OWN_HOST.fullmatch(hosts[0]):
+    if len(hosts) != 1 or not (hosts[0].lower() == public_host or _OWN_HOST.fullmatch(hosts[0])):
         what, got = "Host", "another, several or none"
-    elif not all(_OWN_ORIGIN.fullmatch(origin) for origin in headers.getlist("origin")):
+    elif not all(o.lower() in public or _OWN_ORIGIN.fullmatch(o) for o in headers.getlist("origin")):
         what, got = "Origin", "another site"
     else:
         return None

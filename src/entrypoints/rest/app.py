@@ -13,6 +13,7 @@ from fastapi import FastAPI
 from ... import __version__
 from ...application import Application
 from ...services.jobs.worker import in_a_slot, keep_working
+from ..json_log import check_models_folder
 from .catalogue import catalogue_routes
 from .context import ServiceContext
 from .job_events import job_event_routes
@@ -45,6 +46,7 @@ def create_app(application: Application, *, runs_jobs: bool = False) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         application.work_folders.clear()
+        check_models_folder(application.settings)
         context.models.start()
         await context.jobs.open()
         working = threading.Thread(target=_run_jobs, args=(context,), name="voxport-jobs", daemon=True)

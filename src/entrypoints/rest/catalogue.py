@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import Annotated, Any
 
 from anyio import to_thread
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 from fastapi import Path as PathParameter
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.responses import JSONResponse, PlainTextResponse, Response
@@ -19,6 +19,7 @@ from ...ports.job_queue import QueueStats
 from ...services.models.registry import Catalogue, ServedModel
 from ...services.segmentation.estimate import capacity_of
 from ...services.segmentation.report import runtime_report
+from ..public_address import prefix_of
 from . import openapi
 from .context import ServiceContext
 
@@ -30,12 +31,12 @@ def catalogue_routes(context: ServiceContext) -> APIRouter:
     router = APIRouter(tags=["models"])
 
     @router.get("/", response_model=schemas.Signpost, responses=openapi.LISTED, tags=["health"], summary="Signpost")
-    async def signpost() -> Response:
+    async def signpost(request: Request) -> Response:
         """Where to go, for who opens the service's bare address."""
-        paths = {"document": "/openapi.json", "health": "/health", "models": "/v1/models"}
-        return JSONResponse(
-            {"service": "voxport", "version": __version__, **paths, "segment": "/segment", "jobs": "/v1/jobs"}
-        )
+        known = {"document": "/openapi.json", "health": "/health", "models": "/v1/models"}
+        known |= {"segment": "/segment", "jobs": "/v1/jobs"}
+        paths = {name: prefix_of(request.scope) + path for name, path in known.items()}
+        return JSONResponse({"service": "voxport", "version": __version__, **paths})
 
     @router.get("/v1/models", response_model=schemas.Models, responses=openapi.LISTED, summary="Models")
     async def models() -> Response:

@@ -84,8 +84,8 @@ class JobAccess:
                 _log.warning("%s", error)
         return None
 
-    async def mappings(self, *jobs: Job) -> list[dict[str, Any]]:
-        """Jobs as plain data, with end times estimated from numbers that may be a second old."""
+    async def mappings(self, *jobs: Job, prefix: str) -> list[dict[str, Any]]:
+        """Jobs as plain data, with links below ``prefix``, and end times estimated from numbers up to a second old."""
         now = time.monotonic()
         if now - self._stats_from >= _FRESH_SECONDS and not all(job.has_ended for job in jobs):
             self._stats_from = now  # others meanwhile take the old numbers
@@ -93,7 +93,7 @@ class JobAccess:
         typical, slots = (None, 1) if self._stats is None else (self._stats.typical_seconds, self._stats.slots)
         etas = (eta_seconds(job, time.time(), typical_seconds=typical, concurrency=slots) for job in jobs)
         return [
-            job_mapping(job, eta, retention_seconds=self._retention_seconds, public=self._public)
+            job_mapping(job, eta, retention_seconds=self._retention_seconds, public=self._public, prefix=prefix)
             for job, eta in zip(jobs, etas, strict=True)
         ]
 

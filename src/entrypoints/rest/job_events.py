@@ -6,11 +6,12 @@ import time
 from collections.abc import AsyncIterator
 
 from anyio import sleep
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
 from ...domain.errors import UnknownJobError
 from ...domain.job import Job
+from ..public_address import prefix_of
 from . import job_openapi as openapi
 from .context import ServiceContext
 from .job_access import OwnJob
@@ -30,11 +31,11 @@ def job_event_routes(context: ServiceContext) -> APIRouter:
         responses=openapi.JOB_EVENTS,
         summary="How a job goes on",
     )
-    async def job_events(job: OwnJob) -> AsyncIterator[ServerSentEvent]:
+    async def job_events(request: Request, job: OwnJob) -> AsyncIterator[ServerSentEvent]:
         """An event `job` now, and each time that the job changes, with the job as JSON; ends once the job has ended."""
         with context.jobs.listening():
             async for seen in _changes(context, job):
-                (answer,) = await context.jobs.mappings(seen)
+                (answer,) = await context.jobs.mappings(seen, prefix=prefix_of(request.scope))
                 yield ServerSentEvent(event="job", data=answer)
 
     return router

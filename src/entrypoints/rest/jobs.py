@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -18,6 +19,7 @@ from ...domain.job import Job, JobState
 from ...domain.run import RunOptions
 from ...ports.job_queue import JobQueue
 from ...services.jobs.submit import case_folder
+from ..public_address import prefix_of
 from . import job_openapi as openapi
 from . import uploads
 from .context import RequestProgress, ServiceContext
@@ -26,6 +28,7 @@ from .problems import Problem, ProblemError
 from .routing import MULTIPART, BodyRoute, body
 
 T = TypeVar("T")
+_log = logging.getLogger("voxport.jobs")
 _MOST_LISTED = 1000
 RequestKey = Annotated[
     str | uploads.None_,
@@ -84,20 +87,23 @@ def job_routes(context: ServiceContext) -> APIRouter:
         inputs = await uploads.name_volumes(volume)
         asked = _Asked(inputs, [*map(uploads.hash_of, volume)], model, options, outputs, principal(request), key)
         job, replayed = await context.without_slot(request, partial(_submit, context, asked), context.submitting)
-        headers = {"Location": job_path(job)} | ({"Idempotency-Replayed": "true"} if replayed else {})
-        return await _answer(context, job, 202, headers)
+        if not replayed:
+            _log_event(job, "submitted", asked.owner)
+        place = prefix_of(request.scope) + job_path(job)
+        headers = {"Location": place} | ({"Idempotency-Replayed": "true"} if replayed else {})
+        return await _answer(request, job, 202, headers)
 
     @router.get("/v1/jobs", response_model=JobsAnswer, responses=openapi.JOBS, summary="Jobs")
     async def jobs(request: Request, state: States = [], limit: Limit = 100) -> Response:  # noqa: B006
         """The caller's jobs, the latest first."""
         owner, states = principal(request), set(state) or None
         found = await context.jobs.ask(lambda queue: queue.list(owner, states, limit))
-        return JSONResponse({"jobs": await context.jobs.mappings(*found)})
+        return JSONResponse({"jobs": await context.jobs.mappings(*found, prefix=prefix_of(request.scope))})
 
     @router.get("/v1/jobs/{id}", response_model=JobAnswer, responses=openapi.JOB, summary="One job")
-    async def job(job: OwnJob) -> Response:
+    async def job(request: Request, job: OwnJob) -> Response:
         """One job: its state, place in the queue, tiles, and what has become of it."""
-        return await _answer(context, job)
+        return await _answer(request, job)
 
     @router.delete(
         "/v1/jobs/{id}",
@@ -110,9 +116,10 @@ def job_routes(context: ServiceContext) -> APIRouter:
         """Cancel a job that waits or runs, which stops it at its next tile. Delete the data of one that has ended."""
         owner = principal(request)
         if not job.has_ended:
-            return await _answer(context, await context.jobs.ask(lambda queue: queue.cancel(job.id, owner)), 202)
+            return await _answer(request, await _cancelled(context, job, owner), 202)
         forget = context.application.forget_job
         await context.jobs.ask(lambda _: _if_it_may(lambda: forget(job.id, owner)))
+        _log_event(job, "deleted", owner)
         return Response(status_code=204)
 
     @router.post(
@@ -125,7 +132,7 @@ def job_routes(context: ServiceContext) -> APIRouter:
     async def cancel_job(request: Request, job: OwnJob) -> Response:
         """Cancel a job: at once if it waits, at its next tile if it runs. One that has ended stays as it is."""
         owner = principal(request)
-        return await _answer(context, await context.jobs.ask(lambda queue: queue.cancel(job.id, owner)), 202)
+        return await _answer(request, await _cancelled(context, job, owner), 202)
 
     @router.post(
         "/v1/jobs/{id}/retry",
@@ -138,15 +145,24 @@ def job_routes(context: ServiceContext) -> APIRouter:
         """Put a job that failed, was cancelled or was set aside into the queue again, as the last one."""
         owner = principal(request)
         retry: Callable[[JobQueue], Job] = lambda queue: _if_it_may(lambda: queue.retry(job.id, owner))  # noqa: E731
-        return await _answer(context, await context.jobs.ask(retry), 202)
+        return await _answer(request, await context.jobs.ask(retry), 202)
 
     return router
 
 
-async def _answer(
-    context: ServiceContext, job: Job, status: int = 200, headers: dict[str, str] | None = None
-) -> Response:
-    (answer,) = await context.jobs.mappings(job)
+async def _cancelled(context: ServiceContext, job: Job, owner: str) -> Job:
+    now = await context.jobs.ask(lambda queue: queue.cancel(job.id, owner))
+    if not job.has_ended:
+        _log_event(now, "cancelled" if now.has_ended else "cancelling", owner)
+    return now
+
+
+def _log_event(job: Job, event: str, by: str) -> None:
+    _log.info("job %s: %s by %s", job.id, event, by, extra={"fields": {"job": job.id, "event": event, "by": by}})
+
+
+async def _answer(request: Request, job: Job, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    (answer,) = await request.app.state.context.jobs.mappings(job, prefix=prefix_of(request.scope))
     return JSONResponse(answer, status, headers)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import atexit
-import logging
 import os
 from contextlib import ExitStack
 from typing import Any
@@ -15,6 +14,8 @@ os.environ.setdefault("MALLOC_ARENA_MAX", "2")
 
 from ...application import Application
 from ...ports.folders import WorkFolders
+from ..json_log import log_as_json
+from ..public_address import PublicAddress
 from .access_log import access_logger
 from .app import create_app
 from .connections import timed_protocol
@@ -28,6 +29,7 @@ _GRACE_SECONDS = 60
 
 def create_service() -> Any:
     """A BentoML service with the settings of this environment."""
+    log_as_json()
     application = Application.build()
     bentoml = application.bentoml
     index = bentoml.server_context.worker_index
@@ -39,7 +41,6 @@ def create_service() -> Any:
         protocols["auto"] = timed_protocol(application.settings.serving.silence_seconds)
     # of those the first is a worker too: jobs are run as many at a time as the settings say
     app = create_app(application, runs_jobs=index == 1 and application.settings.jobs.worker)
-    logging.getLogger("voxport").setLevel(logging.INFO)
     settings = app.state.context.settings
 
     @bentoml.service(
@@ -55,8 +56,9 @@ def create_service() -> Any:
 
     made: Any = Voxport
     keys = parse_keys([key.get_secret_value() for key in application.settings.api_keys])
+    public = PublicAddress(settings.public_url, settings.trust_forwarded_prefix)
     shield = ShieldSettings(
-        keys, settings.insecure, settings.max_body_bytes, settings.rate_per_minute, settings.silence_seconds
+        keys, settings.insecure, settings.max_body_bytes, settings.rate_per_minute, settings.silence_seconds, public
     )
     made.add_asgi_middleware(
         Shield,

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from ..public_address import PublicAddress, prefix_of
 from .access_log import Access, method_name, write_access
 from .admission import bad_bind, bad_body, bad_origin
 from .connections import Draining
@@ -41,6 +42,7 @@ class ShieldSettings:
         max_body_bytes: of a request.
         rate_per_minute: requests a minute for each key, or each address where there is none; 0 is no limit.
         silence_seconds: time without a byte of a request's body until it is refused.
+        public: the address that callers use.
     """
 
     keys: tuple[KeyHash, ...] = ()
@@ -48,6 +50,7 @@ class ShieldSettings:
     max_body_bytes: int = 2 * 2**30
     rate_per_minute: int = 0
     silence_seconds: float = 30.0
+    public: PublicAddress = field(default_factory=PublicAddress)
 
 
 class Shield:
@@ -94,6 +97,7 @@ class Shield:
             await send({"type": "websocket.close", "code": 1008})
 
     async def _http(self, outer: Scope, receive: Receive, send: Send) -> None:
+        outer = self._settings.public.applied_to(dict(outer))
         headers = Headers(scope=outer)
         has_body = headers.get("content-length", "0") != "0" or "transfer-encoding" in headers
         exchange = Exchange(
@@ -132,10 +136,10 @@ class Shield:
         headers = Headers(scope=scope)
         settings = self._settings
         if not settings.keys and not settings.insecure:
-            problem = bad_bind(scope) or bad_origin(headers)
+            problem = bad_bind(scope) or bad_origin(headers, settings.public.host)
             if problem is not None:
                 return problem
-        if scope["path"] not in PROBES:
+        if scope["path"].removeprefix(prefix_of(scope)) not in PROBES:
             problem = self._unauthorised(scope, headers) or self._rate.exceeded(_caller(scope))
             if problem is not None:
                 return problem

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -20,6 +22,7 @@ from .loading import LoadedModel, ModelOpener
 
 State = Literal["loading", "ready", "broken"]
 _RETRY_SECONDS = 5.0
+_log = logging.getLogger("voxport.models")
 _WHOLE_AXIS = 32  # voxels of a dummy input along a whole axis
 
 
@@ -63,6 +66,7 @@ class ServedModels:
         self._look_every_seconds = look_every_seconds
         self._catalogue = Catalogue()
         self._was_complete = False
+        self._logged: set[tuple[str, str, int]] = set()
         self._looked = threading.Event()
         self._refreshing = threading.Lock()
         self._stop = threading.Event()
@@ -142,13 +146,26 @@ class ServedModels:
             models = [known.get(model.sha256) or ServedModel(model, "loading") for model in listing.models]
             models = [_renamed(served, model) for served, model in zip(models, listing.models, strict=True)]
             self._catalogue = Catalogue(tuple(models), listing.broken, default, missing)
+            self._log_problems(models, listing.broken, missing)
             for index, served in enumerate(models):
                 if served.state == "loading" and not self._stop.is_set():
                     models[index] = self._load(served.model)
                     self._catalogue = Catalogue(tuple(models), listing.broken, default, missing)
             complete = missing is None and not listing.broken and all(m.state == "ready" for m in models)
             self._was_complete = self._was_complete or complete
+            self._log_problems(models, listing.broken, missing)
             self._looked.set()
+
+    def _log_problems(self, models: Sequence[ServedModel], broken: Sequence[BrokenModel], missing: str | None) -> None:
+        """Log each model that cannot be used, once until it changes."""
+        found = {(b.name, b.reason, logging.WARNING) for b in broken}
+        found |= {(m.reference, m.reason or "", logging.WARNING) for m in models if m.state == "broken"}
+        if missing is not None:
+            found.add((self._default, missing, logging.ERROR))
+        for name, reason, level in sorted(found - self._logged):
+            what = "the default model %s cannot be used: %s" if level == logging.ERROR else "model %s is broken: %s"
+            _log.log(level, what, name, reason, extra={"fields": {"model": name, "event": "broken"}})
+        self._logged = found
 
     def _follow(self) -> None:
         while True:

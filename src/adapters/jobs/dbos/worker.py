@@ -83,6 +83,7 @@ class Worker:
                 return
             job = self._patiently(lambda: self._ledger.begin(id, round, self.id))
             if job is not None:
+                _log.info("job %s: attempt %d begun", id, job.attempts, extra=_fields(job, "begun"))
                 self._do(job)
         except OSError as error:  # stopped while the database is away
             _log.warning("%s; job %s is left to other workers", error, id)
@@ -141,13 +142,17 @@ class Worker:
             change = lambda job, now: finished(job, now, results)  # noqa: E731
         except BaseException as caught:  # noqa: BLE001 - the job fails, not the worker
             error = caught  # the name in the except clause is gone when the change is applied
-            _log_failure(job, error)
+            if not isinstance(error, VoxportError | OSError):  # the job's owner sees only its type
+                _log.error("job %s, attempt %d", job.id, job.attempts, exc_info=error, extra=_fields(job, "error"))
             allowed = self._ledger.limits.failed_attempts
             change = lambda job, now: settled(job, now, error, attempts_allowed=allowed)  # noqa: E731
             delayed = not isinstance(error, CancelledError)
         settle = lambda: self._ledger.settle(job.id, job.attempts, change, delayed=delayed)  # noqa: E731
-        if self._patiently(settle) is None:
+        ended = self._patiently(settle)
+        if ended is None:
             _log.warning("job %s: attempt %d ended after it had been given to another", job.id, job.attempts)
+        else:
+            _log_end(ended)
 
     def _patiently(self, do: Callable[[], T]) -> T:
         """Repeat ``do`` while the database is away. Raises its OSError once ``stop`` is set."""
@@ -164,12 +169,20 @@ class Worker:
                 self._stop.wait(_AGAIN_SECONDS)
 
 
-def _log_failure(job: Job, error: BaseException) -> None:
-    """Log a traceback only for errors that the job's owner does not see in full."""
-    if isinstance(error, VoxportError | OSError):
-        _log.info("job %s, attempt %d: %s", job.id, job.attempts, error)
-    else:
-        _log.error("job %s, attempt %d", job.id, job.attempts, exc_info=error)
+def _log_end(job: Job) -> None:
+    """Log what a run has led to, with the reason of a failure."""
+    level = {"failed": logging.WARNING, "parked": logging.ERROR}.get(job.state, logging.INFO)
+    ends = {"done": "done", "failed": "failed", "cancelled": "cancelled", "parked": "dead-lettered"}
+    tried_again = "tried again later" if job.failure else "queued again, as the worker stops"
+    reason = f": {job.failure.detail}" if job.failure else ""
+    text = f"attempt {job.attempts} {ends.get(job.state, tried_again)}{reason}"
+    _log.log(level, "job %s: %s", job.id, text, extra=_fields(job, ends.get(job.state, "queued")))
+
+
+def _fields(job: Job, event: str) -> dict[str, dict[str, object]]:
+    """Members of a log line about a job."""
+    named = {"job": job.id, "event": event, "attempt": job.attempts, "owner": job.owner, "model": job.case.model}
+    return {"fields": named | ({"problem": job.failure.kind} if job.failure else {})}
 
 
 class _DbosAttempt:
