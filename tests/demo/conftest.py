@@ -29,7 +29,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     named_model(models, "pair", channels=2)
     named_model(models, "many", classes=12)
     named_model(models, "slow", patch=(8, 8, 8), overlap=0.75)
-    env = {"VOXPORT_DEMO__MAX_UPLOAD_BYTES": str(LIMIT_BYTES), "VOXPORT_DEMO__KEEP_SECONDS": "2"}
+    env = {"VOXPORT_DEMO__MAX_UPLOAD_BYTES": str(LIMIT_BYTES), "VOXPORT_DEMO__KEEP_SECONDS": "10"}
     with running_demo(folder, "--models", str(models), env=env) as server:
         yield server
 

@@ -72,8 +72,9 @@ class Visitor:
         self.page.on("pageerror", lambda error: self.troubles.append(str(error)))
         self.page.goto(url)
         self.page.wait_for_selector("voxport-viewer .vx-empty")
-        # the session is there once the models are
+        # the session is there once the models are, and the controls wake with it
         self.page.wait_for_function("document.querySelector('#vx-model input')?.value")
+        self.page.wait_for_selector("#vx-sample:not([disabled])")
 
     def _note(self, request: Any) -> None:
         if not request.url.startswith((self.url, "data:", "blob:")):

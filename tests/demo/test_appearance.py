@@ -117,3 +117,27 @@ def test_everything_can_be_reached_by_name_and_by_keyboard(visitor: Visitor, sam
     visitor.page.keyboard.press("ArrowLeft")
     visitor.page.wait_for_timeout(200)
     assert (visitor.pixels("surface") != before).any()
+
+
+def test_counters_are_whole_on_a_phone(visit: Visit, sample: Path) -> None:
+    visitor = visit(width=390, height=844)
+    visitor.open(sample)
+    cut_off = visitor.page.evaluate(
+        """() => [...document.querySelector('voxport-viewer').shadowRoot.querySelectorAll('.vx-index')].filter((e) => {
+          const inner = e.getBoundingClientRect(), outer = e.closest('.vx-panel').getBoundingClientRect();
+          return e.scrollWidth > e.clientWidth || inner.left < outer.left || inner.right > outer.right;
+        }).map((e) => e.textContent)"""
+    )
+    assert cut_off == []
+    assert visitor.page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+    assert visitor.page.inner_text(".vx-coronal .vx-index") == "129 / 256"
+
+
+def test_every_canvas_has_a_name(visitor: Visitor, sample: Path) -> None:
+    visitor.open(sample)
+    names = visitor.page.evaluate(
+        """() => [...document.querySelector('voxport-viewer').shadowRoot.querySelectorAll('canvas')]
+          .map((e) => e.getAttribute('role') + ' ' + e.getAttribute('aria-label'))"""
+    )
+    assert len(names) == 5
+    assert all(name.startswith("img ") and not name.endswith(" null") for name in names)

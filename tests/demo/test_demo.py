@@ -196,6 +196,13 @@ def test_the_page_names_no_other_place_to_load_from(app: tuple[TestClient, Contr
     assert config.get("run_history") is not True
 
 
+def test_controls_sleep_until_the_page_has_its_session(app: tuple[TestClient, Controller]) -> None:
+    client, _ = app
+    props = [component["props"] for component in client.get("/config").json()["components"]]
+    asleep = {p["elem_id"] for p in props if p.get("elem_id") and p.get("interactive") is False}
+    assert {"vx-upload", "vx-sample", "vx-model", "vx-run", "vx-quick"} <= asleep
+
+
 def test_wrong_files_leave_nothing_behind(controller: Controller, session: Session, tmp_path: Path) -> None:
     (tmp_path / "text.nii").write_text("hello")
     with pytest.raises(InputError):

@@ -26,7 +26,7 @@ export class SurfacePanel {
     this.root.innerHTML =
       `<div class="vx-title"><span class="vx-name">3-D</span><span class="vx-hint">drag to turn, wheel to zoom</span>` +
       `<output class="vx-index"></output></div><div class="vx-stagebox"><canvas tabindex="0" role="img" aria-label=` +
-      `"Surfaces of the mask; arrow keys turn them, plus and minus zoom"></canvas><canvas class="vx-over"></canvas>` +
+      `"Surfaces of the mask; arrow keys turn them, plus and minus zoom"></canvas><canvas class="vx-over" role="img" aria-label="Directions and box of the volume"></canvas>` +
       `<p class="vx-say" role="status"></p></div>`;
     [this.canvas, this.over] = this.root.querySelectorAll("canvas");
     this.say(viewer.scene.mask ? "Making surfaces …" : "The mask's surfaces appear here after a run.");
