@@ -28,6 +28,8 @@ BLENDINGS: tuple[Blending, ...] = ("gaussian", "constant", "halo")
 LARGEST_OVERLAP = 0.75
 # Bounds of an array's spacing, in its unit.
 SHORTEST, LONGEST = 1e-12, 1e12
+Axis = Literal["x", "y", "z"]
+AXES: tuple[Axis, ...] = ("x", "y", "z")
 OutputName = Literal["mask", "probabilities", "statistics", "preview", "report"]
 _FLOAT32_MAX = 3.4028234663852886e38
 
@@ -80,7 +82,12 @@ class RunOptions:
         default=None,
         metadata=_option("Probability from which a voxel has a label.", exclusiveMinimum=0, exclusiveMaximum=1),
     )
-    axis: int | None = None
+    axis: Axis | None = field(
+        default=None,
+        metadata=_option(
+            "Axis of the model grid, x, y or z, along which planes are read and written.", shown="the least memory"
+        ),
+    )
     batch: int | None = field(
         default=None, metadata=_option("Tiles a call of the network.", shown="1", remote=False, minimum=1)
     )
@@ -89,6 +96,8 @@ class RunOptions:
         if self.blending is not None and self.blending not in BLENDINGS:
             expected = f"one of {', '.join(BLENDINGS)}"
             raise UsageError("blending", expected=expected, got=str(self.blending), do="choose another")
+        if self.axis is not None and self.axis not in AXES:
+            raise UsageError("axis", expected="x, y or z", got=str(self.axis), do="choose another")
         if self.nan_as is not None and not abs(self.nan_as) <= _FLOAT32_MAX:
             expected = "a finite number that float32 can hold"
             raise UsageError("nan_as", expected=expected, got=f"{self.nan_as:g}", do="0 is usual")
@@ -109,6 +118,7 @@ class RemoteOptions(TypedDict, total=False):
     blending: str | None
     nan_as: float | None
     threshold: float | None
+    axis: str | None
 
 
 @dataclass(frozen=True)

@@ -209,6 +209,20 @@ def test_the_bundled_sample_and_model_give_what_the_command_line_gives(tmp_path:
     np.testing.assert_array_equal(found.labels.array, np.asarray(nib.load(tmp_path / "command.nii.gz").dataobj))
 
 
+@pytest.mark.parametrize("axis", ["x", "y", "z"])
+def test_the_axis_of_a_run_is_an_option_everywhere_and_changes_no_result(
+    tmp_path: Path, model: Path, axis: str
+) -> None:
+    saved(tmp_path / "scan.nii", VALUES)
+    by_command_into(tmp_path, tmp_path / "scan.nii", model)
+    with voxport.load(model) as predictor:
+        assert_as_written(predictor("scan.nii", axis=axis, probabilities=True), tmp_path)
+    by_command_into(tmp_path, tmp_path / "scan.nii", model, "--axis", axis, "--report", tmp_path / "r.json")
+    report = json.loads((tmp_path / "r.json").read_text())
+    assert report["tiles"]["axis"] == axis
+    assert f"--axis {axis}" in report["command"]
+
+
 def test_labels_have_names_and_a_grid(predictor: voxport.Predictor) -> None:
     found = predictor(VALUES, spacing=(0.5, 0.5, 2), unit="um")
     assert found.labels.grid.spacing == (0.5, 0.5, 2)

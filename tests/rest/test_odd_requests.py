@@ -38,7 +38,7 @@ def test_a_patch_beyond_all_measure_is_no_larger_than_the_volume(http: httpx.Cli
     assert answer.json()["tiles"] == 1
 
 
-WRONG_OPTIONS = {"overlap": "0.9", "threshold": "0", "nan_as": "1e39", "patch": "0,8,8"}
+WRONG_OPTIONS = {"overlap": "0.9", "threshold": "0", "nan_as": "1e39", "patch": "0,8,8", "axis": "w"}
 
 
 @pytest.mark.parametrize(("field", "value"), WRONG_OPTIONS.items())

@@ -19,7 +19,7 @@ from ...domain.geometry.model_space import ModelSpace
 from ...domain.inference.patches import TilePlan, Tiling, plan_tiles
 from ...domain.inference.sliding_window import slab_bytes
 from ...domain.intensity import ChannelSurvey, Pointwise, apply, fit
-from ...domain.run import LARGEST_OVERLAP, RunOptions
+from ...domain.run import AXES, LARGEST_OVERLAP, RunOptions
 from ...ports.resources import Resources
 from ..models.loading import LoadedModel
 from .case import Case, finite, slabs, survey
@@ -135,7 +135,7 @@ def _planned(
             return _planned(card, space, inferer, patched, None, axes, resources, has_scratch)
     tiling = _tiling(card.tiling, options, inferer.fixed, space.grid.shape)
     plan = plan_tiles(space.grid.shape, tiling, fixed=inferer.fixed)
-    plan = replace(plan, axis=_visiting_axis(plan, axes) if options.axis is None else options.axis)
+    plan = replace(plan, axis=_visiting_axis(plan, axes) if options.axis is None else AXES.index(options.axis))
     needed = partial(
         slab_bytes,
         channels=len(card.input.channels),

@@ -111,7 +111,6 @@ def same_again(
         threshold=prepared.card.output.threshold if prepared.card != loaded.model.card else None,
         batch=prepared.batch if prepared.batch > 1 else None,
         memory_bytes=None,
-        axis=None,
     )
     chosen = {
         "card": card,

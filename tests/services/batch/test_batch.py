@@ -481,7 +481,7 @@ def test_a_report_that_is_none_fails_the_case(bench: Bench) -> None:
 
 
 def test_an_interrupted_batch_goes_on_from_its_last_planes(bench: Bench) -> None:
-    bench.work = replace(bench.work, options=RunOptions(overlap=0.25, patch=(4, 4, 4), axis=0))
+    bench.work = replace(bench.work, options=RunOptions(overlap=0.25, patch=(4, 4, 4), axis="x"))
     reported: list[tuple[str, int]] = []
 
     def interrupted(attempt: Attempt) -> Results:

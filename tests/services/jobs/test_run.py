@@ -38,7 +38,7 @@ from tests.services.conftest import brighter_than, load, make_card, noise
 
 EVERYTHING = ("mask", "probabilities", "statistics", "preview", "report")
 SETTINGS = JobSettings("1.0", keep_every_seconds=0.0)
-OPTIONS = RunOptions(overlap=0.25, patch=(4, 4, 4), axis=1)
+OPTIONS = RunOptions(overlap=0.25, patch=(4, 4, 4), axis="y")
 
 
 class Bench:
@@ -301,7 +301,7 @@ def test_volumes_on_their_way_into_the_queue_are_no_strays_however_short_jobs_ar
 
 
 def test_options_survive_storage() -> None:
-    options = RunOptions(0.25, (8, 8, 16), "halo", 10**9, 0.0, 0.4, 2)
+    options = RunOptions(0.25, (8, 8, 16), "halo", 10**9, 0.0, 0.4, "z")
     assert options_of(json.loads(json.dumps(asdict(options)))) == options
     assert options_of({}) == RunOptions()
 

@@ -122,7 +122,7 @@ def test_a_thin_volume_is_not_visited_along_its_depth(prepared: Prepare) -> None
         stored = Volume(noise((24, y, x)), make_grid((24, y, x), codes="SAR"))
         assert prepared(volume=stored).plan.axis == axis
     assert prepared().plan.axis == 0
-    assert prepared(axis=1).plan.axis == 1
+    assert prepared(axis="y").plan.axis == 1
 
 
 def slab(found: Prepared, blending: Any = None) -> int:
@@ -192,7 +192,7 @@ def test_planes_are_the_normalised_volume_in_the_models_orientation(prepared: Pr
     values = np.random.default_rng(0).integers(0, 256, (2, 7, 6, 5), np.uint8)
     volume = Volume(values, make_grid((7, 6, 5), codes=codes))
     card = make_card([1, 0, 1], intensity=[Rescale(0, 1), ShiftScale(1.0, 2.0)])
-    found = prepared(card, volume, axis=axis)
+    found = prepared(card, volume, axis="xyz"[axis])
     planes = np.stack(list(found.planes()), axis=1 + axis)
     expected = []
     for source in (1, 0, 1):

@@ -74,11 +74,11 @@ def assert_same(again: Segmentation, whole: Segmentation) -> None:
     assert again.prepared.plan == whole.prepared.plan
 
 
-@pytest.mark.parametrize(("codes", "axis"), [("RAS", 2), ("SLP", 0), ("AIR", 1)])
+@pytest.mark.parametrize(("codes", "axis"), [("RAS", "z"), ("SLP", "x"), ("AIR", "y")])
 @pytest.mark.parametrize("spacing", [None, (1.4, 1.4, 1.4), (0.8, 1.0, 0.8)])
 @pytest.mark.parametrize("blending", ["gaussian", "constant", "halo"])
 def test_a_resumed_run_equals_an_uninterrupted_one(
-    bench: Bench, blending: Blending, spacing: tuple[float, float, float] | None, codes: str, axis: int
+    bench: Bench, blending: Blending, spacing: tuple[float, float, float] | None, codes: str, axis: str
 ) -> None:
     put(bench, codes=codes)
     loaded = model(blending, spacing=spacing, unit="mm" if spacing else None)

@@ -102,7 +102,7 @@ def test_the_visiting_axis_makes_no_difference(
     card = make_card(labels=[1, 2, 3], activation="none", spacing=spacing, unit=unit, tiling=Tiling((6, 4, 5)))
     loaded = load(four_classes, card, radius=1)
     found = []
-    for axis in range(3):
+    for axis in "xyz":
         bench.segment(loaded, axis=axis, blending=blending, outputs=Outputs("mask", "scores"))
         found.append((bench.array(), bench.array("scores")))
     for mask, logits in found[1:]:
@@ -132,8 +132,8 @@ def test_tiles_without_enough_context_differ_from_the_whole(bench: Bench) -> Non
 
 
 @pytest.mark.parametrize("blending", ["halo", "gaussian"])
-@pytest.mark.parametrize("axis", [0, 1, 2])
-def test_tiles_equal_the_whole_when_the_volume_is_resampled(bench: Bench, blending: Blending, axis: int) -> None:
+@pytest.mark.parametrize("axis", ["x", "y", "z"])
+def test_tiles_equal_the_whole_when_the_volume_is_resampled(bench: Bench, blending: Blending, axis: str) -> None:
     """Halo blocks become planes before they are interpolated back; pointwise scores are the same for any tiling."""
     bench.put(noise((12, 11, 10)))
     probabilities = []
@@ -168,7 +168,7 @@ def test_many_planes_are_written_in_a_few_pieces(bench: Bench, monkeypatch: pyte
 
     monkeypatch.setattr(sink_type, "write", remember)
     bench.put(noise((19, 6, 5)))
-    bench.segment(load(brighter_than(0.5), make_card(tiling=Tiling((4, 4, 4)))), axis=0)
+    bench.segment(load(brighter_than(0.5), make_card(tiling=Tiling((4, 4, 4)))), axis="x")
     assert [(box.start[0], box.stop[0]) for box in boxes] == [(0, 8), (8, 15), (15, 19)]
 
 
