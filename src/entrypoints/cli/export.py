@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -37,6 +38,8 @@ def export_command(
     from ...application import Application
     from ...services.models.checkpoints import describe_checkpoint
 
+    if network is not None:
+        sys.path.append(str(Path.cwd()))  # as `python` does; last, so that nothing installed is hidden
     application = Application.build()
     read = application.read_card(card)
     given = describe_checkpoint(checkpoint, network, network_args, bundle, application.read_bundle, network_output)
