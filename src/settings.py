@@ -31,20 +31,20 @@ class OnnxSettings(BaseModel, extra="forbid"):
 
 
 class OpenvinoSettings(BaseModel, extra="forbid"):
-    """OpenVINO: how many tiles it scores at a time, and a folder for compiled networks."""
+    """OpenVINO: number of tiles inferred in parallel, and a folder for compiled networks."""
 
     streams: int = Field(default=1, gt=0)
     cache: Path | None = None
 
 
 class TorchSettings(BaseModel, extra="forbid"):
-    """PyTorch: ``cpu``, ``cuda``, ``cuda:1``, or ``auto`` for CUDA where there is one."""
+    """PyTorch: ``cpu``, ``cuda``, ``cuda:1``, or ``auto`` for CUDA if available."""
 
     device: str = "cpu"
 
 
 class BoundsSettings(BaseModel, extra="forbid"):
-    """How close labels must be to those of fp32 with the card's tiles, for other precisions and tiles to stand in."""
+    """Minimum agreement of labels with fp32 and the card's patch, for other precisions and patches."""
 
     label_agreement: float = Field(default=0.999, ge=0, le=1)
     dice: float = Field(default=0.999, ge=0, le=1)
@@ -74,10 +74,10 @@ class ServingSettings(BaseModel, extra="forbid"):
 
 
 class JobsSettings(BaseModel, extra="forbid"):
-    """Jobs: where they and their files are kept, who runs them, how many may wait, and how long they are kept.
+    """Jobs: storage, workers, limits and retention.
 
-    ``database`` is an SQLite file or a Postgres URL; ``blobs`` is a folder or a URL that fsspec understands. ``worker``
-    says whether the service runs jobs itself.
+    ``database`` is an SQLite file or a Postgres URL, ``blobs`` a folder or an fsspec URL. ``worker``: the service
+    runs jobs itself.
     """
 
     database: str = Field(default_factory=lambda: f"sqlite:///{data_home() / 'jobs' / 'jobs.sqlite'}")
@@ -94,7 +94,7 @@ class JobsSettings(BaseModel, extra="forbid"):
 
 
 class DemoSettings(BaseModel, extra="forbid"):
-    """The demo: its largest upload, and when a session ends: after being idle, or after its last page is gone."""
+    """The demo: maximum size of a file, and idle time after which a session is deleted."""
 
     max_upload_bytes: int = Field(default=2 * 2**30, gt=0)
     idle_seconds: float = Field(default=3600.0, gt=0)
@@ -102,7 +102,7 @@ class DemoSettings(BaseModel, extra="forbid"):
 
 
 class Settings(BaseSettings):
-    """Everything that can be set from outside the command line."""
+    """All settings."""
 
     model_config = SettingsConfigDict(env_prefix="VOXPORT_", env_nested_delimiter="__", extra="forbid")
 
@@ -127,7 +127,7 @@ class Settings(BaseSettings):
     @field_validator("api_keys", mode="before")
     @classmethod
     def _split_keys(cls, value: object) -> object:
-        """Keys from the environment are separated by commas."""
+        """Split keys from the environment at commas."""
         return [key.strip() for key in value.split(",") if key.strip()] if isinstance(value, str) else value
 
     @classmethod
@@ -139,24 +139,24 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the signature is pydantic's
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Arguments, then the environment, then files of secrets, then the YAML file."""
+        """Order of sources: arguments, environment, secret files, YAML file."""
         folder = os.environ.get("VOXPORT_SECRETS_DIR") or None
         secrets = NestedSecretsSettingsSource(file_secret_settings, folder, secrets_dir_missing="error")
         return init_settings, env_settings, secrets, YamlConfigSettingsSource(settings_cls, settings_file())
 
 
 def settings_file() -> Path:
-    """The YAML file: ``VOXPORT_SETTINGS_FILE``, or ``voxport/settings.yaml`` in the user's configuration folder."""
+    """Return the YAML file: ``VOXPORT_SETTINGS_FILE``, or ``voxport/settings.yaml`` in the configuration folder."""
     named = os.environ.get("VOXPORT_SETTINGS_FILE")
     home = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
     return Path(named) if named else home / "voxport" / "settings.yaml"
 
 
 def load_settings(**given: Any) -> Settings:
-    """The settings; those given come before the environment.
+    """Load the settings; ``given`` values take precedence.
 
     Raises:
-        UsageError: names every setting that is unknown or wrong.
+        UsageError: names every invalid setting.
     """
     try:
         return Settings(**given)
@@ -172,6 +172,6 @@ def load_settings(**given: Any) -> Settings:
 
 
 def data_home() -> Path:
-    """The user's folder for models and jobs: ``voxport`` in ``XDG_DATA_HOME``, or in ``~/.local/share``."""
+    """Return the user's data folder: ``voxport`` in ``XDG_DATA_HOME``, or in ``~/.local/share``."""
     home = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share")
     return home / "voxport"

@@ -1,4 +1,4 @@
-"""Turning a trained checkpoint into an ONNX file."""
+"""Port for the export of checkpoints to ONNX."""
 
 from __future__ import annotations
 

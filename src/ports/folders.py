@@ -1,4 +1,4 @@
-"""Folders for the files of a run."""
+"""Port for folders with the files of a run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Model files: weights with their card, read and written as one."""
+"""Port for model files: weights with their card."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Keeping models by name and version."""
+"""Port for models by name and version."""
 
 from __future__ import annotations
 

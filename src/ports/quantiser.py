@@ -1,4 +1,4 @@
-"""Deriving an int8 network from a model file."""
+"""Port for quantisation to int8."""
 
 from __future__ import annotations
 

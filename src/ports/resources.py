@@ -1,4 +1,4 @@
-"""What this machine has, and how much of it this process uses."""
+"""Port for the resources of this machine and process."""
 
 from __future__ import annotations
 

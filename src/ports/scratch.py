@@ -1,4 +1,4 @@
-"""Room beyond memory for the large arrays of a run."""
+"""Port for large arrays outside memory."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from ..domain.inference.buffers import Buffer, Buffers
 
 
 class Scratch(Buffers, Protocol):
-    """Keeps large arrays while a run goes on; each vanishes when it is closed, and with its process."""
+    """Creates buffers for the time of a run; a buffer disappears when it is closed, or with its process."""
 
     def buffer(self, shape: tuple[int, ...], dtype: DTypeLike) -> Buffer:
-        """A new array of zeros, read and written in pieces. Raises LimitError where there is no room for all of it."""
+        """Create a buffer of zeros. Raises LimitError if there is no space for all of it."""
         ...

@@ -1,1 +1,1 @@
-"""Exporters of trained networks to ONNX."""
+"""Adapters of `ModelExporter`."""

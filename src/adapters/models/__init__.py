@@ -1,1 +1,1 @@
-"""Model files and model stores."""
+"""Adapters of `ModelFiles` and `ModelRepository`."""

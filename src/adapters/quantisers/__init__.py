@@ -1,1 +1,1 @@
-"""Quantisers."""
+"""Adapters of `Quantiser`."""

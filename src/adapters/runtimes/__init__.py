@@ -1,1 +1,1 @@
-"""Inference runtimes, one folder a library."""
+"""Adapters of `InferenceRuntime` and `TensorSession`, one folder a library."""

@@ -1,1 +1,1 @@
-"""Scratch storage for large arrays."""
+"""Adapters of `Scratch` and `WorkFolders`."""

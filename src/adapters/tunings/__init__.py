@@ -1,1 +1,1 @@
-"""Tuning stores."""
+"""Adapters of `TuningStore`."""

@@ -1,4 +1,4 @@
-"""``python -m voxport.entrypoints.up.answering URL``: exit code 0 if a server answers there, for health checks."""
+"""``python -m voxport.entrypoints.up.answering URL``: health check with exit code 0 if a local server responds."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _SECONDS = 5.0
 
 
 def answers(url: str) -> bool:
-    """Whether a server on this machine answers ``GET url``, over plain HTTP, with a status below 400."""
+    """Return whether a local server answers ``GET url`` over plain HTTP with a status below 400."""
     parts = urlsplit(url)
     # not through a proxy, which urllib would ask
     connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=_SECONDS)

@@ -1,4 +1,4 @@
-"""``voxport up --check``: start everything once, and segment the sample with it."""
+"""``voxport up --check``: start everything once and test it."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ _PATIENCE_SECONDS = 300.0
 
 
 def check_everything(workers: int, demo: bool) -> None:
-    """Start all on free ports and in a folder of its own, segment the bundled sample as a job, and show the result.
+    """Start all processes on free ports in a temporary folder, segment the bundled sample as a job, and display it.
 
-    The folder is deleted on success; after a failure it is kept, with its logs.
+    The folder is deleted after success, and kept with its logs after a failure.
 
     Raises:
-        VoxportError: a process does not start, or the job fails or takes too long.
+        VoxportError: what failed.
     """
     try:
         folder = Path(tempfile.mkdtemp(prefix="voxport-check-"))
@@ -61,7 +61,7 @@ def _watch(supervisor: Supervisor, until: Callable[[], bool], late: Callable[[],
 
 
 def _variables(folder: Path) -> dict[str, str]:
-    """The default settings, whatever this user has set."""
+    """Return default settings, independent of the user's."""
     return {
         **data_variables(folder),
         "VOXPORT_SETTINGS_FILE": str(folder / "none.yaml"),
@@ -74,7 +74,7 @@ def _variables(folder: Path) -> dict[str, str]:
 
 
 def _segment_sample(url: str, folder: Path) -> Mapping[str, Any]:
-    """The report of a job on the bundled sample."""
+    """Return the report of a job on the bundled sample."""
     from ...application import Application
 
     application = Application.build()
@@ -98,7 +98,7 @@ def _in_a_thread(work: Callable[[], Mapping[str, Any]]) -> Future[Mapping[str, A
 
 
 def _free_ports(count: int) -> list[int]:
-    """Ports that nothing listens on."""
+    """Return unused ports."""
     with ExitStack() as stack:
         probes = [stack.enter_context(socket.socket()) for _ in range(count)]
         for probe in probes:

@@ -1,4 +1,4 @@
-"""What ``voxport up`` keeps up: which commands, where, and with which settings."""
+"""The processes of ``voxport up``: commands, addresses and settings."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .supervisor import Child
 
 @dataclass(frozen=True)
 class Place:
-    """The IP address that is listened on, and the ports; ``demo_port`` is None where there is no demo."""
+    """Bind address and ports; ``demo_port`` is None without demo."""
 
     address: str
     port: int
@@ -23,7 +23,7 @@ class Place:
 
     @property
     def urls(self) -> dict[str, str]:
-        """Where the service and the demo are, seen from this machine."""
+        """URLs of the service and the demo on this machine."""
         ports = {"service": self.port} | ({} if self.demo_port is None else {"demo": self.demo_port})
         return {name: f"http://{self._near}:{port}" for name, port in ports.items()}
 
@@ -36,7 +36,7 @@ class Place:
 
 
 def children_of(place: Place, workers: int, variables: Mapping[str, str]) -> list[Child]:
-    """The service, so many workers of its jobs, and the demo, with these variables beside the environment."""
+    """Return service, workers and demo, with additional environment variables."""
     voxport = [sys.executable, "-P", "-m", "voxport"]
     for_service, for_demo = _keys()
     url = place.urls["service"]
@@ -54,7 +54,7 @@ def children_of(place: Place, workers: int, variables: Mapping[str, str]) -> lis
 
 
 def data_variables(folder: Path | None) -> dict[str, str]:
-    """Variables that put models, jobs and their files into a folder; none where there is no folder."""
+    """Return variables that place models, jobs and their files in a folder; none without one."""
     if folder is None:
         return {}
     place = folder.expanduser().absolute()
@@ -66,14 +66,14 @@ def data_variables(folder: Path | None) -> dict[str, str]:
 
 
 def logs_folder(folder: Path | None) -> Path:
-    """Where the logs go."""
+    """Return the folder of logs."""
     from ...settings import data_home
 
     return (data_home() if folder is None else folder.expanduser().absolute()) / "logs"
 
 
 def _keys() -> tuple[dict[str, str], dict[str, str]]:
-    """Where the service asks for keys, one more that it takes, and that the demo sends: hashes alone open nothing."""
+    """Return variables with a further key for the demo, if the service has keys; hashes alone cannot be sent."""
     from ...settings import load_settings
 
     keys = [key.get_secret_value() for key in load_settings().api_keys]

@@ -1,4 +1,4 @@
-"""Keeping child processes up: started, waited for, started again where they end, and ended with this process."""
+"""Supervision of child processes: start, watch, restart, and stop with this process."""
 
 from __future__ import annotations
 
@@ -22,14 +22,13 @@ _USAGE = 2
 
 @dataclass(frozen=True)
 class Child:
-    """A process to keep up.
+    """A supervised process.
 
     Args:
-        name: what people call it; its log is ``NAME.log``.
+        name: display name; its log is ``NAME.log``.
         command: program and arguments.
-        health_url: plain HTTP; it is healthy once this answers with a status below 400. None: once it has run for
-            ``settle_seconds``.
-        environment: variables that it gets beside this process's own.
+        health_url: it is healthy once this URL answers with a status below 400; None: after ``settle_seconds``.
+        environment: additional variables.
     """
 
     name: str
@@ -40,11 +39,10 @@ class Child:
 
 @dataclass(frozen=True)
 class Restarts:
-    """How children are started again, and ended.
+    """Restart policy.
 
-    A child that ended waits ``first_seconds``, twice as long after each further end in a row, and at most
-    ``longest_seconds``; after ``most`` ends in a row it is given up. One that ran for ``steady_seconds`` begins a new
-    row. Who is told to end has ``grace_seconds`` to do so.
+    A child is restarted after ``first_seconds``, doubled for each further end in a row up to ``longest_seconds``, and
+    given up after ``most``. The count restarts after ``steady_seconds``. A stopped child has ``grace_seconds`` to end.
     """
 
     first_seconds: float = 0.5
@@ -56,15 +54,15 @@ class Restarts:
 
 
 class Supervisor:
-    """Keeps children up while its ``with`` block runs, and ends all of them, with what they started, after it.
+    """Supervises children during its ``with`` block, and then ends them with their descendants.
 
-    To be used by a process's main thread, one at a time, in a process that starts no other children meanwhile.
+    Use it in the main thread, one at a time, in a process without other children.
 
     Args:
         children: started together, in this order.
-        logs: folder for what they write, one file each.
-        say: hears, one line at a time, what happens to them.
-        restarts: how patient to be.
+        logs: folder of log files.
+        say: receives one line for each event.
+        restarts: restart policy.
     """
 
     def __init__(
@@ -75,7 +73,7 @@ class Supervisor:
         self._kept = [_Kept(child, logs / f"{child.name}.log") for child in children]
         self._logs = logs
         self._others: set[int] = set()
-        self.hurry = False  # set it to end children that do not end at once
+        self.hurry = False  # set to end children that do not end at once
 
     def __enter__(self) -> Supervisor:
         try:
@@ -98,14 +96,14 @@ class Supervisor:
 
     @property
     def waits_for(self) -> list[str]:
-        """Names of the children that are not healthy yet, or not again."""
+        """Names of the children that are not healthy."""
         return [kept.child.name for kept in self._kept if not kept.healthy]
 
     def watch(self, until: Callable[[], bool]) -> None:
-        """Look after the children until a condition holds.
+        """Supervise the children until a condition holds.
 
         Raises:
-            VoxportError: a child ended too often in a row, or says by its exit code that it was called wrongly.
+            VoxportError: a child ended too often in a row, or its exit code reports a usage error.
         """
         while not until():
             for kept in self._kept:
@@ -124,7 +122,7 @@ class Supervisor:
                 if kept.ends:
                     self._say(f"{kept.child.name} is back")
             return
-        # what it left behind may hold its port
+        # its descendants may hold its port
         self._bury(kept)
         self._begin_again(kept, code)
 
@@ -146,7 +144,7 @@ class Supervisor:
         kept.process, kept.healthy, kept.due = None, False, now + wait
 
     def _bury(self, kept: _Kept) -> None:
-        """End what a process that ended left behind: its group, and what was handed to us when it died."""
+        """End the remaining process group and orphans of an ended process."""
         process = kept.process
         assert process is not None
         with suppress(ProcessLookupError):
@@ -158,7 +156,7 @@ class Supervisor:
                 os.waitpid(pid, 0)
 
     def _end(self) -> None:
-        """Ask all children to end, wait, and end those that do not."""
+        """Terminate all children, wait, and kill the remaining ones."""
         running = [(kept, kept.process) for kept in self._kept if kept.process is not None]
         for _, process in running:
             process.terminate()
@@ -177,7 +175,7 @@ class Supervisor:
 
 
 class _Kept:
-    """A child, its process if it runs, and how it has fared."""
+    """A child with its process and restart state."""
 
     def __init__(self, child: Child, log: Path) -> None:
         self.child, self.log = child, log
@@ -187,12 +185,12 @@ class _Kept:
         self.ends = 0
 
     def begin_log(self) -> None:
-        """An empty log; what was in it stays as ``NAME.log.1``."""
+        """Start an empty log; the previous one becomes ``NAME.log.1``."""
         with suppress(OSError):  # start() tells where no log can be written
             self.log.replace(f"{self.log}.1")
 
     def start(self) -> None:
-        """Start the process. Raises OutputError where its log cannot be written."""
+        """Start the process. Raises OutputError if its log cannot be written."""
         try:
             log = self.log.open("ab")
         except OSError as error:
@@ -204,12 +202,12 @@ class _Kept:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                start_new_session=True,  # Ctrl-C is ours to hear
+                start_new_session=True,  # Ctrl-C reaches this process only
             )
         self.started = time.monotonic()
 
     def tail(self) -> str:
-        """The last lines of the log."""
+        """Last lines of the log."""
         with self.log.open("rb") as log:
             log.seek(max(0, self.log.stat().st_size - _TAIL_BYTES))
             return "\n".join(log.read().decode(errors="replace").splitlines()[-_TAIL_LINES:])
@@ -220,7 +218,7 @@ def _how_it_ended(code: int) -> str:
 
 
 def _children() -> set[int]:
-    """This process's children; none where the system does not list them."""
+    """Return this process's children, if the system lists them."""
     try:
         return {int(pid) for pid in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()}
     except OSError:

@@ -1,6 +1,6 @@
 """``python -m voxport.entrypoints.up.tether PARENT COMMAND...``: run a command that ends when its parent dies.
 
-The system does so on Linux, even where the parent had no time to say anything; elsewhere the command just runs.
+Linux ensures this even if the parent is killed; on other systems the command just runs.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 
 
 def tethered(command: Sequence[str]) -> list[str]:
-    """The command that runs ``command`` and ends with this process. To be started by a thread that lives as long."""
+    """Return the command line that runs ``command`` and ends with this process. Start it from a long-lived thread."""
     # -P: what lies in the current folder is not ours to import
     return [sys.executable, "-P", "-m", __name__, str(os.getpid()), *command]
 
 
 def adopt_orphans(adopt: bool) -> None:
-    """Become the parent of processes that children of this one leave behind, where the system can do so, or not."""
+    """Become the parent of orphaned descendants, if the system supports it."""
     _prctl(_PR_SET_CHILD_SUBREAPER, int(adopt))
 
 

@@ -1,4 +1,4 @@
-"""A picture of a mask on its volume: three anatomical planes through the labelled structure, bare and overlaid."""
+"""Preview of a mask: three anatomical planes through the labelled structure, bare and overlaid."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _LONGEST_EDGE = 768
 def preview_picture(
     case: Case, mask: VolumeSink, window: tuple[float, float], table: LabelTable, statistics: Sequence[LabelStatistics]
 ) -> Picture:
-    """Axial, coronal and sagittal planes of the first channel through the largest label's centroid."""
+    """Draw axial, coronal and sagittal planes of the first channel through the largest label's centroid."""
     largest = max(statistics, key=lambda label: label.voxels, default=None)
     centre = largest.centroid_voxel if largest is not None else None
     voxel = shape3(n // 2 for n in case.grid.shape) if centre is None else shape3(round(c) for c in centre)
@@ -38,7 +38,7 @@ def preview_picture(
 
 
 def display_window(channel: ChannelSurvey) -> tuple[float, float]:
-    """The values of a channel that are shown black and white: all but a few extreme ones lie between."""
+    """Return the values shown black and white; a few extreme values lie outside."""
     low, high = percentiles(channel.chunks, WINDOW_PERCENTILES)
     return (channel.low, channel.high) if low == high else (low, high)
 
@@ -46,14 +46,14 @@ def display_window(channel: ChannelSurvey) -> tuple[float, float]:
 def slice_pictures(
     view: PlaneView, values: NDArray[Any], labels: Labels, window: tuple[float, float], table: LabelTable
 ) -> tuple[Picture, Picture]:
-    """A slice with square pixels, bare and with its labels over it.
+    """Draw a slice with square pixels, bare and with labels.
 
     Args:
         view: the plane.
-        values: of the slice's stored voxels ``(x, y, z)``; one of the three is 1.
-        labels: of the same voxels.
+        values: the slice's stored voxels ``(x, y, z)``, one of which is 1.
+        labels: labels of the same voxels.
         window: values shown black and white.
-        table: the labels' colours.
+        table: label colours.
     """
     shown, display = view.display(finite(values, 0.0)), Display(*window, table)
     bare = plane_pixels(view, shown, None, display, _LONGEST_EDGE)

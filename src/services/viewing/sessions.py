@@ -1,4 +1,4 @@
-"""Sessions at the demo's page: each has its own folder, volume, result and run, and is deleted once it is left."""
+"""Sessions of a page's users: each has a folder, a volume, a result and a run, and expires when idle."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .volume_viewer import OpenVolume, ShownMask
 
 @dataclass
 class RunProgress:
-    """Progress of a run, read by other threads; ``cancel`` stops the run. A ProgressListener."""
+    """A `ProgressListener` whose state other threads can read, and which can be cancelled."""
 
     state: str = "wait"
     tiles: int = 0
@@ -40,12 +40,12 @@ class RunProgress:
         self.done += tiles
 
     def cancel(self) -> None:
-        """Stop the run at its next patch."""
+        """Cancel the run at its next tile."""
         self._stop.set()
 
     @property
     def cancelled(self) -> bool:
-        """Whether the run was cancelled."""
+        """Whether the run is cancelled."""
         return self._stop.is_set()
 
 
@@ -78,7 +78,10 @@ class Run:
 
 @dataclass(frozen=True)
 class Result:
-    """A finished run: its files by download name, its report and its mask. ``box`` is the part of a quick look."""
+    """A finished run: its files by download name, its report, and its mask.
+
+    ``box`` is the part of the volume that was segmented; None for all of it.
+    """
 
     files: Mapping[str, Path]
     report: Mapping[str, Any]
@@ -93,11 +96,7 @@ class Result:
 
 
 class Session:
-    """What one person has open. Safe for several threads.
-
-    ``id`` names the session in paths and addresses; ``token`` is the secret that opens it. All its files are in
-    ``folder``.
-    """
+    """State of one user, with all files in ``folder``. Thread-safe."""
 
     def __init__(self, id: str, token: str, folder: Path, idle_seconds: float) -> None:
         self.id, self.token, self.folder = id, token, folder
@@ -115,12 +114,12 @@ class Session:
         self.touch()
 
     def touch(self) -> None:
-        """Put off the session's end, as it is in use; not once its last page is gone."""
+        """Record that the session is in use."""
         if not self.left:
             self.ends = time.monotonic() + self._idle_seconds
 
     def show(self, volume: OpenVolume, files: tuple[Path, ...]) -> None:
-        """Replace the volume. The old one's files, run and result are dropped."""
+        """Replace the volume; deletes the files, run and result of the previous one."""
         with self._lock:
             self._refuse_if_closed(volume.close)
             old = self.files
@@ -134,7 +133,7 @@ class Session:
             shutil.rmtree(path, ignore_errors=True)
 
     def take_result(self, result: Result, volume: OpenVolume) -> None:
-        """Show a result over its volume; drop the result if another volume is open by now."""
+        """Show a result over its volume; drops it if another volume is shown."""
         with self._lock:
             if self._closed or self.volume is not volume:
                 result.drop()
@@ -159,12 +158,12 @@ class Session:
             return self._run
 
     def cancel(self) -> bool:
-        """Cancel the run; whether one goes on."""
+        """Cancel the run; return whether there is one."""
         with self._lock:
             return self._cancel()
 
     def new_folder(self) -> Path:
-        """Make an empty folder in the session's own."""
+        """Create an empty folder in the session's folder."""
         with self._lock:
             self._refuse_if_closed()
             path = self.folder / secrets.token_hex(8)
@@ -172,7 +171,7 @@ class Session:
             return path
 
     def close(self) -> None:
-        """Cancel the run and delete everything. Closing twice does nothing."""
+        """Cancel the run and delete all files. Closing twice does nothing."""
         with self._lock:
             self._closed = True
             self._cancel()
@@ -200,12 +199,11 @@ class Session:
 
 
 class Sessions:
-    """The sessions of one process.
+    """The sessions of one process, by secret token.
 
     Args:
-        folder: holds their folders.
-        idle_seconds: a session in which nothing happens for so long ends.
-        keep_seconds: a session whose last page is gone ends after so long, unless a page takes it up again.
+        folder: parent of their folders.
+        idle_seconds: idle time after which a session is closed.
     """
 
     def __init__(self, folder: Path, idle_seconds: float, keep_seconds: float = 0.0) -> None:
@@ -214,7 +212,7 @@ class Sessions:
         self._lock = threading.Lock()
 
     def open(self) -> Session:
-        """Begin a session."""
+        """Create a session."""
         id, token = secrets.token_hex(8), secrets.token_urlsafe(24)
         folder = self._folder / id
         folder.mkdir(mode=0o700)
@@ -223,11 +221,7 @@ class Sessions:
         return session
 
     def find(self, token: str | None, id: str | None = None) -> Session:
-        """The session that a token opens, and of this id if one is given.
-
-        Raises:
-            UsageError: it has ended, or never was.
-        """
+        """Return the session of a token. Raises UsageError if it has ended."""
         with self._lock:
             known = [s for s in self._sessions.values() if id in (None, s.id)]
         session = next((s for s in known if hmac.compare_digest(s.token.encode(), (token or "").encode())), None)
@@ -261,13 +255,13 @@ class Sessions:
                 session.ends = min(session.ends, time.monotonic() + self._keep_seconds)
 
     def end(self, session: Session) -> None:
-        """Close a session and delete its files; nothing if it has ended."""
+        """Close a session and delete its files, if it exists."""
         with self._lock:
             self._sessions.pop(session.id, None)
         session.close()
 
     def sweep(self) -> int:
-        """End the sessions that are idle or left; how many."""
+        """End idle sessions; return their number."""
         with self._lock:
             now = time.monotonic()
             over = [s for s in self._sessions.values() if s.ends <= now]

@@ -1,4 +1,4 @@
-"""The surfaces of a mask's labels, from as much of it as memory allows."""
+"""Surfaces of a mask's labels within a memory limit."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ _FACES = 300_000
 
 
 def label_surfaces(mask: VolumeSource, table: LabelTable, *, surfaces: SurfaceMaker) -> bytes:
-    """A binary glTF scene of a mask's labels, in world coordinates.
+    """Return a binary glTF scene of a mask's labels in world coordinates.
 
-    A mask of more than 32 Mi voxels is thinned out first, to cubes' largest labels, so that thin vessels stay whole.
+    A mask of more than 32 Mi voxels is reduced first, to the largest label of each cube, which keeps thin vessels.
     """
     step = max(1, math.ceil((mask.grid.voxel_count / _MOST_VOXELS) ** (1 / 3)))
     labels = _thinned(mask, step)
@@ -27,7 +27,7 @@ def label_surfaces(mask: VolumeSource, table: LabelTable, *, surfaces: SurfaceMa
 
 
 def _thinned(mask: VolumeSource, step: int) -> Labels:
-    """The largest label of each cube of ``step`` voxels an edge."""
+    """Return the largest label of each cube of ``step`` voxels."""
     shape = [-(-n // step) for n in mask.grid.shape]
     result = np.zeros(shape, mask.dtype)
     axis = mask.slowest_axis
@@ -43,7 +43,7 @@ def _thinned(mask: VolumeSource, step: int) -> Labels:
 
 
 def _coarse_affine(grid: Grid, step: int) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
-    """From the index of a cube to the world coordinates of its centre."""
+    """Return the affine from cube indices to world coordinates of cube centres."""
     affine = grid.affine.copy()
     affine[:3, :3] *= step
     affine[:3, 3] = grid.world([(step - 1) / 2] * 3)

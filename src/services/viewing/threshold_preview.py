@@ -1,4 +1,4 @@
-"""A mask by a threshold, so that what shows masks can be tried where there is no model."""
+"""A mask by threshold, to try a viewer without a model."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ def threshold_preview(
     volumes: VolumeStore,
     artifacts: ArtifactWriter,
 ) -> dict[str, Any]:
-    """Label what is brighter than Otsu's threshold in the first channel; no model takes part.
+    """Label voxels above Otsu's threshold in the first channel.
 
     Args:
         inputs: references of the case's volumes.
-        outputs: the mask and, if wanted, its statistics.
-        progress: hears of slabs as of tiles; stops the run by raising CancelledError.
-        volumes: where volumes are kept.
+        outputs: the mask, and optionally its statistics.
+        progress: receives slabs as tiles; raises CancelledError to stop.
+        volumes: volume store.
         artifacts: writes the statistics.
 
     Returns:
-        A report like that of a run, without a model and without a command.
+        A report as of a run, without model and command.
 
     Raises:
         InputError, LimitError, OutputError, CancelledError

@@ -1,4 +1,4 @@
-"""Looking at a volume and its mask: slices and values read from the store one plane at a time, never the whole."""
+"""Slices and values of a volume and its mask, read plane by plane."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ _PICTURE_EDGE = 640
 
 @dataclass(frozen=True)
 class ShownMask:
-    """A mask that lies over a volume, or over a part of it."""
+    """A mask over a volume, or over a part of it."""
 
     source: VolumeSource
     table: LabelTable
     box: Box
 
     def read(self, box: Box) -> Labels:
-        """Labels ``(x, y, z)`` of the volume's voxels in ``box``; 0 beyond the mask."""
+        """Return labels ``(x, y, z)`` of the volume's voxels in ``box``; 0 outside the mask."""
         labels = np.zeros(box.shape, self.source.dtype)
         start = np.maximum(box.start, self.box.start)
         stop = np.minimum(box.stop, self.box.stop)
@@ -44,7 +44,7 @@ class ShownMask:
 
 @dataclass(frozen=True)
 class Look:
-    """What of a volume is looked at, and how."""
+    """The displayed planes and settings."""
 
     display: Display
     channel: int = 0
@@ -52,10 +52,10 @@ class Look:
 
 
 class OpenVolume:
-    """A case that is open for looking at, until it is closed. Safe for several threads.
+    """A case open for display. Thread-safe.
 
-    ``windows`` are where black and white are by default in each channel, and ``ranges`` the least and the largest
-    value met; both are taken from a few planes.
+    ``windows`` are the default windows of each channel, ``ranges`` the smallest and largest values; both are sampled
+    from a few planes.
     """
 
     def __init__(self, case: Case, stack: ExitStack) -> None:
@@ -67,21 +67,21 @@ class OpenVolume:
 
     @classmethod
     def open(cls, volumes: VolumeStore, references: Sequence[str]) -> OpenVolume:
-        """Open the volumes of a case, and look at a few planes for the values that are usual in them.
+        """Open the volumes of a case and sample a few planes.
 
         Raises:
-            InputError, LimitError: as the store does; or they do not lie on one grid.
+            InputError, LimitError: as the store; also for volumes on different grids.
         """
         with ExitStack() as stack:
             case = Case.open(volumes, references, stack)
             return cls(case, stack.pop_all())
 
     def plane(self, plane: Plane, index: int, look: Look, mask: ShownMask | None) -> Picture:
-        """One slice without letters, at most 1024 pixels on its longer edge. IndexError where there is none."""
+        """Return one slice without letters, at most 1024 pixels on its longer edge. Raises IndexError."""
         return Picture(self._pixels(self._view(plane, look), index, look, mask))
 
     def picture(self, indices: Sequence[int], look: Look, mask: ShownMask | None) -> Picture:
-        """The three planes at their slices side by side, with letters and scale bars; small ones are enlarged."""
+        """Return the three planes side by side, with letters and scale bars; small ones are enlarged."""
         views = [self._view(plane, look) for plane in PLANES]
         slices = [self._pixels(view, index, look, mask) for view, index in zip(views, indices, strict=True)]
         times = max(1, _PICTURE_EDGE // max(max(pixels.shape) for pixels in slices))
@@ -93,7 +93,7 @@ class OpenVolume:
         return side_by_side(pictures)
 
     def at(self, voxel: Shape3, mask: ShownMask | None) -> tuple[list[float], int | None]:
-        """The value of each channel, and the label, at a voxel. IndexError where there is no such voxel."""
+        """Return the value of each channel, and the label, at a voxel. Raises IndexError."""
         if not all(0 <= v < n for v, n in zip(voxel, self.case.grid.shape, strict=True)):
             raise IndexError(voxel)
         box = Box(voxel, (voxel[0] + 1, voxel[1] + 1, voxel[2] + 1))
@@ -117,10 +117,10 @@ class OpenVolume:
 
 
 def cut_out(volumes: VolumeStore, references: Sequence[str], box: Box, places: Iterable[str]) -> None:
-    """Write a box of each volume as a small volume of its own, at its place in the world.
+    """Write a box of each volume as a smaller volume at the same world position.
 
     Raises:
-        InputError, LimitError, OutputError: as the store does.
+        InputError, LimitError, OutputError: as the store.
     """
     for reference, place in zip(references, places, strict=True):
         with volumes.open(reference) as source:
@@ -131,7 +131,7 @@ def cut_out(volumes: VolumeStore, references: Sequence[str], box: Box, places: I
 
 
 def _sample(case: Case, channel: int) -> NDArray[np.float32]:
-    """Finite values of a few planes, at most about a million; all of them in a small volume."""
+    """Return finite values of a few planes, at most about a million."""
     grid, axis = case.grid, case.sources[0].slowest_axis
     whole, count = Box.whole(grid.shape), grid.shape[axis]
     planes = np.unique(np.linspace(0, count - 1, min(count, _SAMPLED_PLANES)).round().astype(int))

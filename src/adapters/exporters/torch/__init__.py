@@ -1,4 +1,4 @@
-"""Exports PyTorch networks to ONNX; reads MONAI bundles."""
+"""Export of PyTorch networks to ONNX, and MONAI bundles."""
 
 from .bundle import checkpoint_from_bundle
 from .exporter import TorchExporter

@@ -1,4 +1,4 @@
-"""MONAI bundles: where the weights are, and which network they belong to, read as data and never evaluated."""
+"""MONAI bundles, read as data without evaluation."""
 
 from __future__ import annotations
 
@@ -16,14 +16,13 @@ _CONFIGS = ("inference.json", "inference.yaml", "inference.yml")
 
 
 def checkpoint_from_bundle(folder: Path) -> Checkpoint:
-    """The checkpoint of a MONAI bundle: ``models/model.pt`` with ``network_def`` of ``configs/inference.json`` or
-    ``.yaml``; or ``models/model.ts`` where there is no ``model.pt``.
+    """Return the checkpoint of a bundle: ``models/model.pt`` with ``network_def`` of ``configs/inference.json`` or
+    ``.yaml``, else ``models/model.ts``.
 
-    References such as ``@channels`` or ``@args#norm`` are looked up. A bundle's ``$`` expressions are Python code and
-    are refused.
+    References such as ``@channels`` or ``@args#norm`` are resolved. ``$`` expressions are Python code and refused.
 
     Raises:
-        ModelError: not a bundle, or one whose network can only be known by running code from it.
+        ModelError: not a bundle, or its network needs evaluation of code.
     """
     weights, script = folder / "models" / "model.pt", folder / "models" / "model.ts"
     if not weights.is_file():

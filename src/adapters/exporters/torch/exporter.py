@@ -1,4 +1,4 @@
-"""PyTorch networks to ONNX files."""
+"""Export of PyTorch networks to ONNX files."""
 
 from __future__ import annotations
 
@@ -19,37 +19,37 @@ from .quiet import quiet
 if TYPE_CHECKING:
     import torch
 
-# The least edge of the example that is traced: enough for the kernels of networks without a divisor.
+# Minimum edge of the traced example, for the kernels of networks without a divisor.
 _LEAST_EDGE = 16
 _PACKAGES = ("torch", "monai", "onnx", "onnxscript")
-# Exported with dynamic axes, SwinUNETR works, but takes 7 minutes of symbolic reasoning about its windows.
+# SwinUNETR works with dynamic axes, but its export takes 7 minutes.
 _SLOW_DYNAMIC = frozenset({"SwinUNETR"})
 
 Shape5 = tuple[int, int, int, int, int]
 
 
 class TorchExporter:
-    """Exports through ``torch.export``; TorchScript files through torch's older, tracing exporter.
+    """Exports with ``torch.export``; TorchScript files with torch's older, tracing exporter.
 
     Args:
-        load_network: the network of a checkpoint file and its description, in eval mode on the CPU, one tensor
-            ``(N, C, ., ., .)`` in and one ``(N, K, ., ., .)`` out. Raises ModelError.
+        load_network: loads the network of a checkpoint and its description, in eval mode on the CPU, with one input
+            ``(N, C, ., ., .)`` and one output ``(N, K, ., ., .)``. Raises ModelError.
     """
 
     def __init__(self, load_network: Callable[[Path, Mapping[str, Any]], torch.nn.Module]) -> None:
         self._load_network = load_network
 
     def export(self, checkpoint: Checkpoint, card: ModelCard, destination: Path) -> Exported:
-        """Write the network as one ONNX file: ``image`` (N, C, ., ., .) to ``scores`` (N, K, ., ., .), fp32, opset 20.
+        """Write the network as ONNX: ``image`` (N, C, ., ., .) to ``scores`` (N, K, ., ., .), fp32, opset 20.
 
-        Spatial axes are dynamic in multiples of the card's divisor; where the network cannot be exported so, or does
-        not score the same at another size, they are fixed at the card's patch and only N stays dynamic. Weights that
-        float16 holds exactly are stored in it. Prints nothing; other threads' output is lost meanwhile.
+        Spatial axes are dynamic in multiples of the card's divisor. If that fails, or logits differ at another size,
+        they are fixed at the card's patch and only N is dynamic. Weights that are exact in float16 are stored in it.
+        Output is suppressed, also that of other threads.
 
         Raises:
-            ModelError: the checkpoint cannot be read, does not fit the network or the card's channels, or cannot be
-                exported; with a null patch axis, also where the network cannot take dynamic axes.
-            UsageError: the torch extra is not installed.
+            ModelError: the checkpoint is invalid, does not fit the network or card, or cannot be exported; also a
+                network without dynamic axes for a null patch axis.
+            UsageError: the extra ``torch`` is not installed.
         """
         _check_installed()
         network = self._load_network(checkpoint.path, checkpoint.network)
@@ -63,7 +63,7 @@ class TorchExporter:
 
 
 def _export(network: torch.nn.Module, checkpoint: Checkpoint, card: ModelCard, draft: Path) -> bool:
-    """Whether the axes stayed dynamic."""
+    """Export; return whether the axes are dynamic."""
     patch = _patch(card)
     remedy = "correct the card's channels, patch and divisor, or the network's arguments"
     if "_target_" not in checkpoint.network:
@@ -73,7 +73,7 @@ def _export(network: torch.nn.Module, checkpoint: Checkpoint, card: ModelCard, d
         try:
             write_graph(network, _sizes(card, 2, (2, 3, 4)), draft, divisor=card.tiling.divisor)
             check_against(network, _sizes(card, 1, (3, 4, 2)), draft, dynamic=True)
-        # torch, the network and ONNX Runtime each raise families of their own, and all mean the same here.
+        # torch, the network and ONNX Runtime raise many kinds of errors.
         except Exception as error:  # noqa: BLE001
             reason = first_line(error)
         else:
@@ -103,7 +103,7 @@ def _is_slow(network: torch.nn.Module) -> bool:
 
 
 def _patch(card: ModelCard) -> tuple[int, int, int, int] | None:
-    """``(C, ., ., .)`` of the card's patch in the network's axes; None if an edge is left open."""
+    """Return ``(C, ., ., .)`` of the card's patch in the network's axes; None if an axis is null."""
     edges = tuple(edge for edge in card.tiling.patch if edge is not None)
     if len(edges) != 3:
         return None
@@ -113,7 +113,7 @@ def _patch(card: ModelCard) -> tuple[int, int, int, int] | None:
 
 
 def _sizes(card: ModelCard, cases: int, steps: tuple[int, int, int]) -> Shape5:
-    """A batch shape with unequal edges, multiples of the divisor: divisor 8 and steps 2, 3, 4 -> 16, 24, 32."""
+    """Return a batch shape with unequal edges, multiples of the divisor: divisor 8 and steps 2, 3, 4 -> 16, 24, 32."""
     divisor = card.tiling.divisor
     more = max(0, -(-_LEAST_EDGE // divisor) - 2)
     x, y, z = (divisor * (step + more) for step in steps)

@@ -1,4 +1,4 @@
-"""One attempt at an ONNX graph, and the proof that it scores like the network at another size."""
+"""One attempt at an ONNX graph, and its comparison with the network at another size."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 OPSET = 20
 _LARGEST_EDGE = 2**16
-# Relative to the largest score. Sizes baked into a graph shift or scale whole regions; rounding stays below 1e-5.
+# Relative to the largest logit. A fixed size in the graph shifts whole regions; rounding stays below 1e-5.
 _TOLERANCE = 1e-3
 _ONNX_RUNTIME_SILENT = 4
 
@@ -23,7 +23,7 @@ Shape5 = tuple[int, int, int, int, int]
 
 
 def write_graph(network: torch.nn.Module, shape: Shape5, path: Path, *, divisor: int | None) -> None:
-    """Export with an example of ``shape``; spatial axes dynamic in multiples of ``divisor``, fixed if it is None."""
+    """Export with an example of ``shape``; spatial axes are dynamic in multiples of ``divisor``, fixed if None."""
     import onnx
     import torch
 
@@ -41,11 +41,11 @@ def write_graph(network: torch.nn.Module, shape: Shape5, path: Path, *, divisor:
 
 
 def check_against(network: torch.nn.Module, shape: Shape5, path: Path, *, dynamic: bool) -> None:
-    """Score one input of ``shape`` with the network and the file; ValueError if they differ.
+    """Compare network and file on an input of ``shape``. ValueError if they differ.
 
-    A graph can declare dynamic axes and still have the example's sizes inside, as scripted networks that resize do.
+    A graph with dynamic axes can still contain the example's sizes, as in scripted networks that resize.
     """
-    os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # it would report to its makers
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # disables ONNX Runtime's telemetry
     import numpy as np
     import onnx
     import onnxruntime
@@ -72,7 +72,7 @@ def check_against(network: torch.nn.Module, shape: Shape5, path: Path, *, dynami
 
 
 def first_line(error: BaseException) -> str:
-    """The text of the error at the root of the chain: exporters wrap it in advice of several pages."""
+    """Return the text of the root cause; exporters wrap it in pages of advice."""
     while error.__cause__ is not None:
         error = error.__cause__
     lines = (line.strip() for line in re.sub(r"\x1b\[[0-9;]*m", "", str(error)).splitlines())
@@ -96,7 +96,7 @@ def _write_exported(network: torch.nn.Module, example: torch.Tensor, path: Path,
     axes: dict[int, Dim] = {0: Dim("n", min=1, max=_LARGEST_EDGE)}
     if divisor is not None:
         axes |= {axis: divisor * Dim(f"k{axis}", min=1, max=_LARGEST_EDGE // divisor) for axis in (2, 3, 4)}
-    # torch.onnx.export alone would retry a network that failed, with slower strategies that fail too.
+    # torch.onnx.export would retry with slower strategies that fail too.
     program = torch.export.export(network, (example,), dynamic_shapes=(axes,), strict=False)
     torch.onnx.export(
         program,
@@ -131,7 +131,7 @@ def _write_torchscript(network: torch.nn.Module, example: torch.Tensor, path: Pa
 
 
 def _tidy(model: onnx.ModelProto) -> None:
-    """Drop what the exporter notes on each node, such as stack traces with the paths of this machine."""
+    """Remove the exporter's notes from nodes, such as stack traces with local paths."""
     for owner in (model, model.graph, *model.functions):
         owner.ClearField("metadata_props")
         owner.ClearField("doc_string")

@@ -1,4 +1,4 @@
-"""Weights stored in 16 bits where that loses nothing."""
+"""Lossless storage of weights in 16 bits."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ FEWEST_ELEMENTS = 1024
 
 
 def halve_weights(model: onnx.ModelProto) -> None:
-    """Store float32 initializers as float16, each behind a Cast that gives the same float32 values under its old name.
+    """Store float32 initializers as float16, each followed by a Cast to float32 under the old name.
 
-    The graph computes in float32 as before, and runtimes fold the Casts when they load it. Works in place. Left alone
-    are tensors of which a value is not finite or would change in any bit, tensors of fewer than FEWEST_ELEMENTS
-    elements, and initializers that are also inputs or outputs, or lie in another file or in a subgraph.
+    The graph still computes in float32; runtimes fold the Casts on loading. Works in place. Skips tensors with a value
+    that is not exact in float16, tensors of fewer than FEWEST_ELEMENTS elements, and initializers that are also inputs
+    or outputs, external, or in a subgraph.
 
     Args:
-        model: valid, and importing ONNX's own operators; it stays valid.
+        model: a valid model with ONNX's own operators; it stays valid.
     """
     import onnx
 
@@ -48,7 +48,7 @@ def halve_weights(model: onnx.ModelProto) -> None:
 
 
 def _exact_halves(tensor: onnx.TensorProto) -> NDArray[np.float16] | None:
-    """The values in float16; None where a bit would be lost, or little gained."""
+    """Return the values in float16; None if inexact or too few."""
     import onnx
 
     if tensor.data_type != onnx.TensorProto.FLOAT or tensor.data_location == onnx.TensorProto.EXTERNAL:
@@ -66,7 +66,7 @@ def _exact_halves(tensor: onnx.TensorProto) -> NDArray[np.float16] | None:
 
 
 def _names(graph: onnx.GraphProto) -> Iterator[str]:
-    """Names of nodes and values, also inside subgraphs, whose values must not share a name with the graph's."""
+    """Return names of nodes and values, including subgraphs."""
     for value in (*graph.input, *graph.output, *graph.value_info, *graph.initializer):
         yield value.name
     for sparse in graph.sparse_initializer:

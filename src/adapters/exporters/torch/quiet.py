@@ -1,4 +1,4 @@
-"""Keeping the exporters' chatter off the user's terminal."""
+"""Suppression of the exporters' output."""
 
 from __future__ import annotations
 
@@ -13,10 +13,7 @@ _TALKERS = ("torch", "onnxscript", "onnx_ir")
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Nothing is printed, warned or logged by torch and onnxscript inside.
-
-    Python's streams, warnings and loggers are the whole process's: other threads' output is lost meanwhile.
-    """
+    """Suppress output, warnings and logs of torch and onnxscript, process-wide."""
     with ExitStack() as stack:
         stack.enter_context(warnings.catch_warnings())
         warnings.simplefilter("ignore")

@@ -1,4 +1,4 @@
-"""BentoML's model store, with the self-describing ONNX file of each model inside its BentoML model."""
+"""BentoML's model store, with a self-describing ONNX file in each BentoML model."""
 
 from .library import untracked_bentoml
 from .store import BentoStore

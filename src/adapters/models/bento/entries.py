@@ -1,4 +1,4 @@
-"""What BentoML is told about a model: its tag, labels, metadata, custom objects and signatures."""
+"""BentoML's description of a model: tag, labels, metadata, custom objects and signatures."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _TAG_LENGTH = 63
 
 
 def tag_of(card: ModelCard) -> str:
-    """The BentoML tag of a card. A plus in the version becomes an underscore, which no card has.
+    """Return the BentoML tag of a card. A plus in the version becomes an underscore, which no card contains.
 
     Raises:
-        ModelError: BentoML cannot call a model so.
+        ModelError: BentoML does not accept the name.
     """
     name, version = card.name, card.version.replace("+", "_")
     fits = all(_TAG_PART.fullmatch(part) and len(part) <= _TAG_LENGTH for part in (name, version))
@@ -40,7 +40,7 @@ def tag_of(card: ModelCard) -> str:
 
 
 def describe(model: Model) -> dict[str, Any]:
-    """The arguments of ``bentoml.models.create`` beside the tag, all of them plain data."""
+    """Return the arguments of ``bentoml.models.create`` except the tag, as plain data."""
     card = json.loads(json.dumps(write_card(model.card)))
     names = _class_names(model.card.output)
     certified = [] if model.card.parity is None else model.card.parity.runtimes
@@ -62,7 +62,7 @@ def describe(model: Model) -> dict[str, Any]:
 
 
 def takes_any_batch(path: Path) -> bool:
-    """Whether the first axis of an ONNX network's one input is dynamic."""
+    """Return whether the first axis of an ONNX network's input is dynamic."""
     graph = onnx.load_model(path, load_external_data=False).graph
     weights = {tensor.name for tensor in graph.initializer}
     inputs = [given for given in graph.input if given.name not in weights]
@@ -72,7 +72,7 @@ def takes_any_batch(path: Path) -> bool:
 
 
 def is_bare(path: Path) -> bool:
-    """Whether a file is an ONNX network without a model card."""
+    """Return whether a file is an ONNX network without a model card."""
     try:
         model = onnx.load_model(path, load_external_data=False)
     except Exception:  # noqa: BLE001 - protobuf has many errors for what it cannot parse
@@ -81,7 +81,7 @@ def is_bare(path: Path) -> bool:
 
 
 def _class_names(output: Output) -> list[str]:
-    """Names in the order of the network's output channels."""
+    """Return class names in the order of output channels."""
     if output.activation == "sigmoid":
         return [label.name for label in output.table.labels]
     return [output.table.name_of(value) for value in range(output.channels)]

@@ -1,4 +1,4 @@
-"""BentoML, imported when it is first needed, and kept from calling home."""
+"""BentoML, imported on first use, without usage tracking."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def untracked_bentoml() -> ModuleType:
-    """BentoML, with usage tracking switched off. Raises UsageError where it is not installed."""
+    """Import BentoML without usage tracking. Raises UsageError if it is not installed."""
     # BentoML takes no value but "true", and would send the size of every model that is kept
     os.environ["BENTOML_DO_NOT_TRACK"] = "True"
     try:
@@ -31,17 +31,17 @@ def untracked_bentoml() -> ModuleType:
 
 
 def bentoml_models() -> ModuleType:
-    """``bentoml.models``, as untracked as BentoML. Raises UsageError where it is not installed."""
+    """Import ``bentoml.models`` without usage tracking. Raises UsageError if it is not installed."""
     models: ModuleType = untracked_bentoml().models
     return models
 
 
 def open_store(home: Path | None) -> ModelStore:
-    """BentoML's model store under a home folder; None for the one that BentoML itself uses.
+    """Open BentoML's model store below a home folder; None is BentoML's default.
 
     Raises:
         UsageError: BentoML is not installed.
-        OutputError: BentoML's own home folder is not there and cannot be made.
+        OutputError: the home folder cannot be created.
     """
     bentoml_models()
     # bentoml.models takes a store, but has no public name for its type, nor for the one that it takes by default

@@ -1,4 +1,4 @@
-"""ModelRepository over ``bentoml.models``."""
+"""`ModelRepository` over ``bentoml.models``."""
 
 from __future__ import annotations
 
@@ -21,16 +21,15 @@ if TYPE_CHECKING:
 
 
 class BentoStore:
-    """ModelRepository in BentoML's model store: a BentoML model ``NAME:VERSION`` for each model it puts there.
+    """`ModelRepository` in BentoML's model store, with a BentoML model ``NAME:VERSION`` for each model.
 
-    What counts is the ONNX file inside, which describes itself; so a model that was put there by other means counts
-    if it has such a file, whatever its tag, and one that has no ``.onnx`` file is left alone. BentoML's description is
-    written for BentoML's users and never read: custom objects are pickled, and reading a pickle runs what is in it.
+    Only the self-describing ONNX file inside is read, under any tag; models without one are ignored. BentoML's
+    description is written for other users and never read, because custom objects are pickles.
 
     Args:
         files: reads and writes the ONNX files.
-        locks: keep other writers out.
-        home: BentoML's home folder, in which the store is ``models``; None for BentoML's own choice (BENTOML_HOME).
+        locks: exclude other writers.
+        home: BentoML's home folder with the store ``models``; None for BentoML's default (BENTOML_HOME).
     """
 
     def __init__(self, files: ModelFiles, locks: Locks, home: Path | None = None) -> None:
@@ -86,9 +85,9 @@ class BentoStore:
 
     @contextmanager
     def _alone(self) -> Iterator[Path]:
-        """Keep other writers out; gives an empty folder on the store's file system, but outside of the store.
+        """Exclude other writers; yields an empty folder on the store's file system, outside the store.
 
-        BentoML takes any folder in its store for a model, and has no lock of its own.
+        BentoML treats any folder in its store as a model, and has no lock.
         """
         private = self._folder.parent / ".voxport"
         with self._locks.hold(private / "lock"):
@@ -124,7 +123,7 @@ class BentoStore:
         return self._files.read(stored)
 
     def _stage(self, written: Model, tag: str, stage: Path) -> None:
-        """Have BentoML make the model in a store of its own, which nobody else sees."""
+        """Create the model in a temporary store."""
         from bentoml._internal.models import ModelStore
 
         name, version = tag.split(":")
@@ -153,7 +152,7 @@ def _in_use(entry: Path) -> bool:
 
 
 def _move(staged: Path, entry: Path, last: str) -> None:
-    """Give a staged model its place: by one rename, or file by file where one is there, ``last`` at the end."""
+    """Move a staged model to its place: by rename, or file by file with ``last`` last if one exists."""
     entry.parent.mkdir(parents=True, exist_ok=True)
     if not _in_use(entry):
         staged.rename(entry)

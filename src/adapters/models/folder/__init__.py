@@ -1,4 +1,4 @@
-"""A folder of self-describing ONNX files."""
+"""Models in a folder of self-describing ONNX files."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from ....ports.model_repository import BrokenModel, Listing, ModelRepository
 
 
 class ModelDirectory:
-    """ModelRepository in a folder: one file ``NAME-VERSION.onnx`` for each model it puts there.
+    """`ModelRepository` in a folder, with a file ``NAME-VERSION.onnx`` for each model.
 
-    Files that were put there by hand under any name ending in ``.onnx`` count as well; the card says who they are.
+    Other ``.onnx`` files in the folder count too; the card has their name and version.
     """
 
     def __init__(self, folder: Path, files: ModelFiles) -> None:
@@ -57,7 +57,7 @@ class ModelDirectory:
 
 
 class LayeredModels:
-    """ModelRepository over a writable one and one that comes with the program, whose models can only be read."""
+    """`ModelRepository` over a writable one and a read-only one of bundled models."""
 
     def __init__(self, own: ModelRepository, bundled: ModelRepository) -> None:
         self._own = own

@@ -1,4 +1,4 @@
-"""ONNX files whose ``metadata_props`` hold the model card."""
+"""ONNX files with the model card in ``metadata_props``."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ _CHECKPOINT_MAGIC = (b"PK\x03\x04", b"\x80\x02")
 
 
 class OnnxModelFiles:
-    """ModelFiles for ONNX; checkpoints can be read with a card of their own, but not written.
+    """`ModelFiles` for ONNX; checkpoints with a card are read only.
 
-    A file is read and hashed once for as long as it does not change.
+    Files are read and hashed again only after a change.
     """
 
     def __init__(self, memory: FileMemory[Model | ModelError] | None = None) -> None:

@@ -1,4 +1,4 @@
-"""Remembering what files said, for as long as they have not changed."""
+"""Cache of values read from files."""
 
 from __future__ import annotations
 
@@ -17,14 +17,13 @@ _TICK_NS = 2 * 10**9
 
 
 class FileMemory(Generic[T]):
-    """What was read from files, known by device, inode, size and times. Safe for concurrent callers.
+    """Cache of values read from files, keyed by device, inode, size and times. Thread-safe.
 
-    Asking again costs one ``stat`` a file. What a file said within two seconds of its last change is not kept, so that
-    nothing stale is ever answered.
+    A look-up takes one ``stat`` a file. Values of files changed within the last two seconds are not cached.
 
     Args:
-        capacity: how many answers are kept; the least recently used goes first.
-        now_ns: the clock, nanoseconds since 1970.
+        capacity: number of cached values; the least recently used is dropped first.
+        now_ns: clock, in nanoseconds since 1970.
     """
 
     def __init__(self, capacity: int = 256, now_ns: Callable[[], int] = time.time_ns) -> None:
@@ -34,7 +33,7 @@ class FileMemory(Generic[T]):
         self._lock = threading.Lock()
 
     def recall(self, question: Hashable, files: Iterable[Path], read: Callable[[], T]) -> T:
-        """The answer of ``read`` to a question about nothing but these files; what it raises is not remembered."""
+        """Return the value of ``read``, which depends on these files only; exceptions are not cached."""
         # taken before reading, so that a change in the meantime shows the next time
         identity = _identity(files)
         if identity is None:
@@ -56,7 +55,7 @@ class FileMemory(Generic[T]):
 
 
 def _identity(files: Iterable[Path]) -> _Identity | None:
-    """None where a file cannot be looked at."""
+    """Return the key of a file, or None if unavailable."""
     try:
         found = [path.stat() for path in files]
     except OSError:

@@ -75,13 +75,13 @@ class _Inputs(CalibrationDataReader):  # type: ignore[misc]
         self._name, self._inputs = name, iter(inputs)
 
     def get_next(self) -> dict[str, NDArray[np.float32]] | None:
-        """The next input, as ONNX Runtime asks for it."""
+        """Return the next input, or None."""
         batch = next(self._inputs, None)
         return None if batch is None else {self._name: np.ascontiguousarray(batch)}
 
 
 def _fold(source: Path, destination: Path) -> str:
-    """Write the network with its constants computed (weights may be stored in half precision); its input's name."""
+    """Write the network with constants folded (weights may be stored in half precision); return its input's name."""
     options: Any = ort.SessionOptions()
     options.log_severity_level = 4
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC

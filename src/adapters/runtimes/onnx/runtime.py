@@ -1,4 +1,4 @@
-"""One resident ONNX Runtime session; sessions are safe for concurrent callers."""
+"""ONNX Runtime sessions."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ _KNOWN = {"float16", "float32", "float64", "bool", TEXT, *(f"{u}int{n}" for u in
 
 @dataclass(frozen=True)
 class OnnxRuntimeSettings:
-    """How sessions are made.
+    """Session settings.
 
-    ``providers`` are tried in order, each with its options; ``cache`` is a folder for optimised graphs, keyed by the
-    model's hash, the runtime's version and everything that shapes the graph.
+    ``providers`` are in order, each with its options. ``cache`` is a folder for optimised graphs, keyed by the model's
+    hash, the runtime's version and all settings that affect the graph.
     """
 
     providers: Sequence[str] = ("CPUExecutionProvider",)
@@ -47,7 +47,7 @@ class OnnxRuntimeSettings:
 
 
 class OnnxSession:
-    """TensorSession over one ONNX Runtime session."""
+    """`TensorSession` over an ONNX Runtime session."""
 
     name = "onnx"
     version = f"onnxruntime {ort.__version__}"
@@ -127,7 +127,7 @@ def _session(
 
 
 def _processor() -> str:
-    """What optimised graphs depend on: the processor's model, where the system tells it."""
+    """Return the processor's model, on which optimised graphs depend, if known."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -141,7 +141,7 @@ def _sha256(path: Path) -> str:
 
 
 def _spec(argument: Any, subject: str) -> TensorSpec:
-    """An ONNX Runtime argument, such as ``tensor(float)``, as a specification."""
+    """Convert an ONNX Runtime argument, such as ``tensor(float)``, to a specification."""
     kind = argument.type.removeprefix("tensor(").removesuffix(")")
     dtype = _DTYPES.get(kind, kind)
     if dtype not in _KNOWN:

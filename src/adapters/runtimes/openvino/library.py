@@ -1,8 +1,8 @@
-"""OpenVINO without the part of it that reports its users.
+"""OpenVINO without telemetry.
 
-``import openvino`` imports its model converter, which counts the import: it makes ``~/intel`` with an identifier of
-the user and sends an event to Google Analytics, unless a file there says no. Nothing here converts models by that
-converter, and OpenVINO does without it and without the reporting package where they cannot be imported. So they cannot.
+``import openvino`` imports its model converter, which reports the import: it creates ``~/intel`` with a user identifier
+and sends an event to Google Analytics unless a file there forbids it. voxport does not need the converter, so both it
+and the telemetry package are blocked.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _importing = threading.Lock()
 
 
 def openvino() -> ModuleType:
-    """The library, silent for good: neither it nor what else this process imports can report.
+    """Import the library without telemetry, for the whole process.
 
     Raises:
         UsageError: it is not installed.

@@ -1,8 +1,8 @@
-"""One compiled network, and as many requests to it as there are callers at a time.
+"""Compiled OpenVINO networks, with a request for each concurrent caller.
 
-The network is compiled once for every size of tile: on the tile of the bundled model a network that was compiled for
-that size alone is no faster (0.57-0.71 s against 0.57-0.73 s in fp32, 0.18-0.20 s against 0.19-0.23 s in bf16), and the
-first tile of another size takes 0.15 s longer, once.
+The network is compiled once for every tile size. A network compiled for one size is not faster: 0.57-0.71 s against
+0.57-0.73 s in fp32 and 0.18-0.20 s against 0.19-0.23 s in bf16 for the bundled model's tile. The first tile of another
+size takes 0.15 s longer.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _DTYPES |= {
 
 @dataclass(frozen=True)
 class OpenvinoSettings:
-    """How networks are compiled: ``cache`` is a folder for compiled networks, ``streams`` how many tiles at a time."""
+    """Compilation settings: ``cache`` is a folder for compiled networks, ``streams`` the number of parallel tiles."""
 
     threads: int | None = None
     streams: int = 1
@@ -44,7 +44,7 @@ class OpenvinoSettings:
 
 
 class OpenvinoSession:
-    """TensorSession over one compiled network."""
+    """`TensorSession` over a compiled network."""
 
     name = "openvino"
     device = _DEVICE.lower()
@@ -93,9 +93,9 @@ class OpenvinoSession:
 
 
 def open_openvino_runtime(model: Model, options: RuntimeOptions, settings: OpenvinoSettings) -> NetworkRuntime:
-    """Compile an ONNX model that takes images; see ``open_openvino_session``.
+    """Compile an ONNX model that takes images; see `open_openvino_session`.
 
-    ``model`` is the quantised network itself where int8 is asked for.
+    For int8, ``model`` is the quantised network.
     """
     session = open_openvino_session(model.path, options, settings)
     return NetworkRuntime(session, model.path.name, options.precision, model.card.output.tensor)
@@ -105,8 +105,8 @@ def open_openvino_session(path: Path, options: SessionOptions, settings: Openvin
     """Compile an ONNX file for this processor.
 
     Raises:
-        ModelError: a file that cannot be loaded, or that takes or gives text.
-        UsageError: OpenVINO is not installed, or there is no such precision here.
+        ModelError: the file cannot be loaded, or has text tensors.
+        UsageError: OpenVINO is not installed, or does not support the precision here.
     """
     library = openvino()
     core = library.Core()
@@ -132,7 +132,7 @@ def open_openvino_session(path: Path, options: SessionOptions, settings: Openvin
 
 
 def _hint(core: Any, precision: str) -> str:
-    """What to compute in; of a quantised network, what is not quantised: in bf16 where there is that. UsageError."""
+    """Return the precision hint; bf16, if supported, for the other layers of a quantised network. Raises UsageError."""
     able = core.get_property(_DEVICE, "OPTIMIZATION_CAPABILITIES")
     offered = [name for name, capability in _CAPABILITIES.items() if capability in able]
     if precision not in offered:
@@ -151,7 +151,7 @@ def _spec(port: Any, subject: str) -> TensorSpec:
 
 
 def _what(error: RuntimeError) -> str:
-    """The last line that says something: the first ones say where in OpenVINO's source."""
+    """Return the last line of an error; earlier ones are places in OpenVINO's source."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     telling = [line for line in lines if not line.startswith(("Exception from", "While validating"))] or lines
     return (telling[-1] if telling else "an error")[:300]

@@ -1,4 +1,4 @@
-"""Checkpoint files: state dicts, safetensors and TorchScript. No code in a file is run when it is read."""
+"""Checkpoint files: state dicts, safetensors and TorchScript. Reading runs no code from a file."""
 
 from __future__ import annotations
 
@@ -42,17 +42,17 @@ _MOST_HEADER_BYTES = 100_000_000  # of a safetensors file
 
 @dataclass(frozen=True)
 class Weights:
-    """Parameters and buffers by name, and where in the file they were (empty: at its top)."""
+    """Parameters and buffers by name, and their position in the file (empty: top level)."""
 
     tensors: StateDict
     found: str = ""
 
 
 def is_torchscript(path: Path) -> bool:
-    """Whether the file is a TorchScript archive; False for anything else that can be read.
+    """Return whether the file is a TorchScript archive.
 
     Raises:
-        ModelError: no such file, or it cannot be read.
+        ModelError: missing or unreadable.
     """
     if not path.is_file():
         raise ModelError(path.name, expected="a checkpoint", got="no such file", do="check the path")
@@ -68,12 +68,10 @@ def is_torchscript(path: Path) -> bool:
 
 
 def read_torchscript(path: Path) -> torch.jit.ScriptModule:
-    """A TorchScript network, in eval mode on the CPU.
-
-    TorchScript brings its own program, which runs inside torch's interpreter and not in Python.
+    """Load a TorchScript network in eval mode on the CPU. Its program runs in torch's interpreter.
 
     Raises:
-        ModelError: the archive is broken.
+        ModelError: an invalid archive.
     """
     import torch
 
@@ -90,11 +88,11 @@ def read_torchscript(path: Path) -> torch.jit.ScriptModule:
 
 
 def read_weights(path: Path) -> Weights:
-    """The weights of a checkpoint or of a safetensors file. Nothing in the file is executed.
+    """Read the weights of a checkpoint or safetensors file, without running code from it.
 
     Raises:
-        ModelError: not a checkpoint, one that would run code when it is read, or one that holds no weights.
-        UsageError: a safetensors file where the package is not installed.
+        ModelError: not a checkpoint, one that needs code to be read, or one without weights.
+        UsageError: the package safetensors is not installed.
     """
     if is_safetensors(path):
         return Weights(_read_safetensors(path))
@@ -116,7 +114,7 @@ def read_weights(path: Path) -> Weights:
 
 
 def is_safetensors(path: Path) -> bool:
-    """Whether a file begins as safetensors do: eight bytes with the length of a JSON object, and the object."""
+    """Return whether a file has the header of safetensors: eight bytes with the length of a JSON object."""
     with path.open("rb") as file:
         start = file.read(9)
     return start[8:] == b"{" and 2 <= int.from_bytes(start[:8], "little") <= _MOST_HEADER_BYTES
@@ -137,7 +135,7 @@ def _read_safetensors(path: Path) -> StateDict:
 
 
 class _ScalarType:
-    """Stands for ``numpy.dtype`` in a pickle: numbers of at most 8 bytes, and nothing else."""
+    """Replaces ``numpy.dtype`` in a pickle; allows numbers of at most 8 bytes."""
 
     def __init__(self, code: object, *_: object) -> None:
         if code not in _SCALAR_TYPES:
@@ -145,24 +143,24 @@ class _ScalarType:
         self.code = str(code)
 
     def __setstate__(self, state: object) -> None:
-        """Ignore the state: a scalar's type is its code."""
+        """Ignore the state; a scalar's code defines its type."""
 
 
 def _scalar(kind: object, content: object) -> object:
-    """Stands for ``numpy.core.multiarray.scalar`` in a pickle."""
+    """Replaces ``numpy.core.multiarray.scalar`` in a pickle."""
     if not isinstance(kind, _ScalarType) or not isinstance(content, bytes):
         raise pickle.UnpicklingError("GLOBAL numpy.core.multiarray.scalar of other than plain numbers")
     return np.frombuffer(content, np.dtype(kind.code))[0].item()
 
 
 def _safe_scalars() -> list[Any]:
-    """NumPy scalars, which nnU-Net and Lightning keep beside the weights, read by functions of this module."""
+    """Read NumPy scalars, which nnU-Net and Lightning store beside weights, with functions of this module."""
     modules = ("numpy.core.multiarray", "numpy._core.multiarray")
     return [(_ScalarType, "numpy.dtype"), *((_scalar, f"{module}.scalar") for module in modules)]
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error's text that says something, or its type."""
+    """Return the first non-empty line of an error's text, or its type."""
     lines = (line.strip() for line in re.sub(r"\x1b\[[0-9;]*m", "", str(error)).splitlines())
     return next((line for line in lines if line), type(error).__name__)[:300]
 

@@ -1,4 +1,4 @@
-"""Networks from their description: ``_target_`` and arguments, with the weights of a checkpoint put in."""
+"""Networks built from a description, ``_target_`` and arguments, with the weights of a checkpoint."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def _build(network: Mapping[str, Any]) -> torch.nn.Module:
 
 
 def _find(target: object) -> type[torch.nn.Module]:
-    """The class that ``_target_`` names. Its module is imported, so only what is installed here can run."""
+    """Return the class named by ``_target_``. Imports its module, so only installed code can run."""
     import torch
 
     if not isinstance(target, str) or not all(part.isidentifier() for part in target.split(".")):
@@ -117,7 +117,7 @@ def _no_such_network(target: object, got: str) -> ModelError:
 
 
 def _put_in(network: torch.nn.Module, weights: Weights, path: Path, target: str) -> tuple[str, ...]:
-    """Load the weights; returns notes on which of the file's they are."""
+    """Load the weights; return notes on names that were changed or unused."""
     own = network.state_dict()
     prefix = _prefix(weights, own, path, target)
     taken = {key.removeprefix(prefix): value for key, value in weights.tensors.items() if key.startswith(prefix)}

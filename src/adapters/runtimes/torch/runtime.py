@@ -1,4 +1,4 @@
-"""The runtime itself."""
+"""PyTorch networks as `InferenceRuntime`."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def open_torch_runtime(
 
 
 class TorchRuntime:
-    """A torch network that is loaded. Callers take turns: a forward pass uses all threads, and may keep state."""
+    """A loaded torch network. Calls run one at a time, because a forward pass uses all threads and may keep state."""
 
     def __init__(self, network: torch.nn.Module, device: torch.device, channels: int) -> None:
         self._network: torch.nn.Module | None = network
@@ -91,14 +91,14 @@ class TorchRuntime:
 
     @property
     def input_shape(self) -> NetworkShape:
-        """The network's channels, or the card's where it does not tell; its other axes a torch network never tells."""
+        """The network's channels, or the card's if unknown; other axes are unknown."""
         return (None, self._channels, None, None, None)
 
     def infer(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Scores ``(N, K, ., ., .)`` of a batch ``(N, C, ., ., .)``, float32 and C-contiguous.
+        """Return logits ``(N, K, ., ., .)`` of a batch ``(N, C, ., ., .)``, float32 and C-contiguous.
 
         Raises:
-            ModelError: the batch does not fit the network, the network failed on it, or the runtime is closed.
+            ModelError: the batch does not fit, the network failed, or the runtime is closed.
         """
         import torch
 
@@ -120,7 +120,7 @@ class TorchRuntime:
             return _logits(output, batch)
 
     def close(self) -> None:
-        """Release the network, after the call that is running. Closing twice does nothing."""
+        """Release the network after the current call. Closing twice does nothing."""
         with self._turn:
             self._network = None
 

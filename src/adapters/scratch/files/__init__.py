@@ -1,4 +1,4 @@
-"""Scratch on a disk: arrays in files without a name, read and written at their places, so that none is in memory."""
+"""Scratch buffers in unlinked files on disk."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ _ELSEWHERE = "free some room, or name another scratch folder"
 
 
 class ScratchFiles:
-    """Makes arrays in files of a folder, by default the system's for temporary files.
+    """`Scratch` in a folder, by default the system's temporary folder.
 
-    A file's space is taken when it is made: a disk that is too full is found out then. It is not mapped, as a page of
-    a map counts as resident until it is let go of, and a disk that fails under a map kills the process.
+    Space is allocated on creation, so a full disk is detected early. Files are not mapped: mapped pages count as
+    resident memory, and a failing disk kills the process of a map.
     """
 
     def __init__(self, folder: Path | None = None) -> None:
         self._folder = folder
 
     def buffer(self, shape: tuple[int, ...], dtype: DTypeLike) -> FileBuffer:
-        """A new array of zeros. Raises LimitError without room for it, NoRoomError where there may be some later."""
+        """Create a buffer. Raises LimitError if it exceeds the disk, NoSpaceError if the disk is full at present."""
         folder = Path(tempfile.gettempdir()) if self._folder is None else self._folder
         return FileBuffer(folder, shape, np.dtype(dtype))
 
 
 class FileBuffer:
-    """An array in a file that has no name, so that nothing is left of it however the process ends."""
+    """A buffer in an unlinked file, which disappears with the process."""
 
     def __init__(self, folder: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
         self._folder, self._shape, self._dtype = folder, shape, dtype
@@ -55,7 +55,7 @@ class FileBuffer:
             raise self._no_space(error) from None
 
     def read(self, rows: slice, columns: slice) -> NDArray[Any]:
-        """A copy of a piece. See Shelf.read."""
+        """Return a copy of a piece. See Buffer.read."""
         values = np.empty((rows.stop - rows.start, columns.stop - columns.start, *self._shape[2:]), self._dtype)
         self._transfer(os.preadv, rows, columns, values)
         return values
@@ -98,7 +98,7 @@ class FileBuffer:
 
 
 def _reserve(descriptor: int, size: int) -> None:
-    """Take the space of a file of zeros, where the system can."""
+    """Allocate the space of a file, if the system can."""
     if hasattr(os, "posix_fallocate") and size:
         os.posix_fallocate(descriptor, 0, size)
     else:

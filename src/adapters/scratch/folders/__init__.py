@@ -1,4 +1,4 @@
-"""Folders for the files of a run, each with a lock that says whether its process lives."""
+"""Folders for the files of a run, each locked by its process."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _PREFIX, _LOCK = "voxport-run-", ".lock"
 
 
 class ScratchFolders:
-    """WorkFolders below ``parent``, or below the system's temporary folder."""
+    """`WorkFolders` below ``parent``, by default the system's temporary folder."""
 
     def __init__(self, parent: Path | None, locks: Locks) -> None:
         self._parent, self._locks = parent, locks

@@ -1,4 +1,4 @@
-"""Tunings as JSON files below a folder: ``MODEL/MACHINE.json``, and the quantised network beside it."""
+"""Tunings as JSON files ``MODEL/MACHINE.json`` in a folder, with quantised networks beside them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _AGAIN = "tune it again with voxport tune"
 
 
 class TuningDirectory:
-    """TuningStore in a folder, which is made when something is put."""
+    """`TuningStore` in a folder, created on first use."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -50,7 +50,7 @@ class TuningDirectory:
         content = _RECORD.dump_json(tuning, indent=2)
         try:
             record.parent.mkdir(parents=True, exist_ok=True)
-            # the network first: a record never names a file that is not there
+            # The network first, so that a record never names a missing file.
             if tuning.quantised_sha256 is not None and quantised is not None:
                 _write(record.with_suffix(".int8.onnx"), quantised.read_bytes())
             _write(record, content)
@@ -68,12 +68,12 @@ class TuningDirectory:
             return None
 
     def _record(self, model: str, machine: Machine) -> Path:
-        told = repr(sorted(asdict(machine).items()))
-        return self._folder / model / f"{hashlib.sha256(told.encode()).hexdigest()[:16]}.json"
+        text = repr(sorted(asdict(machine).items()))
+        return self._folder / model / f"{hashlib.sha256(text.encode()).hexdigest()[:16]}.json"
 
 
 def _write(path: Path, content: bytes) -> None:
-    """Under a hidden name first, so that the file is whole whenever it is there."""
+    """Write a hidden file and rename it, so that the file is always complete."""
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
     part = Path(name)
     try:
