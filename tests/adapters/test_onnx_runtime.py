@@ -138,3 +138,16 @@ def test_the_runtime_reports_to_nobody() -> None:
     with set_trap() as trap:
         subprocess.run([sys.executable, "-c", code], env=os.environ | trap.env, check=True)
     assert trap.caught == []
+
+
+def test_the_reason_of_onnx_runtime_is_the_sentence_that_matters(tmp_path: Path) -> None:
+    folder = tmp_path / ("a-long-name-" * 15)
+    folder.mkdir()
+    write_affine_onnx(folder / "m.onnx", np.ones((2, 1), np.float32), np.zeros(2, np.float32))
+    model = onnx.load(folder / "m.onnx")
+    model.ir_version = 99
+    onnx.save(model, folder / "m.onnx")
+    with pytest.raises(ModelError, match="Unsupported model IR version: 99") as caught:
+        _opened(folder / "m.onnx")
+    assert "a-long-name" not in str(caught.value)
+    assert len(caught.value.got) < 200

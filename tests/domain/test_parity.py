@@ -218,3 +218,28 @@ def test_the_same_runtime_and_precision_replace_the_older_entry() -> None:
 def test_certificates_differ_in_any_single_field(other: Certificate) -> None:
     assert replace(CERTIFICATE) == CERTIFICATE
     assert other != CERTIFICATE
+
+
+@pytest.mark.parametrize(
+    ("spread", "difference", "wrong", "holds"),
+    [
+        (0.0, 1e-4, 0.0, True),
+        (0.0, 1.03e-4, 0.0, False),
+        (5.0, 1.03e-4, 0.0, True),
+        (5.0, 1.3e-4, 0.0, False),
+        (5.0, 1e-4, 1.2e-5, True),
+        (5.0, 1e-4, 1.3e-5, False),
+        (1e6, 0.99e-3, 0.99e-4, True),
+        (1e6, 1.1e-3, 0.0, False),
+        (1e6, 0.0, 1.1e-4, False),
+    ],
+)
+def test_the_bounds_widen_with_the_spread_of_the_logits_up_to_tenfold(
+    spread: float, difference: float, wrong: float, holds: bool
+) -> None:
+    assert Parity(1 - wrong, (1.0,), difference, spread).holds == holds
+
+
+def test_the_spread_is_that_of_the_references_logits() -> None:
+    reference = [np.array([[[[[-3.0, 4.0]]], [[[0.0, 0.0]]]]], np.float32)]
+    assert compare(reference, [10 * reference[0]], SOFTMAX).logit_spread == 7

@@ -68,7 +68,8 @@ def with_flags(message: str) -> str:
 
     An error names a field as its subject, or in backticks.
     """
-    message = re.sub(rf"^({'|'.join(FIELDS)})(?=(?: [^:]+)?: expected )", lambda found: FIELDS[found[1]], message)
+    subject = rf"^({'|'.join(FIELDS)})(?! output)(?=(?: [^:]+)?: expected )"
+    message = re.sub(subject, lambda found: FIELDS[found[1]], message)
     return re.sub(r"`(\w+)`", lambda found: FIELDS.get(found[1], found[0]), message)
 
 

@@ -178,7 +178,7 @@ class ModelOpener:
         wanted = threads if threads is not None or choice.tuned is None else choice.tuned.threads
         opened = self._openers[choice.runtime](inferred, RuntimeOptions(choice.precision, wanted))
         try:
-            fitted = checked_model(model, opened).card
+            fitted = checked_model(model, opened, twice=model.card.parity is None).card
         except BaseException:
             opened.close()
             raise

@@ -199,3 +199,9 @@ def test_a_network_that_answers_differently_each_time_is_named_so() -> None:
         check_repeats(dropout, batch, dropout.infer(batch), "m.onnx")
     steady = FakeRuntime(lambda given: 2 * given)
     check_repeats(steady, batch, steady.infer(batch), "m.onnx")
+
+
+def test_a_model_without_a_certificate_is_asked_twice_when_it_is_loaded() -> None:
+    dice = np.random.default_rng(0)
+    with pytest.raises(ModelError, match="same logits"):
+        fake(lambda batch: np.concatenate([batch, -batch], 1) * dice.integers(0, 2, batch.shape))

@@ -84,7 +84,7 @@ def test_a_model_scored_a_dummy_input_before_it_is_ready() -> None:
     models.refresh()
     runtime = models.take().runtime
     assert isinstance(runtime, FakeRuntime)
-    assert runtime.calls == [(1, 1, 16, 16, 16), *[(1, 1, 8, 8, 8)] * 2]
+    assert runtime.calls == [(1, 1, 16, 16, 16)] * 2 + [(1, 1, 8, 8, 8)] * 2
 
 
 def test_names_mean_the_highest_version_and_the_default_is_the_default() -> None:
