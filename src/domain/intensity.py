@@ -8,6 +8,7 @@ and 512 KB for any size.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -23,12 +24,23 @@ Chunks = Callable[[], Iterable[Chunk]]
 
 @dataclass(frozen=True)
 class ChannelSurvey:
-    """Findings of one pass over a channel. ``chunks`` streams its finite values again, as float32."""
+    """Findings of one pass over a channel.
+
+    Args:
+        low: the smallest value in single precision, after replacements.
+        high: the largest.
+        not_finite: voxels that were replaced.
+        chunks: streams the values again, as float32, without NaN and Inf.
+        stored: the smallest and the largest value as stored.
+        rounding: the largest difference between a stored value and the same in single precision.
+    """
 
     low: float
     high: float
     not_finite: int
     chunks: Chunks
+    stored: tuple[float, float] = (0.0, 0.0)
+    rounding: float = 0.0
 
 
 class Pointwise(Protocol):
@@ -73,8 +85,10 @@ class ShiftScale:
     nonzero: bool = False
 
     def __call__(self, values: Values) -> Values:
-        """Return shifted and scaled values; with ``nonzero``, zeros stay zero."""
-        result = (values + np.float32(self.shift)) * np.float32(self.scale)
+        """Return shifted and scaled values; with ``nonzero``, zeros stay zero. What overflows becomes Inf."""
+        wide = np.float32 if _is_mild(self.shift, self.scale) else np.float64
+        with np.errstate(over="ignore"):
+            result = ((values + wide(self.shift)) * wide(self.scale)).astype(np.float32, copy=False)
         return np.where(values != 0, result, np.float32(0)) if self.nonzero else result
 
     def fit(self, chunks: Chunks) -> Pointwise:  # noqa: ARG002 - nothing to learn from the values
@@ -146,8 +160,9 @@ class _Rescaled:
     high: float
 
     def __call__(self, values: Values) -> Values:
-        moved = (values - np.float32(self.smallest)) * np.float32(self.scale) + np.float32(self.low)
-        return Clip(self.low, self.high)(moved)
+        wide = np.float32 if _is_mild(self.smallest, self.scale) else np.float64
+        moved = (values - wide(self.smallest)) * wide(self.scale) + wide(self.low)
+        return Clip(self.low, self.high)(moved.astype(np.float32, copy=False))
 
 
 @dataclass(frozen=True)
@@ -248,19 +263,31 @@ def _count(bins: NDArray[np.unsignedinteger[Any]], counts: NDArray[np.int64] | N
 
 def _moments(chunks: Chunks, nonzero: bool) -> tuple[int, float, float]:
     """Return count, mean and population standard deviation, in two passes for precision at large offsets."""
+    low, high = math.inf, -math.inf
 
     def kept() -> Iterator[tuple[Values, NDArray[np.int64] | None]]:
+        nonlocal low, high
         for values, counts in chunks():
             chosen = values != 0 if nonzero else np.ones(values.shape, bool)
-            yield values[chosen], None if counts is None else counts[chosen]
+            if (inside := values[chosen]).size:
+                low, high = min(low, float(inside.min())), max(high, float(inside.max()))
+            yield inside, None if counts is None else counts[chosen]
 
     count = sum(values.size if counts is None else int(counts.sum()) for values, counts in kept())
     if count == 0:
         return 0, 0.0, 0.0
     mean = _exact_sum(kept()) / count
-    squares = (((values.astype(np.float64) - mean) ** 2, counts) for values, counts in kept())
+    # Squares are summed in single precision: a power of two brings those beyond its range into it, e.g. (1e-20)**2.
+    largest = max(high - mean, mean - low)
+    shift = 0 if _is_mild(largest**2) else -math.frexp(largest)[1]
+    squares = ((np.ldexp(values.astype(np.float64) - mean, shift) ** 2, counts) for values, counts in kept())
     variance = _exact_sum((square.astype(np.float32), counts) for square, counts in squares) / count
-    return count, mean, float(np.sqrt(variance))
+    return count, mean, math.ldexp(math.sqrt(variance), -shift)
+
+
+def _is_mild(*numbers: float) -> bool:
+    """Return whether single precision takes these numbers, and sums and products of a few, at full precision."""
+    return all(number == 0 or 2.0**-60 <= abs(number) <= 2.0**60 for number in numbers)
 
 
 def _exact_sum(chunks: Iterable[Chunk]) -> float:

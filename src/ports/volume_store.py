@@ -114,6 +114,11 @@ class VolumeStore(Protocol):
         """Endings of the references that this store reads and writes; empty where any text will do."""
         ...
 
+    @property
+    def max_voxels(self) -> int:
+        """The most voxels, all channels counted, that a volume may have, here or resampled for a network."""
+        ...
+
     def recognises(self, reference: str) -> bool:
         """Return whether a volume of this store's kind lies under a reference, by its content and not by its name."""
         ...

@@ -6,13 +6,15 @@ from collections.abc import Iterator, Sequence
 
 from ..geometry.grid import Grid, unit_factor
 from ..inference.patches import TilePlan
-from ..intensity import Rescale, ShiftScale, Window, ZScore
+from ..intensity import ChannelSurvey, Rescale, ShiftScale, Window, ZScore
 from .model_card import ModelCard
 
 _FAR_SPACING = 2.0
 # Share of a channel's range that a window must keep, and largest absolute value after scaling.
 _LEAST_KEPT = 0.01
 _LARGEST_SCALED = 100.0
+# Levels of a channel's range that single precision must tell apart.
+_LEAST_LEVELS = 256
 
 
 def preflight_warnings(
@@ -23,6 +25,18 @@ def preflight_warnings(
     ``ranges`` holds the lowest and the highest value of each stored channel.
     """
     return (*_spacing(grid, card), *_slices(plan), *_intensity(ranges, card))
+
+
+def rounding_warnings(channels: Sequence[ChannelSurvey], card: ModelCard) -> Iterator[str]:
+    """Yield a sentence for each channel whose values the network's single precision holds too coarsely."""
+    for channel in card.input.channels:
+        found = channels[channel.source]
+        low, high = found.stored
+        if found.rounding * _LEAST_LEVELS > high - low:
+            yield (
+                f"channel {channel.name} ranges from {low!r} to {high!r}; single precision, which the network takes, "
+                f"rounds that by up to {found.rounding:g}: subtract an offset from the volume first"
+            )
 
 
 def _spacing(grid: Grid, card: ModelCard) -> Iterator[str]:

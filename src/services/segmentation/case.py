@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ class Case:
 
     references: tuple[str, ...]
     sources: tuple[VolumeSource, ...]
+    max_voxels: int = 2**33
 
     @classmethod
     def open(cls, store: VolumeStore, references: Sequence[str], stack: ExitStack) -> Case:
@@ -45,7 +47,7 @@ class Case:
                     got=describe_grid(source.grid),
                     do="resample the volumes of a case to one grid first",
                 )
-        return cls(tuple(references), sources)
+        return cls(tuple(references), sources, store.max_voxels)
 
     @property
     def grid(self) -> Grid:
@@ -96,10 +98,10 @@ class Case:
         raise IndexError(channel)
 
 
-def slabs(grid: Grid, axis: int, voxels: int = _CHUNK_VOXELS) -> Iterator[Box]:
-    """Boxes of whole planes that follow each other along ``axis``, each of about ``voxels`` voxels."""
+def slabs(grid: Grid, axis: int, voxels: int = _CHUNK_VOXELS, *, multiple: int = 1) -> Iterator[Box]:
+    """Yield boxes of whole planes along ``axis``, each of about ``voxels`` voxels and ``multiple`` planes, or more."""
     plane = grid.voxel_count // grid.shape[axis]
-    thick = max(1, voxels // plane)
+    thick = max(1, voxels // plane // multiple) * multiple
     for start in range(0, grid.shape[axis], thick):
         yield Box.whole(grid.shape).with_range(axis, start, min(start + thick, grid.shape[axis]))
 
@@ -108,18 +110,27 @@ def survey(case: Case, nan_as: float | None) -> tuple[ChannelSurvey, ...]:
     """Look over each channel once.
 
     Raises:
-        InputError: a channel holds NaN or Inf and ``nan_as`` gives no value to take instead.
+        InputError: a channel holds NaN, Inf or values beyond single precision, and ``nan_as`` gives no replacement.
     """
-    found = tuple(_survey_channel(case, channel, nan_as) for channel in range(case.channels))
-    bad = sum(channel.not_finite for channel in found)
-    if bad and nan_as is None:
+    channels, not_finite, beyond = [], 0, 0
+    for channel in range(case.channels):
+        found, bad, unfit = _survey_channel(case, channel, nan_as)
+        channels.append(found)
+        not_finite, beyond = not_finite + bad, beyond + unfit
+    if (not_finite or beyond) and nan_as is None:
+        found_bad = [f"{_voxels(not_finite)} NaN or Inf"] if not_finite else []
+        found_bad += [f"{_voxels(beyond)} beyond single precision (+-3.4e38)"] if beyond else []
         raise InputError(
             " + ".join(case.references),
             expected="finite values",
-            got=f"{bad} voxels that are NaN or Inf",
+            got=" and ".join(found_bad),
             do="repair the volume, or set `nan_as` to the value to take instead",
         )
-    return found
+    return tuple(channels)
+
+
+def _voxels(count: int) -> str:
+    return f"{count} voxel that is" if count == 1 else f"{count} voxels that are"
 
 
 def finite(values: NDArray[Any], nan_as: float | None) -> NDArray[np.float32]:
@@ -139,21 +150,38 @@ def replaced(values: NDArray[Any], nan_as: float | None) -> NDArray[Any]:
     return np.where(np.isfinite(finite(values, None)), values, values.dtype.type(nan_as))
 
 
-def _survey_channel(case: Case, channel: int, nan_as: float | None) -> ChannelSurvey:
+def _survey_channel(case: Case, channel: int, nan_as: float | None) -> tuple[ChannelSurvey, int, int]:
+    """Return the survey, the number of NaN and Inf voxels, and the number of finite ones beyond single precision."""
     dtype, axis = case.dtype_of(channel), case.sources[0].slowest_axis
 
     def read() -> Iterator[NDArray[Any]]:
-        # flat, in the order of memory: the order of values does not matter here, and turning it takes long
-        return (case.read_channel(channel, box).ravel(order="K") for box in slabs(case.grid, axis))
+        # Flat, in memory's order: the order of values does not matter, and a C-ordered copy takes long.
+        boxes = slabs(case.grid, axis, multiple=case.sources[0].chunk[axis])
+        return (case.read_channel(channel, box).ravel(order="K") for box in boxes)
 
     if np.issubdtype(dtype, np.integer) and dtype.itemsize <= 2:
         table = _table_of(read(), dtype)
         low, high = extremes(lambda: [table])
-        return ChannelSurvey(low, high, 0, lambda: [table])
-    bad = sum(int(np.count_nonzero(~np.isfinite(finite(values, None)))) for values in read())
+        return ChannelSurvey(low, high, 0, lambda: [table], (low, high)), 0, 0
+    low, high, rounding, not_finite, beyond = math.inf, -math.inf, 0.0, 0, 0
+    for values in read():
+        single = finite(values, None)
+        if (bad := ~np.isfinite(single)).any():
+            lost = int(np.count_nonzero(~np.isfinite(values)))
+            not_finite, beyond = not_finite + lost, beyond + int(np.count_nonzero(bad)) - lost
+            values, single = values[~bad], single[~bad]
+        if values.size:
+            low, high = min(low, values.min().item()), max(high, values.max().item())
+            if dtype.itemsize > single.itemsize or dtype.kind != "f":
+                rounding = max(rounding, float(np.abs(single - values.astype(np.float64)).max()))
+    if (not_finite or beyond) and nan_as is not None:
+        low, high = min(low, nan_as), max(high, nan_as)
+    elif low > high:
+        low = high = 0.0
+    singles = float(np.float32(low)), float(np.float32(high))
     stream: Callable[[], Iterator[Chunk]] = lambda: ((finite(values, nan_as), None) for values in read())  # noqa: E731
-    low, high = (0.0, 0.0) if bad and nan_as is None else extremes(stream)
-    return ChannelSurvey(low, high, bad, stream)
+    found = ChannelSurvey(*singles, not_finite + beyond, stream, (low, high), rounding)
+    return found, not_finite, beyond
 
 
 def _table_of(chunks: Iterator[NDArray[Any]], dtype: np.dtype[Any]) -> Chunk:

@@ -90,6 +90,11 @@ class _IntoMemory:
         """See VolumeStore.names; results are kept under any."""
         return self._memory.names
 
+    @property
+    def max_voxels(self) -> int:
+        """See VolumeStore.max_voxels."""
+        return self._stored.max_voxels
+
     def recognises(self, reference: str) -> bool:
         """See VolumeStore.recognises."""
         return self._holder(reference).recognises(reference)

@@ -11,13 +11,13 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ...domain.cards.model_card import ModelCard
-from ...domain.cards.preflight import preflight_warnings
-from ...domain.errors import LimitError, UsageError
+from ...domain.cards.model_card import Channel, ModelCard
+from ...domain.cards.preflight import preflight_warnings, rounding_warnings
+from ...domain.errors import InputError, LimitError, UsageError, VoxportError
 from ...domain.geometry.grid import Box, Shape3, shape3
 from ...domain.geometry.model_space import ModelSpace
 from ...domain.inference.patches import TilePlan, Tiling, plan_tiles
-from ...domain.inference.sliding_window import slab_bytes
+from ...domain.inference.sliding_window import LogitRangeError, slab_bytes
 from ...domain.intensity import ChannelSurvey, Pointwise, apply, fit
 from ...domain.run import AXES, LARGEST_OVERLAP, RunOptions
 from ...ports.resources import Resources
@@ -29,6 +29,11 @@ from .inference import Fixed3, Inferer
 _SEVERAL_ROWS = 4
 # Share of the free memory; the rest is for the network's activations and for other processes.
 _DEFAULT_MEMORY_SHARE = 0.5
+# Spacings that differ by this factor, on average over the axes, are taken for a mistake in the unit.
+_WRONG_UNIT = 100.0
+_UNIT_NAMES = {"mm": "mm", "um": "micron", "unknown": "unknown"}
+# Normalised values beyond this are to blame for logits out of range.
+_LARGEST_NORMALISED = 1e4
 
 
 @dataclass(frozen=True)
@@ -46,6 +51,17 @@ class Prepared:
     warnings: tuple[str, ...]
     options: RunOptions
     batch: int = 1
+    ranges: tuple[tuple[float, float], ...] = ()
+
+    def blame(self, error: LogitRangeError) -> VoxportError:
+        """Return an InputError that names the channel whose values took the logits out of range, else the error."""
+        for channel, reach in zip(self.card.input.channels, self.ranges, strict=False):
+            if max(map(abs, reach)) > _LARGEST_NORMALISED:
+                found = self.channels[channel.source].stored
+                return _beyond(
+                    self.case, channel, found, reach, f"values that the network takes ({error.got} came out)"
+                )
+        return error
 
     @property
     def nan_as(self) -> float | None:
@@ -109,13 +125,90 @@ def prepare(
     case.check_fits(card)
     if options.threshold is not None:
         card = replace(card, output=card.output.with_threshold(options.threshold))
+    space = _space(case, card)
     channels = survey(case, options.nan_as)
-    space = ModelSpace.of(case.grid, card.input)
     fitted = tuple(fit(card.input.intensity, channels[c.source].chunks) for c in card.input.channels)
     axes = [space.model_axis(axis) for axis in _slowest_first(case.sources[0].slowest_axis)]
     plan, overlap, needed, notes = _planned(card, space, inferer, options, tuned, axes, resources, has_scratch)
-    warnings = (*case.notes, *preflight_warnings(case.grid, [(c.low, c.high) for c in channels], card, plan), *notes)
-    return Prepared(case, card, space, channels, fitted, plan, overlap, needed, warnings, options, inferer.batch)
+    ranges = _normalised_ranges(case, card, channels, fitted)
+    warnings = (
+        *case.notes,
+        *preflight_warnings(case.grid, [channel.stored for channel in channels], card, plan),
+        *rounding_warnings(channels, card),
+        *notes,
+    )
+    batch = inferer.batch
+    return Prepared(case, card, space, channels, fitted, plan, overlap, needed, warnings, options, batch, ranges)
+
+
+def _space(case: Case, card: ModelCard) -> ModelSpace:
+    """Return the model's space, which has about the voxels of the case.
+
+    Raises:
+        InputError: the units cannot be right, or the whole volume is one voxel of the model's.
+        LimitError: the model's grid is beyond the limit on voxels.
+    """
+    space, wanted = ModelSpace.of(case.grid, card.input), card.input
+    if wanted.spacing is None or not space.resamples:
+        return space
+    subject, stored, grid = " + ".join(case.references), case.grid, space.grid
+    longer = (stored.voxel_volume / grid.voxel_volume) ** (1 / 3)
+    unit = "a spacing" if stored.unit == "unknown" else f"a spacing in {stored.unit}"
+    if not 1 / _WRONG_UNIT < longer < _WRONG_UNIT:
+        names = " x ".join(f"{length:.4g}" for length in stored.spacing)
+        raise InputError(
+            subject,
+            expected=f"{unit} near the model's {' x '.join(f'{s:g}' for s in wanted.spacing)} {wanted.spacing_unit}",
+            got=f"{names}, {longer if longer > 1 else 1 / longer:.3g} times {'as long' if longer > 1 else 'as short'}: "
+            "is the unit right?",
+            do="correct the spacing, or its unit, in the file, e.g. with nibabel: i = nibabel.load(FILE); "
+            f"i.header.set_xyzt_units('{_UNIT_NAMES[wanted.spacing_unit or 'unknown']}'); nibabel.save(i, NEW_FILE)",
+        )
+    if grid.voxel_count == 1 < stored.voxel_count:
+        raise InputError(
+            subject,
+            expected="a volume of several of the model's voxels",
+            got=f"{'x'.join(map(str, stored.shape))} voxels, less than one of the model's in all",
+            do="correct its spacing, or take a model for this spacing",
+        )
+    if (count := grid.voxel_count * len(wanted.channels)) > case.max_voxels:
+        raise LimitError(
+            subject,
+            expected=f"at most {case.max_voxels} voxels at the model's spacing",
+            got=f"{count}",
+            do="check its spacing, crop it, or raise the limit max_voxels",
+        )
+    return space
+
+
+def _normalised_ranges(
+    case: Case, card: ModelCard, channels: Sequence[ChannelSurvey], fitted: Sequence[Sequence[Pointwise]]
+) -> tuple[tuple[float, float], ...]:
+    """Return the smallest and largest value of each input channel after its steps, which are monotonic.
+
+    Raises:
+        InputError: they are beyond single precision.
+    """
+    ranges = []
+    for channel, steps in zip(card.input.channels, fitted, strict=True):
+        found = channels[channel.source]
+        ends = apply(steps, np.array([found.low, found.high], np.float32))
+        reach = float(ends.min()), float(ends.max())
+        if not np.isfinite(ends).all():
+            raise _beyond(case, channel, found.stored, reach, "finite values after the model's intensity steps")
+        ranges.append(reach)
+    return tuple(ranges)
+
+
+def _beyond(
+    case: Case, channel: Channel, stored: tuple[float, float], reach: tuple[float, float], expected: str
+) -> InputError:
+    return InputError(
+        " + ".join(case.references),
+        expected=expected,
+        got=f"{channel.name} from {stored[0]:g} to {stored[1]:g}, normalised {reach[0]:g} to {reach[1]:g}",
+        do="replace fill values, e.g. with numpy.where, by a value of the background",
+    )
 
 
 def _planned(

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ...domain.geometry.grid import Box, Grid
-from ...domain.inference.sliding_window import Block, assemble_planes, stitch
+from ...domain.inference.sliding_window import Block, LogitRangeError, assemble_planes, stitch
 from ...domain.labels.label_map import LabelTable, Logits, Output
 from ...domain.labels.statistics import LabelStatistics, StatisticsAccumulator
 from ...domain.run import Outputs, RunOptions
@@ -111,7 +111,10 @@ def segment(
             sinks = _open_sinks(ports, outputs, case, card.output, stack)
         with clock.stage("score", prepared.plan.tile_count):
             run = "" if checkpoint is None else fingerprint(hashes, loaded, prepared, outputs.probabilities is not None)
-            notes = _infer(prepared, inferer, sinks, progress, checkpoint, run, ports.scratch)
+            try:
+                notes = _infer(prepared, inferer, sinks, progress, checkpoint, run, ports.scratch)
+            except LogitRangeError as error:
+                raise prepared.blame(error) from None
         with clock.stage("measure"):
             statistics = measure(case, sinks.mask, prepared.card.output.table, prepared.nan_as)
             window = None if outputs.preview is None else display_window(prepared.channels[0])

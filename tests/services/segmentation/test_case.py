@@ -162,7 +162,7 @@ def test_doubles_beyond_single_precision_count_as_infinite(opened: Open) -> None
     array = np.full(SHAPE, 0.5)
     array[0, 0, 0] = 1e300
     case = opened(Volume(array, make_grid(SHAPE)))
-    with pytest.raises(InputError, match="1 voxels"):
+    with pytest.raises(InputError, match="got 1 voxel that is beyond single precision"):
         survey(case, None)
     assert survey(case, 0.0)[0].high == 0.5
 

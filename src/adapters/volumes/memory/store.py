@@ -22,10 +22,12 @@ class MemoryStore:
 
     Args:
         names: endings of its references, where other stores stand beside it.
+        max_voxels: the most voxels, all channels counted, that a volume may have once it is resampled.
     """
 
-    def __init__(self, names: VolumeNames | None = None) -> None:
+    def __init__(self, names: VolumeNames | None = None, max_voxels: int = 2**33) -> None:
         self.names = names or VolumeNames()
+        self.max_voxels = max_voxels
         self._volumes: dict[str, Volume] = {}
 
     def put(self, reference: str, volume: Volume) -> None:

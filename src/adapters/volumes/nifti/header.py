@@ -210,7 +210,8 @@ def _scaled_dtype(native: np.dtype[Any], slope: float, inter: float) -> np.dtype
     """float32 where its 24 bits hold every stored value and its range the scaling; float64 otherwise."""
     single = np.finfo(np.float32)
     holds = native == np.float32 or (native.kind in "iu" and native.itemsize <= 2)
-    fits = float(single.tiny) <= abs(slope) <= float(single.max) and abs(inter) <= float(single.max)
+    largest = 1.0 if native.kind == "f" else float(np.iinfo(native).max) + 1
+    fits = float(single.tiny) <= abs(slope) and abs(slope) * largest + abs(inter) <= float(single.max)
     return np.dtype(np.float32 if holds and fits else np.float64)
 
 

@@ -34,7 +34,7 @@ class NiftiStore:
 
     def __init__(self, scratch: Path | None = None, max_voxels: int = 2**33) -> None:
         self._scratch = scratch
-        self._max_voxels = max_voxels
+        self.max_voxels = max_voxels
 
     @property
     def names(self) -> VolumeNames:
@@ -57,7 +57,7 @@ class NiftiStore:
             LimitError: more voxels than the limit, or no room to inflate it.
         """
         scratch = Path(tempfile.gettempdir()) if self._scratch is None else self._scratch
-        return open_source(Path(reference), scratch, self._max_voxels)
+        return open_source(Path(reference), scratch, self.max_voxels)
 
     def create(
         self,

@@ -33,6 +33,11 @@ class RoutedStore:
         """The endings of all stores."""
         return VolumeNames(tuple(known for store in self._stores for known in store.names.formats))
 
+    @property
+    def max_voxels(self) -> int:
+        """The least limit of all stores."""
+        return min(store.max_voxels for store in self._stores)
+
     def recognises(self, reference: str) -> bool:
         """Return whether one of the stores recognises the content."""
         return any(store.recognises(reference) for store in self._stores)
