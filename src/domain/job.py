@@ -145,7 +145,7 @@ def asked_to_cancel(job: Job, now: float) -> Job:
 def tried_again(job: Job) -> Job:
     """A failed, cancelled or dead-lettered job, queued again. Raises UsageError for any other."""
     if "queued" not in FOLLOWING[job.state] or job.state == "running":
-        expected = "a job that failed, was cancelled or was set aside"
+        expected = "a job that failed, was cancelled or was dead-lettered"
         raise UsageError(f"job {job.id}", expected=expected, got=f"one that is {job.state}", do="leave it alone")
     return job.to("queued", ended=None, failed_attempts=0, failure=None, tiles_done=0)
 

@@ -82,7 +82,9 @@ def test_a_pickle_in_the_database_is_never_unpickled(
         job, good = (queue.submit(example_case(number), "ada") for number in range(2))
         assert sql("SELECT DISTINCT serialization FROM workflow_status") == [("voxport_json",)]
         where = f"WHERE workflow_uuid LIKE '{job.id}.%'"
-        sql(f"UPDATE workflow_status SET serialization = 'py_pickle', inputs = '{code}' {where}")
+        sql(f"UPDATE workflow_status SET serialization = 'py_pickle' {where}")
+        sql(f"UPDATE workflow_input SET inputs = '{code}' {where}")
+        assert sql(f"SELECT inputs FROM workflow_input {where}") == [(code,)]
         assert sql(f"SELECT count(*) FROM workflow_status {where} AND serialization = 'py_pickle'") == [(1,)]
         with working(queue, run_to_the_end):
             wait_until(lambda: queue.get(good.id).state == "done")
@@ -111,7 +113,7 @@ def test_a_worker_waits_for_its_database(tmp_path: Path) -> None:
         wait_until(lambda: queue.get(job.id).state == "done")
 
 
-def test_a_worker_stop_on_signals_while_its_database_is_away_stops(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_worker_that_is_stopped_while_its_database_is_away_stops(caplog: pytest.LogCaptureFixture) -> None:
     stop = threading.Event()
     with closing(DbosJobQueue(NOBODY)) as queue, ThreadPoolExecutor(1) as pool:
         work = pool.submit(queue.work, run_to_the_end, 1, stop)

@@ -42,6 +42,7 @@ def demo_command(
 
     from ..demo.app import create_app
     from ..json_log import announce, check_models_folder, log_as_json
+    from ..rest.connections import timed_protocol
 
     application = application_to_infer(models, model, store, threads, scratch)
     log_as_json()
@@ -57,7 +58,13 @@ def demo_command(
             shown = f"[{host}]" if ":" in host else host
             announce(f"demo on http://{shown}:{port}, segmented {app.state.controller.place}")
             settings = uvicorn.Config(
-                app, host=address, port=port, log_config=None, access_log=False, timeout_graceful_shutdown=2
+                app,
+                host=address,
+                port=port,
+                http=timed_protocol(application.settings.serving.silence_seconds),
+                log_config=None,
+                access_log=False,
+                timeout_graceful_shutdown=2,
             )
             _server(settings).run()
         finally:

@@ -80,7 +80,7 @@ def cancel_command(ids: JobIds) -> None:
 
 @app.command("retry")
 def retry_command(ids: JobIds) -> None:
-    """Queue jobs again that failed, were cancelled or were set aside."""
+    """Queue jobs again that failed, were cancelled or were dead-lettered."""
     from ...services.jobs.admin import find_jobs
 
     with _queue() as queue:

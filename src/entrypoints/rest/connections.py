@@ -71,7 +71,7 @@ class Draining:
             task.cancel()
 
 
-def timed_protocol(header_seconds: float) -> type[asyncio.Protocol]:
+def timed_protocol(header_seconds: float) -> Any:
     """Uvicorn's HTTP/1.1 protocol, closing a connection whose request's headers take longer than this."""
     from uvicorn.protocols.http.h11_impl import H11Protocol
 

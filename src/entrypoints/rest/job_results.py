@@ -25,7 +25,7 @@ from .problems import Problem, ProblemError
 
 _GZIP, _JSON, _CSV, _PNG = "application/gzip", "application/json", "text/csv", "image/png"
 _CHUNK_BYTES = 2**18
-_ENDS = {"failed": "failed", "parked": "was set aside", "cancelled": "was cancelled"}
+_ENDS = {"failed": "failed", "parked": "was dead-lettered", "cancelled": "was cancelled"}
 _MOST_SECONDS = 60.0  # longest Retry-After for a result that does not exist yet
 IfNoneMatch = Annotated[
     str | uploads.None_,

@@ -142,7 +142,7 @@ def job_routes(context: ServiceContext) -> APIRouter:
         summary="Try a job again",
     )
     async def retry_job(request: Request, job: OwnJob) -> Response:
-        """Put a job that failed, was cancelled or was set aside into the queue again, as the last one."""
+        """Put a job that failed, was cancelled or was dead-lettered into the queue again, as the last one."""
         owner = principal(request)
         retry: Callable[[JobQueue], Job] = lambda queue: _if_it_may(lambda: queue.retry(job.id, owner))  # noqa: E731
         return await _answer(request, await context.jobs.ask(retry), 202)
