@@ -14,16 +14,12 @@ from numpy.typing import ArrayLike
 
 from ..domain.errors import UsageError
 from ..domain.run import RESULT_FILES, RemoteOptions
-from .address import checked_key, checked_url
-from .answers import ModelResult, PredictResult, predict_result
-from .archive import MEDIA_TYPE, MEMBERS, Archive, asked_outputs, member_of
-from .arrays import array_fields, array_form, real_array
-from .downloads import check_destinations, check_outputs, check_place, commit_all, spool
+from .answers import MEDIA_TYPE, MEMBERS, Archive, ModelResult, PredictResult, asked_outputs, member_of, predict_result
+from .downloads import check_destinations, check_outputs, check_place, commit_all, received, spool
 from .errors import one_line
-from .fields import Fields, check_model, fields_of
+from .fields import Fields, array_fields, array_form, check_model, checked_key, checked_url, fields_of, real_array
 from .jobs import Jobs
-from .results import received
-from .uploads import Callback, StrPath, Uploads, Volumes, paths_of, silent
+from .uploads import OnProgress, StrPath, Uploads, Volumes, paths_of, silent
 
 if TYPE_CHECKING:
     import httpx
@@ -124,12 +120,12 @@ class Client:
         volumes: Volumes,
         *,
         model: str | None = None,
-        callback: Callback = silent,
+        on_progress: OnProgress = silent,
         **options: Unpack[RemoteOptions],
     ) -> Mapping[str, Any]:
         """Estimate tiles, seconds and peak memory of a run on the server, with warnings; see `segment`."""
         fields = fields_of([model], options)
-        with Uploads(paths_of(volumes), callback) as uploads:
+        with Uploads(paths_of(volumes), on_progress) as uploads:
             told = self._connection.json("POST", "/v1/plan", form=uploads.form(fields))
             return told | {"warnings": [uploads.localised(one_line(w)) for w in told.get("warnings") or ()]}
 
@@ -140,7 +136,7 @@ class Client:
         *,
         model: str | None = None,
         outputs: Mapping[str, StrPath] | None = None,
-        callback: Callback = silent,
+        on_progress: OnProgress = silent,
         **options: Unpack[RemoteOptions],
     ) -> Mapping[str, Any]:
         """Segment a case and write its mask on the grid of its first volume.
@@ -158,7 +154,7 @@ class Client:
             nan_as: replaces NaN and Inf, which are otherwise refused.
             outputs: further files: ``probabilities`` (.nii, .nii.gz), ``statistics`` (.json, .csv), ``preview``
                 (.png), ``report`` (.json).
-            callback: called as ``callback(stage, done, total)``, in bytes; stages are upload, score and download.
+            on_progress: called as ``on_progress(stage, done, total)``, in bytes; stages are upload, score and download.
 
         Returns:
             The run's report, with the local names of files.
@@ -175,7 +171,7 @@ class Client:
         members = {member_of(output, path): path for output, path in places.items()}
         fields = fields_of([model], options, asked_outputs(places))
         with (
-            self._results(paths, fields, mask.parent, callback) as (archive, uploads),
+            self._results(paths, fields, mask.parent, on_progress) as (archive, uploads),
             received(archive.members(archive.only()), uploads.sent(), members) as (report, downloads),
         ):
             commit_all(downloads, last=mask)
@@ -188,7 +184,7 @@ class Client:
         *,
         models: Sequence[str],
         outputs: Iterable[str] = (),
-        callback: Callback = silent,
+        on_progress: OnProgress = silent,
         **options: Unpack[RemoteOptions],
     ) -> tuple[ModelResult, ...]:
         """Segment a case with several models in one upload. A failing model does not stop the others.
@@ -207,7 +203,7 @@ class Client:
         check_outputs(wanted)
         check_place(into / "results")
         fields = fields_of(models, options, asked_outputs(wanted))
-        with self._results(paths_of(volumes), fields, into, callback) as (archive, uploads), ExitStack() as stack:
+        with self._results(paths_of(volumes), fields, into, on_progress) as (archive, uploads), ExitStack() as stack:
             found, downloads = [], []
             for result in archive.results:
                 if result.error is not None:
@@ -255,12 +251,12 @@ class Client:
 
     @contextmanager
     def _results(
-        self, paths: Sequence[Path], fields: Fields, folder: Path, callback: Callback
+        self, paths: Sequence[Path], fields: Fields, folder: Path, on_progress: OnProgress
     ) -> Iterator[tuple[Archive, Uploads]]:
         """Send volumes for segmentation, and keep the archive of results in a temporary folder."""
-        with Uploads(paths, callback) as uploads, spool(folder) as file:
+        with Uploads(paths, on_progress) as uploads, spool(folder) as file:
             with self._connection.answer("POST", "/segment", MEDIA_TYPE, form=uploads.form(fields)) as answer:
-                self._connection.save(answer, file, lambda done, total: callback("download", done, total))
+                self._connection.save(answer, file, lambda done, total: on_progress("download", done, total))
             yield Archive(file, self.url, fields["outputs"], uploads.localised), uploads
 
 

@@ -13,11 +13,9 @@ from weakref import WeakSet
 import httpx
 
 from ..domain.errors import OutputError, UsageError
-from .address import is_loopback
 from .answers import JSON, json_object
-from .errors import LostAnswerError, RemoteError, UnreachableError, one_line
-from .fields import Form
-from .problems import Refusal, error_of
+from .errors import LostAnswerError, Refusal, RemoteError, UnreachableError, error_of, one_line
+from .fields import Form, is_loopback
 
 _CONNECT_SECONDS = 10.0
 _LARGEST_JSON_BYTES = 2**26

@@ -1,17 +1,90 @@
-"""Result files: written beside their destination, flushed, renamed."""
+"""Results on their way to disk: checked, written beside their destination, renamed; nothing is left of a failure."""
 
 from __future__ import annotations
 
+import gzip
 import hashlib
+import json
 import os
+import struct
 import tempfile
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from math import prod
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO, Any, BinaryIO, Protocol
 
 from ..domain.errors import OutputError, UsageError
-from ..domain.volume_names import NIFTI
+from ..domain.volume_names import NIFTI, PACKED
+from .answers import checked_report
+from .errors import RemoteError
+from .uploads import Sent
+
+_HEADER_BYTES = 540
+_CHUNK_BYTES = 2**20
+
+
+def chunks(stored: IO[bytes], *, inflate: bool, url: str) -> Iterator[bytes]:
+    """Yield the bytes of a gzip-compressed NIfTI volume, with checks.
+
+    Args:
+        stored: the compressed volume, read to its end.
+        inflate: yield inflated bytes instead of stored ones.
+        url: the server.
+
+    Raises:
+        RemoteError: not a volume, damaged, or longer than its header states.
+    """
+    try:
+        yield from _inflated(stored, url) if inflate else _as_stored(stored, url)
+    except (EOFError, gzip.BadGzipFile, zlib.error):
+        raise _wrong(url, "a gzip stream that is damaged") from None
+
+
+def _as_stored(stored: IO[bytes], url: str) -> Iterator[bytes]:
+    chunk = stored.read(_CHUNK_BYTES)
+    # 31: a gzip stream, with any window
+    _promised_bytes(zlib.decompressobj(31).decompress(chunk, _HEADER_BYTES), url)
+    while chunk:
+        yield chunk
+        chunk = stored.read(_CHUNK_BYTES)
+
+
+def _inflated(stored: IO[bytes], url: str) -> Iterator[bytes]:
+    with gzip.GzipFile(fileobj=stored) as stream:
+        chunk = stream.read(_CHUNK_BYTES)
+        promised, count = _promised_bytes(chunk, url), 0
+        while chunk:
+            count += len(chunk)
+            if count > promised:
+                raise _wrong(url, "one that is longer than its header says")
+            yield chunk
+            chunk = stream.read(_CHUNK_BYTES)
+    if count < promised:
+        raise _wrong(url, "one that is shorter than its header says")
+
+
+def _promised_bytes(head: bytes, url: str) -> int:
+    """Return the length of a single-file volume from its header, 348 bytes of NIfTI-1 or 540 of NIfTI-2."""
+    order = next((o for o in "<>" if head[:4] in (struct.pack(f"{o}i", 348), struct.pack(f"{o}i", 540))), None)
+    if order is not None and head[344:348] == b"n+1\0":
+        dimensions = struct.unpack_from(f"{order}8h", head, 40)
+        (bits,), (offset,) = struct.unpack_from(f"{order}h", head, 72), struct.unpack_from(f"{order}f", head, 108)
+    elif order is not None and head[4:8] == b"n+2\0" and len(head) >= _HEADER_BYTES:
+        dimensions = struct.unpack_from(f"{order}8q", head, 16)
+        (bits,), (offset,) = struct.unpack_from(f"{order}h", head, 14), struct.unpack_from(f"{order}q", head, 168)
+    else:
+        raise _wrong(url, "something else under its name")
+    if not (1 <= dimensions[0] <= 7 and min(dimensions[1 : dimensions[0] + 1]) > 0 and bits > 0 and offset >= 0):
+        raise _wrong(url, "one whose header makes no sense")
+    voxels: int = prod(dimensions[1 : dimensions[0] + 1])
+    return int(offset) + voxels * int(bits) // 8
+
+
+def _wrong(url: str, got: str) -> RemoteError:
+    return RemoteError.wrong_answer(url, expected="a NIfTI volume", got=got)
+
 
 # Suffixes of each output's destination.
 _ENDINGS = {
@@ -143,3 +216,63 @@ def check_place(path: Path) -> None:
     # Only opening a file detects read-only mounts and full quotas.
     with spool(path.parent):
         pass
+
+
+REPORT = "report.json"
+
+
+class Members(Protocol):
+    """Result files of a model: ``mask.nii.gz``, ``report.json`` and so on."""
+
+    @property
+    def url(self) -> str:
+        """The server's address."""
+
+    def json(self, member: str) -> dict[str, Any]:
+        """Parse a small member. Raises RemoteError."""
+
+    def open(self, member: str) -> AbstractContextManager[IO[bytes]]:
+        """Open a member, to be read once and to its end. Raises RemoteError."""
+
+
+@contextmanager
+def received(
+    members: Members, sent: Sent, places: Mapping[str, Path], folder: Path | None = None
+) -> Iterator[tuple[dict[str, Any], list[Download]]]:
+    """Return a model's report with local names, and its files, written but not committed.
+
+    Args:
+        members: the received files.
+        sent: the volumes that were sent.
+        places: destination of each member.
+        folder: temporary folder; by default beside the destinations.
+
+    Raises:
+        RemoteError: the result is for another request.
+        OutputError: a file cannot be written.
+    """
+    report = checked_report(members.json(REPORT), members.url, sent.localised)
+    sent.check_received(report, members.url)
+    report["inputs"] = sent.entries()
+    with ExitStack() as stack:
+        downloads = []
+        for member, place in places.items():
+            if member != REPORT:
+                download = stack.enter_context(Download(place, folder))
+                with members.open(member) as content:
+                    download.fill(_content(content, member, place, members.url))
+                downloads.append(download)
+        report["outputs"] = [download.entry() for download in downloads]
+        if REPORT in places:
+            download = stack.enter_context(Download(places[REPORT], folder))
+            download.fill([(json.dumps(report, indent=2) + "\n").encode()])
+            downloads.append(download)
+        yield report, downloads
+
+
+def _content(stored: IO[bytes], member: str, place: Path, url: str) -> Iterator[bytes]:
+    if member.endswith(PACKED):
+        yield from chunks(stored, inflate=not place.name.endswith(".gz"), url=url)
+        return
+    while chunk := stored.read(2**20):
+        yield chunk

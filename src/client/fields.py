@@ -1,15 +1,79 @@
-"""A request's form fields, as the service reads them."""
+"""What a request says: its address, its form fields, and arrays."""
 
 from __future__ import annotations
 
+import io
+import ipaddress
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, BinaryIO
+from urllib.parse import urlsplit
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from ..contract.options import encode
-from ..domain.errors import UsageError
+from ..domain.errors import InputError, UsageError
 from .errors import one_line
+
+_EXAMPLE = "http://127.0.0.1:3000"
+
+
+def checked_url(url: str) -> str:
+    """Return a server's address without a trailing slash; a path is kept, for servers behind a proxy.
+
+    Raises:
+        UsageError: not http or https, no host, or a password, query or fragment.
+    """
+    try:
+        parts = urlsplit(url)
+        usable = parts.hostname is not None and parts.port != 0
+    except ValueError:
+        raise _refused("one that cannot be read") from None
+    if parts.username is not None or parts.password is not None:
+        # not repeated: error messages are logged
+        raise UsageError("server", expected="a URL", got="one with a name or password", do="give the key apart from it")
+    if parts.scheme not in ("http", "https") or not usable or not url.isprintable() or " " in url:
+        raise _refused(one_line(url) or "nothing")
+    if parts.query or parts.fragment:
+        raise _refused("one with a query or a fragment")
+    return url.rstrip("/")
+
+
+def is_loopback(url: str) -> bool:
+    """Return whether the address is this machine's, by name or number."""
+    host = (urlsplit(url).hostname or "").rstrip(".")
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        address = ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        return False
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return (mapped or address).is_loopback
+
+
+def checked_key(key: str | None) -> str | None:
+    """Return the key without surrounding space, or None if empty.
+
+    Raises:
+        UsageError: characters that a header cannot contain; the message does not repeat them.
+    """
+    key = (key or "").strip()
+    if not all("!" <= character <= "~" for character in key):
+        raise UsageError(
+            "API key",
+            expected="printable ASCII without spaces",
+            got="other characters",
+            do="copy it again; VOXPORT_API_KEY holds the key alone",
+        )
+    return key or None
+
+
+def _refused(got: str) -> UsageError:
+    return UsageError("server", expected=f"a URL such as {_EXAMPLE}", got=got, do="correct it")
+
 
 Fields = dict[str, list[str]]
 Part = tuple[str, tuple[str, BinaryIO, str]]
@@ -72,3 +136,29 @@ def checked_request_key(key: str) -> str:
         expected = f"1 to {_LONGEST_KEY} printable ASCII characters without space around them"
         raise UsageError("key", expected=expected, got=one_line(key) or "none", do="choose another")
     return key
+
+
+def real_array(array: ArrayLike) -> NDArray[Any]:
+    """Return an array ``(X, Y, Z)`` or ``(C, X, Y, Z)`` of real numbers. Raises InputError."""
+    values = np.asarray(array)
+    if values.ndim not in (3, 4) or values.dtype.kind not in "biuf":
+        got = f"{values.dtype} of shape {values.shape}"
+        do = "give all axes, and convert it to integers or floats"
+        raise InputError("array", expected="real numbers (x, y, z) or (channel, x, y, z)", got=got, do=do)
+    return values
+
+
+def array_fields(spacing: Sequence[float] | None, unit: str | None, probabilities: bool) -> Fields:
+    """Return the form fields that only arrays need: spacing and unit."""
+    return {
+        "spacing": [] if spacing is None else [",".join(repr(float(step)) for step in spacing)],
+        "unit": [] if unit is None else [unit],
+        "probabilities": ["true" if probabilities else "false"],
+    }
+
+
+def array_form(values: NDArray[Any], fields: Fields) -> Form:
+    """Return a form with these fields and the array as a file."""
+    content = io.BytesIO()
+    np.save(content, values, allow_pickle=False)
+    return Form(fields, [("volume", ("volume.npy", content, "application/octet-stream"))])

@@ -1,7 +1,8 @@
-"""Wait for a job by its event stream, or by polling."""
+"""Waiting for a job: the client follows its event stream, or asks now and then where there is none."""
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing, suppress
@@ -12,15 +13,66 @@ from typing import TYPE_CHECKING
 
 from ..domain.errors import BusyError, TimeLimitError
 from .answers import json_object
-from .errors import UnreachableError
-from .events import EVENT_STREAM, events
+from .errors import RemoteError, UnreachableError
 from .job import RemoteJob, job_path, remote_job
 
 if TYPE_CHECKING:
     from .connection import Connection
 
+EVENT_STREAM = "text/event-stream"
+_LARGEST_BYTES = 2**20
+_LINE_END = re.compile(rb"\r\n|\r|\n")
+
+
+def events(chunks: Iterable[bytes], url: str) -> Iterator[tuple[str, bytes]]:
+    """The name and data of each event, as soon as it is there; one that the stream breaks off in is left out.
+
+    Args:
+        chunks: the stream, in whatever pieces it comes.
+        url: where it comes from.
+
+    Raises:
+        RemoteError: a line or an event that is too large to be one.
+    """
+    name, data, size = "message", list[bytes](), 0
+    for line in _lines(chunks, url):
+        field, _, value = line.partition(b":")
+        value = value.removeprefix(b" ")
+        if not line:
+            if data:
+                yield name, b"\n".join(data)
+            name, data, size = "message", [], 0
+        elif field == b"event":
+            name = value.decode(errors="replace")
+        elif field == b"data":
+            data.append(value)
+            size = _bearable(size + len(value) + 1, url)
+
+
+def _lines(chunks: Iterable[bytes], url: str) -> Iterator[bytes]:
+    """Lines without their ends, whichever of the three kinds these are; what follows the last end is left out."""
+    line, after_return = bytearray(), False
+    for chunk in filter(None, chunks):
+        first, *others = _LINE_END.split(chunk.removeprefix(b"\n") if after_return else chunk)
+        after_return = chunk.endswith(b"\r")
+        line += first
+        for other in others:
+            _bearable(len(line), url)
+            yield bytes(line)
+            line = bytearray(other)
+        _bearable(len(line), url)
+
+
+def _bearable(size: int, url: str) -> int:
+    if size > _LARGEST_BYTES:
+        raise RemoteError.wrong_answer(
+            url, expected="events of a bearable size", got=f"more than {_LARGEST_BYTES} bytes"
+        )
+    return size
+
+
 # Receives a job at every change.
-JobCallback = Callable[[RemoteJob], None]
+OnJob = Callable[[RemoteJob], None]
 
 # Streams send a comment every 15 s; three missing ones mean a dead stream.
 _SILENCE_SECONDS = 45.0
@@ -69,7 +121,7 @@ class Follower:
         self._began = clock.now()
         self._last: RemoteJob | None = None
 
-    def follow(self, callback: JobCallback) -> RemoteJob:
+    def follow(self, on_progress: OnJob) -> RemoteJob:
         """Return the job after it has ended.
 
         Raises:
@@ -82,7 +134,7 @@ class Follower:
             while True:
                 job = next(states)
                 if job != last:
-                    callback(job)
+                    on_progress(job)
                 if job.has_ended:
                     return job
                 last = job

@@ -1,29 +1,33 @@
-"""A job as the server tells of it, checked before it is believed."""
+"""A job and its results, as a server answers for them."""
 
 from __future__ import annotations
 
+import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from math import isfinite
+from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
+from ..contract.job import JobAnswer
+from ..contract.problem import URN
 from ..domain.errors import CancelledError, UsageError, VoxportError
-from ..domain.job import ENDED, JOB_STATES, JobFailure, JobState
-from .answers import malformed
-from .archive import MEMBERS
-from .errors import RemoteError, one_line
-from .fields import model_folder
-from .problems import URN, problem_error
-from .sent import Sent, localised
+from ..domain.job import ENDED, JobFailure, JobState
+from ..domain.run import RESULT_FILES, STATISTICS_TABLE
+from .answers import JSON, MEMBERS, checked, json_object
+from .downloads import spool
+from .errors import RemoteError, one_line, problem_error
+from .uploads import OnProgress, Sent, localised
+
+if TYPE_CHECKING:
+    import httpx
+
+    from .connection import Connection
 
 JOBS = "/v1/jobs"
 _ID = re.compile("[0-9A-Za-z][0-9A-Za-z_-]{0,99}")
-_SHA256 = re.compile("[0-9a-f]{64}")
-_MOST = 2**53
-_MOST_INPUTS = 1000
 
 
 @dataclass(frozen=True)
@@ -36,27 +40,27 @@ class JobInput:
 
 @dataclass(frozen=True)
 class RemoteJob:
-    """Snapshot of a job of a server. Times are in UTC.
+    """A job of a server, as it was when the server was asked. Times are in UTC.
 
     Attributes:
-        id: identifies it in all methods.
-        state: queued, running, done, failed, cancelled, or parked (dead-lettered).
-        cancelling: running, and will stop at its next tile.
-        model: ``NAME:VERSION``.
-        inputs: the volumes, with local names if submitted or waited for here.
-        outputs: requested results.
-        submitted: time of acceptance.
-        started: time of the last start.
-        ended: time of the end, or None.
-        expires: time of deletion, or None before the end.
-        position: position in the queue; None unless queued.
-        attempts: number of starts.
-        tiles_done: finished tiles of this attempt.
-        tiles_total: all tiles; 0 until known.
-        eta_seconds: estimated seconds until the end, or None.
-        failure: error of the last run, also while the job waits for a retry.
-        results: sha256 of each result; empty until done.
-        volumes: local files; empty if the job is known by its id only.
+        id: names it, here and on the server.
+        state: queued, running, done, failed, cancelled, or parked: set aside after it was tried too often.
+        cancelling: it is running and will stop at its next tile.
+        model: ``NAME:VERSION`` of what scores.
+        inputs: the volumes, under the names that they have here where this job was submitted or waited for from here.
+        outputs: the results that there will be: mask, statistics and so on.
+        submitted: when the server took it.
+        started: when it was last begun.
+        ended: when it ended.
+        expires: when the server will delete it; None until it ended.
+        position: how many jobs are before it in the queue; None unless it waits there.
+        attempts: how often it was begun.
+        tiles_done: of this attempt.
+        tiles_total: of the job; 0 until that is known.
+        eta_seconds: until it ends, from when the server was asked; None where nothing is known.
+        failure: why the last run failed, also while the job waits to be tried again.
+        results: sha256 of each result, by output; none until it is done.
+        volumes: the files that were sent; none where the job is known by its id alone.
     """
 
     id: str
@@ -109,111 +113,148 @@ def job_id(job: RemoteJob | str) -> str:
     return id
 
 
+def _known(data: object) -> object:
+    """Return the answer without the outputs that a later version of the server may add."""
+    if not isinstance(data, Mapping):
+        return data
+    kept = dict(data)
+    if isinstance(data.get("outputs"), list):
+        kept["outputs"] = [name for name in data["outputs"] if name in MEMBERS]
+    if isinstance(data.get("results"), Mapping):
+        kept["results"] = {name: result for name, result in data["results"].items() if name in MEMBERS}
+    return kept
+
+
 def job_path(id: str) -> str:
     """Where a job is on a server."""
     return f"{JOBS}/{id}"
 
 
 def remote_job(data: object, url: str, volumes: Sequence[Path] = (), id: str | None = None) -> RemoteJob:
-    """A job from what the server says of it.
+    """Return a job from the server's answer.
 
     Args:
-        data: what came.
+        data: the answer.
         url: the server.
-        volumes: the job's, as they are called here; the server's names stay where there are none.
-        id: the job's, where it is known.
+        volumes: the job's volumes on this machine; without any, the server's names stay.
+        id: the job's, if it is known.
 
     Raises:
-        RemoteError: a part is missing, of the wrong kind, or another job's.
+        RemoteError: a part is missing or wrong, or the job is another.
     """
-    try:
-        job = _read(data, tuple(volumes))
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-        raise malformed(url, "a job", error) from None
+    names = [str(path) for path in volumes]
+    job = checked(JobAnswer, _known(data), url, "a job")
     if id not in (None, job.id):
         raise RemoteError.wrong_answer(url, expected=f"job {id}", got=f"job {job.id}")
-    return job
-
-
-def _read(data: Any, volumes: tuple[Path, ...]) -> RemoteJob:
-    state, tiles, names = data["state"], data["tiles"], [str(path) for path in volumes]
-    if state not in JOB_STATES or model_folder(data["model"]) is None or not _ID.fullmatch(data["id"]):
-        raise ValueError("a state, a model or an id that there is not")
-    results = {name: _sha256(data["results"][name]["sha256"]) for name in MEMBERS if name in data["results"]}
-    if state == "done" and not {"mask", "report"} <= set(results):
-        raise ValueError("a job that is done has a mask and a report")
+    if job.state == "done" and not {"mask", "report"} <= set(job.results):
+        raise RemoteError.wrong_answer(url, expected="a job with its mask and report", got="one without")
+    if names and len(names) != len(job.inputs):
+        expected = f"a job of {len(names)} volumes"
+        raise RemoteError.wrong_answer(url, expected=expected, got=f"one of {len(job.inputs)}")
+    names = names or [one_line(file.name) for file in job.inputs]
+    failure = None
+    if job.problem is not None:
+        detail = localised(one_line(job.problem.detail or job.problem.title), names)
+        failure = JobFailure(one_line(job.problem.type).removeprefix(URN), detail)
     return RemoteJob(
-        id=data["id"],
-        state=state,
-        cancelling=_truth(data["cancelling"]),
-        model=data["model"],
-        inputs=_inputs(data["inputs"], names),
-        outputs=tuple(name for name in MEMBERS if name in _list(data["outputs"])),
-        submitted=_time(data["submitted"]),
-        started=_time_or_none(data["started"]),
-        ended=_time_or_none(data["ended"]),
-        expires=_time_or_none(data["expires"]),
-        position=None if data["position"] is None else _whole(data["position"]),
-        attempts=_whole(data["attempts"]),
-        tiles_done=_whole(tiles["done"]),
-        tiles_total=_whole(tiles["total"]),
-        eta_seconds=None if data["eta_seconds"] is None else _seconds(data["eta_seconds"]),
-        failure=_failure(data["problem"], names),
-        results=results,
-        volumes=volumes,
+        id=job.id,
+        state=job.state,
+        cancelling=job.cancelling,
+        model=job.model,
+        inputs=tuple(JobInput(name, file.sha256) for name, file in zip(names, job.inputs, strict=True)),
+        outputs=tuple(name for name in MEMBERS if name in job.outputs),
+        submitted=job.submitted,
+        started=job.started,
+        ended=job.ended,
+        expires=job.expires,
+        position=job.position,
+        attempts=job.attempts,
+        tiles_done=job.tiles.done,
+        tiles_total=job.tiles.total,
+        eta_seconds=job.eta_seconds,
+        failure=failure,
+        results={name: result.sha256 for name, result in job.results.items()},
+        volumes=tuple(volumes),
     )
 
 
-def _inputs(listed: Any, names: Sequence[str]) -> tuple[JobInput, ...]:
-    if not 0 < len(_list(listed)) <= _MOST_INPUTS or (names and len(names) != len(listed)):
-        raise ValueError("another number of volumes")
-    told = names or [one_line(entry["name"]) for entry in listed]
-    return tuple(JobInput(name, _sha256(entry["sha256"])) for name, entry in zip(told, listed, strict=True))
+_LARGEST_JSON_BYTES = 2**26
+_CHUNK_BYTES = 2**20
+_GZIP = "application/gzip"
 
 
-def _failure(problem: Any, names: Sequence[str]) -> JobFailure | None:
-    if problem is None:
-        return None
-    detail = one_line(problem["detail"] or problem["title"])
-    return JobFailure(one_line(problem["type"]).removeprefix(URN), localised(detail, names))
+class _Route(NamedTuple):
+    """Where a member is: the job's output, the last part of the path, and the media type."""
+
+    output: str
+    name: str
+    media_type: str
 
 
-def _list(value: Any) -> list[Any]:
-    if not isinstance(value, list):
-        raise TypeError("a list is needed")
-    return value
+_ROUTES = {
+    RESULT_FILES["mask"]: _Route("mask", "mask", _GZIP),
+    RESULT_FILES["probabilities"]: _Route("probabilities", "probabilities", _GZIP),
+    RESULT_FILES["statistics"]: _Route("statistics", "statistics", JSON),
+    STATISTICS_TABLE: _Route("statistics", "statistics", "text/csv"),
+    RESULT_FILES["preview"]: _Route("preview", "preview.png", "image/png"),
+    RESULT_FILES["report"]: _Route("report", "report", JSON),
+}
+# the same results in another form: the job has no hash of these, their ETag is it
+_BY_ETAG = frozenset({STATISTICS_TABLE})
 
 
-def _truth(value: Any) -> bool:
-    if not isinstance(value, bool):
-        raise TypeError("true or false is needed")
-    return value
+@dataclass(frozen=True)
+class JobFiles:
+    """See ``Members``: the results of a job that is done.
+
+    Args:
+        connection: to the server.
+        path: the job's.
+        job: with the hashes of its results.
+        folder: where files are until they have been checked.
+        on_progress: is told of the bytes of each file.
+    """
+
+    connection: Connection
+    path: str
+    job: RemoteJob
+    folder: Path
+    on_progress: OnProgress
+
+    @property
+    def url(self) -> str:
+        """See ``Members``."""
+        return self.connection.url
+
+    def json(self, member: str) -> dict[str, Any]:
+        """See ``Members``."""
+        with self.open(member) as file:
+            body = file.read(_LARGEST_JSON_BYTES + 1)
+        if len(body) > _LARGEST_JSON_BYTES:
+            raise RemoteError.wrong_answer(self.url, expected=f"a {member}", got="one too large to be one")
+        return json_object(body, self.url)
+
+    @contextmanager
+    def open(self, member: str) -> Iterator[IO[bytes]]:
+        """See ``Members``."""
+        route = _ROUTES[member]
+        with spool(self.folder) as file:
+            with self.connection.answer("GET", f"{self.path}/{route.name}", route.media_type) as answer:
+                due = _etag(answer) if member in _BY_ETAG else self.job.results[route.output]
+                self.connection.save(answer, file, lambda done, total: self.on_progress("download", done, total))
+            file.seek(0)
+            if _hash_of(file) != due:
+                got = "one with another sha256 than the job's"
+                do = "download it again, and tell who runs the server"
+                raise RemoteError(self.url, expected=f"the {route.output} of job {self.job.id}", got=got, do=do)
+            file.seek(0)
+            yield file
 
 
-def _whole(value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= _MOST:
-        raise ValueError("a whole number is needed")
-    return value
+def _hash_of(file: IO[bytes]) -> str:
+    return hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
 
 
-def _seconds(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not (isfinite(value) and value >= 0):
-        raise ValueError("a number of seconds is needed")
-    return float(value)
-
-
-def _sha256(value: Any) -> str:
-    if not isinstance(value, str) or not _SHA256.fullmatch(value):
-        raise ValueError("a sha256 is needed")
-    return value
-
-
-def _time(value: Any) -> datetime:
-    time = datetime.fromisoformat(value)
-    if time.tzinfo is None:
-        raise ValueError("a time with its zone is needed")
-    return time.astimezone(UTC)
-
-
-def _time_or_none(value: Any) -> datetime | None:
-    return None if value is None else _time(value)
+def _etag(answer: httpx.Response) -> str:
+    """The hash in an ETag, which a proxy may have made a weak one."""
+    return str(answer.headers.get("ETag", "")).removeprefix("W/").strip('"')

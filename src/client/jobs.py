@@ -12,16 +12,13 @@ from urllib.parse import urlencode
 from ..domain.errors import UsageError
 from ..domain.job import JOB_STATES
 from ..domain.run import RemoteOptions
-from .answers import JSON
-from .archive import asked_outputs, member_of
-from .downloads import check_destinations, check_outputs, commit_all
+from .answers import JSON, asked_outputs, member_of
+from .downloads import check_destinations, check_outputs, commit_all, received
 from .errors import LostAnswerError, RemoteError, UnreachableError
 from .fields import Fields, checked_request_key, fields_of
-from .following import Clock, Follower, JobCallback
-from .job import JOBS, RemoteJob, job_id, job_path, remote_job
-from .job_files import JobFiles
-from .results import received
-from .uploads import Callback, StrPath, Uploads, Volumes, paths_of, silent
+from .following import Clock, Follower, OnJob
+from .job import JOBS, JobFiles, RemoteJob, job_id, job_path, remote_job
+from .uploads import OnProgress, StrPath, Uploads, Volumes, paths_of, silent
 
 if TYPE_CHECKING:
     from .connection import Connection
@@ -43,7 +40,7 @@ class Jobs:
 
         with Client("https://segment.lab.example") as client:
             job = client.jobs.submit("scan.nii.gz", outputs=["probabilities"])
-            client.jobs.wait(job, callback=lambda job: print(job.state, job.tiles_done, job.tiles_total))
+            client.jobs.wait(job, on_progress=lambda job: print(job.state, job.tiles_done, job.tiles_total))
             client.jobs.download(job, "mask.nii.gz", outputs={"probabilities": "probabilities.nii.gz"})
 
     All methods also raise:
@@ -64,7 +61,7 @@ class Jobs:
         model: str | None = None,
         outputs: Iterable[str] = (),
         key: str | None = None,
-        callback: Callback = silent,
+        on_progress: OnProgress = silent,
         **options: Unpack[RemoteOptions],
     ) -> RemoteJob:
         """Submit a case; the volumes are streamed from disk.
@@ -76,7 +73,7 @@ class Jobs:
             volumes: as other arguments not listed, see `Client.segment`.
             outputs: besides the mask: probabilities (only stored on request), statistics, preview, report.
             key: idempotency key, 1 to 255 printable ASCII characters; random by default.
-            callback: called as ``callback("upload", done, total)``, in bytes.
+            on_progress: called as ``on_progress("upload", done, total)``, in bytes.
 
         Raises:
             UsageError, InputError, ModelError, LimitError, OutputError: as a local run; UsageError also for a key
@@ -88,11 +85,11 @@ class Jobs:
         check_outputs(wanted)
         paths, fields = paths_of(volumes), fields_of([model], options, wanted)
         try:
-            return self._submitted(paths, fields, key, callback)
+            return self._submitted(paths, fields, key, on_progress)
         except LostAnswerError:
             pass
         try:
-            return self._submitted(paths, fields, key, callback)
+            return self._submitted(paths, fields, key, on_progress)
         except UnreachableError as error:  # also if the second cannot be sent, as the first may have made a job
             do = f"submit the same again with key={key!r}: that makes no second job"
             raise LostAnswerError(error.subject, expected=error.expected, got=error.got, do=do) from None
@@ -128,7 +125,7 @@ class Jobs:
         self,
         job: RemoteJob | str,
         *,
-        callback: JobCallback = ignore_job,
+        on_progress: OnJob = ignore_job,
         timeout_seconds: float | None = None,
         patience_seconds: float = 300.0,
     ) -> RemoteJob:
@@ -138,7 +135,7 @@ class Jobs:
 
         Args:
             job: the job or its id.
-            callback: called as ``callback(job)`` at first, at every change, and at the end.
+            on_progress: called as ``on_progress(job)`` at first, at every change, and at the end.
             timeout_seconds: maximum wait, 0 to check once; no limit by default.
             patience_seconds: maximum outage or load of the server at a time.
 
@@ -158,7 +155,7 @@ class Jobs:
             patience_seconds=patience_seconds,
             clock=self._clock,
         )
-        ended = follower.follow(callback)
+        ended = follower.follow(on_progress)
         if ended.error is not None:
             raise ended.error
         return ended
@@ -195,7 +192,7 @@ class Jobs:
         destination: StrPath,
         *,
         outputs: Mapping[str, StrPath] | None = None,
-        callback: Callback = silent,
+        on_progress: OnProgress = silent,
     ) -> Mapping[str, Any]:
         """Download the results of a finished job and check their hashes.
 
@@ -205,7 +202,7 @@ class Jobs:
             job: the job or its id.
             destination: the mask, ``.nii`` or ``.nii.gz``.
             outputs: further files, as for `Client.segment`.
-            callback: called as ``callback("download", done, total)``, in bytes of each file.
+            on_progress: called as ``on_progress("download", done, total)``, in bytes of each file.
 
         Returns:
             The run's report with local names of files; volumes have the server's names if the job is given by id.
@@ -221,16 +218,16 @@ class Jobs:
         now = self.get(job)
         _check_done(now, places)
         members = {member_of(output, path): path for output, path in places.items()}
-        files = JobFiles(self._connection, job_path(now.id), now, Path(destination).parent, callback)
+        files = JobFiles(self._connection, job_path(now.id), now, Path(destination).parent, on_progress)
         with received(files, now.sent, members) as (report, downloads):
             _check_report(report, now, self._connection.url)
             commit_all(downloads, last=Path(destination))
             return report
 
-    def _submitted(self, paths: Sequence[Path], fields: Fields, key: str, callback: Callback) -> RemoteJob:
+    def _submitted(self, paths: Sequence[Path], fields: Fields, key: str, on_progress: OnProgress) -> RemoteJob:
         def count_bytes(stage: str, done: int, total: int) -> None:
             if stage == "upload":
-                callback(stage, done, total)
+                on_progress(stage, done, total)
 
         headers = {"Idempotency-Key": key}
         with Uploads(paths, count_bytes) as uploads:

@@ -102,13 +102,13 @@ class RemoteSegmenter:
 
     def _request(self, run: _Run, progress: ProgressListener) -> Mapping[str, Any]:
         with self._interruptible(progress) as client:
-            return client.segment(run.inputs, run.mask, outputs=run.further, callback=run.steps.sent, **run.fields)
+            return client.segment(run.inputs, run.mask, outputs=run.further, on_progress=run.steps.sent, **run.fields)
 
     def _job(self, run: _Run, progress: ProgressListener) -> Mapping[str, Any]:
         with self._interruptible(progress) as client:
-            job = client.jobs.submit(run.inputs, outputs=run.further, callback=run.steps.sent, **run.fields)
+            job = client.jobs.submit(run.inputs, outputs=run.further, on_progress=run.steps.sent, **run.fields)
         with self._client() as client, _deleted_in_the_end(client, job, progress):
-            client.jobs.wait(job, callback=run.steps.job)
+            client.jobs.wait(job, on_progress=run.steps.job)
             return client.jobs.download(job, run.mask, outputs=run.further)
 
     def _client(self, seconds: float = _PATIENCE_SECONDS) -> Client:
@@ -144,11 +144,11 @@ class _Steps:
         self._stage, self._total, self._done = "", 0, 0
 
     def sent(self, stage: str, done: int, total: int) -> None:
-        """See ``voxport.client.uploads.Callback``."""
+        """See ``voxport.client.uploads.OnProgress``."""
         self._moved(f"{stage} (MB)" if total else stage, -(-done // _MEGABYTE), -(-total // _MEGABYTE))
 
     def job(self, job: RemoteJob) -> None:
-        """See ``voxport.client.following.JobCallback``."""
+        """See ``voxport.client.following.OnJob``."""
         self._moved("score" if job.state == "running" else "wait", job.tiles_done, job.tiles_total)
 
     def _moved(self, stage: str, done: int, total: int) -> None:

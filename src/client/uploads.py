@@ -1,26 +1,68 @@
-"""Volumes as uploads: opened once, streamed, hashed, with neutral names."""
+"""Volumes on their way to a server: opened once, streamed from disk, hashed, under neutral names."""
 
 from __future__ import annotations
 
 import hashlib
 import io
 import os
+import re
 import stat
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from ..domain.errors import InputError, UsageError
 from ..domain.volume_names import GZIP_MAGIC, NIFTI, PACKED, PLAIN, sent_name
+from .errors import RemoteError
 from .fields import Fields, Form
-from .sent import Sent, localised
+
+_SENT_NAME = re.compile(rf"(?:[^\s'\"]*/)?volume_(\d+)(?:{re.escape(PACKED)}|{re.escape(PLAIN)})")
+
+
+@dataclass(frozen=True)
+class Sent:
+    """Local name and sha256 of each uploaded volume, in order."""
+
+    names: tuple[str, ...]
+    sha256: tuple[str, ...]
+
+    def entries(self) -> list[dict[str, str]]:
+        """The volumes as listed in a report."""
+        pairs = zip(self.names, self.sha256, strict=True)
+        return [{"name": name, "sha256": sha256} for name, sha256 in pairs]
+
+    def localised(self, text: str) -> str:
+        """Replace the server's names of volumes by local ones."""
+        return localised(text, self.names)
+
+    def check_received(self, report: Mapping[str, Any], url: str) -> None:
+        """Raise RemoteError unless the report, or job, lists exactly the uploaded bytes in order."""
+        if [entry["sha256"] for entry in report["inputs"]] != list(self.sha256):
+            raise RemoteError(
+                url,
+                expected="a result for the volumes that were sent",
+                got="one for others, by their sha256",
+                do="ask again, and tell who runs the server",
+            )
+
+
+def localised(text: str, names: Sequence[str]) -> str:
+    """A server's words, in which volumes go by their numbers, with these names in them."""
+
+    def local(match: re.Match[str]) -> str:
+        number = int(match[1])
+        return names[number - 1] if 1 <= number <= len(names) else match[0]
+
+    return _SENT_NAME.sub(local, text)
+
 
 StrPath = str | os.PathLike[str]
 Volumes = StrPath | Sequence[StrPath]
 
 # Receives the stage (upload, score, download), the bytes done, and the total; 0 if unknown.
-Callback = Callable[[str, int, int], None]
+OnProgress = Callable[[str, int, int], None]
 
 
 def silent(stage: str, done: int, total: int) -> None:
@@ -39,18 +81,18 @@ class Uploads:
 
     Args:
         volumes: one file a volume, ``.nii`` or ``.nii.gz``.
-        callback: receives the bytes sent, and the stage ``score`` after the last.
+        on_progress: receives the bytes sent, and the stage ``score`` after the last.
 
     Raises:
         UsageError: no volumes.
         InputError: a file is missing, unreadable, or one of a pair.
     """
 
-    def __init__(self, volumes: Sequence[Path], callback: Callback = silent) -> None:
+    def __init__(self, volumes: Sequence[Path], on_progress: OnProgress = silent) -> None:
         if not volumes:
             raise UsageError("volumes", expected="at least one", got="none", do="name the volumes of the case")
         self._names = tuple(map(str, volumes))
-        self._callback = callback
+        self._on_progress = on_progress
         self._sent = 0
         with ExitStack() as stack:
             self._files = [stack.enter_context(_open(path, self._advance)) for path in volumes]
@@ -78,9 +120,9 @@ class Uploads:
 
     def _advance(self, count: int) -> None:
         self._sent += count
-        self._callback("upload", self._sent, self._total)
+        self._on_progress("upload", self._sent, self._total)
         if self._sent >= self._total:
-            self._callback("score", 0, 0)
+            self._on_progress("score", 0, 0)
 
 
 class _Upload(io.BufferedReader):

@@ -21,13 +21,12 @@ from .reading import Strict, expected, problems_of, short, sized, wrong
 _PALETTE = ("#e4572e", "#56b4e9", "#009e73", "#f0e442", "#cc79a7", "#0072b2", "#d55e00", "#999999")
 _LABELS = "at least one label and each value once"
 
+MODEL_NAME, MODEL_VERSION = "[a-z0-9][a-z0-9-]*", "[0-9A-Za-z][0-9A-Za-z.+-]*"
 AnyText = Annotated[str, Field(strict=True)]
 Text = Annotated[str, Field(strict=True, pattern=r"\S"), expected("text")]
-Name = Annotated[
-    str, Field(strict=True, pattern="^[a-z0-9][a-z0-9-]*$"), expected("lower-case letters, digits and hyphens")
-]
+Name = Annotated[str, Field(strict=True, pattern=f"^{MODEL_NAME}$"), expected("lower-case letters, digits and hyphens")]
 Version = Annotated[
-    str, Field(strict=True, pattern="^[0-9A-Za-z][0-9A-Za-z.+-]*$"), expected("a version such as 1.0.0, in quotes")
+    str, Field(strict=True, pattern=f"^{MODEL_VERSION}$"), expected("a version such as 1.0.0, in quotes")
 ]
 Codes = Annotated[
     str, Field(strict=True, pattern="^[RLAPIS]{3}$"), expected("axis codes such as RAS, or null for as stored")
@@ -210,8 +209,16 @@ class RuntimeFields(Strict):
     logit_spread: Number = 0.0
 
 
+class CertificateSummary(Strict):
+    """The comparison of a model file with its source network, without its samples."""
+
+    weights_sha256: Text
+    date: Text
+    runtimes: list[RuntimeFields]
+
+
 class CertificateFields(Strict):
-    """The comparison of a model file with its source network."""
+    """The comparison of a model file with its source network, with the samples that it can be repeated with."""
 
     weights_sha256: Text
     date: Text

@@ -1,19 +1,21 @@
-"""A job as JSON, and its shape as OpenAPI describes it."""
+"""A job as the service answers for it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from datetime import UTC
+from typing import Annotated, Any
 
-from pydantic import BaseModel, Field
+from pydantic import AfterValidator, AwareDatetime, BaseModel, Field
 
 from ..domain.job import Job, JobState
 from ..domain.plain import iso_time, one_line
 from ..domain.report import FileReport
 from ..domain.run import OutputName
+from .card import MODEL_NAME, MODEL_VERSION
 from .problem import KINDS, URN
 
-# a job's failure that no answer of the service is
+# A failure of jobs alone.
 _WORKER_LOST = "worker-lost"
 _TITLES = {**{kind: known.title for kind, known in KINDS.items()}, _WORKER_LOST: "The worker was lost"}
 PATHS: dict[OutputName, str] = {
@@ -23,14 +25,17 @@ PATHS: dict[OutputName, str] = {
     "preview": "preview.png",
     "report": "report",
 }
-_TIME: dict[str, Any] = {"format": "date-time"}
+Time = Annotated[AwareDatetime, AfterValidator(lambda time: time.astimezone(UTC))]
+Count = Annotated[int, Field(ge=0, le=2**53)]
+Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 
 class JobTiles(BaseModel):
-    """How many tiles this attempt has scored; the total is 0 until it knows."""
+    """Tiles of this attempt; the total is 0 until it is known."""
 
-    done: int
-    total: int
+    done: Count
+    total: Count
 
 
 class JobProblem(BaseModel):
@@ -45,26 +50,26 @@ class JobResult(BaseModel):
     """A stored result."""
 
     href: str
-    sha256: str
+    sha256: Sha256
 
 
 class JobAnswer(BaseModel):
     """A segmentation that waits, runs, or has ended. Times are UTC."""
 
-    id: str
+    id: str = Field(pattern="^[0-9A-Za-z][0-9A-Za-z_-]{0,99}$")
     state: JobState
     cancelling: bool = Field(description="It runs, and stops at its next tile.")
-    model: str = Field(description="NAME:VERSION")
-    inputs: list[FileReport]
+    model: str = Field(description="NAME:VERSION", pattern=f"^{MODEL_NAME}:{MODEL_VERSION}$")
+    inputs: list[FileReport] = Field(min_length=1, max_length=1000)
     outputs: list[OutputName]
-    submitted: str = Field(json_schema_extra=_TIME)
-    started: str | None = Field(json_schema_extra=_TIME)
-    ended: str | None = Field(json_schema_extra=_TIME)
-    position: int | None = Field(description="0 for the next in line; null unless it is queued.")
-    attempts: int = Field(description="How often it was begun.")
+    submitted: Time
+    started: Time | None
+    ended: Time | None
+    position: Count | None = Field(description="0 for the next job; null unless it is queued.")
+    attempts: Count = Field(description="Number of runs that began.")
     tiles: JobTiles
-    eta_seconds: float | None = Field(description="Until it ends; null where it has, or nothing is known.")
-    expires: str | None = Field(description="When its data will be deleted.", json_schema_extra=_TIME)
+    eta_seconds: Seconds | None = Field(description="Until it ends; null where it has, or nothing is known.")
+    expires: Time | None = Field(description="When its data will be deleted.")
     problem: JobProblem | None = Field(description="Why the last run failed.")
     results: dict[OutputName, JobResult] = Field(description="By output; none until it is done.")
 

@@ -13,15 +13,39 @@ from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
 _OURS, _RELATION = "voxport", "voxport_relation"
 _LONGEST = 60
 _NUMBER = ("float_type", "finite_number")
+# Words for pydantic's kinds of errors; braces are filled from the constraint.
 _EXPECTED = {
-    "model_type": "a mapping",
-    "dict_type": "a mapping",
-    "list_type": "a list",
-    "tuple_type": "a list",
-    "string_type": "text",
     "bool_type": "true or false",
-    "float_type": "a finite number",
+    "bool_parsing": "true or false",
+    "datetime_parsing": "a time such as 2026-01-31T12:00:00Z",
+    "datetime_from_date_parsing": "a time such as 2026-01-31T12:00:00Z",
+    "datetime_type": "a time such as 2026-01-31T12:00:00Z",
+    "dataclass_type": "a mapping",
+    "dict_type": "a mapping",
     "finite_number": "a finite number",
+    "float_parsing": "a number",
+    "float_type": "a finite number",
+    "greater_than": "a number greater than {gt}",
+    "greater_than_equal": "a number of at least {ge}",
+    "int_from_float": "a whole number",
+    "int_parsing": "a whole number",
+    "int_parsing_size": "a smaller whole number",
+    "int_type": "a whole number",
+    "json_invalid": "JSON",
+    "less_than": "a number less than {lt}",
+    "less_than_equal": "a number of at most {le}",
+    "list_type": "a list",
+    "mapping_type": "a mapping",
+    "model_type": "a mapping",
+    "model_attributes_type": "a mapping",
+    "string_pattern_mismatch": "text that matches {pattern}",
+    "string_too_long": "at most {max_length} characters",
+    "string_too_short": "at least {min_length} characters",
+    "string_type": "text",
+    "timezone_aware": "a time with its zone",
+    "too_long": "at most {max_length} items",
+    "too_short": "at least {min_length} items",
+    "tuple_type": "a list",
 }
 
 
@@ -89,9 +113,9 @@ def _custom(words: str, kind: str = _OURS) -> PydanticCustomError:
     return PydanticCustomError(kind, "{words}", {"words": words})
 
 
-def problems_of(error: ValidationError, model: type[BaseModel]) -> list[tuple[str, str]]:
-    """Return the path and the words of every problem."""
-    return [(_path(found["loc"]), _words(found, model)) for found in error.errors(include_url=False)]
+def problems_of(error: ValidationError, model: type[BaseModel] | None = None) -> list[tuple[str, str]]:
+    """Return the path and the words of every problem; ``model`` finds the key that an unknown one may stand for."""
+    return [(_path(found["loc"]), words_of(found, model)) for found in error.errors(include_url=False)]
 
 
 def short(value: object) -> str:
@@ -100,19 +124,20 @@ def short(value: object) -> str:
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."
 
 
-def _words(found: ErrorDetails, model: type[BaseModel]) -> str:
+def words_of(found: ErrorDetails, model: type[BaseModel] | None = None) -> str:
+    """Return one problem in voxport's words: expected and got."""
     kind, message = found["type"], found["msg"]
     if kind == "missing":
         return "is missing"
     if kind in ("extra_forbidden", "invalid_key"):
-        close = get_close_matches(str(found["loc"][-1]), _names(model, found["loc"][:-1]), n=1)
+        close = get_close_matches(str(found["loc"][-1]), [] if model is None else _names(model, found["loc"][:-1]), n=1)
         return "is an unknown key" + (f" (did you mean {close[0]}?)" if close else "")
     if kind in (_RELATION, "value_error"):
         return message.removeprefix("Value error, ")
     if kind == "literal_error":
         message = "expected one of " + ", ".join(re.findall("'([^']*)'", found["ctx"]["expected"]))
     elif kind != _OURS:
-        message = f"expected {_EXPECTED[kind]}"
+        message = f"expected {_EXPECTED.get(kind, 'another value').format(**found.get('ctx', {}))}"
     return f"{message}, got {short(found['input'])}"
 
 

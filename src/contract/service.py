@@ -8,7 +8,7 @@ from pydantic import BaseModel, Field, create_model
 
 from ..domain.report import Axis, GridReport, Report, StatisticsReport, Unit
 from ..domain.run import LONGEST, SHORTEST
-from .card import CertificateFields
+from .card import CertificateFields, CertificateSummary
 from .options import option_fields
 from .problem import ProblemDetails, not_null
 
@@ -50,8 +50,8 @@ class RuntimeAnswer(BaseModel):
     library: str | None = Field(default=None, json_schema_extra=not_null)
 
 
-class ModelAnswer(BaseModel):
-    """A served model; ``certificate`` says which runtimes give what its network gave in training."""
+class ModelBase(BaseModel):
+    """A served model."""
 
     name: str
     version: str
@@ -60,6 +60,11 @@ class ModelAnswer(BaseModel):
     default: bool
     status: Literal["ready", "loading", "broken"]
     reason: str | None = Field(description="Why it is broken.")
+
+
+class ModelAnswer(ModelBase):
+    """A served model with its certificate: the runtimes that infer as its source network."""
+
     certificate: CertificateFields | None
 
 
@@ -100,6 +105,12 @@ class Models(BaseModel):
     broken: list[BrokenAnswer]
 
 
+class ModelHealth(ModelBase):
+    """A served model; its certificate is without samples, which ``/v1/models`` has."""
+
+    certificate: CertificateSummary | None
+
+
 class HealthOfJobs(BaseModel):
     """The job queue, and how many jobs wait and run, on how many workers; null where it cannot be reached."""
 
@@ -119,8 +130,8 @@ class Health(BaseModel):
     runtime: str | None
     device: str | None
     precision: str | None
-    certificate: CertificateFields | None
-    models: list[ModelAnswer]
+    certificate: CertificateSummary | None
+    models: list[ModelHealth]
     reasons: list[str]
     in_flight: int
     queued: int

@@ -10,6 +10,7 @@ from .geometry.grid import Grid, Shape3
 from .inference.patches import TilePlan
 from .labels.statistics import LabelStatistics
 from .plain import plain
+from .run import Blending
 from .tuning import Choice
 
 Axis = Literal["x", "y", "z"]
@@ -47,7 +48,7 @@ class TilesReport:
     tile: Shape3
     padded: Shape3
     axis: Axis
-    blending: str
+    blending: Blending
     resampled: bool
     repeated: int = field(default=0, metadata=described("Constant tiles whose logits were reused."))
 
@@ -77,7 +78,7 @@ class FileReport:
     """A file with the name that it has in the request or the answer."""
 
     name: str
-    sha256: str
+    sha256: str = field(metadata={"pattern": "^[0-9a-f]{64}$"})
 
 
 @dataclass(frozen=True)

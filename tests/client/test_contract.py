@@ -185,10 +185,10 @@ def test_stages_are_heard_of_in_bytes(client: Client, scan: Path, tmp_path: Path
     second = tmp_path / "second.nii.gz"
     shutil.copy(scan, second)
     calls: list[tuple[str, int, int]] = []
-    client.plan(scan, callback=lambda *stage: calls.append(stage))
+    client.plan(scan, on_progress=lambda *stage: calls.append(stage))
     assert ("upload", scan.stat().st_size, scan.stat().st_size) in calls
     calls.clear()
-    client.segment(scan, tmp_path / "mask.nii.gz", callback=lambda *stage: calls.append(stage))
+    client.segment(scan, tmp_path / "mask.nii.gz", on_progress=lambda *stage: calls.append(stage))
     assert list(dict.fromkeys(stage for stage, _, _ in calls)) == ["upload", "score", "download"]
     _, done, total = calls[-1]
     assert done == total > 0
@@ -197,7 +197,7 @@ def test_stages_are_heard_of_in_bytes(client: Client, scan: Path, tmp_path: Path
 def test_a_job_gives_what_a_request_gives(client: Client, scan: Path, tmp_path: Path) -> None:
     calls: list[RemoteJob] = []
     submitted = client.jobs.submit([scan])
-    done = client.jobs.wait(submitted, callback=calls.append)
+    done = client.jobs.wait(submitted, on_progress=calls.append)
     assert (done.id, done.state, done.model) == (submitted.id, "done", client.models()["default"])
     assert (calls[-1], calls[-1].tiles_done) == (done, done.tiles_total)
     assert done.submitted <= (done.started or done.submitted) <= (done.ended or done.submitted)

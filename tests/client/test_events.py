@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from voxport.client import RemoteError
-from voxport.client.events import events
+from voxport.client.following import events
 
 URL = "http://server"
 STREAM = (

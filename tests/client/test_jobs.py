@@ -59,7 +59,7 @@ def test_a_job_from_its_submission_to_its_mask(standin: Standin, scan: Path, tmp
     calls: list[RemoteJob] = []
     with serving(standin.app()) as url, Client(url) as client:
         submitted = client.jobs.submit(scan)
-        done = client.jobs.wait(submitted, callback=calls.append)
+        done = client.jobs.wait(submitted, on_progress=calls.append)
         report = client.jobs.download(done, tmp_path / "mask.nii.gz")
         client.segment(scan, tmp_path / "at_once.nii.gz")
     assert (submitted.state, submitted.position, done.state) == ("queued", 1, "done")
@@ -111,7 +111,7 @@ def test_fields_go_out_as_the_contract_spells_them(client: Client, standin: Stan
         nan_as=0,
         outputs=["probabilities"],
         key="case 7/2026",
-        callback=lambda *stage: stages.append(stage),
+        on_progress=lambda *stage: stages.append(stage),
     )
     assert standin.seen == [
         {
@@ -139,7 +139,7 @@ def test_everything_beside_the_mask(client: Client, scan: Path, tmp_path: Path) 
         job,
         tmp_path / "mask.nii.gz",
         outputs={output: tmp_path / name for output, name in names.items()},
-        callback=lambda *stage: calls.append(stage),
+        on_progress=lambda *stage: calls.append(stage),
     )
     assert present(tmp_path) == sorted([scan.name, "mask.nii.gz", *names.values()])
     labels = np.asarray(nib.load(tmp_path / "mask.nii.gz").dataobj)
@@ -324,7 +324,7 @@ def test_a_job_that_comes_to_nothing_raises_its_own_error(
     job = client.jobs.submit(scan)
     said = said.format(scan=scan, id=job.id)
     with pytest.raises(error, match=said):
-        client.jobs.wait(job, callback=calls.append)
+        client.jobs.wait(job, on_progress=calls.append)
     assert calls[-1].state == last["state"]
     assert type(calls[-1].error) is error
     with pytest.raises(error, match=said):

@@ -130,7 +130,7 @@ class Script:
 def waited(script: Script, **asked: Any) -> list[tuple[str, int]]:
     """What was heard until the job was done."""
     calls: list[RemoteJob] = []
-    done = script.jobs().wait(ID, callback=calls.append, **asked)
+    done = script.jobs().wait(ID, on_progress=calls.append, **asked)
     assert done == calls[-1]
     assert done.state == "done"
     return [(job.state, job.tiles_done) for job in calls]
@@ -276,7 +276,7 @@ def test_a_job_that_is_deleted_meanwhile_is_unknown() -> None:
         (stream(b"event: job\ndata: {\n\n"), "JSON"),
         (stream(b"event: job\ndata: [1]\n\n"), "JSON object"),
         (stream(event({})), "a job, got one without"),
-        (stream(event(at(-1))), "put together wrongly"),
+        (stream(event(at(-1))), "one whose"),
         (stream(event(TOLD | {"id": "another"})), f"job {ID}, got job another"),
         (stream(*[b"data: " + bytes(2**16)] * 20), "events of a bearable size"),
         (stream(*[b"data: " + b"x" * 2**10 + b"\n"] * 1100), "events of a bearable size"),
@@ -300,13 +300,13 @@ def test_events_of_other_names_are_passed_over() -> None:
 
 
 def test_an_error_of_the_listener_is_its_own() -> None:
-    def callback(job: RemoteJob) -> None:
+    def on_progress(job: RemoteJob) -> None:
         if job.tiles_done:
             raise UnreachableError("listener", expected="calm", got="noise", do="hush")
 
     events = stream(event(at(1)), event(DONE))
     with pytest.raises(UnreachableError, match="listener"):
-        Script([told(at(0)), events]).jobs().wait(ID, callback=callback)
+        Script([told(at(0)), events]).jobs().wait(ID, on_progress=on_progress)
     assert events.is_closed
 
 
@@ -317,7 +317,7 @@ def test_a_stream_that_is_cut_over_a_socket(scan: Path, monkeypatch: pytest.Monk
     standin.queue.breaks = 2
     calls: list[RemoteJob] = []
     with serving(standin.app()) as url, Client(url) as client:
-        done = client.jobs.wait(client.jobs.submit(scan), callback=calls.append)
+        done = client.jobs.wait(client.jobs.submit(scan), on_progress=calls.append)
     assert standin.queue.breaks == 0
     assert done.state == "done"
     assert [job.tiles_done for job in calls] == [0, 0, 0, 1, 3, 4]

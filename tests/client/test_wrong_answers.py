@@ -20,8 +20,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 from voxport.client import Client, LostAnswerError, RemoteError, UnreachableError
+from voxport.client.downloads import chunks
 from voxport.client.errors import one_line
-from voxport.client.nifti import chunks
 from voxport.domain.errors import (
     BusyError,
     InputError,
@@ -231,13 +231,13 @@ def test_a_mask_that_inflates_to_more_than_it_says(scan: Path, tmp_path: Path) -
     [
         (lambda report: report.clear(), "without"),
         (lambda report: report["statistics"].pop("labels"), "labels"),
-        (lambda report: report["statistics"].update(labels="none"), "put together wrongly"),
-        (lambda report: report["tiles"].update(count="many"), "put together wrongly"),
-        (lambda report: report["tiles"].update(blending="\x1b[2J"), "put together wrongly"),
-        (lambda report: report["grid"].update(unit="\x1b[2J"), "put together wrongly"),
-        (lambda report: report["model"].update(name="../there"), "put together wrongly"),
-        (lambda report: report.update(seconds=[1, 2]), "put together wrongly"),
-        (lambda report: report.update(warnings=None), "put together wrongly"),
+        (lambda report: report["statistics"].update(labels="none"), "one whose"),
+        (lambda report: report["tiles"].update(count="many"), "one whose"),
+        (lambda report: report["tiles"].update(blending="\x1b[2J"), "one whose"),
+        (lambda report: report["grid"].update(unit="\x1b[2J"), "one whose"),
+        (lambda report: report["model"].update(name="../there"), "one whose"),
+        (lambda report: report.update(seconds=[1, 2]), "one whose"),
+        (lambda report: report.update(warnings=None), "one whose"),
         (lambda report: report["inputs"][0].update(sha256="0" * 64), "others, by their sha256"),
         (lambda report: report["inputs"].append(report["inputs"][0]), "others, by their sha256"),
     ],
@@ -480,7 +480,7 @@ def test_a_volume_that_is_written_to_while_it_is_sent(scan: Path, tmp_path: Path
     large = tmp_path / "volume_2.nii"
     large.write_bytes(bytes(2**20))
     with Client(server) as client, pytest.raises(InputError, match=r"volume_2\.nii: .* changed"):
-        client.segment([large, scan], tmp_path / "mask.nii.gz", callback=change)
+        client.segment([large, scan], tmp_path / "mask.nii.gz", on_progress=change)
     assert not (tmp_path / "mask.nii.gz").exists()
 
 

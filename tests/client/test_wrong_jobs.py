@@ -274,7 +274,7 @@ def test_a_mask_that_is_none(
     ("change", "said"),
     [
         (lambda report: report.clear(), "a report, got one without"),
-        (lambda report: report["tiles"].update(count="many"), "put together wrongly"),
+        (lambda report: report["tiles"].update(count="many"), "one whose"),
         (lambda report: report["inputs"][0].update(sha256="0" * 64), "others, by their sha256"),
         (lambda report: report["inputs"].append(report["inputs"][0]), "others, by their sha256"),
         (lambda report: report["model"].update(version="9.9.9"), "a report of two-photon-vessels:1.1.0"),

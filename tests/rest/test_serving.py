@@ -225,6 +225,14 @@ def test_the_bare_address_names_paths_that_answer(http: httpx.Client) -> None:
     assert all(http.get(signpost[name]).status_code == 200 for name in ("health", "models", "jobs"))
 
 
+def test_health_has_certificates_without_their_samples(http: httpx.Client) -> None:
+    health = http.get("/health").json()
+    certificates = [model["certificate"] for model in health["models"] if model["certificate"]]
+    assert all(set(certificate) == {"weights_sha256", "date", "runtimes"} for certificate in certificates)
+    assert certificates
+    assert http.get("/v1/models/two-photon-vessels").json()["certificate"]["probes"]
+
+
 def test_models_are_listed_with_their_cards(http: httpx.Client) -> None:
     listed = http.get("/v1/models").json()
     assert listed["default"] == "edges:1.0.0"

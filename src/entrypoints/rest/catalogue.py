@@ -101,6 +101,13 @@ def _model(context: ServiceContext, served: ServedModel, catalogue: Catalogue) -
     }
 
 
+def _without_samples(model: dict[str, Any]) -> dict[str, Any]:
+    certificate = model["certificate"]
+    if certificate is not None:
+        del certificate["probes"]
+    return model
+
+
 def _details(context: ServiceContext, served: ServedModel, catalogue: Catalogue) -> dict[str, Any]:
     loaded, runtime, capacity = served.loaded, None, None
     if loaded is not None:
@@ -124,7 +131,7 @@ def _health(context: ServiceContext, queue: QueueStats | None) -> dict[str, Any]
         reasons.append("the job queue cannot be reached")
     default = next((m for m in catalogue.models if m.reference == catalogue.default), None)
     runtime = None if default is None or default.loaded is None else default.loaded.runtime
-    listed = [_model(context, m, catalogue) for m in catalogue.models]
+    listed = [_without_samples(_model(context, m, catalogue)) for m in catalogue.models]
     own = next((m for m in listed if m["default"]), None)
     return {
         "status": "unavailable" if runtime is None else "degraded" if reasons else "ok",
