@@ -94,11 +94,13 @@ class JobsSettings(BaseModel, extra="forbid"):
 
 
 class DemoSettings(BaseModel, extra="forbid"):
-    """The demo: maximum size of a file, and idle time after which a session is deleted."""
+    """The demo: its largest upload, its address behind a proxy, and when a session ends: idle, or without a page."""
 
     max_upload_bytes: int = Field(default=2 * 2**30, gt=0)
     idle_seconds: float = Field(default=3600.0, gt=0)
     keep_seconds: float = Field(default=60.0, ge=0)
+    public_url: str | None = None
+    trust_forwarded_prefix: bool = False
 
 
 class Settings(BaseSettings):

@@ -14,6 +14,7 @@ from starlette.requests import Request
 from starlette.routing import Mount
 
 from ...services.viewing.sessions import Sessions
+from ..public_address import PublicAddress
 from ..rest.keys import KeyHash
 from .controller import Controller
 from .routes import Guarded, router, static_files
@@ -63,7 +64,7 @@ def create_app(application: Application, segmenter: Segmenter, folder: Path, key
         await anyio.to_thread.run_sync(sessions.close)
 
     app = FastAPI(title="voxport demo", docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
-    app.add_middleware(Guarded)
+    app.add_middleware(Guarded, public=PublicAddress(settings.public_url, settings.trust_forwarded_prefix))
     app.state.controller = controller
     app.include_router(router)
     app.mount("/viewer", static_files())

@@ -24,6 +24,7 @@ from ...domain.viewing.display import Display
 from ...domain.viewing.slicing import Convention, Picture, Plane
 from ...services.viewing.sessions import Result, Session
 from ...services.viewing.volume_viewer import Look, OpenVolume, ShownMask
+from ..public_address import PublicAddress
 from .controller import Controller
 
 T = TypeVar("T")
@@ -177,13 +178,13 @@ def static_files() -> StaticFiles:
 
 
 class Guarded:
-    """ASGI middleware: every answer forbids the page to load from, or send to, other places.
+    """ASGI middleware: the public address's prefix, and headers that forbid the page other places.
 
     Messages pass one by one, as Gradio notices by a broken stream that a page is gone.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
+    def __init__(self, app: ASGIApp, public: PublicAddress) -> None:
+        self._app, self._public = app, public
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request."""
@@ -195,4 +196,6 @@ class Guarded:
                     headers[name] = value
             await send(message)
 
+        if scope["type"] == "http":
+            scope = self._public.applied_to(dict(scope))
         await self._app(scope, receive, guarded)
