@@ -159,7 +159,7 @@ class Download:
         self._sha256 = hashlib.sha256()
         try:
             place = destination.parent if folder is None else folder
-            descriptor, name = tempfile.mkstemp(dir=place, prefix=f".{destination.name}.", suffix=".part")
+            descriptor, name = tempfile.mkstemp(dir=place, prefix=".voxport-", suffix=".part")
         except OSError as error:
             raise OutputError.cannot_write(str(destination), error) from None
         self._file, self._path = os.fdopen(descriptor, "wb"), Path(name)
@@ -213,6 +213,11 @@ def check_place(path: Path) -> None:
         raise OutputError.cannot_write(str(path), "no such folder")
     if path.is_dir():
         raise OutputError.cannot_write(str(path), "a folder of that name")
+    try:
+        with suppress(FileNotFoundError):
+            path.lstat()  # finds names that are too long
+    except OSError as error:
+        raise OutputError.cannot_write(str(path), error) from None
     # Only opening a file detects read-only mounts and full quotas.
     with spool(path.parent):
         pass

@@ -161,7 +161,7 @@ def _card_of(text: str, path: Path) -> ModelCard:
 def _replace(destination: Path, content: bytes) -> None:
     try:
         with tempfile.NamedTemporaryFile(
-            dir=destination.parent, prefix=f".{destination.name}.", suffix=".part", delete=False
+            dir=destination.parent, prefix=".voxport-", suffix=".part", delete=False
         ) as part:
             temporary = Path(part.name)
             try:

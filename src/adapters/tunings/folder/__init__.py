@@ -74,7 +74,7 @@ class TuningDirectory:
 
 def _write(path: Path, content: bytes) -> None:
     """Write a hidden file and rename it, so that the file is always complete."""
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=".voxport-", suffix=".part")
     part = Path(name)
     try:
         with os.fdopen(descriptor, "wb") as file:
