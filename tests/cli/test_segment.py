@@ -192,3 +192,8 @@ def test_older_files_stay_until_the_new_one_is_whole(voxport: Command, scan: Pat
     assert (tmp_path / "mask.nii.gz").read_bytes() == b"an older mask"
     assert voxport("segment", scan, "-m", model, "-o", "mask.nii.gz").returncode == 0
     assert nib.load(tmp_path / "mask.nii.gz").shape == (21, 18, 13)
+
+
+def test_a_quiet_plan_says_nothing_where_nothing_is_wrong(voxport: Command, scan: Path, model: Path) -> None:
+    result = voxport("plan", scan, "-m", model, "--quiet")
+    assert (result.returncode, result.stdout, result.stderr) == (0, "", "")

@@ -28,7 +28,9 @@ if TYPE_CHECKING:
     from ...services.jobs.submit import JobPorts
     from ...services.models.loading import LoadedModel
 
-Folder = Annotated[Path, typer.Argument(metavar="FOLDER", help="Looked through for NIfTI volumes, with all below it.")]
+Folder = Annotated[
+    Path, typer.Argument(metavar="FOLDER", help="Searched, with all folders below it, for NIfTI volumes.")
+]
 Results = Annotated[Path, typer.Option("-o", "--output", metavar="FOLDER", help="Where the results go.")]
 Pattern = Annotated[
     str | None,
@@ -62,12 +64,12 @@ def batch_command(
     preview: Annotated[bool, typer.Option("--preview", help="Write a picture of each result too.")] = False,
     concurrency: Concurrency = None,
     shared: Annotated[
-        bool, typer.Option("--shared", help="Have the workers of the queue in the settings do it, wherever they are.")
+        bool, typer.Option("--shared", help="Run the cases as jobs of the queue in the settings, on its workers.")
     ] = False,
     as_json: opt.AsJson = False,
     quiet: opt.Quiet = False,
 ) -> None:
-    """Segment all cases of a folder. Run again, it does what is new, what changed, and what failed."""
+    """Segment all cases of a folder; another run does new, changed and failed cases only."""
     needs_package("voxport batch", "dbos")
     from ...application import Application
     from ...services.batch.discovery import find_cases

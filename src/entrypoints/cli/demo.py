@@ -27,13 +27,12 @@ def demo_command(
     store: opt.StoreName = None,
     threads: opt.Threads = None,
     scratch: Annotated[
-        Path | None, typer.Option("--scratch", help="Folder for the files of open sessions.", show_default="/tmp")
+        Path | None,
+        typer.Option("--scratch", help="Folder for the files of open sessions.", show_default="the temporary folder"),
     ] = None,
-    insecure: Annotated[
-        bool, typer.Option("--insecure", help="Listen to other machines although no key is set.")
-    ] = False,
+    insecure: Annotated[bool, typer.Option("--insecure", help="Listen to other machines without a key.")] = False,
 ) -> None:
-    """Open a page on which volumes are dropped, looked at and segmented, until stopped."""
+    """Serve a page to view and segment volumes, until stopped."""
     needs_package("voxport demo", "gradio", "demo")
     address = checked_address(host)
     keys = opening_keys(address, insecure)

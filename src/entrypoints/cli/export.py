@@ -34,7 +34,7 @@ def export_command(
     as_json: opt.AsJson = False,
     quiet: opt.Quiet = False,
 ) -> None:
-    """Export a checkpoint to one self-describing ONNX file, proved to score like the checkpoint."""
+    """Export a checkpoint to one self-describing ONNX file, certified to agree with the checkpoint."""
     from ...application import Application
     from ...services.models.checkpoints import describe_checkpoint
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def inspect_command(
-    file: Annotated[str, typer.Argument(help="A volume, a model file, or the name of an added model.")],
+    file: Annotated[str, typer.Argument(help="A volume, a model file, or the name of a model.")],
     card: opt.CardFile = None,
     as_json: opt.AsJson = False,
 ) -> None:

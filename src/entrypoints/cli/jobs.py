@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ...ports.job_queue import JobQueue
 
 app = typer.Typer(
-    no_args_is_help=True, help="The jobs of the queue in the settings (VOXPORT_JOBS__DATABASE), whoever's they are."
+    no_args_is_help=True, help="Manage the jobs of all users in the queue of the settings (VOXPORT_JOBS__DATABASE)."
 )
 _SHORT_ID, _LONGEST_PROBLEM = 8, 80  # characters; ``show`` has all
 _UNITS = (("d", 86400), ("h", 3600), ("min", 60), ("s", 1))

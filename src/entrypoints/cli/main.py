@@ -53,7 +53,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
-    help="Put a trained 3-D segmentation network to work: masks on the right voxels, from one verified file.",
+    help="Run trained 3-D segmentation networks: masks on the input's own voxels, from one verified file.",
     epilog="Exit codes: 0 done, 2 usage, 3 bad input, 4 bad model, 5 out of a stated limit, 1 anything else.",
 )
 app.command("segment")(segmenting.segment_command)

@@ -10,7 +10,7 @@ import typer
 from . import options as opt
 from .console import show_json, show_table, warn
 
-app = typer.Typer(no_args_is_help=True, help="The models that can be named with -m.")
+app = typer.Typer(no_args_is_help=True, help="Manage the models that -m can name.")
 
 
 @app.command("list")

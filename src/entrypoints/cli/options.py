@@ -24,7 +24,7 @@ ModelName = Annotated[
     typer.Option("-m", "--model", help="A model file, or the name of a model.", show_default="two-photon-vessels"),
 ]
 CardFile = Annotated[
-    Path | None, typer.Option("--card", help="Model card (YAML) for a model that has none, or in its place.")
+    Path | None, typer.Option("--card", help="Model card (YAML), for a model without one or instead of its own.")
 ]
 RuntimeName = Annotated[str, typer.Option("--runtime", help="auto, onnx, openvino or torch.")]
 Precision = Annotated[str, typer.Option("--precision", help="auto, fp32, bf16 or int8.")]
@@ -40,7 +40,7 @@ Server = Annotated[
     typer.Option(
         "--server",
         metavar="URL",
-        help="Have a voxport server do it; its key, if it wants one, is VOXPORT_API_KEY.",
+        help="Segment on a voxport server; VOXPORT_API_KEY holds its key.",
         show_default="this machine",
     ),
 ]

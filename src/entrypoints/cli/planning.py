@@ -28,7 +28,7 @@ def plan_command(
     as_json: opt.AsJson = False,
     quiet: opt.Quiet = False,
 ) -> None:
-    """Foretell tiles, peak memory and time of a run, with warnings; nothing is segmented."""
+    """Estimate tiles, peak memory and time of a run, with warnings; nothing is segmented."""
     from ...application import Application
 
     application = Application.build()
@@ -38,7 +38,7 @@ def plan_command(
         told = application.estimate(inputs, opened, options, progress)
     if as_json:
         show_json(_mapping(opened, told))
-    else:
+    elif not quiet:
         _show(opened, told)
 
 

@@ -34,9 +34,7 @@ def serve_command(
     worker: Annotated[
         bool | None, typer.Option("--worker/--no-worker", help="Run jobs too, beside requests.", show_default="worker")
     ] = None,
-    insecure: Annotated[
-        bool, typer.Option("--insecure", help="Listen to other machines although no key is set.")
-    ] = False,
+    insecure: Annotated[bool, typer.Option("--insecure", help="Listen to other machines without a key.")] = False,
 ) -> None:
     """Serve models over HTTP, until stopped."""
     given = {

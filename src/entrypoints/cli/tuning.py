@@ -31,9 +31,9 @@ def tune_command(
     as_json: opt.AsJson = False,
     quiet: opt.Quiet = False,
 ) -> None:
-    """Measure the ways to score a model on this machine; auto then takes the fastest that is as good as fp32.
+    """Measure runtimes, precisions and tiles here; auto then uses the fastest with the labels of fp32.
 
-    It holds for this processor, these versions of libraries and VOXPORT_THREADS, if that is set.
+    A tuning holds for this processor, these versions of libraries, and VOXPORT_THREADS.
     """
     from ...application import Application
 

@@ -39,7 +39,7 @@ def up_command(
         typer.Option("--check", help="Start all on free ports, segment the sample as a job, show the result, and end."),
     ] = False,
 ) -> None:
-    """Start the service, a worker for its jobs, and the demo; keep them up until stopped."""
+    """Start the service, a worker and the demo, and restart what fails, until stopped."""
     needs_package("voxport up", "bentoml")
     if demo:
         needs_package("voxport up", "gradio", "demo")

@@ -13,10 +13,14 @@ from .outcome import others_mapping, parity_mapping, show_others
 
 
 def verify_command(
-    model: Annotated[str, typer.Argument(help="A model file, or the name of an added model.")],
+    model: Annotated[str, typer.Argument(help="A model file, or the name of a model.")],
     against: Annotated[
         Path | None,
-        typer.Option("--against", metavar="CHECKPOINT", help="Prove it against this, and write the certificate."),
+        typer.Option(
+            "--against",
+            metavar="CHECKPOINT",
+            help="Compare with this checkpoint, and write the certificate into the model.",
+        ),
     ] = None,
     card: opt.CardFile = None,
     runtime: opt.RuntimeName = "auto",
@@ -25,7 +29,7 @@ def verify_command(
     as_json: opt.AsJson = False,
     quiet: opt.Quiet = False,
 ) -> None:
-    """Prove again, on this machine, that a model scores like its source network."""
+    """Compare a model with its source network, on this machine."""
     from ...application import Application
 
     application = Application.build()

@@ -24,12 +24,13 @@ def worker_command(
     ] = None,
     threads: opt.Threads = None,
     scratch: Annotated[
-        Path | None, typer.Option("--scratch", help="Folder for the files of running jobs.", show_default="/tmp")
+        Path | None,
+        typer.Option("--scratch", help="Folder for the files of running jobs.", show_default="the temporary folder"),
     ] = None,
 ) -> None:
-    """Run jobs of the queue, beside as many other workers as there are, until stopped.
+    """Run jobs of the queue until stopped; any number of workers share a queue.
 
-    Where the queue is, and its files, say VOXPORT_JOBS__DATABASE and VOXPORT_JOBS__BLOBS.
+    VOXPORT_JOBS__DATABASE and VOXPORT_JOBS__BLOBS name the queue and its files.
     """
     needs_package("voxport worker", "dbos")
     from ...services.jobs.worker import wait_for_models
