@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import signal
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -47,8 +48,9 @@ NEEDS: Mapping[str, Sequence[str]] = {
 
 
 def pytest_configure() -> None:
-    """Start the children of tests with default signals, also where the checks run in the background."""
+    """Set up each process that runs tests, also where the checks run in the background."""
     let_children_handle_signals()
+    platform.platform()  # for reports; Python starts `uname` for it, once a process
 
 
 def let_children_handle_signals() -> None:
@@ -73,7 +75,7 @@ def _no_process_without_its_marker(request: pytest.FixtureRequest, monkeypatch: 
     """A test that starts a process says so by its marker; ``./check fast`` runs those that do not."""
     if request.node.get_closest_marker("process") is None:
 
-        def refuse(*arguments: object, **_: object) -> None:
+        def refuse(_: object, *arguments: object, **__: object) -> None:
             raise AssertionError(f"{request.node.nodeid} starts {arguments}: name its module in NEEDS")
 
         monkeypatch.setattr(subprocess.Popen, "__init__", refuse)
