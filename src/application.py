@@ -1,4 +1,4 @@
-"""The front door: every use case as one typed method, over the adapters that the container composes."""
+"""The use cases, one typed method each, over the adapters that the container composes."""
 
 from __future__ import annotations
 

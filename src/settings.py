@@ -51,10 +51,10 @@ class BoundsSettings(BaseModel, extra="forbid"):
 
 
 class ServingSettings(BaseModel, extra="forbid"):
-    """The REST service: what it takes, how much at once, and for how long.
+    """The REST service: its limits.
 
-    ``slots`` cases are scored at once and ``queue`` more may wait, in each of ``workers`` processes. ``memory_bytes``
-    is what one case may take; half of what is free, shared by the slots, where it is not set.
+    ``slots`` cases run at once and ``queue`` more may wait, in each of ``workers`` processes. ``memory_bytes``
+    is the limit of one case; by default the slots share half of the free memory.
     """
 
     slots: int = Field(default=1, gt=0)

@@ -77,7 +77,7 @@ def batch_command(
     from ...services.batch.record import BatchWork
     from ...services.batch.run import own_queue, run_batch
 
-    logging.getLogger("voxport.jobs").setLevel(logging.ERROR)  # the rest is for who operates workers
+    logging.getLogger("voxport.jobs").setLevel(logging.ERROR)  # other messages are for operators
     if shared:
         here = {
             "card": card,
@@ -136,7 +136,7 @@ def _pattern(pattern: str | None, channels: str | None) -> CasePattern | None:
 
 
 def _work(application: Application, loaded: LoadedModel, at_once: int, stop: threading.Event) -> None:
-    """Run jobs with this model in this process, until told to stop."""
+    """Run jobs with this model in this process until `stop` is set."""
     application.work_on_jobs(at_once, stop, handler=partial(application.run_job, take=lambda _: loaded))
 
 

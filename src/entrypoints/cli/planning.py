@@ -32,44 +32,44 @@ def plan_command(
     from ...application import Application
 
     application = Application.build()
-    found = application.find_model(model, card)
+    chosen = application.find_model(model, card)
     with progress_bar(quiet) as progress:
-        opened = application.load_model(found, runtime=runtime, precision=precision, threads=threads)
-        told = application.estimate(inputs, opened, options, progress)
+        opened = application.load_model(chosen, runtime=runtime, precision=precision, threads=threads)
+        found = application.estimate(inputs, opened, options, progress)
     if as_json:
-        show_json(_mapping(opened, told))
+        show_json(_mapping(opened, found))
     elif not quiet:
-        _show(opened, told)
+        _show(opened, found)
 
 
-def _mapping(opened: LoadedModel, told: Estimate) -> dict[str, Any]:
+def _mapping(opened: LoadedModel, found: Estimate) -> dict[str, Any]:
     from ...domain.report import grid_mapping
     from ...services.segmentation.report import tiles_mapping
 
-    runtime, space = opened.runtime, told.prepared.space
+    runtime, space = opened.runtime, found.prepared.space
     return {
         "model": opened.model.card.reference,
         "runtime": {"name": runtime.name, "precision": runtime.precision, "device": runtime.device},
         "grid": grid_mapping(space.stored),
         "model_grid": grid_mapping(space.grid),
-        "tiles": tiles_mapping(told.prepared),
-        "seconds": told.seconds,
-        "seconds_per_tile": told.seconds_per_tile,
-        "peak_bytes": told.peak_bytes,
-        "warnings": list(told.warnings),
+        "tiles": tiles_mapping(found.prepared),
+        "seconds": found.seconds,
+        "seconds_per_tile": found.seconds_per_tile,
+        "peak_bytes": found.peak_bytes,
+        "warnings": list(found.warnings),
     }
 
 
-def _show(opened: LoadedModel, told: Estimate) -> None:
+def _show(opened: LoadedModel, found: Estimate) -> None:
     from ...services.segmentation.case import describe_grid
     from ...services.segmentation.prepare import size
 
-    plan, space, runtime = told.prepared.plan, told.prepared.space, opened.runtime
-    warn(told.warnings)
+    plan, space, runtime = found.prepared.plan, found.prepared.space, opened.runtime
+    warn(found.warnings)
     typer.echo(f"input    {describe_grid(space.stored)}")
     network = f"{opened.model.card.reference} on {runtime.name} {runtime.precision}"
     typer.echo(f"model    {network}, {describe_grid(space.grid)}")
     tile = "x".join(map(str, plan.tile))
-    typer.echo(f"tiles    {plan.tile_count} of {tile}, {plan.blending} blending, {told.seconds_per_tile:.3f} s each")
-    typer.echo(f"time     about {told.seconds:.1f} s")
-    typer.echo(f"memory   about {size(told.peak_bytes)} at the peak")
+    typer.echo(f"tiles    {plan.tile_count} of {tile}, {plan.blending} blending, {found.seconds_per_tile:.3f} s each")
+    typer.echo(f"time     about {found.seconds:.1f} s")
+    typer.echo(f"memory   about {size(found.peak_bytes)} at the peak")
