@@ -114,6 +114,30 @@ class Grid:
         """Return world coordinates (RAS+, in ``unit``) of voxel indices ``(..., 3)``."""
         return np.asarray(index, dtype=np.float64) @ self.affine[:3, :3].T + self.affine[:3, 3]
 
+    def voxels_apart(self, other: Grid) -> float:
+        """Return the largest distance between the places of a voxel on two grids of one shape, in voxels of this."""
+        corners = np.array(list(product(*((0, n - 1) for n in self.shape))), dtype=np.float64)
+        away = np.linalg.norm(self.world(corners) - other.world(corners), axis=-1).max()
+        return float(away / min(self.spacing))
+
+    def difference(self, other: Grid) -> str:
+        """Return in words how another grid differs: unit, shape, spacing, rotation in degrees, shift of the centre."""
+        parts = [f"unit {other.unit} for {self.unit}"] if self.unit != other.unit else []
+        if self.shape != other.shape:
+            parts.append(f"{'x'.join(map(str, other.shape))} voxels for {'x'.join(map(str, self.shape))}")
+        if not np.allclose(self.spacing, other.spacing, rtol=1e-4, atol=0):
+            lengths = (" x ".join(f"{length:.6g}" for length in grid.spacing) for grid in (other, self))
+            parts.append("a spacing of {} for {}".format(*lengths))
+        mine, theirs = (grid.affine[:3, :3] / np.array(grid.spacing) for grid in (self, other))
+        angle = max(_degrees(mine[:, axis], theirs[:, axis]) for axis in range(3))
+        if angle > 1e-3:
+            parts.append(f"axes turned by {angle:.3g} degrees")
+        centres = [grid.world([(n - 1) / 2 for n in grid.shape]) for grid in (self, other)]
+        shift = float(np.linalg.norm(centres[0] - centres[1]))
+        if shift > 1e-6 * max(self.spacing):
+            parts.append(f"a centre {shift:.3g} {self.unit if self.unit != 'unknown' else 'units'} away")
+        return ", ".join(parts) or "nothing"
+
     def same_space(self, other: Grid) -> bool:
         """Return whether both grids place each voxel at the same position, within 1e-3 of a voxel."""
         if self.shape != other.shape:
@@ -226,6 +250,11 @@ def unit_factor(source: str, target: str) -> float:
     if "unknown" in (source, target):
         return 1.0
     return _UNIT_IN_UM[source] / _UNIT_IN_UM[target]
+
+
+def _degrees(one: FloatArray, other: FloatArray) -> float:
+    """Return the angle between two vectors of length one; exact for small ones, as arccos is not."""
+    return float(np.degrees(2 * np.arctan2(np.linalg.norm(one - other), np.linalg.norm(one + other))))
 
 
 def _closest_axes(affine: FloatArray) -> tuple[list[int], list[int]]:

@@ -18,6 +18,8 @@ from ...domain.intensity import ChannelSurvey, Chunk, extremes
 from ...ports.volume_store import VolumeSource, VolumeStore
 
 _CHUNK_VOXELS = 2**22
+# In voxels. Rounding in headers and between tools moves grids by a few thousandths; more than this shifts a channel.
+_LARGEST_MISFIT = 0.1
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,7 @@ class Case:
     references: tuple[str, ...]
     sources: tuple[VolumeSource, ...]
     max_voxels: int = 2**33
+    misfits: tuple[str, ...] = ()
 
     @classmethod
     def open(cls, store: VolumeStore, references: Sequence[str], stack: ExitStack) -> Case:
@@ -38,16 +41,20 @@ class Case:
         if not references:
             raise InputError("case", expected="at least one volume", got="none", do="name one")
         sources = tuple(stack.enter_context(store.open(reference)) for reference in references)
-        first = sources[0].grid
+        first, misfits = sources[0].grid, []
         for reference, source in zip(references, sources, strict=True):
-            if not source.grid.same_space(first) or source.grid.unit != first.unit:
+            comparable = source.grid.shape == first.shape and source.grid.unit == first.unit
+            if not comparable or first.voxels_apart(source.grid) > _LARGEST_MISFIT:
                 raise InputError(
                     reference,
                     expected=f"the grid of {references[0]}: {describe_grid(first)}",
-                    got=describe_grid(source.grid),
+                    got=f"{describe_grid(source.grid)}: {first.difference(source.grid)}",
                     do="resample the volumes of a case to one grid first",
                 )
-        return cls(tuple(references), sources, store.max_voxels)
+            if not source.grid.same_space(first):
+                difference = first.difference(source.grid)
+                misfits.append(f"{reference} has {difference}; the grid of {references[0]} is taken for both")
+        return cls(tuple(references), sources, store.max_voxels, tuple(misfits))
 
     @property
     def grid(self) -> Grid:
@@ -62,7 +69,7 @@ class Case:
     @property
     def notes(self) -> tuple[str, ...]:
         """Notes of all volumes."""
-        return tuple(note for source in self.sources for note in source.notes)
+        return (*self.misfits, *(note for source in self.sources for note in source.notes))
 
     def read(self, box: Box) -> list[NDArray[Any]]:
         """One array ``(x, y, z)`` a channel, each in its own type."""

@@ -63,7 +63,7 @@ def test_notes_of_all_volumes_are_collected(opened: Open) -> None:
     "other",
     [
         make_grid((5, 4, 4)),
-        make_grid(SHAPE, spacing=(1.0, 1.0, 1.01)),
+        make_grid(SHAPE, spacing=(1.0, 1.0, 1.1)),
         make_grid(SHAPE, unit="um"),
         make_grid(SHAPE, codes="LAS"),
     ],
@@ -179,3 +179,39 @@ def test_a_grid_is_described_in_a_few_words() -> None:
     grid = make_grid((512, 512, 25), (0.994, 0.994, 5.0), "um")
     assert describe_grid(grid) == "512x512x25 RAS at 0.994 x 0.994 x 5 um"
     assert describe_grid(make_grid(SHAPE, unit="unknown", codes="LPS")) == "5x4x3 LPS at 1 x 1 x 1 (unit unknown)"
+
+
+def _moved(values: object, *, shift: float = 0.0, degrees: float = 0.0, spacing: float = 1.0) -> Volume:
+    turn, angle = np.eye(4), np.radians(degrees)
+    turn[:2, :2] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
+    turn[0, 3] = shift
+    return Volume(np.asarray(values), Grid(SHAPE, turn @ np.diag([spacing, spacing, spacing, 1.0]), "mm"))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"shift": 150.0}, "a centre 150 mm away"),
+        ({"degrees": 10.0}, "axes turned by 10 degrees"),
+        ({"spacing": 1.1}, "a spacing of 1.1 x 1.1 x 1.1 for 1 x 1 x 1"),
+        ({"shift": -0.2}, "a centre 0.2 mm away"),
+    ],
+)
+def test_a_channel_on_another_grid_is_refused_by_what_differs(
+    opened: Open, change: dict[str, float], words: str
+) -> None:
+    with pytest.raises(InputError) as refused:
+        opened(_moved(noise(SHAPE)), _moved(noise(SHAPE), **change))
+    assert words in refused.value.got
+    assert refused.value.got != refused.value.expected
+
+
+@pytest.mark.parametrize(
+    ("change", "noted"), [({"shift": 0.005}, True), ({"degrees": 0.1}, True), ({"shift": 1e-5}, False)]
+)
+def test_a_channel_a_little_off_is_taken_with_a_note(opened: Open, change: dict[str, float], noted: bool) -> None:
+    case = opened(_moved(noise(SHAPE)), _moved(noise(SHAPE), **change))
+    assert case.grid == _moved(noise(SHAPE)).grid
+    assert len(case.notes) == noted
+    if "shift" in change and noted:
+        assert "volume 1 has a centre 0.005 mm away" in case.notes[0]

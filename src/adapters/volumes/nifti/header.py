@@ -20,21 +20,10 @@ from ....domain.geometry.grid import FloatArray, Grid, shape3
 
 HEADER_BYTES = 540  # the longer of the two: NIfTI-2; NIfTI-1 takes 348
 _NIFTI1_SIZES = (b"\x5c\x01\0\0", b"\0\0\x01\x5c")  # 348, little- and big-endian
-_SIGNATURES = (
-    (b"\x89PNG", "a PNG picture"),
-    (b"II*\0", "a TIFF picture"),
-    (b"MM\0*", "a TIFF picture"),
-    (b"NRRD", "an NRRD volume"),
-    (b"\x89HDF", "an HDF5 file"),
-    (b"CDF", "a netCDF or MINC file"),
-    (b"PK\x03\x04", "a zip archive"),
-    (b"ObjectType", "a MetaImage header"),
-    (b"\0\0\0\x01", "something else (an MGH volume starts like this)"),
-)
-
 UNIT_BITS = 0x07
 _UNITS = {0: "unknown", 2: "mm", 3: "um"}
 _METRE = 1
+_QUATERNION_ROUNDING = 1e-4
 # Beyond these an axis counts as having no length, or no end; squares still fit double precision.
 _SPACING_RANGE = (1e-12, 1e12)
 
@@ -88,7 +77,10 @@ def read_header(block: bytes, subject: str) -> Header:
     found = _recognised(block)
     if found is None:
         is_cut = block[:4] in _NIFTI1_SIZES and len(block) < 348
-        do = "write or copy it again" if is_cut or not block else "convert it to NIfTI, e.g. with dcm2niix or nibabel"
+        do = "write or copy it again" if is_cut or not block else "name a volume, or convert it to NIfTI"
+        if block[:4] in _NIFTI1_SIZES and not is_cut:
+            do = "once you know which way its axes run, convert it with nibabel: i = nibabel.load(FILE); "
+            do += "nibabel.save(nibabel.Nifti1Image(i.dataobj, AFFINE), NEW_FILE)"
         raise InputError(subject, expected="a NIfTI-1 or NIfTI-2 volume", got=_description(block), do=do)
     kind, order, is_pair = found
     fields = kind(block[: kind.template_dtype.itemsize], order, check=False)
@@ -137,12 +129,9 @@ def _description(block: bytes) -> str:
         if len(block) < 348:
             return f"a header cut short after {len(block)} bytes"
         return "an Analyze 7.5 header, which does not state the orientation"
-    if block[128:132] == b"DICM":
-        return "a DICOM file"
-    named = next((name for start, name in _SIGNATURES if block.startswith(start)), None)
-    if named is None and all(byte in b"\t\r\n" or 32 <= byte < 127 for byte in block):
+    if all(byte in b"\t\r\n" or 32 <= byte < 127 for byte in block):
         return "text"
-    return named or f"something else (it starts with {block[:4].hex(' ')})"
+    return f"something else (it starts with {block[:4].hex(' ')})"
 
 
 def _shape(fields: Nifti1Header, subject: str) -> tuple[tuple[int, ...], int]:
@@ -273,6 +262,12 @@ def _qform(fields: Nifti1Header) -> FloatArray | None:
     # nifti1.h: "if pixdim[0] is 0 (which should not occur), treat it as 1".
     if readable["pixdim"][0] != -1:
         readable["pixdim"][0] = 1
+    names = ("quatern_b", "quatern_c", "quatern_d")
+    squared = sum(float(fields[name]) ** 2 for name in names)
+    # Rounded by its writer: a rotation by 180 degrees. nifti1_io.c and nibabel make it of length one.
+    if 1 < squared <= 1 + _QUATERNION_ROUNDING:
+        for name in names:
+            readable[name] = float(fields[name]) / math.sqrt(squared)
     try:
         with np.errstate(all="ignore"):
             return np.asarray(readable.get_qform(), dtype=np.float64)
@@ -281,9 +276,15 @@ def _qform(fields: Nifti1Header) -> FloatArray | None:
 
 
 def _disagreement(fields: Nifti1Header, grid: Grid) -> tuple[str, ...]:
-    """A note if sform and qform both have a code and put a voxel of ``grid`` more than 1e-3 voxels apart."""
-    if fields["sform_code"] <= 0 or fields["qform_code"] <= 0:
+    """A note if the sform is used and qform or pixdim contradict it: by 1e-3 voxels, or by 1e-3 of a voxel size."""
+    if fields["sform_code"] <= 0:
         return ()
+    if fields["qform_code"] <= 0:
+        zooms = np.array(fields["pixdim"][1:4], dtype=np.float64)
+        if np.allclose(zooms, grid.spacing, rtol=1e-3, atol=0):
+            return ()
+        stated, used = (" x ".join(f"{length:.4g}" for length in lengths) for lengths in (zooms, grid.spacing))
+        return (f"voxel sizes are {stated} by pixdim and {used} by the sform; the sform is used",)
     other = _qform(fields)
     if other is None or not np.all(np.isfinite(other)):
         return ("the qform is unreadable; the sform is used",)

@@ -15,11 +15,10 @@ from .header import UNIT_BITS
 _UNIT_CODES = {"unknown": 0, "mm": 2, "um": 3}
 _ALIGNED = 2
 _LARGEST_NIFTI1_EDGE = 2**15 - 1
-# Copied raw, so that not a bit of the input's place in the world changes.
+# Copied raw, so that no bit of the input's place in the world changes. Its intent is not: it is of its values.
 _KEPT_FIELDS = (
     *("qform_code", "quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y", "qoffset_z"),
     *("sform_code", "srow_x", "srow_y", "srow_z"),
-    *("intent_code", "intent_p1", "intent_p2", "intent_p3", "intent_name"),
 )
 
 

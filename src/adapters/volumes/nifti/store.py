@@ -72,7 +72,7 @@ class NiftiStore:
     ) -> NiftiSink:
         """Begin a volume filled with zeros, of an integer type, float32 or float64.
 
-        The header's sform, qform, codes, unit and intent are those of ``like``; without it, or where it comes from
+        The header's sform, qform, codes and unit are those of ``like``; without it, or where it comes from
         another store, the affine becomes an sform of code 2 (aligned). Names and labels are not stored.
 
         Raises:

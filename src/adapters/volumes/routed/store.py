@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from ....domain.errors import OutputError
+from ....domain.errors import InputError, OutputError
 from ....domain.geometry.grid import Grid
 from ....domain.labels.label_map import LabelTable
 from ....domain.volume_names import VolumeNames
 from ....ports.volume_store import VolumeSink, VolumeSource, VolumeStore
+from .foreign import describe
 
 
 class RoutedStore:
@@ -53,8 +54,11 @@ class RoutedStore:
             InputError: missing, damaged, or of a kind that cannot be segmented.
             LimitError: more voxels than the limit, or no room to inflate it.
         """
-        by_content = next((store for store in self._stores if store.recognises(reference)), None)
-        return (by_content or self._named(reference) or self._stores[0]).open(reference)
+        store = next((store for store in self._stores if store.recognises(reference)), None)
+        if store is None and (foreign := describe(reference)):
+            formats = " or ".join(known.name for known in self.names.formats)
+            raise InputError(PurePath(reference).name, expected=f"a {formats} volume", got=foreign[0], do=foreign[1])
+        return (store or self._named(reference) or self._stores[0]).open(reference)
 
     def create(
         self,

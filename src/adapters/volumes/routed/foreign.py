@@ -1,0 +1,120 @@
+"""Names files and folders that no store reads for what they are, with what makes a volume of them."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import zlib
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+
+from ....domain.volume_names import GZIP_MAGIC, PACKED, PLAIN
+
+_HEAD_BYTES = 600
+_MOST_ENTRIES = 100
+
+_ITK = (
+    "convert it, e.g. with SimpleITK: s = SimpleITK.ReadImage('{name}'); SimpleITK.WriteImage(s, '{stem}"
+    + PACKED
+    + "')"
+)
+_NIBABEL = (
+    "convert it with nibabel: i = nibabel.load('{name}'); "
+    "nibabel.save(nibabel.Nifti1Image(i.dataobj, i.affine), '{stem}" + PACKED + "')"
+)
+
+
+def _array(library: str, array: str) -> str:
+    """Advice for an array without a place in space; SX, SY and SZ stand for its voxel sizes."""
+    return (
+        f"convert it with {library} and nibabel, giving its voxel sizes: "
+        f"i = nibabel.Nifti1Image({array}, numpy.diag([SX, SY, SZ, 1])); "
+        f"i.header.set_xyzt_units('micron'); nibabel.save(i, '{{stem}}{PACKED}')"
+    )
+
+
+_PICTURE = "give the volume that it was made from, or stack pictures of slices into one"
+_DICOM = "convert the series: dcm2niix -z y -o OUTPUT_FOLDER FOLDER_OF_THE_SERIES"
+_TIFF = _array("tifffile", "tifffile.imread('{name}').T")
+# What a file starts with, from a position on: what it is, and what helps.
+_KINDS: tuple[tuple[int, bytes, str, str], ...] = (
+    (0, b"NRRD", "an NRRD volume", _ITK),
+    (0, b"ObjectType", "a MetaImage (MHA or MHD)", _ITK),
+    (0, b"NDims", "a MetaImage (MHA or MHD)", _ITK),
+    (0, b"II*\0", "a TIFF file", _TIFF),
+    (0, b"MM\0*", "a TIFF file", _TIFF),
+    (0, b"II+\0", "a BigTIFF file", _TIFF),
+    (0, b"MM\0+", "a BigTIFF file", _TIFF),
+    (0, b"\x89HDF\r\n", "an HDF5 file", _array("h5py", "h5py.File('{name}')[DATASET][:].T")),
+    (0, b"CDF", "a netCDF or MINC file", _NIBABEL),
+    (0, b"\0\0\0\x01\0\0", "an MGH volume (MGZ)", _NIBABEL),
+    (0, b"\x93NUMPY", "a NumPy array, which states no voxel sizes", _array("numpy", "numpy.load('{name}')")),
+    (0, b"BZh", "a file packed with bzip2", "unpack it: bzip2 -dc '{name}' > unpacked"),
+    (0, b"\xfd7zXZ\0", "a file packed with xz", "unpack it: xz -dc '{name}' > unpacked"),
+    (0, b"\x28\xb5\x2f\xfd", "a file packed with Zstandard", "unpack it: zstd -dc '{name}' > unpacked"),
+    (0, GZIP_MAGIC, "a file packed with gzip twice", "unpack it once: gzip -dc '{name}' > unpacked"),
+    (0, b"PK\x03\x04", "a zip archive", "unpack it: unzip '{name}'"),
+    (257, b"ustar", "a tar archive", "unpack it: tar xf '{name}'"),
+    (0, b"version https://git-lfs", "a pointer of Git LFS, not the file", "fetch it: git lfs pull --include '{name}'"),
+    (0, b"/annex/objects/", "a pointer of git-annex, not the file", "fetch it: git annex get '{name}'"),
+    (128, b"DICM", "a DICOM file", _DICOM),
+    (0, b"\x89PNG", "a PNG picture", _PICTURE),
+    (0, b"\xff\xd8\xff", "a JPEG picture", _PICTURE),
+    (0, b"GIF8", "a GIF picture", _PICTURE),
+    (0, b"BM", "a BMP picture", _PICTURE),
+    (0, b"%PDF", "a PDF document", _PICTURE),
+)
+
+
+def describe(reference: str) -> tuple[str, str] | None:
+    """Return what a file or folder is, and what helps; None where it has no known kind."""
+    path = Path(reference)
+    try:
+        if path.is_dir():
+            return _folder(path)
+        if not path.is_file():
+            return None
+        head = _head(path)
+    except (OSError, ValueError):
+        return None
+    if head.lstrip()[:1] == b"<":
+        is_page = b"<html" in head.lower() or b"<!doctype html" in head.lower()
+        what = "a web page" if is_page else "an XML file"
+        return what, "download the volume itself: a link may ask for a login first" if is_page else _PICTURE
+    for position, start, what, do in _KINDS:
+        if head[position : position + len(start)] == start:
+            name = path.name
+            return what, do.replace("{name}", name).replace("{stem}", name.split(".")[0] or "volume")
+    return None
+
+
+def _head(path: Path) -> bytes:
+    with path.open("rb") as file:
+        head = file.read(_HEAD_BYTES)
+    if head[:2] != GZIP_MAGIC:
+        return head
+    try:
+        with gzip.open(path) as file:
+            return file.read(_HEAD_BYTES)
+    except (EOFError, zlib.error):
+        return b""
+
+
+def _folder(path: Path) -> tuple[str, str]:
+    name = path.name
+    if any((path / marker).is_file() for marker in (".zattrs", ".zgroup", ".zarray", "zarr.json")):
+        array = "zarr.open('{name}')[LEVEL][:].T"
+        do = _array("zarr", array).replace("{name}", name).replace("{stem}", name.split(".")[0] or "volume")
+        return "an OME-Zarr folder", do
+    for entry in _files(path):
+        if _head(entry)[128:132] == b"DICM":
+            return "a folder of DICOM files", f"convert the series: dcm2niix -z y -o OUTPUT_FOLDER '{name}'"
+        if entry.name.lower().endswith((PLAIN, PACKED)):
+            return "a folder of volumes", f"name one of them, e.g. {entry.name}, or segment all: voxport batch"
+    return "a folder", "name the volume itself"
+
+
+def _files(path: Path) -> Iterator[Path]:
+    with os.scandir(path) as entries:
+        yield from (Path(entry.path) for entry in islice(entries, _MOST_ENTRIES) if entry.is_file())
