@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,8 +42,8 @@ class BlendMerger:
     one tile close together in memory.
     """
 
-    def __init__(self, plan: TilePlan, begin: int, buffers: Buffers | None) -> None:
-        self._plan, self._begin, self._buffers = plan, begin, buffers
+    def __init__(self, plan: TilePlan, begin: int, buffers: Buffers | None, stack: ExitStack) -> None:
+        self._plan, self._begin, self._buffers, self._stack = plan, begin, buffers, stack
         first, second = plan.across
         self._across = np.multiply.outer(plan.weights(second), plan.weights(first)) * _FIXED_POINT
         self._along = plan.weights(plan.axis)
@@ -52,13 +51,6 @@ class BlendMerger:
         self._norm_along = plan.summed_weights(plan.axis)
         self._classes = 0
         self._sums: Buffer | None = None
-        self._stack = ExitStack()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._stack.close()
 
     def add(self, row: int, corner: tuple[int, int], logits: Logits) -> Iterator[Block]:
         """Add the logits of a tile to the sums. Yields nothing."""

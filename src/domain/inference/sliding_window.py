@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import islice, product
-from typing import Any, Protocol, Self
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -88,9 +88,9 @@ def stitch(
                 yield _Inferred(row, chosen, at + batch >= len(corners), tiles.shape, infer(tiles))
 
     with ExitStack() as stack:
-        window = stack.enter_context(_Window(plan, _padded_planes(plan, iter(planes)), row_starts[first_row], buffers))
+        window = _Window(plan, _padded_planes(plan, iter(planes)), row_starts[first_row], buffers, stack)
         halo = plan.blending == "halo"
-        merger = HaloMerger(plan, begin) if halo else stack.enter_context(BlendMerger(plan, begin, buffers))
+        merger = HaloMerger(plan, begin) if halo else BlendMerger(plan, begin, buffers, stack)
         for inferred in _one_ahead(cut(window)):
             result = inferred.logits if isinstance(inferred.logits, np.ndarray) else inferred.logits.result()
             for corner, logits in zip(inferred.corners, _checked(result, inferred.shape), strict=True):
@@ -163,20 +163,18 @@ class _Window:
     """
 
     def __init__(
-        self, plan: TilePlan, planes: Iterator[NDArray[np.float32]], start: int, buffers: Buffers | None
+        self,
+        plan: TilePlan,
+        planes: Iterator[NDArray[np.float32]],
+        start: int,
+        buffers: Buffers | None,
+        stack: ExitStack,
     ) -> None:
-        self._plan, self._planes, self._buffers = plan, planes, buffers
+        self._plan, self._planes, self._buffers, self._stack = plan, planes, buffers, stack
         self._first = self._start = self._reached = start
-        self._stack = ExitStack()
         self._buffer: Buffer = MemoryBuffer((0, 0, 0, 0), np.float32)
         self._rows: tuple[int, NDArray[np.float32]] | None = None
         next(islice(planes, start, start), None)  # skip the planes before start
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._stack.close()
 
     def move(self, start: int) -> None:
         """Read planes up to a tile's thickness beyond ``start``, the first plane of the next tiles."""

@@ -65,10 +65,10 @@ def check_against(network: torch.nn.Module, shape: Shape5, path: Path, *, dynami
         expected = network(image).numpy()
     (got,) = session.run(["scores"], {"image": image.numpy()})
     if got.shape != expected.shape:
-        raise ValueError(f"at {shape} it scores {got.shape} instead of {expected.shape}")
+        raise ValueError(f"at {shape} it gives {got.shape} instead of {expected.shape}")
     difference = float(np.abs(got - expected).max())
     if not difference <= _TOLERANCE * max(1.0, float(np.abs(expected).max())):
-        raise ValueError(f"at {shape} its scores are off by {difference:.2g}")
+        raise ValueError(f"at {shape} its logits are off by {difference:.2g}")
 
 
 def first_line(error: BaseException) -> str:
@@ -86,7 +86,7 @@ def _check_logits(logits: object, shape: Shape5) -> None:
         raise TypeError(f"it gives a {type(logits).__name__} instead of one tensor")
     if logits.dtype != torch.float32 or (logits.shape[0], *logits.shape[2:]) != (shape[0], *shape[2:]):
         got = f"{str(logits.dtype).removeprefix('torch.')} {tuple(logits.shape)}"
-        raise ValueError(f"from {shape} it scores {got} instead of float32 on the same grid")
+        raise ValueError(f"from {shape} it gives {got} instead of float32 on the same grid")
 
 
 def _write_exported(network: torch.nn.Module, example: torch.Tensor, path: Path, divisor: int | None) -> None:
