@@ -1,4 +1,4 @@
-"""What commands share: parsing of option values, the progress bar, warnings, printing."""
+"""Shared helpers of commands: parsing, progress bar, warnings, printing."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ _BYTES = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 
 
 def parse_patch(text: str | None) -> tuple[int, int, int] | None:
-    """``X,Y,Z`` as three voxel counts. Raises UsageError."""
+    """Parse ``X,Y,Z`` as three voxel counts. Raises UsageError."""
     if text is None:
         return None
     parts = text.split(",")
@@ -53,7 +53,7 @@ def parse_patch(text: str | None) -> tuple[int, int, int] | None:
 
 
 def parse_bytes(text: str | None) -> int | None:
-    """A size such as 4GB, 800MB or 2e9 in bytes. Raises UsageError."""
+    """Parse a size such as 4GB, 800MB or 2e9. Raises UsageError."""
     if text is None:
         return None
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?(?:e\d+)?)\s*([kmgt]?)(i?)b?\s*", text.lower())
@@ -74,22 +74,22 @@ def with_flags(message: str) -> str:
 
 
 def warn(messages: Iterable[str]) -> None:
-    """Warnings on stderr, one a line."""
+    """Print warnings on stderr, one a line."""
     for message in messages:
         sys.stderr.write(f"warning: {message}\n")
 
 
 def show_json(data: Any) -> None:
-    """Plain data on stdout."""
+    """Print plain data as JSON."""
     sys.stdout.write(json.dumps(data, indent=2) + "\n")
 
 
 def show_table(
     columns: Iterable[str], rows: Iterable[Iterable[object]], *, numbers: bool = True, to: TextIO | None = None
 ) -> None:
-    """A table on stdout, or elsewhere; all but the first column are aligned for numbers, unless they hold text.
+    """Print a table; all but the first column are right-aligned, unless they contain text.
 
-    What is too long for a terminal is folded; a file or a pipe gets a line a row.
+    Long cells are folded on a terminal; a file or a pipe gets a line a row.
     """
     from rich.console import Console
     from rich.table import Table
@@ -105,7 +105,7 @@ def show_table(
 
 @contextmanager
 def progress_bar(quiet: bool, *, anywhere: bool = False) -> Iterator[ProgressListener]:
-    """A listener that draws a bar on stderr if that is a terminal, or ``anywhere``; else one that shows nothing."""
+    """Return a listener that draws a bar on stderr if that is a terminal, or ``anywhere``; else a silent one."""
     if quiet or not (anywhere or sys.stderr.isatty()):
         yield Silent()
         return
@@ -121,25 +121,25 @@ class Silent:
     """A listener that shows nothing."""
 
     def stage(self, name: str, tiles: int = 0) -> None:
-        """Say nothing."""
+        """Ignored."""
 
     def advance(self, tiles: int) -> None:
-        """Say nothing."""
+        """Ignored."""
 
 
 class Bar:
-    """A listener that keeps one bar of a rich progress display."""
+    """A listener with one bar of a rich progress display."""
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
         self._task = progress.add_task("start", total=None)
 
     def stage(self, name: str, tiles: int = 0) -> None:
-        """Begin the bar anew."""
+        """Restart the bar."""
         self._progress.reset(self._task, description=name, total=tiles or None)
 
     def advance(self, tiles: int) -> None:
-        """Move the bar on."""
+        """Advance the bar."""
         self._progress.advance(self._task, tiles)
 
 

@@ -41,7 +41,7 @@ def list_command(as_json: opt.AsJson = False, store: opt.StoreName = None) -> No
 def add_command(
     file: Annotated[Path, typer.Argument(help="An ONNX file.")], card: opt.CardFile = None, store: opt.StoreName = None
 ) -> None:
-    """Keep a copy of a model, with its card embedded."""
+    """Store a copy of a model with its card embedded."""
     from ...application import Application
 
     application = Application.build(store=store)
@@ -53,7 +53,7 @@ def add_command(
 def remove_command(
     name: Annotated[str, typer.Argument(help="NAME, or NAME:VERSION.")], store: opt.StoreName = None
 ) -> None:
-    """Forget a model."""
+    """Remove a model."""
     from ...application import Application
 
     Application.build(store=store).remove_model(name)

@@ -1,4 +1,4 @@
-"""What a run came to, for people and for programs; the same wherever it ran."""
+"""Print the outcome of a run."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def parity_mapping(entry: RuntimeParity) -> dict[str, Any]:
-    """What a comparison found, as plain data."""
+    """Return a parity as plain data."""
     return {
         "runtime": entry.runtime,
         "precision": entry.precision,
@@ -26,12 +26,12 @@ def parity_mapping(entry: RuntimeParity) -> dict[str, Any]:
 
 
 def others_mapping(others: Sequence[RuntimeParity], bounds: Bounds) -> list[dict[str, Any]]:
-    """Other runtimes and precisions as plain data."""
+    """Return other runtimes and precisions as plain data."""
     return [{**parity_mapping(entry), "holds": entry.holds(bounds)} for entry in others]
 
 
 def show_others(others: Sequence[RuntimeParity], bounds: Bounds) -> None:
-    """A line for each other runtime and precision."""
+    """Print a line for each other runtime and precision."""
     for entry in others:
         verdict = "holds" if entry.holds(bounds) else "does not hold"
         typer.echo(
@@ -41,11 +41,11 @@ def show_others(others: Sequence[RuntimeParity], bounds: Bounds) -> None:
 
 
 def show_outcome(report: Mapping[str, Any], mask: str, as_json: bool) -> None:
-    """Warnings on stderr; the labels' statistics on stdout, as a table or as JSON.
+    """Print warnings on stderr, and the labels' statistics on stdout as a table or JSON.
 
     Args:
-        report: of the run.
-        mask: the name it was asked for under.
+        report: report of the run.
+        mask: name of the mask as requested.
         as_json: print JSON.
     """
     warn(report["warnings"])

@@ -17,9 +17,7 @@ Inputs = Annotated[
     list[str] | None,
     typer.Argument(metavar="INPUT...", help="NIfTI volume; several are the channels of one case.", show_default=False),
 ]
-Sample = Annotated[
-    bool, typer.Option("--sample", help="Segment the bundled sample; results go into the current folder.")
-]
+Sample = Annotated[bool, typer.Option("--sample", help="Segment the bundled sample into the current folder.")]
 MaskFile = Annotated[
     str | None, typer.Option("-o", "--output", metavar="MASK", help=f"The mask: {VolumeNames((NIFTI,)).writable_text}.")
 ]
@@ -53,7 +51,7 @@ def segment_command(
     as_json: opt.AsJson = False,
     quiet: opt.Quiet = False,
 ) -> None:
-    """Segment one case: a mask on the input's own voxels."""
+    """Segment one case; the mask is on the input's own grid."""
     from ...application import Application
     from ...domain.run import Outputs
     from ...services.segmentation.report import same_again_there
@@ -83,7 +81,7 @@ def segment_command(
 
 
 def _case(inputs: list[str] | None, output: str | None, sample: str | None) -> tuple[list[str], str]:
-    """The volumes and the mask's name; UsageError where one is missing, or a volume is given beside the sample."""
+    """Return volumes and mask name. UsageError if one is missing, or for a volume beside the sample."""
     if sample is not None and inputs:
         raise UsageError("--sample", expected="no INPUT beside it", got=inputs[0], do="leave one of them out")
     if sample is not None:

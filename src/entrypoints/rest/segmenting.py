@@ -91,7 +91,7 @@ def segment_routes(context: ServiceContext) -> APIRouter:
         responses=openapi.RUN,
         openapi_extra=openapi.PLAN_BODY,
         dependencies=[uploads.form_fields(single=("model", *REMOTE), repeated=("volume",))],
-        summary="Foretell a run",
+        summary="Estimate a run",
     )
     @body(MULTIPART, files="run")
     @uploads.takes_options
