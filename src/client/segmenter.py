@@ -5,8 +5,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..contract.card import read_card
@@ -90,26 +88,17 @@ class RemoteSegmenter:
         progress: ProgressListener,
     ) -> Mapping[str, Any]:
         """See Segmenter. A job, and the server's copies of its files, are deleted in the end."""
-        places = {"probabilities": outputs.probabilities, "statistics": outputs.statistics, "preview": outputs.preview}
-        run = _Run(
-            list(inputs),
-            Path(outputs.mask),
-            {name: place for name, place in places.items() if place is not None},
-            {"model": model, **{name: getattr(options, name) for name in REMOTE}},
-            _Steps(progress),
-        )
-        return self._job(run, progress) if self._as_jobs else self._request(run, progress)
-
-    def _request(self, run: _Run, progress: ProgressListener) -> Mapping[str, Any]:
+        places = {name: getattr(outputs, name) for name in ("probabilities", "statistics", "preview")}
+        files = {name: place for name, place in places.items() if place is not None}
+        fields: dict[str, Any] = {"model": model, **{name: getattr(options, name) for name in REMOTE}}
+        steps, volumes = _Steps(progress), list(inputs)
         with self._interruptible(progress) as client:
-            return client.segment(run.inputs, run.mask, outputs=run.further, on_progress=run.steps.sent, **run.fields)
-
-    def _job(self, run: _Run, progress: ProgressListener) -> Mapping[str, Any]:
-        with self._interruptible(progress) as client:
-            job = client.jobs.submit(run.inputs, outputs=run.further, on_progress=run.steps.sent, **run.fields)
+            if not self._as_jobs:
+                return client.segment(volumes, outputs.mask, outputs=files, on_progress=steps.sent, **fields)
+            job = client.jobs.submit(volumes, outputs=files, on_progress=steps.sent, **fields)
         with self._client() as client, _deleted_in_the_end(client, job, progress):
-            client.jobs.wait(job, on_progress=run.steps.job)
-            return client.jobs.download(job, run.mask, outputs=run.further)
+            client.jobs.wait(job, on_progress=steps.job)
+            return client.jobs.download(job, outputs.mask, outputs=files)
 
     def _client(self, seconds: float = _PATIENCE_SECONDS) -> Client:
         transport = None if self._transport is None else self._transport()
@@ -125,15 +114,6 @@ class RemoteSegmenter:
                 if is_cancelled():
                     raise CancelledError from None
                 raise
-
-
-@dataclass(frozen=True)
-class _Run:
-    inputs: list[str]
-    mask: Path
-    further: dict[str, str]
-    fields: dict[str, Any]
-    steps: _Steps
 
 
 class _Steps:
@@ -209,10 +189,10 @@ def _card(details: Mapping[str, Any]) -> ModelCard:
 def _capacity(details: Mapping[str, Any], url: str) -> Capacity:
     """A server's capacity for a model. Raises RemoteError for an answer without one."""
     try:
-        told = dict(details["capacity"])
-        x, y, z = told["fixed"]
-        patch = told["patch"]
-        told["patch"] = None if patch is None else (int(patch[0]), int(patch[1]), int(patch[2]))
-        return Capacity(**told | {"fixed": (x, y, z)})
+        given = dict(details["capacity"])
+        x, y, z = given["fixed"]
+        patch = given["patch"]
+        given["patch"] = None if patch is None else (int(patch[0]), int(patch[1]), int(patch[2]))
+        return Capacity(**given | {"fixed": (x, y, z)})
     except (KeyError, TypeError, ValueError) as error:
         raise malformed(url, "the capacity of a model", error) from None

@@ -1,1 +1,1 @@
-"""The demo: a page on which a volume is dropped, looked at, segmented, and the mask taken home."""
+"""The demo: a page to view and segment volumes."""

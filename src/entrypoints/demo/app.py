@@ -1,4 +1,4 @@
-"""The demo as one ASGI app: Gradio's page, and beside it what the viewer asks for."""
+"""The demo as one ASGI app: Gradio's page and the viewer's routes."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ _MONO = ["ui-monospace", "Consolas", "monospace"]
 
 
 def create_app(application: Application, segmenter: Segmenter, folder: Path, keys: Sequence[KeyHash] = ()) -> FastAPI:
-    """The demo.
+    """Make the demo.
 
     Args:
         application: the use cases.
         segmenter: segments the cases.
-        folder: for the sessions' files and Gradio's uploads; its owner deletes it.
-        keys: where there are any, one of them is asked for as the password.
+        folder: of the sessions' files and Gradio's uploads; the caller deletes it.
+        keys: any one of them is the password; without keys there is no login.
     """
     # read by Gradio when it is imported, or at each upload: nothing is counted, kept in the browser, or left in /tmp
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
@@ -92,7 +92,7 @@ def create_app(application: Application, segmenter: Segmenter, folder: Path, key
 
 
 def _opened_by(keys: Sequence[KeyHash]) -> Callable[[str, str], bool]:
-    """Gradio's check of a name and a password: the password is a key."""
+    """A check for Gradio's login: the password is one of the keys."""
 
     def check(name: str, password: str) -> bool:  # noqa: ARG001 - a key is enough
         digest = KeyHash.of(password).digest

@@ -51,7 +51,7 @@ def look(
     outline: bool = False,
     labels: Annotated[str, Query(max_length=2**16)] = "",
 ) -> Look:
-    """A dependency: how a slice is to be shown. ``labels`` are those that show, as ``1-e4572e.2-56b4e9``."""
+    """A dependency: display settings of a slice. ``labels`` are the visible ones, as ``1-e4572e.2-56b4e9``."""
     found = [Label(int(value), "", f"#{colour}") for value, colour in _COLOURED.findall(labels)]
     return Look(Display(low, high, LabelTable(tuple(found)), opacity, outline), channel, convention)
 
@@ -132,7 +132,7 @@ async def cut(at: Looker, plane: Plane, index: int, shown: Looked) -> Response:
 
 @router.get("/picture")
 async def picture(at: Looker, axial: int, coronal: int, sagittal: int, shown: Looked) -> Response:
-    """The three planes as they are shown, as a PNG to keep."""
+    """The three planes as shown, as a PNG to download."""
     attached = {"Content-Disposition": 'attachment; filename="view.png"'}
     return await at.picture(lambda volume, mask: volume.picture((axial, coronal, sagittal), shown, mask), **attached)
 

@@ -12,7 +12,7 @@ from ...services.viewing.sessions import Result, Session
 
 
 def scene_of(session: Session, model_channels: tuple[str, ...] = ()) -> dict[str, Any] | None:
-    """A session's open volume and result as plain data; None where nothing is open."""
+    """A session's open volume and result as plain data; None without a volume."""
     volume, result = session.volume, session.result
     if volume is None:
         return None
@@ -51,7 +51,7 @@ def _caution(result: Result) -> str:
 
 
 def _plane(grid: Grid, plane: Plane) -> dict[str, Any]:
-    """How a plane's pixels follow from voxels, and back, for both conventions; see ``PlaneView``."""
+    """The mapping between a plane's pixels and voxels, in both conventions; see ``PlaneView``."""
     views = {c: PlaneView.of(grid, plane, c) for c in ("radiological", "neurological")}
     first = views["radiological"]
     rows, columns, count = first.change.apply_shape(grid.shape)

@@ -1,4 +1,4 @@
-"""Pieces of the page as HTML. Everything that comes from outside is escaped, also for Gradio's templates."""
+"""Parts of the page as HTML. All values are escaped, also for Gradio's templates."""
 
 from __future__ import annotations
 
@@ -31,34 +31,34 @@ _FILES = {"mask": "Mask", "statistics": "Statistics", "report": "Report"}
 
 
 def plain(value: object) -> str:
-    """Text that stays text in HTML, and in the templates (``${...}``, ``{{...}}``) that Gradio runs over it."""
+    """Escape text for HTML, and for Gradio's templates (``${...}``, ``{{...}}``)."""
     escaped = html.escape(str(value))
     return escaped.replace("{", "&#123;").replace("}", "&#125;").replace("$", "&#36;").replace("`", "&#96;")
 
 
 def viewer(scene: Mapping[str, Any] | None) -> str:
-    """The viewer's element; its script finds the scene in it."""
+    """The viewer's element, which carries the scene."""
     content = base64.b64encode(json.dumps(scene).encode()).decode()
     return f'<voxport-viewer data-scene="{content}"></voxport-viewer>'
 
 
 def error(message: str) -> str:
-    """A sentence about what went wrong."""
+    """An error message."""
     return f'<div class="vx-note vx-error" role="alert">{plain(message)}</div>'
 
 
 def note(message: str) -> str:
-    """A sentence that is no error."""
+    """A message that is no error."""
     return f'<div class="vx-note" role="status">{plain(message)}</div>'
 
 
 def upload_tip(limit_bytes: int) -> str:
-    """What may be dropped."""
+    """The limits of an upload."""
     return f"Up to {size(limit_bytes)} a file. Files that are dropped together are the channels of one volume."
 
 
 def facts(session: Session) -> str:
-    """What was opened: names, size, spacing, orientation."""
+    """Names, size, spacing and orientation of the open volume."""
     volume = session.volume
     if volume is None:
         return ""
@@ -71,16 +71,16 @@ def facts(session: Session) -> str:
         if _is_oblique(grid.affine)
         else []
     )
-    told = "".join(f'<div class="vx-warning">{plain(text)}</div>' for text in (*notes, *oblique))
+    noted = "".join(f'<div class="vx-warning">{plain(text)}</div>' for text in (*notes, *oblique))
     unit = "(unit unknown)" if grid.unit == "unknown" else UNIT_NAMES[grid.unit]
     return (
         f'<div class="vx-facts" role="status"><ul>{names}</ul>{sizes} voxels, {volume.case.channels} '
-        f"channel{'s' if volume.case.channels > 1 else ''}<br>{spacing} {unit}, stored {grid.axis_codes}</div>{told}"
+        f"channel{'s' if volume.case.channels > 1 else ''}<br>{spacing} {unit}, stored {grid.axis_codes}</div>{noted}"
     )
 
 
 def card(model: ModelCard | None) -> str:
-    """What a model is for, and what proves it."""
+    """A model's purpose, labels and certificate."""
     if model is None:
         return (
             '<div class="vx-note vx-dummy"><b>No model: dummy mode.</b> What is brighter than a threshold is '
@@ -97,18 +97,18 @@ def card(model: ModelCard | None) -> str:
     return f'<div class="vx-card"><p>{plain(model.description)}</p><dl>{listed}</dl></div>'
 
 
-def estimated(told: RunEstimate) -> str:
-    """What a run would take, and what looks wrong."""
-    warnings = "".join(f'<div class="vx-warning">{plain(text)}</div>' for text in told.warnings)
-    tiles = f"{told.tiles} tile{'s' if told.tiles != 1 else ''}"
+def estimated(run: RunEstimate) -> str:
+    """An estimate, with its warnings."""
+    warnings = "".join(f'<div class="vx-warning">{plain(text)}</div>' for text in run.warnings)
+    tiles = f"{run.tiles} tile{'s' if run.tiles != 1 else ''}"
     return (
-        f'<div class="vx-note" role="status">{tiles}, about {_seconds(told.seconds)}, '
-        f"{size(told.peak_bytes)} of memory.</div>{warnings}"
+        f'<div class="vx-note" role="status">{tiles}, about {_seconds(run.seconds)}, '
+        f"{size(run.peak_bytes)} of memory.</div>{warnings}"
     )
 
 
 def progress(run: RunProgress, elapsed: float) -> str:
-    """A bar with the stage, tiles and the time that is left."""
+    """A bar with the stage, tiles and remaining time."""
     name = _STAGES.get(run.state, run.state)
     if run.tiles and run.state == "score":
         share = min(1.0, run.done / run.tiles)
@@ -129,7 +129,7 @@ def progress(run: RunProgress, elapsed: float) -> str:
 
 
 def downloads(session: Session, commands: Commands | None) -> str:
-    """Links to a result's files, and how to have the same mask elsewhere."""
+    """Links to a result's files, and commands that make its mask again."""
     result = session.result
     if result is None or not result.files:
         return ""
@@ -142,7 +142,7 @@ def downloads(session: Session, commands: Commands | None) -> str:
 
 
 def summary(result: Result, place: str) -> str:
-    """How a run went."""
+    """Summary of a finished run."""
     report = result.report
     seconds = sum(report["seconds"].values())
     warnings = "".join(f'<div class="vx-warning">{plain(text)}</div>' for text in report["warnings"])
@@ -199,7 +199,7 @@ def _proof(model: ModelCard) -> str:
     if model.parity is None:
         return "none: nothing proves that this file does what its network did in training"
     names = [f"{proved.runtime} {proved.precision}" for proved in model.parity.runtimes]
-    return f"certified to score like its source network: {', '.join(names)}"
+    return f"certified to agree with its source network: {', '.join(names)}"
 
 
 def _seconds(seconds: float) -> str:
@@ -209,6 +209,6 @@ def _seconds(seconds: float) -> str:
 
 
 def _is_oblique(affine: Any) -> bool:
-    """Whether an axis is off the world's by more than about a degree."""
+    """Whether a voxel axis is more than about a degree off every world axis."""
     lengths: Sequence[float] = (affine[:3, :3] ** 2).sum(axis=0) ** 0.5
     return bool((abs(affine[:3, :3] / lengths).max(axis=0) < 0.9998).any())

@@ -244,9 +244,9 @@ class Viewer extends HTMLElement {
     return `session/${this.scene.id}/${path}?${query}`;
   }
 
-  // An answer, or null after telling what went wrong.
+  // The answer; null after an error, which is shown.
   async fetch(url) {
-    let told = "The server does not answer. Is it still running?";
+    let trouble = "The server does not answer. Is it still running?";
     try {
       const answer = await fetch(url, { cache: "no-store" });
       if (answer.ok) {
@@ -254,11 +254,11 @@ class Viewer extends HTMLElement {
         return answer;
       }
       const detail = (await answer.json().catch(() => ({}))).detail;
-      told = typeof detail === "string" ? `${detail[0].toUpperCase()}${detail.slice(1)}.` : "This cannot be shown.";
+      trouble = typeof detail === "string" ? `${detail[0].toUpperCase()}${detail.slice(1)}.` : "This cannot be shown.";
     } catch {
       // no connection
     }
-    if (this.isConnected) this.tell(told);
+    if (this.isConnected) this.tell(trouble);
     return null;
   }
 
