@@ -34,6 +34,7 @@ NEEDS: Mapping[str, Sequence[str]] = {
     "tests/demo": ("process", "browser"),
     "tests/deployment": ("process",),
     "tests/docs": ("process",),
+    "tests/examples": ("process",),
     "tests/jobs": ("process", "database"),
     "tests/proxy": ("process",),
     "tests/real_data": ("process", "real_data"),

@@ -1,0 +1,1 @@
+"""BentoML services on voxport's store of ONNX models."""
