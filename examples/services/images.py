@@ -15,7 +15,7 @@ def prepared(image: Image.Image, shape: Sequence[int | str | None], params: Mapp
     height, width = int(shape[2] or 0), int(shape[3] or 0)
     values = np.asarray(image.convert("RGB").resize((width, height)), np.float32) / 255
     mean, std = (np.array(params.get(name, [fill] * 3), np.float32) for name, fill in (("mean", 0), ("std", 1)))
-    return np.transpose((values - mean) / std, (2, 0, 1))[None]
+    return np.transpose((values - mean) / std, (2, 0, 1))[None].astype(np.float32)
 
 
 def softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
