@@ -10,19 +10,21 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import psutil
 import pytest
 import typer.main
 from voxport.domain.errors import VoxportError
+from voxport.entrypoints.cli import up as up_module
 from voxport.entrypoints.cli.main import app
 from voxport.entrypoints.up import check as up_check
 from voxport.entrypoints.up.answering import answers
 from voxport.entrypoints.up.children import Place, children_of, data_variables
-from voxport.entrypoints.up.supervisor import Child
+from voxport.entrypoints.up.supervisor import Child, Restarts
 from voxport.testing.job_queue import wait_until
 
 from tests.rest.serving import PATIENCE, free_port
@@ -55,11 +57,12 @@ class Up:
         self.folder, self.url = folder, f"http://127.0.0.1:{free_port()}"
         command = [sys.executable, "-m", "voxport", "up", "--no-demo", "--port", self.url.rpartition(":")[2]]
         (folder / "data" / "jobs").mkdir(parents=True)
+        own = {"BENTOML_HOME": str(folder / "bentoml"), "VOXPORT_SERVING__DRAIN_SECONDS": "1"}
         with (folder / "out").open("wb") as out, (folder / "err").open("wb") as err:
             self.process = subprocess.Popen(
                 [*command, "--data", str(folder / "data")],
                 cwd=folder,
-                env=environment(folder) | {"BENTOML_HOME": str(folder / "bentoml")},
+                env=environment(folder) | own,
                 stdout=out,
                 stderr=err,
                 start_new_session=True,
@@ -97,10 +100,42 @@ def test_the_service_comes_back_when_it_is_killed_and_all_end_with_it(up: Up) ->
     assert answers(f"{up.url}/readyz")
     assert not any(process.is_running() for process in before)
     running = up.descendants()
-    up.process.send_signal(signal.SIGTERM)
-    assert up.process.wait(PATIENCE) == 0
+    with uploading(up.url) as upload:
+        up.process.send_signal(signal.SIGTERM)
+        assert up.process.wait(PATIENCE) == 0
+        answer = b"".join(iter(lambda: upload.recv(2**16), b""))
+    assert answer.startswith(b"HTTP/1.1 503 ")
+    assert b"run: expected an end within 1 s of the stop, got a longer run; send the request again" in answer
     assert not any(process.is_running() for process in running)
     assert {path.name for path in (up.folder / "data" / "logs").iterdir()} == {"service.log", "worker.log"}
+
+
+@contextmanager
+def uploading(url: str) -> Iterator[socket.socket]:
+    """A connection whose request the service has begun to read, and whose body never ends."""
+    host, port = url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), PATIENCE) as connection:
+        head = "POST /v1/plan HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data; boundary=b\r\n"
+        connection.sendall(f"{head}Content-Length: 1000\r\nExpect: 100-continue\r\n\r\n".encode())
+        assert connection.recv(2**16).startswith(b"HTTP/1.1 100 ")
+        yield connection
+
+
+def test_it_gives_its_children_longer_to_end_than_they_give_their_requests(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    given: list[Restarts] = []
+
+    def supervisor(*arguments: Any) -> NoReturn:
+        given.append(arguments[3])
+        raise InterruptedError
+
+    monkeypatch.setenv("VOXPORT_SERVING__DRAIN_SECONDS", "300")
+    monkeypatch.setattr(up_module, "Supervisor", supervisor)
+    arguments = ["up", "--no-demo", "--port", str(free_port()), "--data", str(tmp_path)]
+    with pytest.raises(InterruptedError):
+        typer.main.get_command(app).main(args=arguments, standalone_mode=False)
+    assert given[0].grace_seconds > 300
 
 
 def test_nothing_goes_on_when_it_is_killed(up: Up) -> None:
