@@ -1,13 +1,10 @@
-"""Contract suite of `Locks`, and locks within one process."""
+"""Contract suite of `Locks`."""
 
 # ruff: noqa: D102 - a test's name is the promise that it checks
 
 from __future__ import annotations
 
 import threading
-from collections import defaultdict
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -61,22 +58,3 @@ class LocksContract:
             order.append("first")
         thread.join()
         assert order == ["first", "second True"]
-
-
-class MemoryLocks:
-    """Locks between threads, shared by instances with the same ``shared``."""
-
-    def __init__(self, shared: defaultdict[Path, threading.Lock] | None = None) -> None:
-        self._locks = defaultdict(threading.Lock) if shared is None else shared
-
-    @contextmanager
-    def hold(self, path: Path, *, wait: bool = True) -> Iterator[bool]:
-        """See Locks.hold."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
-        held = self._locks[path].acquire(blocking=wait)
-        try:
-            yield held
-        finally:
-            if held:
-                self._locks[path].release()
