@@ -69,6 +69,7 @@ class ServingSettings(BaseModel, extra="forbid"):
     silence_seconds: float = Field(default=30.0, gt=0)
     drain_seconds: float = Field(default=20.0, gt=0)
     public_url: str | None = None
+    cors_origins: list[str] = []
     trust_forwarded_prefix: bool = False
     insecure: bool = False
 

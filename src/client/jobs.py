@@ -98,12 +98,13 @@ class Jobs:
         """Return a job."""
         return self._checked(self._connection.json("GET", job_path(job_id(job))), job)
 
-    def list(self, states: Iterable[str] = (), limit: int = 100) -> tuple[RemoteJob, ...]:
+    def list(self, states: Iterable[str] = (), limit: int = 100, *, offset: int = 0) -> tuple[RemoteJob, ...]:
         """Return jobs, newest first.
 
         Args:
             states: only these states; all if empty.
             limit: maximum number, 1 to 1000.
+            offset: number of jobs to leave out first, for the pages after the first.
 
         Raises:
             UsageError: an unknown state or invalid limit.
@@ -114,7 +115,9 @@ class Jobs:
             raise UsageError("states", expected=f"some of {', '.join(JOB_STATES)}", got=got, do="correct it")
         if not 1 <= limit <= _LONGEST_LIST:
             raise UsageError("limit", expected=f"1 to {_LONGEST_LIST}", got=str(limit), do="correct it")
-        query = urlencode([*(("state", state) for state in wanted), ("limit", str(limit))])
+        if offset < 0:
+            raise UsageError("offset", expected="0 or more", got=str(offset), do="correct it")
+        query = urlencode([*(("state", state) for state in wanted), ("limit", str(limit)), ("offset", str(offset))])
         told = self._connection.json("GET", f"{JOBS}?{query}").get("jobs")
         if not isinstance(told, list) or len(told) > limit:
             got = f"{len(told)} of them" if isinstance(told, list) else "something else"

@@ -134,11 +134,26 @@ def words_of(found: ErrorDetails, model: type[BaseModel] | None = None) -> str:
         return "is an unknown key" + (f" (did you mean {close[0]}?)" if close else "")
     if kind in (_RELATION, "value_error"):
         return message.removeprefix("Value error, ")
+    expected, got = expected_and_got(found)
+    return f"expected {expected}, got {got}"
+
+
+def expected_and_got(found: Mapping[str, Any]) -> tuple[str, str]:
+    """Return what one of pydantic's errors expected and got, without pydantic's own words."""
+    kind, message, value = found["type"], found["msg"], found.get("input")
+    if kind == "missing":
+        return "a value", "none"
+    if kind in ("extra_forbidden", "invalid_key"):
+        return "a field that exists", "another"
+    if "UploadFile" in message:
+        return "a file, with a name of its own in the form", "text"
     if kind == "literal_error":
-        message = "expected one of " + ", ".join(re.findall("'([^']*)'", found["ctx"]["expected"]))
-    elif kind != _OURS:
-        message = f"expected {_EXPECTED.get(kind, 'another value').format(**found.get('ctx', {}))}"
-    return f"{message}, got {short(found['input'])}"
+        words = ", ".join(re.findall("'([^']*)'", found["ctx"]["expected"]))
+        return f"one of {words}", short(value)
+    if kind in (_OURS, _RELATION, "value_error"):
+        return message.removeprefix("Value error, ").removeprefix("expected "), short(value)
+    words = _EXPECTED.get(kind, "another value").format(**found.get("ctx", {}))
+    return words, "a file" if hasattr(value, "filename") else short(value)
 
 
 def _path(steps: tuple[int | str, ...]) -> str:

@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike
 from pydantic import TypeAdapter, ValidationError
 
 from ..application import Application
+from ..contract.reading import expected_and_got
 from ..domain.errors import UsageError
 from ..domain.run import Outputs, RunOptions
 from ..domain.volume import Volume
@@ -203,9 +204,10 @@ def _options(given: dict[str, Any]) -> RunOptions:
     try:
         return TypeAdapter(RunOptions).validate_python(given)
     except ValidationError as error:
-        wrong = {str(problem["loc"][0]): problem["msg"] for problem in error.errors()}
-        got = "; ".join(f"{name}={given[name]!r} ({text.lower()})" for name, text in wrong.items())
-        raise UsageError(", ".join(wrong), expected="values of their types", got=got, do="correct it") from None
+        wrong = {str(problem["loc"][0]): expected_and_got(problem) for problem in error.errors()}
+        expected = "; ".join(f"{name}: {words}" for name, (words, _) in wrong.items())
+        got = "; ".join(f"{name}={given[name]!r}" for name in wrong)
+        raise UsageError(", ".join(wrong), expected=expected, got=got, do="correct it") from None
 
 
 def _listener(progress: bool | ProgressListener) -> AbstractContextManager[ProgressListener]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from starlette.datastructures import Headers
@@ -44,13 +45,13 @@ def bad_bind(scope: Scope) -> Problem | None:
     )
 
 
-def bad_origin(headers: Headers, public_host: str | None = None) -> Problem | None:
+def bad_origin(headers: Headers, public_host: str | None = None, others: Collection[str] = ()) -> Problem | None:
     """A request for another host name, or from a page of another site: what a browser can be made to send."""
     public = (f"http://{public_host}", f"https://{public_host}")
     hosts = headers.getlist("host")
     if len(hosts) != 1 or not (hosts[0].lower() == public_host or _OWN_HOST.fullmatch(hosts[0])):
         what, got = "Host", "another, several or none"
-    elif not all(o.lower() in public or _OWN_ORIGIN.fullmatch(o) for o in headers.getlist("origin")):
+    elif not all(o.lower() in public or o in others or _OWN_ORIGIN.fullmatch(o) for o in headers.getlist("origin")):
         what, got = "Origin", "another site"
     else:
         return None

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from functools import lru_cache
 
 from anyio import to_thread
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 
 from ... import __version__
 from ...application import Application
@@ -21,7 +21,7 @@ from .job_results import job_result_routes
 from .jobs import job_routes
 from .openapi import describe
 from .predicting import predict_routes
-from .routing import add_problem_handlers
+from .routing import HeadAsGet, add_problem_handlers, check_query
 from .segmenting import segment_routes
 from .stopping import stop_on_signals
 from .v2 import v2_routes
@@ -69,11 +69,13 @@ def create_app(application: Application, *, runs_jobs: bool = False) -> FastAPI:
         redoc_url=None,
         redirect_slashes=False,
         generate_unique_id_function=lambda route: route.name,
+        dependencies=[Depends(check_query)],
     )
     app.state.context = context
     for routes in _ROUTES:
         app.include_router(routes(context))
     add_problem_handlers(app, context.metrics, context.private_paths)
+    app.add_middleware(HeadAsGet)
     needs_key = bool(application.settings.api_keys)
     app.openapi = lru_cache(maxsize=1)(lambda: describe(app, needs_key=needs_key))  # type: ignore[method-assign]
     return app

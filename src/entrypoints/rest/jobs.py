@@ -30,6 +30,7 @@ from .routing import MULTIPART, BodyRoute, body
 T = TypeVar("T")
 _log = logging.getLogger("voxport.jobs")
 _MOST_LISTED = 1000
+_FARTHEST = 1_000_000
 RequestKey = Annotated[
     str | uploads.None_,
     Header(
@@ -42,6 +43,7 @@ RequestKey = Annotated[
 ]
 States = Annotated[list[JobState], Query(alias="state", description="Only jobs in this state; repeatable.")]
 Limit = Annotated[int, Query(description="At most so many.", ge=1, le=_MOST_LISTED)]
+Offset = Annotated[int, Query(description="Jobs to leave out at the beginning of the list.", ge=0, le=_FARTHEST)]
 
 
 @dataclass(frozen=True)
@@ -94,10 +96,10 @@ def job_routes(context: ServiceContext) -> APIRouter:
         return await _answer(request, job, 202, headers)
 
     @router.get("/v1/jobs", response_model=JobsAnswer, responses=openapi.JOBS, summary="Jobs")
-    async def jobs(request: Request, state: States = [], limit: Limit = 100) -> Response:  # noqa: B006
+    async def jobs(request: Request, state: States = [], limit: Limit = 100, offset: Offset = 0) -> Response:  # noqa: B006
         """The caller's jobs, the latest first."""
         owner, states = principal(request), set(state) or None
-        found = await context.jobs.ask(lambda queue: queue.list(owner, states, limit))
+        found = await context.jobs.ask(lambda queue: queue.list(owner, states, offset + limit)[offset:])
         return JSONResponse({"jobs": await context.jobs.mappings(*found, prefix=prefix_of(request.scope))})
 
     @router.get("/v1/jobs/{id}", response_model=JobAnswer, responses=openapi.JOB, summary="One job")

@@ -14,7 +14,7 @@ from .routing import JSON, MULTIPART
 
 Responses = dict[int | str, dict[str, Any]]
 
-_PROBE_KINDS = ("malformed", "forbidden", "limit", "media-type", "internal")
+_PROBE_KINDS = ("malformed", "forbidden", "limit", "media-type", "usage", "internal")
 GUARDED_KINDS = (*_PROBE_KINDS, "unauthorised", "rate")
 RUN_KINDS = ("unknown-model", "usage", "input", "model", "busy", "cancelled", "timeout", "output")
 _PROBES = ("/livez", "/readyz")
@@ -132,6 +132,8 @@ def describe(app: FastAPI, *, needs_key: bool) -> dict[str, Any]:
         components["schemas"].pop(framework, None)
     for body in (schema for name, schema in components["schemas"].items() if name.startswith("Body_")):
         body["additionalProperties"] = False
+        # generators of clients send a file for this format alone
+        body["properties"]["volume"]["items"] = {"type": "string", "format": "binary"}
     components["headers"] = {"Voxport-Request": _REQUEST_ID}
     components["securitySchemes"] = {
         "bearer": {"type": "http", "scheme": "bearer"},
@@ -140,6 +142,9 @@ def describe(app: FastAPI, *, needs_key: bool) -> dict[str, Any]:
     keys: list[dict[str, list[str]]] = [{"bearer": []}, {"key": []}]
     for path, operation in _operations(document):
         operation["security"] = [] if path in _PROBES or not needs_key else keys
+        content = operation["responses"].get("200", {}).get("content", {})
+        if JSON in content and _GZIP in content:  # generators of clients expect the first
+            content[JSON] = content.pop(JSON)
         # FastAPI adds its own shape of errors to every route that takes anything
         if not _is_ours(operation["responses"].get("422")):
             operation["responses"].pop("422", None)

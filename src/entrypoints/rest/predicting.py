@@ -18,6 +18,7 @@ from starlette.responses import Response
 
 from ...contract import service as schemas
 from ...contract.options import options_of
+from ...contract.reading import expected_and_got
 from ...domain.errors import OutputError, UsageError
 from ...domain.report import statistics_mapping
 from ...domain.run import RunOptions
@@ -102,9 +103,8 @@ def _checked(parse: Callable[[Any], schemas.ArrayFields], fields: object) -> sch
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "body"
-        raise UsageError(
-            where[:80], expected="a valid field", got=first["msg"][:120].lower(), do="correct it"
-        ) from None
+        expected, got = expected_and_got(first)
+        raise UsageError(where[:80], expected=expected, got=got, do="correct it") from None
 
 
 def _predict(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from math import ceil
@@ -29,6 +30,15 @@ KIND_OF_STATUS: Mapping[int, str] = {
     429: "rate",
     503: "busy",
     504: "timeout",
+}
+
+
+# The four parts of a refusal in one line.
+_PARTS = re.compile("(?:.*?: )?expected (?P<expected>.*?), got (?P<got>.*); (?P<do>.*)")
+# Refusals of the framework: what it expected and got.
+_FRAMEWORK = {
+    "not-found": ("a path of this service", "another (not found)"),
+    "method": ("a method that the path takes", "another (method not allowed)"),
 }
 
 
@@ -92,8 +102,18 @@ def problem_of(error: BaseException) -> Problem:
             extra = {"expected": error.expected, "got": error.got, "do": error.do}
             return Problem(kind, str(error), extra, retry_after(error))
     elif isinstance(error, HTTPException) and error.status_code in KIND_OF_STATUS:
-        return Problem(KIND_OF_STATUS[error.status_code], error.detail, headers=error.headers or {})
+        return _stated(KIND_OF_STATUS[error.status_code], error)
     return INTERNAL
+
+
+def _stated(kind: str, error: HTTPException) -> Problem:
+    """The problem of an HTTP error, whose words are voxport's or the framework's."""
+    headers = error.headers or {}
+    if parts := _PARTS.fullmatch(error.detail):
+        return Problem(kind, error.detail, parts.groupdict(), headers)
+    expected, got = _FRAMEWORK.get(kind, ("a request that can be read", "another"))
+    said = "" if kind in _FRAMEWORK else f" ({error.detail.rstrip('.').lower()})"
+    return Problem.about(kind, "request", expected=expected, got=got + said, do="see /openapi.json", headers=headers)
 
 
 def retry_after(error: VoxportError) -> dict[str, str]:

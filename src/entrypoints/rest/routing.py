@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+import asyncio
+from collections.abc import Callable, Coroutine, Iterable, Iterator, MutableMapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from email.message import Message
 from typing import Any, Literal, TypeVar
 
 from fastapi import FastAPI, Request, Response
+from fastapi.dependencies.models import Dependant
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Receive, Scope, Send
 
-from ...domain.errors import OutputError, VoxportError
+from ...contract.reading import expected_and_got
+from ...domain.errors import OutputError, UsageError, VoxportError
 from .metrics import Metrics
 from .problems import Problem, ProblemError, in_protocol, problem_of, problem_response
 from .uploads import receive_form
 
 MULTIPART, JSON = "multipart/form-data", "application/json"
 _MOST_COMPLAINTS = 5
-_SAID_BY_FRAMEWORK = (404, 405)
 _UTF_8 = {"utf-8", "utf8", "us-ascii"}
-_SEE = "see /openapi.json"
 Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
 
 
@@ -87,18 +89,24 @@ def add_problem_handlers(app: FastAPI, metrics: Metrics, private_paths: Iterable
         if isinstance(error, HTTPException) and isinstance(error.__cause__, OSError):
             # FastAPI takes whatever stops it from reading a form for the caller's fault
             error = OutputError.cannot_write("upload", error.__cause__)
-        problem = problem_of(error)
-        if isinstance(error, HTTPException) and error.status_code in _SAID_BY_FRAMEWORK:
-            detail = (
-                f"request: expected a path and method of this service, got another ({error.detail.lower()}); {_SEE}"
-            )
-            problem = replace(problem, detail=detail)
-        return answer(request, problem)
+        return answer(request, problem_of(error))
 
     async def invalid(request: Request, error: Exception) -> Response:
         complaints = error.errors() if isinstance(error, RequestValidationError) else ()
-        listed = "; ".join(f"{_field(c['loc'])}: {c['msg']}" for c in complaints[:_MOST_COMPLAINTS])
-        return answer(request, Problem("usage", f"request: {listed}"))
+        # a field that may be absent complains twice: once for its type, and once that it is there
+        optional = {complaint["loc"][:-1] for complaint in complaints if complaint["type"] == "none_required"}
+        parts = [
+            (_field(loc[:-1] if loc[:-1] in optional else loc), *expected_and_got(complaint))
+            for complaint in complaints
+            if (loc := complaint["loc"]) and complaint["type"] != "none_required"
+        ][:_MOST_COMPLAINTS]
+        if len(parts) == 1:
+            subject, expected, got = parts[0]
+        else:
+            subject = "request"
+            expected = "; ".join(f"{field}: {words}" for field, words, _ in parts)
+            got = "; ".join(f"{field}: {words}" for field, _, words in parts)
+        return answer(request, Problem.about("usage", subject, expected=expected, got=got, do="correct the request"))
 
     app.add_exception_handler(VoxportError, known)
     app.add_exception_handler(ProblemError, known)
@@ -126,3 +134,46 @@ def cut(text: str, paths: Iterable[str]) -> str:
 
 def _field(location: Iterable[Any]) -> str:
     return ".".join(str(part) for part in location if part != "body") or "body"
+
+
+async def check_query(request: Request) -> None:
+    """Refuse names in the query that the route does not take. Raises UsageError."""
+    route = request.scope.get("route")
+    known = list(_query_names(route.dependant)) if isinstance(route, APIRoute) else []
+    for name in request.query_params:
+        if name not in known:
+            expected = f"one of the query's names {', '.join(known)}" if known else "no query"
+            raise UsageError(name[:80] or "query", expected=expected, got="another name", do="leave it out")
+
+
+def _query_names(dependant: Dependant) -> Iterator[str]:
+    yield from (parameter.alias for parameter in dependant.query_params)
+    for inner in dependant.dependencies:
+        yield from _query_names(inner)
+
+
+class HeadAsGet:
+    """ASGI middleware that answers HEAD as GET, without the body."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http" or scope["method"] != "HEAD":
+            await self._app(scope, receive, send)
+            return
+        started = asyncio.Event()
+
+        async def without_body(message: MutableMapping[str, Any]) -> None:
+            if message["type"] == "http.response.start":
+                await send(message)
+                await send({"type": "http.response.body", "body": b""})
+                started.set()
+
+        async def until_started() -> MutableMapping[str, Any]:
+            if not started.is_set():
+                return await receive()
+            return {"type": "http.disconnect"}  # ends a stream of events
+
+        await self._app({**scope, "method": "GET"}, until_started, without_body)

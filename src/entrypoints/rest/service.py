@@ -58,7 +58,13 @@ def create_service() -> Any:
     keys = parse_keys([key.get_secret_value() for key in application.settings.api_keys])
     public = PublicAddress(settings.public_url, settings.trust_forwarded_prefix)
     shield = ShieldSettings(
-        keys, settings.insecure, settings.max_body_bytes, settings.rate_per_minute, settings.silence_seconds, public
+        keys,
+        settings.insecure,
+        settings.max_body_bytes,
+        settings.rate_per_minute,
+        settings.silence_seconds,
+        public,
+        tuple(settings.cors_origins),
     )
     made.add_asgi_middleware(
         Shield,

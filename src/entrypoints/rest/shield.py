@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from starlette.datastructures import Headers
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -25,6 +26,9 @@ from .problems import INTERNAL, Problem, in_protocol, problem_of
 from .rate import Rate, peer_of
 
 ANONYMOUS = "anonymous"
+# Headers that pages of other sites may send, and read.
+_CORS_SENT = ("Authorization", "X-API-Key", "Content-Type", "Idempotency-Key", "If-None-Match")
+_CORS_READ = ("Voxport-Report", "Voxport-Request", "Location", "Retry-After", "ETag", "Content-Disposition")
 UNMATCHED = "unmatched"
 # what an orchestrator asks all the time, and cannot hold a key for
 PROBES = frozenset({"/livez", "/readyz"})
@@ -43,6 +47,7 @@ class ShieldSettings:
         rate_per_minute: requests a minute for each key, or each address where there is none; 0 is no limit.
         silence_seconds: time without a byte of a request's body until it is refused.
         public: the address that callers use.
+        cors_origins: sites whose pages may call the service from a browser.
     """
 
     keys: tuple[KeyHash, ...] = ()
@@ -51,6 +56,7 @@ class ShieldSettings:
     rate_per_minute: int = 0
     silence_seconds: float = 30.0
     public: PublicAddress = field(default_factory=PublicAddress)
+    cors_origins: tuple[str, ...] = ()
 
 
 class Shield:
@@ -85,11 +91,20 @@ class Shield:
         self._refused = refused
         self._draining = draining or Draining(0.0)
         self._rate = Rate(settings.rate_per_minute)
+        self._serve_http: ASGIApp = self._http
+        if settings.cors_origins:
+            self._serve_http = CORSMiddleware(
+                self._http,
+                allow_origins=settings.cors_origins,
+                allow_methods=("GET", "HEAD", "POST", "DELETE"),
+                allow_headers=_CORS_SENT,
+                expose_headers=_CORS_READ,
+            )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
         if scope["type"] == "http":
-            await self._http(scope, receive, send)
+            await self._serve_http(scope, receive, send)
         elif scope["type"] == "lifespan":
             await self._app(scope, receive, send)
         elif scope["type"] == "websocket":
@@ -136,7 +151,7 @@ class Shield:
         headers = Headers(scope=scope)
         settings = self._settings
         if not settings.keys and not settings.insecure:
-            problem = bad_bind(scope) or bad_origin(headers, settings.public.host)
+            problem = bad_bind(scope) or bad_origin(headers, settings.public.host, settings.cors_origins)
             if problem is not None:
                 return problem
         if scope["path"].removeprefix(prefix_of(scope)) not in PROBES:

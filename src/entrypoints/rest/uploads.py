@@ -97,7 +97,8 @@ async def receive_form(request: Request, folder: Path) -> None:
             parser.folder = folder
             request._form = await parser.parse()
     except MultiPartException as error:
-        raise HTTPException(400, error.message) from None
+        detail = f"form: expected multipart/form-data, got {error.message.lower()}; see /openapi.json"
+        raise HTTPException(400, detail) from None
     except OSError as error:
         raise OutputError.cannot_write("upload", error) from None
 
