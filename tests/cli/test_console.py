@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import io
+from dataclasses import fields
 
 import pytest
 import typer
 from rich.console import Console
 from rich.progress import Progress
 from voxport.domain.errors import UsageError
+from voxport.domain.run import RunOptions
 from voxport.entrypoints.cli.console import FIELDS, Bar, Silent, parse_bytes, parse_patch, with_flags
 from voxport.entrypoints.cli.main import app
 from voxport.ports.progress import ProgressListener
@@ -70,6 +72,11 @@ def test_an_error_about_a_field_names_the_flag_here() -> None:
     assert with_flags("precision int8: expected a file, got none; make one").startswith("--precision int8: expected")
     assert with_flags("a.nii: expected finite values, got NaN; set `nan_as`").endswith("set --nan-as")
     assert with_flags("free memory: expected 2 GB, got 1 GB; set a smaller `patch`").endswith("smaller --patch")
+
+
+def test_every_run_option_has_its_flag() -> None:
+    assert {option.name.removesuffix("_bytes") for option in fields(RunOptions)} <= set(FIELDS)
+    assert with_flags("axis: expected x, y or z, got w; choose another").startswith("--axis: expected")
 
 
 def test_an_error_about_something_else_stays_as_it_is() -> None:

@@ -8,9 +8,11 @@ import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any, TextIO
 
 from ...domain.errors import UsageError
+from ...domain.run import RunOptions
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -18,23 +20,12 @@ if TYPE_CHECKING:
     from ...ports.progress import ProgressListener
 
 # fields that errors name, and the arguments that stand for them here
+_OTHERS = "runtime precision threads card statistics preview probabilities report against network network_args"
 FIELDS = {
     name: f"--{name.replace('_', '-')}"
     for name in (
-        *("overlap", "patch", "blending", "memory", "nan_as", "threshold", "batch", "runtime", "precision", "threads"),
-        *(
-            "card",
-            "statistics",
-            "preview",
-            "probabilities",
-            "report",
-            "against",
-            "network",
-            "network_args",
-            "network_output",
-            "bundle",
-        ),
-        *("pattern", "channels"),
+        *(option.name.removesuffix("_bytes") for option in fields(RunOptions)),
+        *(*_OTHERS.split(), "network_output", "bundle", "pattern", "channels"),
     )
 } | {"checkpoint": "CHECKPOINT", "mask": "-o"}
 _WIDEST = 100_000  # characters of a table's line

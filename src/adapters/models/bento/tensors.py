@@ -76,7 +76,7 @@ class BentoTensorModels:
         found = [m for m in self.list() if m.name == name and version in ("", "latest", m.version)]
         if not found:
             known = ", ".join(m.tag for m in self.list()) or "none"
-            do = "see voxport models list --store bento"
+            do = "list the models of the store bento"
             raise UnknownModelError(tag[:80], expected=f"one of the models {known}", got="another name", do=do)
         return found[-1]
 
