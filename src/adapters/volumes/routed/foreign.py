@@ -56,7 +56,7 @@ _KINDS: tuple[tuple[int, bytes, str, str], ...] = (
     (0, GZIP_MAGIC, "a file packed with gzip twice", "unpack it once: gzip -dc '{name}' > unpacked"),
     (0, b"PK\x03\x04", "a zip archive", "unpack it: unzip '{name}'"),
     (257, b"ustar", "a tar archive", "unpack it: tar xf '{name}'"),
-    (0, b"version https://git-lfs", "a pointer of Git LFS, not the file", "fetch it: git lfs pull --include '{name}'"),
+    (0, b"version https://git-lfs", "a pointer of Git LFS, not the file", "fetch it: git lfs pull -I '{name}'"),
     (0, b"/annex/objects/", "a pointer of git-annex, not the file", "fetch it: git annex get '{name}'"),
     (128, b"DICM", "a DICOM file", _DICOM),
     (0, b"\x89PNG", "a PNG picture", _PICTURE),
