@@ -126,8 +126,8 @@ class Client:
         """Estimate tiles, seconds and peak memory of a run on the server, with warnings; see `segment`."""
         fields = fields_of([model], options)
         with Uploads(paths_of(volumes), on_progress) as uploads:
-            told = self._connection.json("POST", "/v1/plan", form=uploads.form(fields))
-            return told | {"warnings": [uploads.localised(one_line(w)) for w in told.get("warnings") or ()]}
+            answer = self._connection.json("POST", "/v1/plan", form=uploads.form(fields))
+            return answer | {"warnings": [uploads.localised(one_line(w)) for w in answer.get("warnings") or ()]}
 
     def segment(
         self,

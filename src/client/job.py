@@ -95,7 +95,7 @@ class RemoteJob:
         if self.state not in ("failed", "parked"):
             return None
         if self.failure is None:
-            got, do = f"one that {self.state} for no reason that was told", "ask who runs the server"
+            got, do = f"one that {self.state} without a stated reason", "ask who runs the server"
             return RemoteError(f"job {self.id}", expected="one that is done", got=got, do=do)
         return problem_error({"type": URN + self.failure.kind, "detail": self.failure.detail}, f"job {self.id}")
 
@@ -212,7 +212,7 @@ class JobFiles:
         path: the job's.
         job: with the hashes of its results.
         folder: where files are until they have been checked.
-        on_progress: is told of the bytes of each file.
+        on_progress: receives the bytes of each file.
     """
 
     connection: Connection

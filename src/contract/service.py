@@ -42,7 +42,7 @@ class Plan(BaseModel):
 
 
 class RuntimeAnswer(BaseModel):
-    """What scores; ``library`` is its version, where it is told."""
+    """The runtime; ``library`` is its version, if known."""
 
     name: str
     device: str

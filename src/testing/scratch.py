@@ -94,7 +94,7 @@ class MemoryScratch:
         self._buffer_bytes = buffer_bytes
 
     def buffer(self, shape: tuple[int, ...], dtype: DTypeLike) -> Buffer:
-        """See Scratch.shelf."""
+        """See Scratch.buffer."""
         size = math.prod(shape) * np.dtype(dtype).itemsize
         if size > self._buffer_bytes:
             expected, got = f"room for {size} bytes", f"{self._buffer_bytes}"

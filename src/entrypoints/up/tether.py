@@ -32,7 +32,7 @@ def _prctl(option: int, value: int) -> None:
 
 def _become(parent: int, command: list[str]) -> None:
     _prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-    if os.getppid() != parent:  # it died before it could be told of
+    if os.getppid() != parent:  # it died before it could be watched
         sys.exit(1)
     os.execvp(command[0], command)
 
