@@ -95,7 +95,7 @@ class RemoteJob:
         if self.state not in ("failed", "parked"):
             return None
         if self.failure is None:
-            got, do = f"one that {self.state} without a stated reason", "ask who runs the server"
+            got, do = f"one that {self.state} for no reason given", "ask who runs the server"
             return RemoteError(f"job {self.id}", expected="one that is done", got=got, do=do)
         return problem_error({"type": URN + self.failure.kind, "detail": self.failure.detail}, f"job {self.id}")
 
