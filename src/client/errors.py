@@ -115,6 +115,10 @@ def error_of(refusal: Refusal, url: str, localised: Callable[[str], str] = str) 
     got = f"HTTP {refusal.status} {_phrase(refusal.status)}".rstrip()
     if refusal.status in _AWAY:
         return UnreachableError(url, expected="an answer", got=got, do="check that the server behind that address runs")
+    got += " without voxport's problem details, as proxies answer"
+    if refusal.status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
+        do = "raise the proxy's limit on the size of requests, or send less"
+        return LimitError(url, expected="a request within the limit of the proxy on the way", got=got, do=do)
     return RemoteError.wrong_answer(url, expected="an answer of voxport's", got=got)
 
 

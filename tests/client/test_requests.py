@@ -13,7 +13,7 @@ import httpx
 import pytest
 from voxport.client import Client, RemoteError
 from voxport.client.fields import is_loopback
-from voxport.domain.errors import BusyError, InputError, OutputError, UsageError
+from voxport.domain.errors import BusyError, InputError, LimitError, OutputError, UsageError
 
 from .conftest import InProcess
 from .standin import Standin, serving
@@ -306,3 +306,20 @@ def test_without_httpx_the_library_works_and_the_client_says_what_to_install() -
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "httpx" in result.stdout
     assert "voxport[serving]" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("status", "kind", "words"),
+    [
+        (413, LimitError, "limit of the proxy on the way, got HTTP 413"),
+        (403, RemoteError, "got HTTP 403 Forbidden without voxport's problem details, as proxies answer"),
+    ],
+)
+def test_a_page_of_a_proxy_is_named_as_the_proxys(
+    scan: Path, tmp_path: Path, status: int, kind: type[Exception], words: str
+) -> None:
+    page = httpx.Response(status, html="<html><body>413 Request Entity Too Large</body></html>")
+    transport = httpx.MockTransport(lambda _: page)
+    with Client(transport=transport) as client, pytest.raises(kind, match=words):
+        client.segment(scan, tmp_path / "mask.nii.gz")
+    assert not (tmp_path / "mask.nii.gz").exists()
