@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import atexit
 import os
-from contextlib import ExitStack
+from shutil import rmtree
+from tempfile import mkdtemp
 from typing import Any
 
 import uvicorn.config
@@ -13,7 +14,6 @@ import uvicorn.config
 os.environ.setdefault("MALLOC_ARENA_MAX", "2")
 
 from ...application import Application
-from ...ports.folders import WorkFolders
 from ..json_log import log_as_json
 from ..public_address import PublicAddress
 from .access_log import access_logger
@@ -35,7 +35,7 @@ def create_service() -> Any:
     index = bentoml.server_context.worker_index
     if index is None:  # this process starts those that answer
         stop_while_starting()
-        own_metrics_folder(application.work_folders)
+        own_metrics_folder()
     else:
         protocols: dict[str, Any] = uvicorn.config.HTTP_PROTOCOLS
         protocols["auto"] = timed_protocol(application.settings.serving.silence_seconds)
@@ -77,16 +77,16 @@ def create_service() -> Any:
     return made
 
 
-def own_metrics_folder(folders: WorkFolders) -> None:
+def own_metrics_folder() -> None:
     """Give the processes of this service a Prometheus folder of their own, deleted when the service ends.
 
     BentoML's default is one for all services of a user, which it empties whenever one of them starts.
     """
     from bentoml._internal.configuration.containers import BentoMLContainer
 
-    stack = ExitStack()
-    BentoMLContainer.prometheus_multiproc_dir.set(str(stack.enter_context(folders.new())))
-    atexit.register(stack.close)
+    folder = mkdtemp(prefix="voxport-metrics-")
+    BentoMLContainer.prometheus_multiproc_dir.set(folder)
+    atexit.register(rmtree, folder, ignore_errors=True)
 
 
 service = create_service()
