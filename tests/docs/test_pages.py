@@ -42,7 +42,8 @@ def two_versions(folder: Path) -> None:
 
 def the_clone(folder: Path) -> None:
     for name in ("src", "deployment"):
-        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "secrets", "models"))
+        hidden = ["__pycache__"] if name == "src" else ["__pycache__", "secrets", "models"]  # what a person keeps there
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns(*hidden))
     for name in ("README.md", "LICENSE", "pyproject.toml", "constraints.txt"):
         shutil.copy(ROOT / name, folder)
 
