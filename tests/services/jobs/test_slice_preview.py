@@ -6,6 +6,7 @@ import errno
 import io
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -98,9 +99,11 @@ def test_of_a_volume_whose_report_states_its_window_one_slice_is_read() -> None:
     with pytest.MonkeyPatch.context() as patch:
         original = NiftiSource.read
 
-        def noted(source: NiftiSource, box: Box) -> np.ndarray[tuple[int, ...], np.dtype[Any]]:
+        def noted(
+            source: NiftiSource, box: Box, channels: Sequence[int] | None = None
+        ) -> np.ndarray[tuple[int, ...], np.dtype[Any]]:
             read.append(box)
-            return original(source, box)
+            return original(source, box, channels)
 
         patch.setattr(NiftiSource, "read", noted)
         np.testing.assert_array_equal(shown(job, blobs, "axial", 5), expected)
