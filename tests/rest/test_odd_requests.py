@@ -159,7 +159,7 @@ def test_no_room_for_an_upload_is_not_the_callers_fault(
         async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://127.0.0.1") as http:
             return await http.post(path, files={"volume": bytes(2**21)})
 
-    assert "upload" in refused(asyncio.run(send()), 507, "output")
+    assert "with room" in refused(asyncio.run(send()), 507, "output")
 
 
 def test_the_service_failed_at_nothing(http: httpx.Client) -> None:
