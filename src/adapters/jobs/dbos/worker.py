@@ -174,7 +174,8 @@ def _log_end(job: Job) -> None:
     level = {"failed": logging.WARNING, "parked": logging.ERROR}.get(job.state, logging.INFO)
     ends = {"done": "done", "failed": "failed", "cancelled": "cancelled", "parked": "dead-lettered"}
     tried_again = "tried again later" if job.failure else "queued again, as the worker stops"
-    reason = f": {job.failure.detail}" if job.failure else ""
+    # a file's name may hold line ends, or bytes that are no text
+    reason = "".join(c if c.isprintable() else "?" for c in f": {job.failure.detail}") if job.failure else ""
     text = f"attempt {job.attempts} {ends.get(job.state, tried_again)}{reason}"
     _log.log(level, "job %s: %s", job.id, text, extra=_fields(job, ends.get(job.state, "queued")))
 
