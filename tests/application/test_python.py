@@ -299,7 +299,7 @@ def test_a_predictor_closes_at_the_end_of_its_block_and_when_nothing_refers_to_i
     ("options", "words"),
     [
         ({"overlpa": 0.5}, "overlpa: expected options among overlap, .*write overlap"),
-        ({"overlap": "much"}, "overlap: expected values of their types, got overlap='much'"),
+        ({"overlap": "much"}, "overlap: expected overlap: a number, got overlap='much'"),
         ({"overlap": "much", "patch": (1, 2)}, "overlap, patch: "),
         ({"overlap": 0.9}, "overlap: expected a fraction"),
         ({"blending": "linear"}, "blending: "),

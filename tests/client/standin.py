@@ -32,8 +32,8 @@ from voxport.domain.errors import InputError, LimitError, ModelError, UsageError
 from voxport.domain.geometry.grid import Box, Grid, shape3
 from voxport.domain.labels.label_map import Label, LabelTable
 from voxport.domain.labels.statistics import LabelStatistics, StatisticsAccumulator
+from voxport.domain.labels.statistics_file import statistics_bytes
 from voxport.domain.report import grid_mapping, statistics_mapping
-from voxport.services.segmentation.statistics_file import statistics_bytes
 
 from .standin_jobs import Case, StandinJob, StandinQueue
 

@@ -18,11 +18,11 @@ from ... import __version__
 from ...contract import service as schemas
 from ...contract.options import REMOTE
 from ...domain.errors import BusyError, CancelledError, TimeLimitError, UnknownModelError, VoxportError
+from ...domain.labels.statistics_file import statistics_bytes
 from ...domain.report import grid_mapping
 from ...domain.run import RESULT_FILES, STATISTICS_TABLE, RunOptions
 from ...domain.run import Outputs as OutputFiles
 from ...services.segmentation.report import portable_report, tiles_mapping
-from ...services.segmentation.statistics_file import statistics_bytes
 from . import openapi, uploads
 from .context import RequestProgress, ServiceContext
 from .negotiation import accepted

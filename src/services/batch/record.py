@@ -16,11 +16,11 @@ from ...domain.cards.writing import write_card
 from ...domain.cases import CaseFiles
 from ...domain.errors import InputError
 from ...domain.job import Job
+from ...domain.labels.statistics_file import statistics_rows
 from ...domain.run import RunOptions
 from ...ports.blobs import BlobStore
 from ...ports.model import Model
 from ..segmentation.report import segment_line
-from ..segmentation.statistics_file import statistics_rows
 from .folder import BatchFolder, read_json, sha256_of, writing
 
 _SCHEMA = "voxport/batch/1"

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ...domain.cases import CaseFiles
-from ..segmentation.statistics_file import table_bytes
+from ...domain.labels.statistics_file import table_bytes
 from .folder import TABLE, BatchFolder
 
 Rows = Sequence[Mapping[str, Any]]

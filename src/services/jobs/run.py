@@ -12,6 +12,7 @@ from typing import Any
 
 from ...domain.errors import InputError, UnknownModelError, VoxportError
 from ...domain.job import JobCase, StoredFile
+from ...domain.labels.statistics_file import statistics_bytes
 from ...domain.run import RESULT_FILES, STATISTICS_TABLE, Outputs, RunOptions
 from ...ports.blobs import BlobStore
 from ...ports.folders import WorkFolders
@@ -21,7 +22,6 @@ from ..segmentation.prepare import memory_limit
 from ..segmentation.report import portable_report
 from ..segmentation.resume import Checkpoint
 from ..segmentation.segment import SegmentPorts, segment
-from ..segmentation.statistics_file import statistics_bytes
 
 # probabilities are large; all else is always made
 _ALWAYS = frozenset({"mask", "statistics", "preview", "report"})

@@ -8,10 +8,10 @@ from dataclasses import fields
 from pathlib import Path
 
 from ...domain.errors import UsageError
+from ...domain.labels.statistics_file import check_statistics_name
 from ...domain.run import Outputs
 from ...ports.artifacts import ArtifactWriter
 from ...ports.volume_store import VolumeStore
-from .statistics_file import check_statistics_name
 
 _VOLUMES = ("mask", "probabilities")
 

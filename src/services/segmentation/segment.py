@@ -14,6 +14,7 @@ from ...domain.geometry.grid import Box, Grid
 from ...domain.inference.sliding_window import Block, LogitRangeError, assemble_planes, stitch
 from ...domain.labels.label_map import LabelTable, Logits, Output
 from ...domain.labels.statistics import LabelStatistics, StatisticsAccumulator
+from ...domain.labels.statistics_file import statistics_bytes
 from ...domain.run import Outputs, RunOptions
 from ...ports.artifacts import ArtifactWriter
 from ...ports.pictures import PictureEncoder
@@ -29,7 +30,6 @@ from .inference import Inferer
 from .outputs import check_outputs
 from .prepare import Prepared, open_inferer, prepare
 from .resume import Checkpoint, Reached, fingerprint
-from .statistics_file import statistics_bytes
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ...domain.labels.label_map import Label, LabelTable
+from ...domain.labels.statistics_file import statistics_bytes
 from ...domain.report import grid_mapping, statistics_mapping
 from ...domain.run import Outputs
 from ...domain.viewing.display import otsu
@@ -18,7 +19,6 @@ from ...ports.progress import ProgressListener
 from ...ports.volume_store import VolumeStore
 from ..segmentation.case import Case, finite, slabs, survey
 from ..segmentation.segment import measure
-from ..segmentation.statistics_file import statistics_bytes
 
 TABLE = LabelTable((Label(1, "above threshold", "#2a9d8f"),))
 _SLAB_VOXELS = 2**20

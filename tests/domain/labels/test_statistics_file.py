@@ -13,8 +13,8 @@ from voxport.domain.errors import UsageError
 from voxport.domain.geometry.grid import Box
 from voxport.domain.labels.label_map import Label, LabelTable
 from voxport.domain.labels.statistics import LabelStatistics, StatisticsAccumulator
+from voxport.domain.labels.statistics_file import check_statistics_name, statistics_bytes
 from voxport.domain.report import statistics_mapping
-from voxport.services.segmentation.statistics_file import check_statistics_name, statistics_bytes
 
 from tests.services.conftest import make_grid, noise
 

@@ -9,10 +9,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
 
-from ...domain.errors import UsageError
-from ...domain.geometry.grid import Grid
-from ...domain.labels.statistics import LabelStatistics
-from ...domain.report import statistics_mapping
+from ..errors import UsageError
+from ..geometry.grid import Grid
+from ..report import statistics_mapping
+from .statistics import LabelStatistics
 
 
 def check_statistics_name(reference: str) -> None:
