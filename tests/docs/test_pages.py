@@ -25,7 +25,15 @@ from .reading import DOCS, ROOT, Reader, blocks, command_lines
 SAMPLE = Path(voxport.__file__).parent / "bundled" / "sample.nii.gz"
 LINE: Any = typer.main.get_command(app)
 # Pages that tests of their own follow, by section or by file
-ELSEWHERE = {"embedding.md", "python.md", "http-api.md", "settings.md", "models.md", "model-card.md"}
+ELSEWHERE = {
+    "embedding.md",
+    "python.md",
+    "http-api.md",
+    "inference-protocol.md",
+    "settings.md",
+    "models.md",
+    "model-card.md",
+}
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -309,3 +310,19 @@ def test_memory_does_not_grow_with_hostile_requests(http: httpx.Client, server: 
     for _ in range(10):
         attack()
     assert resident() - before < 64 * 2**20
+
+
+def test_the_pages_examples_run_as_printed(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """docs/inference-protocol.md, with the address of the test's server."""
+    page = (Path(__file__).resolve().parents[2] / "docs" / "inference-protocol.md").read_text()
+    segmenting, saving = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
+    nib.save(nib.Nifti1Image(np.ones((9, 8, 7), np.float32), AFFINE), tmp_path / "scan.nii.gz")
+    write_sum_onnx(tmp_path / "model.onnx")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("VOXPORT_BENTOML_HOME", str(tmp_path / "bentoml"))
+    seen: dict[str, Any] = {}
+    address = server.url.removeprefix("http://")
+    exec(segmenting.replace("127.0.0.1:3000", address).replace("two-photon-vessels", "edges"), seen)
+    assert seen["labels"].shape == (9, 8, 7)
+    exec(saving, seen)
+    assert [spec.name for spec in seen["session"].inputs] == ["a", "b"]
