@@ -49,7 +49,7 @@ def test_the_demo_works_below_a_path(proxy: str, prefix: str, tmp_path: Path) ->
         browser = launch(playwright)
         visitor = Visitor(browser.new_context(accept_downloads=True), f"{proxy}{prefix}/")
         answers: list[Response] = []
-        visitor.page.on("response", answers.append)
+        visitor.page.on("response", lambda response: answers.append(response))
         visitor.open(volume)
         visitor.choose("No model")
         assert "dummy mode" in visitor.run()

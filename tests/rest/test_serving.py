@@ -289,11 +289,12 @@ def test_what_was_uploaded_leaves_no_trace(server: Server, http: httpx.Client, s
 
 
 def test_the_log_is_one_json_object_a_request(server: Server, http: httpx.Client) -> None:
-    identifier = http.get("/v1/models/edges", params={"secret": "word"}).headers["voxport-request"]
+    refused = http.get("/v1/models/edges", params={"secret": "word"})  # there is no such query name
+    identifier = refused.headers["voxport-request"]
     server.wait_until(lambda _: identifier in server.log.read_text())
     line = next(line for line in server.log.read_text().splitlines() if identifier in line)
     record = json.loads(line)
-    assert (record["method"], record["route"], record["status"]) == ("GET", "/v1/models/{name}", 200)
+    assert (record["method"], record["route"], record["status"]) == ("GET", "/v1/models/{name}", 422)
     assert "word" not in line
 
 
