@@ -1,0 +1,105 @@
+"""Models of any kind are loaded once, found by name and version, and batched where their signature says so."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from voxport.domain.errors import UnknownModelError
+from voxport.ports.tensor_models import Serialisable, TensorModel
+from voxport.ports.tensors import TensorSession
+from voxport.services.tensors.batching import Batching
+from voxport.services.tensors.models import Provider, TensorModels, batching_of
+from voxport.testing.tensors import FakeSession, doubled
+
+BATCHED: Mapping[str, Any] = {"run": {"batchable": True, "batch_dim": 0, "max_batch_size": 4}}
+
+
+class Store:
+    """Models in a list."""
+
+    def __init__(self) -> None:
+        self.models: list[TensorModel] = []
+
+    def save_model(self, name: str, model: str | Path | Serialisable, **saved: Any) -> TensorModel:
+        version = str(len(self.models) + 1)
+        given = {key: value for key, value in saved.items() if value is not None}
+        self.models.append(TensorModel(name, version, Path(str(model)), f"sha-{version}", **given))
+        return self.models[-1]
+
+    def get(self, tag: str) -> TensorModel:
+        found = [model for model in self.models if tag in (model.name, model.tag)]
+        if not found:
+            raise UnknownModelError(tag, expected="a model", got="another name", do="name one of them")
+        return found[-1]
+
+    def list(self) -> tuple[TensorModel, ...]:
+        return tuple(self.models)
+
+
+class Opener:
+    """Opens doubling fakes, and remembers which."""
+
+    def __init__(self) -> None:
+        self.opened: list[tuple[Path, Sequence[Provider] | None]] = []
+        self.sessions: list[FakeSession] = []
+
+    def __call__(self, path: Path, providers: Sequence[Provider] | None = None) -> TensorSession:
+        self.opened.append((path, providers))
+        self.sessions.append(doubled("float32"))
+        return self.sessions[-1]
+
+
+def test_a_model_is_saved_found_and_listed_with_what_belongs_to_it() -> None:
+    models = TensorModels(Store(), Opener())
+    saved = models.save_model("a", "a.onnx", BATCHED, {"stage": "x"}, {"names": ["b"]}, {"n": 1})
+    assert models.get("a") == models.find("a") == models.find("a", "1") == saved
+    assert models.list() == (saved,)
+    assert (saved.signatures, saved.custom_objects) == (BATCHED, {"names": ["b"]})
+    with pytest.raises(UnknownModelError):
+        models.find("a", "2")
+
+
+def test_a_model_that_is_loaded_has_a_session_of_its_own_with_its_providers() -> None:
+    opener = Opener()
+    models = TensorModels(Store(), opener)
+    models.save_model("a", "a.onnx")
+    first, second = models.load_model("a"), models.load_model("a:1", ["CPUExecutionProvider"])
+    assert first is not second
+    assert [providers for _, providers in opener.opened] == [None, ["CPUExecutionProvider"]]
+
+
+@pytest.mark.parametrize("signatures", [BATCHED, {"run": {"batchable": False}}])
+def test_a_model_that_runs_is_loaded_once_and_closed_at_the_end(signatures: Mapping[str, Any]) -> None:
+    opener = Opener()
+    models = TensorModels(Store(), opener)
+    model = models.save_model("a", "a.onnx", signatures)
+    rows = np.ones((1, 3), np.float32)
+    for _ in range(3):
+        np.testing.assert_array_equal(models.run(model, {"x": rows})["y"], 2 * rows)
+    assert models.session(model) is opener.sessions[0]
+    assert len(opener.opened) == 1
+    models.close()
+    assert models.session(model) is not opener.sessions[0]
+
+
+@pytest.mark.parametrize(
+    ("signature", "axes", "batching"),
+    [
+        ({"batchable": True, "batch_dim": 0, "max_batch_size": 4}, ("n", 3), Batching(max_size=4)),
+        ({"batchable": True}, ("n", 3), Batching()),
+        ({"batchable": True, "batch_dim": [0, 0]}, ("n", 3), Batching()),
+        ({"batchable": True, "batch_dim": 1}, ("n", 3), None),
+        ({"batchable": True}, (1, 3), None),
+        ({"batchable": False}, ("n", 3), None),
+        ({}, ("n", 3), None),
+    ],
+)
+def test_calls_share_a_batch_where_signature_and_network_allow_it(
+    signature: Mapping[str, Any], axes: tuple[int | str, ...], batching: Batching | None
+) -> None:
+    model = TensorModel("a", "1", Path("a.onnx"), "sha", {"run": signature})
+    assert batching_of(model, doubled("float32", axes)) == batching
