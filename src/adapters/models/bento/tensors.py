@@ -35,6 +35,7 @@ class BentoTensorModels:
     def __init__(self, home: Path | None = None) -> None:
         self._home = home
         self._hashes: dict[tuple[str, int, int], str | None] = {}
+        self._infos: dict[tuple[str, int, int], dict[str, Any]] = {}
 
     def save_model(
         self,
@@ -93,7 +94,7 @@ class BentoTensorModels:
         if sha256 is None:
             return None
         try:
-            info = yaml.safe_load((entry / "model.yaml").read_text())
+            info = self._info(entry / "model.yaml")
             beside = json.loads((entry / _BESIDE).read_text()) if (entry / _BESIDE).is_file() else {}
             return TensorModel(
                 entry.parent.name,
@@ -107,6 +108,14 @@ class BentoTensorModels:
             )
         except (OSError, ValueError, AttributeError, yaml.YAMLError):
             return None  # removed in the meantime, or not written by BentoML
+
+    def _info(self, path: Path) -> dict[str, Any]:
+        """BentoML's description of a model, remembered while it does not change: each look-up reads them all."""
+        stat = path.stat()
+        key = (str(path), stat.st_mtime_ns, stat.st_size)
+        if key not in self._infos:
+            self._infos[key] = yaml.safe_load(path.read_text())
+        return self._infos[key]
 
     def _hash(self, path: Path) -> str | None:
         """The file's sha256, remembered while it does not change; None unless the file is a network without a card."""
