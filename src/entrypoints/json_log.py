@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import logging
 import sys
+import threading
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from types import TracebackType
 
 from ..settings import Settings
 
@@ -50,6 +52,25 @@ def log_as_json() -> None:
         server.handlers.clear()
         server.propagate = True
     logging.captureWarnings(True)
+    _log_uncaught_errors()
+
+
+def _log_uncaught_errors() -> None:
+    """Log what Python itself would print as plain text: errors that end the process or a thread, and ignored ones."""
+
+    def ended(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        if not issubclass(kind, KeyboardInterrupt):
+            _log.critical("the process ended with an error", exc_info=(kind, error, trace))
+
+    def thread_ended(args: threading.ExceptHookArgs) -> None:
+        if args.exc_value is not None and args.exc_type is not SystemExit:
+            name = args.thread.name if args.thread else "unknown"
+            _log.error("thread %s ended with an error", name, exc_info=args.exc_value)
+
+    def ignored(args: sys.UnraisableHookArgs) -> None:
+        _log.warning("%s: %r", args.err_msg or "exception ignored in", args.object, exc_info=args.exc_value)
+
+    sys.excepthook, threading.excepthook, sys.unraisablehook = ended, thread_ended, ignored
 
 
 def announce(text: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -98,3 +99,38 @@ def test_a_models_folder_that_does_not_exist_is_an_error_at_the_start(command: s
     finally:
         process.stop()
     entries(process)
+
+
+UNCAUGHT = """
+import sys, threading
+from voxport.entrypoints.json_log import log_as_json
+
+class Broken:
+    def __del__(self):
+        raise ValueError("ignored")
+
+def fails():
+    raise ValueError("in a thread")
+
+log_as_json()
+del_at_once = Broken()
+del del_at_once
+thread = threading.Thread(target=fails, name="worker-7")
+thread.start()
+thread.join()
+kept_to_the_end = Broken()
+raise ValueError("at last")
+"""
+
+
+def test_errors_that_python_prints_itself_are_json_lines_too() -> None:
+    ended = subprocess.run([sys.executable, "-c", UNCAUGHT], capture_output=True, text=True, check=False, timeout=60)
+    logged = [json.loads(line) for line in ended.stderr.splitlines()]
+    assert [(entry["level"], entry["traceback"].splitlines()[-1]) for entry in logged] == [
+        ("warning", "ValueError: ignored"),
+        ("error", "ValueError: in a thread"),
+        ("critical", "ValueError: at last"),
+        ("warning", "ValueError: ignored"),
+    ]
+    assert "worker-7" in logged[1]["message"]
+    assert ended.returncode == 1
