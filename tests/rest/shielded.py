@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from hashlib import sha256
 from typing import Any
 
@@ -14,8 +14,9 @@ from fastapi import APIRouter, FastAPI, Request, UploadFile
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from voxport.entrypoints.json_log import JsonLines
-from voxport.entrypoints.rest.keys import parse_keys
-from voxport.entrypoints.rest.shield import Shield, ShieldSettings
+from voxport.entrypoints.rest.keys import KeyHash, parse_keys
+from voxport.entrypoints.rest.shield import Shield
+from voxport.settings import ServingSettings
 
 KEY = "correct-horse-battery-staple"
 OTHER_KEY = "another-horse-battery-staple"
@@ -78,12 +79,18 @@ async def outer_app(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 def make_shield(
-    lines: Lines | None = None, *, app: ASGIApp = outer_app, api: ASGIApp | None = None, **settings: Any
+    lines: Lines | None = None,
+    *,
+    app: ASGIApp = outer_app,
+    api: ASGIApp | None = None,
+    keys: Sequence[KeyHash] = (),
+    **settings: Any,
 ) -> Shield:
     """A shield before `make_api`, logging to ``lines``."""
     log = logging.Logger("shield under test")
     log.addHandler(lines or Lines())
-    return Shield(app, api=api or make_api(), settings=ShieldSettings(max_body_bytes=LIMIT, **settings), log=log)
+    limits = ServingSettings(max_body_bytes=LIMIT, **settings)
+    return Shield(app, api=api or make_api(), settings=limits, log=log, keys=keys)
 
 
 def with_scope(app: ASGIApp, **changes: Any) -> ASGIApp:

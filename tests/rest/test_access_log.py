@@ -9,7 +9,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from voxport.entrypoints.rest.access_log import access_logger
+from voxport.entrypoints.rest.shield import access_logger
 
 from .shielded import KEY, Lines, ask, call, chunk, kind_of, make_shield
 

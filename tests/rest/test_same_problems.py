@@ -12,7 +12,7 @@ from voxport.contract.reading import expected_and_got
 
 from .jobbing import accepted, submit
 from .odd import SCAN
-from .shielded import BEARER, KEYS, ask, make_shield
+from .shielded import BEARER, KEYS, ask, kind_of, make_shield
 
 PYDANTIC = ("should be", "should have", "field required", "value error", "input should", "validation", "<class")
 
@@ -142,6 +142,21 @@ def test_pages_of_named_origins_may_call_the_service() -> None:
     assert (answer.status_code, answer.headers["Access-Control-Allow-Origin"]) == (200, ORIGIN)
     other = ask(shield, "GET", "/v1/models/x", headers={"Origin": "https://other.example", **BEARER})
     assert "Access-Control-Allow-Origin" not in other.headers
+
+
+@pytest.mark.parametrize(
+    ("changed", "named"),
+    [
+        ({"Origin": "https://other.example"}, "origin"),
+        ({"Access-Control-Request-Method": "PUT"}, "method"),
+        ({"Access-Control-Request-Headers": "x-other"}, "headers"),
+    ],
+)
+def test_a_preflight_that_is_not_allowed_gets_a_problem(changed: dict[str, str], named: str) -> None:
+    asked = {"Origin": ORIGIN, "Access-Control-Request-Method": "POST", **changed}
+    answer = ask(make_shield(cors_origins=(ORIGIN,)), "OPTIONS", "/echo", headers=asked)
+    assert kind_of(answer) == "forbidden"
+    assert answer.json()["got"] == f"disallowed cors {named}"
 
 
 def test_a_service_without_keys_lets_named_origins_through() -> None:

@@ -1,11 +1,16 @@
-"""Checks of a request's head: where it came in, which site it was meant for, and the form of its body."""
+"""Checks of a request's head: where it came in, its site, the form of its body, and the caller's rate."""
 
 from __future__ import annotations
 
+import math
 import re
+import time
 from collections.abc import Collection
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 
+from limits import RateLimitItemPerMinute
+from limits.storage import MemoryStorage
+from limits.strategies import MovingWindowRateLimiter
 from starlette.datastructures import Headers
 from starlette.types import Scope
 
@@ -16,6 +21,7 @@ _OWN_NAMES = r"(localhost|127\.0\.0\.1|\[::1\])(:[0-9]{1,5})?"
 _OWN_HOST = re.compile(_OWN_NAMES, re.IGNORECASE)
 _OWN_ORIGIN = re.compile(f"https?://{_OWN_NAMES}", re.IGNORECASE)
 _LENGTH = re.compile(r"[0-9]{1,20}")
+_IPV6_PREFIX = 64  # the part of an IPv6 address that one customer is given; the rest varies freely
 
 
 def address_of(host: str) -> IPv4Address | IPv6Address | None:
@@ -90,3 +96,34 @@ def bad_body(scope: Scope, headers: Headers) -> Problem | None:
             do="send the volume as a file",
         )
     return None
+
+
+class Rate:
+    """Counts requests in a moving window of a minute; ``per_minute`` 0 counts nothing."""
+
+    def __init__(self, per_minute: int) -> None:
+        self._item = RateLimitItemPerMinute(per_minute) if per_minute else None
+        self._limiter = MovingWindowRateLimiter(MemoryStorage())
+
+    def exceeded(self, caller: tuple[str, str]) -> Problem | None:
+        """Count one request of a caller; the problem where it is one too many, with ``Retry-After`` in seconds."""
+        if self._item is None or self._limiter.hit(self._item, *caller):
+            return None
+        reopens, _ = self._limiter.get_window_stats(self._item, *caller)
+        seconds = max(1, math.ceil(reopens - time.time()))
+        return Problem.about(
+            "rate",
+            "requests",
+            expected=f"at most {self._item.amount} a minute",
+            got="more",
+            do=f"try again in {seconds} s",
+            headers={"Retry-After": str(seconds)},
+        )
+
+
+def peer_of(scope: Scope) -> str:
+    """Who a keyless request is counted for: an IPv4 address, an IPv6 network, or ``local`` for what has neither."""
+    address = address_of(scope["client"][0]) if scope.get("client") else None
+    if isinstance(address, IPv6Address):
+        return str(ip_network((address.packed, _IPV6_PREFIX), strict=False))
+    return str(address or "local")

@@ -20,8 +20,8 @@ from . import job_openapi as openapi
 from . import uploads
 from .context import ServiceContext
 from .job_access import OwnJob, read
-from .negotiation import accepted
 from .problems import Problem, ProblemError
+from .routing import accepted
 
 _GZIP, _JSON, _CSV, _PNG = "application/gzip", "application/json", "text/csv", "image/png"
 _CHUNK_BYTES = 2**18
@@ -67,7 +67,7 @@ def job_result_routes(context: ServiceContext) -> APIRouter:
     )
     async def job_statistics(request: Request, job: OwnJob, known: IfNoneMatch = None) -> Response:
         """Measures of each label, as JSON or CSV, whichever Accept prefers."""
-        kind = accepted(request, _JSON, _CSV)[0]
+        kind = accepted(request, _JSON, _CSV)
         return await _stored(context, job, "statistics" if kind == _JSON else TABLE, kind, known, {"Vary": "Accept"})
 
     @router.get(

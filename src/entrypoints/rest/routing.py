@@ -1,4 +1,4 @@
-"""Bodies that a route takes, and the problems that failures become."""
+"""Media types that a route takes and gives, and the problems that failures become."""
 
 from __future__ import annotations
 
@@ -150,6 +150,42 @@ def _query_names(dependant: Dependant) -> Iterator[str]:
     yield from (parameter.alias for parameter in dependant.query_params)
     for inner in dependant.dependencies:
         yield from _query_names(inner)
+
+
+def accepted(request: Request, *offers: str) -> str:
+    """The media type among ``offers`` that the Accept header prefers; the first of equals.
+
+    Raises:
+        HTTPException: 406 where it takes none of them.
+    """
+    header = ",".join(request.headers.getlist("accept")) or "*/*"
+    weights = {offer: _weight(header, offer) for offer in offers}
+    best = max(offers, key=weights.__getitem__)
+    if weights[best] <= 0:
+        raise HTTPException(406, f"expected Accept to take one of {', '.join(offers)}, got {header[:200]}; widen it")
+    return best
+
+
+def _weight(header: str, offer: str) -> float:
+    """The q of the most specific range that matches (RFC 9110, 12.5.1); 0 where none does."""
+    best = (-1, 0.0)
+    for part in header.split(","):
+        media, *parameters = (piece.strip().lower() for piece in part.split(";"))
+        ranges = {offer: 2, f"{offer.split('/')[0]}/*": 1, "*/*": 0}
+        if media in ranges:
+            best = max(best, (ranges[media], _quality(parameters)))
+    return best[1]
+
+
+def _quality(parameters: list[str]) -> float:
+    for parameter in parameters:
+        name, _, value = parameter.partition("=")
+        if name.strip() == "q":
+            try:
+                return min(max(float(value), 0.0), 1.0)
+            except ValueError:
+                return 0.0
+    return 1.0
 
 
 class HeadAsGet:

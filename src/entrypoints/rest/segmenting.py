@@ -25,9 +25,8 @@ from ...domain.run import Outputs as OutputFiles
 from ...services.segmentation.report import portable_report, tiles_mapping
 from . import openapi, uploads
 from .context import RequestProgress, ServiceContext
-from .negotiation import accepted
 from .problems import problem_body, problem_of
-from .routing import MULTIPART, BodyRoute, body, request_id, without_paths
+from .routing import MULTIPART, BodyRoute, accepted, body, request_id, without_paths
 
 REPORT_HEADER = "Voxport-Report"
 _GZIP, _JSON, _ZIP = "application/gzip", "application/json", "application/zip"
@@ -68,7 +67,7 @@ def segment_routes(context: ServiceContext) -> APIRouter:
     ) -> Response:
         """Segment a case; the mask lies on the voxels of the first volume."""
         single = len(set(model)) < 2 and set(outputs) == {"mask"}
-        kind = accepted(request, _GZIP if single else _ZIP, _JSON)[0]
+        kind = accepted(request, _GZIP if single else _ZIP, _JSON)
         options = replace(options, memory_bytes=context.memory_bytes)
         models = _each_once(context, model)
         inputs = await uploads.name_volumes(volume)

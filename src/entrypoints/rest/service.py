@@ -15,12 +15,10 @@ os.environ.setdefault("MALLOC_ARENA_MAX", "2")
 
 from ...application import Application
 from ..json_log import log_as_json
-from ..public_address import PublicAddress
-from .access_log import access_logger
 from .app import create_app
 from .connections import timed_protocol
 from .keys import parse_keys
-from .shield import Shield, ShieldSettings
+from .shield import Shield, access_logger
 from .stopping import stop_while_starting
 
 # BentoML's own limit comes second: ours answers with a problem, and stops the run
@@ -56,20 +54,11 @@ def create_service() -> Any:
 
     made: Any = Voxport
     keys = parse_keys([key.get_secret_value() for key in application.settings.api_keys])
-    public = PublicAddress(settings.public_url, settings.trust_forwarded_prefix)
-    shield = ShieldSettings(
-        keys,
-        settings.insecure,
-        settings.max_body_bytes,
-        settings.rate_per_minute,
-        settings.silence_seconds,
-        public,
-        tuple(settings.cors_origins),
-    )
     made.add_asgi_middleware(
         Shield,
         api=app,
-        settings=shield,
+        settings=settings,
+        keys=keys,
         log=access_logger(),
         refused=app.state.context.metrics.refused,
         draining=app.state.context.draining,

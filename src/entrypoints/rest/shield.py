@@ -8,55 +8,54 @@ and logged as one line.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from uuid import uuid4
 
 from starlette.datastructures import Headers
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect
+from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from ...settings import ServingSettings
+from ..json_log import JsonLines
 from ..public_address import PublicAddress, prefix_of
-from .access_log import Access, method_name, write_access
-from .admission import bad_bind, bad_body, bad_origin
+from .admission import Rate, bad_bind, bad_body, bad_origin, peer_of
 from .connections import Draining
 from .exchange import BodyTooLargeError, Exchange
 from .keys import KeyHash, holder
-from .problems import INTERNAL, Problem, in_protocol, problem_of
-from .rate import Rate, peer_of
+from .problems import INTERNAL, Problem, in_protocol, problem_of, problem_response
 
 ANONYMOUS = "anonymous"
 # Headers that pages of other sites may send, and read.
 _CORS_SENT = ("Authorization", "X-API-Key", "Content-Type", "Idempotency-Key", "If-None-Match")
 _CORS_READ = ("Voxport-Report", "Voxport-Request", "Location", "Retry-After", "ETag", "Content-Disposition")
 UNMATCHED = "unmatched"
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 # what an orchestrator asks all the time, and cannot hold a key for
 PROBES = frozenset({"/livez", "/readyz"})
 
 _errors = logging.getLogger("voxport.rest")
 
 
-@dataclass(frozen=True)
-class ShieldSettings:
-    """What the shield lets through.
+class _Cors(CORSMiddleware):
+    """Answers a preflight that is not allowed with a problem."""
 
-    Args:
-        keys: those that open the service; none opens it to this machine only.
-        insecure: open to everyone even without keys.
-        max_body_bytes: of a request.
-        rate_per_minute: requests a minute for each key, or each address where there is none; 0 is no limit.
-        silence_seconds: time without a byte of a request's body until it is refused.
-        public: the address that callers use.
-        cors_origins: sites whose pages may call the service from a browser.
-    """
-
-    keys: tuple[KeyHash, ...] = ()
-    insecure: bool = False
-    max_body_bytes: int = 2 * 2**30
-    rate_per_minute: int = 0
-    silence_seconds: float = 30.0
-    public: PublicAddress = field(default_factory=PublicAddress)
-    cors_origins: tuple[str, ...] = ()
+    def preflight_response(self, request_headers: Headers) -> Response:
+        answer = super().preflight_response(request_headers)
+        if answer.status_code == 200:
+            return answer
+        problem = Problem.about(
+            "forbidden",
+            "preflight",
+            expected="an origin, method and headers that the service allows",
+            got=bytes(answer.body).decode().lower(),
+            do="have the site added to VOXPORT_SERVING__CORS_ORIGINS, or see docs/settings.md",
+        )
+        request_id = str(uuid4())
+        refusal = problem_response(problem, request_id)
+        refusal.headers.update({"Vary": "Origin", "Voxport-Request": request_id, "Cache-Control": "no-store"})
+        return refusal
 
 
 class Shield:
@@ -68,8 +67,9 @@ class Shield:
     Args:
         app: what runs the server: it gets the lifespan.
         api: what answers all requests.
-        settings: what is let through.
-        log: gets one record a request, see `access_log`.
+        settings: limits, origins and the public address.
+        log: gets one record a request, see `access_logger`.
+        keys: those that open the service; without keys it is open to this machine only.
         refused: called with the kind of each problem that the shield answers with.
         draining: counts open requests, and cuts them short when the process stops.
     """
@@ -79,21 +79,24 @@ class Shield:
         app: ASGIApp,
         *,
         api: ASGIApp,
-        settings: ShieldSettings,
+        settings: ServingSettings,
         log: logging.Logger,
+        keys: Sequence[KeyHash] = (),
         refused: Callable[[str], None] = lambda _: None,
         draining: Draining | None = None,
     ) -> None:
         self._app = app
         self._api = api
         self._settings = settings
+        self._keys = keys
+        self._public = PublicAddress(settings.public_url, settings.trust_forwarded_prefix)
         self._log = log
         self._refused = refused
         self._draining = draining or Draining(0.0)
         self._rate = Rate(settings.rate_per_minute)
         self._serve_http: ASGIApp = self._http
         if settings.cors_origins:
-            self._serve_http = CORSMiddleware(
+            self._serve_http = _Cors(
                 self._http,
                 allow_origins=settings.cors_origins,
                 allow_methods=("GET", "HEAD", "POST", "DELETE"),
@@ -112,7 +115,7 @@ class Shield:
             await send({"type": "websocket.close", "code": 1008})
 
     async def _http(self, outer: Scope, receive: Receive, send: Send) -> None:
-        outer = self._settings.public.applied_to(dict(outer))
+        outer = self._public.applied_to(dict(outer))
         headers = Headers(scope=outer)
         has_body = headers.get("content-length", "0") != "0" or "transfer-encoding" in headers
         exchange = Exchange(
@@ -125,7 +128,7 @@ class Shield:
                 await self._serve(scope, exchange)
             await exchange.finish()
         finally:
-            write_access(self._log, _access(scope, exchange))
+            self._log.info("request", extra={"access": _access(scope, exchange)})
 
     async def _serve(self, scope: Scope, exchange: Exchange) -> None:
         if (problem := self._refusal(scope)) is not None:
@@ -150,8 +153,8 @@ class Shield:
     def _refusal(self, scope: Scope) -> Problem | None:
         headers = Headers(scope=scope)
         settings = self._settings
-        if not settings.keys and not settings.insecure:
-            problem = bad_bind(scope) or bad_origin(headers, settings.public.host, settings.cors_origins)
+        if not self._keys and not settings.insecure:
+            problem = bad_bind(scope) or bad_origin(headers, self._public.host, settings.cors_origins)
             if problem is not None:
                 return problem
         if scope["path"].removeprefix(prefix_of(scope)) not in PROBES:
@@ -161,9 +164,9 @@ class Shield:
         return bad_body(scope, headers) or self._too_large(headers)
 
     def _unauthorised(self, scope: Scope, headers: Headers) -> Problem | None:
-        if not self._settings.keys:
+        if not self._keys:
             return None
-        key = holder(self._settings.keys, headers)
+        key = holder(self._keys, headers)
         if key is None:
             # the same words whatever was wrong
             return Problem.about(
@@ -188,15 +191,27 @@ def _caller(scope: Scope) -> tuple[str, str]:
     return ("address", peer_of(scope)) if principal == ANONYMOUS else ("key", principal)
 
 
-def _access(scope: Scope, exchange: Exchange) -> Access:
-    route = getattr(scope.get("route"), "path", UNMATCHED)
-    return Access(
-        exchange.request_id,
-        method_name(scope["method"]),
-        route,
-        exchange.status,
-        round(exchange.seconds, 6),
-        exchange.bytes_in,
-        exchange.bytes_out,
-        scope["state"]["principal"],
-    )
+def _access(scope: Scope, exchange: Exchange) -> dict[str, object]:
+    """One line of the log, with no text that a caller chose."""
+    return {
+        "request": exchange.request_id,
+        "method": scope["method"] if scope["method"] in _METHODS else "other",
+        "route": getattr(scope.get("route"), "path", UNMATCHED),  # the template, not the path
+        "status": exchange.status,  # None: the caller left before the answer
+        "seconds": round(exchange.seconds, 6),  # from the request's headers to the answer's last byte
+        "bytes_in": exchange.bytes_in,
+        "bytes_out": exchange.bytes_out,
+        "principal": scope["state"]["principal"],
+    }
+
+
+def access_logger() -> logging.Logger:
+    """The logger of requests, writing JSON lines to standard error and nowhere else."""
+    log = logging.getLogger("voxport.access")
+    if not any(isinstance(handler.formatter, JsonLines) for handler in log.handlers):
+        handler = logging.StreamHandler()
+        handler.setFormatter(JsonLines())
+        log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    log.propagate = False
+    return log
