@@ -1,21 +1,16 @@
-"""Fake runtime and exporter. They pass the contract suites of the real ones."""
+"""A fake runtime that passes the contract suite of the real ones."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
-from pathlib import Path
 from threading import Lock
-from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..domain.cards.model_card import ModelCard
-from ..domain.errors import ModelError, UsageError
-from ..ports.exporter import Checkpoint, Exported
+from ..domain.errors import UsageError
 from ..ports.runtime import NetworkShape, RuntimeOptions, check_batch, closed_network
-from .affine import Floats, affine_logits, write_affine_onnx
+from .affine import Floats, affine_logits
 
 _ANY: NetworkShape = (None, None, None, None, None)
 
@@ -94,31 +89,3 @@ def box_mean(batch: Floats, radius: int) -> Floats:
         shifted = (padded.take(range(start, start + size), axis) for start in range(2 * radius + 1))
         mean = np.asarray(sum(shifted, np.zeros_like(mean)) / np.float32(2 * radius + 1), dtype=np.float32)
     return mean
-
-
-class FakeExporter:
-    """A `ModelExporter` for affine networks, stored as ``.npz`` with ``weights`` (K, C) and ``bias`` (K,)."""
-
-    def export(self, checkpoint: Checkpoint, card: ModelCard, destination: Path) -> Exported:
-        """Write the network as a 1x1x1 convolution. Raises ModelError for an invalid file."""
-        try:
-            with np.load(checkpoint.path) as stored:
-                weights, bias = stored["weights"], stored["bias"]
-        except (OSError, ValueError, LookupError, EOFError, AttributeError, TypeError, BadZipFile) as error:
-            raise ModelError(
-                checkpoint.path.name,
-                expected="an .npz with weights and bias",
-                got=str(error) or type(error).__name__,
-                do="write one with numpy.savez",
-            ) from None
-        channels = len(card.input.channels)
-        if weights.shape[1] != channels:
-            raise ModelError(
-                checkpoint.path.name,
-                expected=f"weights for the card's {channels} channels",
-                got=f"{weights.shape[1]}",
-                do="correct the card",
-            )
-        write_affine_onnx(destination, weights, bias)
-        digest = hashlib.sha256(checkpoint.path.read_bytes()).hexdigest()
-        return Exported(destination, True, {"source": {"file": checkpoint.path.name, "sha256": digest}})

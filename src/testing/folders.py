@@ -1,13 +1,9 @@
-"""Contract suite of `WorkFolders`, and one below a test's folder."""
+"""Contract suite of `WorkFolders`."""
 
 # ruff: noqa: D102 - a test's name is the promise that it checks
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -52,26 +48,3 @@ class WorkFoldersContract:
         with pytest.raises(OutputError, match="scratch folder"), self.make_folders(tmp_path / "missing").new():
             pass
         assert self.make_folders(tmp_path / "missing").clear() == 0
-
-
-@dataclass
-class TemporaryFolders:
-    """`WorkFolders` below ``parent`` that counts calls of clear."""
-
-    parent: Path | None = None
-    cleared: int = field(default=0, init=False)
-
-    @contextmanager
-    def new(self) -> Iterator[Path]:
-        """See WorkFolders.new."""
-        try:
-            folder = tempfile.TemporaryDirectory(dir=self.parent)
-        except OSError as error:
-            raise OutputError.cannot_write("scratch folder", error) from None
-        with folder as name:
-            yield Path(name)
-
-    def clear(self) -> int:
-        """See WorkFolders.clear."""
-        self.cleared += 1
-        return 0

@@ -1,4 +1,4 @@
-"""Contract suite of `PictureEncoder`, and an encoder for tests."""
+"""Contract suite of `PictureEncoder`."""
 
 # ruff: noqa: D102 - a test's name is the promise that it checks
 
@@ -43,24 +43,3 @@ class PictureEncoderContract:
     def test_the_same_picture_gives_the_same_bytes(self) -> None:
         picture = Picture(np.arange(300, dtype=np.uint8).reshape(10, 10, 3), (Mark(5, 5, "A"),))
         assert self.make_encoder().encode(picture) == self.make_encoder().encode(picture)
-
-
-class PpmPictures:
-    """A `PictureEncoder` for tests: portable pixmaps (P6), a mark drawn as a white dot with a dark edge."""
-
-    def encode(self, picture: Picture, *, quickly: bool = False) -> bytes:  # noqa: ARG002 - not compressed
-        """Return a P6 file."""
-        pixels = picture.pixels.copy()
-        for mark in picture.marks:
-            for reach, grey in ((2, 0), (1, 255)):
-                rows = slice(max(0, mark.row - reach), mark.row + reach + 1)
-                pixels[rows, max(0, mark.column - reach) : mark.column + reach + 1] = grey
-        height, width, _ = pixels.shape
-        return f"P6 {width} {height} 255\n".encode() + pixels.tobytes()
-
-    @staticmethod
-    def decode(content: bytes) -> NDArray[np.uint8]:
-        """Return the pixels ``(H, W, 3)`` of an encoded picture."""
-        header, _, body = content.partition(b"\n")
-        width, height = map(int, header.split()[1:3])
-        return np.frombuffer(body, np.uint8).reshape(height, width, 3)

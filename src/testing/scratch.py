@@ -1,11 +1,8 @@
-"""Contract suite of `Scratch`, and one in memory."""
+"""Contract suite of `Scratch`."""
 
 # ruff: noqa: D102 - a test's name is the promise that it checks
 
 from __future__ import annotations
-
-import math
-from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +11,6 @@ from hypothesis import strategies as st
 from numpy.typing import DTypeLike
 
 from ..domain.errors import LimitError
-from ..domain.inference.buffers import Buffer, MemoryBuffer
 from ..ports.scratch import Scratch
 
 _SHAPES: tuple[tuple[int, ...], ...] = ((1, 1), (5, 7), (4, 6, 3), (6, 5, 2, 3))
@@ -83,37 +79,6 @@ class ScratchContract:
         with pytest.raises(LimitError, match=r"expected room for \d+ bytes.*, got .*; "):
             self.make_full_scratch().buffer((2**12, 2**9), np.int64)
         assert self.leftovers() == []
-
-
-class MemoryScratch:
-    """A `Scratch` of limited memory; ``made`` records the shape of each buffer, ``largest`` that of a piece."""
-
-    def __init__(self, buffer_bytes: int = 2**62) -> None:
-        self.made: list[tuple[int, ...]] = []
-        self.largest_bytes = 0
-        self._buffer_bytes = buffer_bytes
-
-    def buffer(self, shape: tuple[int, ...], dtype: DTypeLike) -> Buffer:
-        """See Scratch.buffer."""
-        size = math.prod(shape) * np.dtype(dtype).itemsize
-        if size > self._buffer_bytes:
-            expected, got = f"room for {size} bytes", f"{self._buffer_bytes}"
-            raise LimitError("scratch", expected=expected, got=got, do="name another")
-        self.made.append(shape)
-        return _CopyingBuffer(self, shape, dtype)
-
-
-class _CopyingBuffer(MemoryBuffer):
-    """Returns copies, as a file does."""
-
-    def __init__(self, scratch: MemoryScratch, shape: tuple[int, ...], dtype: DTypeLike) -> None:
-        super().__init__(shape, dtype)
-        self._scratch = scratch
-
-    def read(self, rows: slice, columns: slice) -> np.ndarray[tuple[int, ...], np.dtype[Any]]:
-        piece = super().read(rows, columns).copy()
-        self._scratch.largest_bytes = max(self._scratch.largest_bytes, piece.nbytes)
-        return piece
 
 
 def _slice(data: st.DataObject, edge: int) -> slice:

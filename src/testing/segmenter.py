@@ -1,27 +1,19 @@
-"""Contract suite of `Segmenter`, and a fake."""
+"""Contract suite of `Segmenter`."""
 
 # ruff: noqa: D102 - a test's name is the promise that it checks
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
 
-from ..domain.cards.model_card import ModelCard
-from ..domain.errors import CancelledError, UsageError, VoxportError
-from ..domain.geometry.grid import Box
+from ..domain.errors import CancelledError, VoxportError
 from ..domain.run import Outputs, RunOptions
-from ..ports.progress import ProgressListener
-from ..ports.segmenter import Offer, RunEstimate, Segmenter
+from ..ports.segmenter import Segmenter
 from ..ports.volume_store import VolumeStore
-from .affine import affine_card
 from .progress import RecordingProgress
 
 
@@ -135,67 +127,3 @@ class _Cancelled:
         """See ProgressListener."""
         if self.cancelled.is_set():
             raise CancelledError
-
-
-@dataclass
-class FakeSegmenter:
-    """A `Segmenter` with one model, which labels values above 0.5. ``runs`` records the inputs of each run."""
-
-    volumes: VolumeStore
-    url: str | None = None
-    runs: list[tuple[str, ...]] = field(default_factory=list)
-
-    def offers(self) -> Sequence[Offer]:
-        """See Segmenter."""
-        return [Offer(affine_card(1, 2), True)]
-
-    def card(self, model: str) -> ModelCard:
-        """See Segmenter."""
-        found = next((offer.card for offer in self.offers() if offer.card.reference == model), None)
-        if found is None:
-            raise UsageError("model", expected="one that is offered", got=model, do="choose another")
-        return found
-
-    def estimate(
-        self,
-        inputs: Sequence[str],
-        model: str,
-        options: RunOptions,  # noqa: ARG002 - the port's signature
-        progress: ProgressListener,
-    ) -> RunEstimate:
-        """See Segmenter."""
-        self._check(inputs, model)
-        progress.stage("prepare")
-        return RunEstimate(1, 1.0, 1, ())
-
-    def segment(
-        self,
-        inputs: Sequence[str],
-        model: str | None,
-        outputs: Outputs,
-        options: RunOptions,  # noqa: ARG002 - the port's signature
-        progress: ProgressListener,
-    ) -> Mapping[str, Any]:
-        """See Segmenter."""
-        card = self._check(inputs, model)
-        progress.stage("score", 1)
-        with ExitStack() as stack:
-            scan = stack.enter_context(self.volumes.open(inputs[0]))
-            read = scan.sha256()
-            whole = Box.whole(scan.grid.shape)
-            mask = stack.enter_context(self.volumes.create(outputs.mask, scan.grid, np.dtype(np.uint8), like=scan))
-            mask.write(whole, (scan.read(whole)[0] > 0.5).astype(np.uint8))
-            progress.advance(1)
-            digest = mask.commit()
-        self.runs.append(tuple(inputs))
-        return {
-            "model": {"name": card.name, "version": card.version},
-            "inputs": [{"name": inputs[0], "sha256": read}],
-            "outputs": [{"name": outputs.mask, "sha256": digest}],
-            "tiles": {"count": 1},
-        }
-
-    def _check(self, inputs: Sequence[str], model: str | None) -> ModelCard:
-        if len(inputs) != 1:
-            raise UsageError("volumes", expected="one channel", got=str(len(inputs)), do="give one volume")
-        return self.card(self.offers()[0].card.reference if model is None else model)

@@ -13,14 +13,15 @@ import threading
 from voxport.adapters.artifacts.local import LocalFiles
 from voxport.adapters.blobs.fsspec import FsspecBlobs
 from voxport.adapters.jobs.dbos import DbosJobQueue
+from voxport.adapters.locks.files import FileLocks
 from voxport.adapters.pictures.png import PngPictures
+from voxport.adapters.scratch.folders import ScratchFolders
 from voxport.adapters.volumes.nifti import NiftiStore
 from voxport.domain.inference.patches import Tiling
 from voxport.ports.job_queue import Attempt, QueueLimits, Results
 from voxport.services.jobs.run import JobSettings, run_job
 from voxport.services.models.loading import LoadedModel
 from voxport.services.segmentation.segment import SegmentPorts
-from voxport.testing.folders import TemporaryFolders
 from voxport.testing.resources import FixedResources
 
 from tests.services.conftest import brighter_than, load, make_card
@@ -53,9 +54,8 @@ def main(url: str, blobs_url: str, tiles: int) -> None:
 
     def handler(attempt: Attempt) -> Results:
         mortal = _Mortal(attempt, tiles)
-        results = run_job(
-            mortal, take=lambda _: loaded, ports=PORTS, blobs=blobs, settings=settings, folders=TemporaryFolders()
-        )
+        folders = ScratchFolders(None, FileLocks())
+        results = run_job(mortal, take=lambda _: loaded, ports=PORTS, blobs=blobs, settings=settings, folders=folders)
         inferred = len(loaded.runtime.calls)  # type: ignore[attr-defined]
         print(f"scored {inferred}", flush=True)
         return results

@@ -11,6 +11,7 @@ from typing import Any, Literal
 import numpy as np
 import pytest
 from numpy.typing import ArrayLike, NDArray
+from voxport.adapters.pictures.png import PngPictures
 from voxport.adapters.volumes.memory import MemoryStore
 from voxport.domain.cards.model_card import Channel, Input, ModelCard
 from voxport.domain.geometry.grid import Grid, Shape3
@@ -27,7 +28,6 @@ from voxport.services.segmentation.segment import Segmentation, SegmentPorts, se
 from voxport.testing.affine import Floats, affine_card
 from voxport.testing.artifacts import MemoryArtifacts
 from voxport.testing.fakes import FakeRuntime
-from voxport.testing.pictures import PpmPictures
 from voxport.testing.progress import RecordingProgress
 from voxport.testing.resources import FixedResources
 
@@ -141,7 +141,7 @@ class Bench:
             outputs or Outputs("mask"),
             RunOptions(**options),
             self.progress,
-            ports=SegmentPorts(self.volumes, self.artifacts, PpmPictures(), self.resources),
+            ports=SegmentPorts(self.volumes, self.artifacts, PngPictures(), self.resources),
         )
 
     def array(self, name: str = "mask") -> NDArray[Any]:

@@ -4,11 +4,9 @@ import numpy as np
 import pytest
 from scipy import ndimage
 from voxport.domain.errors import ModelError
-from voxport.ports.exporter import Checkpoint, ModelExporter
 from voxport.ports.runtime import InferenceRuntime, RuntimeOptions
 from voxport.testing.affine import Floats
-from voxport.testing.exporter import ModelExporterContract
-from voxport.testing.fakes import FakeExporter, FakeRuntime, box_mean
+from voxport.testing.fakes import FakeRuntime, box_mean
 from voxport.testing.runtime import RuntimeContract
 
 
@@ -16,15 +14,6 @@ class TestFakeRuntime(RuntimeContract):
     def open_affine(self, folder: Path, weights: Floats, bias: Floats, options: RuntimeOptions) -> InferenceRuntime:
         del folder
         return FakeRuntime.affine(weights, bias, options=options)
-
-
-class TestFakeExporter(ModelExporterContract):
-    def make_exporter(self) -> ModelExporter:
-        return FakeExporter()
-
-    def affine_checkpoint(self, folder: Path, weights: Floats, bias: Floats) -> Checkpoint:
-        np.savez(folder / "network.npz", weights=weights, bias=bias)
-        return Checkpoint(folder / "network.npz")
 
 
 def test_the_shape_of_each_batch_is_kept() -> None:

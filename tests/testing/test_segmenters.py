@@ -1,4 +1,4 @@
-"""Every segmenter keeps the contract: this process, a server's requests, a server's jobs, and the fake."""
+"""Every segmenter keeps the contract: this process, a server's requests, and a server's jobs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from voxport.ports.volume_store import VolumeStore
 from voxport.services.segmentation.estimate import estimate_elsewhere
 from voxport.testing.progress import RecordingProgress
 from voxport.testing.resources import FixedResources
-from voxport.testing.segmenter import FakeSegmenter, SegmenterContract
+from voxport.testing.segmenter import SegmenterContract
 
 from tests.demo.conftest import save
 from tests.rest.conftest import named_model
@@ -36,12 +36,6 @@ class FileContract(SegmenterContract):
     @pytest.fixture
     def volumes(self) -> VolumeStore:
         return NiftiStore()
-
-
-class TestFakeSegmenter(FileContract):
-    @pytest.fixture
-    def segmenter(self, volumes: VolumeStore) -> Segmenter:
-        return FakeSegmenter(volumes)
 
 
 @pytest.fixture(scope="module")

@@ -26,7 +26,6 @@ from voxport.domain.inference.sliding_window import (
     stitch,
 )
 from voxport.domain.run import BLENDINGS, LARGEST_OVERLAP, Blending
-from voxport.testing.scratch import MemoryScratch
 
 Patch = tuple[int | None, int | None, int | None]
 PADDINGS = (Padding("constant", -3.0), Padding("edge"), Padding("reflect"))
@@ -43,6 +42,32 @@ def tilings(draw: st.DrawFn, max_edge: int = 12) -> Tiling:
         draw(st.sampled_from(BLENDINGS)),
         draw(st.sampled_from(PADDINGS)),
     )
+
+
+class Recorded(MemoryBuffer):
+    """A buffer that returns copies, as a file does, and records the bytes of the largest."""
+
+    largest_bytes = 0
+
+    def read(self, rows: slice, columns: slice) -> NDArray[Any]:
+        piece = super().read(rows, columns).copy()
+        self.largest_bytes = max(self.largest_bytes, piece.nbytes)
+        return piece
+
+
+class Recorder:
+    """Buffers in memory, recorded in ``made``."""
+
+    def __init__(self) -> None:
+        self.made: list[Recorded] = []
+
+    def buffer(self, shape: tuple[int, ...], dtype: DTypeLike) -> Buffer:
+        self.made.append(Recorded(shape, dtype))
+        return self.made[-1]
+
+    @property
+    def largest_bytes(self) -> int:
+        return max(buffer.largest_bytes for buffer in self.made)
 
 
 shapes = st.tuples(*[st.integers(1, 17)] * 3)
@@ -710,14 +735,14 @@ def test_blocks_and_planes_with_buffers_on_disk_are_bit_identical(
             return [(None, plane.tobytes()) for plane in assemble_planes(plan, blocks, buffers)]
         return [(block.box, block.logits.tobytes()) for block in blocks]
 
-    scratch = MemoryScratch()
+    scratch = Recorder()
     assert found(scratch) == found(None)
     # the window, sums where tiles are blended, and a row of planes
     assert len(scratch.made) == 1 + (plan.blending != "halo") + assembled
 
 
 def test_small_buffers_stay_in_memory() -> None:
-    scratch = MemoryScratch()
+    scratch = Recorder()
     plan = plan_tiles((9, 9, 9), Tiling((4, 4, 4)))
     list(assemble_planes(plan, stitch(plan, planes_of(image((9, 9, 9)), plan), identity, buffers=scratch), scratch))
     assert scratch.made == []
@@ -734,7 +759,7 @@ def test_memory_with_buffers_on_disk_is_a_row_of_tiles_for_any_plane(blending: B
         shape = [edge] * 3
         shape[axis] = 16
         plan = plan_tiles((shape[0], shape[1], shape[2]), tiling, axis=axis)
-        scratch = MemoryScratch()
+        scratch = Recorder()
         for _ in stitch(plan, planes_of(np.zeros((1, *plan.shape), np.float32), plan), identity, buffers=scratch):
             pass
         sizes.append(slab_bytes(plan, 1, 1, has_buffers=True))
@@ -755,15 +780,19 @@ def test_memory_with_buffers_on_disk_is_bounded_for_a_plane_of_4096(blending: Bl
 
 
 def test_a_buffer_without_space_ends_the_run_before_inference(all_is_large: None) -> None:  # noqa: ARG001
+    class Full(Recorder):
+        def buffer(self, shape: tuple[int, ...], dtype: DTypeLike) -> Buffer:
+            raise LimitError("scratch", expected=f"room for {shape} of {dtype}", got="none", do="name another")
+
     plan = plan_tiles((9, 9, 9), Tiling((4, 4, 4)))
     with pytest.raises(LimitError, match="expected room for"):
-        next(stitch(plan, planes_of(image((9, 9, 9)), plan), identity, buffers=MemoryScratch(buffer_bytes=100)))
+        next(stitch(plan, planes_of(image((9, 9, 9)), plan), identity, buffers=Full()))
 
 
 def test_buffers_are_closed_when_stitching_is_abandoned(all_is_large: None) -> None:  # noqa: ARG001
     closed: list[str] = []
 
-    class Buffers(MemoryScratch):
+    class Closings(Recorder):
         def buffer(self, shape: tuple[int, ...], dtype: DTypeLike) -> Buffer:
             class Closing(MemoryBuffer):
                 def __exit__(self, *_: object) -> None:
@@ -772,7 +801,7 @@ def test_buffers_are_closed_when_stitching_is_abandoned(all_is_large: None) -> N
             return Closing(shape, dtype)
 
     plan = plan_tiles((9, 9, 9), Tiling((4, 4, 4)))
-    blocks = stitch(plan, planes_of(image((9, 9, 9)), plan), identity, buffers=Buffers())
+    blocks = stitch(plan, planes_of(image((9, 9, 9)), plan), identity, buffers=Closings())
     next(blocks)
     blocks.close()  # type: ignore[attr-defined]
     assert closed == ["closed"] * 2

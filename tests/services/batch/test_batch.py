@@ -18,6 +18,7 @@ import pytest
 from voxport.adapters.artifacts.local import LocalFiles
 from voxport.adapters.locks.files import FileLocks
 from voxport.adapters.pictures.png import PngPictures
+from voxport.adapters.scratch.folders import ScratchFolders
 from voxport.adapters.volumes.nifti import NiftiStore
 from voxport.domain.cases import CasePattern
 from voxport.domain.errors import BusyError, InputError, OutputError, UsageError, VoxportError
@@ -35,7 +36,6 @@ from voxport.services.jobs.run import JobSettings, run_job
 from voxport.services.jobs.submit import JobPorts
 from voxport.services.segmentation.segment import SegmentPorts, segment
 from voxport.testing.blobs import MemoryBlobs
-from voxport.testing.folders import TemporaryFolders
 from voxport.testing.job_queue_fake import MemoryJobQueue
 from voxport.testing.progress import RecordingProgress
 from voxport.testing.resources import FixedResources
@@ -99,7 +99,7 @@ class Bench:
             ports=PORTS,
             blobs=self.blobs,
             settings=SETTINGS,
-            folders=TemporaryFolders(),
+            folders=ScratchFolders(None, FileLocks()),
         )
 
     def ports(self) -> JobPorts:

@@ -15,7 +15,9 @@ import nibabel as nib
 import numpy as np
 import pytest
 from voxport.adapters.artifacts.local import LocalFiles
+from voxport.adapters.locks.files import FileLocks
 from voxport.adapters.pictures.png import PngPictures
+from voxport.adapters.scratch.folders import ScratchFolders
 from voxport.adapters.volumes.nifti import NiftiStore
 from voxport.domain.errors import BusyError, OutputError, UsageError
 from voxport.domain.inference.patches import Tiling
@@ -28,7 +30,6 @@ from voxport.services.jobs.submit import JobPorts, case_folder, submit_case
 from voxport.services.models.loading import LoadedModel
 from voxport.services.segmentation.segment import SegmentPorts, segment
 from voxport.testing.blobs import MemoryBlobs
-from voxport.testing.folders import TemporaryFolders
 from voxport.testing.job_queue import wait_until, working
 from voxport.testing.job_queue_fake import MemoryJobQueue
 from voxport.testing.progress import RecordingProgress
@@ -62,7 +63,7 @@ class Bench:
         return submit_case(volumes, reference, OPTIONS, EVERYTHING, owner, ports=self.ports, key=key)
 
     def handler(self, attempt: Attempt) -> Results:
-        ports, folders = self.segment_ports, TemporaryFolders()
+        ports, folders = self.segment_ports, ScratchFolders(None, FileLocks())
         return run_job(attempt, take=self.take, ports=ports, blobs=self.blobs, settings=SETTINGS, folders=folders)
 
     def ended(self, job: Job) -> Job:

@@ -16,7 +16,9 @@ import numpy as np
 import pytest
 from PIL import Image
 from voxport.adapters.artifacts.local import LocalFiles
+from voxport.adapters.locks.files import FileLocks
 from voxport.adapters.pictures.png import PngPictures
+from voxport.adapters.scratch.folders import ScratchFolders
 from voxport.adapters.volumes.nifti import NiftiStore
 from voxport.adapters.volumes.nifti.source import NiftiSource
 from voxport.domain.cards.writing import write_card
@@ -27,7 +29,6 @@ from voxport.domain.viewing.slicing import PLANES, Plane
 from voxport.services.jobs.slice_preview import job_slice
 from voxport.services.segmentation.segment import SegmentPorts
 from voxport.testing.blobs import MemoryBlobs
-from voxport.testing.folders import TemporaryFolders
 from voxport.testing.progress import RecordingProgress
 from voxport.testing.resources import FixedResources
 
@@ -66,7 +67,8 @@ def done_job(blobs: MemoryBlobs, codes: str = "RAS") -> Job:
 def shown(
     job: Job, blobs: MemoryBlobs, plane: Plane, index: int | None = None
 ) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
-    content = job_slice(job, plane, index, RecordingProgress(), blobs=blobs, ports=PORTS, folders=TemporaryFolders())
+    folders = ScratchFolders(None, FileLocks())
+    content = job_slice(job, plane, index, RecordingProgress(), blobs=blobs, ports=PORTS, folders=folders)
     return np.asarray(Image.open(io.BytesIO(content)).convert("RGB"))
 
 

@@ -16,12 +16,12 @@ from voxport.adapters.runtimes.onnx import OnnxRuntimeSettings, open_onnx_runtim
 from voxport.domain.cards.model_card import ModelCard
 from voxport.domain.errors import ModelError, OutputError
 from voxport.domain.parity import Certificate
-from voxport.ports.exporter import Checkpoint
+from voxport.ports.exporter import Checkpoint, Exported
 from voxport.ports.model import Model
 from voxport.ports.runtime import InferenceRuntime, RuntimeOptions
 from voxport.services.models.export import ExportPorts, ExportResult, export_model, with_network
-from voxport.testing.affine import affine_card
-from voxport.testing.fakes import FakeExporter, FakeRuntime
+from voxport.testing.affine import affine_card, write_affine_onnx
+from voxport.testing.fakes import FakeRuntime
 from voxport.testing.progress import RecordingProgress
 
 WEIGHTS = np.array([[0.5, -1.0], [2.0, 0.25], [-0.75, 1.5]], np.float32)
@@ -33,6 +33,19 @@ def card() -> ModelCard:
     return affine_card(2, 3)
 
 
+class AffineExporter:
+    """Exports the affine network of two channels from any file that exists."""
+
+    def export(self, checkpoint: Checkpoint, card: ModelCard, destination: Path) -> Exported:
+        name, channels = checkpoint.path.name, len(card.input.channels)
+        if not checkpoint.path.exists() or channels != 2:
+            expected = f"a file with weights for the card's {channels} channels"
+            raise ModelError(name, expected=expected, got="another", do="correct the card")
+        write_affine_onnx(destination, WEIGHTS, BIAS)
+        digest = hashlib.sha256(checkpoint.path.read_bytes()).hexdigest()
+        return Exported(destination, True, {"source": {"file": name, "sha256": digest}})
+
+
 class Exports:
     """Exports the affine network from a folder, with fakes that remember what they were given."""
 
@@ -42,7 +55,7 @@ class Exports:
         self.progress = RecordingProgress()
         self.opened: list[tuple[Model, RuntimeOptions]] = []
         self.runtimes: list[FakeRuntime] = []
-        np.savez(folder / "network.npz", weights=WEIGHTS, bias=BIAS)
+        (folder / "network.npz").write_bytes(b"a checkpoint")
         (folder / "out").mkdir()
 
     def open_source(self, model: Model, options: RuntimeOptions) -> InferenceRuntime:
@@ -65,7 +78,7 @@ class Exports:
         network: Mapping[str, Any] = NETWORK,
         checkpoint: str = "network.npz",
     ) -> ExportResult:
-        ports = ExportPorts(FakeExporter(), OnnxModelFiles(), LocalFiles(), self.open_source, self.open_target)
+        ports = ExportPorts(AffineExporter(), OnnxModelFiles(), LocalFiles(), self.open_source, self.open_target)
         source = Checkpoint(self.folder / checkpoint, network)
         return export_model(source, given or card(), self.folder / "out" / name, self.progress, ports=ports)
 

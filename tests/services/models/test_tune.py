@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from voxport.adapters.pictures.png import PngPictures
 from voxport.adapters.tunings.folder import TuningDirectory
 from voxport.adapters.volumes.memory import MemoryStore
 from voxport.domain.cards.model_card import ModelCard
@@ -25,7 +26,6 @@ from voxport.services.models.tune import TunePorts, larger_patches, tune
 from voxport.services.segmentation.segment import Segmentation, SegmentPorts
 from voxport.testing.artifacts import MemoryArtifacts
 from voxport.testing.fakes import FakeRuntime
-from voxport.testing.pictures import PpmPictures
 from voxport.testing.progress import RecordingProgress
 from voxport.testing.resources import FixedResources
 from voxport.testing.tunings import MACHINE
@@ -119,7 +119,7 @@ class Bench:
         machine = replace(MACHINE, threads=self.machine_threads)
         ports = TunePorts(
             {name: self.open(name) for name in dict.fromkeys(name for name, _ in self.ways)},
-            SegmentPorts(self.volumes, MemoryArtifacts(), PpmPictures(), self.resources),
+            SegmentPorts(self.volumes, MemoryArtifacts(), PngPictures(), self.resources),
             MemoryStore,
             Tunings(self.store, machine, self.bounds),
             self,

@@ -10,13 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from numpy.typing import NDArray
+from voxport.adapters.pictures.png import PngPictures
 from voxport.adapters.volumes.memory import MemoryStore
 from voxport.domain.errors import InputError
 from voxport.domain.run import RunOptions
 from voxport.services.segmentation.predict import Prediction, array_volume, predict
 from voxport.services.segmentation.segment import SegmentPorts
 from voxport.testing.artifacts import MemoryArtifacts
-from voxport.testing.pictures import PpmPictures
 from voxport.testing.progress import RecordingProgress
 from voxport.testing.resources import FixedResources
 
@@ -31,7 +31,7 @@ def run(array: NDArray[Any], *, probabilities: bool = False, unit: str = "um", *
         RunOptions(**options),
         RecordingProgress(),
         probabilities=probabilities,
-        ports=SegmentPorts(MemoryStore(), MemoryArtifacts(), PpmPictures(), FixedResources()),
+        ports=SegmentPorts(MemoryStore(), MemoryArtifacts(), PngPictures(), FixedResources()),
         new_store=MemoryStore,
     )
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from voxport.adapters.pictures.png import PngPictures
 from voxport.domain.errors import CancelledError
 from voxport.domain.inference.patches import Tiling
 from voxport.domain.inference.sliding_window import slab_bytes
@@ -16,7 +17,6 @@ from voxport.services.models.loading import LoadedModel
 from voxport.services.segmentation.resume import Checkpoint
 from voxport.services.segmentation.segment import Segmentation, SegmentPorts, segment
 from voxport.testing.blobs import MemoryBlobs
-from voxport.testing.pictures import PpmPictures
 from voxport.testing.progress import RecordingProgress
 
 from tests.services.conftest import Bench, brighter_than, calls_of, load, make_card, make_grid, noise
@@ -57,7 +57,7 @@ def run(
 ) -> tuple[Segmentation, int]:
     """A run, and the tiles that it told of."""
     progress = Counting(cancel_after)
-    ports = SegmentPorts(bench.volumes, bench.artifacts, PpmPictures(), bench.resources)
+    ports = SegmentPorts(bench.volumes, bench.artifacts, PngPictures(), bench.resources)
     checkpoint = None if blobs is None else Checkpoint(blobs, "case/planes", version="1", every_seconds=every_seconds)
     done = segment(["scan"], loaded, outputs, RunOptions(**options), progress, ports=ports, checkpoint=checkpoint)
     return done, progress.told

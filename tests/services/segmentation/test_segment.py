@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from voxport.adapters.pictures.png import PngPictures
 from voxport.adapters.volumes.memory import MemoryStore
 from voxport.adapters.volumes.nifti import NiftiStore
 from voxport.domain.errors import CancelledError, InputError, ModelError, OutputError, UsageError
@@ -25,7 +26,6 @@ from voxport.services.segmentation.segment import SegmentPorts, segment
 from voxport.testing.affine import Floats
 from voxport.testing.artifacts import MemoryArtifacts
 from voxport.testing.fakes import box_mean
-from voxport.testing.pictures import PpmPictures
 from voxport.testing.progress import RecordingProgress
 
 from tests.services.conftest import Bench, brighter_than, load, make_card, make_grid, noise
@@ -284,7 +284,7 @@ def test_everything_that_was_asked_for_appears_with_its_hash(bench: Bench) -> No
     inside = values.astype(np.float32) > np.float32(0.5)
     assert label["voxels"] == inside.sum() == done.statistics[0].voxels
     assert label["channels"][0]["mean"] == pytest.approx(values[inside].mean())
-    assert PpmPictures.decode(bench.artifacts.contents["p.png"]).ndim == 3
+    assert bench.artifacts.contents["p.png"].startswith(b"\x89PNG")
 
 
 def test_statistics_of_every_channel_are_measured_on_the_stored_values(bench: Bench) -> None:
@@ -370,7 +370,7 @@ def run_into(
     progress: ProgressListener | None = None,
 ) -> str:
     """Segment noise, with some ports that fail; the error's text."""
-    ports = SegmentPorts(volumes or bench.volumes, artifacts or bench.artifacts, PpmPictures(), bench.resources)
+    ports = SegmentPorts(volumes or bench.volumes, artifacts or bench.artifacts, PngPictures(), bench.resources)
     loaded = load(infer or brighter_than(0.5), make_card())
     with pytest.raises(error) as caught:
         segment(["scan"], loaded, outputs, RunOptions(), progress or bench.progress, ports=ports)
@@ -539,7 +539,7 @@ def test_results_have_places_of_their_own_however_they_are_spelled(
     bench: Bench, tmp_path: Path, scan: str, results: dict[str, str]
 ) -> None:
     (tmp_path / "link.nii").symlink_to(tmp_path / "scan.nii")
-    ports = SegmentPorts(NiftiStore(tmp_path), bench.artifacts, PpmPictures(), bench.resources)
+    ports = SegmentPorts(NiftiStore(tmp_path), bench.artifacts, PngPictures(), bench.resources)
     outputs = Outputs(**{output: f"{tmp_path}/{name}" for output, name in results.items()})
     before, loaded = set(tmp_path.iterdir()), load(brighter_than(0.5), make_card())
     with pytest.raises(UsageError, match="expected a place of its own"):
