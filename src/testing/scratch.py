@@ -69,6 +69,9 @@ class ScratchContract:
             one.write(slice(0, 2), slice(0, 2), np.ones((2, 2), np.int64))
             assert not other.read(slice(0, 2), slice(0, 2)).any()
 
+    def test_space_for_a_buffer_is_available(self) -> None:
+        assert self.make_scratch().available_bytes() >= 2**20
+
     def test_nothing_is_kept_under_a_name(self) -> None:
         with self.make_scratch().buffer((64, 64), np.int64) as buffer:
             buffer.write(slice(0, 64), slice(0, 64), np.ones((64, 64), np.int64))

@@ -59,9 +59,15 @@ def estimate(
         began = time.perf_counter()
         case = Case.open(volumes, inputs, stack)
         inferer = stack.enter_context(open_inferer(loaded, options))
-        has_scratch = scratch is not None
+        scratch_bytes = None if scratch is None else scratch.available_bytes()
         prepared = prepare(
-            case, loaded.model.card, inferer, options, loaded.tuned_patch, resources=resources, has_scratch=has_scratch
+            case,
+            loaded.model.card,
+            inferer,
+            options,
+            loaded.tuned_patch,
+            resources=resources,
+            scratch_bytes=scratch_bytes,
         )
         reading = time.perf_counter() - began
         if seconds_per_voxel is None:
@@ -102,7 +108,7 @@ def estimate_elsewhere(
         began = time.perf_counter()
         case = Case.open(volumes, inputs, stack)
         options = replace(options, memory_bytes=capacity.free_bytes + resources.resident_bytes())
-        prepared = prepare(case, card, capacity, options, capacity.patch, resources=resources, has_scratch=True)
+        prepared = prepare(case, card, capacity, options, capacity.patch, resources=resources, scratch_bytes=math.inf)
         reading = time.perf_counter() - began
     seconds = _run_seconds(prepared, capacity.seconds_per_voxel * math.prod(prepared.plan.tile), reading)
     peak = capacity.resident_bytes + prepared.stitching_bytes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -27,8 +28,10 @@ from .inference import Fixed3, Inferer
 
 # Rows of tiles along an axis from which visiting it saves memory.
 _SEVERAL_ROWS = 4
-# Share of the free memory; the rest is for the network's activations and for other processes.
-_DEFAULT_MEMORY_SHARE = 0.5
+# Share of the free memory and scratch space; the rest is for the network's activations and for other processes.
+_FREE_SHARE = 0.5
+# Voxels through the network for each voxel that a volume may have. The largest overlap takes each voxel 64 times.
+_LARGEST_EFFORT = 64
 # Spacings that differ by this factor, on average over the axes, are taken for a mistake in the unit.
 _WRONG_UNIT = 100.0
 _UNIT_NAMES = {"mm": "mm", "um": "micron", "unknown": "unknown"}
@@ -111,16 +114,17 @@ def prepare(
     tuned: Shape3 | None = None,
     *,
     resources: Resources,
-    has_scratch: bool = False,
+    scratch_bytes: float | None = None,
 ) -> Prepared:
     """Survey the case, fit the card's intensity steps, and plan tiles within the memory limit.
 
-    ``tuned`` is the patch used if the options have none. ``has_scratch``: large arrays are outside memory.
+    ``tuned`` is the patch used if the options have none. ``scratch_bytes``: free space for
+    large arrays outside memory; None to keep them in memory.
 
     Raises:
         InputError: the case does not fit the card, or holds NaN or Inf without ``nan_as``.
         UsageError: an option conflicts with the card or the network.
-        LimitError: no plan fits ``memory_bytes``.
+        LimitError: no plan fits ``memory_bytes``; the plan takes too much scratch space or too many voxels.
     """
     case.check_fits(card)
     if options.threshold is not None:
@@ -129,7 +133,8 @@ def prepare(
     channels = survey(case, options.nan_as)
     fitted = tuple(fit(card.input.intensity, channels[c.source].chunks) for c in card.input.channels)
     axes = [space.model_axis(axis) for axis in _slowest_first(case.sources[0].slowest_axis)]
-    plan, overlap, needed, notes = _planned(card, space, inferer, options, tuned, axes, resources, has_scratch)
+    plan, overlap, needed, notes = _planned(card, space, inferer, options, tuned, axes, resources, scratch_bytes)
+    _check_effort(case, plan)
     ranges = _normalised_ranges(case, card, channels, fitted)
     warnings = (
         *case.notes,
@@ -181,6 +186,17 @@ def _space(case: Case, card: ModelCard) -> ModelSpace:
     return space
 
 
+def _check_effort(case: Case, plan: TilePlan) -> None:
+    """LimitError for more voxels through the network than the largest volume has at the largest overlap."""
+    if (count := plan.tile_count * math.prod(plan.tile)) > (most := _LARGEST_EFFORT * case.max_voxels):
+        raise LimitError(
+            " + ".join(case.references),
+            expected=f"at most {most} voxels through the network, {_LARGEST_EFFORT} times the limit max_voxels",
+            got=f"{count}: is its spacing right?",
+            do="correct its spacing, crop it, set a smaller `patch` or `overlap`, or raise the limit max_voxels",
+        )
+
+
 def _normalised_ranges(
     case: Case, card: ModelCard, channels: Sequence[ChannelSurvey], fitted: Sequence[Sequence[Pointwise]]
 ) -> tuple[tuple[float, float], ...]:
@@ -219,13 +235,13 @@ def _planned(
     tuned: Shape3 | None,
     axes: Sequence[int],
     resources: Resources,
-    has_scratch: bool,
+    scratch_bytes: float | None,
 ) -> tuple[TilePlan, float, int, tuple[str, ...]]:
     """Return plan, overlap, stitching bytes and notes, with the card's patch if the tuned one does not fit."""
     if tuned is not None and options.patch is None:
         with suppress(LimitError):
             patched = replace(options, patch=tuned)
-            return _planned(card, space, inferer, patched, None, axes, resources, has_scratch)
+            return _planned(card, space, inferer, patched, None, axes, resources, scratch_bytes)
     tiling = _tiling(card.tiling, options, inferer.fixed, space.grid.shape)
     plan = plan_tiles(space.grid.shape, tiling, fixed=inferer.fixed)
     plan = replace(plan, axis=_visiting_axis(plan, axes) if options.axis is None else AXES.index(options.axis))
@@ -235,9 +251,16 @@ def _planned(
         classes=card.output.channels,
         batch=inferer.batch,
         assembled=space.resamples,
-        has_buffers=has_scratch,
     )
-    plan, size_bytes, notes = _within_memory(plan, options, needed, resources)
+    in_memory = partial(needed, has_buffers=scratch_bytes is not None)
+    plan, size_bytes, notes = _within_memory(plan, options, in_memory, resources)
+    if scratch_bytes is not None and (outside := needed(plan) - size_bytes) > scratch_bytes * _FREE_SHARE:
+        raise LimitError(
+            "scratch space",
+            expected=f"at most {size(scratch_bytes * _FREE_SHARE)} for a run, half of what is free",
+            got=size(outside),
+            do="check the spacing of the volume, crop it, set a smaller `patch`, or free space in the scratch folder",
+        )
     return plan, tiling.overlap, size_bytes, notes
 
 
@@ -323,13 +346,13 @@ def _within_memory(
 def free_bytes(memory_bytes: int | None, resources: Resources) -> int:
     """Return the memory for blending: what ``memory_bytes`` leaves, or half of the free memory without a limit."""
     if memory_bytes is None:
-        return int(resources.available_bytes() * _DEFAULT_MEMORY_SHARE)
+        return int(resources.available_bytes() * _FREE_SHARE)
     return memory_bytes - resources.resident_bytes()
 
 
 def memory_limit(runs: int, resources: Resources) -> int | None:
     """Return ``memory_bytes`` for each of ``runs`` concurrent runs without a stated limit; None for one."""
-    share = int(resources.available_bytes() * _DEFAULT_MEMORY_SHARE) // runs
+    share = int(resources.available_bytes() * _FREE_SHARE) // runs
     return None if runs == 1 else share + resources.resident_bytes()
 
 

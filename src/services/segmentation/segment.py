@@ -106,7 +106,7 @@ def segment(
                 options,
                 loaded.tuned_patch,
                 resources=ports.resources,
-                has_scratch=ports.scratch is not None,
+                scratch_bytes=None if ports.scratch is None else ports.scratch.available_bytes(),
             )
             sinks = _open_sinks(ports, outputs, case, card.output, stack)
         with clock.stage("score", prepared.plan.tile_count):

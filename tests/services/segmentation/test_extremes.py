@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import nibabel
 import numpy as np
 import pytest
 from voxport.adapters.volumes.memory import MemoryStore
 from voxport.domain.errors import InputError, LimitError
+from voxport.domain.inference.patches import Padding, Tiling
 from voxport.domain.intensity import ClipPercentiles, Rescale, ShiftScale, Step, Window, ZScore
 from voxport.domain.labels.label_map import Activation
+from voxport.domain.run import RunOptions
 from voxport.domain.volume import Volume
+from voxport.services.segmentation.case import Case
+from voxport.services.segmentation.inference import Inferer
+from voxport.services.segmentation.prepare import Prepared, prepare
+from voxport.testing.resources import FixedResources
 
 from tests.services.conftest import Bench, brighter_than, load, make_card, make_grid
 
@@ -185,6 +192,48 @@ def test_the_limit_on_voxels_holds_for_the_models_grid(channels: int) -> None:
         else:
             with pytest.raises(LimitError, match="at most 32768 voxels at the model's spacing"):
                 bench.segment(load(brighter_than(0.5), card))
+
+
+def test_the_limit_on_voxels_holds_for_what_goes_through_the_network_and_its_advice_works() -> None:
+    """A plane of 4 x 4 is padded to patches of 64 x 64: 256 times as many voxels."""
+    model = load(brighter_than(0.5), make_card(tiling=Tiling((64, 64, 64), padding=Padding(to="patch"))))
+    thin = Volume(np.ones((40, 4, 4), np.float32), make_grid((40, 4, 4)))
+    advised: tuple[tuple[int, dict[str, Any]], ...] = ((1000, {"patch": (8, 8, 8)}), (64**3 // 64, {}))
+    bench = Bench(volumes=MemoryStore(max_voxels=1000))
+    bench.volumes.put("scan", thin)
+    with pytest.raises(LimitError, match="at most 64000 voxels through the network") as refused:
+        bench.segment(model)
+    assert refused.value.got == "262144: is its spacing right?"
+    assert list(bench.volumes._volumes) == ["scan"]
+    for most, options in advised:
+        bench = Bench(volumes=MemoryStore(max_voxels=most))
+        bench.volumes.put("scan", thin)
+        bench.segment(model, **options)
+        assert bench.array().all()
+
+
+def test_scratch_space_takes_half_of_what_is_free_at_most(opened: Callable[..., Case]) -> None:
+    """512 x 512 planes of a slab of 64: 67 MB of window, and as much of sums, are outside memory."""
+    card = make_card(tiling=Tiling((64, 64, 64)))
+    case = opened(Volume(np.zeros((65, 512, 512), np.uint8), make_grid((65, 512, 512))))
+    inferer = Inferer(load(brighter_than(0.5), card).runtime, card)
+
+    def plan(scratch_bytes: float, **options: Any) -> Prepared:
+        return prepare(
+            case,
+            card,
+            inferer,
+            RunOptions(axis="x", **options),
+            resources=FixedResources(),
+            scratch_bytes=scratch_bytes,
+        )
+
+    with pytest.raises(LimitError, match="scratch space: expected at most 50 MB for a run") as refused:
+        plan(1e8)
+    needed = float(refused.value.got.split()[0]) * 1e6
+    assert 64 * 512 * 512 * 4 < needed < 64 * 512 * 512 * 4 * 5
+    plan(2 * needed * 1.01)
+    plan(1e8, patch=(8, 64, 64))
 
 
 def test_a_window_clips_a_fill_before_it_does_harm(bench: Bench) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -25,12 +26,23 @@ class ScratchFiles:
     """
 
     def __init__(self, folder: Path | None = None) -> None:
-        self._folder = folder
+        self._given = folder
+
+    @property
+    def _folder(self) -> Path:
+        return Path(tempfile.gettempdir()) if self._given is None else self._given
+
+    def available_bytes(self) -> int:
+        """See Scratch.available_bytes. A buffer names the reason where it is unknown."""
+        try:
+            status = os.statvfs(self._folder)
+        except OSError:
+            return sys.maxsize
+        return status.f_bavail * status.f_frsize
 
     def buffer(self, shape: tuple[int, ...], dtype: DTypeLike) -> FileBuffer:
         """Create a buffer. Raises LimitError if it exceeds the disk, NoSpaceError if the disk is full at present."""
-        folder = Path(tempfile.gettempdir()) if self._folder is None else self._folder
-        return FileBuffer(folder, shape, np.dtype(dtype))
+        return FileBuffer(self._folder, shape, np.dtype(dtype))
 
 
 class FileBuffer:

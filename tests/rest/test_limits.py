@@ -1,0 +1,84 @@
+"""A small upload that would take much time or scratch is refused at once, and one whose caller left leaves nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import nibabel as nib
+import numpy as np
+import psutil
+import pytest
+from starlette.testclient import TestClient
+from voxport.application import Application
+from voxport.domain.inference.patches import Padding
+from voxport.entrypoints.rest.app import create_app
+
+from .conftest import named_model
+from .jobbing import BIG, SLOWLY
+from .serving import running_server
+
+# At a spacing of 1 um, with a patch of 32: a unit of mm, a grid of 160^3, a thin volume padded to patches.
+CASES: dict[str, tuple[tuple[int, ...], float, str, int, str]] = {
+    "unit": ((16, 16, 16), 1.0, "mm", 422, "is the unit right?"),
+    "grid": ((16, 16, 16), 10.0, "micron", 413, "at most 30000 voxels at the model's spacing"),
+    "tiles": ((1, 1, 2000), 1.0, "micron", 413, "at most 1920000 voxels through the network"),
+}
+
+
+@pytest.fixture(scope="module")
+def http(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
+    folder = tmp_path_factory.mktemp("limits")
+    (folder / "scratch").mkdir()
+    wanted = {"spacing": [1.0, 1.0, 1.0], "spacing_unit": "um", "orientation": "RAS"}
+    named_model(folder / "models", "edges", input_fields=wanted, patch=(32, 32, 32), padding=Padding(to="patch"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_DATA_HOME", str(folder / "data"))
+        application = Application.build(
+            model="edges", models_dir=folder / "models", scratch_dir=folder / "scratch", max_voxels=30_000
+        )
+        with TestClient(create_app(application)) as client:
+            client.scratch = folder / "scratch"  # type: ignore[attr-defined]
+            yield client
+
+
+def content(shape: tuple[int, ...], spacing: float, unit: str) -> bytes:
+    image = nib.Nifti1Image(np.ones(shape, np.uint8), np.diag([spacing] * 3 + [1.0]))
+    image.header.set_xyzt_units(unit)
+    return bytes(image.to_bytes())
+
+
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("path", ["/segment", "/v1/plan", "/v1/jobs"])
+def test_a_small_file_that_asks_for_much_is_refused_before_anything_is_written(http: Any, name: str, path: str) -> None:
+    shape, spacing, unit, status, words = CASES[name]
+    answer = http.post(path, files={"volume": ("scan.nii", content(shape, spacing, unit))})
+    assert answer.status_code == status, answer.text
+    assert words in answer.json()["detail"]
+    assert "--" not in answer.json()["do"]
+    assert list(http.scratch.iterdir()) == []
+
+
+def test_the_scratch_of_a_request_whose_caller_left_is_removed(tmp_path: Path) -> None:
+    named_model(tmp_path / "models", "edges", patch=(8, 8, 8))
+    (tmp_path / "scratch").mkdir()
+    env = {"TMPDIR": str(tmp_path / "scratch"), "VOXPORT_SCRATCH_DIR": str(tmp_path / "scratch")}
+    with running_server(tmp_path, "--models", str(tmp_path / "models"), "-m", "edges", env=env) as server:
+        before = scratch_of(server.process.pid, tmp_path / "scratch")
+        with server.client() as client, pytest.raises(httpx.ReadTimeout):
+            client.post("/segment", files={"volume": ("scan.nii.gz", BIG)}, data=SLOWLY, timeout=1.0)
+        assert scratch_of(server.process.pid, tmp_path / "scratch") > before
+        server.wait_until(lambda _: scratch_of(server.process.pid, tmp_path / "scratch") == before)
+
+
+def scratch_of(parent: int, folder: Path) -> set[tuple[str, int]]:
+    """Named files in a folder, and unlinked ones there that a server's processes hold, with their sizes."""
+    found = {(str(path), path.stat().st_size) for path in folder.rglob("*") if path.is_file()}
+    for process in [psutil.Process(parent), *psutil.Process(parent).children(recursive=True)]:
+        for descriptor in Path(f"/proc/{process.pid}/fd").iterdir():
+            target = str(descriptor.readlink())
+            if target.startswith(str(folder)) and target.endswith("(deleted)"):
+                found.add((f"{process.pid} {target}", descriptor.stat().st_size))
+    return found
