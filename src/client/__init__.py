@@ -12,11 +12,10 @@ It needs httpx, which the extra ``serving`` installs::
 
 from __future__ import annotations
 
-from .answers import ModelResult, PredictResult
+from .answers import JobInput, ModelResult, PredictResult, RemoteJob
 from .client import Client
 from .errors import LostAnswerError, RemoteError, UnreachableError
-from .fields import is_model_reference
-from .job import JobInput, RemoteJob
+from .forms import is_model_reference
 
 __all__ = [
     "Client",

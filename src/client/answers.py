@@ -1,29 +1,35 @@
-"""Answers of a server, checked before use: reports, predictions, and zip archives of results."""
+"""Answers of a server as values, checked with the contract: reports, predictions and jobs."""
 
 from __future__ import annotations
 
 import json
-import zipfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
-from typing import IO, Any, BinaryIO, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 
+from ..contract.job import JobAnswer
+from ..contract.problem import URN
 from ..contract.reading import problems_of
-from ..domain.errors import VoxportError
+from ..contract.service import Prediction
+from ..domain.errors import CancelledError, VoxportError
+from ..domain.job import ENDED, JobFailure, JobState
 from ..domain.labels.label_map import Label, Labels, Logits
-from ..domain.report import Report
-from ..domain.run import RESULT_FILES, STATISTICS_TABLE
+from ..domain.report import FileReport, Report
+from ..domain.run import RESULT_FILES
 from .errors import RemoteError, one_line, problem_error
-from .fields import model_folder
+from .forms import Sent, is_model_reference, localised
 
 JSON = "application/json"
 T = TypeVar("T")
+JobInput = FileReport
+# Fields that a job has here as in the server's answer.
+_SAME = ("id", "state", "cancelling", "model", "submitted", "started", "ended", "expires", "position", "attempts")
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,13 +38,13 @@ class PredictResult:
 
     Attributes:
         segmentation: labels ``(X, Y, Z)``, of the smallest unsigned type that holds them, read-only.
-        labels: what the values mean; 0 is background.
+        labels: meanings of the values; 0 is background.
         statistics: per label, as in a report.
-        model: name, version and sha256 of what scored.
-        runtime: what it ran in.
+        model: name, version and sha256 of the model.
+        runtime: name, device and precision of the runtime.
         timings: seconds of each stage.
         warnings: what to know about this result.
-        probabilities: ``(K, X, Y, Z)`` where they were asked for, read-only.
+        probabilities: ``(K, X, Y, Z)`` if requested, read-only.
     """
 
     segmentation: Labels
@@ -53,12 +59,12 @@ class PredictResult:
 
 @dataclass(frozen=True)
 class ModelResult:
-    """One model's part of ``Client.segment_many``: a report and where its files are, or an error.
+    """One model's part of ``Client.segment_many``: a report and its files, or an error.
 
     Attributes:
-        model: ``NAME:VERSION``; as it was asked for where it failed.
-        report: the provenance of its run.
-        files: what was written, by the names ``mask.nii.gz``, ``statistics.csv`` and so on.
+        model: ``NAME:VERSION``; as requested if it failed.
+        report: the report of its run.
+        files: written files, by the names ``mask.nii.gz``, ``statistics.csv`` and so on.
         error: why there is no mask.
     """
 
@@ -68,8 +74,75 @@ class ModelResult:
     error: VoxportError | None = None
 
 
+@dataclass(frozen=True)
+class RemoteJob:
+    """A job of a server, as it was when the server was asked. Times are in UTC.
+
+    Attributes:
+        id: identifies it, here and on the server.
+        state: queued, running, done, failed, cancelled, or parked: dead-lettered after too many failed attempts.
+        cancelling: it runs, and stops at its next tile.
+        model: ``NAME:VERSION``.
+        inputs: name and sha256 of each volume; with local names if it was submitted or waited for from here.
+        outputs: the results that it will have: mask, statistics and so on.
+        submitted: when the server accepted it.
+        started: when its last run began.
+        ended: when it ended.
+        expires: when the server will delete it; None until it ended.
+        position: number of jobs before it in the queue; None unless it is queued.
+        attempts: number of runs that began.
+        tiles_done: of this attempt.
+        tiles_total: of the job; 0 until that is known.
+        eta_seconds: until it ends; None where nothing is known.
+        failure: why the last run failed, also while the job waits for its next attempt.
+        results: sha256 of each result, by output; none until it is done.
+        volumes: the files that were sent; none if the job is known by its id alone.
+    """
+
+    id: str
+    state: JobState
+    cancelling: bool
+    model: str
+    inputs: tuple[JobInput, ...]
+    outputs: tuple[str, ...]
+    submitted: datetime
+    started: datetime | None
+    ended: datetime | None
+    expires: datetime | None
+    position: int | None
+    attempts: int
+    tiles_done: int
+    tiles_total: int
+    eta_seconds: float | None
+    failure: JobFailure | None
+    results: Mapping[str, str] = field(hash=False)
+    volumes: tuple[Path, ...] = ()
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether it changes only if it is retried."""
+        return self.state in ENDED
+
+    @property
+    def error(self) -> VoxportError | None:
+        """The error of a job that ended without a result, of the class of a local run; None of any other."""
+        if self.state == "cancelled":
+            return CancelledError()
+        if self.state not in ("failed", "parked"):
+            return None
+        if self.failure is None:
+            got, do = f"one that {self.state} for no reason given", "ask who runs the server"
+            return RemoteError(f"job {self.id}", expected="one that is done", got=got, do=do)
+        return problem_error({"type": URN + self.failure.kind, "detail": self.failure.detail}, f"job {self.id}")
+
+    @property
+    def sent(self) -> Sent:
+        """Its volumes, against which results are checked."""
+        return Sent(tuple(i.name for i in self.inputs), tuple(i.sha256 for i in self.inputs))
+
+
 def json_object(body: bytes, url: str) -> dict[str, Any]:
-    """A JSON object from its bytes. Raises RemoteError."""
+    """Return a JSON object from its bytes. Raises RemoteError."""
     try:
         data = json.loads(body)
     except (ValueError, RecursionError):
@@ -79,38 +152,26 @@ def json_object(body: bytes, url: str) -> dict[str, Any]:
     return data
 
 
-def predict_result(data: Mapping[str, Any], shape: tuple[int, ...], url: str) -> PredictResult:
-    """The answer to an array whose last three axes are ``shape``. Raises RemoteError."""
+def checked(kind: type[T], data: object, url: str, what: str) -> T:
+    """Return an answer as a value of the contract. Raises RemoteError, which names the first wrong part."""
     try:
-        segmentation = _labels(data["segmentation"])
-        logits = data.get("probabilities")
-        probabilities = None if logits is None else _frozen(np.array(logits, dtype=np.float32))
-        result = PredictResult(
-            segmentation=segmentation,
-            labels=tuple(Label(int(x["value"]), str(x["name"]), str(x["colour"])) for x in data["labels"]),
-            statistics=_mapping(data["statistics"]),
-            model=_mapping(data["model"]),
-            runtime=_mapping(data["runtime"]),
-            timings={str(name): float(seconds) for name, seconds in data["timings"].items()},
-            warnings=tuple(one_line(warning) for warning in data["warnings"]),
-            probabilities=probabilities,
-        )
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-        raise malformed(url, "a prediction", error) from None
-    if segmentation.shape != shape or (probabilities is not None and probabilities.shape[1:] != shape):
-        got = f"{segmentation.shape}" if probabilities is None else f"{segmentation.shape} and {probabilities.shape}"
-        raise RemoteError.wrong_answer(url, expected=f"labels of shape {shape}", got=got)
-    return result
+        return TypeAdapter(kind).validate_json(json.dumps(data), strict=True)
+    except ValidationError as error:
+        path, words = problems_of(error)[0]
+        got = f"one without '{path}'" if words == "is missing" else f"one whose {path or 'content'} {words}"
+    except OverflowError:
+        got = "one with a number that is too large"
+    raise RemoteError.wrong_answer(url, expected=what, got=one_line(got))
 
 
 def checked_report(data: object, url: str, localised: Callable[[str], str]) -> dict[str, Any]:
-    """Return a report in which texts are on one line each, and warnings have the volumes' names on this machine.
+    """Return a report in which texts are on one line each, and warnings have the local names of volumes.
 
     Raises:
         RemoteError: a part is missing or wrong.
     """
-    found = checked(Report, data, url, "a report")
-    if model_folder(f"{found.model.name}:{found.model.version}") is None:
+    model = checked(Report, data, url, "a report").model
+    if not is_model_reference(f"{model.name}:{model.version}"):
         raise RemoteError.wrong_answer(url, expected="a report of a model", got="one whose name is none")
     report: dict[str, Any] = json.loads(json.dumps(data))
     for label in report["statistics"]["labels"]:
@@ -119,29 +180,29 @@ def checked_report(data: object, url: str, localised: Callable[[str], str]) -> d
     return report
 
 
-def checked(kind: type[T], data: object, url: str, what: str) -> T:
-    """Return an answer as a value of the contract. Raises RemoteError, which names the first wrong part."""
-    adapter = TypeAdapter(kind)
+def predict_result(data: Mapping[str, Any], shape: tuple[int, ...], url: str) -> PredictResult:
+    """Return the prediction for an array whose last three axes are ``shape``. Raises RemoteError."""
+    found = checked(Prediction, {**data, "segmentation": [], "probabilities": []}, url, "a prediction")
     try:
-        return adapter.validate_json(json.dumps(data), strict=True)
-    except (ValidationError, OverflowError) as error:
-        raise malformed(url, what, error) from None
-
-
-def malformed(url: str, what: str, error: Exception) -> RemoteError:
-    """Return the error for an answer whose reading raised ``error``."""
-    got = f"one without {error}" if isinstance(error, KeyError) else "one that is put together wrongly"
-    if isinstance(error, ValidationError):
-        path, words = problems_of(error)[0]
-        got = f"one without '{path}'" if words == "is missing" else f"one whose {path or 'content'} {words}"
-    return RemoteError.wrong_answer(url, expected=what, got=one_line(got))
-
-
-def _labels(nested: Any) -> Labels:
-    values = np.array(nested)
+        values, logits = np.array(data.get("segmentation")), data.get("probabilities")
+        probabilities = None if logits is None else _frozen(np.array(logits, dtype=np.float32))
+    except (TypeError, ValueError, OverflowError):
+        raise RemoteError.wrong_answer(url, expected="a prediction", got="one with ragged arrays") from None
+    if values.shape != shape or (probabilities is not None and probabilities.shape[1:] != shape):
+        got = f"{values.shape}" if probabilities is None else f"{values.shape} and {probabilities.shape}"
+        raise RemoteError.wrong_answer(url, expected=f"labels of shape {shape}", got=got)
     if values.dtype.kind not in "iu" or values.size == 0 or values.min() < 0:
-        raise ValueError("labels are whole numbers from 0 on")
-    return _frozen(values.astype(np.min_scalar_type(values.max())))
+        raise RemoteError.wrong_answer(url, expected="labels from 0 on", got=f"other {values.dtype}")
+    return PredictResult(
+        segmentation=_frozen(values.astype(np.min_scalar_type(values.max()))),
+        labels=tuple(Label(label.value, label.name, label.colour) for label in found.labels),
+        statistics=data["statistics"],
+        model=data["model"],
+        runtime=data["runtime"],
+        timings=found.timings,
+        warnings=tuple(map(one_line, found.warnings)),
+        probabilities=probabilities,
+    )
 
 
 def _frozen(array: NDArray[Any]) -> NDArray[Any]:
@@ -149,166 +210,52 @@ def _frozen(array: NDArray[Any]) -> NDArray[Any]:
     return array
 
 
-def _mapping(data: Any) -> dict[str, Any]:
-    if not isinstance(data, dict):
-        raise TypeError("a mapping is needed")
-    return data
-
-
-MEDIA_TYPE = "application/zip"
-RESULTS = "results.json"
-# The members of one model, by output.
-MEMBERS: Mapping[str, tuple[str, ...]] = {
-    output: (name, STATISTICS_TABLE) if output == "statistics" else (name,) for output, name in RESULT_FILES.items()
-}
-_LARGEST_JSON_BYTES = 2**26
-_ENCRYPTED = 1
-
-
-@dataclass(frozen=True)
-class Result:
-    """What one model came to: the folder of its members, or an error."""
-
-    model: str
-    folder: str
-    error: VoxportError | None
-
-
-def asked_outputs(outputs: Iterable[str]) -> list[str]:
-    """The outputs to ask for: always the report, by which the rest is checked."""
-    return list(dict.fromkeys([*outputs, "report"]))
-
-
-def member_of(output: str, path: Path) -> str:
-    """The member of the archive that goes to a path."""
-    return next((name for name in MEMBERS[output] if Path(name).suffix == path.suffix), MEMBERS[output][0])
-
-
-class Archive:
-    """A zip archive that came whole. Its names are only ever compared, never used as paths.
+def remote_job(data: object, url: str, volumes: Sequence[Path] = (), id: str | None = None) -> RemoteJob:
+    """Return a job from the server's answer.
 
     Args:
-        file: the archive; it must be seekable and stays the caller's to close.
-        url: where it came from.
-        outputs: keys of ``MEMBERS`` that were asked for; no others may come.
-        localised: puts the volumes' names here into the server's words.
+        data: the answer.
+        url: the server.
+        volumes: the job's volumes on this machine; without any, the server's names stay.
+        id: the job's, if it is known.
 
     Raises:
-        RemoteError: it is no such archive.
+        RemoteError: a part is missing or wrong, or the job is another.
     """
-
-    def __init__(self, file: BinaryIO, url: str, outputs: Iterable[str], localised: Callable[[str], str]) -> None:
-        self.url = url
-        self._localised = localised
-        with self._clear_errors():
-            self._zip = zipfile.ZipFile(file)
-            self._check_stored(file.seek(0, 2))
-            self.results = tuple(self._results())
-            asked = [member for output in outputs for member in MEMBERS[output]]
-            self._check_names([f"{r.folder}/{member}" for r in self.results if r.error is None for member in asked])
-
-    def only(self) -> Result:
-        """The result of the one model that was asked. Raises its error, or RemoteError."""
-        if len(self.results) != 1:
-            raise self._wrong(f"one of {len(self.results)} models")
-        (result,) = self.results
-        if result.error is not None:
-            raise result.error
-        return result
-
-    def members(self, result: Result) -> ArchiveMembers:
-        """What the archive has of a result."""
-        return ArchiveMembers(self, result.folder)
-
-    def json(self, name: str) -> dict[str, Any]:
-        """A small file of the archive, parsed. Raises RemoteError."""
-        with self._clear_errors():
-            return self._json(self._known(name))
-
-    @contextmanager
-    def open(self, name: str) -> Iterator[IO[bytes]]:
-        """A file's content, to be read once and to its end, where its checksum is compared. Raises RemoteError."""
-        with self._clear_errors(), self._zip.open(self._known(name)) as content:
-            yield content
-
-    def has(self, name: str) -> bool:
-        """Whether there is a file of this name."""
-        return name in self._zip.namelist()
-
-    @contextmanager
-    def _clear_errors(self) -> Iterator[None]:
-        try:
-            yield
-        # RuntimeError and NotImplementedError are how zipfile refuses encryption and unknown features
-        except (zipfile.BadZipFile, EOFError, RuntimeError, NotImplementedError, KeyError, ValueError) as error:
-            raise self._wrong(f"a damaged one ({one_line(error)})") from None
-
-    def _known(self, name: str) -> str:
-        if not self.has(name):
-            raise self._wrong(f"one without {name.rpartition('/')[2]}")
-        return name
-
-    def _check_stored(self, size: int) -> None:
-        """Stored members that lie in the file side by side cannot add up to more than it: nothing can inflate."""
-        members = self._zip.infolist()
-        for member in members:
-            if member.compress_type != zipfile.ZIP_STORED or member.file_size != member.compress_size:
-                raise self._wrong("one with compressed members")
-            if member.flag_bits & _ENCRYPTED:
-                raise self._wrong("one with encrypted members")
-        if sum(member.file_size for member in members) > size:
-            raise self._wrong("one whose members overlap")
-
-    def _check_names(self, asked: list[str]) -> None:
-        names = self._zip.namelist()
-        if odd := sorted(set(names).difference([RESULTS, *asked])):
-            raise self._wrong(f"one with {one_line(', '.join(odd))}")
-        if len(set(names)) < len(names):
-            raise self._wrong("one with a name that comes twice")
-
-    def _results(self) -> Iterator[Result]:
-        listed = self._json(RESULTS).get("results")
-        if not isinstance(listed, list) or not listed or not all(isinstance(entry, dict) for entry in listed):
-            raise self._wrong(f"one whose {RESULTS} lists none")
-        for entry in listed:
-            model, problem = one_line(entry.get("model")), entry.get("problem")
-            if isinstance(problem, dict):
-                yield Result(model, "", problem_error(problem, self.url, self._localised))
-                continue
-            folder = model_folder(entry.get("model"))
-            if folder is None:
-                raise self._wrong(f"one of a model {model}")
-            yield Result(model, folder, None)
-
-    def _json(self, name: str) -> dict[str, Any]:
-        if self._zip.getinfo(name).file_size > _LARGEST_JSON_BYTES:
-            raise self._wrong(f"a {name} too large to be one")
-        return json_object(self._zip.read(name), self.url)
-
-    def _wrong(self, got: str) -> RemoteError:
-        return RemoteError.wrong_answer(self.url, expected="an archive of results", got=got)
+    names = [str(path) for path in volumes]
+    job = checked(JobAnswer, _without_new_outputs(data), url, "a job")
+    if id not in (None, job.id):
+        raise RemoteError.wrong_answer(url, expected=f"job {id}", got=f"job {job.id}")
+    if job.state == "done" and not {"mask", "report"} <= set(job.results):
+        raise RemoteError.wrong_answer(url, expected="a job with its mask and report", got="one without")
+    if names and len(names) != len(job.inputs):
+        expected = f"a job of {len(names)} volumes"
+        raise RemoteError.wrong_answer(url, expected=expected, got=f"one of {len(job.inputs)}")
+    names = names or [one_line(file.name) for file in job.inputs]
+    failure = None
+    if job.problem is not None:
+        detail = localised(one_line(job.problem.detail or job.problem.title), names)
+        failure = JobFailure(one_line(job.problem.type).removeprefix(URN), detail)
+    return RemoteJob(
+        **{name: getattr(job, name) for name in _SAME},
+        inputs=tuple(JobInput(name, file.sha256) for name, file in zip(names, job.inputs, strict=True)),
+        outputs=tuple(name for name in RESULT_FILES if name in job.outputs),
+        tiles_done=job.tiles.done,
+        tiles_total=job.tiles.total,
+        eta_seconds=job.eta_seconds,
+        failure=failure,
+        results={name: result.sha256 for name, result in job.results.items()},
+        volumes=tuple(volumes),
+    )
 
 
-@dataclass(frozen=True)
-class ArchiveMembers:
-    """See ``Members``: a model's folder in an archive."""
-
-    archive: Archive
-    folder: str
-
-    @property
-    def url(self) -> str:
-        """See ``Members``."""
-        return self.archive.url
-
-    def has(self, member: str) -> bool:
-        """Whether the result came with a member."""
-        return self.archive.has(f"{self.folder}/{member}")
-
-    def json(self, member: str) -> dict[str, Any]:
-        """See ``Members``."""
-        return self.archive.json(f"{self.folder}/{member}")
-
-    def open(self, member: str) -> AbstractContextManager[IO[bytes]]:
-        """See ``Members``."""
-        return self.archive.open(f"{self.folder}/{member}")
+def _without_new_outputs(data: object) -> object:
+    """Leave out the outputs that a later version of the server may add."""
+    if not isinstance(data, Mapping):
+        return data
+    kept = dict(data)
+    if isinstance(data.get("outputs"), list):
+        kept["outputs"] = [name for name in data["outputs"] if name in RESULT_FILES]
+    if isinstance(data.get("results"), Mapping):
+        kept["results"] = {name: result for name, result in data["results"].items() if name in RESULT_FILES}
+    return kept

@@ -14,12 +14,27 @@ from numpy.typing import ArrayLike
 
 from ..domain.errors import UsageError
 from ..domain.run import RESULT_FILES, RemoteOptions
-from .answers import MEDIA_TYPE, MEMBERS, Archive, ModelResult, PredictResult, asked_outputs, member_of, predict_result
-from .downloads import check_destinations, check_outputs, check_place, commit_all, received, spool
+from .answers import ModelResult, PredictResult, predict_result
+from .downloads import check_destinations, check_outputs, check_place, commit_all, spool
 from .errors import one_line
-from .fields import Fields, array_fields, array_form, check_model, checked_key, checked_url, fields_of, real_array
+from .forms import (
+    Fields,
+    OnProgress,
+    StrPath,
+    Uploads,
+    Volumes,
+    array_fields,
+    array_form,
+    check_model,
+    checked_key,
+    checked_url,
+    fields_of,
+    paths_of,
+    real_array,
+    silent,
+)
 from .jobs import Jobs
-from .uploads import OnProgress, StrPath, Uploads, Volumes, paths_of, silent
+from .results import MEMBERS, ZIP, Archive, asked_outputs, member_of, received
 
 if TYPE_CHECKING:
     import httpx
@@ -210,7 +225,7 @@ class Client:
                     found.append(ModelResult(result.model, None, {}, result.error))
                     continue
                 members = archive.members(result)
-                names = [name for output in wanted for name in MEMBERS[output] if members.has(name)]
+                names = [name for output in wanted for name in MEMBERS[output] if archive.has(result, name)]
                 files = {name: into / result.folder / name for name in [RESULT_FILES["mask"], *names]}
                 report, written = stack.enter_context(received(members, uploads.sent(), files, into))
                 found.append(ModelResult(result.model, report, files))
@@ -255,7 +270,7 @@ class Client:
     ) -> Iterator[tuple[Archive, Uploads]]:
         """Send volumes for segmentation, and keep the archive of results in a temporary folder."""
         with Uploads(paths, on_progress) as uploads, spool(folder) as file:
-            with self._connection.answer("POST", "/segment", MEDIA_TYPE, form=uploads.form(fields)) as answer:
+            with self._connection.answer("POST", "/segment", ZIP, form=uploads.form(fields)) as answer:
                 self._connection.save(answer, file, lambda done, total: on_progress("download", done, total))
             yield Archive(file, self.url, fields["outputs"], uploads.localised), uploads
 

@@ -7,20 +7,24 @@ import ssl
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from http import HTTPStatus
 from typing import Any, BinaryIO
 from weakref import WeakSet
 
 import httpx
 
-from ..domain.errors import OutputError, UsageError
+from ..contract.problem import MEDIA_TYPE as PROBLEM
+from ..domain.errors import LimitError, OutputError, UsageError, VoxportError
 from .answers import JSON, json_object
-from .errors import LostAnswerError, Refusal, RemoteError, UnreachableError, error_of, one_line
-from .fields import Form, is_loopback
+from .errors import LostAnswerError, RemoteError, UnreachableError, one_line, problem_error
+from .forms import Form, is_loopback
 
 _CONNECT_SECONDS = 10.0
 _LARGEST_JSON_BYTES = 2**26
 _LARGEST_REFUSAL_BYTES = 2**16
 _CHUNK_BYTES = 2**18
+# A proxy answers with these where its server is away.
+_AWAY = (HTTPStatus.BAD_GATEWAY, HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.GATEWAY_TIMEOUT)
 
 
 class Connection:
@@ -173,14 +177,28 @@ class Connection:
             return
         if status == 200:
             raise RemoteError.wrong_answer(self.url, expected=media_type, got=one_line(got) or "no media type")
-        refusal = Refusal(
-            status,
-            got,
-            _read(response, _LARGEST_REFUSAL_BYTES) or b"",
-            response.headers.get("Retry-After"),
-            response.headers.get("Location") if response.is_redirect else None,
-        )
-        raise error_of(refusal, self.url, localised)
+        raise self._refused(response, got == PROBLEM, localised)
+
+    def _refused(self, response: httpx.Response, is_problem: bool, localised: Callable[[str], str]) -> VoxportError:
+        """Return the error for an unexpected status: voxport's own, a proxy's, or that of some other server."""
+        url, status = self.url, response.status_code
+        if is_problem:
+            with suppress(RemoteError):
+                problem = json_object(_read(response, _LARGEST_REFUSAL_BYTES) or b"", url)
+                return problem_error(problem, url, localised, response.headers.get("Retry-After"))
+        if response.has_redirect_location:
+            got = f"a redirect to {one_line(response.headers['Location'])}"
+            return RemoteError(url, expected="an answer", got=got, do="give that address, if you trust it")
+        got = f"HTTP {status} {httpx.codes.get_reason_phrase(status)}".rstrip()
+        if status in _AWAY:
+            do = "check that the server behind that address runs"
+            return UnreachableError(url, expected="an answer", got=got, do=do)
+        got += " without voxport's problem details, as proxies answer"
+        if status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
+            expected = "a request within the limit of the proxy on the way"
+            do = "raise the proxy's limit on the size of requests, or send less"
+            return LimitError(url, expected=expected, got=got, do=do)
+        return RemoteError.wrong_answer(url, expected="an answer of voxport's", got=got)
 
     @contextmanager
     def _clear_errors(self, form: Form | None, seconds: float) -> Iterator[None]:

@@ -1,14 +1,10 @@
-"""Errors of the client, and the errors that a server's refusals stand for (RFC 9457)."""
+"""Errors of the client, and the errors that a server's problem details (RFC 9457) stand for."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from http import HTTPStatus
-from typing import Any
+from typing import Any, NamedTuple
 
-from ..contract.problem import MEDIA_TYPE as PROBLEM
 from ..contract.problem import URN
 from ..domain.errors import (
     BusyError,
@@ -50,18 +46,15 @@ def one_line(text: object) -> str:
     return line if len(line) <= _LONGEST else f"{line[:_LONGEST]}..."
 
 
-_ASK = "ask who runs the server"
-
-
-@dataclass(frozen=True)
-class _Kind:
-    """Error class and default texts of a kind."""
+class _Kind(NamedTuple):
+    """Error class and default texts of a kind of problem."""
 
     error: type[VoxportError]
     expected: str
     do: str
 
 
+_ASK = "ask who runs the server"
 _KINDS = {
     "usage": _Kind(UsageError, "fields that the server takes", "correct the request"),
     "input": _Kind(InputError, "a volume that can be segmented", "correct the volume"),
@@ -77,49 +70,12 @@ _KINDS = {
     "output": _Kind(OutputError, "room for results on the server", _ASK),
     "unauthorised": _Kind(UsageError, "an API key that the server knows", f"set VOXPORT_API_KEY, or {_ASK} for a key"),
     "forbidden": _Kind(UsageError, "a caller that the server is open to", f"{_ASK} for an API key"),
+    "busy": _Kind(BusyError, "room in the server's queue", ""),
+    "rate": _Kind(BusyError, "fewer requests in a minute", ""),
+    "unavailable": _Kind(BusyError, "a job queue that the server can reach", ""),
 }
-_WAIT = {
-    "busy": "room in the server's queue",
-    "rate": "fewer requests in a minute",
-    "unavailable": "a job queue that the server can reach",
-}
-# the body of a proxy whose server is unavailable
-_AWAY = (HTTPStatus.BAD_GATEWAY, HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.GATEWAY_TIMEOUT)
-_DEFAULT_WAIT_SECONDS = 10.0
 _OTHER = _Kind(RemoteError, "an answer", f"{_ASK}, whose log has the reason")
-
-
-@dataclass(frozen=True)
-class Refusal:
-    """An unexpected response: status, media type, body, and relevant headers."""
-
-    status: int
-    media_type: str
-    body: bytes
-    retry_after: str | None = None
-    location: str | None = None
-
-
-def error_of(refusal: Refusal, url: str, localised: Callable[[str], str] = str) -> VoxportError:
-    """Return the error for a refusal: voxport's, else RemoteError, or UnreachableError for a missing server."""
-    if refusal.media_type == PROBLEM:
-        try:
-            data = json.loads(refusal.body)
-        except (ValueError, RecursionError):
-            data = None
-        if isinstance(data, Mapping):
-            return problem_error(data, url, localised, refusal.retry_after)
-    if refusal.location is not None:
-        got = f"a redirect to {one_line(refusal.location)}"
-        return RemoteError(url, expected="an answer", got=got, do="give that address, if you trust it")
-    got = f"HTTP {refusal.status} {_phrase(refusal.status)}".rstrip()
-    if refusal.status in _AWAY:
-        return UnreachableError(url, expected="an answer", got=got, do="check that the server behind that address runs")
-    got += " without voxport's problem details, as proxies answer"
-    if refusal.status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
-        do = "raise the proxy's limit on the size of requests, or send less"
-        return LimitError(url, expected="a request within the limit of the proxy on the way", got=got, do=do)
-    return RemoteError.wrong_answer(url, expected="an answer of voxport's", got=got)
+_DEFAULT_WAIT_SECONDS = 10.0
 
 
 def problem_error(
@@ -128,22 +84,17 @@ def problem_error(
     """Return the error for problem details.
 
     Args:
-        problem: members of the problem.
+        problem: members of the problem; any may be missing.
         url: the server, the default subject.
         localised: replaces the server's names of volumes by local ones.
         retry_after: the header; its seconds become part of ``do``.
     """
-    name = str(problem.get("type", "")).removeprefix(URN)
-    kind = _Kind(BusyError, _WAIT[name], "") if name in _WAIT else _KINDS.get(name, _OTHER)
+    kind = _KINDS.get(str(problem.get("type", "")).removeprefix(URN), _OTHER)
     subject, expected, got, do = _words(problem, kind, url, localised)
     seconds = float(retry_after) if retry_after is not None and retry_after.strip().isdecimal() else None
-    if name in _WAIT:
-        return BusyError(
-            subject,
-            expected=expected,
-            got=got,
-            retry_after_seconds=_DEFAULT_WAIT_SECONDS if seconds is None else seconds,
-        )
+    if kind.error is BusyError:
+        wait = _DEFAULT_WAIT_SECONDS if seconds is None else seconds
+        return BusyError(subject, expected=expected, got=got, retry_after_seconds=wait)
     if seconds is not None:
         do = f"try again in {seconds:.0f} s"
     elif kind is _OTHER and (request := one_line(problem.get("instance") or "").removeprefix("urn:uuid:")):
@@ -154,26 +105,14 @@ def problem_error(
 def _words(
     problem: Mapping[str, Any], kind: _Kind, url: str, localised: Callable[[str], str]
 ) -> tuple[str, str, str, str]:
-    """Subject, what was expected, what came, and what to do."""
+    """Return subject, expected, got and do: members of the problem, or parts of its detail."""
     detail = localised(one_line(problem.get("detail") or problem.get("title") or f"HTTP {problem.get('status')}"))
     words = [problem.get(member) for member in ("expected", "got", "do")]
-    if not all(isinstance(word, str) for word in words):
-        return _words_in(detail) or (url, kind.expected, detail, kind.do)
-    expected, got, do = (localised(one_line(word)) for word in words)
-    tail = f": expected {expected}, got {got}; {do}"
-    return detail.removesuffix(tail) if detail.endswith(tail) else url, expected, got, do
-
-
-def _words_in(line: str) -> tuple[str, str, str, str] | None:
-    """The four parts of a VoxportError's one line; None where it is another line."""
-    subject, first, rest = line.partition(": expected ")
+    if all(isinstance(word, str) for word in words):
+        expected, got, do = (localised(one_line(word)) for word in words)
+        tail = f": expected {expected}, got {got}; {do}"
+        return detail.removesuffix(tail) if detail.endswith(tail) else url, expected, got, do
+    subject, first, rest = detail.partition(": expected ")
     expected, second, rest = rest.partition(", got ")
     got, third, do = rest.rpartition("; ")
-    return (subject, expected, got, do) if first and second and third else None
-
-
-def _phrase(status: int) -> str:
-    try:
-        return HTTPStatus(status).phrase
-    except ValueError:
-        return ""
+    return (subject, expected, got, do) if first and second and third else (url, kind.expected, detail, kind.do)

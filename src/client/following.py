@@ -1,4 +1,4 @@
-"""Waiting for a job: the client follows its event stream, or asks now and then where there is none."""
+"""Wait for a job: follow its event stream, or poll where there is none."""
 
 from __future__ import annotations
 
@@ -12,63 +12,39 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..domain.errors import BusyError, TimeLimitError
-from .answers import json_object
+from .answers import RemoteJob, json_object, remote_job
 from .errors import RemoteError, UnreachableError
-from .job import RemoteJob, job_path, remote_job
 
 if TYPE_CHECKING:
     from .connection import Connection
 
 EVENT_STREAM = "text/event-stream"
 _LARGEST_BYTES = 2**20
-_LINE_END = re.compile(rb"\r\n|\r|\n")
+_LINE_ENDS = rb"\r\n|\r(?!\n)|\n"
+_EVENT_END = re.compile(rb"(?:%b){2}" % _LINE_ENDS)
 
 
 def events(chunks: Iterable[bytes], url: str) -> Iterator[tuple[str, bytes]]:
-    """The name and data of each event, as soon as it is there; one that the stream breaks off in is left out.
-
-    Args:
-        chunks: the stream, in whatever pieces it comes.
-        url: where it comes from.
+    """Yield the name and data of each complete event of a stream (https://html.spec.whatwg.org, section 9.2).
 
     Raises:
-        RemoteError: a line or an event that is too large to be one.
+        RemoteError: an event is larger than a mebibyte.
     """
-    name, data, size = "message", list[bytes](), 0
-    for line in _lines(chunks, url):
-        field, _, value = line.partition(b":")
-        value = value.removeprefix(b" ")
-        if not line:
+    rest = b""
+    for chunk in chunks:
+        *whole, rest = _EVENT_END.split(rest + chunk)
+        if max(map(len, [*whole, rest])) > _LARGEST_BYTES:
+            got = f"more than {_LARGEST_BYTES} bytes"
+            raise RemoteError.wrong_answer(url, expected="events of a bearable size", got=got)
+        for event in whole:
+            name, data = b"message", []
+            for field, _, value in (line.partition(b":") for line in event.splitlines()):
+                if field == b"event":
+                    name = value.removeprefix(b" ")
+                elif field == b"data":
+                    data.append(value.removeprefix(b" "))
             if data:
-                yield name, b"\n".join(data)
-            name, data, size = "message", [], 0
-        elif field == b"event":
-            name = value.decode(errors="replace")
-        elif field == b"data":
-            data.append(value)
-            size = _bearable(size + len(value) + 1, url)
-
-
-def _lines(chunks: Iterable[bytes], url: str) -> Iterator[bytes]:
-    """Lines without their ends, whichever of the three kinds these are; what follows the last end is left out."""
-    line, after_return = bytearray(), False
-    for chunk in filter(None, chunks):
-        first, *others = _LINE_END.split(chunk.removeprefix(b"\n") if after_return else chunk)
-        after_return = chunk.endswith(b"\r")
-        line += first
-        for other in others:
-            _bearable(len(line), url)
-            yield bytes(line)
-            line = bytearray(other)
-        _bearable(len(line), url)
-
-
-def _bearable(size: int, url: str) -> int:
-    if size > _LARGEST_BYTES:
-        raise RemoteError.wrong_answer(
-            url, expected="events of a bearable size", got=f"more than {_LARGEST_BYTES} bytes"
-        )
-    return size
+                yield name.decode(errors="replace"), b"\n".join(data)
 
 
 # Receives a job at every change.
@@ -92,20 +68,12 @@ class Clock:
 
 
 class Follower:
-    """One wait for a job.
-
-    Args:
-        connection: the connection to the server.
-        id: the job's id.
-        volumes: local names of its volumes, if known.
-        timeout_seconds: maximum wait; None for no limit.
-        patience_seconds: maximum outage or load of the server at a time.
-        clock: source of time.
-    """
+    """One wait for a job at a path of a server; see `Jobs.wait` for the limits."""
 
     def __init__(
         self,
         connection: Connection,
+        path: str,
         id: str,
         volumes: tuple[Path, ...] = (),
         *,
@@ -113,8 +81,7 @@ class Follower:
         patience_seconds: float,
         clock: Clock,
     ) -> None:
-        self._connection, self._id, self._volumes = connection, id, volumes
-        self._path = job_path(id)
+        self._connection, self._path, self._id, self._volumes = connection, path, id, volumes
         self._patience_seconds = patience_seconds
         self._timeout_seconds = inf if timeout_seconds is None else timeout_seconds
         self._clock = clock

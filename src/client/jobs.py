@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from math import isfinite
@@ -12,22 +13,23 @@ from urllib.parse import urlencode
 from ..domain.errors import UsageError
 from ..domain.job import JOB_STATES
 from ..domain.run import RemoteOptions
-from .answers import JSON, asked_outputs, member_of
-from .downloads import check_destinations, check_outputs, commit_all, received
-from .errors import LostAnswerError, RemoteError, UnreachableError
-from .fields import Fields, checked_request_key, fields_of
+from .answers import JSON, RemoteJob, remote_job
+from .downloads import check_destinations, check_outputs, commit_all
+from .errors import LostAnswerError, RemoteError, UnreachableError, one_line
 from .following import Clock, Follower, OnJob
-from .job import JOBS, JobFiles, RemoteJob, job_id, job_path, remote_job
-from .uploads import OnProgress, StrPath, Uploads, Volumes, paths_of, silent
+from .forms import Fields, OnProgress, StrPath, Uploads, Volumes, checked_request_key, fields_of, paths_of, silent
+from .results import asked_outputs, job_members, member_of, received
 
 if TYPE_CHECKING:
     from .connection import Connection
 
+_JOBS = "/v1/jobs"
+_VALID_ID = re.compile("[0-9A-Za-z][0-9A-Za-z_-]{0,99}")
 _LONGEST_LIST = 1000
 
 
 def ignore_job(job: RemoteJob) -> None:
-    """Say nothing of how a job goes on."""
+    """Ignore progress."""
 
 
 class Jobs:
@@ -96,7 +98,7 @@ class Jobs:
 
     def get(self, job: RemoteJob | str) -> RemoteJob:
         """Return a job."""
-        return self._checked(self._connection.json("GET", job_path(job_id(job))), job)
+        return self._asked("GET", job)
 
     def list(self, states: Iterable[str] = (), limit: int = 100, *, offset: int = 0) -> tuple[RemoteJob, ...]:
         """Return jobs, newest first.
@@ -118,11 +120,11 @@ class Jobs:
         if offset < 0:
             raise UsageError("offset", expected="0 or more", got=str(offset), do="correct it")
         query = urlencode([*(("state", state) for state in wanted), ("limit", str(limit)), ("offset", str(offset))])
-        told = self._connection.json("GET", f"{JOBS}?{query}").get("jobs")
-        if not isinstance(told, list) or len(told) > limit:
-            got = f"{len(told)} of them" if isinstance(told, list) else "something else"
+        jobs = self._connection.json("GET", f"{_JOBS}?{query}").get("jobs")
+        if not isinstance(jobs, list) or len(jobs) > limit:
+            got = f"{len(jobs)} of them" if isinstance(jobs, list) else "something else"
             raise RemoteError.wrong_answer(self._connection.url, expected=f"up to {limit} jobs", got=got)
-        return tuple(remote_job(entry, self._connection.url) for entry in told)
+        return tuple(remote_job(entry, self._connection.url) for entry in jobs)
 
     def wait(
         self,
@@ -152,7 +154,8 @@ class Jobs:
         _check_seconds("patience_seconds", patience_seconds)
         follower = Follower(
             self._connection,
-            job_id(job),
+            _path(job),
+            _id(job),
             _volumes(job),
             timeout_seconds=timeout_seconds,
             patience_seconds=patience_seconds,
@@ -165,8 +168,7 @@ class Jobs:
 
     def cancel(self, job: RemoteJob | str) -> RemoteJob:
         """Cancel a job: at once if queued, at its next tile if running. An ended job is unchanged."""
-        told = self._connection.json("POST", f"{job_path(job_id(job))}/cancel", also=(202,))
-        return self._checked(told, job)
+        return self._asked("POST", job, "/cancel")
 
     def retry(self, job: RemoteJob | str) -> RemoteJob:
         """Queue a failed, cancelled or dead-lettered job again, as the last.
@@ -174,8 +176,7 @@ class Jobs:
         Raises:
             UsageError: another state.
         """
-        path = f"{job_path(job_id(job))}/retry"
-        return self._checked(self._connection.json("POST", path, also=(202,)), job)
+        return self._asked("POST", job, "/retry")
 
     def delete(self, job: RemoteJob | str) -> None:
         """Delete an ended job with its volumes and results.
@@ -184,10 +185,13 @@ class Jobs:
             UsageError: it has not ended.
         """
         now = self.get(job)
-        # DELETE would cancel it
-        if not now.has_ended or self._deleted(now.id) is not None:
-            got = f"one that is {now.state}"
-            raise UsageError(f"job {now.id}", expected="one that has ended", got=got, do="cancel it first")
+        if now.has_ended:
+            with self._connection.answer("DELETE", _path(now), JSON, also=(202, 204)) as response:
+                if response.status_code == 204:
+                    return
+        # DELETE cancels a job that has not ended
+        got = f"one that is {now.state}"
+        raise UsageError(f"job {now.id}", expected="one that has ended", got=got, do="cancel it first")
 
     def download(
         self,
@@ -221,9 +225,12 @@ class Jobs:
         now = self.get(job)
         _check_done(now, places)
         members = {member_of(output, path): path for output, path in places.items()}
-        files = JobFiles(self._connection, job_path(now.id), now, Path(destination).parent, on_progress)
+        files = job_members(self._connection, _path(now), now, Path(destination).parent, on_progress)
         with received(files, now.sent, members) as (report, downloads):
-            _check_report(report, now, self._connection.url)
+            got = f"{report['model']['name']}:{report['model']['version']}"
+            if got != now.model:
+                expected = f"a report of {now.model}"
+                raise RemoteError.wrong_answer(self._connection.url, expected=expected, got=f"one of {got}")
             commit_all(downloads, last=Path(destination))
             return report
 
@@ -234,18 +241,25 @@ class Jobs:
 
         headers = {"Idempotency-Key": key}
         with Uploads(paths, count_bytes) as uploads:
-            told = self._connection.json("POST", JOBS, form=uploads.form(fields), also=(202,), headers=headers)
-            job = remote_job(told, self._connection.url, paths)
-            uploads.sent().check_received({"inputs": [{"sha256": i.sha256} for i in job.inputs]}, self._connection.url)
+            answer = self._connection.json("POST", _JOBS, form=uploads.form(fields), also=(202,), headers=headers)
+            job = remote_job(answer, self._connection.url, paths)
+            uploads.sent().check_received(job.sent.sha256, self._connection.url)
             return job
 
-    def _deleted(self, id: str) -> Mapping[str, Any] | None:
-        """Delete an ended job (returns None), or cancel it."""
-        with self._connection.answer("DELETE", job_path(id), JSON, also=(202, 204)) as response:
-            return None if response.status_code == 204 else self._connection.parsed(response)
+    def _asked(self, method: str, job: RemoteJob | str, action: str = "") -> RemoteJob:
+        answer = self._connection.json(method, f"{_path(job)}{action}", also=(202,))
+        return remote_job(answer, self._connection.url, _volumes(job), _id(job))
 
-    def _checked(self, data: object, job: RemoteJob | str) -> RemoteJob:
-        return remote_job(data, self._connection.url, _volumes(job), job_id(job))
+
+def _id(job: RemoteJob | str) -> str:
+    id = job.id if isinstance(job, RemoteJob) else job
+    if not _VALID_ID.fullmatch(id):
+        raise UsageError("job", expected="the id of a job", got=one_line(id) or "nothing", do="list your jobs")
+    return id
+
+
+def _path(job: RemoteJob | str) -> str:
+    return f"{_JOBS}/{_id(job)}"
 
 
 def _volumes(job: RemoteJob | str) -> tuple[Path, ...]:
@@ -261,12 +275,6 @@ def _check_done(job: RemoteJob, outputs: Iterable[str]) -> None:
     if missing := [output for output in outputs if output not in job.results]:
         do = "submit the case again with these outputs"
         raise UsageError(f"job {job.id}", expected=f"one with {', '.join(missing)}", got="one without", do=do)
-
-
-def _check_report(report: Mapping[str, Any], job: RemoteJob, url: str) -> None:
-    got = f"{report['model']['name']}:{report['model']['version']}"
-    if got != job.model:
-        raise RemoteError.wrong_answer(url, expected=f"a report of {job.model}", got=f"one of {got}")
 
 
 def _check_seconds(name: str, seconds: float | None) -> None:

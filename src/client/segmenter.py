@@ -14,9 +14,8 @@ from ..domain.errors import CancelledError, VoxportError
 from ..domain.run import Outputs, RunOptions
 from ..ports.progress import ProgressListener
 from ..ports.segmenter import Capacity, Offer, RunEstimate
-from .answers import malformed
+from .answers import RemoteJob, checked
 from .client import Client
-from .job import RemoteJob
 
 if TYPE_CHECKING:
     import httpx
@@ -77,7 +76,8 @@ class RemoteSegmenter:
         """See Segmenter. Nothing is sent: the server states its capacity."""
         with self._client() as client:
             details = client.model(model)
-        return self._estimate(inputs, _card(details), _capacity(details, self.url), options, progress)
+        capacity = checked(Capacity, details.get("capacity"), self.url, "the capacity of a model")
+        return self._estimate(inputs, _card(details), capacity, options, progress)
 
     def segment(
         self,
@@ -117,14 +117,14 @@ class RemoteSegmenter:
 
 
 class _Steps:
-    """Tells a progress listener about bytes that travel, and about a job."""
+    """Passes bytes that travel, and the tiles of a job, to a progress listener."""
 
     def __init__(self, progress: ProgressListener) -> None:
         self._progress = progress
         self._stage, self._total, self._done = "", 0, 0
 
     def sent(self, stage: str, done: int, total: int) -> None:
-        """See ``voxport.client.uploads.OnProgress``."""
+        """See ``voxport.client.forms.OnProgress``."""
         self._moved(f"{stage} (MB)" if total else stage, -(-done // _MEGABYTE), -(-total // _MEGABYTE))
 
     def job(self, job: RemoteJob) -> None:
@@ -160,7 +160,7 @@ def _deleted_in_the_end(client: Client, job: RemoteJob, progress: ProgressListen
 
 @contextmanager
 def _watched(progress: ProgressListener, stop: Callable[[], None]) -> Iterator[Callable[[], bool]]:
-    """Call ``stop`` from a thread once ``progress`` cancels the run; gives a function that tells whether it has."""
+    """Call ``stop`` from a thread once ``progress`` cancels the run; yields a function that returns whether it has."""
     ended, cancelled = threading.Event(), threading.Event()
 
     def watch() -> None:
@@ -184,15 +184,3 @@ def _watched(progress: ProgressListener, stop: Callable[[], None]) -> Iterator[C
 
 def _card(details: Mapping[str, Any]) -> ModelCard:
     return read_card(dict(details["card"]))
-
-
-def _capacity(details: Mapping[str, Any], url: str) -> Capacity:
-    """A server's capacity for a model. Raises RemoteError for an answer without one."""
-    try:
-        given = dict(details["capacity"])
-        x, y, z = given["fixed"]
-        patch = given["patch"]
-        given["patch"] = None if patch is None else (int(patch[0]), int(patch[1]), int(patch[2]))
-        return Capacity(**given | {"fixed": (x, y, z)})
-    except (KeyError, TypeError, ValueError) as error:
-        raise malformed(url, "the capacity of a model", error) from None

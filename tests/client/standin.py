@@ -371,6 +371,7 @@ def _prediction(values: NDArray[Any], affine: NDArray[np.float64], form: FormDat
         "model": report["model"],
         "runtime": report["runtime"],
         "timings": report["seconds"],
+        "tiles": 1,
         "warnings": [],
     }
     if form.get("probabilities") == "true":

@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 from voxport.client import Client, RemoteError
-from voxport.client.fields import is_loopback
+from voxport.client.forms import is_loopback
 from voxport.domain.errors import BusyError, InputError, LimitError, OutputError, UsageError
 
 from .conftest import InProcess

@@ -263,7 +263,8 @@ def test_results_of_several_models_where_one_was_asked(scan: Path, tmp_path: Pat
     def change(answer: httpx.Response) -> httpx.Response:
         inside = members(answer)
         results = json.loads(inside["results.json"])["results"]
-        other = {"model": "kidneys:1", "problem": {"type": "urn:voxport:problem:model", "detail": "bad"}}
+        problem = {"type": "urn:voxport:problem:model", "title": "bad", "status": 422, "detail": "bad"}
+        other = {"model": "kidneys:1", "problem": problem | {"instance": "urn:uuid:1"}}
         return zipped(inside | {"results.json": json.dumps({"results": [*results, other]}).encode()})
 
     assert "2 models" in str(refused(scan, tmp_path, change))

@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 from voxport.client import Client, RemoteError
-from voxport.client.job import remote_job
+from voxport.client.answers import remote_job
 from voxport.domain.errors import OutputError
 
 from .conftest import InProcess
