@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ....domain.errors import InputError
-from ....domain.geometry.grid import Box, Grid, Shape3, shape3
+from ....domain.geometry.grid import Box, Grid, shape3
 from ....domain.labels.label_map import LabelTable
 from ....domain.volume import Volume
 from ....domain.volume_names import VolumeNames
@@ -18,7 +18,7 @@ from ....ports.volume_store import VolumeSource
 
 
 class MemoryStore:
-    """Keeps volumes by reference, which is any text. Safe for several threads.
+    """A dictionary of volumes by reference, which is any text. Safe for several threads.
 
     Args:
         names: endings of its references, where other stores stand beside it.
@@ -31,7 +31,7 @@ class MemoryStore:
         self._volumes: dict[str, Volume] = {}
 
     def put(self, reference: str, volume: Volume) -> None:
-        """Keep a volume under a reference, in the place of the one before."""
+        """Store a volume under a reference, replacing an earlier one."""
         self._volumes[reference] = volume
 
     def get(self, reference: str) -> Volume:
@@ -42,7 +42,7 @@ class MemoryStore:
             raise InputError(reference, expected="a stored volume", got="none", do="put it first") from None
 
     def recognises(self, reference: str) -> bool:
-        """Return whether a volume is kept under a reference."""
+        """Return whether a volume is stored under a reference."""
         return reference in self._volumes
 
     def places(self, reference: str) -> tuple[str, ...]:
@@ -77,46 +77,18 @@ class MemoryStore:
 
 
 class MemorySource:
-    """A kept volume, open for reading; what is put under its reference later does not change it."""
+    """A stored volume, open for reading; a later ``put`` under its reference does not change it."""
+
+    notes: tuple[str, ...] = ()
 
     def __init__(self, volume: Volume) -> None:
         self._volume = volume
-
-    @property
-    def grid(self) -> Grid:
-        """The volume's grid."""
-        return self._volume.grid
-
-    @property
-    def channels(self) -> int:
-        """Number of channels."""
-        return self._volume.channels
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """The array's type."""
-        return self._volume.array.dtype
-
-    @property
-    def slowest_axis(self) -> int:
-        """The axis with the longest steps in memory: 0 for an array in C order, 2 for one in Fortran's."""
-        strides = self._volume.array.strides[1:]
-        return max(range(3), key=lambda axis: (strides[axis], -axis))
-
-    @property
-    def chunk(self) -> Shape3:
-        """One plane across the slowest axis."""
-        return shape3(1 if axis == self.slowest_axis else edge for axis, edge in enumerate(self.grid.shape))
-
-    @property
-    def channel_names(self) -> tuple[str, ...]:
-        """Name of each channel, if the volume has them."""
-        return self._volume.channel_names
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """None."""
-        return ()
+        self.grid, self.channels, self.channel_names = volume.grid, volume.channels, volume.channel_names
+        self.dtype: np.dtype[Any] = volume.array.dtype
+        # the axis with the longest steps in memory: 0 for an array in C order, 2 for one in Fortran's
+        strides = volume.array.strides[1:]
+        self.slowest_axis = max(range(3), key=lambda axis: (strides[axis], -axis))
+        self.chunk = shape3(1 if axis == self.slowest_axis else edge for axis, edge in enumerate(self.grid.shape))
 
     def read(self, box: Box, channels: Sequence[int] | None = None) -> NDArray[Any]:
         """Copy the values ``(C, x, y, z)`` in ``box``. Raises ValueError for one beyond the grid, or no channel."""
@@ -129,7 +101,7 @@ class MemorySource:
         return np.stack(chosen) if len(chosen) != 1 else chosen[0][np.newaxis]
 
     def sha256(self) -> str:
-        """Return the hash of the values' bytes in C order, and of type, shape and place."""
+        """Return the hash of the values' bytes in C order, and of type, shape and affine."""
         volume = self._volume
         digest = hashlib.sha256(f"{volume.array.dtype.str} {volume.array.shape} {volume.grid.unit} ".encode())
         digest.update(volume.grid.affine.tobytes())
@@ -137,7 +109,7 @@ class MemorySource:
         return digest.hexdigest()
 
     def close(self) -> None:
-        """Do nothing: there is nothing to release."""
+        """Do nothing."""
 
     def __enter__(self) -> Self:
         return self
@@ -147,7 +119,7 @@ class MemorySource:
 
 
 class MemorySink:
-    """A volume being written; kept on commit."""
+    """A volume being written; stored on commit."""
 
     def __init__(
         self,
@@ -178,14 +150,11 @@ class MemorySink:
         np.copyto(view, values.reshape(view.shape), casting="same_kind")
 
     def read(self, box: Box) -> NDArray[Any]:
-        """A copy of the values ``(C, x, y, z)`` written so far; zeros elsewhere. ValueError once closed."""
+        """Copy the values ``(C, x, y, z)`` written so far; zeros elsewhere. Raises ValueError once closed."""
         return _view(self._open_array(), box).copy(order="K")
 
     def commit(self) -> str:
-        """Keep the volume under its reference, in the place of the one before; returns its sha256.
-
-        Committing twice does nothing.
-        """
+        """Store the volume under its reference; return its sha256. Committing twice does nothing."""
         if self._hash is None:
             volume = Volume(self._open_array(), *self._described)
             self._hash = MemorySource(volume).sha256()

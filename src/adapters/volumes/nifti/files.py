@@ -1,4 +1,4 @@
-"""Stored bytes: opening files, telling gzip from plain by content, and inflating to a spool with a guard."""
+"""Stored bytes: open files, detect gzip by content, inflate into a spool of limited size."""
 
 from __future__ import annotations
 
@@ -22,12 +22,13 @@ from ....domain.geometry.grid import Box, Shape3
 from ....domain.volume_names import NIFTI, VolumeNames
 
 CHUNK_BYTES = 2**20
-# The best that deflate can do: a 258-byte match in 2 bits (zlib's technical notes, "maximum compression factor").
+# Largest expansion of deflate: a 258-byte match in 2 bits (zlib's technical notes, "maximum compression factor").
 LARGEST_EXPANSION = 1032
 # Some writers pad the end; more than this is not padding.
 _LARGEST_TAIL_BYTES = 2**24
 NAMES = VolumeNames((NIFTI,))
-_HEADERS, _IMAGES = zip(*NIFTI.pairs, strict=True)
+HEADERS, IMAGES = zip(*NIFTI.pairs, strict=True)
+_EXPECTED = "room for {} bytes to inflate the volume"
 _ELSEWHERE = "free some room, or name another scratch folder"
 
 
@@ -41,16 +42,16 @@ class StoredFile:
 
     @property
     def is_gzip(self) -> bool:
-        """Whether the content, whatever the name, is a gzip stream."""
+        """Whether the content is a gzip stream, whatever its name."""
         return os.pread(self.descriptor, 3, 0) == b"\x1f\x8b\x08"
 
     def close(self) -> None:
-        """Give the descriptor back."""
+        """Close the descriptor."""
         os.close(self.descriptor)
 
 
 def open_file(path: Path, subject: str) -> StoredFile:
-    """The file at ``path``. Raises InputError: missing, a folder, not readable, or no regular file."""
+    """Open a file. Raises InputError: missing, a folder, not readable, or not a regular file."""
     try:
         mode = path.stat().st_mode  # before opening: opening a named pipe would wait for a writer
         if not stat.S_ISREG(mode):
@@ -69,7 +70,7 @@ def open_file(path: Path, subject: str) -> StoredFile:
 
 
 def head(file: StoredFile, length: int, subject: str) -> bytes:
-    """The first ``length`` bytes of the content, inflated if need be; fewer if the file is shorter."""
+    """Return the first ``length`` bytes of the content, inflated; fewer if it is shorter."""
     with _reading_errors(subject):
         if not file.is_gzip:
             return os.pread(file.descriptor, length, 0)
@@ -79,14 +80,14 @@ def head(file: StoredFile, length: int, subject: str) -> bytes:
 
 
 def inflate(file: StoredFile, promised: int, scratch: Path, subject: str) -> int:
-    """Descriptor of an unlinked file in ``scratch`` with the first ``promised`` bytes of a gzip stream.
+    """Inflate the first ``promised`` bytes of a gzip stream into an unlinked file; return its descriptor.
 
     The stream is read to its end, so that its checksum is verified.
 
     Raises:
-        InputError: the stream is cut short, damaged, or goes on far beyond what its header promises.
-        NoRoomError: no room in ``scratch`` now.
-        LimitError: there never will be.
+        InputError: the stream is cut short, damaged, or much longer than its header promises.
+        NoSpaceError: ``scratch`` has too little free space at present.
+        LimitError: ``promised`` exceeds the disk.
     """
     with _spool(promised, scratch) as spool, _reading_errors(subject), _inflated(file) as stream:
         count = 0
@@ -108,7 +109,7 @@ def inflate(file: StoredFile, promised: int, scratch: Path, subject: str) -> int
 
 
 def check_length(size: int, promised: int, subject: str, *, is_estimate: bool = False) -> None:
-    """InputError unless ``size`` bytes, or at most so many, are enough for what a header promises."""
+    """Raise InputError unless ``size`` bytes (with ``is_estimate``, at most) hold what a header promises."""
     if size < promised:
         raise InputError(
             subject,
@@ -118,60 +119,35 @@ def check_length(size: int, promised: int, subject: str, *, is_estimate: bool = 
         )
 
 
-def chunks(descriptor: int) -> Iterator[bytes]:
-    """The bytes of an open file from its start, whatever its position."""
-    position = 0
-    while chunk := os.pread(descriptor, CHUNK_BYTES, position):
-        position += len(chunk)
-        yield chunk
-
-
 def sha256(descriptors: Iterable[int]) -> str:
-    """Hash of the bytes of open files, one after the other."""
+    """Return the hash of the bytes of open files, one after the other; their positions do not matter."""
     digest = hashlib.sha256()
     for descriptor in descriptors:
-        for chunk in chunks(descriptor):
+        position = 0
+        while chunk := os.pread(descriptor, CHUNK_BYTES, position):
+            position += len(chunk)
             digest.update(chunk)
     return digest.hexdigest()
 
 
 def write_at(descriptor: int, data: bytes, position: int) -> None:
-    """Write all of ``data``: one call may take only a part of it, e.g. on a disk that is nearly full."""
+    """Write all of ``data``; one call of the system may write only a part, e.g. on a disk that is nearly full."""
     rest = memoryview(data)
     while rest:
         written = os.pwrite(descriptor, rest, position)
         rest, position = rest[written:], position + written
 
 
-def suffix_of(path: Path) -> str:
-    """Return the volume ending of a name, in lower case; empty if it has none."""
-    return NAMES.ending(path.name)
-
-
-def is_image(path: Path) -> bool:
-    """Return whether the name is that of a pair's voxels."""
-    return suffix_of(path) in _IMAGES
-
-
-def header_names(path: Path) -> list[Path]:
-    """Return where the header of a pair may be, given any name of the pair; the likeliest first."""
-    return _siblings(path, _HEADERS)
-
-
-def image_names(path: Path) -> list[Path]:
-    """Return where the voxels of a pair may be, given any name of the pair; the likeliest first."""
-    return _siblings(path, _IMAGES)
-
-
-def _siblings(path: Path, suffixes: Sequence[str]) -> list[Path]:
-    stem = path.name[: len(path.name) - len(suffix_of(path))]
+def siblings(path: Path, suffixes: Sequence[str]) -> list[Path]:
+    """Return the paths that the other half of a pair may have, the likeliest first: ``HEADERS`` or ``IMAGES``."""
+    stem = path.name[: len(path.name) - len(NAMES.ending(path.name))]
     return [path.with_name(stem + form) for forms in (suffixes, map(str.upper, suffixes)) for form in forms]
 
 
 def box_view(
     mapped: mmap.mmap, dtype: np.dtype[Any], shape: Shape3, channels: int, offset: int, box: Box
 ) -> NDArray[Any]:
-    """A view ``(C, x, y, z)`` of the voxels in ``box``. ValueError if the box does not lie within ``shape``."""
+    """Return a view ``(C, x, y, z)`` of the voxels in ``box``. Raises ValueError for a box beyond ``shape``."""
     limits = zip(box.start, box.stop, shape, strict=True)
     if not all(0 <= start <= stop <= edge for start, stop, edge in limits):
         raise ValueError(f"box: expected one within {shape}, got {box.start} to {box.stop}")
@@ -180,7 +156,7 @@ def box_view(
 
 
 def release(mapped: mmap.mmap) -> None:
-    """Drop the map's pages from resident memory; the data stays in the file, and comes back when touched."""
+    """Drop the map's pages from resident memory; the file keeps the data."""
     if hasattr(mmap, "MADV_DONTNEED"):
         mapped.madvise(mmap.MADV_DONTNEED)
 
@@ -208,12 +184,13 @@ def _reading_errors(subject: str) -> Iterator[None]:
 
 @contextmanager
 def _spool(size: int, scratch: Path) -> Iterator[int]:
-    """A temporary file with no name, so that nothing is left of it however the process ends."""
+    """Give an unlinked file, which disappears with the process."""
     try:
         status = os.statvfs(scratch)
         free, whole = (blocks * status.f_frsize for blocks in (status.f_bavail, status.f_blocks))
         if whole < size:
-            raise LimitError(str(scratch), expected=_room(size), got=f"a disk of {whole}", do=_ELSEWHERE)
+            expected, got = _EXPECTED.format(size), f"a disk of {whole}"
+            raise LimitError(str(scratch), expected=expected, got=got, do=_ELSEWHERE)
         if free < size:
             raise _no_space(size, scratch, f"{free}")
         file = tempfile.TemporaryFile(dir=scratch, buffering=0)  # noqa: SIM115 - entered below, after its errors are caught
@@ -224,8 +201,4 @@ def _spool(size: int, scratch: Path) -> Iterator[int]:
 
 
 def _no_space(size: int, scratch: Path, got: str) -> NoSpaceError:
-    return NoSpaceError(str(scratch), expected=_room(size), got=got, do=_ELSEWHERE)
-
-
-def _room(size: int) -> str:
-    return f"room for {size} bytes to inflate the volume"
+    return NoSpaceError(str(scratch), expected=_EXPECTED.format(size), got=got, do=_ELSEWHERE)

@@ -1,4 +1,4 @@
-"""Reading a NIfTI header: what it says, checked, or why it cannot be used. Pure: bytes in, values out.
+"""Checked values of a NIfTI header.
 
 Field names and codes: https://nifti.nimh.nih.gov/nifti-1 (nifti1.h) and nifti-2 (nifti2.h).
 """
@@ -7,18 +7,18 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from itertools import product
 from typing import Any, Literal
 
 import numpy as np
 from nibabel.nifti1 import Nifti1Header, data_type_codes
 from nibabel.nifti2 import Nifti2Header
 from nibabel.spatialimages import HeaderDataError
+from numpy.typing import NDArray
 
 from ....domain.errors import InputError
 from ....domain.geometry.grid import FloatArray, Grid, shape3
 
-HEADER_BYTES = 540  # the longer of the two: NIfTI-2; NIfTI-1 takes 348
+HEADER_BYTES = 540  # of NIfTI-2, the longer of the two; NIfTI-1 takes 348
 _NIFTI1_SIZES = (b"\x5c\x01\0\0", b"\0\0\x01\x5c")  # 348, little- and big-endian
 UNIT_BITS = 0x07
 _UNITS = {0: "unknown", 2: "mm", 3: "um"}
@@ -30,7 +30,7 @@ _SPACING_RANGE = (1e-12, 1e12)
 
 @dataclass(frozen=True)
 class Header:
-    """A usable header: where the voxels are, how they are stored, and what they mean.
+    """A header that can be used.
 
     ``fields`` are the raw fields; ``stored`` is the type in the file, in its byte order; ``dtype`` is the type once
     ``slope`` and ``inter`` are applied; ``offset`` counts bytes before the first voxel in the file that holds them.
@@ -57,35 +57,34 @@ class Header:
         """Bytes up to and including the last voxel, in the file that holds the voxels."""
         return self.offset + self.value_count * self.stored.itemsize
 
-    @property
-    def is_scaled(self) -> bool:
-        """Whether stored values become real ones by slope and intercept."""
-        return (self.slope, self.inter) != (1.0, 0.0)
+    def scaled(self, stored: NDArray[Any], order: Literal["K", "F"] = "K") -> NDArray[Any]:
+        """Return a copy of stored values in ``dtype``, by slope and intercept; what overflows becomes Inf."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            values = np.array(stored, dtype=self.dtype, order=order)
+            if (self.slope, self.inter) != (1.0, 0.0):
+                values *= self.dtype.type(self.slope)
+                values += self.dtype.type(self.inter)
+        return values
 
 
 def is_header(block: bytes) -> bool:
-    """Whether a file that starts with ``block`` is a NIfTI header."""
+    """Return whether a file that starts with ``block`` is a NIfTI header."""
     return _recognised(block) is not None
 
 
 def read_header(block: bytes, subject: str) -> Header:
-    """The header in the first ``HEADER_BYTES`` (or fewer, if the file is shorter) of a file.
+    """Read the first ``HEADER_BYTES`` of a file, or all of a shorter one.
 
     Raises:
-        InputError: not a NIfTI, or one that cannot be segmented; in one line.
+        InputError: not a NIfTI header, or that of a volume that cannot be segmented.
     """
     found = _recognised(block)
     if found is None:
-        is_cut = block[:4] in _NIFTI1_SIZES and len(block) < 348
-        do = "write or copy it again" if is_cut or not block else "name a volume, or convert it to NIfTI"
-        if block[:4] in _NIFTI1_SIZES and not is_cut:
-            do = "once you know which way its axes run, convert it with nibabel: i = nibabel.load(FILE); "
-            do += "nibabel.save(nibabel.Nifti1Image(i.dataobj, AFFINE), NEW_FILE)"
-        raise InputError(subject, expected="a NIfTI-1 or NIfTI-2 volume", got=_description(block), do=do)
+        raise _not_nifti(block, subject)
     kind, order, is_pair = found
     fields = kind(block[: kind.template_dtype.itemsize], order, check=False)
     shape, channels = _shape(fields, subject)
-    stored = _stored_dtype(fields, subject).newbyteorder(order)
+    stored = _stored_dtype(fields, subject)
     _check_zooms(fields, subject)
     affine = _read_affine(fields, subject)
     unit, unit_notes = _read_unit(fields, subject)
@@ -107,7 +106,7 @@ def read_header(block: bytes, subject: str) -> Header:
 
 
 def _recognised(block: bytes) -> tuple[type[Nifti1Header], Literal["<", ">"], bool] | None:
-    """Header class, byte order and whether the voxels are in a second file; None if it is no NIfTI header."""
+    """Return header class, byte order and whether the voxels are in a second file; None for other content."""
     for kind, size, at, single, pair in (
         (Nifti1Header, 348, 344, b"n+1\0", b"ni1\0"),
         (Nifti2Header, 540, 4, b"n+2\0", b"ni2\0"),
@@ -122,16 +121,19 @@ def _recognised(block: bytes) -> tuple[type[Nifti1Header], Literal["<", ">"], bo
     return None
 
 
-def _description(block: bytes) -> str:
+def _not_nifti(block: bytes, subject: str) -> InputError:
+    got, do = f"something else (it starts with {block[:4].hex(' ')})", "name a volume, or convert it to NIfTI"
     if not block:
-        return "an empty file"
-    if block[:4] in _NIFTI1_SIZES:
-        if len(block) < 348:
-            return f"a header cut short after {len(block)} bytes"
-        return "an Analyze 7.5 header, which does not state the orientation"
-    if all(byte in b"\t\r\n" or 32 <= byte < 127 for byte in block):
-        return "text"
-    return f"something else (it starts with {block[:4].hex(' ')})"
+        got, do = "an empty file", "write or copy it again"
+    elif block[:4] in _NIFTI1_SIZES and len(block) < 348:
+        got, do = f"a header cut short after {len(block)} bytes", "write or copy it again"
+    elif block[:4] in _NIFTI1_SIZES:
+        got = "an Analyze 7.5 header, which does not state the orientation"
+        do = "once you know which way its axes run, convert it with nibabel: i = nibabel.load(FILE); "
+        do += "nibabel.save(nibabel.Nifti1Image(i.dataobj, AFFINE), NEW_FILE)"
+    elif all(byte in b"\t\r\n" or 32 <= byte < 127 for byte in block):
+        got = "text"
+    return InputError(subject, expected="a NIfTI-1 or NIfTI-2 volume", got=got, do=do)
 
 
 def _shape(fields: Nifti1Header, subject: str) -> tuple[tuple[int, ...], int]:
@@ -160,8 +162,7 @@ def _shape(fields: Nifti1Header, subject: str) -> tuple[tuple[int, ...], int]:
 def _stored_dtype(fields: Nifti1Header, subject: str) -> np.dtype[Any]:
     code = int(fields["datatype"])
     known = code in data_type_codes
-    kind: Any = data_type_codes.dtype[code] if known else np.void
-    dtype: np.dtype[Any] = np.dtype(kind)
+    dtype: np.dtype[Any] = fields.get_data_dtype() if known else np.dtype(np.void)
     if dtype.kind not in "iuf":
         raise InputError(
             subject,
@@ -184,19 +185,17 @@ def _check_zooms(fields: Nifti1Header, subject: str) -> None:
 
 
 def _scaling(fields: Nifti1Header, subject: str) -> tuple[float, float]:
-    """Slope and intercept; (1, 0) where the header asks for none (nifti1.h: a slope of 0; in practice also NaN)."""
-    slope, inter = float(fields["scl_slope"]), float(fields["scl_inter"])
-    if slope == 0 or not math.isfinite(slope):
-        return 1.0, 0.0
-    if not math.isfinite(inter):
-        raise InputError(
-            subject, expected="a finite scl_inter beside scl_slope", got=f"{inter:g}", do="correct the header's scaling"
-        )
-    return slope, inter
+    """Return slope and intercept; (1, 0) where the slope is 0 (nifti1.h) or not finite."""
+    try:
+        slope, inter = fields.get_slope_inter()
+    except HeaderDataError:
+        got, do = f"{float(fields['scl_inter']):g}", "correct the header's scaling"
+        raise InputError(subject, expected="a finite scl_inter beside scl_slope", got=got, do=do) from None
+    return (1.0, 0.0) if slope is None else (slope, inter)
 
 
 def _scaled_dtype(native: np.dtype[Any], slope: float, inter: float) -> np.dtype[Any]:
-    """float32 where its 24 bits hold every stored value and its range the scaling; float64 otherwise."""
+    """Return float32 where its 24 bits hold every stored value and its range the scaling; float64 otherwise."""
     single = np.finfo(np.float32)
     holds = native == np.float32 or (native.kind in "iu" and native.itemsize <= 2)
     largest = 1.0 if native.kind == "f" else float(np.iinfo(native).max) + 1
@@ -218,10 +217,10 @@ def _offset(fields: Nifti1Header, is_pair: bool, subject: str) -> int:
 
 
 def _read_affine(fields: Nifti1Header, subject: str) -> FloatArray:
-    """The sform if it has a code, else the qform. InputError: neither, not finite, or singular."""
+    """Return the sform if it has a code, else the qform. Raises InputError: neither, not finite, or singular."""
     affine: FloatArray | None
     if fields["sform_code"] > 0:
-        name, affine = "sform", _sform(fields)
+        name, affine = "sform", fields.get_sform()
     elif fields["qform_code"] > 0:
         name, affine = "qform", _qform(fields)
     else:
@@ -251,20 +250,16 @@ def _read_affine(fields: Nifti1Header, subject: str) -> FloatArray:
     return affine
 
 
-def _sform(fields: Nifti1Header) -> FloatArray:
-    rows = [np.asarray(fields[name], dtype=np.float64) for name in ("srow_x", "srow_y", "srow_z")]
-    return np.array([*rows, [0.0, 0.0, 0.0, 1.0]])
-
-
 def _qform(fields: Nifti1Header) -> FloatArray | None:
-    """The affine of the quaternion; None if there is no such rotation."""
+    """Return the affine of the quaternion; None if it is no rotation."""
     readable = fields.copy()
     # nifti1.h: "if pixdim[0] is 0 (which should not occur), treat it as 1".
     if readable["pixdim"][0] != -1:
         readable["pixdim"][0] = 1
     names = ("quatern_b", "quatern_c", "quatern_d")
     squared = sum(float(fields[name]) ** 2 for name in names)
-    # Rounded by its writer: a rotation by 180 degrees. nifti1_io.c and nibabel make it of length one.
+    # A rotation by 180 degrees that was rounded when written. A larger quaternion_threshold of nibabel's would also
+    # turn smaller rotations into 180 degrees.
     if 1 < squared <= 1 + _QUATERNION_ROUNDING:
         for name in names:
             readable[name] = float(fields[name]) / math.sqrt(squared)
@@ -276,7 +271,7 @@ def _qform(fields: Nifti1Header) -> FloatArray | None:
 
 
 def _disagreement(fields: Nifti1Header, grid: Grid) -> tuple[str, ...]:
-    """A note if the sform is used and qform or pixdim contradict it: by 1e-3 voxels, or by 1e-3 of a voxel size."""
+    """Return a note if qform or pixdim differ from the sform used, by 1e-3 voxels or 1e-3 of a voxel size."""
     if fields["sform_code"] <= 0:
         return ()
     if fields["qform_code"] <= 0:
@@ -286,18 +281,17 @@ def _disagreement(fields: Nifti1Header, grid: Grid) -> tuple[str, ...]:
         stated, used = (" x ".join(f"{length:.4g}" for length in lengths) for lengths in (zooms, grid.spacing))
         return (f"voxel sizes are {stated} by pixdim and {used} by the sform; the sform is used",)
     other = _qform(fields)
-    if other is None or not np.all(np.isfinite(other)):
+    try:
+        voxels = np.inf if other is None else grid.voxels_apart(Grid(grid.shape, other, grid.unit))
+    except ValueError:
+        voxels = np.inf
+    if voxels == np.inf:
         return ("the qform is unreadable; the sform is used",)
-    corners = np.array(list(product(*((0, edge - 1) for edge in grid.shape))), dtype=np.float64)
-    with np.errstate(all="ignore"):
-        apart = grid.affine - other
-        distances = np.linalg.norm(corners @ apart[:3, :3].T + apart[:3, 3], axis=1)
-    voxels = float(distances.max()) / min(grid.spacing)
     return (f"sform and qform disagree by {voxels:.3g} voxels; the sform is used",) if voxels > 1e-3 else ()
 
 
 def _read_unit(fields: Nifti1Header, subject: str) -> tuple[str, tuple[str, ...]]:
-    """The unit of lengths, and notes on it. InputError: metres, which no grid here is in."""
+    """Return the unit of lengths, and notes on it. Raises InputError for metres, which no grid has."""
     code = int(fields["xyzt_units"]) & UNIT_BITS
     if code == _METRE:
         raise InputError(

@@ -1,4 +1,4 @@
-"""Nibabel images in memory as volumes, with the values and the grid that their file would have."""
+"""Nibabel images in memory as volumes, with the values and the grid that their files would have."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _SUBJECT = "image"
 
 
 def volume_of_image(image: Any) -> Volume:
-    """Take over a NIfTI image of nibabel; its last axis of four is the channel.
+    """Copy a NIfTI image of nibabel; the last axis of four is the channel.
 
     Raises:
         InputError: not a NIfTI image, or one whose file could not be segmented either.
@@ -30,18 +30,13 @@ def volume_of_image(image: Any) -> Volume:
     if is_scaled:
         fields["scl_slope"], fields["scl_inter"] = stored.slope, stored.inter
     header = read_header(fields.binaryblock, _SUBJECT)
-    # what overflows becomes Inf, which the run refuses with a count
-    with np.errstate(over="ignore", invalid="ignore"):
-        values = np.array(raw, header.dtype, order="F")  # as in a file
-        if header.is_scaled:
-            values *= header.dtype.type(header.slope)
-            values += header.dtype.type(header.inter)
+    values = header.scaled(raw, "F")  # as in a file
     values = values.reshape((*header.grid.shape, header.channels), order="F")
     return Volume(np.moveaxis(values, -1, 0), header.grid)
 
 
 def _fields(image: Any, raw: np.ndarray[Any, Any]) -> Any:
-    """The header that the image's file would have, of a single file, without scaling. InputError."""
+    """Return the header that the image's single file would have, without scaling. Raises InputError."""
     fields = image.header.copy()
     try:
         fields.set_data_dtype(raw.dtype)

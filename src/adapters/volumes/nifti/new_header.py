@@ -1,4 +1,4 @@
-"""The header of a volume that is about to be written."""
+"""Headers of new volumes."""
 
 from __future__ import annotations
 
@@ -12,10 +12,8 @@ from nibabel.nifti2 import Nifti2Header
 from ....domain.geometry.grid import Grid
 from .header import UNIT_BITS
 
-_UNIT_CODES = {"unknown": 0, "mm": 2, "um": 3}
-_ALIGNED = 2
 _LARGEST_NIFTI1_EDGE = 2**15 - 1
-# Copied raw, so that no bit of the input's place in the world changes. Its intent is not: it is of its values.
+# Copied raw, so that no bit of the input's affines changes. The intent belongs to the input's values and is not copied.
 _KEPT_FIELDS = (
     *("qform_code", "quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y", "qoffset_z"),
     *("sform_code", "srow_x", "srow_y", "srow_z"),
@@ -24,7 +22,7 @@ _KEPT_FIELDS = (
 
 @dataclass(frozen=True)
 class NewHeader:
-    """The fields of a new volume, and what they mean; in native byte order and never scaled."""
+    """The header of a new volume, in native byte order and without scaling."""
 
     fields: Nifti1Header
     grid: Grid
@@ -37,19 +35,21 @@ class NewHeader:
         return self.grid.voxel_count * self.channels * self.dtype.itemsize
 
     def block(self, *, is_pair: bool) -> bytes:
-        """The header's bytes: up to the first voxel of a single file, or as the .hdr of a pair."""
+        """Return the header's bytes: up to the first voxel of a single file, or as the .hdr of a pair."""
         fields = self.fields.copy()
-        is_second = isinstance(fields, Nifti2Header)
         # Four zero bytes after the header: no extensions.
         size = int(fields["sizeof_hdr"]) + 4
-        letter = b"i" if is_pair else b"+"
-        fields["magic"] = b"n" + letter + (b"2\0\r\n\x1a\n" if is_second else b"1")
+        fields["magic"] = fields.pair_magic if is_pair else fields.single_magic
         fields["vox_offset"] = 0 if is_pair else size
         return bytes(fields.binaryblock).ljust(size, b"\0")
 
 
 def new_header(grid: Grid, dtype: np.dtype[Any], channels: int, like: Nifti1Header | None) -> NewHeader:
-    """A header for ``channels`` of ``dtype`` on ``grid``, placed as ``like`` is. ValueError for other dtypes."""
+    """Build the header of ``channels`` of ``dtype`` on ``grid``, with the affines of ``like`` if given.
+
+    Raises:
+        ValueError: not an integer type, float32 or float64.
+    """
     native = dtype.newbyteorder("=")
     if native.kind not in "iuf" or native.itemsize > 8 or native == np.float16:
         raise ValueError(f"dtype: expected an integer type, float32 or float64, got {dtype}")
@@ -58,12 +58,14 @@ def new_header(grid: Grid, dtype: np.dtype[Any], channels: int, like: Nifti1Head
     if like is None and not is_second:
         is_second = not _fits_single_precision(grid)
     fields: Nifti1Header = (Nifti2Header if is_second else Nifti1Header)()
-    fields["dim"] = [len(edges), *edges, *[1] * (7 - len(edges))]
+    fields.set_data_shape(edges)
     fields.set_data_dtype(native)
     fields["scl_slope"], fields["scl_inter"] = np.nan, np.nan
     fields["descrip"] = b"voxport"
     if like is None:
-        _place(fields, grid)
+        fields["pixdim"][1:4] = grid.spacing
+        fields.set_sform(grid.affine, code="aligned")
+        fields.set_xyzt_units("micron" if grid.unit == "um" else grid.unit)
     else:
         for name in _KEPT_FIELDS:
             fields[name] = like[name]
@@ -72,16 +74,8 @@ def new_header(grid: Grid, dtype: np.dtype[Any], channels: int, like: Nifti1Head
     return NewHeader(fields, grid, channels, native)
 
 
-def _place(fields: Nifti1Header, grid: Grid) -> None:
-    fields["pixdim"][1:4] = grid.spacing
-    fields["sform_code"] = _ALIGNED
-    for name, row in zip(("srow_x", "srow_y", "srow_z"), grid.affine, strict=False):
-        fields[name] = row
-    fields["xyzt_units"] = _UNIT_CODES[grid.unit]
-
-
 def _fits_single_precision(grid: Grid) -> bool:
-    """Whether the affine, rounded as NIfTI-1 holds it, still puts every voxel within 1e-3 of its place."""
+    """Return whether the affine, rounded to float32, moves every voxel by less than 1e-3 voxels."""
     with np.errstate(over="ignore", under="ignore"):
         rounded = grid.affine.astype(np.float32).astype(np.float64)
     try:

@@ -1,4 +1,4 @@
-"""A NIfTI volume being written: voxels go to a preallocated file beside the destination, and appear on commit."""
+"""New NIfTI volumes. Voxels are written to a preallocated file beside the destination, which is renamed on commit."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from zlib_ng import gzip_ng
 from ....domain.errors import OutputError
 from ....domain.geometry.grid import Box
 from ....domain.volume_names import NIFTI, PACKED
-from .files import CHUNK_BYTES, NAMES, box_view, release, sha256, suffix_of, write_at
+from ...disk import flush
+from .files import CHUNK_BYTES, NAMES, box_view, release, sha256, write_at
 from .new_header import NewHeader
 
 # Measured on label maps of vessels and organs: as small as with zlib's default of 6, to a fifth more, in two fifths of
@@ -35,7 +36,7 @@ class NiftiSink:
     def __init__(self, path: Path, header: NewHeader) -> None:
         self._path = path
         self._header = header
-        self._suffix = suffix_of(path)
+        self._suffix = NAMES.ending(path.name)
         self._parts: list[Path] = []
         self._descriptor = -1
         self._mapped: mmap.mmap | None = None
@@ -71,26 +72,26 @@ class NiftiSink:
         if values.shape != expected and (self._header.channels != 1 or values.shape != box.shape):
             raise ValueError(f"values: expected {expected}, got {values.shape}")
         values = values.reshape(expected)
-        # a touched page may bring in megabytes around it, so those of many planes are not held together
+        # touching a page may map megabytes around it, so only a few planes are held at a time
         for start in range(0, max(box.shape[2], 1), _PLANES_AT_ONCE):
             part = (..., slice(start, start + _PLANES_AT_ONCE))
             np.copyto(view[part], values[part], casting="same_kind")
             release(mapped)
 
     def read(self, box: Box) -> NDArray[Any]:
-        """A copy of the values ``(C, x, y, z)`` written so far; zeros elsewhere. ValueError once closed."""
+        """Copy the values ``(C, x, y, z)`` written so far; zeros elsewhere. Raises ValueError once closed."""
         mapped = self._open_map()
         values = np.array(self._view(mapped, box), order="K")
         release(mapped)
         return values
 
     def commit(self) -> str:
-        """Make the volume appear under its name, whole, replacing what was there; returns its sha256.
+        """Rename the complete volume to its name, replacing what was there; return its sha256.
 
         The hash is of the file, or of header and voxels, in this order, for a pair. Committing twice does nothing.
 
         Raises:
-            OutputError: no room, or the folder is gone; nothing has changed then, and the sink is closed.
+            OutputError: no room, or the folder is gone; nothing has changed, and the sink is closed.
         """
         if self._hash is not None:
             return self._hash
@@ -102,7 +103,8 @@ class NiftiSink:
                 else:
                     mapped.flush()
                     digest = self._commit_pair() if self._is_pair else self._commit_plain()
-                _sync_folder(self._path.parent)
+                with suppress(OSError):  # the volume is complete, also where the file system cannot flush a folder
+                    flush(self._path.parent)
         except BaseException:
             self.close()
             raise
@@ -110,7 +112,7 @@ class NiftiSink:
         return digest
 
     def close(self) -> None:
-        """Drop what was not committed. Closing twice does nothing."""
+        """Delete what was not committed. Closing twice does nothing."""
         self._mapped = None
         if self._descriptor >= 0:
             os.close(self._descriptor)
@@ -137,14 +139,13 @@ class NiftiSink:
         size = len(self._lead) + self._header.data_bytes
         self._descriptor = self._new_part()
         if self._suffix == PACKED:
-            # The raw voxels are never published: without a name, nothing is left of them if the process is killed.
+            # The raw voxels are never published; unlinked, they disappear with a killed process.
             self._parts.pop().unlink()
         _preallocate(self._descriptor, size)
         write_at(self._descriptor, self._lead, 0)
         self._mapped = mmap.mmap(self._descriptor, size, access=mmap.ACCESS_WRITE)
 
     def _new_part(self) -> int:
-        """Descriptor of a new hidden file beside the destination."""
         # 40 characters of the name: at most 160 bytes, well within the 255 that file systems allow.
         part = self._path.with_name(f".{self._path.name[:40]}.{secrets.token_hex(6)}.part")
         descriptor = os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
@@ -158,9 +159,9 @@ class NiftiSink:
         return digest
 
     def _commit_compressed(self, mapped: mmap.mmap) -> str:
-        # from memory: the raw voxels are never kept, so the disk need not see them
+        # from memory: the raw voxels are not kept, so they need not be flushed to the disk
         with os.fdopen(self._new_part(), "wb") as file:
-            # No name and no time in the stream, so that the same volume is the same file.
+            # No name and no time in the stream, so that equal volumes give equal files.
             stream = gzip_ng.GzipNGFile("", "wb", _COMPRESSION_LEVEL, file, mtime=0)
             with stream, memoryview(mapped) as content:
                 for start in range(0, len(content), CHUNK_BYTES):
@@ -198,7 +199,7 @@ class NiftiSink:
 
 
 def _targets(path: Path, suffix: str) -> tuple[Path, ...]:
-    """The files that make the volume; a pair's header last, so that a reader that finds it finds its voxels too."""
+    """Return the volume's files; a pair's header last, so that a reader who finds it also finds the voxels."""
     header, image = NIFTI.pairs[0]
     if suffix not in (header, image):
         return (path,)
@@ -210,7 +211,7 @@ def _targets(path: Path, suffix: str) -> tuple[Path, ...]:
 
 def _check_destination(path: Path) -> None:
     subject, folder = path.name or str(path), path.parent
-    if suffix_of(path) not in NAMES.writable:
+    if NAMES.ending(path.name) not in NAMES.writable:
         got = path.suffix or "no suffix"
         expected = f"a name in {NAMES.writable_text}"
         raise OutputError(subject, expected=expected, got=got, do="name the output so")
@@ -238,7 +239,7 @@ def _output_error(path: Path, error: OSError, size: int) -> OutputError:
 
 
 def _preallocate(descriptor: int, size: int) -> None:
-    """Reserve ``size`` zero bytes, now: a full disk found out later, through the map, would kill the process."""
+    """Reserve ``size`` zero bytes: writing to a map on a full disk would kill the process."""
     if hasattr(os, "posix_fallocate"):
         try:
             os.posix_fallocate(descriptor, 0, size)
@@ -250,13 +251,3 @@ def _preallocate(descriptor: int, size: int) -> None:
     zeros = bytes(CHUNK_BYTES)
     for position in range(0, size, CHUNK_BYTES):
         write_at(descriptor, zeros[: size - position], position)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make a rename outlast a power cut, where the file system can; the volume is there already if it cannot."""
-    with suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

@@ -1,4 +1,4 @@
-"""An open NIfTI volume: boxes read lazily through a read-only map, so that resident memory stays flat."""
+"""Open NIfTI volumes. Boxes are read lazily through a read-only map, so that resident memory stays flat."""
 
 from __future__ import annotations
 
@@ -14,70 +14,40 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ....domain.errors import InputError, LimitError
-from ....domain.geometry.grid import Box, Grid, Shape3
+from ....domain.geometry.grid import Box, Shape3
 from .files import (
+    HEADERS,
+    IMAGES,
     LARGEST_EXPANSION,
+    NAMES,
     StoredFile,
     box_view,
     check_length,
     head,
-    header_names,
-    image_names,
     inflate,
-    is_image,
     open_file,
     release,
     sha256,
+    siblings,
 )
 from .header import HEADER_BYTES, Header, is_header, read_header
 
 
 class NiftiSource:
-    """A stored volume, open for reading; made by ``open_source``."""
+    """A stored volume, open for reading; see VolumeSource. ``dtype`` is float32 or float64 where the header scales."""
+
+    slowest_axis = 2  # x runs fastest in a NIfTI file
+    channel_names: tuple[str, ...] = ()  # a NIfTI header does not name channels
 
     def __init__(self, header: Header, mapped: mmap.mmap, files: Sequence[StoredFile], cleanup: ExitStack) -> None:
-        self.header = header
+        self.header, self.grid, self.notes = header, header.grid, header.notes
+        self.channels, self.dtype = header.channels, header.dtype
+        self.chunk: Shape3 = (*header.grid.shape[:2], 1)
         self._mapped: mmap.mmap | None = mapped
         self._files = tuple(files)
         self._cleanup = cleanup
         self._hash: str | None = None
         self._lock = Lock()
-
-    @property
-    def grid(self) -> Grid:
-        """Shape, affine (sform before qform) and unit as stored."""
-        return self.header.grid
-
-    @property
-    def channels(self) -> int:
-        """Length of the fourth axis; 1 for a 3-D volume."""
-        return self.header.channels
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """The stored type; float32 or float64 where the header scales it."""
-        return self.header.dtype
-
-    @property
-    def slowest_axis(self) -> int:
-        """2: x runs fastest in a NIfTI file."""
-        return 2
-
-    @property
-    def chunk(self) -> Shape3:
-        """One plane of z."""
-        x, y, _ = self.grid.shape
-        return x, y, 1
-
-    @property
-    def channel_names(self) -> tuple[str, ...]:
-        """None: a NIfTI header does not name channels."""
-        return ()
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """What a reader should know about the header."""
-        return self.header.notes
 
     def read(self, box: Box, channels: Sequence[int] | None = None) -> NDArray[Any]:
         """Copy the values ``(C, x, y, z)`` in ``box``, scaled, in ``dtype``; only the pages of those channels are read.
@@ -94,17 +64,12 @@ class NiftiSource:
         stored = box_view(mapped, header.stored, header.grid.shape, header.channels, header.offset, box)
         if channels is not None:
             stored = _chosen(stored, channels)
-        # What overflows becomes Inf, which is for the caller to refuse, with a count.
-        with np.errstate(over="ignore", invalid="ignore"):
-            values = np.array(stored, dtype=header.dtype, order="K")
-            release(mapped)
-            if header.is_scaled:
-                values *= header.dtype.type(header.slope)
-                values += header.dtype.type(header.inter)
+        values = header.scaled(stored)
+        release(mapped)
         return values
 
     def sha256(self) -> str:
-        """Hash of the file as it lies on the disk; of header and voxels, in this order, for a pair."""
+        """Return the hash of the stored file; of header and voxels, in this order, for a pair."""
         with self._lock:
             if self._hash is None:
                 if self._mapped is None:
@@ -113,7 +78,7 @@ class NiftiSource:
             return self._hash
 
     def close(self) -> None:
-        """Release the map and the files. Reads that other threads have begun still end well."""
+        """Release the map and the files; reads in other threads still complete."""
         with self._lock:
             self._mapped = None
             self._cleanup.close()
@@ -126,7 +91,7 @@ class NiftiSource:
 
 
 def _chosen(values: NDArray[Any], channels: Sequence[int]) -> NDArray[Any]:
-    """Return some channels of ``(C, x, y, z)``, as a view where there is one."""
+    """Return some channels of ``(C, x, y, z)``, as a view where they are consecutive."""
     if not channels or not all(0 <= channel < len(values) for channel in channels):
         raise ValueError(f"channels: expected some of 0 to {len(values) - 1}, got {list(channels)}")
     if list(channels) == list(range(channels[0], channels[0] + len(channels))):
@@ -157,7 +122,7 @@ def open_source(path: Path, scratch: Path, max_voxels: int) -> NiftiSource:
         files, block = _files_of(path, subject, stack)
         header = read_header(block, subject)
         if header.is_pair and len(files) == 1:
-            files.append(_sibling(image_names(path), "voxels", subject, stack))
+            files.append(_sibling(siblings(path, IMAGES), "voxels", subject, stack))
         elif not header.is_pair:
             del files[1:]
         data = files[-1]
@@ -172,12 +137,12 @@ def open_source(path: Path, scratch: Path, max_voxels: int) -> NiftiSource:
 
 
 def _files_of(path: Path, subject: str, stack: ExitStack) -> tuple[list[StoredFile], bytes]:
-    """The header's file, then the voxels' where the name given is theirs; and the header's bytes."""
+    """Return the header's file, then the voxels' where ``path`` names them; and the header's bytes."""
     given = _opened(path, subject, stack)
     block = head(given, HEADER_BYTES, subject)
-    if is_header(block) or not is_image(path):
+    if is_header(block) or NAMES.ending(path.name) not in IMAGES:
         return [given], block
-    header = _sibling(header_names(path), "header", subject, stack)
+    header = _sibling(siblings(path, HEADERS), "header", subject, stack)
     return [header, given], head(header, HEADER_BYTES, subject)
 
 
@@ -197,7 +162,7 @@ def _sibling(names: list[Path], what: str, subject: str, stack: ExitStack) -> St
 
 
 def _check_honest(data: StoredFile, header: Header, subject: str) -> None:
-    """InputError if the file cannot hold what its header claims; nothing has been allocated by then."""
+    """Raise InputError if the file cannot hold what its header claims, before anything is allocated."""
     if data.is_gzip:
         check_length(LARGEST_EXPANSION * data.size + HEADER_BYTES, header.end, subject, is_estimate=True)
     else:

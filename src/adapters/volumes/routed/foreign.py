@@ -1,4 +1,4 @@
-"""Names files and folders that no store reads for what they are, with what makes a volume of them."""
+"""Kinds of files and folders that no store reads, with advice for converting them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _NIBABEL = (
 
 
 def _array(library: str, array: str) -> str:
-    """Advice for an array without a place in space; SX, SY and SZ stand for its voxel sizes."""
+    """Return advice for an array without an affine; SX, SY and SZ stand for its voxel sizes."""
     return (
         f"convert it with {library} and nibabel, giving its voxel sizes: "
         f"i = nibabel.Nifti1Image({array}, numpy.diag([SX, SY, SZ, 1])); "
@@ -37,7 +37,7 @@ def _array(library: str, array: str) -> str:
 _PICTURE = "give the volume that it was made from, or stack pictures of slices into one"
 _DICOM = "convert the series: dcm2niix -z y -o OUTPUT_FOLDER FOLDER_OF_THE_SERIES"
 _TIFF = _array("tifffile", "tifffile.imread('{name}').T")
-# What a file starts with, from a position on: what it is, and what helps.
+# Offset and content of a file's magic, its kind, and advice.
 _KINDS: tuple[tuple[int, bytes, str, str], ...] = (
     (0, b"NRRD", "an NRRD volume", _ITK),
     (0, b"ObjectType", "a MetaImage (MHA or MHD)", _ITK),
@@ -68,7 +68,7 @@ _KINDS: tuple[tuple[int, bytes, str, str], ...] = (
 
 
 def describe(reference: str) -> tuple[str, str] | None:
-    """Return what a file or folder is, and what helps; None where it has no known kind."""
+    """Return the kind of a file or folder, and advice; None for an unknown kind."""
     path = Path(reference)
     try:
         if path.is_dir():

@@ -1,4 +1,4 @@
-"""The volume store that hands each reference to the store of its format."""
+"""The volume store that delegates each reference to the store of its format."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from .foreign import describe
 class RoutedStore:
     """Volumes of several formats.
 
-    Reading: the first store that recognises the content, else the one that the name's ending belongs to, else the first
-    store, whose refusal then is the answer. Writing: the name's ending chooses.
+    Reading: the first store that recognises the content, else the store of the name's ending, else the first store,
+    which raises the error. Writing: the store of the name's ending.
 
     Args:
         stores: one a format, the commonest first.
@@ -44,7 +44,7 @@ class RoutedStore:
         return any(store.recognises(reference) for store in self._stores)
 
     def places(self, reference: str) -> tuple[str, ...]:
-        """Return the places that the name's store knows."""
+        """Return the places of the store of the name's ending."""
         return (self._named(reference) or self._stores[0]).places(reference)
 
     def open(self, reference: str) -> VolumeSource:
@@ -71,11 +71,9 @@ class RoutedStore:
         channel_names: Sequence[str] = (),
         labels: LabelTable | None = None,
     ) -> VolumeSink:
-        """Begin a volume filled with zeros, in the format that the name's ending asks for.
+        """Begin a volume filled with zeros, in the format of the name's ending; see VolumeStore.create.
 
-        Raises:
-            OutputError: no store writes such a name, or its place cannot be written.
-            ValueError: as the store of the format raises it.
+        Raises OutputError where no store writes such a name.
         """
         store = self._named(reference)
         if store is None:
@@ -91,6 +89,6 @@ class RoutedStore:
         )
 
     def _named(self, reference: str) -> VolumeStore | None:
-        """The store with the longest ending that the name has."""
+        """Return the store with the longest ending that matches the name."""
         found = max(self._stores, key=lambda store: len(store.names.ending(reference)))
         return found if found.names.ending(reference) else None
