@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 from contextlib import suppress
 from pathlib import Path
 
 from ....domain.errors import OutputError
+from ...disk import write_whole
 
 
 class LocalFiles:
@@ -32,16 +32,7 @@ class LocalFiles:
 
     def write(self, reference: str, content: bytes) -> None:
         """See ArtifactWriter.write."""
-        destination = Path(reference)
         try:
-            descriptor, name = tempfile.mkstemp(dir=destination.parent, prefix=".voxport-", suffix=".part")
-            temporary = Path(name)
-            try:
-                with os.fdopen(descriptor, "wb") as part:
-                    part.write(content)
-                temporary.chmod(0o644)
-                temporary.replace(destination)
-            finally:
-                temporary.unlink(missing_ok=True)
+            write_whole(Path(reference), content)
         except OSError as error:
             raise OutputError.cannot_write(reference, error) from None

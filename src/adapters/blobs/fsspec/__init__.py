@@ -20,6 +20,7 @@ from fsspec.implementations.local import LocalFileSystem  # type: ignore[import-
 
 from ....domain.errors import OutputError
 from ....ports.blobs import check_blob_name, missing_blob
+from ...disk import flush
 
 _CHUNK_BYTES = 2**20
 _PARTS = ".parts"  # beside the blobs: the same file system, so that a rename is atomic
@@ -162,12 +163,12 @@ class FsspecBlobs:
             self._files.mv(part, path)
             return
         Path(part).replace(path)  # fsspec's own move copies
-        _flush(folder)
+        flush(folder)
 
     def _is_moved(self, file: Path, path: str) -> bool:
         """Move a file to a blob's place; False where that is on another file system."""
         self._make_ready()
-        _flush(file)
+        flush(file)
         try:
             self._publish(str(file), path)
         except OSError as error:
@@ -190,12 +191,3 @@ class FsspecBlobs:
             yield
         except OSError as error:
             raise OutputError.cannot_write(name, error) from None
-
-
-def _flush(path: str | Path) -> None:
-    """Write a file or folder through to the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ....domain.cards.model_card import ModelCard
 from ....domain.errors import ModelError, UsageError
 from ....ports.exporter import Checkpoint, Exported
+from ...disk import sha256
 from .graph import OPSET, check_against, first_line, write_graph
 from .quiet import quiet
 
@@ -136,10 +136,8 @@ def _version(package: str) -> str | None:
 
 
 def _provenance(checkpoint: Checkpoint, dynamic: bool) -> dict[str, Any]:
-    with checkpoint.path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
     return {
-        "source": {"file": checkpoint.path.name, "sha256": digest},
+        "source": {"file": checkpoint.path.name, "sha256": sha256(checkpoint.path)},
         "network": dict(checkpoint.network),
         "versions": {name: found for name in _PACKAGES if (found := _version(name)) is not None},
         "opset": OPSET,

@@ -1,8 +1,7 @@
-"""One attempt at an ONNX graph, and its comparison with the network at another size."""
+"""Writing an ONNX graph and comparing it with the network at another size."""
 
 from __future__ import annotations
 
-import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,7 +22,7 @@ Shape5 = tuple[int, int, int, int, int]
 
 
 def write_graph(network: torch.nn.Module, shape: Shape5, path: Path, *, divisor: int | None) -> None:
-    """Export with an example of ``shape``; spatial axes are dynamic in multiples of ``divisor``, fixed if None."""
+    """Export with an example of ``shape``; spatial axes are dynamic in multiples of ``divisor``, fixed for None."""
     import onnx
     import torch
 
@@ -41,11 +40,10 @@ def write_graph(network: torch.nn.Module, shape: Shape5, path: Path, *, divisor:
 
 
 def check_against(network: torch.nn.Module, shape: Shape5, path: Path, *, dynamic: bool) -> None:
-    """Compare network and file on an input of ``shape``. ValueError if they differ.
+    """Raise ValueError if network and file differ on an input of ``shape``.
 
     A graph with dynamic axes can still contain the example's sizes, as in scripted networks that resize.
     """
-    os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # disables ONNX Runtime's telemetry
     import numpy as np
     import onnx
     import onnxruntime
@@ -131,12 +129,12 @@ def _write_torchscript(network: torch.nn.Module, example: torch.Tensor, path: Pa
 
 
 def _tidy(model: onnx.ModelProto) -> None:
-    """Remove the exporter's notes from nodes, such as stack traces with local paths."""
+    """Remove the exporter's notes, such as stack traces with local paths."""
     for owner in (model, model.graph, *model.functions):
         owner.ClearField("metadata_props")
         owner.ClearField("doc_string")
-    for graph in (model.graph, *model.functions):
-        _tidy_nodes(graph)
+        if owner is not model:
+            _tidy_nodes(owner)
 
 
 def _tidy_nodes(graph: onnx.GraphProto | onnx.FunctionProto) -> None:

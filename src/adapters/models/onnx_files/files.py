@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from ....domain.cards.model_card import ModelCard
 from ....domain.cards.writing import write_card
 from ....domain.errors import ModelError, OutputError
 from ....ports.model import Model
+from ...disk import write_whole
 from .memory import FileMemory
 
 CARD_KEY = "voxport.card"
@@ -99,7 +99,10 @@ class OnnxModelFiles:
         others = [(p.key, p.value) for p in proto.metadata_props if p.key != CARD_KEY]
         del proto.metadata_props[:]
         onnx.helper.set_model_props(proto, dict(others) | {CARD_KEY: json.dumps(write_card(card))})
-        _replace(destination, proto.SerializeToString(deterministic=True))
+        try:
+            write_whole(destination, proto.SerializeToString(deterministic=True))
+        except OSError as error:
+            raise OutputError.cannot_write(str(destination), error) from None
         return self.read(destination)
 
 
@@ -156,20 +159,3 @@ def _card_of(text: str, path: Path) -> ModelCard:
     except json.JSONDecodeError:
         data = None
     return read_card(data, path.name)
-
-
-def _replace(destination: Path, content: bytes) -> None:
-    try:
-        with tempfile.NamedTemporaryFile(
-            dir=destination.parent, prefix=".voxport-", suffix=".part", delete=False
-        ) as part:
-            temporary = Path(part.name)
-            try:
-                part.write(content)
-                part.flush()
-                temporary.chmod(0o644)
-                temporary.replace(destination)
-            finally:
-                temporary.unlink(missing_ok=True)
-    except OSError as error:
-        raise OutputError.cannot_write(str(destination), error) from None

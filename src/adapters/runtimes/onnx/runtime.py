@@ -18,6 +18,7 @@ from ....domain.errors import ModelError, UsageError
 from ....ports.model import Model
 from ....ports.runtime import NetworkRuntime, RuntimeOptions
 from ....ports.tensors import TEXT, SessionOptions, Tensors, TensorSpec, check_tensors, closed_network, failed_on
+from ...disk import sha256
 
 _GRAPH_LEVELS = {
     "none": ort.GraphOptimizationLevel.ORT_DISABLE_ALL,
@@ -113,7 +114,7 @@ def _session(
 ) -> Any:
     if settings.cache is None:
         return ort.InferenceSession(str(path), options, providers=providers)
-    parts = (_sha256(path), ort.__version__, repr(providers), settings.graph_level, _processor())
+    parts = (sha256(path), ort.__version__, repr(providers), settings.graph_level, _processor())
     cached = settings.cache / f"{hashlib.sha256('|'.join(parts).encode()).hexdigest()}.onnx"
     if cached.is_file():
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
@@ -133,11 +134,6 @@ def _processor() -> str:
     except OSError:
         return ""
     return "|".join(sorted({line for line in lines if line.startswith(("model name", "flags"))}))
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _spec(argument: Any, subject: str) -> TensorSpec:

@@ -23,8 +23,7 @@ from ....ports.tensors import SessionOptions, Tensors, TensorSpec, check_tensors
 from .library import openvino
 
 _DEVICE = "CPU"
-# FP16 is left out: on a processor that has it, it gave labels that had nothing to do with the network's (agreement
-# 0.003), as features beyond 65504 overflow.
+# FP16 is left out: features beyond 65504 overflow, and on a processor with FP16 the agreement of labels was 0.003.
 _CAPABILITIES = {"fp32": "FP32", "bf16": "BF16", "int8": "INT8"}
 
 # Text is left out: freeing its tensors ends the process (2026.4).
@@ -54,14 +53,10 @@ class OpenvinoSession:
         self._subject = subject
         self.inputs = tuple(_spec(port, subject) for port in compiled.inputs)
         self.outputs = tuple(_spec(port, subject) for port in compiled.outputs)
+        # of 2026.4.1-22183-0e7a64f5c3c-releases/2026/4, the first part
+        self.version = f"openvino {openvino().get_version().partition('-')[0]}"
         # a deque's pop and append are atomic
         self._idle: deque[Any] = deque()
-
-    @property
-    def version(self) -> str:
-        """See TensorSession."""
-        # 2026.4.1-22183-0e7a64f5c3c-releases/2026/4: the first part says all
-        return f"openvino {openvino().get_version().partition('-')[0]}"
 
     def run(self, inputs: Mapping[str, NDArray[Any]], outputs: Sequence[str] | None = None) -> Tensors:
         """See TensorSession."""
@@ -75,14 +70,14 @@ class OpenvinoSession:
             request = compiled.create_infer_request()
         try:
             request.infer([np.ascontiguousarray(inputs[spec.name]) for spec in self.inputs], share_inputs=True)
-            # copies: the request's own memory is the next caller's
+            # copies, because the next caller overwrites the request's memory
             found = {
                 spec.name: np.array(request.get_output_tensor(position).data, order="C")
                 for position, spec in enumerate(self.outputs)
                 if outputs is None or spec.name in outputs
             }
         except RuntimeError as error:
-            raise failed_on(inputs, self._subject, _what(error)) from None
+            raise failed_on(inputs, self._subject, _reason(error)) from None
         self._idle.append(request)
         return found
 
@@ -113,7 +108,7 @@ def open_openvino_session(path: Path, options: SessionOptions, settings: Openvin
     config: dict[str, Any] = {
         "INFERENCE_PRECISION_HINT": _hint(core, options.precision),
         "NUM_STREAMS": str(settings.streams),
-        # threads are the operating system's to place: several processes that each pin theirs would share processors
+        # the operating system places threads: processes that pin theirs would pin them to the same processors
         "ENABLE_CPU_PINNING": False,
     }
     threads = options.threads or settings.threads
@@ -126,7 +121,7 @@ def open_openvino_session(path: Path, options: SessionOptions, settings: Openvin
         compiled = core.compile_model(core.read_model(str(path)), _DEVICE, config)
     except RuntimeError as error:
         raise ModelError(
-            path.name, expected="a model that OpenVINO can load", got=_what(error), do="export it again"
+            path.name, expected="a model that OpenVINO can load", got=_reason(error), do="export it again"
         ) from None
     return OpenvinoSession(compiled, path.name)
 
@@ -150,8 +145,8 @@ def _spec(port: Any, subject: str) -> TensorSpec:
     return TensorSpec(port.any_name, _DTYPES[kind], tuple(shape))
 
 
-def _what(error: RuntimeError) -> str:
-    """Return the last line of an error; earlier ones are places in OpenVINO's source."""
+def _reason(error: RuntimeError) -> str:
+    """Return the last line of an error; earlier lines are places in OpenVINO's source."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    telling = [line for line in lines if not line.startswith(("Exception from", "While validating"))] or lines
-    return (telling[-1] if telling else "an error")[:300]
+    own = [line for line in lines if not line.startswith(("Exception from", "While validating"))] or lines
+    return (own[-1] if own else "an error")[:300]

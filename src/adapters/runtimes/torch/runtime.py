@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ....domain.errors import ModelError, UsageError
 from ....ports.model import Model
-from ....ports.runtime import NetworkShape, RuntimeOptions, closed_network
+from ....ports.runtime import NetworkShape, RuntimeOptions, check_batch, closed_network
 from .checkpoints import first_line
 from .networks import NETWORK_FAILURES, load_network
 
@@ -22,17 +22,17 @@ if TYPE_CHECKING:
 def open_torch_runtime(
     model: Model, options: RuntimeOptions, device: str = "cpu", threads: int | None = None
 ) -> TorchRuntime:
-    """The checkpoint at ``model.path``, loaded; ``provenance.network`` of its card describes the network.
+    """Load the checkpoint at ``model.path``; ``provenance.network`` of its card describes the network.
 
     Args:
         model: a state dict or a TorchScript file, with a card.
         options: fp32 only.
         device: cpu, cuda, cuda:N, or auto: CUDA where there is one.
-        threads: where ``options.threads`` is None. Torch's intra-operator threads are the whole process's: the
-            network that is opened last sets them for all, and None leaves them alone.
+        threads: number of intra-operator threads where ``options.threads`` is None. Torch has one number for the
+            whole process, which the network opened last sets; None does not change it.
 
     Raises:
-        ModelError: the file or the network's description is of no use, or they do not belong together.
+        ModelError: the file or the network's description is invalid, or they do not belong together.
         UsageError: another precision than fp32, an unknown device, or torch is not installed.
     """
     if options.precision not in ("fp32", "auto"):
@@ -59,40 +59,22 @@ def open_torch_runtime(
 
 
 class TorchRuntime:
-    """A loaded torch network. Calls run one at a time, because a forward pass uses all threads and may keep state."""
+    """A loaded torch network. Calls run one at a time, because a forward pass uses all threads and may keep state.
+
+    ``channels`` are the network's, or the card's if unknown.
+    """
+
+    name = "torch"
+    precision = "fp32"
 
     def __init__(self, network: torch.nn.Module, device: torch.device, channels: int) -> None:
-        self._network: torch.nn.Module | None = network
-        self._device = device
-        self._channels = channels
-        self._turn = Lock()
-
-    @property
-    def name(self) -> str:
-        """``torch``."""
-        return "torch"
-
-    @property
-    def version(self) -> str:
-        """PyTorch's version."""
         import torch
 
-        return str(torch.__version__)
-
-    @property
-    def device(self) -> str:
-        """cpu, or cuda:N."""
-        return str(self._device)
-
-    @property
-    def precision(self) -> str:
-        """``fp32``."""
-        return "fp32"
-
-    @property
-    def input_shape(self) -> NetworkShape:
-        """The network's channels, or the card's if unknown; other axes are unknown."""
-        return (None, self._channels, None, None, None)
+        self.version = str(torch.__version__)
+        self.device = str(device)
+        self.input_shape: NetworkShape = (None, channels, None, None, None)
+        self._network: torch.nn.Module | None = network
+        self._turn = Lock()
 
     def infer(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return logits ``(N, K, ., ., .)`` of a batch ``(N, C, ., ., .)``, float32 and C-contiguous.
@@ -102,14 +84,14 @@ class TorchRuntime:
         """
         import torch
 
-        self._check(batch)
+        check_batch(batch, self.input_shape, "batch")
         # A copy, because a network may work in place, and torch takes no read-only or negatively strided arrays.
         image = torch.from_numpy(np.array(batch, order="C", copy=True))
         with self._turn, torch.inference_mode():
             if self._network is None:
                 raise closed_network("torch runtime")
             try:
-                output: Any = self._network(image.to(self._device))
+                output: Any = self._network(image.to(self.device))
             except NETWORK_FAILURES as error:
                 raise ModelError(
                     "network",
@@ -123,15 +105,6 @@ class TorchRuntime:
         """Release the network after the current call. Closing twice does nothing."""
         with self._turn:
             self._network = None
-
-    def _check(self, batch: NDArray[np.float32]) -> None:
-        if batch.dtype != np.float32 or batch.ndim != 5 or batch.shape[1] != self._channels:
-            raise ModelError(
-                "batch",
-                expected=f"float32 (N, {self._channels}, ., ., .)",
-                got=f"{batch.dtype} {batch.shape}",
-                do="check the card's channels against the network's",
-            )
 
 
 def _device(name: str) -> torch.device:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import tempfile
 from dataclasses import asdict
 from pathlib import Path
 
@@ -13,6 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 from ....domain.errors import OutputError
 from ....domain.tuning import Machine, Tuning
 from ....ports.tunings import FoundTuning
+from ...disk import sha256, write_whole
 
 _RECORD: TypeAdapter[Tuning] = TypeAdapter(Tuning)
 _AGAIN = "tune it again with voxport tune"
@@ -44,7 +43,7 @@ class TuningDirectory:
 
     def put(self, tuning: Tuning, quantised: Path | None = None) -> None:
         """See TuningStore.put."""
-        if tuning.quantised_sha256 is not None and (quantised is None or _sha256(quantised) != tuning.quantised_sha256):
+        if tuning.quantised_sha256 is not None and (quantised is None or sha256(quantised) != tuning.quantised_sha256):
             raise ValueError("quantised: expected the file that the tuning names")
         record = self._record(tuning.model, tuning.machine)
         content = _RECORD.dump_json(tuning, indent=2)
@@ -52,8 +51,8 @@ class TuningDirectory:
             record.parent.mkdir(parents=True, exist_ok=True)
             # The network first, so that a record never names a missing file.
             if tuning.quantised_sha256 is not None and quantised is not None:
-                _write(record.with_suffix(".int8.onnx"), quantised.read_bytes())
-            _write(record, content)
+                write_whole(record.with_suffix(".int8.onnx"), quantised.read_bytes())
+            write_whole(record, content)
             if tuning.quantised_sha256 is None:
                 record.with_suffix(".int8.onnx").unlink(missing_ok=True)
         except OSError as error:
@@ -63,32 +62,13 @@ class TuningDirectory:
         """See TuningStore.quantised."""
         path = self._record(tuning.model, tuning.machine).with_suffix(".int8.onnx")
         try:
-            return path if tuning.quantised_sha256 == _sha256(path) else None
+            return path if tuning.quantised_sha256 == sha256(path) else None
         except OSError:
             return None
 
     def _record(self, model: str, machine: Machine) -> Path:
         text = repr(sorted(asdict(machine).items()))
         return self._folder / model / f"{hashlib.sha256(text.encode()).hexdigest()[:16]}.json"
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Write a hidden file and rename it, so that the file is always complete."""
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=".voxport-", suffix=".part")
-    part = Path(name)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _reason(error: OSError | ValidationError) -> str:
