@@ -7,8 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from threading import Event
-from types import ModuleType
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from numpy.typing import NDArray
 
@@ -17,33 +16,24 @@ from .container import BUNDLED, Container
 from .domain.cards.model_card import ModelCard
 from .domain.job import Job
 from .domain.labels.label_map import LabelTable
-from .domain.parity import Bounds
 from .domain.run import Outputs, RunOptions
 from .domain.tuning import Tuning
 from .domain.viewing.slicing import Plane
 from .domain.volume import Volume
-from .ports.artifacts import ArtifactWriter
-from .ports.blobs import BlobStore
 from .ports.exporter import Checkpoint
-from .ports.folders import WorkFolders
-from .ports.job_queue import Attempt, Handler, JobQueue, Results
-from .ports.locks import Locks
+from .ports.job_queue import Attempt, Handler, Results
 from .ports.model import Model
 from .ports.model_repository import Listing
-from .ports.pictures import PictureEncoder
 from .ports.progress import ProgressListener
-from .ports.resources import Resources
 from .ports.segmenter import Segmenter
-from .ports.volume_store import VolumeSource, VolumeStore
-from .services.jobs.admission import Slots
+from .ports.volume_store import VolumeSource
 from .services.jobs.retention import forget_job
 from .services.jobs.run import run_job
 from .services.jobs.slice_preview import job_slice
-from .services.jobs.submit import JobPorts, submit_case
+from .services.jobs.submit import submit_case
 from .services.jobs.worker import work_on_jobs
 from .services.models.export import ExportResult, export_model
 from .services.models.loading import AUTO, LoadedModel, ModelOpener
-from .services.models.registry import ServedModels
 from .services.models.tune import tune
 from .services.models.verify import Verification, verify
 from .services.segmentation.estimate import Estimate, estimate
@@ -51,10 +41,21 @@ from .services.segmentation.outputs import check_outputs
 from .services.segmentation.predict import Prediction, array_volume, predict
 from .services.segmentation.report import run_report, same_again
 from .services.segmentation.segment import Segmentation, segment
-from .services.tensors.models import TensorModels
 from .services.viewing.surfaces import label_surfaces
 from .services.viewing.threshold_preview import threshold_preview
 from .settings import Settings, load_settings
+
+T = TypeVar("T")
+
+
+class _Part(Generic[T]):
+    """An attribute of an application: a part that its container makes on first use."""
+
+    def __init__(self, part: Callable[[Container], T]) -> None:
+        self._part = part
+
+    def __get__(self, application: Application, _: type[Application]) -> T:
+        return self._part(application.container)
 
 
 class Application:
@@ -87,45 +88,22 @@ class Application:
 
     # Parts
 
-    @property
-    def volumes(self) -> VolumeStore:
-        """The store of volumes."""
-        return self.container.volumes()
-
-    @property
-    def artifacts(self) -> ArtifactWriter:
-        """The writer of statistics, reports and pictures."""
-        return self.container.artifacts()
-
-    @property
-    def pictures(self) -> PictureEncoder:
-        """The encoder of pictures."""
-        return self.container.pictures()
-
-    @property
-    def resources(self) -> Resources:
-        """The processors and the memory of this machine."""
-        return self.container.resources()
-
-    @property
-    def locks(self) -> Locks:
-        """Locks between processes."""
-        return self.container.locks()
-
-    @property
-    def work_folders(self) -> WorkFolders:
-        """Folders for the files of a run."""
-        return self.container.work_folders()
-
-    @property
-    def sample(self) -> str:
-        """The bundled sample volume."""
-        return self.container.sample()
-
-    @property
-    def bounds(self) -> Bounds:
-        """The bounds that labels below fp32 must keep to."""
-        return self.container.bounds()
+    volumes = _Part(lambda container: container.volumes())
+    """The store of volumes."""
+    artifacts = _Part(lambda container: container.artifacts())
+    """The writer of statistics, reports and pictures."""
+    pictures = _Part(lambda container: container.pictures())
+    """The encoder of pictures."""
+    resources = _Part(lambda container: container.resources())
+    """The processors and the memory of this machine."""
+    locks = _Part(lambda container: container.locks())
+    """Locks between processes."""
+    work_folders = _Part(lambda container: container.work_folders())
+    """Folders for the files of a run."""
+    sample = _Part(lambda container: container.sample())
+    """The bundled sample volume."""
+    bounds = _Part(lambda container: container.bounds())
+    """The bounds that labels below fp32 must keep to."""
 
     # Models
 
@@ -320,54 +298,29 @@ class Application:
 
     # Models that stay loaded, and jobs
 
-    @property
-    def bentoml(self) -> ModuleType:
-        """The ``bentoml`` module, with its telemetry off."""
-        return self.container.bentoml()
-
-    @property
-    def served_models(self) -> ServedModels:
-        """The models that this process keeps loaded."""
-        return self.container.served_models()
-
-    @property
-    def tensor_models(self) -> TensorModels:
-        """ONNX models of any kind in BentoML's store: save, get, load and run them."""
-        return self.container.tensor_models()
-
-    @property
-    def slots(self) -> Slots:
-        """The slots that bound how many cases run at once in this process."""
-        return self.container.slots()
-
-    @property
-    def segmenter(self) -> Segmenter:
-        """Segments with the served models, in this process's slots."""
-        return self.container.segmenter()
+    bentoml = _Part(lambda container: container.bentoml())
+    """The ``bentoml`` module, with its telemetry off."""
+    served_models = _Part(lambda container: container.served_models())
+    """The models that this process keeps loaded."""
+    tensor_models = _Part(lambda container: container.tensor_models())
+    """ONNX models of any kind in BentoML's store: save, get, load and run them."""
+    slots = _Part(lambda container: container.slots())
+    """The slots that bound how many cases run at once in this process."""
+    segmenter = _Part(lambda container: container.segmenter())
+    """Segments with the served models, in this process's slots."""
 
     def remote_segmenter(self, url: str, *, as_jobs: bool = True) -> Segmenter:
         """Segments on a voxport service, with the key of the settings."""
         return self.container.remote_segmenter(url, as_jobs=as_jobs)
 
-    @property
-    def job_ports(self) -> JobPorts:
-        """The job queue and the stored files; made on first use."""
-        return self.container.job_ports()
-
-    @property
-    def job_queue(self) -> JobQueue:
-        """The job queue of the settings; made on first use."""
-        return self.container.job_queue()
-
-    @property
-    def known_job_queue(self) -> JobQueue:
-        """The job queue of the settings, which must exist already."""
-        return self.container.known_job_queue()
-
-    @property
-    def blobs(self) -> BlobStore:
-        """The stored files of jobs."""
-        return self.container.blobs()
+    job_ports = _Part(lambda container: container.job_ports())
+    """The job queue and the stored files; made on first use."""
+    job_queue = _Part(lambda container: container.job_queue())
+    """The job queue of the settings; made on first use."""
+    known_job_queue = _Part(lambda container: container.known_job_queue())
+    """The job queue of the settings, which must exist already."""
+    blobs = _Part(lambda container: container.blobs())
+    """The stored files of jobs."""
 
     def submit_case(
         self,

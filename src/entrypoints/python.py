@@ -70,14 +70,13 @@ def segment(
     Raises:
         VoxportError: see its subclasses.
     """
+    names = [inputs] if isinstance(inputs, str | os.PathLike) else inputs
+    outputs = Outputs(os.fspath(mask), *map(_name, (probabilities, statistics, preview, report)))
     wanted = _options(options)
-    names = [os.fspath(name) for name in ([inputs] if isinstance(inputs, str | os.PathLike) else inputs)]
-    results = (mask, probabilities, statistics, preview, report)
-    outputs = Outputs(os.fspath(mask), *(None if name is None else os.fspath(name) for name in results[1:]))
     with _listener(progress) as listener:
         done, _ = (application or Application.build()).segment_files(
-            names,
-            None if model is None else os.fspath(model),
+            [os.fspath(name) for name in names],
+            _name(model),
             outputs,
             wanted,
             listener,
@@ -105,7 +104,7 @@ def load(
         UsageError: no such runtime or precision on this machine.
     """
     used = application or Application.build()
-    found = used.find_model(None if model is None else os.fspath(model), None if card is None else Path(card))
+    found = used.find_model(_name(model), None if card is None else Path(card))
     return Predictor(used, used.load_model(found, runtime=runtime, precision=precision, threads=threads))
 
 
@@ -186,6 +185,10 @@ class Predictor:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _name(file: File | None) -> str | None:
+    return None if file is None else os.fspath(file)
 
 
 def _check_absent(name: str, value: object) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-from voxport.entrypoints.cli.outcome import show_outcome
+from voxport.entrypoints.cli.segmenting import show_outcome
 
 from tests.client.standin import Standin, rude, serving
 

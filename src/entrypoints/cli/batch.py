@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from ...application import Application
     from ...domain.cases import CasePattern
     from ...services.batch.cohort import BatchListener, CaseResult
-    from ...services.jobs.submit import JobPorts
     from ...services.models.loading import LoadedModel
 
 Folder = Annotated[
@@ -44,6 +43,11 @@ Pattern = Annotated[
 Channels = Annotated[
     str | None, typer.Option("--channels", metavar="A,B", help="What {channel} is, in the network's order.")
 ]
+Probabilities = Annotated[bool, typer.Option("--probabilities", help="Write class probabilities too.")]
+Preview = Annotated[bool, typer.Option("--preview", help="Write a picture of each result too.")]
+Shared = Annotated[
+    bool, typer.Option("--shared", help="Run the cases as jobs of the queue in the settings, on its workers.")
+]
 Concurrency = Annotated[int | None, typer.Option("--concurrency", min=1, help="Cases at a time.", show_default="1")]
 
 
@@ -60,12 +64,10 @@ def batch_command(
     threads: opt.Threads = None,
     *,
     options: RunOptions,
-    probabilities: Annotated[bool, typer.Option("--probabilities", help="Write class probabilities too.")] = False,
-    preview: Annotated[bool, typer.Option("--preview", help="Write a picture of each result too.")] = False,
+    probabilities: Probabilities = False,
+    preview: Preview = False,
     concurrency: Concurrency = None,
-    shared: Annotated[
-        bool, typer.Option("--shared", help="Run the cases as jobs of the queue in the settings, on its workers.")
-    ] = False,
+    shared: Shared = False,
     as_json: opt.AsJson = False,
     quiet: opt.Quiet = False,
 ) -> None:
@@ -79,56 +81,31 @@ def batch_command(
 
     logging.getLogger("voxport.jobs").setLevel(logging.ERROR)  # other messages are for operators
     if shared:
-        here = {
-            "card": card,
-            "runtime": runtime,
-            "precision": precision,
-            "threads": threads,
-            "memory": options.memory_bytes,
-        }
-        opt.check_remote_options(
-            model,
-            here | {"memory": options.memory_bytes, "concurrency": concurrency},
-            beside="--shared",
-            who="every worker",
-        )
+        here = {"card": card, "runtime": runtime, "precision": precision, "threads": threads}
+        here |= {"memory": options.memory_bytes, "concurrency": concurrency}
+        opt.check_remote_options(model, here, beside="--shared", who="every worker")
     chosen = _pattern(pattern, channels)
-    outputs = ("mask", *(["probabilities"] if probabilities else []), *(["preview"] if preview else []))
+    wanted = {"mask": True, "probabilities": probabilities, "preview": preview}
+    outputs = tuple(name for name in wanted if wanted[name])
     results, at_once = batch_folder(output), concurrency or 1
     application = Application.build() if shared else Application.build(**own_queue(results, at_once))
     found = application.find_model(model, card)
     command = {"-m": model or found.card.reference} | ({} if card is None else {"--card": str(card)})
     work = BatchWork(found, options, outputs, runtime, precision, command)
     cases = find_cases(folder, results, found.card.input.source_count, chosen, outputs, application.volumes.names)
-    worker = None
+    run = partial(run_batch, open_ports=lambda: application.job_ports, locks=application.locks)
     if not shared:
         loaded = application.load_model(found, runtime=runtime, precision=precision, threads=threads)
         warn(filter(None, (loaded.warning,)))
-        worker = partial(_work, application, loaded, at_once)
-    try:
-        with _cohort_bar(len(cases), quiet) as bar:
-            open_ports: Callable[[], JobPorts] = lambda: application.job_ports  # noqa: E731
-            ended = run_batch(
-                cases,
-                folder,
-                results,
-                work,
-                bar,
-                open_ports=open_ports,
-                locks=application.locks,
-                worker=worker,
-                at_once=at_once,
-            )
-    except (KeyboardInterrupt, SystemExit):
-        sys.stderr.write("voxport: stopped; the same command goes on where this one stopped\n")
-        raise
+        run = partial(run, worker=partial(_work, application, loaded, at_once), at_once=at_once)
+    with _saying_how_to_go_on(), _cohort_bar(len(cases), quiet) as bar:
+        ended = run(cases, folder, results, work, bar)
     _show(ended, output, as_json=as_json, quiet=quiet)
     if any(case.state == "failed" for case in ended):
         raise typer.Exit(1)
 
 
 def _pattern(pattern: str | None, channels: str | None) -> CasePattern | None:
-    """Which files are a case, if that is said. Raises UsageError."""
     from ...domain.cases import CasePattern
 
     named = () if channels is None else tuple(name.strip() for name in channels.split(","))
@@ -140,8 +117,16 @@ def _work(application: Application, loaded: LoadedModel, at_once: int, stop: thr
     application.work_on_jobs(at_once, stop, handler=partial(application.run_job, take=lambda _: loaded))
 
 
+@contextmanager
+def _saying_how_to_go_on() -> Iterator[None]:
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit):
+        sys.stderr.write("voxport: stopped; the same command goes on where this one stopped\n")
+        raise
+
+
 def _show(ended: Sequence[CaseResult], output: Path, *, as_json: bool, quiet: bool) -> None:
-    """What became of the cases; those that failed on stderr, in a table."""
     from rich.markup import escape
 
     counts = {state: sum(case.state == state for case in ended) for state in ("done", "skipped", "failed")}
@@ -161,7 +146,7 @@ def _show(ended: Sequence[CaseResult], output: Path, *, as_json: bool, quiet: bo
 
 @contextmanager
 def _cohort_bar(cases: int, quiet: bool) -> Iterator[BatchListener]:
-    """One bar for all cases on stderr where that is a terminal, and nothing but trouble otherwise."""
+    """Show one bar for all cases on stderr if that is a terminal; else warnings only."""
     if quiet or not sys.stderr.isatty():
         yield _Lines()
         return
@@ -175,7 +160,7 @@ def _cohort_bar(cases: int, quiet: bool) -> Iterator[BatchListener]:
 
 class _Lines:
     def moved(self, cases: float) -> None:
-        """Say nothing."""
+        """Ignored."""
 
     def warn(self, message: str) -> None:
         """See BatchListener."""

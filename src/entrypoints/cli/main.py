@@ -20,21 +20,7 @@ from ...domain.errors import (
     UsageError,
     VoxportError,
 )
-from . import (
-    batch,
-    demo,
-    export,
-    inspection,
-    jobs,
-    models,
-    planning,
-    segmenting,
-    serving,
-    tuning,
-    up,
-    verification,
-    working,
-)
+from . import batch, jobs, models, segmenting, serving, tuning, up
 from .console import with_flags
 
 _EXIT_CODES: dict[type[VoxportError], int] = {
@@ -58,14 +44,14 @@ app = typer.Typer(
 )
 app.command("segment")(segmenting.segment_command)
 app.command("batch")(batch.batch_command)
-app.command("export")(export.export_command)
-app.command("verify")(verification.verify_command)
-app.command("inspect")(inspection.inspect_command)
-app.command("plan")(planning.plan_command)
+app.command("export")(models.export_command)
+app.command("verify")(models.verify_command)
+app.command("inspect")(models.inspect_command)
+app.command("plan")(segmenting.plan_command)
 app.command("tune")(tuning.tune_command)
 app.command("serve")(serving.serve_command)
-app.command("demo")(demo.demo_command)
-app.command("worker")(working.worker_command)
+app.command("demo")(serving.demo_command)
+app.command("worker")(serving.worker_command)
 app.command("up")(up.up_command)
 app.add_typer(models.app, name="models")
 app.add_typer(jobs.app, name="jobs")

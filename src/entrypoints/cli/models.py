@@ -1,14 +1,21 @@
-"""``voxport models``."""
+"""``voxport models``, ``inspect``, ``export`` and ``verify``: model files and their certificates."""
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from . import options as opt
-from .console import show_json, show_table, warn
+from .console import progress_bar, show_json, show_table, warn
+
+if TYPE_CHECKING:
+    from ...domain.parity import Bounds, RuntimeParity
+    from ...ports.model import Model
+    from ...ports.volume_store import VolumeSource
 
 app = typer.Typer(no_args_is_help=True, help="Manage the models that -m can name.")
 
@@ -58,3 +65,179 @@ def remove_command(
 
     Application.build(store=store).remove_model(name)
     typer.echo(f"{name} removed")
+
+
+def inspect_command(
+    file: Annotated[str, typer.Argument(help="A volume, a model file, or the name of a model.")],
+    card: opt.CardFile = None,
+    as_json: opt.AsJson = False,
+) -> None:
+    """Show a volume's geometry, or a model's card and certificate."""
+    from ...application import Application
+    from ...services.models.find import names_a_model
+
+    application = Application.build()
+    if names_a_model(file):
+        _show_model(application.find_model(file, card), as_json)
+        return
+    with application.volumes.open(file) as source:
+        _show_volume(Path(file).name, source, as_json)
+
+
+def _show_volume(name: str, source: VolumeSource, as_json: bool) -> None:
+    from ...domain.report import grid_mapping
+    from ...services.segmentation.case import describe_grid
+
+    grid = source.grid
+    if as_json:
+        data: dict[str, Any] = {"name": name, **grid_mapping(grid)}
+        data |= {"channels": source.channels, "dtype": str(source.dtype), "sheared": grid.is_sheared}
+        show_json(data | {"notes": list(source.notes)})
+        return
+    typer.echo(f"{name}: {describe_grid(grid)}")
+    typer.echo(f"channels  {source.channels} of {source.dtype}")
+    typer.echo(f"affine    {'sheared, ' if grid.is_sheared else ''}voxel to RAS+ world")
+    for row in grid.affine[:3]:
+        typer.echo("          " + "  ".join(f"{value:12.6g}" for value in row))
+    warn(source.notes)
+
+
+def _show_model(model: Model, as_json: bool) -> None:
+    import yaml
+
+    from ...domain.cards.writing import write_card
+
+    data = write_card(model.card)
+    if as_json:
+        show_json({"sha256": model.sha256, "weights_sha256": model.weights_sha256, "card": data})
+        return
+    certificate = data.pop("parity")
+    typer.echo(yaml.safe_dump(data, sort_keys=False, allow_unicode=True).rstrip())
+    typer.echo(f"sha256: {model.sha256}\nweights_sha256: {model.weights_sha256}")
+    if certificate is None:
+        typer.echo("certificate: none")
+        return
+    typer.echo(f"certificate: {certificate['date']}, {len(certificate['probes'])} probes")
+    for entry in certificate["runtimes"]:
+        typer.echo(
+            f"  {entry['runtime']} {entry['precision']} ({entry['version']}): label agreement "
+            f"{entry['label_agreement']:.6f}, largest difference {entry['max_probability_difference']:.2g}"
+        )
+
+
+def export_command(
+    checkpoint: Annotated[Path | None, typer.Argument(help="A state dict or a TorchScript file.")] = None,
+    *,
+    card: Annotated[Path, typer.Option("--card", help="Model card (YAML).")],
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="MODEL.onnx", help="The model file to write.")],
+    network: Annotated[
+        str | None, typer.Option("--network", help="Class of the network: one of MONAI's, or package.module.Class.")
+    ] = None,
+    network_args: Annotated[
+        str | None, typer.Option("--network-args", metavar="JSON", help="Its arguments, e.g. '{\"init_filters\": 8}'.")
+    ] = None,
+    network_output: Annotated[
+        str | None,
+        typer.Option("--network-output", metavar="NAME|INDEX", help="The output with the logits, of several."),
+    ] = None,
+    bundle: Annotated[Path | None, typer.Option("--bundle", metavar="DIR", help="A MONAI bundle.")] = None,
+    as_json: opt.AsJson = False,
+    quiet: opt.Quiet = False,
+) -> None:
+    """Export a checkpoint to one self-describing ONNX file, certified to agree with the checkpoint."""
+    from ...application import Application
+    from ...services.models.checkpoints import describe_checkpoint
+
+    if network is not None:
+        sys.path.append(str(Path.cwd()))  # as `python` does; last, so that nothing installed is hidden
+    application = Application.build()
+    read = application.read_card(card)
+    given = describe_checkpoint(checkpoint, network, network_args, bundle, application.read_bundle, network_output)
+    with progress_bar(quiet) as progress:
+        done = application.export(given, read, output, progress)
+    warn(done.notes)
+    proved, bounds = done.verification, application.bounds
+    parity = proved.entry.parity
+    if as_json:
+        show_json(
+            {
+                "model": str(output),
+                "sha256": done.model.sha256,
+                "dynamic": done.dynamic,
+                **_parity(proved.entry),
+                "others": _others(proved.others, bounds),
+            }
+        )
+    elif not quiet:
+        sizes = "any size" if done.dynamic else "the card's patch only"
+        typer.echo(
+            f"{output}: {done.model.card.reference}, takes {sizes}; label agreement {parity.label_agreement:.6f}, "
+            f"largest difference {parity.max_probability_difference:.2g} over {len(proved.probes)} inputs"
+        )
+        _show_others(proved.others, bounds)
+
+
+def verify_command(
+    model: Annotated[str, typer.Argument(help="A model file, or the name of a model.")],
+    against: Annotated[
+        Path | None,
+        typer.Option(
+            "--against",
+            metavar="CHECKPOINT",
+            help="Compare with this checkpoint, and write the certificate into the model.",
+        ),
+    ] = None,
+    card: opt.CardFile = None,
+    runtime: opt.RuntimeName = "auto",
+    precision: opt.Precision = "auto",
+    threads: opt.Threads = None,
+    as_json: opt.AsJson = False,
+    quiet: opt.Quiet = False,
+) -> None:
+    """Compare a model with its source network, on this machine."""
+    from ...application import Application
+
+    application = Application.build()
+    found = application.find_model(model, card)
+    with progress_bar(quiet) as progress:
+        loaded = application.load_model(found, runtime=runtime, precision=precision, threads=threads)
+        proved = application.verify(loaded, against, progress)
+    entry, bounds = proved.entry, application.bounds
+    if as_json:
+        show_json(
+            {
+                "model": found.card.reference,
+                **_parity(entry),
+                "against": proved.against,
+                "others": _others(proved.others, bounds),
+            }
+        )
+    elif not quiet:
+        typer.echo(
+            f"{found.card.reference} holds: {entry.runtime} {entry.precision} differs from {proved.against} "
+            f"by at most {entry.parity.max_probability_difference:.2g}"
+        )
+        _show_others(proved.others, bounds)
+
+
+def _parity(entry: RuntimeParity) -> dict[str, Any]:
+    return {
+        "runtime": entry.runtime,
+        "precision": entry.precision,
+        "label_agreement": entry.parity.label_agreement,
+        "dice": list(entry.parity.dice),
+        "max_probability_difference": entry.parity.max_probability_difference,
+    }
+
+
+def _others(others: Sequence[RuntimeParity], bounds: Bounds) -> list[dict[str, Any]]:
+    return [{**_parity(entry), "holds": entry.holds(bounds)} for entry in others]
+
+
+def _show_others(others: Sequence[RuntimeParity], bounds: Bounds) -> None:
+    for entry in others:
+        verdict = "holds" if entry.holds(bounds) else "does not hold"
+        typer.echo(
+            f"  {entry.runtime} {entry.precision} {verdict}: label agreement {entry.parity.label_agreement:.6f}, "
+            f"least Dice {min(entry.parity.dice):.6f}, largest difference {entry.parity.max_probability_difference:.2g}"
+        )

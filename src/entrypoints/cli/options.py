@@ -32,6 +32,10 @@ Threads = Annotated[int | None, typer.Option("--threads", min=1, help="Processor
 ModelsFolder = Annotated[
     Path | None, typer.Option("--models", help="Folder of ONNX models.", show_default="VOXPORT_MODELS_DIR")
 ]
+DefaultModel = Annotated[str | None, typer.Option("-m", "--model", help="The default model: a name, or an ONNX file.")]
+Host = Annotated[str, typer.Option("--host", help="Address to listen on; 0.0.0.0 for all.")]
+Port = Annotated[int, typer.Option("--port", min=1, max=65535, help="Port to listen on.")]
+Insecure = Annotated[bool, typer.Option("--insecure", help="Listen to other machines without a key.")]
 StoreName = Annotated[
     str | None, typer.Option("--store", help="Where models are kept: folder or bento.", show_default="folder")
 ]

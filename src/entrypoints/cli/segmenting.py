@@ -1,8 +1,10 @@
-"""``voxport segment``."""
+"""``voxport segment`` and ``voxport plan``."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from collections.abc import Mapping
+from math import prod
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -10,8 +12,11 @@ from ...domain.errors import UsageError
 from ...domain.run import RunOptions
 from ...domain.volume_names import NIFTI, PACKED, VolumeNames
 from . import options as opt
-from .console import progress_bar
-from .outcome import show_outcome
+from .console import progress_bar, show_json, show_table, warn
+
+if TYPE_CHECKING:
+    from ...services.models.loading import LoadedModel
+    from ...services.segmentation.estimate import Estimate
 
 Inputs = Annotated[
     list[str] | None,
@@ -104,3 +109,93 @@ def _what_next(statistics: str | None, preview: str | None, server: str | None) 
         "  voxport inspect two-photon-vessels                              what this model is for, and where it fails\n"
         "  voxport export CHECKPOINT --card card.yaml -o model.onnx        your own network"
     )
+
+
+def show_outcome(report: Mapping[str, Any], mask: str, as_json: bool) -> None:
+    """Print warnings on stderr, and the labels' statistics on stdout as a table or JSON.
+
+    Args:
+        report: report of the run.
+        mask: name of the mask as requested.
+        as_json: print JSON.
+    """
+    warn(report["warnings"])
+    statistics, grid = report["statistics"], report["grid"]
+    if as_json:
+        rest = {name: report[name] for name in ("seconds", "warnings", "command")}
+        show_json({**statistics, "mask": mask, **rest})
+        return
+    from rich.markup import escape
+
+    unit = "voxel units" if grid["unit"] == "unknown" else f"{grid['unit']}^3"
+    total = prod(grid["shape"])
+    rows = [
+        (escape(s["name"]), s["voxels"], f"{100 * s['voxels'] / total:.2f} %", f"{s['volume']:.6g}", s["components"])
+        for s in statistics["labels"]
+    ]
+    show_table(("label", "voxels", "of all", f"volume ({unit})", "pieces"), rows)
+    runtime, tuned = report["runtime"], ", as tuned" if report.get("tuned") else ""
+    typer.echo(
+        f"{mask}: {report['tiles']['count']} tiles in {sum(report['seconds'].values()):.1f} s "
+        f"with {runtime['name']} {runtime['precision']}{tuned}"
+    )
+
+
+@opt.takes_run_options()
+def plan_command(
+    inputs: opt.Inputs,
+    model: opt.ModelName = None,
+    card: opt.CardFile = None,
+    runtime: opt.RuntimeName = "auto",
+    precision: opt.Precision = "auto",
+    threads: opt.Threads = None,
+    *,
+    options: RunOptions,
+    as_json: opt.AsJson = False,
+    quiet: opt.Quiet = False,
+) -> None:
+    """Estimate tiles, peak memory and time of a run, with warnings; nothing is segmented."""
+    from ...application import Application
+
+    application = Application.build()
+    chosen = application.find_model(model, card)
+    with progress_bar(quiet) as progress:
+        opened = application.load_model(chosen, runtime=runtime, precision=precision, threads=threads)
+        found = application.estimate(inputs, opened, options, progress)
+    if as_json:
+        show_json(_estimate(opened, found))
+    elif not quiet:
+        _show_estimate(opened, found)
+
+
+def _estimate(opened: LoadedModel, found: Estimate) -> dict[str, Any]:
+    from ...domain.report import grid_mapping
+    from ...services.segmentation.report import tiles_mapping
+
+    runtime, space = opened.runtime, found.prepared.space
+    return {
+        "model": opened.model.card.reference,
+        "runtime": {"name": runtime.name, "precision": runtime.precision, "device": runtime.device},
+        "grid": grid_mapping(space.stored),
+        "model_grid": grid_mapping(space.grid),
+        "tiles": tiles_mapping(found.prepared),
+        "seconds": found.seconds,
+        "seconds_per_tile": found.seconds_per_tile,
+        "peak_bytes": found.peak_bytes,
+        "warnings": list(found.warnings),
+    }
+
+
+def _show_estimate(opened: LoadedModel, found: Estimate) -> None:
+    from ...services.segmentation.case import describe_grid
+    from ...services.segmentation.prepare import size
+
+    plan, space, runtime = found.prepared.plan, found.prepared.space, opened.runtime
+    warn(found.warnings)
+    typer.echo(f"input    {describe_grid(space.stored)}")
+    network = f"{opened.model.card.reference} on {runtime.name} {runtime.precision}"
+    typer.echo(f"model    {network}, {describe_grid(space.grid)}")
+    tile = "x".join(map(str, plan.tile))
+    typer.echo(f"tiles    {plan.tile_count} of {tile}, {plan.blending} blending, {found.seconds_per_tile:.3f} s each")
+    typer.echo(f"time     about {found.seconds:.1f} s")
+    typer.echo(f"memory   about {size(found.peak_bytes)} at the peak")

@@ -1,10 +1,11 @@
-"""``voxport serve``."""
+"""``voxport serve``, ``worker`` and ``demo``: the processes of a service."""
 
 from __future__ import annotations
 
 import os
 import socket
 import sys
+import threading
 from importlib.util import find_spec
 from ipaddress import ip_address
 from pathlib import Path
@@ -14,8 +15,11 @@ import typer
 
 from ...domain.errors import UsageError
 from . import options as opt
+from .console import on_stop
 
 if TYPE_CHECKING:
+    import uvicorn
+
     from ...application import Application
     from ..rest.keys import KeyHash
 
@@ -23,18 +27,16 @@ _SERVICE = "voxport.entrypoints.rest.service:service"
 
 
 def serve_command(
-    host: Annotated[str, typer.Option("--host", help="Address to listen on; 0.0.0.0 for all.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option("--port", min=1, max=65535, help="Port to listen on.")] = 3000,
+    host: opt.Host = "127.0.0.1",
+    port: opt.Port = 3000,
     models: opt.ModelsFolder = None,
-    model: Annotated[
-        str | None, typer.Option("-m", "--model", help="The default model: a name, or an ONNX file.")
-    ] = None,
+    model: opt.DefaultModel = None,
     store: opt.StoreName = None,
     workers: Annotated[int | None, typer.Option("--workers", min=1, help="Server processes.", show_default="1")] = None,
     worker: Annotated[
         bool | None, typer.Option("--worker/--no-worker", help="Run jobs too, beside requests.", show_default="worker")
     ] = None,
-    insecure: Annotated[bool, typer.Option("--insecure", help="Listen to other machines without a key.")] = False,
+    insecure: opt.Insecure = False,
 ) -> None:
     """Serve models over HTTP, until stopped."""
     given = {
@@ -56,6 +58,109 @@ def serve_command(
     announce(f"serving on http://{host if ':' not in host else f'[{host}]'}:{port}")
     command = [sys.executable, "-m", "bentoml", "serve", _SERVICE, "--host", address, "--port", str(port)]
     os.execv(sys.executable, command)
+
+
+def worker_command(
+    models: opt.ModelsFolder = None,
+    model: opt.DefaultModel = None,
+    store: opt.StoreName = None,
+    concurrency: Annotated[
+        int | None, typer.Option("--concurrency", min=1, help="Jobs to run at a time.", show_default="1")
+    ] = None,
+    threads: opt.Threads = None,
+    scratch: Annotated[
+        Path | None,
+        typer.Option("--scratch", help="Folder for the files of running jobs.", show_default="the temporary folder"),
+    ] = None,
+) -> None:
+    """Run jobs of the queue until stopped; any number of workers share a queue.
+
+    VOXPORT_JOBS__DATABASE and VOXPORT_JOBS__BLOBS name the queue and its files.
+    """
+    needs_package("voxport worker", "dbos")
+    from ...services.jobs.worker import wait_for_models
+    from ..json_log import check_models_folder, log_as_json
+
+    stop = threading.Event()
+    on_stop(stop.set)
+    log_as_json()
+    jobs = None if concurrency is None else {"concurrency": concurrency}
+    application = application_to_infer(models, model, store, threads, scratch, jobs=jobs)
+    served, queue = application.served_models, application.job_queue
+    check_models_folder(application.settings)
+    served.start()
+    try:
+        wait_for_models(served, stop)
+        application.work_on_jobs(application.settings.jobs.concurrency, stop, handler=application.run_job)
+    finally:
+        served.close()
+        queue.close()
+
+
+def demo_command(
+    host: opt.Host = "127.0.0.1",
+    port: opt.Port = 7860,
+    server: opt.Server = None,
+    models: opt.ModelsFolder = None,
+    model: Annotated[
+        str | None, typer.Option("-m", "--model", help="The model that is chosen at first: a name, or an ONNX file.")
+    ] = None,
+    store: opt.StoreName = None,
+    threads: opt.Threads = None,
+    scratch: Annotated[
+        Path | None,
+        typer.Option("--scratch", help="Folder for the files of open sessions.", show_default="the temporary folder"),
+    ] = None,
+    insecure: opt.Insecure = False,
+) -> None:
+    """Serve a page to view and segment volumes, until stopped."""
+    needs_package("voxport demo", "gradio", "demo")
+    address = checked_address(host)
+    keys = opening_keys(address, insecure)
+    check_free(address, port)
+    import uvicorn
+
+    from ..demo.app import create_app
+    from ..json_log import announce, check_models_folder, log_as_json
+    from ..rest.connections import timed_protocol
+
+    application = application_to_infer(models, model, store, threads, scratch)
+    log_as_json()
+    if server is None:
+        check_models_folder(application.settings)
+    application.work_folders.clear()
+    with application.work_folders.new() as folder:
+        segmenter = application.segmenter if server is None else application.remote_segmenter(server)
+        if server is None:
+            application.served_models.start()
+        try:
+            app = create_app(application, segmenter, folder, keys)
+            shown = f"[{host}]" if ":" in host else host
+            announce(f"demo on http://{shown}:{port}, segmented {app.state.controller.place}")
+            settings = uvicorn.Config(
+                app,
+                host=address,
+                port=port,
+                http=timed_protocol(application.settings.serving.silence_seconds),
+                log_config=None,
+                access_log=False,
+                timeout_graceful_shutdown=2,
+            )
+            _server(settings).run()
+        finally:
+            application.served_models.close()
+
+
+def _server(settings: uvicorn.Config) -> uvicorn.Server:
+    """A server that ends the streams of open pages when it is stopped, where it would wait for them, and complain."""
+    import uvicorn
+
+    class Server(uvicorn.Server):
+        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+            self.config.app.state.end_streams()  # type: ignore[union-attr]
+            await super().shutdown(sockets)
+
+    return Server(settings)
 
 
 def absolute_if_file(model: str) -> str:

@@ -21,13 +21,11 @@ _STOPPING_SECONDS = 15.0  # what a service takes to stop once its requests have 
 
 
 def up_command(
-    host: Annotated[str, typer.Option("--host", help="Address to listen on; 0.0.0.0 for all.")] = "127.0.0.1",
+    host: opt.Host = "127.0.0.1",
     port: Annotated[int, typer.Option("--port", min=1, max=65535, help="Port of the service.")] = 3000,
     demo_port: Annotated[int, typer.Option("--demo-port", min=1, max=65535, help="Port of the demo.")] = 7860,
     models: opt.ModelsFolder = None,
-    model: Annotated[
-        str | None, typer.Option("-m", "--model", help="The default model: a name, or an ONNX file.")
-    ] = None,
+    model: opt.DefaultModel = None,
     workers: Annotated[int, typer.Option("--workers", min=1, help="Processes that run jobs.")] = 1,
     data: Annotated[
         Path | None,

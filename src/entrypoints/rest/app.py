@@ -14,15 +14,10 @@ from ... import __version__
 from ...application import Application
 from ...services.jobs.worker import in_a_slot, keep_working
 from ..json_log import check_models_folder
-from .catalogue import catalogue_routes
+from . import catalogue, job_results, jobs, predicting, segmenting
 from .context import ServiceContext
-from .job_events import job_event_routes
-from .job_results import job_result_routes
-from .jobs import job_routes
 from .openapi import describe
-from .predicting import predict_routes
 from .routing import HeadAsGet, add_problem_handlers, check_query
-from .segmenting import segment_routes
 from .stopping import stop_on_signals
 from .v2 import v2_routes
 
@@ -31,7 +26,15 @@ _ABOUT = """Masks on the right voxels, from verified ONNX models.
 Every failure is a problem (RFC 9457) whose `detail` says what was expected, what came, and what to do."""
 
 
-_ROUTES = (segment_routes, predict_routes, catalogue_routes, job_routes, job_event_routes, job_result_routes, v2_routes)
+_ROUTERS = (
+    segmenting.router,
+    predicting.router,
+    catalogue.router,
+    catalogue.health_router,
+    catalogue.probe_router,
+    jobs.router,
+    job_results.router,
+)
 
 
 def create_app(application: Application, *, runs_jobs: bool = False) -> FastAPI:
@@ -41,7 +44,7 @@ def create_app(application: Application, *, runs_jobs: bool = False) -> FastAPI:
         application: with the settings and the use cases.
         runs_jobs: whether this process is also a worker. One process can be one worker.
     """
-    context = ServiceContext.of(application)
+    context = ServiceContext(application)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -72,8 +75,8 @@ def create_app(application: Application, *, runs_jobs: bool = False) -> FastAPI:
         dependencies=[Depends(check_query)],
     )
     app.state.context = context
-    for routes in _ROUTES:
-        app.include_router(routes(context))
+    for router in (*_ROUTERS, v2_routes(context)):
+        app.include_router(router)
     add_problem_handlers(app, context.metrics, context.private_paths)
     app.add_middleware(HeadAsGet)
     needs_key = bool(application.settings.api_keys)

@@ -1,4 +1,4 @@
-"""Which models are served, and whether the service is well."""
+"""The served models, and the health of the service."""
 
 from __future__ import annotations
 
@@ -20,71 +20,88 @@ from ...services.models.registry import Catalogue, ServedModel
 from ...services.segmentation.estimate import capacity_of
 from ...services.segmentation.report import runtime_report
 from ..public_address import prefix_of
-from . import openapi
-from .context import ServiceContext
+from .context import Context, ServiceContext
+from .openapi import GUARDED_KINDS, PROBE_KINDS, problems
 
 ModelName = Annotated[str, PathParameter(description="NAME or NAME:VERSION", examples=["two-photon-vessels"])]
 
 
-def catalogue_routes(context: ServiceContext) -> APIRouter:
-    """The routes that tell of models and health."""
-    router = APIRouter(tags=["models"])
+router = APIRouter(tags=["models"], responses=problems(*GUARDED_KINDS))
+health_router = APIRouter(tags=["models", "health"], responses=problems(*GUARDED_KINDS))
+probe_router = APIRouter(tags=["models", "health"], responses=problems(*PROBE_KINDS))
 
-    @router.get("/", response_model=schemas.Signpost, responses=openapi.LISTED, tags=["health"], summary="Signpost")
-    async def signpost(request: Request) -> Response:
-        """Where to go, for who opens the service's bare address."""
-        known = {"document": "/openapi.json", "health": "/health", "models": "/v1/models"}
-        known |= {"segment": "/segment", "jobs": "/v1/jobs"}
-        paths = {name: prefix_of(request.scope) + path for name, path in known.items()}
-        return JSONResponse({"service": "voxport", "version": __version__, **paths})
 
-    @router.get("/v1/models", response_model=schemas.Models, responses=openapi.LISTED, summary="Models")
-    async def models() -> Response:
-        """The models that are served, and files that cannot be."""
-        catalogue = context.models.catalogue
-        return JSONResponse(
-            {
-                "default": catalogue.default,
-                "models": [_model(context, m, catalogue) for m in catalogue.models],
-                "broken": [{"name": b.name, "reason": context.public(b.reason)} for b in catalogue.broken],
-            }
-        )
+@health_router.get("/", response_model=schemas.Signpost, summary="Signpost")
+async def signpost(request: Request) -> Response:
+    """The service's main paths."""
+    known = {"document": "/openapi.json", "health": "/health", "models": "/v1/models"}
+    known |= {"segment": "/segment", "jobs": "/v1/jobs"}
+    paths = {name: prefix_of(request.scope) + path for name, path in known.items()}
+    return JSONResponse({"service": "voxport", "version": __version__, **paths})
 
-    @router.get("/v1/models/{name}", response_model=schemas.ModelDetails, responses=openapi.NAMED, summary="One model")
-    async def model(name: ModelName) -> Response:
-        """One model, by NAME or NAME:VERSION, with its card."""
-        served = context.models.find(name)
-        return JSONResponse(_details(context, served, context.models.catalogue))
 
-    @router.get("/health", response_model=schemas.Health, responses=openapi.HEALTH, tags=["health"], summary="Health")
-    async def health() -> Response:
-        """What serves, and what is wrong with it."""
-        answer = _health(context, await context.jobs.stats())
-        return JSONResponse(answer, 503 if answer["status"] == "unavailable" else 200)
-
-    @router.get(
-        "/metrics", response_class=PlainTextResponse, responses=openapi.METRICS, tags=["health"], summary="Metrics"
+@router.get("/v1/models", response_model=schemas.Models, summary="Models")
+async def models(context: Context) -> Response:
+    """The models that are served, and files that cannot be."""
+    catalogue = context.models.catalogue
+    return JSONResponse(
+        {
+            "default": catalogue.default,
+            "models": [_model(context, m, catalogue) for m in catalogue.models],
+            "broken": [{"name": b.name, "reason": context.public(b.reason)} for b in catalogue.broken],
+        }
     )
-    async def metrics() -> Response:
-        """What is measured, in Prometheus' text format."""
-        queue = await context.jobs.stats()
-        shown = await to_thread.run_sync(context.metrics.shown, queue)
-        return Response(shown, media_type=CONTENT_TYPE_LATEST)
 
-    @router.get("/livez", response_model=schemas.Alive, responses=openapi.ALIVE, tags=["health"], summary="Liveness")
-    async def livez() -> Response:
-        """The process answers."""
-        return JSONResponse({"status": "ok"})
 
-    @router.get("/readyz", response_model=schemas.Alive, responses=openapi.READY, tags=["health"], summary="Readiness")
-    async def readyz() -> Response:
-        """Every model is loaded, has scored a dummy input, and is the one of its certificate."""
-        if not context.models.ready:
-            got = "; ".join(_reasons(context)) or "models that are still being loaded"
-            raise BusyError("service", expected="every model ready", got=got, retry_after_seconds=5)
-        return JSONResponse({"status": "ok"})
+@router.get(
+    "/v1/models/{name}",
+    response_model=schemas.ModelDetails,
+    responses=problems("unknown-model"),
+    summary="One model",
+)
+async def model(context: Context, name: ModelName) -> Response:
+    """One model, by NAME or NAME:VERSION, with its card."""
+    return JSONResponse(_details(context, context.models.find(name)))
 
-    return router
+
+@health_router.get(
+    "/health",
+    response_model=schemas.Health,
+    responses={503: {"description": "The default model cannot be used.", "model": schemas.Health}},
+    summary="Health",
+)
+async def health(context: Context) -> Response:
+    """What is served, and every fault."""
+    answer = _health(context, await context.jobs.stats())
+    return JSONResponse(answer, 503 if answer["status"] == "unavailable" else 200)
+
+
+@health_router.get(
+    "/metrics",
+    response_class=PlainTextResponse,
+    responses={200: {"description": "Prometheus' text format."}},
+    summary="Metrics",
+)
+async def metrics(context: Context) -> Response:
+    """Measurements in Prometheus' text format."""
+    queue = await context.jobs.stats()
+    shown = await to_thread.run_sync(context.metrics.shown, queue)
+    return Response(shown, media_type=CONTENT_TYPE_LATEST)
+
+
+@probe_router.get("/livez", response_model=schemas.Alive, summary="Liveness")
+async def livez() -> Response:
+    """The process answers."""
+    return JSONResponse({"status": "ok"})
+
+
+@probe_router.get("/readyz", response_model=schemas.Alive, responses=problems("busy"), summary="Readiness")
+async def readyz(context: Context) -> Response:
+    """Every model is loaded, has inferred a dummy input, and agrees with its certificate."""
+    if not context.models.ready:
+        got = "; ".join(_reasons(context)) or "models that are still being loaded"
+        raise BusyError("service", expected="every model ready", got=got, retry_after_seconds=5)
+    return JSONResponse({"status": "ok"})
 
 
 def _model(context: ServiceContext, served: ServedModel, catalogue: Catalogue) -> dict[str, Any]:
@@ -101,22 +118,14 @@ def _model(context: ServiceContext, served: ServedModel, catalogue: Catalogue) -
     }
 
 
-def _without_samples(model: dict[str, Any]) -> dict[str, Any]:
-    certificate = model["certificate"]
-    if certificate is not None:
-        del certificate["probes"]
-    return model
-
-
-def _details(context: ServiceContext, served: ServedModel, catalogue: Catalogue) -> dict[str, Any]:
-    loaded, runtime, capacity = served.loaded, None, None
-    if loaded is not None:
-        runtime = loaded.runtime
-        capacity = asdict(
-            capacity_of(loaded, served.seconds_per_voxel, context.memory_bytes, resources=context.application.resources)
-        )
+def _details(context: ServiceContext, served: ServedModel) -> dict[str, Any]:
+    runtime = capacity = None
+    if served.loaded is not None:
+        runtime, resources = served.loaded.runtime, context.application.resources
+        speed = served.seconds_per_voxel
+        capacity = asdict(capacity_of(served.loaded, speed, context.memory_bytes, resources=resources))
     return {
-        **_model(context, served, catalogue),
+        **_model(context, served, context.models.catalogue),
         "sha256": served.model.sha256,
         "weights_sha256": served.model.weights_sha256,
         "runtime": runtime and runtime_report(runtime).mapping(),
@@ -131,7 +140,9 @@ def _health(context: ServiceContext, queue: QueueStats | None) -> dict[str, Any]
         reasons.append("the job queue cannot be reached")
     default = next((m for m in catalogue.models if m.reference == catalogue.default), None)
     runtime = None if default is None or default.loaded is None else default.loaded.runtime
-    listed = [_without_samples(_model(context, m, catalogue)) for m in catalogue.models]
+    listed = [_model(context, m, catalogue) for m in catalogue.models]
+    for certificate in (entry["certificate"] for entry in listed if entry["certificate"] is not None):
+        del certificate["probes"]
     own = next((m for m in listed if m["default"]), None)
     return {
         "status": "unavailable" if runtime is None else "degraded" if reasons else "ok",
@@ -156,7 +167,6 @@ def _health(context: ServiceContext, queue: QueueStats | None) -> dict[str, Any]
 
 
 def _reasons(context: ServiceContext) -> list[str]:
-    """What keeps the service from being well, a sentence each."""
     catalogue = context.models.catalogue
     missing = [] if catalogue.default_missing is None else [catalogue.default_missing]
     models = [

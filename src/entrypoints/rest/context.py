@@ -7,22 +7,20 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 from anyio import CapacityLimiter, to_thread
+from fastapi import Depends
 from starlette.requests import Request
 
 from ...application import Application
 from ...domain.errors import BusyError, CancelledError, TimeLimitError
 from ...domain.run import RunOptions
-from ...services.jobs.admission import Slots
 from ...services.models.loading import LoadedModel
-from ...services.models.registry import ServedModels
 from ...services.segmentation.estimate import Estimate
 from ...services.segmentation.prepare import memory_limit
-from ...settings import ServingSettings
 from .connections import Draining
 from .job_access import JobAccess
 from .metrics import Metrics
@@ -64,44 +62,21 @@ class RequestProgress:
         self.check()
 
 
-@dataclass(frozen=True)
 class ServiceContext:
     """The use cases, their limits, and the threads that they run in. ``stop`` is set when the process ends."""
 
-    application: Application
-    settings: ServingSettings
-    models: ServedModels
-    slots: Slots
-    metrics: Metrics
-    working: CapacityLimiter
-    aside: CapacityLimiter
-    submitting: CapacityLimiter
-    sharing: CapacityLimiter
-    private_paths: tuple[str, ...]
-    jobs: JobAccess
-    stop: threading.Event
-    draining: Draining
-
-    @classmethod
-    def of(cls, application: Application) -> ServiceContext:
-        """The context of an application."""
+    def __init__(self, application: Application) -> None:
         settings = application.settings.serving
-        private_paths = (f"{Path(application.settings.models_dir).expanduser()}/",)
-        return cls(
-            application,
-            settings,
-            application.served_models,
-            application.slots,
-            Metrics(),
-            CapacityLimiter(settings.slots + settings.queue + 1),
-            CapacityLimiter(_SIDE_WORKERS),
-            CapacityLimiter(_SUBMISSIONS),
-            CapacityLimiter(settings.slots * _SHARED_CALLS),
-            private_paths,
-            JobAccess(application, private_paths),
-            threading.Event(),
-            Draining(settings.drain_seconds),
-        )
+        self.application, self.settings = application, settings
+        self.models, self.slots = application.served_models, application.slots
+        self.metrics = Metrics()
+        self.aside, self.submitting = CapacityLimiter(_SIDE_WORKERS), CapacityLimiter(_SUBMISSIONS)
+        self._working = CapacityLimiter(settings.slots + settings.queue + 1)
+        self._sharing = CapacityLimiter(settings.slots * _SHARED_CALLS)
+        self.private_paths = (f"{Path(application.settings.models_dir).expanduser()}/",)
+        self.jobs = JobAccess(application, self.private_paths)
+        self.stop = threading.Event()
+        self.draining = Draining(settings.drain_seconds)
 
     @property
     def memory_bytes(self) -> int | None:
@@ -134,7 +109,7 @@ class ServiceContext:
             with self.slots.hold(progress.check) as waited:
                 return work(progress, waited)
 
-        return await self._watched(request, progress, run, self.working)
+        return await self._watched(request, progress, run, self._working)
 
     async def shared(self, request: Request, work: Callable[[RequestProgress, float], T]) -> T:
         """Run ``work``, which shares batches with other requests, in a thread of its own.
@@ -143,10 +118,10 @@ class ServiceContext:
             BusyError: as many requests run as may.
             TimeLimitError, CancelledError
         """
-        if self.sharing.available_tokens < 1:
+        if self._sharing.available_tokens < 1:
             raise BusyError("server", expected="room in the queue", got="a full queue", retry_after_seconds=1)
         progress = RequestProgress(self.settings.time_limit_seconds)
-        return await self._watched(request, progress, lambda: work(progress, 0.0), self.sharing)
+        return await self._watched(request, progress, lambda: work(progress, 0.0), self._sharing)
 
     async def without_slot(
         self, request: Request, work: Callable[[RequestProgress], T], threads: CapacityLimiter | None = None
@@ -186,3 +161,11 @@ async def _abandon_when_gone(request: Request, progress: RequestProgress) -> Non
         if message["type"] == "http.disconnect":
             progress.abandon()
             return
+
+
+async def _context(request: Request) -> ServiceContext:
+    context: ServiceContext = request.app.state.context
+    return context
+
+
+Context = Annotated[ServiceContext, Depends(_context)]

@@ -6,20 +6,21 @@ import os
 from collections.abc import AsyncIterator
 from functools import partial
 from math import ceil
-from typing import IO, Annotated
+from typing import IO, Annotated, Any
 
 from fastapi import APIRouter, Header, Query, Request
 from starlette.responses import Response, StreamingResponse
 
 from ...domain.errors import UsageError
 from ...domain.job import Job, StoredFile
+from ...domain.report import Report, StatisticsReport
 from ...domain.viewing.slicing import Plane
 from ...ports.blobs import BlobStore
 from ...services.jobs.run import TABLE
-from . import job_openapi as openapi
 from . import uploads
-from .context import ServiceContext
+from .context import Context, ServiceContext
 from .job_access import OwnJob, read
+from .openapi import GUARDED_KINDS, TEXT, binary, problems
 from .problems import Problem, ProblemError
 from .routing import accepted
 
@@ -29,70 +30,101 @@ _ENDS = {"failed": "failed", "parked": "was dead-lettered", "cancelled": "was ca
 _MOST_SECONDS = 60.0  # longest Retry-After for a result that does not exist yet
 IfNoneMatch = Annotated[
     str | uploads.None_,
-    Header(alias="If-None-Match", description="The ETag of what is known already: answered 304 if it still is."),
+    Header(alias="If-None-Match", description="An ETag: the answer is 304 if it still matches."),
 ]
-ShownPlane = Annotated[Plane | uploads.None_, Query(description="The plane of one slice; without, the stored picture.")]
+ShownPlane = Annotated[
+    Plane | uploads.None_, Query(description="The plane of a slice; the stored picture where absent.")
+]
 ShownIndex = Annotated[
     int | uploads.None_,
     Query(description="Of the slice, as the first volume is stored along that axis; the middle where absent.", ge=0),
 ]
 
 
-def job_result_routes(context: ServiceContext) -> APIRouter:
-    """The routes of results."""
-    router = APIRouter(tags=["jobs"])
+_KINDS = (*GUARDED_KINDS, "unavailable", "unknown-job", "conflict", "not-found")
+_ETAG = {"description": "The sha256 of the bytes, in quotes.", "schema": TEXT}
+_HEADERS = {"ETag": _ETAG, "Content-Disposition": {"description": "A name for the file.", "schema": TEXT}}
 
-    @router.get(
-        "/v1/jobs/{id}/mask", response_class=Response, responses=openapi.result(_GZIP), summary="The mask of a job"
-    )
-    async def job_mask(job: OwnJob, known: IfNoneMatch = None) -> Response:
-        """The mask, on the voxels of the first volume."""
-        return await _stored(context, job, "mask", _GZIP, known)
+router = APIRouter(
+    tags=["jobs"],
+    responses={**problems(*_KINDS), 304: {"description": "The caller has these bytes.", "headers": {"ETag": _ETAG}}},
+)
 
-    @router.get(
-        "/v1/jobs/{id}/probabilities",
-        response_class=Response,
-        responses=openapi.result(_GZIP),
-        summary="The probabilities of a job",
-    )
-    async def job_probabilities(job: OwnJob, known: IfNoneMatch = None) -> Response:
-        """The probabilities of all classes, where they were asked for."""
-        return await _stored(context, job, "probabilities", _GZIP, known)
 
-    @router.get(
-        "/v1/jobs/{id}/statistics",
-        response_class=Response,
-        responses=openapi.STATISTICS,
-        summary="The statistics of a job",
-    )
-    async def job_statistics(request: Request, job: OwnJob, known: IfNoneMatch = None) -> Response:
-        """Measures of each label, as JSON or CSV, whichever Accept prefers."""
-        kind = accepted(request, _JSON, _CSV)
-        return await _stored(context, job, "statistics" if kind == _JSON else TABLE, kind, known, {"Vary": "Accept"})
+def _file(media_type: str) -> dict[str, Any]:
+    return {"description": "The file.", "content": {media_type: binary(media_type)}, "headers": _HEADERS}
 
-    @router.get(
-        "/v1/jobs/{id}/report", response_class=Response, responses=openapi.REPORT, summary="The report of a job"
-    )
-    async def job_report(job: OwnJob, known: IfNoneMatch = None) -> Response:
-        """The report of the run: model and hashes, runtime, grid, tiles, statistics, seconds, warnings."""
-        return await _stored(context, job, "report", _JSON, known)
 
-    @router.get(
-        "/v1/jobs/{id}/preview.png", response_class=Response, responses=openapi.PREVIEW, summary="A picture of a job"
-    )
-    async def job_preview(
-        request: Request, job: OwnJob, plane: ShownPlane = None, index: ShownIndex = None, known: IfNoneMatch = None
-    ) -> Response:
-        """The stored picture of three planes; with `plane` and `index`, one slice of the first volume with its mask."""
-        if plane is None:
-            if index is not None:
-                raise UsageError("index", expected="a plane beside it", got="none", do="say which plane")
-            return await _stored(context, job, "preview", _PNG, known)
-        _result_of(job, "preview")
-        show = partial(context.application.job_slice, job, plane, index)
-        return Response(await context.without_slot(request, lambda p: read(lambda: show(p))), media_type=_PNG)
+@router.get("/v1/jobs/{id}/mask", response_class=Response, responses={200: _file(_GZIP)}, summary="The mask of a job")
+async def job_mask(context: Context, job: OwnJob, known: IfNoneMatch = None) -> Response:
+    """The mask, on the voxels of the first volume."""
+    return await _stored(context, job, "mask", _GZIP, known)
 
-    return router
+
+@router.get(
+    "/v1/jobs/{id}/probabilities",
+    response_class=Response,
+    responses={200: _file(_GZIP)},
+    summary="The probabilities of a job",
+)
+async def job_probabilities(context: Context, job: OwnJob, known: IfNoneMatch = None) -> Response:
+    """The probabilities of all classes, if they were requested."""
+    return await _stored(context, job, "probabilities", _GZIP, known)
+
+
+@router.get(
+    "/v1/jobs/{id}/statistics",
+    response_class=Response,
+    responses={
+        **problems("not-acceptable"),
+        200: {
+            "description": "Measures of each label.",
+            "model": StatisticsReport,
+            "content": {_CSV: binary(_CSV)},
+            "headers": {**_HEADERS, "Vary": {"description": "`Accept`.", "schema": TEXT}},
+        },
+    },
+    summary="The statistics of a job",
+)
+async def job_statistics(request: Request, context: Context, job: OwnJob, known: IfNoneMatch = None) -> Response:
+    """Measures of each label, as JSON or CSV, whichever Accept prefers."""
+    kind = accepted(request, _JSON, _CSV)
+    return await _stored(context, job, "statistics" if kind == _JSON else TABLE, kind, known, {"Vary": "Accept"})
+
+
+@router.get(
+    "/v1/jobs/{id}/report",
+    response_class=Response,
+    responses={200: {"description": "The report.", "model": Report, "headers": _HEADERS}},
+    summary="The report of a job",
+)
+async def job_report(context: Context, job: OwnJob, known: IfNoneMatch = None) -> Response:
+    """The report of the run: model and hashes, runtime, grid, tiles, statistics, seconds, warnings."""
+    return await _stored(context, job, "report", _JSON, known)
+
+
+@router.get(
+    "/v1/jobs/{id}/preview.png",
+    response_class=Response,
+    responses={**problems(*_KINDS, "cancelled", "timeout", "output"), 200: _file(_PNG)},
+    summary="A picture of a job",
+)
+async def job_preview(
+    request: Request,
+    context: Context,
+    job: OwnJob,
+    plane: ShownPlane = None,
+    index: ShownIndex = None,
+    known: IfNoneMatch = None,
+) -> Response:
+    """The stored picture of three planes; with `plane` and `index`, one slice of the first volume with its mask."""
+    if plane is None:
+        if index is not None:
+            raise UsageError("index", expected="a plane beside it", got="none", do="say which plane")
+        return await _stored(context, job, "preview", _PNG, known)
+    _result_of(job, "preview")
+    show = partial(context.application.job_slice, job, plane, index)
+    return Response(await context.without_slot(request, lambda p: read(lambda: show(p))), media_type=_PNG)
 
 
 async def _stored(

@@ -1,9 +1,9 @@
-"""``POST /predict``: an array in, labels and what belongs to them out, as one JSON object."""
+"""``POST /predict``: an array in; labels, statistics and probabilities out, as one JSON object."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import partial
 from typing import Any
 
@@ -21,47 +21,56 @@ from ...contract.options import options_of
 from ...contract.reading import expected_and_got
 from ...domain.errors import OutputError, UsageError
 from ...domain.report import statistics_mapping
-from ...domain.run import RunOptions
 from ...services.models.loading import LoadedModel
 from ...services.segmentation.predict import Prediction
-from . import openapi, uploads
+from . import uploads
 from .arrays import FIELD_BYTES, json_bytes, parse_json, parse_npy, too_large
-from .context import RequestProgress, ServiceContext
+from .context import Context, RequestProgress, ServiceContext
+from .openapi import GUARDED_KINDS, RUN_KINDS, VOLUME, examples, problems
 from .routing import JSON, MULTIPART, BodyRoute, body
 
+_ONE_VOXEL_EACH = {"volume": [[[0, 40], [80, 120]], [[10, 50], [90, 130]]], "spacing": [1.0, 1.0, 5.0], "unit": "um"}
+_BODY: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            JSON: {
+                "schema": {"$ref": f"#/components/schemas/{schemas.ArrayBody.__name__}"},
+                "examples": examples(nested_lists=_ONE_VOXEL_EACH),
+            },
+            MULTIPART: {
+                "schema": {"$ref": "#/components/schemas/ArrayForm"},
+                "examples": examples(a_file_of_numpy={"volume": VOLUME, "spacing": "1,1,5", "unit": "um"}),
+            },
+        },
+    }
+}
+Asked = tuple[NDArray[Any], schemas.ArrayFields]
 
-@dataclass(frozen=True)
-class _Asked:
-    array: NDArray[Any]
-    fields: schemas.ArrayFields
-
-
-def predict_routes(context: ServiceContext) -> APIRouter:
-    """The route that takes an array."""
-    router = APIRouter(route_class=BodyRoute, tags=["segment"])
-
-    @router.post(
-        "/predict",
-        response_model=schemas.Prediction,
-        responses=openapi.RUN,
-        openapi_extra=openapi.ARRAY_BODY,
-        summary="Segment an array",
-    )
-    @body(JSON, MULTIPART, slot=True)
-    async def predict(request: Request) -> Response:
-        """Segment an array (x, y, z), or channels first; files, and anything large, go to /segment."""
-        is_json = request.headers["content-type"].lower().startswith(JSON)
-        asked = await (_from_json if is_json else _from_form)(request, context)
-        fields = asked.fields
-        context.models.find(fields.model)
-        options = options_of(fields.model_dump(), memory_bytes=context.memory_bytes)
-        content = await context.in_slot(request, partial(_predict, context, asked, options))
-        return Response(content, media_type=JSON)
-
-    return router
+router = APIRouter(route_class=BodyRoute, tags=["segment"], responses=problems(*GUARDED_KINDS, *RUN_KINDS))
 
 
-async def _from_json(request: Request, context: ServiceContext) -> _Asked:
+@router.post("/predict", response_model=schemas.Prediction, openapi_extra=_BODY, summary="Segment an array")
+@body(JSON, MULTIPART, slot=True)
+async def predict(request: Request, context: Context) -> Response:
+    """Segment an array (x, y, z), or channels first; files, and anything large, go to /segment."""
+    is_json = request.headers["content-type"].lower().startswith(JSON)
+    array, fields = await (_from_json if is_json else _from_form)(request, context)
+    context.models.find(fields.model)
+    options = options_of(fields.model_dump(), memory_bytes=context.memory_bytes)
+
+    def run(progress: RequestProgress, queued_seconds: float) -> bytes:
+        loaded = context.models.take(fields.model)
+        found = context.application.predict(
+            array, fields.spacing, fields.unit, loaded, options, progress, probabilities=fields.probabilities
+        )
+        context.metrics.inferred(loaded, found.done, queued_seconds)
+        return orjson.dumps(_mapping(found, loaded, queued_seconds), option=orjson.OPT_SERIALIZE_NUMPY)
+
+    return Response(await context.in_slot(request, run), media_type=JSON)
+
+
+async def _from_json(request: Request, context: ServiceContext) -> Asked:
     most = context.settings.predict_max_voxels
     limit, content = json_bytes(most), bytearray()
     async for chunk in request.stream():
@@ -71,10 +80,10 @@ async def _from_json(request: Request, context: ServiceContext) -> _Asked:
     array, others = await to_thread.run_sync(partial(parse_json, bytes(content), most), limiter=context.aside)
     # a form's fields are texts, but JSON has types: "0.5" is no number
     fields = partial(schemas.PredictFields.model_validate_json, strict=True)
-    return _Asked(array, _checked(fields, orjson.dumps(others)))
+    return array, _checked(fields, orjson.dumps(others))
 
 
-async def _from_form(request: Request, context: ServiceContext) -> _Asked:
+async def _from_form(request: Request, context: ServiceContext) -> Asked:
     try:
         form = await request.form(max_files=1, max_fields=20, max_part_size=FIELD_BYTES)
     except OSError as error:
@@ -88,13 +97,10 @@ async def _from_form(request: Request, context: ServiceContext) -> _Asked:
         array = await to_thread.run_sync(read, limiter=context.aside)
     finally:
         await form.close()
-    fields = {name: _listed(value) if name == "spacing" else value for name, value in form.items()}
-    del fields["volume"]
-    return _Asked(array, _checked(schemas.PredictFields.model_validate, fields))
-
-
-def _listed(value: object) -> object:
-    return value.split(",") if isinstance(value, str) else value
+    fields: dict[str, Any] = {name: value for name, value in form.items() if name != "volume"}
+    if "spacing" in fields:
+        fields["spacing"] = str(fields["spacing"]).split(",")
+    return array, _checked(schemas.PredictFields.model_validate, fields)
 
 
 def _checked(parse: Callable[[Any], schemas.ArrayFields], fields: object) -> schemas.ArrayFields:
@@ -105,19 +111,6 @@ def _checked(parse: Callable[[Any], schemas.ArrayFields], fields: object) -> sch
         where = ".".join(map(str, first["loc"])) or "body"
         expected, got = expected_and_got(first)
         raise UsageError(where[:80], expected=expected, got=got, do="correct it") from None
-
-
-def _predict(
-    context: ServiceContext, asked: _Asked, options: RunOptions, progress: RequestProgress, queued_seconds: float
-) -> bytes:
-    fields = asked.fields
-    loaded = context.models.take(fields.model)
-    found = context.application.predict(
-        asked.array, fields.spacing, fields.unit, loaded, options, progress, probabilities=fields.probabilities
-    )
-    context.metrics.inferred(loaded, found.done, queued_seconds)
-    answer = _mapping(found, loaded, queued_seconds)
-    return orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
 def _mapping(found: Prediction, loaded: LoadedModel, queued_seconds: float) -> dict[str, Any]:

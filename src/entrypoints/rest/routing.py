@@ -168,12 +168,12 @@ def accepted(request: Request, *offers: str) -> str:
 
 def _weight(header: str, offer: str) -> float:
     """The q of the most specific range that matches (RFC 9110, 12.5.1); 0 where none does."""
+    ranges = ["*/*", f"{offer.split('/')[0]}/*", offer]
     best = (-1, 0.0)
     for part in header.split(","):
         media, *parameters = (piece.strip().lower() for piece in part.split(";"))
-        ranges = {offer: 2, f"{offer.split('/')[0]}/*": 1, "*/*": 0}
         if media in ranges:
-            best = max(best, (ranges[media], _quality(parameters)))
+            best = max(best, (ranges.index(media), _quality(parameters)))
     return best[1]
 
 
@@ -182,9 +182,10 @@ def _quality(parameters: list[str]) -> float:
         name, _, value = parameter.partition("=")
         if name.strip() == "q":
             try:
-                return min(max(float(value), 0.0), 1.0)
+                quality = float(value)
             except ValueError:
                 return 0.0
+            return min(quality, 1.0) if quality > 0 else 0.0  # NaN is 0
     return 1.0
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -23,14 +23,118 @@ from ...domain.report import grid_mapping
 from ...domain.run import RESULT_FILES, STATISTICS_TABLE, RunOptions
 from ...domain.run import Outputs as OutputFiles
 from ...services.segmentation.report import portable_report, tiles_mapping
-from . import openapi, uploads
-from .context import RequestProgress, ServiceContext
+from . import uploads
+from .context import Context, RequestProgress, ServiceContext
+from .openapi import GUARDED_KINDS, RUN_KINDS, TEXT, VOLUME, binary, form, problems
 from .problems import problem_body, problem_of
 from .routing import MULTIPART, BodyRoute, accepted, body, request_id, without_paths
 
 REPORT_HEADER = "Voxport-Report"
 _GZIP, _JSON, _ZIP = "application/gzip", "application/json", "application/zip"
 _LONGEST_HEADER = 12_000  # characters; many clients and proxies take no more than 16 KB of headers
+
+
+router = APIRouter(route_class=BodyRoute, tags=["segment"], responses=problems(*GUARDED_KINDS, *RUN_KINDS))
+
+
+@router.post(
+    "/segment",
+    response_class=Response,
+    responses={
+        **problems("not-acceptable"),
+        200: {
+            "description": "The mask, gzipped NIfTI; a zip where several models or other outputs are asked for; or "
+            "reports alone, where Accept prefers JSON.",
+            "model": schemas.Results,
+            "content": {_GZIP: binary(_GZIP), _ZIP: binary(_ZIP)},
+            "headers": {
+                REPORT_HEADER: {
+                    "description": "Of one mask: its report, as JSON in ASCII, without the model's card.",
+                    "schema": {"type": "string", "contentMediaType": _JSON},
+                },
+                "Content-Disposition": {"description": "A name for the file.", "schema": TEXT},
+            },
+        },
+    },
+    openapi_extra=form(
+        a_mask_by_the_default_model={"volume": [VOLUME]},
+        a_mask_and_its_statistics={
+            "volume": [VOLUME],
+            "model": ["two-photon-vessels"],
+            "outputs": ["mask", "statistics"],
+        },
+        two_models={"volume": [VOLUME], "model": ["two-photon-vessels", "nuclei:1.2.0"], "overlap": 0.25},
+    ),
+    dependencies=[uploads.form_fields(single=REMOTE, repeated=("volume", "model", "outputs"))],
+    summary="Segment a case",
+)
+@body(MULTIPART, slot=True, files="run")
+@uploads.takes_options
+async def segment(
+    request: Request,
+    context: Context,
+    volume: uploads.Volumes,
+    model: uploads.ModelNames = [],  # noqa: B006 - FastAPI copies it
+    outputs: uploads.Outputs = ["mask"],  # noqa: B006
+    *,
+    options: RunOptions,
+) -> Response:
+    """Segment a case; the mask lies on the voxels of the first volume."""
+    single = len(set(model)) < 2 and set(outputs) == {"mask"}
+    kind = accepted(request, _GZIP if single else _ZIP, _JSON)
+    options = replace(options, memory_bytes=context.memory_bytes)
+    models = _each_once(context, model)
+    inputs = await uploads.name_volumes(volume)
+    folder: Path = request.state.folder
+    case = _Case(context, inputs, [] if kind == _JSON else outputs, options, folder)
+    results = await context.in_slot(request, partial(case.run, models))
+    if all(result.error is not None for result in results):
+        raise next(result.error for result in results if result.error is not None)
+    if kind == _GZIP:
+        return _one_mask(results[0])
+    listed = _listed(results, (f"{folder}/", *context.private_paths), request_id(request))
+    if kind == _JSON:
+        return JSONResponse(listed)
+    archive = await to_thread.run_sync(partial(_archive, results, outputs, listed, folder))
+    return FileResponse(archive, media_type=_ZIP, filename="segmentation.zip")
+
+
+@router.post(
+    "/v1/plan",
+    response_model=schemas.Plan,
+    openapi_extra=form(
+        as_the_card_says={"volume": [VOLUME]},
+        smaller_tiles={"volume": [VOLUME], "model": "two-photon-vessels", "patch": "64,64,16"},
+    ),
+    dependencies=[uploads.form_fields(single=("model", *REMOTE), repeated=("volume",))],
+    summary="Estimate a run",
+)
+@body(MULTIPART, files="run")
+@uploads.takes_options
+async def plan(
+    request: Request,
+    context: Context,
+    volume: uploads.Volumes,
+    model: uploads.ModelName = None,
+    *,
+    options: RunOptions,
+) -> Response:
+    """Estimate tiles, time and memory of a run, with warnings. Nothing is inferred."""
+    inputs = await uploads.name_volumes(volume)
+    loaded, planned = await context.without_slot(request, partial(context.estimate, inputs, model, options))
+    tiles = tiles_mapping(planned.prepared)
+    return JSONResponse(
+        {
+            "model": loaded.model.card.reference,
+            "tiles": tiles["count"],
+            **{name: tiles[name] for name in ("tile", "padded", "axis", "blending", "resampled")},
+            "seconds": planned.seconds,
+            "peak_bytes": planned.peak_bytes,
+            "warnings": list(planned.warnings),
+            "grid": grid_mapping(planned.prepared.space.stored),
+            "model_grid": grid_mapping(planned.prepared.space.grid),
+        }
+    )
 
 
 @dataclass(frozen=True)
@@ -43,70 +147,44 @@ class Result:
     error: VoxportError | None = None
 
 
-def segment_routes(context: ServiceContext) -> APIRouter:
-    """The routes that take a case."""
-    router = APIRouter(route_class=BodyRoute, tags=["segment"])
+@dataclass(frozen=True)
+class _Case:
+    """A case in files, the outputs to make of it, and the folder for them."""
 
-    @router.post(
-        "/segment",
-        response_class=Response,
-        responses=openapi.SEGMENTED,
-        openapi_extra=openapi.SEGMENT_BODY,
-        dependencies=[uploads.form_fields(single=REMOTE, repeated=("volume", "model", "outputs"))],
-        summary="Segment a case",
-    )
-    @body(MULTIPART, slot=True, files="run")
-    @uploads.takes_options
-    async def segment(
-        request: Request,
-        volume: uploads.Volumes,
-        model: uploads.ModelNames = [],  # noqa: B006 - FastAPI copies it
-        outputs: uploads.Outputs = ["mask"],  # noqa: B006
-        *,
-        options: RunOptions,
-    ) -> Response:
-        """Segment a case; the mask lies on the voxels of the first volume."""
-        single = len(set(model)) < 2 and set(outputs) == {"mask"}
-        kind = accepted(request, _GZIP if single else _ZIP, _JSON)
-        options = replace(options, memory_bytes=context.memory_bytes)
-        models = _each_once(context, model)
-        inputs = await uploads.name_volumes(volume)
-        folder: Path = request.state.folder
-        run = partial(_segment_each, context, inputs, models, [] if kind == _JSON else outputs, options, folder)
-        results = await context.in_slot(request, run)
-        if all(result.error is not None for result in results):
-            raise next(result.error for result in results if result.error is not None)
-        if kind == _GZIP:
-            return _one_mask(results[0])
-        listed = _listed(results, (f"{folder}/", *context.private_paths), request_id(request))
-        if kind == _JSON:
-            return JSONResponse(listed)
-        archive = await to_thread.run_sync(partial(_archive, results, outputs, listed, folder))
-        return FileResponse(archive, media_type=_ZIP, filename="segmentation.zip")
+    context: ServiceContext
+    inputs: Sequence[str]
+    outputs: Sequence[str]
+    options: RunOptions
+    folder: Path
 
-    @router.post(
-        "/v1/plan",
-        response_model=schemas.Plan,
-        responses=openapi.RUN,
-        openapi_extra=openapi.PLAN_BODY,
-        dependencies=[uploads.form_fields(single=("model", *REMOTE), repeated=("volume",))],
-        summary="Estimate a run",
-    )
-    @body(MULTIPART, files="run")
-    @uploads.takes_options
-    async def plan(
-        request: Request,
-        volume: uploads.Volumes,
-        model: uploads.ModelName = None,
-        *,
-        options: RunOptions,
-    ) -> Response:
-        """What segmenting would take: tiles, time, memory, warnings. Nothing is scored."""
-        options = replace(options, memory_bytes=context.memory_bytes)
-        inputs = await uploads.name_volumes(volume)
-        return JSONResponse(await context.without_slot(request, partial(_plan, context, inputs, model, options)))
+    def run(self, models: Sequence[str], progress: RequestProgress, queued_seconds: float) -> list[Result]:
+        """One result per model; the others run also where one fails."""
+        results = []
+        for number, name in enumerate(models, 1):
+            folder = self.folder / f"result_{number}"
+            folder.mkdir()
+            try:
+                results.append(self._run_one(name, folder, progress, queued_seconds))
+            except (BusyError, CancelledError, TimeLimitError):
+                raise
+            except VoxportError as error:
+                results.append(Result(name, folder, error=error))
+        return results
 
-    return router
+    def _run_one(self, model: str, folder: Path, progress: RequestProgress, queued_seconds: float) -> Result:
+        context, outputs = self.context, self.outputs
+        loaded = context.models.take(model)
+        files = {name: str(folder / RESULT_FILES[name]) for name in ("mask", *outputs) if name != "report"}
+        done = context.application.segment(self.inputs, loaded, OutputFiles(**files), self.options, progress)
+        context.metrics.inferred(loaded, done, queued_seconds)
+        report = portable_report(done, loaded, version=__version__)
+        report["seconds"] = {"queued": round(queued_seconds, 4), **report["seconds"]}
+        if "statistics" in outputs:
+            (folder / STATISTICS_TABLE).write_bytes(statistics_bytes(STATISTICS_TABLE, done.statistics, done.grid))
+        if "report" in outputs:
+            (folder / RESULT_FILES["report"]).write_text(json.dumps(report, indent=2) + "\n")
+        del report["model"]["card"]  # /v1/models has it, and a header must stay small
+        return Result(loaded.model.card.reference, folder, report)
 
 
 def _each_once(context: ServiceContext, names: Sequence[str]) -> list[str]:
@@ -123,54 +201,6 @@ def _each_once(context: ServiceContext, names: Sequence[str]) -> list[str]:
     return list(models)
 
 
-def _segment_each(
-    context: ServiceContext,
-    inputs: Sequence[str],
-    models: Sequence[str],
-    outputs: Sequence[str],
-    options: RunOptions,
-    folder: Path,
-    progress: RequestProgress,
-    queued_seconds: float,
-) -> list[Result]:
-    """One result per model; the others run also where one fails."""
-    results = []
-    for position, name in enumerate(models):
-        own = folder / f"result_{position + 1}"
-        own.mkdir()
-        try:
-            results.append(_segment_one(context, inputs, name, outputs, options, own, progress, queued_seconds))
-        except (BusyError, CancelledError, TimeLimitError):
-            raise
-        except VoxportError as error:
-            results.append(Result(name, own, error=error))
-    return results
-
-
-def _segment_one(
-    context: ServiceContext,
-    inputs: Sequence[str],
-    model: str,
-    outputs: Sequence[str],
-    options: RunOptions,
-    folder: Path,
-    progress: RequestProgress,
-    queued_seconds: float,
-) -> Result:
-    loaded = context.models.take(model)
-    files = {name: str(folder / RESULT_FILES[name]) for name in ("mask", *outputs) if name != "report"}
-    done = context.application.segment(inputs, loaded, OutputFiles(**files), options, progress)
-    context.metrics.inferred(loaded, done, queued_seconds)
-    report = portable_report(done, loaded, version=__version__)
-    report["seconds"] = {"queued": round(queued_seconds, 4), **report["seconds"]}
-    if "statistics" in outputs:
-        (folder / STATISTICS_TABLE).write_bytes(statistics_bytes(STATISTICS_TABLE, done.statistics, done.grid))
-    if "report" in outputs:
-        (folder / RESULT_FILES["report"]).write_text(json.dumps(report, indent=2) + "\n")
-    del report["model"]["card"]  # /v1/models has it, and a header must stay small
-    return Result(loaded.model.card.reference, folder, report)
-
-
 def _one_mask(result: Result) -> Response:
     report = json.dumps(result.report, separators=(",", ":"))
     if len(report) > _LONGEST_HEADER and result.report is not None:
@@ -181,15 +211,12 @@ def _one_mask(result: Result) -> Response:
 
 
 def _listed(results: Sequence[Result], private_paths: Sequence[str], request: str) -> dict[str, Any]:
-    def entries() -> Iterator[dict[str, Any]]:
-        for result in results:
-            if result.error is None:
-                yield {"model": result.model, "report": result.report}
-            else:
-                problem = without_paths(problem_of(result.error), private_paths)
-                yield {"model": result.model, "problem": problem_body(problem, request)}
+    def outcome(result: Result) -> dict[str, Any]:
+        if result.error is None:
+            return {"report": result.report}
+        return {"problem": problem_body(without_paths(problem_of(result.error), private_paths), request)}
 
-    return {"results": list(entries())}
+    return {"results": [{"model": result.model, **outcome(result)} for result in results]}
 
 
 def _archive(results: Sequence[Result], outputs: Sequence[str], listed: Mapping[str, Any], folder: Path) -> Path:
@@ -206,20 +233,3 @@ def _archive(results: Sequence[Result], outputs: Sequence[str], listed: Mapping[
 def _files(outputs: Sequence[str]) -> list[str]:
     table = [STATISTICS_TABLE] if "statistics" in outputs else []
     return [*(RESULT_FILES[name] for name in dict.fromkeys(outputs)), *table]
-
-
-def _plan(
-    context: ServiceContext, inputs: Sequence[str], model: str | None, options: RunOptions, progress: RequestProgress
-) -> dict[str, Any]:
-    loaded, planned = context.estimate(inputs, model, options, progress)
-    tiles = tiles_mapping(planned.prepared)
-    return {
-        "model": loaded.model.card.reference,
-        "tiles": tiles["count"],
-        **{name: tiles[name] for name in ("tile", "padded", "axis", "blending", "resampled")},
-        "seconds": planned.seconds,
-        "peak_bytes": planned.peak_bytes,
-        "warnings": list(planned.warnings),
-        "grid": grid_mapping(planned.prepared.space.stored),
-        "model_grid": grid_mapping(planned.prepared.space.grid),
-    }

@@ -161,20 +161,16 @@ async def name_volumes(uploads: Sequence[UploadFile]) -> list[str]:
     return await to_thread.run_sync(lambda: [_named(upload, n) for n, upload in enumerate(uploads, 1)])
 
 
-def hash_of(upload: UploadFile) -> str:
-    """The sha256 of a received file."""
-    return _received(upload).sha256
-
-
 def _named(upload: UploadFile, number: int) -> str:
-    file = _received(upload)
+    file = received(upload)
     start = file.read(len(GZIP_MAGIC))
     if not start:
         raise InputError(f"volume {number}", expected="a NIfTI file", got="an empty upload", do="send the file")
     return str(file.path.rename(file.path.with_name(sent_name(number, start))))
 
 
-def _received(upload: UploadFile) -> ReceivedFile:
+def received(upload: UploadFile) -> ReceivedFile:
+    """The hashed file of an upload."""
     file: object = upload.file
     if not isinstance(file, ReceivedFile):
         raise TypeError("expected a file that receive_form has written")

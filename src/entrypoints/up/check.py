@@ -19,7 +19,7 @@ from ...domain.errors import OutputError, VoxportError
 from ...domain.run import Outputs, RunOptions
 from ...domain.volume_names import PACKED
 from ..cli.console import progress_bar
-from ..cli.outcome import show_outcome
+from ..cli.segmenting import show_outcome
 from .children import Place, children_of, data_variables
 from .supervisor import Supervisor
 
