@@ -1,4 +1,4 @@
-"""The database: voxport's tables beside DBOS's own, connections, transactions, and its failures as OSErrors."""
+"""The database: voxport's tables beside those of DBOS, connections and transactions. Failures are OSErrors."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from ....domain.errors import UsageError
 from ....domain.job import ENDED, Job, JobFailure, case_mapping, read_case, read_results, results_mapping
 from .library import without_pickles
 
-# the longest wait on a database, whatever happened to it
+# longest wait for a database
 _PATIENCE_SECONDS = 5
 _POOL: dict[str, Any] = {"pool_size": 10, "max_overflow": 10, "pool_timeout": _PATIENCE_SECONDS}
-# libpq's own names: a host that is gone neither accepts a connection nor ends one
+# libpq's names: an unreachable host neither accepts a connection nor ends one
 _POSTGRES_OPTIONS = {
     "application_name": "voxport",
     "connect_timeout": "3",
@@ -33,11 +33,14 @@ _WRONG = (sa.exc.IntegrityError, sa.exc.ProgrammingError, sa.exc.DataError, sa.e
 _LONGEST_DETAIL = 4000
 _serial = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
+# columns with the name and the type of a field of Job
+_CHANGING = ("state", "started", "ended", "attempts", "failed_attempts", "tiles_done", "tiles_total", "cancelling")
+
 metadata = sa.MetaData()
 
-# round: how often the job was handed to DBOS; each time is a workflow of its own, ``ID.ROUND``.
-# front (0 before 1) and lined (seconds since 1970): the order of queued jobs, which is also DBOS's.
-# The columns keep the names that existing databases have.
+# round: number of times the job was enqueued in DBOS, each time as a workflow ``ID.ROUND``.
+# priority (0 before 1) and queued_since (seconds since 1970): the order of queued jobs, which DBOS keeps too.
+# Columns keep their names in existing databases; ``key`` gives the name used here.
 jobs = sa.Table(
     "voxport_jobs",
     metadata,
@@ -77,7 +80,7 @@ workers = sa.Table(
     sa.Column("beat", sa.Double, nullable=False),
 )
 
-# how many jobs ever ended in each state, including deleted jobs
+# number of jobs that ever ended in each state, including deleted jobs
 ends = sa.Table(
     "voxport_job_ends",
     metadata,
@@ -87,7 +90,7 @@ ends = sa.Table(
 
 
 class Database:
-    """A database by URL. It is first reached by the first transaction, and its failures are OSErrors.
+    """A database by URL. The first transaction connects; failures are OSErrors.
 
     Raises:
         UsageError: the URL names no database that can keep jobs.
@@ -106,7 +109,7 @@ class Database:
             self.engine = sa.create_engine(parsed.set(drivername="postgresql+psycopg"), pool_pre_ping=True, **_POOL)
         sa.event.listen(self.engine, "connect", _set_up_sqlite if self.is_sqlite else _set_up_postgres)
         self.url = parsed.render_as_string(hide_password=False)
-        # the database's clock: those of the machines may differ
+        # the database's clock, because those of the machines may differ
         julian = "(julianday('now') - 2440587.5) * 86400.0"
         self._now = sa.text(f"SELECT {julian if self.is_sqlite else 'extract(epoch from clock_timestamp())'}")
 
@@ -148,14 +151,14 @@ class Database:
 
     @contextmanager
     def writing(self) -> Iterator[sa.Connection]:
-        """Give a transaction. On SQLite, which locks no rows, it excludes others from its beginning."""
+        """Give a transaction. On SQLite, which locks no rows, it excludes other transactions from its beginning."""
         with place_errors(), self.engine.begin() as connection:
             if self.is_sqlite:
                 connection.execute(sa.text("BEGIN IMMEDIATE"))
             yield connection
 
     def now(self, connection: sa.Connection) -> float:
-        """Seconds since 1970 by the database's clock."""
+        """Return the seconds since 1970 by the database's clock."""
         return float(connection.execute(self._now).scalar_one())
 
     def close(self) -> None:
@@ -175,9 +178,9 @@ def place_errors() -> Iterator[None]:
 
 
 def away(why: object) -> ConnectionError:
-    """The error for a database that cannot be used now, with its first line of explanation."""
-    said = str(getattr(why, "orig", None) or why).strip() or type(why).__name__
-    return ConnectionError(f"the job database: {said.splitlines()[0]}")
+    """Return the error for a database that cannot be used now, with the first line of the cause."""
+    cause = str(getattr(why, "orig", None) or why).strip() or type(why).__name__
+    return ConnectionError(f"the job database: {cause.splitlines()[0]}")
 
 
 def _parsed(url: str) -> sa.URL:
@@ -212,22 +215,14 @@ def _set_up_postgres(connection: Any, _record: ConnectionPoolEntry) -> None:
 
     for type_name in ("text", "varchar"):
         connection.adapters.register_loader(type_name, PicklelessLoader)
-    # a worker that is suspended in a transaction must not block the others
+    # a worker that is suspended within a transaction must not block the others
     connection.execute(_SET_UP_POSTGRES)
     connection.commit()
 
 
 def columns_of(job: Job) -> dict[str, Any]:
-    """The columns of a job that change."""
-    return {
-        "state": job.state,
-        "started": job.started,
-        "ended": job.ended,
-        "attempts": job.attempts,
-        "failed_attempts": job.failed_attempts,
-        "tiles_done": job.tiles_done,
-        "tiles_total": job.tiles_total,
-        "cancelling": job.cancelling,
+    """Return the columns of a job that change."""
+    return {name: getattr(job, name) for name in _CHANGING} | {
         "failure_kind": job.failure.kind if job.failure else None,
         "failure_detail": _storable(job.failure.detail) if job.failure else None,
         "results": json.dumps(results_mapping(job.results)),
@@ -235,32 +230,19 @@ def columns_of(job: Job) -> dict[str, Any]:
 
 
 def fixed_columns_of(job: Job) -> dict[str, Any]:
-    """The columns of a job that never change."""
+    """Return the columns of a job that never change."""
     case = json.dumps(case_mapping(job.case))
     return {"id": job.id, "owner": job.owner, "job_case": case, "submitted": job.submitted}
 
 
 def job_of(row: sa.Row[Any], position: int | None = None) -> Job:
-    """The job of a row."""
-    return Job(
-        row.id,
-        row.owner,
-        read_case(json.loads(row.job_case)),
-        row.submitted,
-        row.state,
-        row.started,
-        row.ended,
-        row.attempts,
-        row.failed_attempts,
-        row.tiles_done,
-        row.tiles_total,
-        position,
-        bool(row.cancelling),
-        None if row.failure_kind is None else JobFailure(row.failure_kind, row.failure_detail),
-        read_results(json.loads(row.results)),
-    )
+    """Build the job of a row."""
+    changing = {name: getattr(row, name) for name in _CHANGING}
+    failure = None if row.failure_kind is None else JobFailure(row.failure_kind, row.failure_detail)
+    case, results = read_case(json.loads(row.job_case)), read_results(json.loads(row.results))
+    return Job(row.id, row.owner, case, row.submitted, position=position, failure=failure, results=results, **changing)
 
 
 def _storable(text: str) -> str:
-    """Error text that every database accepts: no NUL, no lone surrogate. It may quote a file's content."""
+    """Return error text, which may quote a file, without NUL and lone surrogates, which databases refuse."""
     return text.encode("utf-8", "replace").decode().replace("\0", "\ufffd")[:_LONGEST_DETAIL]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -28,8 +29,8 @@ from ....ports.job_queue import QueueLimits, QueueStats
 from .database import Database, columns_of, ends, fixed_columns_of, job_of, jobs, place_errors, workers
 
 QUEUE, WORKFLOW, VERSION, APPLICATION = "voxport-jobs", "voxport_job", "voxport-jobs-1", "voxport"
-# DBOS hands out the lowest priority first, and of one priority the oldest. The second since which a job waits, counted
-# from November 2023 so that it fits 32 bits, keeps the ledger's order also for retried jobs
+# DBOS takes the lowest priority first, and the oldest of equals. Seconds since November 2023, which fit 32 bits, keep
+# the ledger's order for retried jobs too
 _FIRST, _USUAL_FROM = 1, 1_700_000_000
 _ORDER = (jobs.c.priority, jobs.c.queued_since, jobs.c.seq)
 _WORTH_AVERAGING = 50
@@ -44,11 +45,11 @@ class Ledger:
         self._client = client
 
     def insert(self, case: JobCase, owner: str, key: str | None) -> Job:
-        """Add a job, or find the one that this owner's key made before. Raises BusyError, UsageError."""
+        """Add a job, or find the one that the owner's key made before. Raises BusyError, UsageError."""
         id, written = str(uuid.uuid4()), False
         try:
             with self.database.writing() as connection:
-                if not self.database.is_sqlite:  # one submission at a time looks at keys and length
+                if not self.database.is_sqlite:  # one submission at a time checks keys and length
                     connection.execute(_SUBMITTING)
                 same = sa.and_(jobs.c.owner == owner, jobs.c.request_key == key)
                 row = None if key is None else connection.execute(sa.select(jobs).where(same)).first()
@@ -62,24 +63,20 @@ class Ledger:
                 written = True
             return job
         except ConnectionError:
-            # at the commit: the job may be there all the same
-            if not written:
-                raise
-            try:
-                return self.get(id, None)
-            except UnknownJobError:
-                pass
+            if written:  # the commit failed, yet the job may exist
+                with suppress(UnknownJobError):
+                    return self.get(id, None)
             raise
 
     def get(self, id: str, owner: str | None) -> Job:
-        """A job. Raises UnknownJobError."""
+        """Return a job. Raises UnknownJobError."""
         with self.database.reading() as connection:
             return self._placed(connection, self._row(connection, id, owner, lock=False))
 
     def list(
         self, owner: str | None, states: Collection[JobState] | None, limit: int, ended_before: float | None = None
     ) -> tuple[Job, ...]:
-        """Jobs, the latest first."""
+        """Return jobs, the latest first."""
         ahead = sa.func.row_number().over(partition_by=jobs.c.state, order_by=_ORDER) - 1
         queued = sa.select(jobs.c.seq, ahead.label("ahead")).where(jobs.c.state == "queued").subquery()
         query = sa.select(jobs, queued.c.ahead).outerjoin(queued, queued.c.seq == jobs.c.seq)
@@ -94,7 +91,7 @@ class Ledger:
             return tuple(job_of(row, row.ahead) for row in rows)
 
     def change(self, id: str, owner: str | None, change: Callable[[Job, float], Job]) -> Job:
-        """Apply a change to a job, and enqueue it again if it is queued by that."""
+        """Apply a change to a job; enqueue it again if the change queues it."""
         with self.database.writing() as connection:
             row = self._row(connection, id, owner)
             job = change(job_of(row), self.database.now(connection))
@@ -102,11 +99,11 @@ class Ledger:
             return self._placed(connection, self._row(connection, id, None))
 
     def delete(self, id: str, owner: str | None) -> None:
-        """Delete a job that has ended, with its workflows. Raises UsageError for one that has not."""
+        """Delete a job that has ended, and its workflows. Raises UsageError for another state."""
         with self.database.reading() as connection:
             row = self._row(connection, id, owner, lock=False)
         self._check_ended(row)
-        # DBOS's rows first: this can be repeated while ours exists. A job retried meanwhile has a later round
+        # DBOS's rows first: deletion can be repeated while ours exists. A job retried meanwhile has a later round
         with place_errors():
             self._client.delete_workflows([f"{id}.{number}" for number in range(row.round + 1)])
         with self.database.writing() as connection:
@@ -114,7 +111,7 @@ class Ledger:
             connection.execute(jobs.delete().where(jobs.c.id == id))
 
     def stats(self) -> QueueStats:
-        """The queue in numbers."""
+        """Return the queue's statistics."""
         with self.database.reading() as connection:
             now = self.database.now(connection)
             by_state = sa.select(jobs.c.state, sa.func.count()).group_by(jobs.c.state)
@@ -132,15 +129,13 @@ class Ledger:
         waited = 0.0 if oldest is None else max(0.0, now - oldest)
         return QueueStats(counts, waited, typical, int(alive[0]), int(alive[1]), ended)
 
-    # For workers
-
     def begin(self, id: str, round: int, worker: str) -> Job | None:
-        """Begin a queued job; None if this round of it is out of date."""
+        """Begin a queued job; return None if its round has changed."""
         with self.database.writing() as connection:
             row = connection.execute(self._locked(jobs.c.id == id)).first()
             if row is None or row.round != round:
                 return None
-            if row.state == "running" and row.worker == worker:  # begun already, but the answer was lost
+            if row.state == "running" and row.worker == worker:  # begun before, but the answer was lost
                 return job_of(row)
             if row.state != "queued":
                 return None
@@ -149,7 +144,7 @@ class Ledger:
             return job
 
     def settle(self, id: str, attempt: int, change: Callable[[Job, float], Job], *, delayed: bool) -> Job | None:
-        """Apply the end of a run; None if the job no longer belongs to this attempt."""
+        """Apply the end of a run; return None if the job no longer belongs to this attempt."""
         with self.database.writing() as connection:
             row = connection.execute(self._locked(jobs.c.id == id)).first()
             if row is None or not job_of(row).held_by(attempt):
@@ -160,7 +155,7 @@ class Ledger:
             return job
 
     def progress(self, id: str, attempt: int, tiles: tuple[int, int] | None) -> bool:
-        """Write tiles done and their total, if given; whether the run should go on."""
+        """Write tiles done and their total, if given; return whether the run should continue."""
         held = sa.and_(jobs.c.id == id, jobs.c.state == "running", jobs.c.attempts == attempt)
         if tiles is not None:
             with self.database.writing() as connection:
@@ -177,7 +172,7 @@ class Ledger:
                 self._redispatch(connection, row, first=True, wait=None)
 
     def take_from(self, worker: str) -> tuple[str, ...]:
-        """Remove a worker and take its jobs away; ids of the jobs."""
+        """Remove a worker and queue its jobs again; return their ids."""
         with self.database.writing() as connection:
             lost = connection.execute(self._locked(jobs.c.worker == worker, jobs.c.state == "running")).all()
             now = self.database.now(connection)
@@ -188,14 +183,14 @@ class Ledger:
         return tuple(row.id for row in lost)
 
     def waiting(self) -> tuple[tuple[str, int, float], ...]:
-        """Id and round of all queued jobs, and for how many seconds each is due: negative while its backoff lasts."""
+        """Return id, round and seconds since due of all queued jobs; negative seconds during a backoff."""
         with self.database.reading() as connection:
             now = self.database.now(connection)
             query = sa.select(jobs.c.id, jobs.c.round, jobs.c.queued_since).where(jobs.c.state == "queued")
             return tuple((row.id, row.round, now - row.queued_since) for row in connection.execute(query))
 
     def alive(self) -> frozenset[str]:
-        """Ids of all workers that were not given up."""
+        """Return the ids of all workers in the table."""
         with self.database.reading() as connection:
             return frozenset(connection.execute(sa.select(workers.c.id)).scalars())
 
@@ -221,9 +216,8 @@ class Ledger:
         return median_seconds((row.started, row.ended) for row in latest)
 
     def _locked(self, *where: sa.ColumnElement[bool]) -> sa.Select[Any]:
-        return (
-            sa.select(jobs).where(*where).with_for_update()
-        )  # ignored by SQLite, whose transactions exclude each other
+        # SQLite, whose transactions exclude each other, ignores the lock
+        return sa.select(jobs).where(*where).with_for_update()
 
     def _row(self, connection: sa.Connection, id: str, owner: str | None, *, lock: bool = True) -> sa.Row[Any]:
         if not (id.isascii() and id.isprintable()):  # Postgres refuses others, and no job has one
@@ -274,5 +268,5 @@ class Ledger:
 
 
 def _usual(since: float) -> int:
-    """DBOS's priority for a job that waits in its turn since a time, in seconds since 1970."""
+    """Return DBOS's priority for a job queued since a time, in seconds since 1970."""
     return max(_FIRST + 1, int(since) - _USUAL_FROM)

@@ -1,4 +1,4 @@
-"""DBOS as a library: it logs through `logging` only, contacts no service, reads no pickle, and keeps voxport's pace.
+"""DBOS as a library: logs through `logging` only, no contact to other services, no pickles, its own polling rate.
 
 Import this module before ``dbos``, which reads its environment when it is imported.
 """
@@ -12,7 +12,7 @@ import threading
 import time
 from typing import Any
 
-# set by the cloud of DBOS's makers, where it sends logs and traces to them, and takes commands
+# set in DBOS's cloud, where DBOS sends logs and traces to its makers and accepts commands
 os.environ.pop("DBOS__CLOUD", None)
 
 from dbos import Serializer
@@ -43,16 +43,16 @@ class JsonSerializer(Serializer):
 
 
 def without_pickles(text: str) -> str:
-    """A text that the database holds, as DBOS may read it.
+    """Replace the name ``py_pickle`` in text from the database.
 
-    Each of DBOS's rows names its own format, and DBOS unpickles where that is ``py_pickle``, whatever serializer it is
-    given. Under another name it raises TypeError instead.
+    Each of DBOS's rows names its format, and DBOS unpickles those of ``py_pickle``, whatever serializer it is given.
+    For an unknown name it raises TypeError.
     """
     return _REFUSED if text == _PICKLE else text
 
 
 class OnceAMinute(logging.Filter):
-    """Passes each of DBOS's messages once a minute, and none about a lost database, which voxport reports itself."""
+    """Passes each message of DBOS once a minute, and none about a lost database, which voxport reports itself."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -60,7 +60,7 @@ class OnceAMinute(logging.Filter):
         self._lock = threading.Lock()
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Whether the record passes; its message is cut to one line, without a traceback."""
+        """Return whether the record passes; cuts its message to one line, without a traceback."""
         message = record.getMessage()
         if any(driver in message for driver in _DRIVERS):
             return False
@@ -85,31 +85,30 @@ def limit_logging() -> None:
 
 
 class Pace:
-    """How often a worker looks for jobs: often just after one ended or came, else every 0.2 s. Safe for threads."""
+    """Polling rate of a worker: every 0.2 s, faster just after a job ended or arrived. Safe for several threads."""
 
     def __init__(self) -> None:
         self._change = threading.Condition()
         self._looks = 0
 
     def look_now(self) -> None:
-        """Look soon: a job may have come, or a slot may be free."""
+        """Poll soon: a job may have arrived, or a slot may be free."""
         with self._change:
             self._looks = _LOOKS
             self._change.notify()
 
     def rest(self) -> None:
-        """Wait until it is time to look."""
+        """Wait for the next poll."""
         with self._change:
             self._change.wait_for(lambda: self._looks > 0, _REST_SECONDS)
             self._looks = max(0, self._looks - 1)
 
 
 def set_up_here(queue_name: str, slots: int, pace: Pace) -> None:
-    """Let this process run ``slots`` jobs at a time, look for them at ``pace``, and not wait for a lost database.
+    """Let this process run ``slots`` jobs at a time, poll at ``pace``, and not wait for a lost database.
 
-    DBOS stores one concurrency limit per queue in the shared database, but machines differ. Until this call that limit
-    counts, which is 1. DBOS reads it before each look. While the database is away DBOS would keep threads waiting for
-    it, also beyond the end of the process; the ledger needs none of them.
+    DBOS stores one concurrency limit a queue, here 1, in the shared database, and reads it before each poll; machines
+    differ. While the database is away, threads of DBOS would wait for it, even beyond the end of the process.
     """
     system: Any = _get_dbos_instance()._sys_db
     shared = system.get_queue

@@ -18,13 +18,13 @@ from .worker import Worker
 
 
 class DbosJobQueue:
-    """JobQueue in a database, by URL: ``sqlite:////folder/jobs.sqlite`` or ``postgresql://user@host/name``.
+    """`JobQueue` in a database, by URL: ``sqlite:////folder/jobs.sqlite`` or ``postgresql://user@host/name``.
 
-    DBOS keeps the order and hands each job to one worker. A ledger, in the same transactions, keeps each job's owner,
-    progress and end. Only the worker that holds a run in the ledger settles it.
+    DBOS orders jobs and gives each to one worker. A ledger, in the same transactions, keeps each job's owner, progress
+    and end. Only the worker that holds a run in the ledger settles it.
 
-    The database is reached and prepared at the first use. While it is away, each call raises ConnectionError within
-    seconds. With ``create`` false, a missing database counts as away.
+    The first use connects and creates missing tables. While the database is away, each call raises ConnectionError
+    within seconds. With ``create`` false, a database without tables counts as away.
 
     Raises:
         UsageError: the URL names no database that can keep jobs.
@@ -103,16 +103,12 @@ class DbosJobQueue:
         return self._ledger
 
     def _look(self) -> None:
-        """Have a worker of this process look at once."""
         if (worker := self._worker) is not None:
             worker.pace.look_now()
 
 
 class Opening:
-    """Creates the tables and the queue once, at the first use. Safe for several threads.
-
-    With ``create`` false, a database without them counts as one that is away.
-    """
+    """Creates the tables and the queue once, at the first use. Safe for several threads."""
 
     def __init__(self, database: Database, client: DBOSClient, *, create: bool = True) -> None:
         self._database, self._client, self._create = database, client, create
@@ -151,7 +147,7 @@ class Opening:
             raise away(failure) from failure
 
     def _probe(self) -> None:
-        """Reach the database within seconds; DBOS would take longer. DBOS creates a missing Postgres database."""
+        # DBOS would wait longer for a lost database; it creates a missing Postgres database
         try:
             with self._database.writing():
                 pass

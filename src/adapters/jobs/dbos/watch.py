@@ -1,4 +1,4 @@
-"""The watch of a worker: show that it is alive, take over from workers that are gone, find lost jobs."""
+"""The watch of a worker: heartbeats, jobs of dead workers, and jobs that DBOS lost."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _LATE_SECONDS = 5.0
 
 
 class Watch:
-    """The watch of one worker. ``doing`` gives the workflows, ``JOB.ROUND``, that its process runs now."""
+    """The watch of one worker. ``doing`` returns the workflows, ``JOB.ROUND``, that its process runs now."""
 
     def __init__(
         self, ledger: Ledger, client: DBOSClient, worker: str, slots: int, doing: Callable[[], Collection[str]]
@@ -34,7 +34,7 @@ class Watch:
         self._suspects: frozenset[str] = frozenset()
 
     def keep(self, stop: threading.Event) -> None:
-        """Beat and look until ``stop`` is set, also while the database is away."""
+        """Beat and check other workers until ``stop`` is set, also while the database is away."""
         lease = self._ledger.limits.lease_seconds
         looked, was_away = 0.0, False
         while not stop.wait(lease / _BEATS_A_LEASE):
@@ -51,14 +51,14 @@ class Watch:
                 if not was_away:
                     _log.warning("%s; watching other workers resumes when it is back", error)
                 self._steady_since, was_away = None, True
-            except Exception:  # noqa: BLE001 - else no worker would be taken over from any more
+            except Exception:  # noqa: BLE001 - the watch must outlive any failure
                 _log.exception("watching other workers goes on")
 
     def beat(self) -> list[str]:
-        """Record a beat of this worker; ids of the workers that are gone.
+        """Record a beat of this worker; return the ids of dead workers.
 
-        After the database was away, every other worker looks dead to the first that reaches it again. A worker is
-        therefore given up for silence only after this one has itself beaten for a whole lease.
+        After the database was away, the first worker to reach it finds no recent beats of others. Silence therefore
+        counts only once this worker has itself beaten for a whole lease.
         """
         database, lease = self._ledger.database, self._ledger.limits.lease_seconds
         with database.writing() as connection:
@@ -72,7 +72,7 @@ class Watch:
         return [o.id for o in others if is_gone(o.place, o.pid) or (steady and o.beat < now - lease)]
 
     def find_stranded(self) -> None:
-        """Enqueue again the jobs that DBOS lost: a worker died, or lost the database, as it took one."""
+        """Enqueue again the jobs whose worker died, or lost the database, while DBOS gave them to it."""
         alive, waiting = self._ledger.alive(), self._ledger.waiting()
         suspects: set[str] = set()
         for at in range(0, len(waiting), _LOOKED_UP_AT_ONCE):
@@ -80,7 +80,7 @@ class Watch:
             for workflow in self._known_to_dbos(some):
                 name = workflow.workflow_id
                 if workflow.status == "PENDING" and self._is_lost_here(name, workflow):
-                    suspects.add(name)  # maybe between two threads still; lost if it is seen so twice
+                    suspects.add(name)  # may be between two threads; lost if found so twice
                     held = name not in self._suspects
                 elif workflow.status == "DELAYED":  # by another machine's clock, which may be wrong
                     held = some[name][2] < _LATE_SECONDS
@@ -95,7 +95,7 @@ class Watch:
         self._suspects = frozenset(suspects)
 
     def leave(self) -> None:
-        """Give back the jobs of this worker and remove it."""
+        """Return the jobs of this worker to the queue and remove it."""
         self._ledger.take_from(self._worker)
         self.find_stranded()
 
@@ -104,12 +104,12 @@ class Watch:
             return self._client.list_workflows(workflow_ids=list(names), load_input=False, load_output=False)
 
     def _is_lost_here(self, name: str, workflow: WorkflowStatus) -> bool:
-        """Whether DBOS claimed it for this process, which did not get it as the database failed in between."""
+        # DBOS claimed it for this process, which did not receive it because the database failed
         return workflow.executor_id == self._worker and name not in self._doing()
 
 
 def place() -> str:
-    """Name of this machine, its boot, and its process id namespace."""
+    """Return the name of this machine, of its boot, and of its process id namespace."""
     known = [socket.gethostname()]
     with suppress(OSError):
         known.append(Path("/proc/sys/kernel/random/boot_id").read_text().strip())
@@ -118,13 +118,11 @@ def place() -> str:
 
 
 def is_gone(worker_place: str, pid: int) -> bool:
-    """Whether a process is known to have ended; False for one of another machine or namespace."""
+    """Return whether a process is known to have ended; False for another machine or namespace."""
     if worker_place != place():
         return False
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
-        return True
-    except OSError:
-        return False
+    except OSError as error:
+        return isinstance(error, ProcessLookupError)
     return False

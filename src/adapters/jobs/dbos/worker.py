@@ -1,4 +1,4 @@
-"""A worker process: DBOS hands jobs to it, and it runs each to its end."""
+"""A worker process, which runs the jobs that DBOS gives it."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ _log = logging.getLogger("voxport.jobs")
 _PROGRESS_SECONDS = 0.25
 _AGAIN_SECONDS = 0.5
 
-# DBOS knows one application a process, and its workflows by name.
+# DBOS has one application a process, and finds workflows by name.
 _working: Worker | None = None
 _taken = threading.Lock()
 
 
 @DBOS.workflow(name=WORKFLOW, max_recovery_attempts=None)
 def _run_job(id: str, round: int) -> None:
-    """Run one round of a job. It has no steps: the ledger settles what must not happen twice."""
+    # no steps of DBOS: the ledger settles what must not happen twice
     if _working is not None:
         _working.run(id, round)
 
@@ -49,7 +49,7 @@ class Worker:
         slots: int,
         stop: threading.Event,
     ) -> None:
-        self.id = str(uuid.uuid4())  # new each time, so that DBOS recovers nothing by itself: leases do
+        self.id = str(uuid.uuid4())  # new each time, so that leases recover jobs, not DBOS
         self.pace = Pace()
         self._ledger, self._prepare, self._handler, self._slots, self._stop = ledger, prepare, handler, slots, stop
         self._watch = Watch(ledger, client, self.id, slots, lambda: self._doing)
@@ -57,15 +57,15 @@ class Worker:
         self._change = threading.Condition()
 
     def work(self) -> None:
-        """See JobQueue.work. RuntimeError if this process has a worker already."""
-        global _working  # DBOS itself is one a process
+        """See JobQueue.work. Raises RuntimeError if this process already has a worker."""
+        global _working  # as DBOS has one application a process
         if not _taken.acquire(blocking=False):
             raise RuntimeError("this process runs jobs already")
         try:
             _working = self
             self._patiently(self._begin)
             self._until_stopped()
-        except OSError as error:  # stopped while the database is away
+        except OSError as error:  # stopped while the database was away
             _log.warning("%s; other workers will notice that this one is gone", error)
         finally:
             DBOS.destroy()
@@ -117,7 +117,7 @@ class Worker:
             DBOS.launch()
             set_up_here(QUEUE, self._slots, self.pace)
         except BaseException as error:
-            DBOS.destroy()  # half a DBOS cannot be launched again
+            DBOS.destroy()  # a DBOS that failed to launch cannot be launched again
             if isinstance(error, sa.exc.SQLAlchemyError):
                 raise away(error) from error
             raise
@@ -141,7 +141,7 @@ class Worker:
             results_mapping(results)  # raises here for results that cannot be stored
             change = lambda job, now: finished(job, now, results)  # noqa: E731
         except BaseException as caught:  # noqa: BLE001 - the job fails, not the worker
-            error = caught  # the name in the except clause is gone when the change is applied
+            error = caught  # the name of the except clause is deleted before the change is applied
             if not isinstance(error, VoxportError | OSError):  # the job's owner sees only its type
                 _log.error("job %s, attempt %d", job.id, job.attempts, exc_info=error, extra=_fields(job, "error"))
             allowed = self._ledger.limits.failed_attempts
@@ -170,24 +170,22 @@ class Worker:
 
 
 def _log_end(job: Job) -> None:
-    """Log what a run has led to, with the reason of a failure."""
     level = {"failed": logging.WARNING, "parked": logging.ERROR}.get(job.state, logging.INFO)
     ends = {"done": "done", "failed": "failed", "cancelled": "cancelled", "parked": "dead-lettered"}
     tried_again = "tried again later" if job.failure else "queued again, as the worker stops"
-    # a file's name may hold line ends, or bytes that are no text
+    # a file's name may contain line breaks, or bytes that are not text
     reason = "".join(c if c.isprintable() else "?" for c in f": {job.failure.detail}") if job.failure else ""
     text = f"attempt {job.attempts} {ends.get(job.state, tried_again)}{reason}"
     _log.log(level, "job %s: %s", job.id, text, extra=_fields(job, ends.get(job.state, "queued")))
 
 
 def _fields(job: Job, event: str) -> dict[str, dict[str, object]]:
-    """Members of a log line about a job."""
     named = {"job": job.id, "event": event, "attempt": job.attempts, "owner": job.owner, "model": job.case.model}
     return {"fields": named | ({"problem": job.failure.kind} if job.failure else {})}
 
 
 class _DbosAttempt:
-    """One run of a job. Writes progress a few times a second; each report sees a request to stop."""
+    """`Attempt` that writes progress a few times a second; each report checks for a request to stop."""
 
     def __init__(self, job: Job, ledger: Ledger, stop: threading.Event) -> None:
         self.job = job
@@ -203,7 +201,7 @@ class _DbosAttempt:
             raise CancelledError
 
     def _goes_on(self, tiles: tuple[int, int] | None) -> bool:
-        """Write the tiles, if any; whether the run is still wanted, which it is while the database is away."""
+        """Write the tiles, if any; return whether the run should continue, as it does while the database is away."""
         try:
             wanted = self._ledger.progress(self.job.id, self.job.attempts, tiles)
         except OSError as error:
