@@ -1,4 +1,4 @@
-"""The demo as one ASGI app: Gradio's page and the viewer's routes."""
+"""The demo as an ASGI app: Gradio's page and the viewer's routes."""
 
 from __future__ import annotations
 
@@ -35,22 +35,18 @@ _MONO = ["ui-monospace", "Consolas", "monospace"]
 
 
 def create_app(application: Application, segmenter: Segmenter, folder: Path, keys: Sequence[KeyHash] = ()) -> FastAPI:
-    """Make the demo.
+    """Build the demo.
 
     Args:
         application: the use cases.
         segmenter: segments the cases.
-        folder: of the sessions' files and Gradio's uploads; the caller deletes it.
-        keys: any one of them is the password; without keys there is no login.
+        folder: for the sessions' files and Gradio's uploads; the caller deletes it.
+        keys: any of them is the password; without keys there is no login.
     """
-    # read by Gradio when it is imported, or at each upload: nothing is counted, kept in the browser, or left in /tmp
+    # Gradio reads these on import, or at each upload: no analytics, and no uploads in the system's temporary folder
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
     os.environ["GRADIO_TEMP_DIR"] = str(folder / "uploads")
-    import gradio as gr
-
-    from .page import build_page
-
     settings = application.settings.demo
     sessions = Sessions(folder, settings.idle_seconds, settings.keep_seconds)
     controller = Controller(application, segmenter, sessions)
@@ -68,6 +64,14 @@ def create_app(application: Application, segmenter: Segmenter, folder: Path, key
     app.state.controller = controller
     app.include_router(router)
     app.mount("/viewer", static_files())
+    return _with_page(app, controller, keys)
+
+
+def _with_page(app: FastAPI, controller: Controller, keys: Sequence[KeyHash]) -> FastAPI:
+    import gradio as gr
+
+    from .page import build_page
+
     mounted: FastAPI = gr.mount_gradio_app(
         app,
         build_page(controller),
@@ -77,7 +81,7 @@ def create_app(application: Application, segmenter: Segmenter, folder: Path, key
         auth=_opened_by(keys) if keys else None,
         auth_message="The password is one of the service's API keys; any name goes.",
         show_error=False,
-        max_file_size=settings.max_upload_bytes,
+        max_file_size=controller.application.settings.demo.max_upload_bytes,
         ssr_mode=False,
         enable_monitoring=False,
         pwa=False,
@@ -85,25 +89,22 @@ def create_app(application: Application, segmenter: Segmenter, folder: Path, key
         head=_HEAD,
     )
     page = next(r.app for r in mounted.routes if isinstance(r, Mount) and isinstance(r.app, gr.routes.App))
-    # pages keep streams open that end by themselves only when this is set
+    # the streams of open pages end only when this is set
     mounted.state.end_streams = page.stop_event.set
     mounted.state.may_enter = lambda request: not keys or _is_logged_in(page, request)
     return mounted
 
 
 def _opened_by(keys: Sequence[KeyHash]) -> Callable[[str, str], bool]:
-    """A check for Gradio's login: the password is one of the keys."""
-
     def check(name: str, password: str) -> bool:  # noqa: ARG001 - a key is enough
         digest = KeyHash.of(password).digest
-        # all are compared, so that the time taken does not tell which one matched
+        # compares all keys, so that the time taken does not depend on which one matches
         return sum(hmac.compare_digest(key.digest, digest) for key in keys) > 0
 
     return check
 
 
 def _is_logged_in(page: FastAPI, request: Request) -> bool:
-    """Whether a request has the cookie of Gradio's login."""
     names = (f"access-token-{page.cookie_id}", f"access-token-unsecure-{page.cookie_id}")  # type: ignore[attr-defined]
     return any(request.cookies.get(name) in page.tokens for name in names)  # type: ignore[attr-defined]
 

@@ -1,4 +1,4 @@
-"""What a person can do at the page, apart from how it looks: open, estimate, run, cancel."""
+"""The demo's use cases: open, estimate, run, cancel."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from ...services.viewing.volume_viewer import OpenVolume, ShownMask, cut_out
 if TYPE_CHECKING:
     from ...application import Application
 
-THRESHOLD = "threshold"  # stands for no model; no card can have this reference, as it lacks a version
+THRESHOLD = "threshold"  # no model; a model's reference has a version
 QUICK_EDGE = 128
 _GLANCE_SECONDS = 0.15
 _SLICES_AT_ONCE = 4
@@ -36,7 +36,7 @@ _SERVE_URL = "http://127.0.0.1:3000"  # where ``voxport serve`` listens by defau
 
 @dataclass(frozen=True)
 class Commands:
-    """Two ways to make the same mask again."""
+    """Commands that reproduce a mask."""
 
     voxport: str
     curl: str
@@ -44,7 +44,7 @@ class Commands:
 
 @dataclass(frozen=True)
 class Controller:
-    """The demo's use cases, and the sessions that they work on."""
+    """The demo's use cases on sessions."""
 
     application: Application
     segmenter: Segmenter
@@ -53,7 +53,7 @@ class Controller:
 
     @property
     def place(self) -> str:
-        """Where cases are segmented."""
+        """The machine that segments, in words."""
         return "on this machine" if self.segmenter.url is None else f"on {self.segmenter.url}"
 
     def open(self, token: str | None, uploads: Sequence[Path]) -> Session:
@@ -61,7 +61,7 @@ class Controller:
 
         Raises:
             UsageError: the session has ended.
-            InputError, LimitError: the files are no volumes, or lie on several grids. The volume before stays open.
+            InputError, LimitError: the files are not volumes, or are on several grids. The previous volume stays open.
         """
         session = self.sessions.find(token)
         folder = session.new_folder()
@@ -84,7 +84,7 @@ class Controller:
             shutil.rmtree(copy.parent, ignore_errors=True)
 
     def channel_names(self, session: Session) -> tuple[str, ...]:
-        """The chosen model's names of the volume's channels; none where it has another number of channels."""
+        """Return the chosen model's names of the volume's channels; none if the number of channels differs."""
         if session.model in ("", THRESHOLD) or session.volume is None:
             return ()
         try:
@@ -102,11 +102,7 @@ class Controller:
         return self.segmenter.estimate([str(path) for path in session.files], model, RunOptions(), RunProgress())
 
     def start(self, token: str | None, model: str, voxel: Shape3 | None) -> Run:
-        """Start to segment the volume, or the part of it around a voxel.
-
-        Raises:
-            UsageError: no volume is open, or another run goes on.
-        """
+        """Start to segment the volume, or the part around a voxel. Raises UsageError: no volume, or a second run."""
         session = self.sessions.find(token)
         volume = _volume_of(session)
         box = None if voxel is None else around(voxel, volume.case.grid.shape, [QUICK_EDGE] * 3)
@@ -119,12 +115,12 @@ class Controller:
             VoxportError: the run's error; CancelledError for a run that was cancelled.
         """
         while not run.wait(_GLANCE_SECONDS):
-            self.sessions.find(token)  # a run may take longer than an idle session lasts
+            self.sessions.find(token)  # keeps the session open during a long run
             yield run.progress
         run.check()
 
     def commands(self, session: Session, result: Result) -> Commands | None:
-        """Commands that make a result's mask again; none for a part, or without a model."""
+        """Return the commands that reproduce a result's mask; None for a part, or without a model."""
         if "model" not in result.report or result.box is not None:
             return None
         remote, names = self.segmenter.url, [path.name for path in session.files]
@@ -133,7 +129,7 @@ class Controller:
         return Commands(str(result.report["command"]), curl)
 
     def sentence(self, error: VoxportError) -> str:
-        """An error as the page shows it: files go by their names alone."""
+        """Return an error as the page shows it, with file names instead of paths."""
         do = error.do[:1].upper() + error.do[1:]
         return self.sessions.public(f"{error.subject}: expected {error.expected}, got {error.got}. {do}.")
 
@@ -173,7 +169,7 @@ class Controller:
         return table, {**report, "command": command}
 
     def _public(self, report: Mapping[str, Any]) -> dict[str, Any]:
-        """A report in which files go by their names alone."""
+        """Return a report with file names instead of paths."""
         files = {
             kind: [{**entry, "name": Path(entry["name"]).name} for entry in report[kind]]
             for kind in ("inputs", "outputs")
@@ -188,9 +184,9 @@ def _volume_of(session: Session) -> OpenVolume:
 
 
 def _taken(upload: Path, folder: Path, names: VolumeNames, others: Sequence[Path]) -> Path:
-    """Move an upload into the session's folder. A copy, if it is needed again for another upload of the same bytes."""
+    """Move an upload into the session's folder; copy it if another upload has the same path."""
     name = upload.name if names.is_volume(upload.name) else f"{upload.name}{PLAIN}"
-    while (folder / name).exists():  # files of one name from several folders are channels of one case
+    while (folder / name).exists():  # channels of one case may have one name, in several folders
         name = f"next_{name}"
     try:
         return Path((shutil.copy if upload in others else shutil.move)(upload, folder / name))
@@ -199,6 +195,5 @@ def _taken(upload: Path, folder: Path, names: VolumeNames, others: Sequence[Path
 
 
 def _named(volume: Path, folder: Path, names: VolumeNames) -> dict[str, Path]:
-    """Result files by download name, which begins with the volume's name."""
     files = (RESULT_FILES["mask"], STATISTICS_TABLE, RESULT_FILES["report"])
     return {f"{names.stem(volume.name)}_{file}": folder / file for file in files}

@@ -1,4 +1,4 @@
-"""Routes of the viewer: slices, values, pictures, surfaces, files. The session's cookie opens them."""
+"""The viewer's routes: slices, values, pictures, surfaces, files. The session's cookie gives access."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ T = TypeVar("T")
 STATIC = Path(__file__).parent / "static"
 _GONE = 410
 _PIECE_BYTES = 2**18
-# Nothing on the page may come from, or go to, any other place; Gradio's templates are compiled in the page.
+# The page may contact no other server. Gradio compiles its templates in the page.
 _POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; style-src 'self' 'unsafe-inline'; "
     "img-src 'self' data: blob:; font-src 'self' data:; connect-src 'self' data: blob:; worker-src 'self' blob:; "
@@ -51,7 +51,7 @@ def look(
     outline: bool = False,
     labels: Annotated[str, Query(max_length=2**16)] = "",
 ) -> Look:
-    """A dependency: display settings of a slice. ``labels`` are the visible ones, as ``1-e4572e.2-56b4e9``."""
+    """Read the display settings of a slice. ``labels`` are the visible ones, as ``1-e4572e.2-56b4e9``."""
     found = [Label(int(value), "", f"#{colour}") for value, colour in _COLOURED.findall(labels)]
     return Look(Display(low, high, LabelTable(tuple(found)), opacity, outline), channel, convention)
 
@@ -68,7 +68,7 @@ class Looking:
 
     @property
     def opened(self) -> tuple[OpenVolume, ShownMask | None]:
-        """The volume and the mask over it; 410 without a volume."""
+        """The volume and its mask; 410 without a volume."""
         if self.session.volume is None:
             raise HTTPException(_GONE, "there is no volume")
         return self.session.volume, None if self.session.result is None else self.session.result.mask
@@ -81,7 +81,7 @@ class Looking:
         return self.session.result
 
     async def aside(self, work: Callable[[], T]) -> T:
-        """Run ``work`` in a thread; 404 for a place outside the volume, 410 once the session's files are gone."""
+        """Run ``work`` in a thread; 404 for a position outside the volume, 410 once the session's files are deleted."""
         try:
             return await to_thread.run_sync(work, limiter=self.controller.slicing)
         except IndexError:
@@ -90,14 +90,14 @@ class Looking:
             raise HTTPException(_GONE, "this volume is no longer open") from None
 
     async def picture(self, make: Callable[[OpenVolume, ShownMask | None], Picture], **headers: str) -> Response:
-        """A picture as PNG."""
+        """Respond with a picture as PNG."""
         volume, mask = self.opened
         encoder = self.controller.application.pictures
         content = await self.aside(lambda: encoder.encode(make(volume, mask), quickly=True))
         return Response(content, media_type="image/png", headers={**_FRESH, **headers})
 
     async def file(self, find: Callable[[], Path], media_type: str, **headers: str) -> Response:
-        """A file, which stays readable to its end when the session ends meanwhile."""
+        """Respond with a file, which stays readable to its end if the session ends meanwhile."""
         file = await self.aside(lambda: find().open("rb"))
         headers = {**_FRESH, **headers, "Content-Length": str(os.fstat(file.fileno()).st_size)}
         return StreamingResponse(_pieces(file), media_type=media_type, headers=headers)
@@ -110,7 +110,7 @@ def _pieces(file: BinaryIO) -> Iterator[bytes]:
 
 
 async def looking(request: Request, id: str) -> Looking:
-    """A dependency: the session of this id. 401 without the login, 410 if it has ended or the cookie opens another."""
+    """Find the session of an id: 401 without login, 410 if it has ended or the cookie is of another."""
     controller: Controller = request.app.state.controller
     if not request.app.state.may_enter(request):
         raise HTTPException(401, "log in on the page first")
@@ -126,30 +126,30 @@ router = APIRouter(prefix="/session/{id}", include_in_schema=False)
 
 @router.get("/slice/{plane}/{index}")
 async def cut(at: Looker, plane: Plane, index: int, shown: Looked) -> Response:
-    """One slice as PNG."""
+    """Return a slice as PNG."""
     return await at.picture(lambda volume, mask: volume.plane(plane, index, shown, mask))
 
 
 @router.get("/picture")
 async def picture(at: Looker, axial: int, coronal: int, sagittal: int, shown: Looked) -> Response:
-    """The three planes as shown, as a PNG to download."""
+    """Return the three planes as one PNG, as a download."""
     attached = {"Content-Disposition": 'attachment; filename="view.png"'}
     return await at.picture(lambda volume, mask: volume.picture((axial, coronal, sagittal), shown, mask), **attached)
 
 
 @router.get("/voxel/{x}/{y}/{z}")
 async def voxel(at: Looker, x: int, y: int, z: int) -> Response:
-    """The values and the label at a voxel."""
+    """Return the values and the label of a voxel."""
     volume, mask = at.opened
     values, label = await at.aside(lambda: volume.at((x, y, z), mask))
-    # NaN and Inf are no JSON
+    # JSON has no NaN and Inf
     shown = [value if abs(value) < float("inf") else None for value in values]
     return JSONResponse({"values": shown, "label": label})
 
 
 @router.get("/surfaces")
 async def surfaces(at: Looker) -> Response:
-    """The mask's surfaces as GLB, made on first use."""
+    """Return the mask's surfaces as GLB, made on first use."""
     result = at.result
     place = result.folder / "surfaces.glb"
 
@@ -164,7 +164,7 @@ async def surfaces(at: Looker) -> Response:
 
 @router.get("/files/{name}")
 async def files(at: Looker, name: str) -> Response:
-    """A result's file."""
+    """Return a file of the result."""
     place = None if at.session.result is None else at.session.result.files.get(name)
     if place is None:
         raise HTTPException(404, "there is no such file")
@@ -173,14 +173,14 @@ async def files(at: Looker, name: str) -> Response:
 
 
 def static_files() -> StaticFiles:
-    """The viewer's script and style."""
+    """Serve the viewer's script and style."""
     return StaticFiles(directory=STATIC)
 
 
 class Guarded:
-    """ASGI middleware: the public address's prefix, and headers that forbid the page other places.
+    """ASGI middleware: the public address's prefix, and headers that forbid the page to contact other servers.
 
-    Messages pass one by one, as Gradio notices by a broken stream that a page is gone.
+    Messages pass one by one, because Gradio detects a closed page by its broken stream.
     """
 
     def __init__(self, app: ASGIApp, public: PublicAddress) -> None:

@@ -1,4 +1,4 @@
-"""A session's volume and mask as the viewer in the browser needs them: geometry, windows, labels; never voxels."""
+"""Data for the viewer in the browser: geometry, windows and labels, without voxels."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ...services.viewing.sessions import Result, Session
 
 
 def scene_of(session: Session, model_channels: tuple[str, ...] = ()) -> dict[str, Any] | None:
-    """A session's open volume and result as plain data; None without a volume."""
+    """Return a session's volume and result as plain data; None without a volume."""
     volume, result = session.volume, session.result
     if volume is None:
         return None
@@ -28,7 +28,7 @@ def scene_of(session: Session, model_channels: tuple[str, ...] = ()) -> dict[str
         "affine": grid.affine.tolist(),
         "unit": UNIT_NAMES[grid.unit],
         "bars": bar_steps(min(extents) / 100, max(extents)),
-        "planes": {plane: _plane(volume.case.grid, plane) for plane in PLANES},
+        "planes": {plane: _plane(grid, plane) for plane in PLANES},
         "channels": [
             {"name": _channel(session.files, channel, model_channels), "window": window, "range": extent}
             for channel, (window, extent) in enumerate(zip(volume.windows, volume.ranges, strict=True))
@@ -44,14 +44,13 @@ def scene_of(session: Session, model_channels: tuple[str, ...] = ()) -> dict[str
 
 
 def _caution(result: Result) -> str:
-    """Warning over a mask that no full run made."""
     if "model" not in result.report:
         return "Threshold preview: no model"
     return "" if result.box is None else "Quick look: inside the dashed frame only"
 
 
 def _plane(grid: Grid, plane: Plane) -> dict[str, Any]:
-    """The mapping between a plane's pixels and voxels, in both conventions; see ``PlaneView``."""
+    """Return the mapping from a plane's pixels to voxels, in both conventions; see ``PlaneView``."""
     views = {c: PlaneView.of(grid, plane, c) for c in ("radiological", "neurological")}
     first = views["radiological"]
     rows, columns, count = first.change.apply_shape(grid.shape)

@@ -1,11 +1,11 @@
-"""Parts of the page as HTML. All values are escaped, also for Gradio's templates."""
+"""HTML of the page's parts. All values are escaped, also for Gradio's templates."""
 
 from __future__ import annotations
 
 import base64
 import html
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
@@ -37,28 +37,32 @@ def plain(value: object) -> str:
 
 
 def viewer(scene: Mapping[str, Any] | None) -> str:
-    """The viewer's element, which carries the scene."""
+    """Return the viewer's element with its scene."""
     content = base64.b64encode(json.dumps(scene).encode()).decode()
     return f'<voxport-viewer data-scene="{content}"></voxport-viewer>'
 
 
 def error(message: str) -> str:
-    """An error message."""
+    """Return an error message."""
     return f'<div class="vx-note vx-error" role="alert">{plain(message)}</div>'
 
 
 def note(message: str) -> str:
-    """A message that is no error."""
+    """Return a message."""
     return f'<div class="vx-note" role="status">{plain(message)}</div>'
 
 
+def _warnings(messages: Iterable[str]) -> str:
+    return "".join(f'<div class="vx-warning">{plain(text)}</div>' for text in messages)
+
+
 def upload_tip(limit_bytes: int) -> str:
-    """The limits of an upload."""
+    """Return the limits of an upload in words."""
     return f"Up to {size(limit_bytes)} a file. Files that are dropped together are the channels of one volume."
 
 
 def facts(session: Session) -> str:
-    """Names, size, spacing and orientation of the open volume."""
+    """Return names, size, spacing and orientation of the open volume."""
     volume = session.volume
     if volume is None:
         return ""
@@ -66,21 +70,18 @@ def facts(session: Session) -> str:
     names = "".join(f"<li>{plain(path.name)}</li>" for path in session.files)
     sizes = _TIMES.join(str(n) for n in grid.shape)
     spacing = _TIMES.join(f"{s:.4g}" for s in grid.spacing)
-    oblique = (
-        ["the voxel axes are turned against the world's: letters name the nearest direction"]
-        if _is_oblique(grid.affine)
-        else []
-    )
-    noted = "".join(f'<div class="vx-warning">{plain(text)}</div>' for text in (*notes, *oblique))
+    if _is_oblique(grid.affine):
+        notes = (*notes, "the voxel axes are turned against the world's: letters name the nearest direction")
     unit = "(unit unknown)" if grid.unit == "unknown" else UNIT_NAMES[grid.unit]
     return (
         f'<div class="vx-facts" role="status"><ul>{names}</ul>{sizes} voxels, {volume.case.channels} '
-        f"channel{'s' if volume.case.channels > 1 else ''}<br>{spacing} {unit}, stored {grid.axis_codes}</div>{noted}"
+        f"channel{'s' if volume.case.channels > 1 else ''}<br>{spacing} {unit}, stored {grid.axis_codes}</div>"
+        f"{_warnings(notes)}"
     )
 
 
 def card(model: ModelCard | None) -> str:
-    """A model's purpose, labels and certificate."""
+    """Return a model's purpose, labels and certificate."""
     if model is None:
         return (
             '<div class="vx-note vx-dummy"><b>No model: dummy mode.</b> What is brighter than a threshold is '
@@ -98,17 +99,16 @@ def card(model: ModelCard | None) -> str:
 
 
 def estimated(run: RunEstimate) -> str:
-    """An estimate, with its warnings."""
-    warnings = "".join(f'<div class="vx-warning">{plain(text)}</div>' for text in run.warnings)
+    """Return an estimate with its warnings."""
     tiles = f"{run.tiles} tile{'s' if run.tiles != 1 else ''}"
     return (
         f'<div class="vx-note" role="status">{tiles}, about {_seconds(run.seconds)}, '
-        f"{size(run.peak_bytes)} of memory.</div>{warnings}"
+        f"{size(run.peak_bytes)} of memory.</div>{_warnings(run.warnings)}"
     )
 
 
 def progress(run: RunProgress, elapsed: float) -> str:
-    """A bar with the stage, tiles and remaining time."""
+    """Return a bar with the stage, tiles and remaining time."""
     name = _STAGES.get(run.state, run.state)
     if run.tiles and run.state == "score":
         share = min(1.0, run.done / run.tiles)
@@ -129,7 +129,7 @@ def progress(run: RunProgress, elapsed: float) -> str:
 
 
 def downloads(session: Session, commands: Commands | None) -> str:
-    """Links to a result's files, and commands that make its mask again."""
+    """Return links to a result's files, and commands that reproduce its mask."""
     result = session.result
     if result is None or not result.files:
         return ""
@@ -142,25 +142,25 @@ def downloads(session: Session, commands: Commands | None) -> str:
 
 
 def summary(result: Result, place: str) -> str:
-    """Summary of a finished run."""
+    """Return the summary of a finished run."""
     report = result.report
     seconds = sum(report["seconds"].values())
-    warnings = "".join(f'<div class="vx-warning">{plain(text)}</div>' for text in report["warnings"])
+    more = ""
     if result.box is not None:
         shape = _TIMES.join(map(str, result.box.shape))
         what = f"Quick look: {shape} voxels around the crosshair, inside the dashed frame, in {_seconds(seconds)}."
         more = "Brightness was judged in this part alone, so the full run can differ. It has no files to download."
     elif "model" not in report:
-        what, more = f"Threshold preview (dummy mode) in {_seconds(seconds)}: no model took part.", ""
+        what = f"Threshold preview (dummy mode) in {_seconds(seconds)}: no model took part."
     else:
         model, tiles = report["model"], report["tiles"]["count"]
         what = f"{model['name']} {model['version']}: {tiles} tiles in {_seconds(seconds)}, {place}."
-        more = ""
+    warnings = _warnings(report["warnings"])
     return f'<div class="vx-note vx-done" role="status"><b>{plain(what)}</b> {plain(more)}</div>{warnings}'
 
 
 def table(result: Result | None) -> tuple[list[str], list[list[object]]]:
-    """Headers and rows of a result's statistics."""
+    """Return headers and rows of a result's statistics."""
     unit = "unknown" if result is None else result.report["grid"]["unit"]
     cubed = "voxel units" if unit == "unknown" else f"{UNIT_NAMES[unit]}³"
     headers = ["Value", "Label", "Voxels", "% of all", f"Volume ({cubed})", "Pieces", "Mean value", "At the border"]
@@ -209,6 +209,6 @@ def _seconds(seconds: float) -> str:
 
 
 def _is_oblique(affine: Any) -> bool:
-    """Whether a voxel axis is more than about a degree off every world axis."""
+    """Return whether a voxel axis is more than about a degree off every world axis."""
     lengths: Sequence[float] = (affine[:3, :3] ** 2).sum(axis=0) ** 0.5
     return bool((abs(affine[:3, :3] / lengths).max(axis=0) < 0.9998).any())
