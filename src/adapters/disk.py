@@ -1,11 +1,22 @@
-"""Files on a local disk: written whole, flushed, hashed. Adapters share these functions."""
+"""Files on a local disk: written whole, flushed, hashed, and cached. Adapters share this module."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 import tempfile
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Iterable
 from pathlib import Path
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+_Identity = tuple[tuple[int, int, int, int, int], ...]
+# A file system's clock ticks every few ms, FAT's every 2 s: a file can change twice within a tick and look the same.
+_TICK_NS = 2 * 10**9
 
 
 def write_whole(path: Path, content: bytes) -> None:
@@ -35,3 +46,50 @@ def sha256(path: Path) -> str:
     """Return the hash of a file's content."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+class FileMemory(Generic[T]):
+    """Cache of values read from files, keyed by device, inode, size and times. Thread-safe.
+
+    A look-up takes one ``stat`` a file. Values of files changed within the last two seconds are not cached.
+
+    Args:
+        capacity: number of cached values; the least recently used is dropped first.
+        now_ns: clock, in nanoseconds since 1970.
+    """
+
+    def __init__(self, capacity: int = 256, now_ns: Callable[[], int] = time.time_ns) -> None:
+        self._capacity = capacity
+        self._now_ns = now_ns
+        self._known: OrderedDict[Hashable, tuple[_Identity, T]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def recall(self, question: Hashable, files: Iterable[Path], read: Callable[[], T]) -> T:
+        """Return the value of ``read``, which depends on these files only; exceptions are not cached."""
+        # taken before reading, so that a change in the meantime shows the next time
+        identity = _identity(files)
+        if identity is None:
+            return read()
+        with self._lock:
+            known = self._known.get(question)
+            if known is not None and known[0] == identity:
+                self._known.move_to_end(question)
+                return known[1]
+        began = self._now_ns()
+        answer = read()
+        if max(max(modified, changed) for *_, modified, changed in identity) < began - _TICK_NS:
+            with self._lock:
+                self._known[question] = (identity, answer)
+                self._known.move_to_end(question)
+                if len(self._known) > self._capacity:
+                    self._known.popitem(last=False)
+        return answer
+
+
+def _identity(files: Iterable[Path]) -> _Identity | None:
+    """Return the key of a file, or None if unavailable."""
+    try:
+        found = [path.stat() for path in files]
+    except OSError:
+        return None
+    return tuple((s.st_dev, s.st_ino, s.st_size, s.st_mtime_ns, s.st_ctime_ns) for s in found)

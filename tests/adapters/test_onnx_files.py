@@ -12,8 +12,8 @@ from pathlib import Path
 import onnx
 import pytest
 import yaml
+from voxport.adapters.disk import FileMemory
 from voxport.adapters.models.onnx_files import CARD_KEY, OnnxModelFiles
-from voxport.adapters.models.onnx_files.memory import FileMemory
 from voxport.domain.cards.model_card import ModelCard
 from voxport.domain.cards.writing import write_card
 from voxport.domain.errors import ModelError

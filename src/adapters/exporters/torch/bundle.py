@@ -12,6 +12,7 @@ import yaml
 from ....domain.errors import ModelError
 from ....ports.exporter import Checkpoint
 
+_INSTEAD = "give the checkpoint and its `network` instead"
 _CONFIGS = ("inference.json", "inference.yaml", "inference.yml")
 
 
@@ -28,40 +29,24 @@ def checkpoint_from_bundle(folder: Path) -> Checkpoint:
     if not weights.is_file():
         if script.is_file():
             return Checkpoint(script)
-        raise ModelError(
-            folder.name,
-            expected="a MONAI bundle with models/model.pt or models/model.ts",
-            got="neither" if folder.is_dir() else "no such folder",
-            do="give the folder that holds configs and models",
-        )
+        expected = "a MONAI bundle with models/model.pt or models/model.ts"
+        got, do = "neither" if folder.is_dir() else "no such folder", "give the folder that holds configs and models"
+        raise ModelError(folder.name, expected=expected, got=got, do=do)
     config = _config(folder)
     if "network_def" not in config:
-        raise ModelError(
-            folder.name,
-            expected="network_def in the bundle's inference configuration",
-            got="none",
-            do="give the checkpoint and its `network` instead",
-        )
+        expected = "network_def in the bundle's inference configuration"
+        raise ModelError(folder.name, expected=expected, got="none", do=_INSTEAD)
     network = _resolved("network_def", config["network_def"], config, folder, ())
     if not isinstance(network, Mapping) or "_target_" not in network:
-        raise ModelError(
-            folder.name,
-            expected="network_def to be a mapping with _target_",
-            got=type(network).__name__,
-            do="give the checkpoint and its `network` instead",
-        )
+        expected, got = "network_def to be a mapping with _target_", type(network).__name__
+        raise ModelError(folder.name, expected=expected, got=got, do=_INSTEAD)
     return Checkpoint(weights, network)
 
 
 def _config(folder: Path) -> Mapping[str, Any]:
     path = next((folder / "configs" / name for name in _CONFIGS if (folder / "configs" / name).is_file()), None)
     if path is None:
-        raise ModelError(
-            folder.name,
-            expected="configs/inference.json or .yaml",
-            got="neither",
-            do="give the checkpoint and its `network` instead",
-        )
+        raise ModelError(folder.name, expected="configs/inference.json or .yaml", got="neither", do=_INSTEAD)
     try:
         text = path.read_text(encoding="utf-8")
         config = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)

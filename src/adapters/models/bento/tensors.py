@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,6 +12,7 @@ import yaml
 
 from ....domain.errors import ModelError, OutputError, UnknownModelError, UsageError
 from ....ports.tensor_models import Plain, Serialisable, TensorModel
+from ...disk import FileMemory, sha256
 from .entries import is_bare
 from .library import bentoml_models, open_store
 
@@ -34,8 +34,8 @@ class BentoTensorModels:
 
     def __init__(self, home: Path | None = None) -> None:
         self._home = home
-        self._hashes: dict[tuple[str, int, int], str | None] = {}
-        self._infos: dict[tuple[str, int, int], dict[str, Any]] = {}
+        self._hashes = FileMemory[str | None]()
+        self._infos = FileMemory[dict[str, Any]]()  # each look-up reads all of them
 
     def save_model(
         self,
@@ -88,19 +88,22 @@ class BentoTensorModels:
         return tuple(sorted(found, key=lambda model: model.name))
 
     def _read(self, entry: Path) -> TensorModel | None:
-        """The model in an entry; None where the entry has no single ONNX file, or one with a card."""
+        """Return the model of an entry; None unless its only ONNX file is a network without a card."""
         networks = list(entry.glob("*.onnx"))
-        sha256 = self._hash(networks[0]) if len(networks) == 1 else None
-        if sha256 is None:
+        if len(networks) != 1:
             return None
+        network, description = networks[0], entry / "model.yaml"
         try:
-            info = self._info(entry / "model.yaml")
+            digest = self._hashes.recall(network, [network], lambda: sha256(network) if is_bare(network) else None)
+            if digest is None:
+                return None
+            info = self._infos.recall(description, [description], lambda: yaml.safe_load(description.read_text()))
             beside = json.loads((entry / _BESIDE).read_text()) if (entry / _BESIDE).is_file() else {}
             return TensorModel(
                 entry.parent.name,
                 entry.name,
-                networks[0],
-                sha256,
+                network,
+                digest,
                 beside.get("signatures") or info.get("signatures") or _SIGNATURES,
                 info.get("labels") or {},
                 info.get("metadata") or {},
@@ -108,23 +111,6 @@ class BentoTensorModels:
             )
         except (OSError, ValueError, AttributeError, yaml.YAMLError):
             return None  # removed in the meantime, or not written by BentoML
-
-    def _info(self, path: Path) -> dict[str, Any]:
-        """BentoML's description of a model, remembered while it does not change: each look-up reads them all."""
-        stat = path.stat()
-        key = (str(path), stat.st_mtime_ns, stat.st_size)
-        if key not in self._infos:
-            self._infos[key] = yaml.safe_load(path.read_text())
-        return self._infos[key]
-
-    def _hash(self, path: Path) -> str | None:
-        """The file's sha256, remembered while it does not change; None unless the file is a network without a card."""
-        stat = path.stat()
-        key = (str(path), stat.st_mtime_ns, stat.st_size)
-        if key not in self._hashes:
-            with path.open("rb") as file:
-                self._hashes[key] = hashlib.file_digest(file, "sha256").hexdigest() if is_bare(path) else None
-        return self._hashes[key]
 
     @property
     def _store(self) -> Any:
@@ -136,7 +122,7 @@ class BentoTensorModels:
 
 
 def _checked_network(model: str | Path | Serialisable) -> bytes:
-    """The bytes of an ONNX file with all its weights inside. Raises ModelError."""
+    """Return the bytes of an ONNX file that holds all its weights. Raises ModelError."""
     subject = str(model) if isinstance(model, str | Path) else "model"
     try:
         content = Path(model).read_bytes() if isinstance(model, str | Path) else model.SerializeToString()
@@ -165,5 +151,5 @@ def _json_of(data: Plain, what: str) -> str:
 
 
 def _of_bentoml(signature: Any) -> dict[str, Any]:
-    """The keys of a signature that BentoML knows."""
+    """Return the keys of a signature that BentoML knows."""
     return {name: signature[name] for name in ("batchable", "batch_dim") if name in signature}

@@ -17,8 +17,7 @@ from ....domain.cards.model_card import ModelCard
 from ....domain.cards.writing import write_card
 from ....domain.errors import ModelError, OutputError
 from ....ports.model import Model
-from ...disk import write_whole
-from .memory import FileMemory
+from ...disk import FileMemory, write_whole
 
 CARD_KEY = "voxport.card"
 # What torch.save and TorchScript write, and what it wrote before 2020.

@@ -9,7 +9,7 @@ import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Self
+from typing import IO, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -98,11 +98,10 @@ class NiftiSink:
         mapped = self._open_map()
         try:
             with self._writing_errors():
-                if self._suffix == PACKED:
-                    digest = self._commit_compressed(mapped)
-                else:
-                    mapped.flush()
-                    digest = self._commit_pair() if self._is_pair else self._commit_plain()
+                digest = self._finish(mapped)
+                for part, target in zip(tuple(self._parts), self._targets, strict=True):
+                    part.replace(target)
+                    self._parts.remove(part)
                 with suppress(OSError):  # the volume is complete, also where the file system cannot flush a folder
                     flush(self._path.parent)
         except BaseException:
@@ -152,42 +151,21 @@ class NiftiSink:
         self._parts.append(part)
         return descriptor
 
-    def _commit_plain(self) -> str:
-        os.fsync(self._descriptor)
-        digest = sha256([self._descriptor])
-        self._publish(self._parts[0], self._path)
-        return digest
-
-    def _commit_compressed(self, mapped: mmap.mmap) -> str:
-        # from memory: the raw voxels are not kept, so they need not be flushed to the disk
+    def _finish(self, mapped: mmap.mmap) -> str:
+        """Write the rest of the files and flush all to the disk; return their hash."""
+        if self._suffix != PACKED:
+            mapped.flush()
+            os.fsync(self._descriptor)
+            if not self._is_pair:
+                return sha256([self._descriptor])
         with os.fdopen(self._new_part(), "wb") as file:
-            # No name and no time in the stream, so that equal volumes give equal files.
-            stream = gzip_ng.GzipNGFile("", "wb", _COMPRESSION_LEVEL, file, mtime=0)
-            with stream, memoryview(mapped) as content:
-                for start in range(0, len(content), CHUNK_BYTES):
-                    stream.write(content[start : start + CHUNK_BYTES])
-                    release(mapped)
+            if self._is_pair:
+                file.write(self._header.block(is_pair=True))
+            else:
+                _compress(mapped, file)
             file.flush()
             os.fsync(file.fileno())
-            digest = sha256([file.fileno()])
-        self._publish(self._parts[-1], self._path)
-        return digest
-
-    def _commit_pair(self) -> str:
-        voxels = self._parts[0]
-        os.fsync(self._descriptor)
-        with os.fdopen(self._new_part(), "wb") as file:
-            file.write(self._header.block(is_pair=True))
-            file.flush()
-            os.fsync(file.fileno())
-            digest = sha256([file.fileno(), self._descriptor])
-        for part, target in zip((voxels, self._parts[-1]), self._targets, strict=True):
-            self._publish(part, target)
-        return digest
-
-    def _publish(self, part: Path, name: Path) -> None:
-        part.replace(name)
-        self._parts.remove(part)
+            return sha256([file.fileno(), self._descriptor] if self._is_pair else [file.fileno()])
 
     @contextmanager
     def _writing_errors(self) -> Iterator[None]:
@@ -196,6 +174,15 @@ class NiftiSink:
         except OSError as error:
             size = len(self._lead) + self._header.data_bytes
             raise _output_error(self._path, error, size) from None
+
+
+def _compress(mapped: mmap.mmap, file: IO[bytes]) -> None:
+    # no name and no time in the stream, so that equal volumes give equal files
+    stream = gzip_ng.GzipNGFile("", "wb", _COMPRESSION_LEVEL, file, mtime=0)
+    with stream, memoryview(mapped) as content:
+        for start in range(0, len(content), CHUNK_BYTES):
+            stream.write(content[start : start + CHUNK_BYTES])
+            release(mapped)
 
 
 def _targets(path: Path, suffix: str) -> tuple[Path, ...]:
