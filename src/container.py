@@ -59,12 +59,6 @@ def _late(module: str, name: str) -> Callable[..., Any]:
     return call
 
 
-def _with_bundled(own: ModelRepository, files: ModelFiles) -> ModelRepository:
-    from .adapters.models.folder import LayeredModels, ModelDirectory
-
-    return LayeredModels(own, ModelDirectory(BUNDLED, files))
-
-
 def _threads(stated: int | None, resources: Resources) -> int:
     return stated or resources.processors()
 
@@ -89,26 +83,10 @@ def _open_session(
     from .adapters.runtimes.onnx import OnnxRuntimeSettings, open_onnx_session
 
     pairs = [(p, {}) if isinstance(p, str) else p for p in given or ()]
-    own = {"providers": [name for name, _ in pairs], "provider_options": {n: _texts(o) for n, o in pairs}}
+    texts = {name: {option: str(value) for option, value in chosen.items()} for name, chosen in pairs}
+    own = {"providers": [name for name, _ in pairs], "provider_options": texts}
     chosen = OnnxRuntimeSettings(**{**settings, **(own if given else {})}, threads=threads)
     return open_onnx_session(path, SessionOptions(), chosen)
-
-
-def _texts(options: Mapping[str, object]) -> dict[str, str]:
-    return {name: str(value) for name, value in options.items()}
-
-
-def _open_torch(device: str, threads: int | None, model: Model, options: RuntimeOptions) -> InferenceRuntime:
-    from .adapters.runtimes.torch import open_torch_runtime
-
-    return open_torch_runtime(model, options, device=device, threads=threads)
-
-
-def _torch_exporter() -> ModelExporter:
-    from .adapters.exporters.torch import TorchExporter
-    from .adapters.runtimes.torch import load_network
-
-    return TorchExporter(load_network)
 
 
 def _remote_segmenter(
@@ -161,7 +139,11 @@ class Container(containers.DeclarativeContainer):
             _late("models.bento", "BentoStore"), model_files, locks, config.bentoml_home
         ),
     )
-    models = providers.ThreadSafeSingleton(_with_bundled, own_models, model_files)
+    models: providers.Provider[ModelRepository] = providers.ThreadSafeSingleton(
+        _late("models.folder", "LayeredModels"),
+        own_models,
+        providers.Factory(_late("models.folder", "ModelDirectory"), BUNDLED, model_files),
+    )
     bentoml: providers.Provider[ModuleType] = providers.Callable(_late("models.bento", "untracked_bentoml"))
 
     tensor_model_store: providers.Provider[TensorModelStore] = providers.ThreadSafeSingleton(
@@ -176,7 +158,12 @@ class Container(containers.DeclarativeContainer):
     runtimes = providers.Dict(
         onnx=providers.Factory(partial, _open_onnx, config.onnx, threads),
         openvino=providers.Factory(partial, _open_openvino, config.openvino, threads),
-        torch=providers.Factory(partial, _open_torch, config.torch.device, config.threads),
+        torch=providers.Factory(
+            partial,
+            _late("runtimes.torch", "open_torch_runtime"),
+            device=config.torch.device,
+            threads=config.threads,
+        ),
     )
     tuning_store: providers.Provider[TuningStore] = providers.ThreadSafeSingleton(
         _late("tunings.folder", "TuningDirectory"), config.tunings_dir
@@ -188,7 +175,9 @@ class Container(containers.DeclarativeContainer):
     open_model = providers.Factory(ModelOpener, model_files, models, runtimes, config.model, tunings)
     tune_ports = providers.Factory(TunePorts, runtimes, segment_ports, memory_store.provider, tunings, quantiser)
     read_bundle: providers.Provider[Checkpoint] = providers.Callable(_late("exporters.torch", "checkpoint_from_bundle"))
-    exporter = providers.ThreadSafeSingleton(_torch_exporter)
+    exporter: providers.Provider[ModelExporter] = providers.ThreadSafeSingleton(
+        _late("exporters.torch", "TorchExporter"), _late("runtimes.torch", "load_network")
+    )
     export_ports = providers.Factory(
         ExportPorts,
         exporter,

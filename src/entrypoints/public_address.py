@@ -1,4 +1,4 @@
-"""The address that callers use, where a proxy stands before a server and may put it below a path."""
+"""The public address of a server behind a proxy, which may add a path prefix."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _HEADER = b"x-forwarded-prefix"
 
 @dataclass(frozen=True)
 class PublicAddress:
-    """Where a server is reached.
+    """The public address of a server.
 
     Args:
-        url: public address, e.g. ``https://lab.example/voxport``; None where there is no other than the server's own.
+        url: e.g. ``https://lab.example/voxport``; None for the server's own address.
         trusts_header: whether ``X-Forwarded-Prefix`` of a request replaces the path of ``url``.
 
     Raises:
@@ -42,7 +42,7 @@ class PublicAddress:
         return urlsplit(self.url).netloc.lower() if self.url else None
 
     def applied_to(self, scope: dict[str, Any]) -> dict[str, Any]:
-        """An ASGI scope with its path below the prefix as ``root_path``, whether or not the proxy strips the prefix."""
+        """The ASGI scope with the prefix in ``root_path`` and ``path``, whether or not the proxy strips it."""
         prefix = self._prefix(scope)
         if not prefix:
             return scope
@@ -60,5 +60,5 @@ class PublicAddress:
 
 
 def prefix_of(scope: Any) -> str:
-    """The path that a request's public address adds before those of the server."""
+    """The path prefix of a request's public address."""
     return str(scope.get("root_path", ""))

@@ -19,6 +19,7 @@ from .console import on_stop
 
 if TYPE_CHECKING:
     import uvicorn
+    from fastapi import FastAPI
 
     from ...application import Application
     from ..rest.keys import KeyHash
@@ -118,11 +119,8 @@ def demo_command(
     address = checked_address(host)
     keys = opening_keys(address, insecure)
     check_free(address, port)
-    import uvicorn
-
     from ..demo.app import create_app
     from ..json_log import announce, check_models_folder, log_as_json
-    from ..rest.connections import timed_protocol
 
     application = application_to_infer(models, model, store, threads, scratch)
     log_as_json()
@@ -137,30 +135,25 @@ def demo_command(
             app = create_app(application, segmenter, folder, keys)
             shown = f"[{host}]" if ":" in host else host
             announce(f"demo on http://{shown}:{port}, segmented {app.state.controller.place}")
-            settings = uvicorn.Config(
-                app,
-                host=address,
-                port=port,
-                http=timed_protocol(application.settings.serving.silence_seconds),
-                log_config=None,
-                access_log=False,
-                timeout_graceful_shutdown=2,
-            )
-            _server(settings).run()
+            _server(app, address, port, application.settings.serving.silence_seconds).run()
         finally:
             application.served_models.close()
 
 
-def _server(settings: uvicorn.Config) -> uvicorn.Server:
-    """A server that ends the streams of open pages when it is stopped, where it would wait for them, and complain."""
+def _server(app: FastAPI, address: str, port: int, silence_seconds: float) -> uvicorn.Server:
+    """A server that ends the event streams of open pages when it stops; uvicorn would wait for them."""
     import uvicorn
+
+    from ..rest.connections import timed_protocol
 
     class Server(uvicorn.Server):
         async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-            self.config.app.state.end_streams()  # type: ignore[union-attr]
+            app.state.end_streams()
             await super().shutdown(sockets)
 
-    return Server(settings)
+    http = timed_protocol(silence_seconds)
+    quiet: dict[str, Any] = {"log_config": None, "access_log": False}
+    return Server(uvicorn.Config(app, host=address, port=port, http=http, timeout_graceful_shutdown=2, **quiet))
 
 
 def absolute_if_file(model: str) -> str:

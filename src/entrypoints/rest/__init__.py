@@ -1,1 +1,1 @@
-"""The HTTP service: routes, and the shield in front of them."""
+"""The HTTP service: routes, and the shield before them."""

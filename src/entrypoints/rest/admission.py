@@ -42,13 +42,9 @@ def bad_bind(scope: Scope) -> Problem | None:
     peer = address_of(scope["client"][0]) if scope.get("client") else None
     if (unix or (local is not None and local.is_loopback)) and (peer is None or peer.is_loopback):
         return None
-    return Problem.about(
-        "forbidden",
-        "connection",
-        expected="one from this machine, as the service has no keys",
-        got="one over the network",
-        do="set VOXPORT_API_KEYS for the service, or reach it over loopback",
-    )
+    expected, got = "one from this machine, as the service has no keys", "one over the network"
+    do = "set VOXPORT_API_KEYS for the service, or reach it over loopback"
+    return Problem.about("forbidden", "connection", expected=expected, got=got, do=do)
 
 
 def bad_origin(headers: Headers, public_host: str | None = None, others: Collection[str] = ()) -> Problem | None:
@@ -61,13 +57,8 @@ def bad_origin(headers: Headers, public_host: str | None = None, others: Collect
         what, got = "Origin", "another site"
     else:
         return None
-    return Problem.about(
-        "forbidden",
-        what,
-        expected="localhost, 127.0.0.1 or [::1]",
-        got=got,
-        do="use http://127.0.0.1, or set VOXPORT_API_KEYS for the service",
-    )
+    do = "use http://127.0.0.1, or set VOXPORT_API_KEYS for the service"
+    return Problem.about("forbidden", what, expected="localhost, 127.0.0.1 or [::1]", got=got, do=do)
 
 
 def bad_body(scope: Scope, headers: Headers) -> Problem | None:
@@ -76,25 +67,14 @@ def bad_body(scope: Scope, headers: Headers) -> Problem | None:
     if not scope["path"].startswith("/"):
         return Problem.about("malformed", "path", expected="one that begins with /", got="another", do="send the path")
     if len(lengths) > 1 or (lengths and "transfer-encoding" in headers) or not all(map(_LENGTH.fullmatch, lengths)):
-        return Problem.about(
-            "malformed",
-            "Content-Length",
-            expected="one number of bytes, or Transfer-Encoding instead",
-            got="something else",
-            do="state the body's length once",
-        )
+        expected, do = "one number of bytes, or Transfer-Encoding instead", "state the body's length once"
+        return Problem.about("malformed", "Content-Length", expected=expected, got="something else", do=do)
     if any(coding.strip().lower() != "identity" for coding in headers.getlist("content-encoding")):
-        return Problem.about(
-            "media-type", "Content-Encoding", expected="none", got="one", do=f"send a {PACKED} file as it is"
-        )
+        do = f"send a {PACKED} file as it is"
+        return Problem.about("media-type", "Content-Encoding", expected="none", got="one", do=do)
     if any("pickle" in media_type.lower() for media_type in headers.getlist("content-type")):
-        return Problem.about(
-            "media-type",
-            "Content-Type",
-            expected="multipart/form-data or application/json",
-            got="a pickle",
-            do="send the volume as a file",
-        )
+        expected, do = "multipart/form-data or application/json", "send the volume as a file"
+        return Problem.about("media-type", "Content-Type", expected=expected, got="a pickle", do=do)
     return None
 
 
@@ -111,14 +91,9 @@ class Rate:
             return None
         reopens, _ = self._limiter.get_window_stats(self._item, *caller)
         seconds = max(1, math.ceil(reopens - time.time()))
-        return Problem.about(
-            "rate",
-            "requests",
-            expected=f"at most {self._item.amount} a minute",
-            got="more",
-            do=f"try again in {seconds} s",
-            headers={"Retry-After": str(seconds)},
-        )
+        expected, do = f"at most {self._item.amount} a minute", f"try again in {seconds} s"
+        headers = {"Retry-After": str(seconds)}
+        return Problem.about("rate", "requests", expected=expected, got="more", do=do, headers=headers)
 
 
 def peer_of(scope: Scope) -> str:

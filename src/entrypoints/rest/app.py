@@ -1,4 +1,4 @@
-"""The REST application: routes over the use cases."""
+"""The REST application."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _ROUTERS = (
 
 
 def create_app(application: Application, *, runs_jobs: bool = False) -> FastAPI:
-    """The service over an application; its models are loaded from when it starts until it ends.
+    """Build the service of an application. Its models are loaded for as long as it runs.
 
     Args:
         application: with the settings and the use cases.
@@ -62,7 +62,7 @@ def create_app(application: Application, *, runs_jobs: bool = False) -> FastAPI:
         context.models.close()
         await context.jobs.close()
 
-    # the pages of Swagger and Redoc would be fetched from elsewhere
+    # pages of Swagger and Redoc would load scripts from other servers
     app = FastAPI(
         title="voxport",
         version=__version__,
@@ -87,7 +87,7 @@ def create_app(application: Application, *, runs_jobs: bool = False) -> FastAPI:
 def _run_jobs(context: ServiceContext) -> None:
     """Run jobs beside requests, in the same slots, so that memory is bounded for both together."""
     application = context.application
-    # more than there are slots would only wait here, where no other worker can take them
+    # more jobs than slots would wait here, where no other worker can take them
     at_once = min(application.settings.jobs.concurrency, context.settings.slots)
     handler = in_a_slot(application.run_job, context.slots)
     keep_working(lambda stop: application.work_on_jobs(at_once, stop, handler=handler), context.models, context.stop)

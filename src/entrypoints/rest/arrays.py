@@ -1,4 +1,4 @@
-"""Arrays as callers send them, nested lists in JSON or ``.npy`` files; nothing is built that is beyond the limit."""
+"""Arrays in requests: nested lists in JSON, or ``.npy`` files. Size limits are checked before an array is built."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from ...domain.errors import InputError, LimitError, UsageError
 
 # A number in JSON with its comma: -1.2345678901234567e-308
 _JSON_BYTES_PER_VALUE = 25
-# what may stand in a body beside the values
+# size of a body without its values
 FIELD_BYTES = 2**16
 
 
 def json_bytes(max_values: int) -> int:
-    """The longest JSON text that can hold an array of so many values and its fields."""
+    """The largest JSON text, in bytes, of an array with this number of values and its fields."""
     return max_values * _JSON_BYTES_PER_VALUE + FIELD_BYTES
 
 
@@ -59,7 +59,7 @@ def parse_json(content: bytes, max_values: int) -> tuple[NDArray[Any], dict[str,
 
 
 def parse_npy(file: BinaryIO, max_values: int) -> NDArray[Any]:
-    """The array of an ``.npy`` file, its size checked before its values are read; pickled objects are refused.
+    """The array of an ``.npy`` file. The size is checked before values are read; pickled objects are refused.
 
     Raises:
         InputError: it is no such file, or holds anything but real numbers.

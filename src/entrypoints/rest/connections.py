@@ -1,4 +1,4 @@
-"""Connections: those that send nothing are closed, and requests that outlast a stop of the process are answered."""
+"""Close silent connections, and answer the requests that are open when the process stops."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Refuse = Callable[[Problem], Awaitable[None]]
 
 
 class Draining:
-    """The open requests of a process, which get ``grace_seconds`` to end once it stops."""
+    """The open requests of a process. After a stop they have ``grace_seconds`` to end."""
 
     def __init__(self, grace_seconds: float) -> None:
         self._grace_seconds = grace_seconds
@@ -26,7 +26,7 @@ class Draining:
 
     @contextmanager
     def request(self, refuse: Refuse) -> Iterator[None]:
-        """Count the request of the current task; ``refuse`` answers it if it is cut short at the end of the grace."""
+        """Count the request of the current task; ``refuse`` answers it if it is cancelled after the grace period."""
         task = asyncio.current_task()
         assert task is not None
         self._open[task] = refuse
@@ -43,7 +43,7 @@ class Draining:
                 _log.info("drained: no request is open")
 
     def begin(self) -> None:
-        """Log how many requests are open, and answer those that are left after the grace; needs a running loop."""
+        """Log the number of open requests, and refuse those still open after the grace period; needs a running loop."""
         if self._begun:
             return
         self._begun = True

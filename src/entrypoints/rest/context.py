@@ -1,4 +1,4 @@
-"""What the routes share: the use cases from the application, and how a request's work is run."""
+"""Shared by all routes: the use cases, their limits, and the threads that run a request's work."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _SHARED_CALLS = 128  # small requests at a time for each slot; they wait for the
 
 
 class RequestProgress:
-    """Stops a run whose caller has gone, or that exceeds the time limit."""
+    """Stops a run if the caller disconnects or the time limit is reached."""
 
     def __init__(self, limit_seconds: float) -> None:
         self._gone = threading.Event()
@@ -41,7 +41,7 @@ class RequestProgress:
         self._ends = time.monotonic() + limit_seconds
 
     def abandon(self) -> None:
-        """Stop the run: the caller is gone."""
+        """Stop the run: the caller has disconnected."""
         self._gone.set()
 
     def check(self) -> None:
@@ -90,14 +90,14 @@ class ServiceContext:
     def estimate(
         self, inputs: Sequence[str], model: str | None, options: RunOptions, progress: RequestProgress
     ) -> tuple[LoadedModel, Estimate]:
-        """The model of this name, loaded, and the estimate of a run on this machine, without inference."""
+        """The loaded model of this name, and the estimate of a run on this machine."""
         loaded = self.models.take(model)
         speed = self.models.find(model).seconds_per_voxel
         options = replace(options, memory_bytes=self.memory_bytes)
         return loaded, self.application.estimate(inputs, loaded, options, progress, seconds_per_voxel=speed)
 
     async def in_slot(self, request: Request, work: Callable[[RequestProgress, float], T]) -> T:
-        """Run ``work`` in a slot, with the seconds that it waited for one; it stops when the caller goes.
+        """Run ``work`` in a slot; it receives the seconds waited for the slot, and stops if the caller disconnects.
 
         Raises:
             BusyError: no slot is free and the queue is full.
@@ -126,13 +126,13 @@ class ServiceContext:
     async def without_slot(
         self, request: Request, work: Callable[[RequestProgress], T], threads: CapacityLimiter | None = None
     ) -> T:
-        """Run ``work``, which infers nothing, in one of ``threads``, else in one of those beside the slots."""
+        """Run ``work``, which infers nothing, in one of ``threads``; by default in the few threads beside the slots."""
         progress = RequestProgress(self.settings.time_limit_seconds)
         return await self._watched(request, progress, lambda: work(progress), threads or self.aside)
 
     @asynccontextmanager
     async def request_folder(self, files: Literal["run", "job"]) -> AsyncIterator[Path]:
-        """A folder for a request's files; for a job, where the blob store takes them over without copying."""
+        """A folder for a request's files. A job's are where the blob store takes them over without copying."""
         staging = await to_thread.run_sync(self.application.blobs.staging) if files == "job" else None
         work = staging or self.application.work_folders.new()
         folder = await to_thread.run_sync(work.__enter__)

@@ -13,13 +13,13 @@ from starlette.types import Message, Receive, Send
 from ...domain.errors import LimitError, TimeLimitError, VoxportError
 from .problems import Problem, problem_response
 
-# how long an upload that was answered early is still taken off the wire: closing at once resets the connection,
-# and a sender who only listens when done never reads the answer
+# An upload that is refused early is read on for this long: closing at once resets the connection, and a client that
+# reads the answer only after sending everything never sees it.
 LINGER_SECONDS = 2.0
 
 
 class BodyTooLargeError(LimitError):
-    """A request's body is larger than the service takes, in bytes."""
+    """A request's body exceeds the service's limit in bytes."""
 
     def __init__(self, limit: int) -> None:
         super().__init__(
@@ -31,7 +31,7 @@ class BodyTooLargeError(LimitError):
 
 
 class SilentBodyError(TimeLimitError):
-    """The rest of a request's body does not come."""
+    """A request's body stops arriving."""
 
     def __init__(self, seconds: float) -> None:
         do = "send the request again without a pause"
@@ -39,7 +39,7 @@ class SilentBodyError(TimeLimitError):
 
 
 class Exchange:
-    """The ASGI ``receive`` and ``send`` of one request, watched.
+    """The ASGI ``receive`` and ``send`` of one request, with limits and counts.
 
     Attributes:
         request_id: a fresh UUID; nothing that the caller sends changes it.
@@ -94,12 +94,12 @@ class Exchange:
         return message
 
     async def send(self, message: Message) -> None:
-        """Pass on the application's answer, unless the caller is gone or is answered by a problem instead."""
+        """Pass on the application's answer, unless the caller has disconnected or was answered with a problem."""
         if not (self.gone or self.failure or self._is_refused):
             await self._answer(message)
 
     async def refuse(self, problem: Problem) -> None:
-        """Answer with a problem, unless an answer has started or nobody is there."""
+        """Answer with a problem, unless an answer has started or the caller has disconnected."""
         if self.status is not None or self.gone:
             return
         self._is_refused = True
@@ -110,7 +110,7 @@ class Exchange:
         await self._answer({"type": "http.response.body", "body": response.body})
 
     async def finish(self) -> None:
-        """End an exchange that nothing was answered in, as the caller had gone.
+        """End an exchange without an answer, whose caller disconnected.
 
         BentoML's time limit, which wraps all of this, waits for an answer to start, and keeps the server from ending.
         """
@@ -118,7 +118,7 @@ class Exchange:
             await self._send({"type": "http.response.start", "status": 499, "headers": []})
 
     async def _answer(self, message: Message) -> None:
-        """Pass on an answer; what still comes of the body then is thrown away, for at most `LINGER_SECONDS`."""
+        """Pass on an answer, then discard the rest of the body for at most `LINGER_SECONDS`."""
         if not self._body_to_come or message.get("more_body", False):
             await self._pass_on(message)
         elif message["type"] == "http.response.start":
@@ -141,7 +141,7 @@ class Exchange:
             headers = MutableHeaders(scope=message)
             headers["Voxport-Request"] = self.request_id
             headers.setdefault("X-Content-Type-Options", "nosniff")
-            # masks and volumes are nobody's to keep on the way
+            # proxies must not store masks and volumes
             headers.setdefault("Cache-Control", "no-store")
         elif body := message.get("body"):
             self.bytes_out += len(body)

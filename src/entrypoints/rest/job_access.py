@@ -1,4 +1,4 @@
-"""The job queue and its files for the routes: in threads of their own, failures as problems."""
+"""Access of the routes to the job queue and stored files, in separate threads, with failures as problems."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class JobAccess:
 
     def __init__(self, application: Application, private_paths: Sequence[str]) -> None:
         self._application, self._private_paths = application, tuple(private_paths)
-        # apart from those of uploads and estimates, so that a request for a job's state does not wait for them
+        # separate threads: a request for a job's state does not wait for uploads and estimates
         self._threads = CapacityLimiter(_THREADS)
         self._stats: QueueStats | None = None
         self._stats_from = -_FRESH_SECONDS
@@ -55,7 +55,7 @@ class JobAccess:
         self.listeners = 0
 
     async def open(self) -> None:
-        """Create the queue once, before several threads use it; its database need not answer yet."""
+        """Create the queue before several threads use it; its database may still be unavailable."""
         await to_thread.run_sync(lambda: self._application.job_ports)
 
     async def close(self) -> None:
@@ -63,11 +63,11 @@ class JobAccess:
         await to_thread.run_sync(self._application.job_queue.close)
 
     async def ask(self, do: Callable[[JobQueue], T]) -> T:
-        """Run ``do`` on the queue. Raises ProblemError where it cannot be reached."""
+        """Run ``do`` on the queue. Raises ProblemError if it is unavailable."""
         return await self.in_thread(lambda: reached(lambda: do(self._application.job_queue)))
 
     async def read(self, do: Callable[[BlobStore], T]) -> T:
-        """Run ``do`` on the stored files. Raises ProblemError where they cannot be reached."""
+        """Run ``do`` on the stored files. Raises ProblemError if they are unavailable."""
         return await self.in_thread(lambda: read(lambda: do(self._application.blobs)))
 
     async def in_thread(self, do: Callable[[], T]) -> T:
@@ -75,7 +75,7 @@ class JobAccess:
         return await to_thread.run_sync(do, limiter=self._threads)
 
     async def stats(self) -> QueueStats | None:
-        """The queue in numbers; None where it does not answer within 3 s."""
+        """The queue's statistics; None if it does not answer within 3 s."""
         with move_on_after(_PATIENCE_SECONDS):
             queue = self._application.job_queue
             try:
@@ -85,7 +85,7 @@ class JobAccess:
         return None
 
     async def mappings(self, *jobs: Job, prefix: str) -> list[dict[str, Any]]:
-        """Jobs as plain data, with links below ``prefix``, and end times estimated from numbers up to a second old."""
+        """Jobs as plain data, with links below ``prefix``. End times come from statistics at most a second old."""
         now = time.monotonic()
         if now - self._stats_from >= _FRESH_SECONDS and not all(job.has_ended for job in jobs):
             self._stats_from = now  # others meanwhile take the old numbers
@@ -111,12 +111,12 @@ class JobAccess:
 
 
 def reached(do: Callable[[], T]) -> T:
-    """Call the queue. Raises ProblemError where its database fails."""
+    """Call the queue. Raises ProblemError if its database fails."""
     return _or_unavailable(do, "job queue", "a database that can be reached")
 
 
 def read(do: Callable[[], T]) -> T:
-    """Read a job's stored files. Raises ProblemError where that fails.
+    """Read a job's stored files. Raises ProblemError on failure.
 
     A missing file counts as unreachable: a job keeps all its files for as long as it exists.
     """
@@ -129,7 +129,7 @@ def principal(request: Request) -> str:
 
 
 async def own_job(request: Request, id: JobId) -> Job:
-    """A dependency: the caller's job of the path. Raises UnknownJobError, also for another's."""
+    """A dependency: the caller's job with the id of the path. Raises UnknownJobError, also for another caller's job."""
     if not _ID.fullmatch(id):
         raise unknown_job(id)
     jobs: JobAccess = request.app.state.context.jobs

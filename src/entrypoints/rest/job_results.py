@@ -1,4 +1,4 @@
-"""Results of a job: its stored files, and any slice as a picture."""
+"""Results of a job: stored files, and pictures of slices."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ async def _stored(
     known: str | None,
     headers: dict[str, str] | None = None,
 ) -> Response:
-    """Send a stored file, or 304 where the caller has it."""
+    """Send a stored file, or 304 if the caller has it."""
     file = _result_of(job, output)
     headers = {**(headers or {}), "ETag": f'"{file.sha256}"'}
     if known is not None and _matches(known, file.sha256):
@@ -146,7 +146,7 @@ async def _stored(
 
 
 def _result_of(job: Job, output: str) -> StoredFile:
-    """A result of the job. Raises ProblemError where it does not exist, or not yet."""
+    """A result of the job. Raises ProblemError if it does not exist, or not yet."""
     subject = f"{output} of job {job.id}"
     if not job.has_ended:
         seconds = _seconds_left(job)

@@ -17,7 +17,6 @@ from ...contract.job import JobAnswer, JobsAnswer, job_path
 from ...contract.options import REMOTE
 from ...domain.errors import UnknownJobError, UsageError
 from ...domain.job import Job, JobState
-from ...domain.run import RunOptions
 from ...services.jobs.submit import case_folder
 from ..public_address import prefix_of
 from . import uploads
@@ -93,16 +92,14 @@ router = APIRouter(route_class=BodyRoute, tags=["jobs"], responses=problems(*_QU
     summary="Submit a job",
 )
 @body(MULTIPART, files="job")
-@uploads.takes_options
 async def submit_job(
     request: Request,
     context: Context,
     volume: uploads.Volumes,
+    options: uploads.Options,
     model: uploads.ModelName = None,
     outputs: uploads.Outputs = ["mask"],  # noqa: B006 - FastAPI copies it
     key: RequestKey = None,
-    *,
-    options: RunOptions,
 ) -> Response:
     """Queue a case. It is checked first: a case that no worker can run is refused at once."""
     # without a memory limit: each worker has its own

@@ -1,4 +1,4 @@
-"""API keys: kept as SHA-256 digests only, and compared in constant time."""
+"""API keys, stored as SHA-256 digests and compared in constant time."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _HASHED = "sha256:"
 
 @dataclass(frozen=True)
 class KeyHash:
-    """One key that opens the service, by the SHA-256 digest of its bytes (32 bytes)."""
+    """The SHA-256 digest (32 bytes) of a key that opens the service."""
 
     digest: bytes = field(repr=False)
 
@@ -29,7 +29,7 @@ class KeyHash:
 
     @property
     def principal(self) -> str:
-        """A short name for whoever holds the key: the first 12 hexadecimal digits of the digest."""
+        """The key's short name: the first 12 hexadecimal digits of the digest."""
         return self.digest.hex()[:12]
 
 
@@ -48,32 +48,19 @@ def parse_keys(entries: str | Iterable[str]) -> tuple[KeyHash, ...]:
 
 
 def _parse_key(entry: str, position: int) -> KeyHash:
-    subject = f"API key {position}"
+    subject, do = f"API key {position}", "make one with: openssl rand -hex 32"
     if entry.startswith(_HASHED):
         digits = entry.removeprefix(_HASHED)
         if not re.fullmatch(r"[0-9a-fA-F]{64}", digits):
-            raise UsageError(
-                subject,
-                expected="64 hexadecimal digits after sha256:",
-                got=f"{len(digits)} characters",
-                do="write the key's SHA-256, as sha256sum prints it",
-            )
+            expected, got = "64 hexadecimal digits after sha256:", f"{len(digits)} characters"
+            raise UsageError(subject, expected=expected, got=got, do="write the key's SHA-256, as sha256sum prints it")
         return KeyHash(bytes.fromhex(digits))
     if len(entry) < SHORTEST:
-        raise UsageError(
-            subject,
-            expected=f"at least {SHORTEST} characters",
-            got=str(len(entry)),
-            do="make one with: openssl rand -hex 32",
-        )
+        raise UsageError(subject, expected=f"at least {SHORTEST} characters", got=str(len(entry)), do=do)
     if not re.fullmatch(r"[!-~]+", entry):
-        raise UsageError(
-            subject,
-            expected="ASCII letters, digits and signs",
-            got="a space or another character that a header cannot carry",
-            do="make one with: openssl rand -hex 32",
-        )
-    return KeyHash.of(entry)
+        got = "a space or another character that a header cannot carry"
+        raise UsageError(subject, expected="ASCII letters, digits and signs", got=got, do=do)
+    return KeyHash(sha256(entry.encode()).digest())
 
 
 def holder(keys: Iterable[KeyHash], headers: Headers) -> KeyHash | None:
@@ -86,7 +73,7 @@ def holder(keys: Iterable[KeyHash], headers: Headers) -> KeyHash | None:
         return None
     digest = sha256(presented.pop()).digest()
     found = None
-    # every key is compared, so that the time taken does not tell which one matched
+    # every key is compared, so that the time taken does not depend on which one matches
     for key in keys:
         if hmac.compare_digest(key.digest, digest):
             found = key

@@ -1,4 +1,4 @@
-"""What is measured, for Prometheus, over all worker processes."""
+"""Measurements for Prometheus, over all worker processes."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ class Metrics:
         )
         self._speed = Histogram(
             "voxport_tiles_per_second",
-            "Tiles scored in a second.",
+            "Tiles inferred in a second.",
             by_model,
             buckets=_TILES_PER_SECOND,
             registry=registry,
         )
-        self._tiles = Counter("voxport_tiles", "Tiles scored.", by_model, registry=registry)
+        self._tiles = Counter("voxport_tiles", "Tiles inferred.", by_model, registry=registry)
         self._refused = Counter(
             "voxport_refused", "Requests answered by a problem, by kind.", ("kind",), registry=registry
         )
@@ -61,9 +61,10 @@ class Metrics:
         self._refused.labels(kind).inc()
 
     def shown(self, queue: QueueStats | None) -> bytes:
-        """All values in Prometheus' text format; with several processes, as BentoML has them, those of all.
+        """All values of all processes, and those of the job queue, in Prometheus' text format.
 
-        What is told of the job ``queue`` is the same for all of them, and is told once; None where it is away.
+        Args:
+            queue: None if the job queue does not answer.
         """
         registry = self._registry
         if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
@@ -75,7 +76,7 @@ class Metrics:
 
 
 class _JobFigures(Collector):
-    """The job queue's numbers, as it gave them just now."""
+    """The numbers of the job queue."""
 
     def __init__(self, queue: QueueStats | None) -> None:
         self._queue = queue

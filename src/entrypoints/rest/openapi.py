@@ -30,12 +30,12 @@ _REQUEST_ID = {
 
 
 def binary(media_type: str) -> dict[str, Any]:
-    """A body of this media type that is no JSON."""
+    """A binary body of this media type."""
     return {"schema": {"type": "string", "contentMediaType": media_type}}
 
 
 def problems(*kinds: str) -> Responses:
-    """Answers that are problems of these kinds."""
+    """Responses with problems of these kinds."""
     schema = {"$ref": f"#/components/schemas/{ProblemDetails.__name__}"}
     described: Responses = {}
     for kind in (name for name in KINDS if name in kinds):
@@ -80,7 +80,7 @@ def describe(app: FastAPI, *, needs_key: bool) -> dict[str, Any]:
         components["schemas"].pop(framework, None)
     for body in (schema for name, schema in components["schemas"].items() if name.startswith("Body_")):
         body["additionalProperties"] = False
-        # generators of clients send a file for this format alone
+        # generators of clients send files only for this format
         body["properties"]["volume"]["items"] = {"type": "string", "format": "binary"}
     components["headers"] = {"Voxport-Request": _REQUEST_ID}
     components["securitySchemes"] = {
@@ -94,18 +94,18 @@ def describe(app: FastAPI, *, needs_key: bool) -> dict[str, Any]:
         content = operation["responses"].get("200", {}).get("content", {})
         if JSON in content and _GZIP in content:  # generators of clients expect the first
             content[JSON] = content.pop(JSON)
-        # FastAPI adds its own shape of errors to every route that takes anything
+        # FastAPI adds its own 422 to every route with parameters
         if MEDIA_TYPE not in operation["responses"].get("422", {}).get("content", ()):
             operation["responses"].pop("422", None)
         for response in operation["responses"].values():
             for media in response.get("content", {}).values():
-                media.pop("itemSchema", None)  # FastAPI's word for events, from OpenAPI 3.2
+                media.pop("itemSchema", None)  # of OpenAPI 3.2
             response.setdefault("headers", {})["Voxport-Request"] = {"$ref": "#/components/headers/Voxport-Request"}
     return document
 
 
 def _array_form() -> dict[str, Any]:
-    """The fields of an array as those of a form, which has neither lists nor null."""
+    """The schema of an array in a form, which has neither lists nor null."""
     fields = PredictFields.model_json_schema(ref_template="#/components/schemas/{model}")["properties"]
     for name, field in fields.items():
         present = [kind for kind in field.pop("anyOf", ()) if kind.get("type") != "null"]

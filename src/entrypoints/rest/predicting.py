@@ -78,7 +78,7 @@ async def _from_json(request: Request, context: ServiceContext) -> Asked:
         if len(content) > limit:
             raise too_large(f"more than {limit} bytes of JSON", most)
     array, others = await to_thread.run_sync(partial(parse_json, bytes(content), most), limiter=context.aside)
-    # a form's fields are texts, but JSON has types: "0.5" is no number
+    # a form has texts only; in JSON, "0.5" is not a number
     fields = partial(schemas.PredictFields.model_validate_json, strict=True)
     return array, _checked(fields, orjson.dumps(others))
 

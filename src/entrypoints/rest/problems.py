@@ -1,4 +1,4 @@
-"""What the service answers when it does not do what was asked: RFC 9457 problem details."""
+"""Refusals and failures as answers: RFC 9457 problem details."""
 
 from __future__ import annotations
 
@@ -16,23 +16,8 @@ from ...contract.problem import KINDS, MEDIA_TYPE, URN
 from ...domain.errors import BusyError, VoxportError, kind_of
 from ...domain.plain import one_line
 
-KIND_OF_STATUS: Mapping[int, str] = {
-    400: "malformed",
-    401: "unauthorised",
-    403: "forbidden",
-    404: "not-found",
-    405: "method",
-    406: "not-acceptable",
-    409: "conflict",
-    413: "limit",
-    415: "media-type",
-    422: "usage",
-    429: "rate",
-    503: "busy",
-    504: "timeout",
-}
-
-
+# Starlette's errors have a status only: it stands for its first kind
+KIND_OF_STATUS = {known.status: kind for kind, known in reversed(list(KINDS.items())) if kind != "internal"}
 # The four parts of a refusal in one line.
 _PARTS = re.compile("(?:.*?: )?expected (?P<expected>.*?), got (?P<got>.*); (?P<do>.*)")
 # Refusals of the framework: what it expected and got.
@@ -62,7 +47,7 @@ class Problem:
     def about(
         cls, kind: str, subject: str, *, expected: str, got: str, do: str, headers: Mapping[str, str] | None = None
     ) -> Problem:
-        """The problem in the words of a `VoxportError`."""
+        """A problem with the parts of a `VoxportError`."""
         detail = f"{subject}: expected {expected}, got {got}; {do}"
         return cls(kind, detail, {"expected": expected, "got": got, "do": do}, headers or {})
 
@@ -78,7 +63,7 @@ class Problem:
 
 
 class ProblemError(Exception):
-    """Raised for a problem that no error of the library stands for."""
+    """A problem without an error class of its own."""
 
     def __init__(self, problem: Problem) -> None:
         super().__init__(problem.detail)
@@ -89,10 +74,9 @@ INTERNAL = Problem("internal", "an unexpected error; the server's log has it und
 
 
 def problem_of(error: BaseException) -> Problem:
-    """The problem that an exception stands for.
+    """The problem of an exception.
 
-    Starlette's own HTTP errors keep their status where `KIND_OF_STATUS` has it. Of anything else the caller
-    learns nothing.
+    Starlette's HTTP errors keep their status if `KIND_OF_STATUS` has it. Any other error is `INTERNAL`.
     """
     if isinstance(error, ProblemError):
         return error.problem
@@ -117,19 +101,19 @@ def _stated(kind: str, error: HTTPException) -> Problem:
 
 
 def retry_after(error: VoxportError) -> dict[str, str]:
-    """The header that tells when to come back, in whole seconds and at least one; none where the error does not say."""
+    """The header Retry-After of a `BusyError`, in whole seconds and at least one."""
     return {"Retry-After": str(max(1, ceil(error.retry_after_seconds)))} if isinstance(error, BusyError) else {}
 
 
 def in_protocol(problem: Problem, path: str) -> Problem:
-    """The problem with the member ``error`` that clients of the Open Inference Protocol read, for paths below /v2."""
+    """Below /v2, the problem with the member ``error`` of the Open Inference Protocol."""
     if path != "/v2" and not path.startswith("/v2/"):
         return problem
     return replace(problem, extra={**problem.extra, "error": problem.detail})
 
 
 def problem_body(problem: Problem, request_id: str) -> dict[str, Any]:
-    """The members of the body (RFC 9457); what they repeat of the caller's words stays on one line."""
+    """The members of the body (RFC 9457); texts from the caller are put on one line."""
     extra = {name: one_line(value) if isinstance(value, str) else value for name, value in problem.extra.items()}
     return {
         **extra,

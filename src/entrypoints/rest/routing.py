@@ -1,4 +1,4 @@
-"""Media types that a route takes and gives, and the problems that failures become."""
+"""Media types of requests and answers, and exceptions as problems."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
 def body(
     *media_types: str, slot: bool = False, files: Literal["run", "job"] | None = None
 ) -> Callable[[Endpoint], Endpoint]:
-    """Mark a route's endpoint with its body's media types, its need of a slot, and what its files are for."""
+    """State an endpoint's media types, whether it needs a slot, and the use of its files; see `BodyRoute`."""
 
     def mark(endpoint: Endpoint) -> Endpoint:
         endpoint.__body__ = (media_types, slot, files)  # type: ignore[attr-defined]
@@ -41,7 +41,7 @@ def body(
 
 
 class BodyRoute(APIRoute):
-    """A route that refuses a body of another media type, or a request that finds no slot, before it reads the body."""
+    """A route that checks the media type and free slots before it reads the body."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """See APIRoute."""
@@ -54,7 +54,7 @@ class BodyRoute(APIRoute):
             if taken and given not in taken:
                 detail = f"expected a body of {' or '.join(taken)}, got {given[:80] or 'none'}; set Content-Type"
                 raise HTTPException(415, detail)
-            # fields would be decoded by whatever codec of Python's is named
+            # fields would be decoded by any codec of Python that the request names
             if others := _charsets(header) - _UTF_8:
                 raise HTTPException(415, f"expected a body in UTF-8, got {others.pop()[:80]}; leave charset out")
             if needs_slot:
@@ -76,7 +76,7 @@ def _charsets(content_type: str) -> set[str]:
 
 
 def add_problem_handlers(app: FastAPI, metrics: Metrics, private_paths: Iterable[str]) -> None:
-    """Answer every exception by a problem that names none of the server's paths."""
+    """Answer every exception with a problem that contains no path of the server."""
     hidden = tuple(private_paths)
 
     def answer(request: Request, problem: Problem) -> Response:
@@ -87,13 +87,13 @@ def add_problem_handlers(app: FastAPI, metrics: Metrics, private_paths: Iterable
 
     async def known(request: Request, error: Exception) -> Response:
         if isinstance(error, HTTPException) and isinstance(error.__cause__, OSError):
-            # FastAPI takes whatever stops it from reading a form for the caller's fault
+            # FastAPI blames the caller for every error while it reads a form
             error = OutputError.cannot_write("upload", error.__cause__)
         return answer(request, problem_of(error))
 
     async def invalid(request: Request, error: Exception) -> Response:
         complaints = error.errors() if isinstance(error, RequestValidationError) else ()
-        # a field that may be absent complains twice: once for its type, and once that it is there
+        # an optional field gives two errors: a wrong type, and not None
         optional = {complaint["loc"][:-1] for complaint in complaints if complaint["type"] == "none_required"}
         parts = [
             (_field(loc[:-1] if loc[:-1] in optional else loc), *expected_and_got(complaint))
@@ -120,13 +120,13 @@ def request_id(request: Request) -> str:
 
 
 def without_paths(problem: Problem, paths: Sequence[str]) -> Problem:
-    """The same problem with these folders cut off the files that it names."""
+    """The problem without these folders in its texts."""
     extra = {name: cut(value, paths) if isinstance(value, str) else value for name, value in problem.extra.items()}
     return replace(problem, detail=cut(problem.detail, paths), extra=extra)
 
 
 def cut(text: str, paths: Iterable[str]) -> str:
-    """The text with these folders cut off the files that it names."""
+    """The text without these folders."""
     for path in paths:
         text = text.replace(path, "")
     return text
@@ -137,7 +137,7 @@ def _field(location: Iterable[Any]) -> str:
 
 
 async def check_query(request: Request) -> None:
-    """Refuse names in the query that the route does not take. Raises UsageError."""
+    """Refuse unknown query parameters. Raises UsageError."""
     route = request.scope.get("route")
     known = list(_query_names(route.dependant)) if isinstance(route, APIRoute) else []
     for name in request.query_params:

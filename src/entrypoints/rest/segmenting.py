@@ -1,4 +1,4 @@
-"""``POST /segment`` and ``POST /v1/plan``: a case in, its mask or an estimate of the run out."""
+"""``POST /segment`` and ``POST /v1/plan``: segment a case, or estimate its run."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from .routing import MULTIPART, BodyRoute, accepted, body, request_id, without_p
 
 REPORT_HEADER = "Voxport-Report"
 _GZIP, _JSON, _ZIP = "application/gzip", "application/json", "application/zip"
-_LONGEST_HEADER = 12_000  # characters; many clients and proxies take no more than 16 KB of headers
+_LONGEST_HEADER = 12_000  # characters; many clients and proxies limit all headers to 16 KB
 
 
 router = APIRouter(route_class=BodyRoute, tags=["segment"], responses=problems(*GUARDED_KINDS, *RUN_KINDS))
@@ -69,15 +69,13 @@ router = APIRouter(route_class=BodyRoute, tags=["segment"], responses=problems(*
     summary="Segment a case",
 )
 @body(MULTIPART, slot=True, files="run")
-@uploads.takes_options
 async def segment(
     request: Request,
     context: Context,
     volume: uploads.Volumes,
+    options: uploads.Options,
     model: uploads.ModelNames = [],  # noqa: B006 - FastAPI copies it
     outputs: uploads.Outputs = ["mask"],  # noqa: B006
-    *,
-    options: RunOptions,
 ) -> Response:
     """Segment a case; the mask lies on the voxels of the first volume."""
     single = len(set(model)) < 2 and set(outputs) == {"mask"}
@@ -110,14 +108,12 @@ async def segment(
     summary="Estimate a run",
 )
 @body(MULTIPART, files="run")
-@uploads.takes_options
 async def plan(
     request: Request,
     context: Context,
     volume: uploads.Volumes,
+    options: uploads.Options,
     model: uploads.ModelName = None,
-    *,
-    options: RunOptions,
 ) -> Response:
     """Estimate tiles, time and memory of a run, with warnings. Nothing is inferred."""
     inputs = await uploads.name_volumes(volume)
@@ -158,7 +154,7 @@ class _Case:
     folder: Path
 
     def run(self, models: Sequence[str], progress: RequestProgress, queued_seconds: float) -> list[Result]:
-        """One result per model; the others run also where one fails."""
+        """One result per model; a model that fails does not stop the others."""
         results = []
         for number, name in enumerate(models, 1):
             folder = self.folder / f"result_{number}"
@@ -188,7 +184,7 @@ class _Case:
 
 
 def _each_once(context: ServiceContext, names: Sequence[str]) -> list[str]:
-    """Each model once, in the order given; beside others, an unknown name stays and gets its own problem."""
+    """References without repetition, in the order given. Among several, an unknown name stays and gets a problem."""
     models: dict[str, None] = {}
     wanted: list[str | None] = [*names] or [None]
     for name in wanted:
@@ -220,7 +216,7 @@ def _listed(results: Sequence[Result], private_paths: Sequence[str], request: st
 
 
 def _archive(results: Sequence[Result], outputs: Sequence[str], listed: Mapping[str, Any], folder: Path) -> Path:
-    """A zip of every result's files; they are small or compressed already, so it only holds them together."""
+    """A zip of all results' files, not compressed: they are small or compressed already."""
     archive = folder / "segmentation.zip"
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_STORED, allowZip64=True) as members:
         members.writestr("results.json", json.dumps(listed, indent=2) + "\n")

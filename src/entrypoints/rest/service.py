@@ -10,7 +10,7 @@ from typing import Any
 
 import uvicorn.config
 
-# for the processes that BentoML starts: glibc keeps freed memory for each thread, and any thread may infer next
+# for the processes that BentoML starts: glibc keeps freed memory for each thread, and any thread may infer
 os.environ.setdefault("MALLOC_ARENA_MAX", "2")
 
 from ...application import Application
@@ -21,7 +21,7 @@ from .keys import parse_keys
 from .shield import Shield, access_logger
 from .stopping import stop_while_starting
 
-# BentoML's own limit comes second: ours answers with a problem, and stops the run
+# BentoML's own limit is later: voxport's answers with a problem and stops the run
 _GRACE_SECONDS = 60
 
 
@@ -31,13 +31,13 @@ def create_service() -> Any:
     application = Application.build()
     bentoml = application.bentoml
     index = bentoml.server_context.worker_index
-    if index is None:  # this process starts those that answer
+    if index is None:  # this process starts the workers
         stop_while_starting()
         own_metrics_folder()
     else:
         protocols: dict[str, Any] = uvicorn.config.HTTP_PROTOCOLS
         protocols["auto"] = timed_protocol(application.settings.serving.silence_seconds)
-    # of those the first is a worker too: jobs are run as many at a time as the settings say
+    # only the first worker runs jobs, so the number of jobs at a time is that of the settings
     app = create_app(application, runs_jobs=index == 1 and application.settings.jobs.worker)
     settings = app.state.context.settings
 
@@ -46,7 +46,7 @@ def create_service() -> Any:
         workers=settings.workers,
         traffic={"timeout": settings.time_limit_seconds + _GRACE_SECONDS},
         logging={"access": {"enabled": False}},
-        metrics={"enabled": False},  # they would keep every path that anyone asks for
+        metrics={"enabled": False},  # they would store every requested path
     )
     @bentoml.asgi_app(app, path="/")
     class Voxport:

@@ -1,8 +1,7 @@
-"""The shield: ASGI middleware that decides who may ask for what, before any body is read.
+"""The shield: ASGI middleware that checks every request before its body is read.
 
-Every request passes the same checks in one order: where the connection came in, which site it was meant for, the key,
-the rate, the form of the body. What the checks let through is counted while it streams, answered under a request id,
-and logged as one line.
+The checks, in order: the connection's address, host and origin, key, rate, form of the body. Admitted requests are
+counted while they stream, answered under a request id, and logged as one line.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ _CORS_SENT = ("Authorization", "X-API-Key", "Content-Type", "Idempotency-Key", "
 _CORS_READ = ("Voxport-Report", "Voxport-Request", "Location", "Retry-After", "ETag", "Content-Disposition")
 UNMATCHED = "unmatched"
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
-# what an orchestrator asks all the time, and cannot hold a key for
+# an orchestrator asks them without a key
 PROBES = frozenset({"/livez", "/readyz"})
 
 _errors = logging.getLogger("voxport.rest")
@@ -59,19 +58,19 @@ class _Cors(CORSMiddleware):
 
 
 class Shield:
-    """ASGI middleware in front of the service.
+    """ASGI middleware before the service.
 
-    ``scope["state"]`` gets ``request_id`` and ``principal``; every answer carries ``Voxport-Request``.
-    A request that `api` fails on is answered here, if it was not yet, and the failure is logged under its id.
+    ``scope["state"]`` gets ``request_id`` and ``principal``; every answer carries ``Voxport-Request``. An exception of
+    `api` is logged under the request's id, and answered here unless an answer has started.
 
     Args:
-        app: what runs the server: it gets the lifespan.
-        api: what answers all requests.
+        app: gets the lifespan: BentoML's application.
+        api: answers all requests.
         settings: limits, origins and the public address.
         log: gets one record a request, see `access_logger`.
         keys: those that open the service; without keys it is open to this machine only.
-        refused: called with the kind of each problem that the shield answers with.
-        draining: counts open requests, and cuts them short when the process stops.
+        refused: called with the kind of each problem that the shield sends.
+        draining: counts open requests, and ends them when the process stops.
     """
 
     def __init__(
@@ -111,7 +110,7 @@ class Shield:
         elif scope["type"] == "lifespan":
             await self._app(scope, receive, send)
         elif scope["type"] == "websocket":
-            # nothing here speaks it, and no check above would see it
+            # no route takes websockets, and the checks would not see them
             await send({"type": "websocket.close", "code": 1008})
 
     async def _http(self, outer: Scope, receive: Receive, send: Send) -> None:
@@ -168,7 +167,7 @@ class Shield:
             return None
         key = holder(self._keys, headers)
         if key is None:
-            # the same words whatever was wrong
+            # the same words for every fault
             return Problem.about(
                 "unauthorised",
                 "key",

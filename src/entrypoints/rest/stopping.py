@@ -1,4 +1,4 @@
-"""React to SIGTERM and SIGINT at once, not after the last connection has closed."""
+"""Handle SIGTERM and SIGINT at once, before the last connection closes."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def stop_on_signals(stop: threading.Event, on_signal: Callable[[], None] = lambd
     before = {number: signal.getsignal(number) for number in _ENDING}
 
     def handle(number: int, frame: FrameType | None) -> None:
-        # not at once: what the signal interrupts may hold the event's lock
+        # later: the interrupted code may hold the event's lock
         loop.call_soon_threadsafe(stop.set)
         loop.call_soon_threadsafe(on_signal)
         handler = before[signal.Signals(number)]
@@ -53,7 +53,7 @@ def stop_on_signals(stop: threading.Event, on_signal: Callable[[], None] = lambd
 
 
 def stop_while_starting() -> None:
-    """Let the process that starts BentoML's workers end at a signal that comes while it starts them.
+    """Let the process that starts BentoML's workers end at a signal during the start.
 
     circus drops such a signal and goes on:
     https://github.com/circus-tent/circus/issues/935

@@ -1,4 +1,4 @@
-"""Multipart forms: files, which are written and hashed as they arrive, and the options of a run."""
+"""Multipart forms: files, written and hashed on arrival, and options of a run."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import inspect
 import io
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import aclosing
-from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any, get_args
 
@@ -17,18 +16,17 @@ from pydantic.json_schema import SkipJsonSchema
 from starlette.datastructures import FormData
 from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartException, MultiPartParser
-from starlette.responses import Response
 
 from ...contract import service as schemas
-from ...contract.options import REMOTE, option_fields, options_of
+from ...contract.options import option_fields, options_of
 from ...domain.errors import InputError, OutputError, UsageError
-from ...domain.run import OutputName
+from ...domain.run import OutputName, RunOptions
 from ...domain.volume_names import GZIP_MAGIC, sent_name
 
 _MOST_CHANNELS = 64
 _MOST_MODELS = 16
 
-# an absent field: a form has no word for it
+# an absent field; forms have no null
 None_ = SkipJsonSchema[None]
 Volumes = Annotated[
     list[UploadFile],
@@ -70,7 +68,7 @@ class ReceivedFile(io.FileIO):
 
 
 class _Parser(MultiPartParser):
-    """Writes files straight into a folder, where Starlette's own copies them through a temporary file."""
+    """Writes files into a folder; Starlette's own parser would copy them through a temporary file."""
 
     folder: Path
 
@@ -85,11 +83,11 @@ class _Parser(MultiPartParser):
 
 
 async def receive_form(request: Request, folder: Path) -> None:
-    """Read the request's form, its files into ``folder``; ``request.form()`` then gives it.
+    """Read the request's form, with its files in ``folder``; ``request.form()`` returns it.
 
     Raises:
         HTTPException: not a form.
-        OutputError: the folder has no room.
+        OutputError: the folder cannot hold the files.
     """
     try:
         async with aclosing(request.stream()) as stream:
@@ -128,17 +126,13 @@ def form_fields(*, single: Collection[str], repeated: Collection[str]) -> Any:
     return Depends(check)
 
 
-def takes_options(endpoint: Callable[..., Awaitable[Response]]) -> Callable[..., Awaitable[Response]]:
-    """Have an endpoint's parameter ``options`` come from form fields, one for each option that a server takes."""
+def _options_from_form() -> Callable[..., Awaitable[RunOptions]]:
+    """A dependency with a form field for each option that a server takes."""
 
-    @wraps(endpoint)
-    async def answer(**given: Any) -> Response:
-        given["options"] = options_of({name: given.pop(name) for name in REMOTE}, memory_bytes=None)
-        return await endpoint(**given)
+    async def options(**given: Any) -> RunOptions:
+        return options_of(given, memory_bytes=None)
 
-    signature = inspect.signature(endpoint, eval_str=True)
-    kept = [parameter for name, parameter in signature.parameters.items() if name != "options"]
-    added = [
+    fields = [
         inspect.Parameter(
             name,
             inspect.Parameter.KEYWORD_ONLY,
@@ -147,13 +141,15 @@ def takes_options(endpoint: Callable[..., Awaitable[Response]]) -> Callable[...,
         )
         for name, (kind, text) in option_fields().items()
     ]
-    parameters = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in kept]
-    answer.__signature__ = signature.replace(parameters=[*parameters, *added])  # type: ignore[attr-defined]
-    return answer
+    options.__signature__ = inspect.Signature(fields)  # type: ignore[attr-defined]
+    return options
+
+
+Options = Annotated[RunOptions, Depends(_options_from_form())]
 
 
 async def name_volumes(uploads: Sequence[UploadFile]) -> list[str]:
-    """Give received files names of voxport's own, whose ending follows their content; their paths.
+    """Rename received files, with endings by their content; return their paths.
 
     Raises:
         InputError: an upload is empty.

@@ -5,10 +5,9 @@ from __future__ import annotations
 import shutil
 import socket
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -43,7 +42,7 @@ def check_everything(workers: int, demo: bool) -> None:
     supervisor = Supervisor(children_of(place, workers, _variables(folder)), folder / "logs", lambda _: None)
     with supervisor:
         _watch(supervisor, lambda: not supervisor.waits_for, lambda: ", ".join(supervisor.waits_for), folder)
-        job = _in_a_thread(lambda: _segment_sample(place.urls["service"], folder))
+        job = ThreadPoolExecutor(1).submit(_segment_sample, place.urls["service"], folder)
         _watch(supervisor, job.done, lambda: "job", folder)
         report = job.result()
     show_outcome(report, f"sample_mask{PACKED}", as_json=False)
@@ -81,20 +80,6 @@ def _segment_sample(url: str, folder: Path) -> Mapping[str, Any]:
     outputs = Outputs(str(folder / f"sample_mask{PACKED}"))
     with progress_bar(quiet=True) as progress:
         return application.remote_segmenter(url).segment([application.sample], None, outputs, RunOptions(), progress)
-
-
-def _in_a_thread(work: Callable[[], Mapping[str, Any]]) -> Future[Mapping[str, Any]]:
-    """Start work in a thread that does not keep the process alive."""
-    future: Future[Mapping[str, Any]] = Future()
-
-    def run() -> None:
-        try:
-            future.set_result(work())
-        except BaseException as error:  # noqa: BLE001 - raised again by result()
-            future.set_exception(error)
-
-    threading.Thread(target=run, daemon=True).start()
-    return future
 
 
 def _free_ports(count: int) -> list[int]:

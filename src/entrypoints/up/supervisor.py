@@ -186,7 +186,7 @@ class _Kept:
 
     def begin_log(self) -> None:
         """Start an empty log; the previous one becomes ``NAME.log.1``."""
-        with suppress(OSError):  # start() tells where no log can be written
+        with suppress(OSError):  # start() raises if no log can be written
             self.log.replace(f"{self.log}.1")
 
     def start(self) -> None:
