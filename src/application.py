@@ -9,8 +9,6 @@ from pathlib import Path
 from threading import Event
 from typing import Any, Generic, TypeVar
 
-from numpy.typing import NDArray
-
 from . import __version__
 from .container import BUNDLED, Container
 from .domain.cards.model_card import ModelCard
@@ -38,7 +36,7 @@ from .services.models.tune import tune
 from .services.models.verify import Verification, verify
 from .services.segmentation.estimate import Estimate, estimate
 from .services.segmentation.outputs import check_outputs
-from .services.segmentation.predict import Prediction, array_volume, predict
+from .services.segmentation.predict import Prediction, predict
 from .services.segmentation.report import run_report, same_again
 from .services.segmentation.segment import Segmentation, segment
 from .services.viewing.surfaces import label_surfaces
@@ -190,21 +188,6 @@ class Application:
     ) -> Segmentation:
         """Segment a case and write its mask; see ``segment``."""
         return segment(inputs, loaded, outputs, options, progress, ports=self.container.segment_ports())
-
-    def predict(
-        self,
-        array: NDArray[Any],
-        spacing: tuple[float, float, float],
-        unit: str,
-        loaded: LoadedModel,
-        options: RunOptions,
-        progress: ProgressListener,
-        *,
-        probabilities: bool,
-    ) -> Prediction:
-        """Segment an array in memory, whose axes run to the right, anterior and superior; see ``predict``."""
-        volume = array_volume(array, spacing=spacing, unit=unit)
-        return self.predict_case([volume], loaded, options, progress, probabilities=probabilities)
 
     def predict_case(
         self,

@@ -34,9 +34,8 @@ probe_router = APIRouter(tags=["models", "health"], responses=problems(*PROBE_KI
 @health_router.get("/", response_model=schemas.Signpost, summary="Signpost")
 async def signpost(request: Request) -> Response:
     """The service's main paths."""
-    known = {"document": "/openapi.json", "health": "/health", "models": "/v1/models"}
-    known |= {"segment": "/segment", "jobs": "/v1/jobs"}
-    paths = {name: prefix_of(request.scope) + path for name, path in known.items()}
+    known = {"document": "openapi.json", "health": "health", "models": "v1/models", "segment": "segment"}
+    paths = {name: f"{prefix_of(request.scope)}/{path}" for name, path in {**known, "jobs": "v1/jobs"}.items()}
     return JSONResponse({"service": "voxport", "version": __version__, **paths})
 
 

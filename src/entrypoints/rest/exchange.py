@@ -22,12 +22,8 @@ class BodyTooLargeError(LimitError):
     """A request's body exceeds the service's limit in bytes."""
 
     def __init__(self, limit: int) -> None:
-        super().__init__(
-            "request body",
-            expected=f"at most {limit} bytes",
-            got="more",
-            do="send less, or raise VOXPORT_SERVING__MAX_BODY_BYTES",
-        )
+        do = "send less, or raise VOXPORT_SERVING__MAX_BODY_BYTES"
+        super().__init__("request body", expected=f"at most {limit} bytes", got="more", do=do)
 
 
 class SilentBodyError(TimeLimitError):

@@ -20,7 +20,7 @@ from ...domain.errors import InputError
 from ...domain.job import Job, eta_seconds, unknown_job
 from ...ports.blobs import BlobStore
 from ...ports.job_queue import JobQueue, QueueStats
-from .problems import Problem, ProblemError
+from .problems import ProblemError
 from .routing import cut
 from .shield import ANONYMOUS
 
@@ -29,7 +29,6 @@ _log = logging.getLogger("voxport.jobs")
 _THREADS = 16
 _FRESH_SECONDS = 1.0
 _PATIENCE_SECONDS = 3.0
-_RETRY = {"Retry-After": "5"}
 _ID = re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 JobId = Annotated[str, PathParameter(description="The job's id.", examples=["5f2c1f0e-6f7b-4a53-9d0c-0e8f0a8f3b57"])]
 
@@ -147,7 +146,5 @@ def _or_unavailable(
     except failures as error:
         # logged only: the message may name hosts and folders of the server
         _log.warning("%s", error)
-        problem = Problem.about(
-            "unavailable", subject, expected=expected, got="none", do="try again in 5 s", headers=_RETRY
-        )
-        raise ProblemError(problem) from error
+        retry, headers = "try again in 5 s", {"Retry-After": "5"}
+        raise ProblemError("unavailable", subject, expected=expected, got="none", do=retry, headers=headers) from error

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from functools import partial
 from math import ceil
 from typing import IO, Annotated, Any
@@ -20,9 +20,9 @@ from ...services.jobs.run import TABLE
 from . import uploads
 from .context import Context, ServiceContext
 from .job_access import OwnJob, read
-from .openapi import GUARDED_KINDS, TEXT, binary, problems
-from .problems import Problem, ProblemError
-from .routing import accepted
+from .openapi import GUARDED_KINDS, TEXT, Responses, binary, problems
+from .problems import ProblemError
+from .routing import Endpoint, accepted
 
 _GZIP, _JSON, _CSV, _PNG = "application/gzip", "application/json", "text/csv", "image/png"
 _CHUNK_BYTES = 2**18
@@ -55,27 +55,26 @@ def _file(media_type: str) -> dict[str, Any]:
     return {"description": "The file.", "content": {media_type: binary(media_type)}, "headers": _HEADERS}
 
 
-@router.get("/v1/jobs/{id}/mask", response_class=Response, responses={200: _file(_GZIP)}, summary="The mask of a job")
+def _get(path: str, summary: str, responses: Responses) -> Callable[[Endpoint], Endpoint]:
+    return router.get(f"/v1/jobs/{{id}}/{path}", response_class=Response, responses=responses, summary=summary)
+
+
+@_get("mask", "The mask of a job", {200: _file(_GZIP)})
 async def job_mask(context: Context, job: OwnJob, known: IfNoneMatch = None) -> Response:
     """The mask, on the voxels of the first volume."""
     return await _stored(context, job, "mask", _GZIP, known)
 
 
-@router.get(
-    "/v1/jobs/{id}/probabilities",
-    response_class=Response,
-    responses={200: _file(_GZIP)},
-    summary="The probabilities of a job",
-)
+@_get("probabilities", "The probabilities of a job", {200: _file(_GZIP)})
 async def job_probabilities(context: Context, job: OwnJob, known: IfNoneMatch = None) -> Response:
     """The probabilities of all classes, if they were requested."""
     return await _stored(context, job, "probabilities", _GZIP, known)
 
 
-@router.get(
-    "/v1/jobs/{id}/statistics",
-    response_class=Response,
-    responses={
+@_get(
+    "statistics",
+    "The statistics of a job",
+    {
         **problems("not-acceptable"),
         200: {
             "description": "Measures of each label.",
@@ -84,7 +83,6 @@ async def job_probabilities(context: Context, job: OwnJob, known: IfNoneMatch = 
             "headers": {**_HEADERS, "Vary": {"description": "`Accept`.", "schema": TEXT}},
         },
     },
-    summary="The statistics of a job",
 )
 async def job_statistics(request: Request, context: Context, job: OwnJob, known: IfNoneMatch = None) -> Response:
     """Measures of each label, as JSON or CSV, whichever Accept prefers."""
@@ -92,22 +90,16 @@ async def job_statistics(request: Request, context: Context, job: OwnJob, known:
     return await _stored(context, job, "statistics" if kind == _JSON else TABLE, kind, known, {"Vary": "Accept"})
 
 
-@router.get(
-    "/v1/jobs/{id}/report",
-    response_class=Response,
-    responses={200: {"description": "The report.", "model": Report, "headers": _HEADERS}},
-    summary="The report of a job",
-)
+@_get("report", "The report of a job", {200: {"description": "The report.", "model": Report, "headers": _HEADERS}})
 async def job_report(context: Context, job: OwnJob, known: IfNoneMatch = None) -> Response:
     """The report of the run: model and hashes, runtime, grid, tiles, statistics, seconds, warnings."""
     return await _stored(context, job, "report", _JSON, known)
 
 
-@router.get(
-    "/v1/jobs/{id}/preview.png",
-    response_class=Response,
-    responses={**problems(*_KINDS, "cancelled", "timeout", "output"), 200: _file(_PNG)},
-    summary="A picture of a job",
+@_get(
+    "preview.png",
+    "A picture of a job",
+    {**problems(*_KINDS, "cancelled", "timeout", "output"), 200: _file(_PNG)},
 )
 async def job_preview(
     request: Request,
@@ -152,15 +144,14 @@ def _result_of(job: Job, output: str) -> StoredFile:
         seconds = _seconds_left(job)
         do, headers = f"ask again in {seconds} s, or follow its events", {"Retry-After": str(seconds)}
         expected, got = "one that is done", f"one that is {job.state}"
-        raise ProblemError(Problem.about("conflict", subject, expected=expected, got=got, do=do, headers=headers))
+        raise ProblemError("conflict", subject, expected=expected, got=got, do=do, headers=headers)
     if job.state != "done":
         got = f"one that {_ENDS[job.state]}" + (f": {job.failure.detail}" if job.failure else "")
-        raise ProblemError(Problem.about("conflict", subject, expected="one that is done", got=got, do="try it again"))
+        raise ProblemError("conflict", subject, expected="one that is done", got=got, do="try it again")
     if output not in job.results:
         do = f"submit the case again with outputs={output}"
-        raise ProblemError(
-            Problem.about("not-found", subject, expected="an output that was asked for", got="one that was not", do=do)
-        )
+        expected, got = "an output that was asked for", "one that was not"
+        raise ProblemError("not-found", subject, expected=expected, got=got, do=do)
     return job.results[output]
 
 

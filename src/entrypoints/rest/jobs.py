@@ -23,7 +23,7 @@ from . import uploads
 from .context import Context, RequestProgress, ServiceContext
 from .job_access import OwnJob, principal, reached
 from .openapi import GUARDED_KINDS, RUN_KINDS, TEXT, VOLUME, Responses, form, problems
-from .problems import Problem, ProblemError
+from .problems import ProblemError
 from .routing import MULTIPART, BodyRoute, body
 
 T = TypeVar("T")
@@ -265,5 +265,5 @@ def _if_allowed(change: Callable[[], T]) -> T:
     try:
         return change()
     except UsageError as error:
-        problem = Problem.about("conflict", error.subject, expected=error.expected, got=error.got, do=error.do)
-        raise ProblemError(problem) from None
+        got, do = error.got, error.do
+        raise ProblemError("conflict", error.subject, expected=error.expected, got=got, do=do) from None

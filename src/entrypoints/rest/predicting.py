@@ -22,7 +22,7 @@ from ...contract.reading import expected_and_got
 from ...domain.errors import OutputError, UsageError
 from ...domain.report import statistics_mapping
 from ...services.models.loading import LoadedModel
-from ...services.segmentation.predict import Prediction
+from ...services.segmentation.predict import Prediction, array_volume
 from . import uploads
 from .arrays import FIELD_BYTES, json_bytes, parse_json, parse_npy, too_large
 from .context import Context, RequestProgress, ServiceContext
@@ -61,8 +61,9 @@ async def predict(request: Request, context: Context) -> Response:
 
     def run(progress: RequestProgress, queued_seconds: float) -> bytes:
         loaded = context.models.take(fields.model)
-        found = context.application.predict(
-            array, fields.spacing, fields.unit, loaded, options, progress, probabilities=fields.probabilities
+        volume = array_volume(array, spacing=fields.spacing, unit=fields.unit)
+        found = context.application.predict_case(
+            [volume], loaded, options, progress, probabilities=fields.probabilities
         )
         context.metrics.inferred(loaded, found.done, queued_seconds)
         return orjson.dumps(_mapping(found, loaded, queued_seconds), option=orjson.OPT_SERIALIZE_NUMPY)

@@ -65,9 +65,11 @@ class Problem:
 class ProblemError(Exception):
     """A problem without an error class of its own."""
 
-    def __init__(self, problem: Problem) -> None:
-        super().__init__(problem.detail)
-        self.problem = problem
+    def __init__(
+        self, kind: str, subject: str, *, expected: str, got: str, do: str, headers: Mapping[str, str] | None = None
+    ) -> None:
+        self.problem = Problem.about(kind, subject, expected=expected, got=got, do=do, headers=headers)
+        super().__init__(self.problem.detail)
 
 
 INTERNAL = Problem("internal", "an unexpected error; the server's log has it under this request's id")

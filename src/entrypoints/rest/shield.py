@@ -44,13 +44,9 @@ class _Cors(CORSMiddleware):
         answer = super().preflight_response(request_headers)
         if answer.status_code == 200:
             return answer
-        problem = Problem.about(
-            "forbidden",
-            "preflight",
-            expected="an origin, method and headers that the service allows",
-            got=bytes(answer.body).decode().lower(),
-            do="have the site added to VOXPORT_SERVING__CORS_ORIGINS, or see docs/settings.md",
-        )
+        expected, got = "an origin, method and headers that the service allows", bytes(answer.body).decode().lower()
+        do = "have the site added to VOXPORT_SERVING__CORS_ORIGINS, or see docs/settings.md"
+        problem = Problem.about("forbidden", "preflight", expected=expected, got=got, do=do)
         request_id = str(uuid4())
         refusal = problem_response(problem, request_id)
         refusal.headers.update({"Vary": "Origin", "Voxport-Request": request_id, "Cache-Control": "no-store"})
@@ -168,14 +164,9 @@ class Shield:
         key = holder(self._keys, headers)
         if key is None:
             # the same words for every fault
-            return Problem.about(
-                "unauthorised",
-                "key",
-                expected="Authorization: Bearer KEY or X-API-Key: KEY",
-                got="no key that this service knows",
-                do="ask whoever runs it for one",
-                headers={"WWW-Authenticate": 'Bearer realm="voxport"'},
-            )
+            expected, got = "Authorization: Bearer KEY or X-API-Key: KEY", "no key that this service knows"
+            do, challenge = "ask whoever runs it for one", {"WWW-Authenticate": 'Bearer realm="voxport"'}
+            return Problem.about("unauthorised", "key", expected=expected, got=got, do=do, headers=challenge)
         scope["state"]["principal"] = key.principal
         return None
 

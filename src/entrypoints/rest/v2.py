@@ -92,23 +92,27 @@ def v2_routes(context: ServiceContext) -> APIRouter:
     @router.post("/models/{name}/versions/{version}/infer", summary="Infer with a version")
     async def infer(request: Request, name: str, version: str | None = None) -> Response:
         """Run a model on tensors; see the protocol for the body."""
-        if request.headers.get("content-encoding", "identity") != "identity":
-            raise HTTPException(415, "expected a body without Content-Encoding; send it plain")
-        found = await to_thread.run_sync(_find, context, name, version)
-        async with context.request_folder("run") as folder:
-            body = await _received(request, folder / "body")
-            length, most = request.headers.get(HEADER_LENGTH), context.settings.predict_max_voxels
-            asked = await to_thread.run_sync(read_request, body, length, most, limiter=context.aside)
-            run = partial(_run, context, found, asked)
-            if found.tensors is not None:  # its calls share batches, which take a slot each
-                outputs, parameters = await context.shared(request, run)
-            else:
-                outputs, parameters = await context.in_slot(request, run)
-            pieces, head = answer(found.name, found.version, outputs, asked, parameters)
-        headers = {} if head is None else {HEADER_LENGTH: str(head)}
-        return Response(b"".join(pieces), media_type=_JSON if head is None else _BYTES, headers=headers)
+        return await _infer(context, request, name, version)
 
     return router
+
+
+async def _infer(context: ServiceContext, request: Request, name: str, version: str | None) -> Response:
+    if request.headers.get("content-encoding", "identity") != "identity":
+        raise HTTPException(415, "expected a body without Content-Encoding; send it plain")
+    found = await to_thread.run_sync(_find, context, name, version)
+    async with context.request_folder("run") as folder:
+        body = await _received(request, folder / "body")
+        length, most = request.headers.get(HEADER_LENGTH), context.settings.predict_max_voxels
+        asked = await to_thread.run_sync(read_request, body, length, most, limiter=context.aside)
+        run = partial(_run, context, found, asked)
+        if found.tensors is not None:  # its calls share batches, which take a slot each
+            outputs, parameters = await context.shared(request, run)
+        else:
+            outputs, parameters = await context.in_slot(request, run)
+        pieces, head = answer(found.name, found.version, outputs, asked, parameters)
+    headers = {} if head is None else {HEADER_LENGTH: str(head)}
+    return Response(b"".join(pieces), media_type=_JSON if head is None else _BYTES, headers=headers)
 
 
 async def _received(request: Request, path: Path) -> Path:
