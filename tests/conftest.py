@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import voxport.adapters  # noqa: F401 - before any test imports ONNX Runtime, which it silences
+from voxport.domain.errors import VoxportError
 
 pytest_plugins = ["voxport.testing.plugin", "tests.skips"]
 # before any test module imports a suite
@@ -54,7 +55,20 @@ NEEDS: Mapping[str, Sequence[str]] = {
 def pytest_configure() -> None:
     """Set up each process that runs tests, also where the checks run in the background."""
     let_children_handle_signals()
+    check_every_error()
     platform.platform()  # for reports; Python starts `uname` for it, once a process
+
+
+def check_every_error() -> None:
+    """Fail wherever any test, in any thread or forked child, makes an error that does not help."""
+    make = VoxportError.__init__
+
+    def checked(error: VoxportError, subject: str, *, expected: str, got: str, do: str) -> None:
+        assert all(map(str.strip, (subject, expected, got, do))), (subject, expected, got, do)
+        assert expected.casefold() != got.casefold(), f"{subject}: expected and got are {got}"
+        make(error, subject, expected=expected, got=got, do=do)
+
+    VoxportError.__init__ = checked  # type: ignore[assignment, method-assign]
 
 
 def let_children_handle_signals() -> None:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import errno
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+import voxport
 from voxport.domain.errors import (
     CancelledError,
     InputError,
@@ -60,3 +64,23 @@ def test_a_cancelled_run_raises_cancelled_error() -> None:
 
 def test_no_space_has_the_kind_limit() -> None:
     assert kind_of(NoSpaceError("scratch", expected="room", got="none", do="free some")) == "limit"
+
+
+def _texts(tree: ast.AST) -> Iterator[tuple[int, dict[str, str]]]:
+    """Yield the line and the texts, as in the source, of each call that says what was expected and what came."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call):
+            given = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords if keyword.arg}
+            if {"expected", "got"} <= given.keys():
+                yield node.lineno, given
+
+
+def test_every_error_of_the_source_says_two_different_things_and_what_to_do() -> None:
+    root, found, wrong = Path(voxport.__file__).parent, 0, []
+    for path in root.rglob("*.py"):
+        for line, given in _texts(ast.parse(path.read_text())):
+            found += 1
+            if given["expected"] == given["got"] or any(text in ("''", "None") for text in given.values()):
+                wrong.append(f"{path.relative_to(root)}:{line}")
+    assert found > 250
+    assert wrong == []
