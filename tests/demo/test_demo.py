@@ -27,6 +27,7 @@ from voxport.entrypoints.demo.scene import scene_of
 from voxport.entrypoints.rest.keys import parse_keys
 from voxport.services.viewing.sessions import Session, Sessions
 
+from tests.adapters.test_foreign_files import FOREIGN
 from tests.cli.conftest import environment
 from tests.rest.conftest import named_model
 from tests.rest.serving import free_port
@@ -91,6 +92,19 @@ def entered(client: TestClient, controller: Controller) -> Session:
     session = controller.sessions.open()
     client.cookies.set(f"voxport-{session.id}", session.token)
     return session
+
+
+@pytest.mark.parametrize(("start", "what", "helps"), FOREIGN)
+def test_a_foreign_file_is_named_for_what_it_is(
+    controller: Controller, session: Session, tmp_path: Path, start: bytes, what: str, helps: str
+) -> None:
+    (tmp_path / "scan.nrrd").write_bytes(start)
+    with pytest.raises(InputError) as refused:
+        controller.open(session.token, [tmp_path / "scan.nrrd"])
+    assert refused.value.subject == "scan.nrrd"
+    assert what in refused.value.got
+    assert helps in refused.value.do
+    assert str(tmp_path) not in str(refused.value)
 
 
 # The names of these three come from the document that asked for the demo.

@@ -1,4 +1,4 @@
-"""A small upload that would take much time or scratch is refused at once, and one whose caller left leaves nothing."""
+"""Foreign files are named, uploads that would take much are refused, and a caller who leaves leaves nothing."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from starlette.testclient import TestClient
 from voxport.application import Application
 from voxport.domain.inference.patches import Padding
 from voxport.entrypoints.rest.app import create_app
+
+from tests.adapters.test_foreign_files import FOREIGN
 
 from .conftest import named_model
 from .jobbing import BIG, SLOWLY
@@ -58,6 +60,19 @@ def test_a_small_file_that_asks_for_much_is_refused_before_anything_is_written(h
     assert answer.status_code == status, answer.text
     assert words in answer.json()["detail"]
     assert "--" not in answer.json()["do"]
+    assert list(http.scratch.iterdir()) == []
+
+
+@pytest.mark.parametrize(("start", "what", "helps"), FOREIGN)
+@pytest.mark.parametrize("path", ["/segment", "/v1/plan", "/v1/jobs"])
+def test_a_foreign_file_is_named_for_what_it_is(http: Any, path: str, start: bytes, what: str, helps: str) -> None:
+    answer = http.post(path, files={"volume": ("scan.nrrd", start)})
+    assert answer.status_code == 422, answer.text
+    problem = answer.json()
+    assert problem["expected"] == "a NIfTI volume"
+    assert what in problem["got"]
+    assert helps in problem["do"]
+    assert str(http.scratch) not in answer.text
     assert list(http.scratch.iterdir()) == []
 
 

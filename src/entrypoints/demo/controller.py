@@ -185,7 +185,9 @@ def _volume_of(session: Session) -> OpenVolume:
 
 def _taken(upload: Path, folder: Path, names: VolumeNames, others: Sequence[Path]) -> Path:
     """Move an upload into the session's folder; copy it if another upload has the same path."""
-    name = upload.name if names.is_volume(upload.name) else f"{upload.name}{PLAIN}"
+    # one half of a pair is refused alone
+    is_half = names.ending(upload.name) and not names.is_volume(upload.name)
+    name = f"{upload.name}{PLAIN}" if is_half else upload.name
     while (folder / name).exists():  # channels of one case may have one name, in several folders
         name = f"next_{name}"
     try:

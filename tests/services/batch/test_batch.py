@@ -20,6 +20,7 @@ from voxport.adapters.locks.files import FileLocks
 from voxport.adapters.pictures.png import PngPictures
 from voxport.adapters.scratch.folders import ScratchFolders
 from voxport.adapters.volumes.nifti import NiftiStore
+from voxport.adapters.volumes.routed import RoutedStore
 from voxport.domain.cases import CasePattern
 from voxport.domain.errors import BusyError, InputError, OutputError, UsageError, VoxportError
 from voxport.domain.inference.patches import Tiling
@@ -40,6 +41,7 @@ from voxport.testing.job_queue_fake import MemoryJobQueue
 from voxport.testing.progress import RecordingProgress
 from voxport.testing.resources import FixedResources
 
+from tests.adapters.test_foreign_files import FOREIGN
 from tests.services.conftest import brighter_than, load, make_card, noise
 
 SETTINGS = JobSettings("1.0", keep_every_seconds=0.0)
@@ -92,7 +94,7 @@ class Bench:
     def handler(self, attempt: Attempt) -> Results:
         self.ran.append(attempt.job.id)
         if self.fails:
-            raise InputError("x", expected="x", got="x", do="x")
+            raise InputError("x", expected="x", got="y", do="z")
         return run_job(
             attempt,
             take=lambda _: self.loaded,
@@ -417,6 +419,19 @@ def test_a_failed_case_stops_no_other_and_is_tried_again_by_the_next_run(bench: 
     assert bench.states() == {"a": "skipped", "bad": "done", "sub/b": "done"}
 
 
+def test_a_foreign_file_fails_its_case_by_what_it_is(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(f"{__name__}.PORTS", replace(PORTS, volumes=RoutedStore(NiftiStore())))
+    for number, (content, _, _) in enumerate(FOREIGN):
+        (bench.volumes / f"foreign-{number}.nii").write_bytes(content)
+    ended = bench.run()
+    assert {ended[name].state for name in ("a", "sub/b")} == {"done"}
+    for number, (_, what, helps) in enumerate(FOREIGN):
+        reason = str(ended[f"foreign-{number}"].reason)
+        assert reason.startswith(f"foreign-{number}.nii: expected a NIfTI volume, got "), reason
+        assert what in reason
+        assert helps in reason
+
+
 def test_a_file_that_cannot_be_read_fails_its_case(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     unreadable = str(bench.volumes / "a.nii.gz")
     opened = Path.open
@@ -438,7 +453,7 @@ def test_a_job_that_was_cancelled_or_deleted_is_a_failed_case(bench: Bench) -> N
             bench.queue.cancel(attempt.job.id)
             return bench.handler(attempt)
         bench.queue.cancel(attempt.job.id)
-        raise VoxportError("x", expected="x", got="x", do="x")
+        raise VoxportError("x", expected="x", got="y", do="z")
 
     class Forgetful(Wrapped):
         def get(self, id: str, owner: str | None = None) -> Job:
