@@ -80,18 +80,24 @@ class VolumeSink(Protocol):
     """A volume being written box by box, in any order. Without ``commit`` nothing appears under its name."""
 
     def write(self, box: Box, values: NDArray[Any]) -> None:
-        """Set the voxels of ``box`` to ``(C, x, y, z)`` or, for one channel, ``(x, y, z)``. Raises OutputError."""
+        """Set the voxels of ``box`` to ``(C, x, y, z)`` or, for one channel, ``(x, y, z)``.
+
+        Raises:
+            OutputError: the place cannot be written.
+            ValueError: the box is not within the grid, the shape is not the box's, or the sink is closed.
+            TypeError: the values' kind does not fit the volume's.
+        """
         ...
 
     def read(self, box: Box) -> NDArray[Any]:
-        """Values ``(C, x, y, z)`` written so far."""
+        """Copy the values ``(C, x, y, z)`` written so far; zeros elsewhere. Raises ValueError once closed."""
         ...
 
     def commit(self) -> str:
         """Make the volume appear under its name, whole, replacing what was there; returns its sha256.
 
         The hash is what ``VolumeSource.sha256`` gives for the volume from now on. Committing twice does nothing.
-        Raises OutputError.
+        Raises OutputError; then nothing has changed, and the sink is closed.
         """
         ...
 

@@ -9,7 +9,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from tempfile import mkdtemp
@@ -32,7 +32,7 @@ class FsspecBlobs:
 
     A blob is written in ``.parts`` and then moved. In a local folder the file and its folder are flushed to the disk
     first, so that a blob survives a power cut once ``put`` returns. Object stores make an object appear whole by
-    themselves. Files that killed processes left in ``.parts`` are deleted a day later.
+    themselves. Files of killed processes in ``.parts`` are deleted after a day.
 
     A missing local folder is created, readable by this user only.
     """
@@ -132,7 +132,7 @@ class FsspecBlobs:
         return f"{self._root}/{name}"
 
     def _make_ready(self) -> None:
-        """Create the folders; once, delete half written files of killed processes."""
+        """Create the folders; the first time, delete partial files of killed processes."""
         parts = f"{self._root}/{_PARTS}"
         if self._local:
             Path(self._root).mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -147,7 +147,8 @@ class FsspecBlobs:
 
     def _write(self, part: str, content: Path | IO[bytes]) -> str:
         digest = hashlib.sha256()
-        with self._reading(content) as source, self._files.open(part, "wb") as target:
+        reading = content.open("rb") if isinstance(content, Path) else nullcontext(content)
+        with reading as source, self._files.open(part, "wb") as target:
             while chunk := source.read(_CHUNK_BYTES):
                 digest.update(chunk)
                 target.write(chunk)
@@ -166,7 +167,7 @@ class FsspecBlobs:
         flush(folder)
 
     def _is_moved(self, file: Path, path: str) -> bool:
-        """Move a file to a blob's place; False where that is on another file system."""
+        """Move a file to a blob's place; return False if that is on another file system."""
         self._make_ready()
         flush(file)
         try:
@@ -176,14 +177,6 @@ class FsspecBlobs:
                 raise
             return False
         return True
-
-    @contextmanager
-    def _reading(self, content: Path | IO[bytes]) -> Iterator[IO[bytes]]:
-        if not isinstance(content, Path):
-            yield content
-            return
-        with content.open("rb") as source:
-            yield source
 
     @contextmanager
     def _writing(self, name: str) -> Iterator[Any]:

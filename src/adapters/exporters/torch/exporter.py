@@ -68,38 +68,31 @@ def _export(network: torch.nn.Module, checkpoint: Checkpoint, card: ModelCard, d
     remedy = "correct the card's channels, patch and divisor, or the network's arguments"
     if "_target_" not in checkpoint.network:
         remedy = "correct the card's channels, patch and divisor, or name the network that the TorchScript file is of"
-    reason = "it is known not to export in a sensible time"
-    if patch is None or not _is_slow(network):
-        try:
-            write_graph(network, _sizes(card, 2, (2, 3, 4)), draft, divisor=card.tiling.divisor)
-            check_against(network, _sizes(card, 1, (3, 4, 2)), draft, dynamic=True)
-        # torch, the network and ONNX Runtime raise many kinds of errors.
-        except Exception as error:  # noqa: BLE001
-            reason = first_line(error)
-        else:
+    failure = "it is known not to export in a sensible time"
+    if patch is None or not any(type(module).__name__ in _SLOW_DYNAMIC for module in network.modules()):
+        sizes = _sizes(card, 2, (2, 3, 4)), _sizes(card, 1, (3, 4, 2))
+        failure = _attempt(network, *sizes, draft, card.tiling.divisor)
+        if not failure:
             return True
-    if patch is None:
-        raise ModelError(
-            checkpoint.path.name,
-            expected="a network that exports at any size, as the card's patch has an open edge",
-            got=reason,
-            do=remedy,
-        )
+    expected = "a network that exports at any size, as the card's patch has an open edge"
+    if patch is not None:
+        failure = _attempt(network, (2, *patch), (1, *patch), draft, None)
+        if not failure:
+            return False
+        expected = f"a network that exports with inputs {(1, *patch)}"
+    raise ModelError(checkpoint.path.name, expected=expected, got=failure, do=remedy)
+
+
+def _attempt(
+    network: torch.nn.Module, example: Shape5, another: Shape5, draft: Path, divisor: int | None
+) -> str:
+    """Export with an example and compare at another size; return the error, empty without one."""
     try:
-        write_graph(network, (2, *patch), draft, divisor=None)
-        check_against(network, (1, *patch), draft, dynamic=False)
-    except Exception as error:  # noqa: BLE001 - as above
-        raise ModelError(
-            checkpoint.path.name,
-            expected=f"a network that exports with inputs {(1, *patch)}",
-            got=first_line(error),
-            do=remedy,
-        ) from None
-    return False
-
-
-def _is_slow(network: torch.nn.Module) -> bool:
-    return any(type(module).__name__ in _SLOW_DYNAMIC for module in network.modules())
+        write_graph(network, example, draft, divisor=divisor)
+        check_against(network, another, draft, dynamic=divisor is not None)
+    except Exception as error:  # noqa: BLE001 - torch, the network and ONNX Runtime raise many kinds
+        return first_line(error)
+    return ""
 
 
 def _patch(card: ModelCard) -> tuple[int, int, int, int] | None:

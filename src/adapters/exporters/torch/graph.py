@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .half_weights import halve_weights
 
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import torch
 
 OPSET = 20
+_FORM: dict[str, Any] = {"input_names": ["image"], "output_names": ["scores"], "opset_version": OPSET}
 _LARGEST_EDGE = 2**16
 # Relative to the largest logit. A fixed size in the graph shifts whole regions; rounding stays below 1e-5.
 _TOLERANCE = 1e-3
@@ -96,17 +97,7 @@ def _write_exported(network: torch.nn.Module, example: torch.Tensor, path: Path,
         axes |= {axis: divisor * Dim(f"k{axis}", min=1, max=_LARGEST_EDGE // divisor) for axis in (2, 3, 4)}
     # torch.onnx.export would retry with slower strategies that fail too.
     program = torch.export.export(network, (example,), dynamic_shapes=(axes,), strict=False)
-    torch.onnx.export(
-        program,
-        (),
-        str(path),
-        input_names=["image"],
-        output_names=["scores"],
-        opset_version=OPSET,
-        dynamo=True,
-        external_data=False,
-        verbose=False,
-    )
+    torch.onnx.export(program, (), str(path), dynamo=True, external_data=False, verbose=False, **_FORM)
 
 
 def _write_torchscript(network: torch.nn.Module, example: torch.Tensor, path: Path, *, dynamic: bool) -> None:
@@ -115,17 +106,9 @@ def _write_torchscript(network: torch.nn.Module, example: torch.Tensor, path: Pa
     if not isinstance(network, torch.jit.ScriptModule):  # one output of a scripted network
         network = torch.jit.trace(network, example)  # type: ignore[no-untyped-call]
     axes = {0: "n"} | ({2: "i", 3: "j", 4: "k"} if dynamic else {})
-    torch.onnx.export(
-        network,
-        (example,),
-        str(path),
-        input_names=["image"],
-        output_names=["scores"],
-        opset_version=OPSET,
-        # torch.export refuses a ScriptModule.
-        dynamo=False,
-        dynamic_axes={"image": axes, "scores": axes},
-    )
+    dynamic_axes = {"image": axes, "scores": axes}
+    # torch.export refuses a ScriptModule.
+    torch.onnx.export(network, (example,), str(path), dynamo=False, dynamic_axes=dynamic_axes, **_FORM)
 
 
 def _tidy(model: onnx.ModelProto) -> None:

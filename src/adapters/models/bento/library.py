@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 def untracked_bentoml() -> ModuleType:
     """Import BentoML without usage tracking. Raises UsageError if it is not installed."""
-    # BentoML takes no value but "true", and would send the size of every model that is kept
+    # BentoML accepts only "true", and would send the size of every stored model
     os.environ["BENTOML_DO_NOT_TRACK"] = "True"
     try:
         import bentoml
@@ -25,15 +25,9 @@ def untracked_bentoml() -> ModuleType:
         raise UsageError(
             "the bento store", expected="BentoML", got="none installed", do="pip install 'voxport[serving]'"
         ) from None
-    # the program that we are part of may have asked before the variable was set
+    # the answer may be cached from before the variable was set
     do_not_track.cache_clear()
     return bentoml
-
-
-def bentoml_models() -> ModuleType:
-    """Import ``bentoml.models`` without usage tracking. Raises UsageError if it is not installed."""
-    models: ModuleType = untracked_bentoml().models
-    return models
 
 
 def open_store(home: Path | None) -> ModelStore:
@@ -43,8 +37,8 @@ def open_store(home: Path | None) -> ModelStore:
         UsageError: BentoML is not installed.
         OutputError: the home folder cannot be created.
     """
-    bentoml_models()
-    # bentoml.models takes a store, but has no public name for its type, nor for the one that it takes by default
+    untracked_bentoml()
+    # bentoml.models takes a store, but has no public name for its type, nor for the default
     from bentoml._internal.configuration.containers import BentoMLContainer
     from bentoml._internal.models import ModelStore
 

@@ -14,7 +14,7 @@ from ....ports.locks import Locks
 from ....ports.model import Model, ModelFiles
 from ....ports.model_repository import BrokenModel, Listing
 from .entries import describe, is_bare, tag_of
-from .library import bentoml_models, open_store
+from .library import open_store, untracked_bentoml
 
 if TYPE_CHECKING:
     from bentoml._internal.models import ModelStore
@@ -127,14 +127,14 @@ class BentoStore:
         from bentoml._internal.models import ModelStore
 
         name, version = tag.split(":")
-        with bentoml_models().create(tag, **describe(written), _model_store=ModelStore(stage)):
+        with untracked_bentoml().models.create(tag, **describe(written), _model_store=ModelStore(stage)):
             pass  # what is written here goes through the system's temporary folder, which some models do not fit into
         written.path.replace(stage / name / version / written.path.name)
 
     def _delete(self, entry: Path) -> None:
         tag = _tag_at(entry)
         try:
-            bentoml_models().delete(tag, _model_store=self._store)
+            untracked_bentoml().models.delete(tag, _model_store=self._store)
         except OSError:
             raise
         except Exception as error:  # noqa: BLE001

@@ -14,7 +14,7 @@ from ....domain.errors import ModelError, OutputError, UnknownModelError, UsageE
 from ....ports.tensor_models import Plain, Serialisable, TensorModel
 from ...disk import FileMemory, sha256
 from .entries import is_bare
-from .library import bentoml_models, open_store
+from .library import open_store, untracked_bentoml
 
 _FILE, _BESIDE = "saved_model.onnx", "voxport.json"
 _SIGNATURES: Plain = {"run": {"batchable": False}}
@@ -54,7 +54,7 @@ class BentoTensorModels:
         from bentoml.exceptions import BentoMLException
 
         try:
-            with bentoml_models().create(
+            with untracked_bentoml().models.create(
                 name,
                 labels=dict(labels or {}),
                 metadata=details,

@@ -148,7 +148,7 @@ def _spec(argument: Any, subject: str) -> TensorSpec:
 
 
 def _reason(error: Exception) -> str:
-    """The sentence that matters, without ONNX Runtime's error code, the model's path and the place in its source."""
+    """Return an error's first line without ONNX Runtime's error code, the model's path and the place in its source."""
     first = (str(error).strip().splitlines() or [type(error).__name__])[0]
     first = re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", first)
     first = re.sub(r"^Load model from .*? failed:", "", first)
@@ -156,16 +156,7 @@ def _reason(error: Exception) -> str:
     return first.strip()[:300]
 
 
-_ORT_ERRORS: tuple[type[Exception], ...] = (
-    ort_errors.Fail,
-    ort_errors.InvalidArgument,
-    ort_errors.NoSuchFile,
-    ort_errors.NoModel,
-    ort_errors.EngineError,
-    ort_errors.RuntimeException,
-    ort_errors.InvalidProtobuf,
-    ort_errors.ModelLoaded,
-    ort_errors.NotImplemented,
-    ort_errors.InvalidGraph,
-    ort_errors.EPFail,
+# ONNX Runtime's exceptions have no base class of their own.
+_ORT_ERRORS = tuple(
+    kind for kind in vars(ort_errors).values() if isinstance(kind, type) and issubclass(kind, Exception)
 )

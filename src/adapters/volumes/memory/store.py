@@ -135,12 +135,7 @@ class MemorySink:
         self._hash: str | None = None
 
     def write(self, box: Box, values: NDArray[Any]) -> None:
-        """Set the voxels of ``box`` to ``(C, x, y, z)`` or, for one channel, ``(x, y, z)``.
-
-        Raises:
-            ValueError: the box does not lie within the grid, the shape is not the box's, or the sink is closed.
-            TypeError: the values' kind does not fit the volume's.
-        """
+        """See VolumeSink.write."""
         array = self._open_array()
         if self._hash is not None:
             raise ValueError("the volume is committed")
@@ -150,11 +145,11 @@ class MemorySink:
         np.copyto(view, values.reshape(view.shape), casting="same_kind")
 
     def read(self, box: Box) -> NDArray[Any]:
-        """Copy the values ``(C, x, y, z)`` written so far; zeros elsewhere. Raises ValueError once closed."""
+        """See VolumeSink.read."""
         return _view(self._open_array(), box).copy(order="K")
 
     def commit(self) -> str:
-        """Store the volume under its reference; return its sha256. Committing twice does nothing."""
+        """See VolumeSink.commit."""
         if self._hash is None:
             volume = Volume(self._open_array(), *self._described)
             self._hash = MemorySource(volume).sha256()

@@ -36,7 +36,6 @@ _ELSEWHERE = "free some room, or name another scratch folder"
 class StoredFile:
     """A file open for reading by position, so that threads can share it. Close it once."""
 
-    path: Path
     descriptor: int
     size: int
 
@@ -58,7 +57,7 @@ def open_file(path: Path, subject: str) -> StoredFile:
             what = "a folder" if stat.S_ISDIR(mode) else "something that is not a regular file"
             raise InputError(subject, expected="a file", got=what, do="name the volume itself")
         descriptor = os.open(path, os.O_RDONLY)
-        return StoredFile(path, descriptor, os.fstat(descriptor).st_size)
+        return StoredFile(descriptor, os.fstat(descriptor).st_size)
     except FileNotFoundError:
         raise InputError(subject, expected="a file", got="no such file", do="check the path") from None
     except PermissionError:

@@ -58,12 +58,7 @@ class NiftiSink:
         return len(self._targets) > 1
 
     def write(self, box: Box, values: NDArray[Any]) -> None:
-        """Set the voxels of ``box`` to ``(C, x, y, z)`` or, for one channel, ``(x, y, z)``.
-
-        Raises:
-            ValueError: the box does not lie within the grid, the shape is not the box's, or the sink is closed.
-            TypeError: the values' kind does not fit the volume's.
-        """
+        """See VolumeSink.write."""
         mapped = self._open_map()
         if self._hash is not None:
             raise ValueError("the volume is committed")
@@ -79,20 +74,14 @@ class NiftiSink:
             release(mapped)
 
     def read(self, box: Box) -> NDArray[Any]:
-        """Copy the values ``(C, x, y, z)`` written so far; zeros elsewhere. Raises ValueError once closed."""
+        """See VolumeSink.read."""
         mapped = self._open_map()
         values = np.array(self._view(mapped, box), order="K")
         release(mapped)
         return values
 
     def commit(self) -> str:
-        """Rename the complete volume to its name, replacing what was there; return its sha256.
-
-        The hash is of the file, or of header and voxels, in this order, for a pair. Committing twice does nothing.
-
-        Raises:
-            OutputError: no room, or the folder is gone; nothing has changed, and the sink is closed.
-        """
+        """See VolumeSink.commit. The hash of a pair is that of header and voxels, in this order."""
         if self._hash is not None:
             return self._hash
         mapped = self._open_map()
@@ -111,7 +100,7 @@ class NiftiSink:
         return digest
 
     def close(self) -> None:
-        """Delete what was not committed. Closing twice does nothing."""
+        """See VolumeSink.close."""
         self._mapped = None
         if self._descriptor >= 0:
             os.close(self._descriptor)

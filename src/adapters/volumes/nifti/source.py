@@ -99,27 +99,16 @@ def _chosen(values: NDArray[Any], channels: Sequence[int]) -> NDArray[Any]:
     return np.concatenate([values[channel : channel + 1] for channel in channels])
 
 
-def recognised(path: Path) -> bool:
-    """Return whether a file holds a NIfTI volume, or the voxels of a pair, by its content."""
-    subject = path.name or str(path)
-    try:
-        with ExitStack() as stack:
-            _, block = _files_of(path, subject, stack)
-    except InputError:
-        return False
-    return is_header(block)
-
-
 def open_source(path: Path, scratch: Path, max_voxels: int) -> NiftiSource:
     """Open the volume at ``path``, which may name either file of a pair.
 
     Raises:
         InputError: missing, damaged, or of a kind that cannot be segmented.
-        LimitError: more than ``max_voxels``, all channels counted, or no room in ``scratch`` to inflate it.
+        LimitError: more than ``max_voxels``, all channels counted, or no space in ``scratch`` to inflate it.
     """
     subject = path.name or str(path)
     with ExitStack() as stack:
-        files, block = _files_of(path, subject, stack)
+        files, block = files_of(path, subject, stack)
         header = read_header(block, subject)
         if header.is_pair and len(files) == 1:
             files.append(_sibling(siblings(path, IMAGES), "voxels", subject, stack))
@@ -136,7 +125,7 @@ def open_source(path: Path, scratch: Path, max_voxels: int) -> NiftiSource:
         return NiftiSource(header, mapped, files, stack.pop_all())
 
 
-def _files_of(path: Path, subject: str, stack: ExitStack) -> tuple[list[StoredFile], bytes]:
+def files_of(path: Path, subject: str, stack: ExitStack) -> tuple[list[StoredFile], bytes]:
     """Return the header's file, then the voxels' where ``path`` names them; and the header's bytes."""
     given = _opened(path, subject, stack)
     block = head(given, HEADER_BYTES, subject)

@@ -5,19 +5,22 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ....domain.errors import InputError
 from ....domain.geometry.grid import Grid
 from ....domain.labels.label_map import LabelTable
 from ....domain.volume_names import VolumeNames
 from ....ports.volume_store import VolumeSource
 from .files import NAMES
+from .header import is_header
 from .new_header import new_header
 from .sink import NiftiSink
-from .source import NiftiSource, open_source, recognised
+from .source import NiftiSource, files_of, open_source
 
 
 class NiftiStore:
@@ -42,20 +45,21 @@ class NiftiStore:
         return NAMES
 
     def recognises(self, reference: str) -> bool:
-        """Return whether a file starts with a NIfTI header, or is the image of a pair whose header does."""
-        return recognised(Path(reference))
+        """Return whether a file holds a NIfTI header, or the voxels of a pair, by its content."""
+        path = Path(reference)
+        try:
+            with ExitStack() as stack:
+                _, block = files_of(path, path.name or reference, stack)
+        except InputError:
+            return False
+        return is_header(block)
 
     def places(self, reference: str) -> tuple[str, ...]:
         """Return the real paths of a volume's files; for a pair, in any case of letters that is read or written."""
         return tuple(dict.fromkeys(os.path.realpath(path) for path in NAMES.files(reference)))
 
     def open(self, reference: str) -> NiftiSource:
-        """Open a volume for reading.
-
-        Raises:
-            InputError: missing, damaged, or of a kind that cannot be segmented.
-            LimitError: more voxels than the limit, or no room to inflate it.
-        """
+        """Open a volume for reading; see VolumeStore.open. Raises LimitError also without space to inflate it."""
         scratch = Path(tempfile.gettempdir()) if self._scratch is None else self._scratch
         return open_source(Path(reference), scratch, self.max_voxels)
 
@@ -70,14 +74,10 @@ class NiftiStore:
         channel_names: Sequence[str] = (),
         labels: LabelTable | None = None,  # noqa: ARG002 - the format has no place for names and colours
     ) -> NiftiSink:
-        """Begin a volume filled with zeros, of an integer type, float32 or float64.
+        """Begin a volume filled with zeros; see VolumeStore.create.
 
-        The header's sform, qform, codes and unit are those of ``like``; without it, or where it comes from
-        another store, the affine becomes an sform of code 2 (aligned). Names and labels are not stored.
-
-        Raises:
-            OutputError: the folder does not exist, is read-only or has no room; the name cannot be used.
-            ValueError: ``like`` is on another grid, NIfTI has no such voxel type, or the number of names is wrong.
+        The header's sform, qform, codes and unit are those of ``like``; without it, or where it comes from another
+        store, the affine becomes an sform of code 2 (aligned). Names and labels are not stored.
         """
         if len(channel_names) not in (0, channels):
             raise ValueError(f"channel_names: expected {channels} or none, got {len(channel_names)}")

@@ -48,12 +48,7 @@ class RoutedStore:
         return (self._named(reference) or self._stores[0]).places(reference)
 
     def open(self, reference: str) -> VolumeSource:
-        """Open a volume for reading.
-
-        Raises:
-            InputError: missing, damaged, or of a kind that cannot be segmented.
-            LimitError: more voxels than the limit, or no room to inflate it.
-        """
+        """Open a volume for reading; see VolumeStore.open."""
         store = next((store for store in self._stores if store.recognises(reference)), None)
         if store is None and (foreign := describe(reference)):
             formats = " or ".join(known.name for known in self.names.formats)
