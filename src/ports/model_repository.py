@@ -67,7 +67,7 @@ class ModelRepository(Protocol):
         Raises:
             ModelError: there is none, or it is broken; says which there are.
         """
-        ...
+        return self.list().pick(reference)
 
     def put(self, model: Model) -> Model:
         """Keep a copy of a model under its card's name and version, replacing one of the same; all or nothing.

@@ -105,11 +105,13 @@ class VolumeSink(Protocol):
         """Drop what was not committed. Closing twice does nothing."""
         ...
 
-    def __enter__(self) -> Self: ...
+    def __enter__(self) -> Self:
+        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
+    ) -> None:
+        self.close()
 
 
 class VolumeStore(Protocol):

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import io
+import logging
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -14,13 +18,13 @@ from ....domain.errors import ModelError, UsageError
 from ....ports.exporter import Checkpoint, Exported
 from ...disk import sha256
 from .graph import OPSET, check_against, first_line, write_graph
-from .quiet import quiet
 
 if TYPE_CHECKING:
     import torch
 
 # Minimum edge of the traced example, for the kernels of networks without a divisor.
 _LEAST_EDGE = 16
+_LOGGERS = ("torch", "onnxscript", "onnx_ir")
 _PACKAGES = ("torch", "monai", "onnx", "onnxscript")
 # SwinUNETR works with dynamic axes, but its export takes 7 minutes.
 _SLOW_DYNAMIC = frozenset({"SwinUNETR"})
@@ -55,7 +59,7 @@ class TorchExporter:
         network = self._load_network(checkpoint.path, checkpoint.network)
         with TemporaryDirectory(dir=destination.parent, prefix=".export-") as folder:
             draft = Path(folder) / "draft.onnx"
-            with quiet():
+            with _quiet():
                 dynamic = _export(network, checkpoint, card, draft)
             draft.replace(destination)
         notes = tuple(getattr(network, "notes", ()))
@@ -83,9 +87,7 @@ def _export(network: torch.nn.Module, checkpoint: Checkpoint, card: ModelCard, d
     raise ModelError(checkpoint.path.name, expected=expected, got=failure, do=remedy)
 
 
-def _attempt(
-    network: torch.nn.Module, example: Shape5, another: Shape5, draft: Path, divisor: int | None
-) -> str:
+def _attempt(network: torch.nn.Module, example: Shape5, another: Shape5, draft: Path, divisor: int | None) -> str:
     """Export with an example and compare at another size; return the error, empty without one."""
     try:
         write_graph(network, example, draft, divisor=divisor)
@@ -137,3 +139,25 @@ def _provenance(checkpoint: Checkpoint, dynamic: bool) -> dict[str, Any]:
         "dynamic": dynamic,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Suppress output, warnings and logs of torch and onnxscript in the whole process."""
+    with ExitStack() as stack:
+        stack.enter_context(warnings.catch_warnings())
+        warnings.simplefilter("ignore")
+        stack.enter_context(redirect_stdout(io.StringIO()))
+        stack.enter_context(redirect_stderr(io.StringIO()))
+        known = [name for name in logging.root.manager.loggerDict if name.split(".")[0] in _LOGGERS]
+        # New loggers propagate to these three, which do not propagate.
+        for logger in map(logging.getLogger, {*known, *_LOGGERS}):
+            stack.callback(_restore, logger, list(logger.handlers), logger.propagate)
+            logger.handlers = [logging.NullHandler()]
+            logger.propagate = logger.name not in _LOGGERS
+        yield
+
+
+def _restore(logger: logging.Logger, handlers: list[logging.Handler], propagate: bool) -> None:
+    logger.handlers = handlers
+    logger.propagate = propagate

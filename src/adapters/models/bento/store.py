@@ -1,4 +1,4 @@
-"""`ModelRepository` over ``bentoml.models``."""
+"""Models in BentoML's store, through ``bentoml.models``."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from ....domain.errors import ModelError, OutputError
 from ....ports.locks import Locks
 from ....ports.model import Model, ModelFiles
-from ....ports.model_repository import BrokenModel, Listing
+from ....ports.model_repository import BrokenModel, Listing, ModelRepository
 from .entries import describe, is_bare, tag_of
 from .library import open_store, untracked_bentoml
 
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from bentoml._internal.models import ModelStore
 
 
-class BentoStore:
-    """`ModelRepository` in BentoML's model store, with a BentoML model ``NAME:VERSION`` for each model.
+class BentoStore(ModelRepository):
+    """Models in BentoML's model store, with a BentoML model ``NAME:VERSION`` for each model.
 
     Only the self-describing ONNX file inside is read, under any tag; models without one are ignored. BentoML's
     description is written for other users and never read, because custom objects are pickles.
@@ -48,10 +48,6 @@ class BentoStore:
                 if path.exists() and not is_bare(path):  # was not removed in the meantime, and was meant to have a card
                     broken.append(BrokenModel(_tag_at(path.parent), f"{_tag_at(path.parent)}: {error}"))
         return Listing.ordered(models, broken)
-
-    def get(self, reference: str) -> Model:
-        """See ModelRepository.get."""
-        return self.list().pick(reference)
 
     def put(self, model: Model) -> Model:
         """See ModelRepository.put.

@@ -9,8 +9,8 @@ from ....ports.model import Model, ModelFiles
 from ....ports.model_repository import BrokenModel, Listing, ModelRepository
 
 
-class ModelDirectory:
-    """`ModelRepository` in a folder, with a file ``NAME-VERSION.onnx`` for each model.
+class ModelDirectory(ModelRepository):
+    """Models in a folder, with a file ``NAME-VERSION.onnx`` for each model.
 
     Other ``.onnx`` files in the folder count too; the card has their name and version.
     """
@@ -29,10 +29,6 @@ class ModelDirectory:
             except ModelError as error:
                 broken.append(BrokenModel(path.name, str(error)))
         return Listing.ordered(models, broken)
-
-    def get(self, reference: str) -> Model:
-        """See ModelRepository.get."""
-        return self.list().pick(reference)
 
     def put(self, model: Model) -> Model:
         """See ModelRepository.put."""
@@ -56,8 +52,8 @@ class ModelDirectory:
             raise OutputError.cannot_write(str(target.path), error) from None
 
 
-class LayeredModels:
-    """`ModelRepository` over a writable one and a read-only one of bundled models."""
+class LayeredModels(ModelRepository):
+    """A writable repository over a read-only one of bundled models."""
 
     def __init__(self, own: ModelRepository, bundled: ModelRepository) -> None:
         self._own = own
@@ -69,10 +65,6 @@ class LayeredModels:
         hidden = {model.card.reference for model in own.models}
         models = [*own.models, *(model for model in bundled.models if model.card.reference not in hidden)]
         return Listing.ordered(models, (*own.broken, *bundled.broken))
-
-    def get(self, reference: str) -> Model:
-        """See ModelRepository.get."""
-        return self.list().pick(reference)
 
     def put(self, model: Model) -> Model:
         """See ModelRepository.put."""

@@ -1,5 +1,173 @@
 """Volumes kept in memory, for programs that embed voxport and for tests."""
 
-from .store import MemoryStore
+from __future__ import annotations
 
-__all__ = ["MemoryStore"]
+import hashlib
+from collections.abc import Callable, Sequence
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ....domain.errors import InputError
+from ....domain.geometry.grid import Box, Grid, shape3
+from ....domain.labels.label_map import LabelTable
+from ....domain.volume import Volume
+from ....domain.volume_names import VolumeNames
+from ....ports.volume_store import VolumeSink, VolumeSource
+
+
+class MemoryStore:
+    """A dictionary of volumes by reference, which is any text. Safe for several threads.
+
+    Args:
+        names: endings of its references, where other stores stand beside it.
+        max_voxels: the most voxels, all channels counted, that a volume may have once it is resampled.
+    """
+
+    def __init__(self, names: VolumeNames | None = None, max_voxels: int = 2**33) -> None:
+        self.names = names or VolumeNames()
+        self.max_voxels = max_voxels
+        self._volumes: dict[str, Volume] = {}
+
+    def put(self, reference: str, volume: Volume) -> None:
+        """Store a volume under a reference, replacing an earlier one."""
+        self._volumes[reference] = volume
+
+    def get(self, reference: str) -> Volume:
+        """Return the volume under a reference. Raises InputError if there is none."""
+        try:
+            return self._volumes[reference]
+        except KeyError:
+            raise InputError(reference, expected="a stored volume", got="none", do="put it first") from None
+
+    def recognises(self, reference: str) -> bool:
+        """Return whether a volume is stored under a reference."""
+        return reference in self._volumes
+
+    def places(self, reference: str) -> tuple[str, ...]:
+        """Return the reference itself."""
+        return (reference,)
+
+    def open(self, reference: str) -> MemorySource:
+        """Open a volume for reading. Raises InputError if there is none."""
+        return MemorySource(self.get(reference))
+
+    def create(
+        self,
+        reference: str,
+        grid: Grid,
+        dtype: np.dtype[Any],
+        *,
+        channels: int = 1,
+        like: VolumeSource | None = None,
+        channel_names: Sequence[str] = (),
+        labels: LabelTable | None = None,
+    ) -> MemorySink:
+        """Begin a volume filled with zeros. Raises ValueError if ``like`` is on another grid, or for wrong names."""
+        if like is not None and like.grid != grid:
+            raise ValueError("like: expected a source on the same grid")
+        if len(channel_names) not in (0, channels):
+            raise ValueError(f"channel_names: expected {channels} or none, got {len(channel_names)}")
+        if like is not None and like.slowest_axis == 2:  # in the memory order of its values
+            array = np.zeros((channels, *grid.shape[::-1]), dtype).swapaxes(1, 3)
+        else:
+            array = np.zeros((channels, *grid.shape), dtype)
+        return MemorySink(array, lambda made: self.put(reference, made), grid, tuple(channel_names), labels)
+
+
+class MemorySource:
+    """A stored volume, open for reading; a later ``put`` under its reference does not change it."""
+
+    notes: tuple[str, ...] = ()
+
+    def __init__(self, volume: Volume) -> None:
+        self._volume = volume
+        self.grid, self.channels, self.channel_names = volume.grid, volume.channels, volume.channel_names
+        self.dtype: np.dtype[Any] = volume.array.dtype
+        # the axis with the longest steps in memory: 0 for an array in C order, 2 for one in Fortran's
+        strides = volume.array.strides[1:]
+        self.slowest_axis = max(range(3), key=lambda axis: (strides[axis], -axis))
+        self.chunk = shape3(1 if axis == self.slowest_axis else edge for axis, edge in enumerate(self.grid.shape))
+
+    def read(self, box: Box, channels: Sequence[int] | None = None) -> NDArray[Any]:
+        """Copy the values ``(C, x, y, z)`` in ``box``. Raises ValueError for one beyond the grid, or no channel."""
+        view = _view(self._volume.array, box)
+        if channels is None:
+            return view.copy(order="K")
+        if not all(0 <= channel < self.channels for channel in channels):
+            raise ValueError(f"channels: expected some of 0 to {self.channels - 1}, got {list(channels)}")
+        chosen = [view[channel].copy(order="K") for channel in channels]
+        return np.stack(chosen) if len(chosen) != 1 else chosen[0][np.newaxis]
+
+    def sha256(self) -> str:
+        """Return the hash of the values' bytes in C order, and of type, shape and affine."""
+        volume = self._volume
+        digest = hashlib.sha256(f"{volume.array.dtype.str} {volume.array.shape} {volume.grid.unit} ".encode())
+        digest.update(volume.grid.affine.tobytes())
+        digest.update(volume.array.tobytes())
+        return digest.hexdigest()
+
+    def close(self) -> None:
+        """Do nothing."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+
+class MemorySink(VolumeSink):
+    """A volume being written; stored on commit."""
+
+    def __init__(
+        self,
+        array: NDArray[Any],
+        keep: Callable[[Volume], None],
+        grid: Grid,
+        channel_names: tuple[str, ...],
+        labels: LabelTable | None,
+    ) -> None:
+        self._keep = keep
+        self._described = (grid, channel_names, labels)
+        self._array: NDArray[Any] | None = array
+        self._hash: str | None = None
+
+    def write(self, box: Box, values: NDArray[Any]) -> None:
+        """See VolumeSink.write."""
+        array = self._open_array()
+        if self._hash is not None:
+            raise ValueError("the volume is committed")
+        view = _view(array, box)
+        if values.shape != view.shape and (len(array) != 1 or values.shape != box.shape):
+            raise ValueError(f"values: expected {view.shape}, got {values.shape}")
+        np.copyto(view, values.reshape(view.shape), casting="same_kind")
+
+    def read(self, box: Box) -> NDArray[Any]:
+        """See VolumeSink.read."""
+        return _view(self._open_array(), box).copy(order="K")
+
+    def commit(self) -> str:
+        """See VolumeSink.commit."""
+        if self._hash is None:
+            volume = Volume(self._open_array(), *self._described)
+            self._hash = MemorySource(volume).sha256()
+            self._keep(volume)
+        return self._hash
+
+    def close(self) -> None:
+        """Drop what was not committed."""
+        self._array = None
+
+    def _open_array(self) -> NDArray[Any]:
+        if self._array is None:
+            raise ValueError("the volume is closed")
+        return self._array
+
+
+def _view(array: NDArray[Any], box: Box) -> NDArray[Any]:
+    limits = zip(box.start, box.stop, array.shape[1:], strict=True)
+    if not all(0 <= start <= stop <= edge for start, stop, edge in limits):
+        raise ValueError(f"box: expected one within {array.shape[1:]}, got {box.start} to {box.stop}")
+    return array[(slice(None), *box.slices)]

@@ -9,7 +9,7 @@ import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any, Self
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,7 @@ from zlib_ng import gzip_ng
 from ....domain.errors import OutputError
 from ....domain.geometry.grid import Box
 from ....domain.volume_names import NIFTI, PACKED
+from ....ports.volume_store import VolumeSink
 from ...disk import flush
 from .files import CHUNK_BYTES, NAMES, box_view, release, sha256, write_at
 from .new_header import NewHeader
@@ -30,7 +31,7 @@ _NO_ROOM = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
 _NO_PERMISSION = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
-class NiftiSink:
+class NiftiSink(VolumeSink):
     """A volume being written; nothing appears under its name before ``commit``."""
 
     def __init__(self, path: Path, header: NewHeader) -> None:
@@ -107,12 +108,6 @@ class NiftiSink:
             self._descriptor = -1
         while self._parts:
             self._parts.pop().unlink(missing_ok=True)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.close()
 
     def _open_map(self) -> mmap.mmap:
         if self._mapped is None:
