@@ -7,14 +7,14 @@ from contextlib import suppress
 from pathlib import Path
 
 from ....domain.errors import OutputError
+from ....ports.artifacts import ArtifactWriter
 from ...disk import write_whole
 
 
-class LocalFiles:
+class LocalFiles(ArtifactWriter):
     """`ArtifactWriter` that writes a hidden file beside the destination, then renames it."""
 
     def check(self, reference: str) -> None:
-        """See ArtifactWriter.check."""
         destination = Path(reference)
         folder = destination.parent
         if not folder.is_dir():
@@ -31,7 +31,6 @@ class LocalFiles:
             raise OutputError.cannot_write(reference, error) from None
 
     def write(self, reference: str, content: bytes) -> None:
-        """See ArtifactWriter.write."""
         try:
             write_whole(Path(reference), content)
         except OSError as error:

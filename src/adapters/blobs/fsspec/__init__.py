@@ -19,7 +19,7 @@ import fsspec  # type: ignore[import-untyped]
 from fsspec.implementations.local import LocalFileSystem  # type: ignore[import-untyped]
 
 from ....domain.errors import OutputError
-from ....ports.blobs import check_blob_name, missing_blob
+from ....ports.blobs import BlobStore, check_blob_name, missing_blob
 from ...disk import flush
 
 _CHUNK_BYTES = 2**20
@@ -27,7 +27,7 @@ _PARTS = ".parts"  # beside the blobs: the same file system, so that a rename is
 _ABANDONED_AFTER = timedelta(days=1)
 
 
-class FsspecBlobs:
+class FsspecBlobs(BlobStore):
     """BlobStore on any fsspec file system.
 
     A blob is written in ``.parts`` and then moved. In a local folder the file and its folder are flushed to the disk
@@ -44,7 +44,6 @@ class FsspecBlobs:
         self._is_clear = False
 
     def put(self, name: str, content: Path | IO[bytes]) -> str:
-        """See BlobStore.put."""
         check_blob_name(name)
         part = f"{self._root}/{_PARTS}/{secrets.token_hex(16)}"
         with self._writing(name):
@@ -58,11 +57,9 @@ class FsspecBlobs:
         return digest
 
     def staging(self) -> AbstractContextManager[Path] | None:
-        """See BlobStore.staging."""
         return self._staged() if self._local else None
 
     def take(self, name: str, file: Path, sha256: str) -> None:
-        """See BlobStore.take."""
         check_blob_name(name)
         with self._writing(name):
             if not (self._local and self._is_moved(file, self._path(name))):
@@ -71,7 +68,6 @@ class FsspecBlobs:
                 file.unlink()
 
     def fetch(self, name: str, destination: Path) -> str:
-        """See BlobStore.fetch."""
         digest = hashlib.sha256()
         with self.open(name) as source, destination.open("wb") as copy:
             while chunk := source.read(_CHUNK_BYTES):
@@ -80,7 +76,6 @@ class FsspecBlobs:
         return digest.hexdigest()
 
     def link(self, name: str, destination: Path) -> str:
-        """See BlobStore.link."""
         if not self._local:
             return self.fetch(name, destination)
         with self.open(name) as source:
@@ -91,7 +86,6 @@ class FsspecBlobs:
             return hashlib.file_digest(cast("io.BufferedReader", source), "sha256").hexdigest()
 
     def open(self, name: str) -> IO[bytes]:
-        """See BlobStore.open."""
         check_blob_name(name)
         try:
             return cast("IO[bytes]", self._files.open(self._path(name), "rb"))
@@ -99,12 +93,10 @@ class FsspecBlobs:
             raise missing_blob(name) from None
 
     def exists(self, name: str) -> bool:
-        """See BlobStore.exists."""
         check_blob_name(name)
         return bool(self._files.isfile(self._path(name)))
 
     def names(self, prefix: str) -> tuple[str, ...]:
-        """See BlobStore.names."""
         check_blob_name(prefix)
         try:
             found = self._files.find(self._path(prefix))
@@ -113,7 +105,6 @@ class FsspecBlobs:
         return tuple(sorted(path[len(self._root) + 1 :] for path in found if path != self._path(prefix)))
 
     def delete_prefix(self, prefix: str) -> None:
-        """See BlobStore.delete_prefix."""
         check_blob_name(prefix)
         with self._writing(prefix), suppress(FileNotFoundError):
             self._files.rm(self._path(prefix), recursive=True)

@@ -10,14 +10,14 @@ import sqlalchemy as sa
 from dbos import DBOS, DBOSClient, error
 
 from ....domain.job import Job, JobCase, JobState, asked_to_cancel, tried_again
-from ....ports.job_queue import Handler, QueueLimits, QueueStats
+from ....ports.job_queue import Handler, JobQueue, QueueLimits, QueueStats
 from .database import Database, away
 from .ledger import APPLICATION, QUEUE, Ledger
 from .library import LOOK_SECONDS, JsonSerializer, limit_logging
 from .worker import Worker
 
 
-class DbosJobQueue:
+class DbosJobQueue(JobQueue):
     """`JobQueue` in a database, by URL: ``sqlite:////folder/jobs.sqlite`` or ``postgresql://user@host/name``.
 
     DBOS orders jobs and gives each to one worker. A ledger, in the same transactions, keeps each job's owner, progress
@@ -46,13 +46,11 @@ class DbosJobQueue:
         self._worker: Worker | None = None
 
     def submit(self, case: JobCase, owner: str, *, key: str | None = None) -> Job:
-        """See JobQueue.submit."""
         job = self._opened().insert(case, owner, key)
         self._look()
         return job
 
     def get(self, id: str, owner: str | None = None) -> Job:
-        """See JobQueue.get."""
         return self._opened().get(id, owner)
 
     def list(
@@ -63,25 +61,20 @@ class DbosJobQueue:
         *,
         ended_before: float | None = None,
     ) -> tuple[Job, ...]:
-        """See JobQueue.list."""
         return self._opened().list(owner, states, limit, ended_before)
 
     def cancel(self, id: str, owner: str | None = None) -> Job:
-        """See JobQueue.cancel."""
         return self._opened().change(id, owner, asked_to_cancel)
 
     def retry(self, id: str, owner: str | None = None) -> Job:
-        """See JobQueue.retry."""
         job = self._opened().change(id, owner, lambda job, now: tried_again(job))  # noqa: ARG005
         self._look()
         return job
 
     def forget(self, id: str, owner: str | None = None) -> None:
-        """See JobQueue.forget."""
         self._opened().delete(id, owner)
 
     def stats(self) -> QueueStats:
-        """See JobQueue.stats."""
         return self._opened().stats()
 
     def work(self, handler: Handler, concurrency: int, stop: threading.Event) -> None:
@@ -94,7 +87,6 @@ class DbosJobQueue:
             self._worker = None
 
     def close(self) -> None:
-        """See JobQueue.close."""
         self._client.destroy()
         self._database.close()
 

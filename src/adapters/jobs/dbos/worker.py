@@ -194,7 +194,6 @@ class _DbosAttempt:
         self._is_away = False
 
     def report(self, done: int, total: int) -> None:
-        """See Attempt.report."""
         due = time.monotonic() - self._written > _PROGRESS_SECONDS or 0 < done == total
         tiles = (done, total) if due and (done, total) != self._tiles else None
         if self._stop.is_set() or not self._goes_on(tiles):

@@ -8,13 +8,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from ....ports.locks import Locks
 
-class FileLocks:
+
+class FileLocks(Locks):
     """Locks as ``flock`` gives them. On a network share they hold between machines only where the share supports it."""
 
     @contextmanager
     def hold(self, path: Path, *, wait: bool = True) -> Iterator[bool]:
-        """See Locks.hold."""
         descriptor = _locked(path, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
         try:
             yield descriptor is not None

@@ -37,7 +37,6 @@ class BentoStore(ModelRepository):
         self._home = home
 
     def list(self) -> Listing:
-        """See ModelRepository.list."""
         models: list[Model] = []
         broken: list[BrokenModel] = []
         # bentoml.models.list() fails as a whole where one model is broken, and takes 3 ms a model
@@ -63,7 +62,6 @@ class BentoStore(ModelRepository):
             raise OutputError.cannot_write(str(self._folder), error) from None
 
     def remove(self, reference: str) -> None:
-        """See ModelRepository.remove."""
         target = self.list().single(reference)
         try:
             with self._alone():

@@ -11,7 +11,7 @@ import onnx
 import yaml
 
 from ....domain.errors import ModelError, OutputError, UnknownModelError, UsageError
-from ....ports.tensor_models import Plain, Serialisable, TensorModel
+from ....ports.tensor_models import Plain, Serialisable, TensorModel, TensorModelStore
 from ...disk import FileMemory, sha256
 from .entries import is_bare
 from .library import open_store, untracked_bentoml
@@ -21,7 +21,7 @@ _SIGNATURES: Plain = {"run": {"batchable": False}}
 _LARGEST = 2 * 10**9  # bytes; a protobuf file cannot be larger
 
 
-class BentoTensorModels:
+class BentoTensorModels(TensorModelStore):
     """Models in BentoML's store, one BentoML model for each version.
 
     Labels and metadata are BentoML's own. Custom objects and signatures lie in a JSON file beside the network:
@@ -47,7 +47,6 @@ class BentoTensorModels:
         custom_objects: Plain | None = None,
         metadata: Plain | None = None,
     ) -> TensorModel:
-        """See TensorModelStore.save_model."""
         content = _checked_network(model)
         beside = {"signatures": dict(signatures or _SIGNATURES), "custom_objects": dict(custom_objects or {})}
         text, details = _json_of(beside, "custom_objects"), json.loads(_json_of(dict(metadata or {}), "metadata"))
@@ -72,7 +71,6 @@ class BentoTensorModels:
         return self.get(tag)
 
     def get(self, tag: str) -> TensorModel:
-        """See TensorModelStore.get."""
         name, _, version = tag.partition(":")
         found = [m for m in self.list() if m.name == name and version in ("", "latest", m.version)]
         if not found:
@@ -82,7 +80,6 @@ class BentoTensorModels:
         return found[-1]
 
     def list(self) -> tuple[TensorModel, ...]:
-        """See TensorModelStore.list."""
         entries = sorted(self._folder.glob("*/*/model.yaml"), key=lambda path: path.stat().st_mtime_ns)
         found = [model for path in entries if (model := self._read(path.parent)) is not None]
         return tuple(sorted(found, key=lambda model: model.name))

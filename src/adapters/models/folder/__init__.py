@@ -20,7 +20,6 @@ class ModelDirectory(ModelRepository):
         self._files = files
 
     def list(self) -> Listing:
-        """See ModelRepository.list."""
         models: list[Model] = []
         broken: list[BrokenModel] = []
         for path in sorted(self._folder.glob("*.onnx")):
@@ -31,7 +30,6 @@ class ModelDirectory(ModelRepository):
         return Listing.ordered(models, broken)
 
     def put(self, model: Model) -> Model:
-        """See ModelRepository.put."""
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -44,7 +42,6 @@ class ModelDirectory(ModelRepository):
         return stored
 
     def remove(self, reference: str) -> None:
-        """See ModelRepository.remove."""
         target = self.list().single(reference)
         try:
             target.path.unlink()
@@ -67,7 +64,6 @@ class LayeredModels(ModelRepository):
         return Listing.ordered(models, (*own.broken, *bundled.broken))
 
     def put(self, model: Model) -> Model:
-        """See ModelRepository.put."""
         return self._own.put(model)
 
     def remove(self, reference: str) -> None:

@@ -16,7 +16,7 @@ from ....contract.card import read_card
 from ....domain.cards.model_card import ModelCard
 from ....domain.cards.writing import write_card
 from ....domain.errors import ModelError, OutputError
-from ....ports.model import Model
+from ....ports.model import Model, ModelFiles
 from ...disk import FileMemory, write_whole
 
 CARD_KEY = "voxport.card"
@@ -24,7 +24,7 @@ CARD_KEY = "voxport.card"
 _CHECKPOINT_MAGIC = (b"PK\x03\x04", b"\x80\x02")
 
 
-class OnnxModelFiles:
+class OnnxModelFiles(ModelFiles):
     """`ModelFiles` for ONNX; checkpoints with a card are read only.
 
     Files are read and hashed again only after a change.
@@ -34,7 +34,6 @@ class OnnxModelFiles:
         self._memory = memory or FileMemory()
 
     def read(self, path: Path, card: Path | None = None) -> Model:
-        """See ModelFiles.read."""
         beside = path.with_name(f"{path.stem}.card.yaml")
         outside = card if card is not None else beside if beside.is_file() else None
 
@@ -73,7 +72,6 @@ class OnnxModelFiles:
         return Model(path, found, sha256, weights_sha256)
 
     def read_card(self, path: Path) -> ModelCard:
-        """See ModelFiles.read_card."""
         try:
             data = yaml.safe_load(_bytes_of(path, what="a model card in YAML or JSON"))
         except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -85,7 +83,6 @@ class OnnxModelFiles:
         return read_card(data, path.name)
 
     def write(self, weights: Path, card: ModelCard, destination: Path) -> Model:
-        """See ModelFiles.write."""
         content = _bytes_of(weights)
         if content.startswith(_CHECKPOINT_MAGIC):
             raise ModelError(

@@ -7,15 +7,15 @@ import io
 from PIL import Image, ImageDraw, ImageFont
 
 from ....domain.viewing.slicing import Picture
+from ....ports.pictures import PictureEncoder
 
 _FONT_SIZE = 14
 
 
-class PngPictures:
+class PngPictures(PictureEncoder):
     """`PictureEncoder` that writes PNG."""
 
     def encode(self, picture: Picture, *, quickly: bool = False) -> bytes:
-        """See PictureEncoder.encode."""
         image = Image.fromarray(picture.pixels)
         draw = ImageDraw.Draw(image)
         font = ImageFont.load_default(_FONT_SIZE)

@@ -17,13 +17,14 @@ from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantTy
 
 from ....domain.errors import ModelError
 from ....ports.model import Model
+from ....ports.quantiser import Quantiser
 
 _QUANTISED = "Conv"
 # Instructions that add products of 8 bits in 32 bits.
 _WIDE_SUMS = {"avx512_vnni", "avx_vnni", "amx_int8"}
 
 
-class OnnxQuantiser:
+class OnnxQuantiser(Quantiser):
     """Quantiser to QDQ form: weights per channel, activations by the least and greatest value of the calibration.
 
     Args:
@@ -38,7 +39,6 @@ class OnnxQuantiser:
     def quantise(
         self, model: Model, inputs: Sequence[NDArray[np.float32]], destination: Path, *, spared: int = 0
     ) -> int:
-        """See Quantiser.quantise."""
         with tempfile.TemporaryDirectory(prefix="voxport-") as folder:
             folded = Path(folder) / "folded.onnx"
             try:

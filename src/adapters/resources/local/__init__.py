@@ -11,16 +11,16 @@ from importlib import metadata
 from pathlib import Path
 
 from ....domain.tuning import Machine
+from ....ports.resources import Resources
 
 # libraries on which the speed and the last bits of logits depend
 _LIBRARIES = ("voxport", "onnxruntime", "onnxruntime-gpu", "openvino")
 
 
-class LocalResources:
+class LocalResources(Resources):
     """The resources of this process."""
 
     def processors(self) -> int:
-        """See Resources.processors."""
         count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         quota = _first_line("/sys/fs/cgroup/cpu.max").split()
         if len(quota) == 2 and quota[0].isdigit():
@@ -28,7 +28,6 @@ class LocalResources:
         return count
 
     def available_bytes(self) -> int:
-        """See Resources.available_bytes."""
         meminfo = Path("/proc/meminfo")
         free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
         if meminfo.exists():
@@ -41,17 +40,14 @@ class LocalResources:
         return max(free, 0)
 
     def resident_bytes(self) -> int:
-        """See Resources.resident_bytes."""
         pages = _first_line("/proc/self/statm").split()
         return int(pages[1]) * os.sysconf("SC_PAGE_SIZE") if len(pages) > 1 else self.peak_resident_bytes()
 
     def peak_resident_bytes(self) -> int:
-        """See Resources.peak_resident_bytes."""
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         return peak if sys.platform == "darwin" else peak * 1024
 
     def describe(self, threads: int | None = None) -> Machine:
-        """See Resources.describe."""
         versions = []
         for name in _LIBRARIES:
             try:

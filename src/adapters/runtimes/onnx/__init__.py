@@ -61,7 +61,6 @@ class OnnxSession:
         self.device = str(session.get_providers()[0].removesuffix("ExecutionProvider")).lower()
 
     def run(self, inputs: Mapping[str, NDArray[Any]], outputs: Sequence[str] | None = None) -> Tensors:
-        """See TensorSession."""
         check_tensors(self, inputs, outputs, self._subject)
         session, names = self._session, list(outputs or (spec.name for spec in self.outputs))
         if session is None:
@@ -72,7 +71,6 @@ class OnnxSession:
             raise failed_on(inputs, self._subject, _reason(error)) from None
 
     def close(self) -> None:
-        """See TensorSession."""
         self._session = None
 
 

@@ -59,7 +59,6 @@ class OpenvinoSession:
         self._idle: deque[Any] = deque()
 
     def run(self, inputs: Mapping[str, NDArray[Any]], outputs: Sequence[str] | None = None) -> Tensors:
-        """See TensorSession."""
         check_tensors(self, inputs, outputs, self._subject)
         compiled = self._compiled
         if compiled is None:
@@ -82,7 +81,6 @@ class OpenvinoSession:
         return found
 
     def close(self) -> None:
-        """See TensorSession."""
         self._compiled = None
         self._idle.clear()
 

@@ -73,7 +73,6 @@ class FileBuffer:
         return values
 
     def write(self, rows: slice, columns: slice, values: NDArray[Any]) -> None:
-        """See Shelf.write."""
         self._transfer(os.pwritev, rows, columns, np.ascontiguousarray(values, self._dtype))
 
     def __enter__(self) -> Self:

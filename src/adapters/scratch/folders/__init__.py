@@ -9,12 +9,13 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ....domain.errors import OutputError
+from ....ports.folders import WorkFolders
 from ....ports.locks import Locks
 
 _PREFIX, _LOCK = "voxport-run-", ".lock"
 
 
-class ScratchFolders:
+class ScratchFolders(WorkFolders):
     """`WorkFolders` below ``parent``, by default the system's temporary folder."""
 
     def __init__(self, parent: Path | None, locks: Locks) -> None:
@@ -22,7 +23,6 @@ class ScratchFolders:
 
     @contextmanager
     def new(self) -> Iterator[Path]:
-        """See WorkFolders.new."""
         folder: Path | None = None
         try:
             folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=self._parent))
@@ -40,7 +40,6 @@ class ScratchFolders:
             lock.__exit__(None, None, None)
 
     def clear(self) -> int:
-        """See WorkFolders.clear."""
         cleared = 0
         for lock in Path(self._parent or tempfile.gettempdir()).glob(f"{_PREFIX}*/{_LOCK}"):
             with suppress(OSError), self._locks.hold(lock, wait=False) as held:

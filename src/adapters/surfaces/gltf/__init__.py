@@ -14,6 +14,7 @@ from trimesh.visual.material import PBRMaterial
 
 from ....domain.geometry.grid import FloatArray
 from ....domain.labels.label_map import Label, Labels, LabelTable
+from ....ports.surfaces import SurfaceMaker
 
 # Taubin smoothing keeps the volume; plain averaging would shrink vessels. 20 iterations smooth the steps of thick
 # slices.
@@ -23,11 +24,10 @@ _UPRIGHT = np.array([[1.0, 0, 0, 0], [0, 0, 1.0, 0], [0, -1.0, 0, 0], [0, 0, 0, 
 _Faces = NDArray[np.int64]
 
 
-class GltfSurfaces:
+class GltfSurfaces(SurfaceMaker):
     """`SurfaceMaker` that writes GLB."""
 
     def make(self, labels: Labels, affine: FloatArray, table: LabelTable, faces: int) -> bytes:
-        """See SurfaceMaker.make."""
         known = {label.value: label for label in table.labels}
         boxes = ndimage.find_objects(labels.astype(np.int32, copy=False))
         raw = {

@@ -10,21 +10,20 @@ from pydantic import TypeAdapter, ValidationError
 
 from ....domain.errors import OutputError
 from ....domain.tuning import Machine, Tuning
-from ....ports.tunings import FoundTuning
+from ....ports.tunings import FoundTuning, TuningStore
 from ...disk import sha256, write_whole
 
 _RECORD: TypeAdapter[Tuning] = TypeAdapter(Tuning)
 _AGAIN = "tune it again with voxport tune"
 
 
-class TuningDirectory:
+class TuningDirectory(TuningStore):
     """`TuningStore` in a folder, created on first use."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
     def find(self, model: str, machine: Machine) -> FoundTuning:
-        """See TuningStore.find."""
         path = self._record(model, machine)
         try:
             tuning = _RECORD.validate_json(path.read_bytes())
@@ -42,7 +41,6 @@ class TuningDirectory:
         return FoundTuning(tuning)
 
     def put(self, tuning: Tuning, quantised: Path | None = None) -> None:
-        """See TuningStore.put."""
         if tuning.quantised_sha256 is not None and (quantised is None or sha256(quantised) != tuning.quantised_sha256):
             raise ValueError("quantised: expected the file that the tuning names")
         record = self._record(tuning.model, tuning.machine)
@@ -59,7 +57,6 @@ class TuningDirectory:
             raise OutputError.cannot_write(str(record), error) from None
 
     def quantised(self, tuning: Tuning) -> Path | None:
-        """See TuningStore.quantised."""
         path = self._record(tuning.model, tuning.machine).with_suffix(".int8.onnx")
         try:
             return path if tuning.quantised_sha256 == sha256(path) else None

@@ -135,7 +135,6 @@ class MemorySink(VolumeSink):
         self._hash: str | None = None
 
     def write(self, box: Box, values: NDArray[Any]) -> None:
-        """See VolumeSink.write."""
         array = self._open_array()
         if self._hash is not None:
             raise ValueError("the volume is committed")
@@ -145,11 +144,9 @@ class MemorySink(VolumeSink):
         np.copyto(view, values.reshape(view.shape), casting="same_kind")
 
     def read(self, box: Box) -> NDArray[Any]:
-        """See VolumeSink.read."""
         return _view(self._open_array(), box).copy(order="K")
 
     def commit(self) -> str:
-        """See VolumeSink.commit."""
         if self._hash is None:
             volume = Volume(self._open_array(), *self._described)
             self._hash = MemorySource(volume).sha256()

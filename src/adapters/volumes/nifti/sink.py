@@ -59,7 +59,6 @@ class NiftiSink(VolumeSink):
         return len(self._targets) > 1
 
     def write(self, box: Box, values: NDArray[Any]) -> None:
-        """See VolumeSink.write."""
         mapped = self._open_map()
         if self._hash is not None:
             raise ValueError("the volume is committed")
@@ -75,7 +74,6 @@ class NiftiSink(VolumeSink):
             release(mapped)
 
     def read(self, box: Box) -> NDArray[Any]:
-        """See VolumeSink.read."""
         mapped = self._open_map()
         values = np.array(self._view(mapped, box), order="K")
         release(mapped)
@@ -101,7 +99,6 @@ class NiftiSink(VolumeSink):
         return digest
 
     def close(self) -> None:
-        """See VolumeSink.close."""
         self._mapped = None
         if self._descriptor >= 0:
             os.close(self._descriptor)
