@@ -8,15 +8,27 @@ import tempfile
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Generic, TypeVar
+
+from ..domain.errors import OutputError
 
 T = TypeVar("T")
 
 _Identity = tuple[tuple[int, int, int, int, int], ...]
 # A file system's clock ticks every few ms, FAT's every 2 s: a file can change twice within a tick and look the same.
 _TICK_NS = 2 * 10**9
+
+
+@contextmanager
+def output_errors(subject: str | Path) -> Iterator[None]:
+    """Raise OSErrors as OutputErrors about a subject."""
+    try:
+        yield
+    except OSError as error:
+        raise OutputError.cannot_write(str(subject), error) from None
 
 
 def write_whole(path: Path, content: bytes) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ....domain.errors import OutputError
 from ....ports.artifacts import ArtifactWriter
-from ...disk import write_whole
+from ...disk import output_errors, write_whole
 
 
 class LocalFiles(ArtifactWriter):
@@ -21,17 +21,13 @@ class LocalFiles(ArtifactWriter):
             raise OutputError.cannot_write(reference, "no such folder")
         if destination.is_dir():
             raise OutputError.cannot_write(reference, "a folder of that name")
-        try:
+        with output_errors(reference):
             with suppress(FileNotFoundError):
                 destination.lstat()  # finds names that are too long
             # Only opening a file detects read-only mounts and full quotas.
             with tempfile.TemporaryFile(dir=folder):
                 pass
-        except OSError as error:
-            raise OutputError.cannot_write(reference, error) from None
 
     def write(self, reference: str, content: bytes) -> None:
-        try:
+        with output_errors(reference):
             write_whole(Path(reference), content)
-        except OSError as error:
-            raise OutputError.cannot_write(reference, error) from None

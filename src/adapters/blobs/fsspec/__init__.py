@@ -13,14 +13,13 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext, supp
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from tempfile import mkdtemp
-from typing import IO, Any, cast
+from typing import IO, cast
 
 import fsspec  # type: ignore[import-untyped]
 from fsspec.implementations.local import LocalFileSystem  # type: ignore[import-untyped]
 
-from ....domain.errors import OutputError
 from ....ports.blobs import BlobStore, check_blob_name, missing_blob
-from ...disk import flush
+from ...disk import flush, output_errors
 
 _CHUNK_BYTES = 2**20
 _PARTS = ".parts"  # beside the blobs: the same file system, so that a rename is atomic
@@ -46,7 +45,7 @@ class FsspecBlobs(BlobStore):
     def put(self, name: str, content: Path | IO[bytes]) -> str:
         check_blob_name(name)
         part = f"{self._root}/{_PARTS}/{secrets.token_hex(16)}"
-        with self._writing(name):
+        with output_errors(name):
             try:
                 self._make_ready()
                 digest = self._write(part, content)
@@ -61,7 +60,7 @@ class FsspecBlobs(BlobStore):
 
     def take(self, name: str, file: Path, sha256: str) -> None:
         check_blob_name(name)
-        with self._writing(name):
+        with output_errors(name):
             if not (self._local and self._is_moved(file, self._path(name))):
                 if self.put(name, file) != sha256:
                     raise OSError(errno.EIO, "the file changed while it was stored")
@@ -106,12 +105,12 @@ class FsspecBlobs(BlobStore):
 
     def delete_prefix(self, prefix: str) -> None:
         check_blob_name(prefix)
-        with self._writing(prefix), suppress(FileNotFoundError):
+        with output_errors(prefix), suppress(FileNotFoundError):
             self._files.rm(self._path(prefix), recursive=True)
 
     @contextmanager
     def _staged(self) -> Iterator[Path]:
-        with self._writing("staging folder"):
+        with output_errors("staging folder"):
             self._make_ready()
             folder = Path(mkdtemp(dir=f"{self._root}/{_PARTS}"))
         try:
@@ -168,10 +167,3 @@ class FsspecBlobs(BlobStore):
                 raise
             return False
         return True
-
-    @contextmanager
-    def _writing(self, name: str) -> Iterator[Any]:
-        try:
-            yield
-        except OSError as error:
-            raise OutputError.cannot_write(name, error) from None

@@ -7,7 +7,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from ....domain.errors import OutputError, UsageError
+from ....domain.errors import UsageError
+from ...disk import output_errors
 
 if TYPE_CHECKING:
     from bentoml._internal.models import ModelStore
@@ -44,7 +45,5 @@ def open_store(home: Path | None) -> ModelStore:
 
     if home is not None:
         return ModelStore(home / "models")
-    try:
+    with output_errors("BENTOML_HOME"):
         return BentoMLContainer.model_store.get()
-    except OSError as error:
-        raise OutputError.cannot_write("BENTOML_HOME", error) from None

@@ -13,6 +13,7 @@ from ....domain.errors import ModelError, OutputError
 from ....ports.locks import Locks
 from ....ports.model import Model, ModelFiles
 from ....ports.model_repository import BrokenModel, Listing, ModelRepository
+from ...disk import output_errors
 from .entries import describe, is_bare, tag_of
 from .library import open_store, untracked_bentoml
 
@@ -55,19 +56,13 @@ class BentoStore(ModelRepository):
             ModelError: also where BentoML cannot call a model so, or calls another model so.
         """
         tag = tag_of(model.card)
-        try:
-            with self._alone() as stage:
-                return self._put(model, tag, stage)
-        except OSError as error:
-            raise OutputError.cannot_write(str(self._folder), error) from None
+        with output_errors(self._folder), self._alone() as stage:
+            return self._put(model, tag, stage)
 
     def remove(self, reference: str) -> None:
         target = self.list().single(reference)
-        try:
-            with self._alone():
-                self._delete(target.path.parent)
-        except OSError as error:
-            raise OutputError.cannot_write(str(target.path.parent), error) from None
+        with output_errors(target.path.parent), self._alone():
+            self._delete(target.path.parent)
 
     @cached_property
     def _store(self) -> ModelStore:

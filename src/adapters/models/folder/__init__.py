@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ....domain.errors import ModelError, OutputError
+from ....domain.errors import ModelError
 from ....ports.model import Model, ModelFiles
 from ....ports.model_repository import BrokenModel, Listing, ModelRepository
+from ...disk import output_errors
 
 
 class ModelDirectory(ModelRepository):
@@ -30,10 +31,8 @@ class ModelDirectory(ModelRepository):
         return Listing.ordered(models, broken)
 
     def put(self, model: Model) -> Model:
-        try:
+        with output_errors(self._folder):
             self._folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise OutputError.cannot_write(str(self._folder), error) from None
         same = [m.path for m in self.list().models if m.card.reference == model.card.reference]
         stored = self._files.write(model.path, model.card, self._folder / f"{model.card.slug}.onnx")
         for path in same:
@@ -43,10 +42,8 @@ class ModelDirectory(ModelRepository):
 
     def remove(self, reference: str) -> None:
         target = self.list().single(reference)
-        try:
+        with output_errors(target.path):
             target.path.unlink()
-        except OSError as error:
-            raise OutputError.cannot_write(str(target.path), error) from None
 
 
 class LayeredModels(ModelRepository):

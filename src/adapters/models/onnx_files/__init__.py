@@ -15,9 +15,9 @@ from onnx.external_data_helper import uses_external_data
 from ....contract.card import read_card
 from ....domain.cards.model_card import ModelCard
 from ....domain.cards.writing import write_card
-from ....domain.errors import ModelError, OutputError
+from ....domain.errors import ModelError
 from ....ports.model import Model, ModelFiles
-from ...disk import FileMemory, write_whole
+from ...disk import FileMemory, output_errors, write_whole
 
 CARD_KEY = "voxport.card"
 # What torch.save and TorchScript write, and what it wrote before 2020.
@@ -25,10 +25,7 @@ _CHECKPOINT_MAGIC = (b"PK\x03\x04", b"\x80\x02")
 
 
 class OnnxModelFiles(ModelFiles):
-    """`ModelFiles` for ONNX; checkpoints with a card are read only.
-
-    Files are read and hashed again only after a change.
-    """
+    """ONNX files; checkpoints with a card are read only. Files are read and hashed again only after a change."""
 
     def __init__(self, memory: FileMemory[Model | ModelError] | None = None) -> None:
         self._memory = memory or FileMemory()
@@ -41,7 +38,7 @@ class OnnxModelFiles(ModelFiles):
             try:
                 return self._read(path, card, outside)
             except ModelError as error:
-                # what is wrong with a file stays so; that it cannot be opened may pass
+                # errors of content are cached; errors of opening may pass
                 if isinstance(error.__cause__, OSError):
                     raise
                 return error
@@ -95,10 +92,8 @@ class OnnxModelFiles(ModelFiles):
         others = [(p.key, p.value) for p in proto.metadata_props if p.key != CARD_KEY]
         del proto.metadata_props[:]
         onnx.helper.set_model_props(proto, dict(others) | {CARD_KEY: json.dumps(write_card(card))})
-        try:
+        with output_errors(destination):
             write_whole(destination, proto.SerializeToString(deterministic=True))
-        except OSError as error:
-            raise OutputError.cannot_write(str(destination), error) from None
         return self.read(destination)
 
 

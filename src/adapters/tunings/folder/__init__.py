@@ -8,10 +8,9 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
-from ....domain.errors import OutputError
 from ....domain.tuning import Machine, Tuning
 from ....ports.tunings import FoundTuning, TuningStore
-from ...disk import sha256, write_whole
+from ...disk import output_errors, sha256, write_whole
 
 _RECORD: TypeAdapter[Tuning] = TypeAdapter(Tuning)
 _AGAIN = "tune it again with voxport tune"
@@ -45,7 +44,7 @@ class TuningDirectory(TuningStore):
             raise ValueError("quantised: expected the file that the tuning names")
         record = self._record(tuning.model, tuning.machine)
         content = _RECORD.dump_json(tuning, indent=2)
-        try:
+        with output_errors(record):
             record.parent.mkdir(parents=True, exist_ok=True)
             # The network first, so that a record never names a missing file.
             if tuning.quantised_sha256 is not None and quantised is not None:
@@ -53,8 +52,6 @@ class TuningDirectory(TuningStore):
             write_whole(record, content)
             if tuning.quantised_sha256 is None:
                 record.with_suffix(".int8.onnx").unlink(missing_ok=True)
-        except OSError as error:
-            raise OutputError.cannot_write(str(record), error) from None
 
     def quantised(self, tuning: Tuning) -> Path | None:
         path = self._record(tuning.model, tuning.machine).with_suffix(".int8.onnx")
