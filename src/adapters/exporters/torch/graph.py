@@ -71,7 +71,7 @@ def check_against(network: torch.nn.Module, shape: Shape5, path: Path, *, dynami
 
 
 def first_line(error: BaseException) -> str:
-    """Return the text of the root cause; exporters wrap it in pages of advice."""
+    """Return the first line of the root cause, which exporters wrap in long advice."""
     while error.__cause__ is not None:
         error = error.__cause__
     lines = (line.strip() for line in re.sub(r"\x1b\[[0-9;]*m", "", str(error)).splitlines())

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     import onnx
 
-# Below it, the name and the node of the Cast come close to what they save.
+# With fewer, the name and the node of the Cast take about as much as they save.
 FEWEST_ELEMENTS = 1024
 
 

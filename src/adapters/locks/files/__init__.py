@@ -12,7 +12,7 @@ from ....ports.locks import Locks
 
 
 class FileLocks(Locks):
-    """Locks as ``flock`` gives them. On a network share they hold between machines only where the share supports it."""
+    """Locks by ``flock``. On a network share they hold between machines only where the share supports it."""
 
     @contextmanager
     def hold(self, path: Path, *, wait: bool = True) -> Iterator[bool]:
@@ -25,7 +25,7 @@ class FileLocks(Locks):
 
 
 def _locked(path: Path, operation: int) -> int | None:
-    """The descriptor of a locked file; None where another holds the lock."""
+    """Return the descriptor of a locked file; None if another process holds the lock."""
     while True:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:

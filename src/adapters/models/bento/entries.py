@@ -27,7 +27,7 @@ def tag_of(card: ModelCard) -> str:
     """
     name, version = card.name, card.version.replace("+", "_")
     fits = all(_TAG_PART.fullmatch(part) and len(part) <= _TAG_LENGTH for part in (name, version))
-    # BentoML keeps the name of a model's newest version in a file of this name
+    # BentoML stores the newest version's name in a file ``latest``
     if not fits or version == "latest":
         raise ModelError(
             card.reference,

@@ -45,7 +45,7 @@ class BentoStore(ModelRepository):
             try:
                 models.append(self._files.read(path))
             except ModelError as error:
-                if path.exists() and not is_bare(path):  # was not removed in the meantime, and was meant to have a card
+                if path.exists() and not is_bare(path):  # not removed meanwhile, and not without a card
                     broken.append(BrokenModel(_tag_at(path.parent), f"{_tag_at(path.parent)}: {error}"))
         return Listing.ordered(models, broken)
 
@@ -53,7 +53,7 @@ class BentoStore(ModelRepository):
         """See ModelRepository.put.
 
         Raises:
-            ModelError: also where BentoML cannot call a model so, or calls another model so.
+            ModelError: also for a name that BentoML does not accept, or that another of its models has.
         """
         tag = tag_of(model.card)
         with output_errors(self._folder), self._alone() as stage:
@@ -81,7 +81,7 @@ class BentoStore(ModelRepository):
         private = self._folder.parent / ".voxport"
         with self._locks.hold(private / "lock"):
             stage = private / "stage"
-            shutil.rmtree(stage, ignore_errors=True)  # where a process was killed
+            shutil.rmtree(stage, ignore_errors=True)  # of a killed process
             stage.mkdir()
             try:
                 yield stage
@@ -117,7 +117,7 @@ class BentoStore(ModelRepository):
 
         name, version = tag.split(":")
         with untracked_bentoml().models.create(tag, **describe(written), _model_store=ModelStore(stage)):
-            pass  # what is written here goes through the system's temporary folder, which some models do not fit into
+            pass  # files written here go through the system's temporary folder, which may be too small
         written.path.replace(stage / name / version / written.path.name)
 
     def _delete(self, entry: Path) -> None:
@@ -127,7 +127,7 @@ class BentoStore(ModelRepository):
         except OSError:
             raise
         except Exception as error:  # noqa: BLE001
-            # BentoML reads the other versions once this one is gone, and fails in many ways where one is broken
+            # after deletion BentoML reads the other versions, and fails in many ways if one is broken
             if entry.exists():
                 raise OutputError.cannot_write(tag, f"{type(error).__name__} from BentoML") from None
 

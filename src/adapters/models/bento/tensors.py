@@ -24,12 +24,11 @@ _LARGEST = 2 * 10**9  # bytes; a protobuf file cannot be larger
 class BentoTensorModels(TensorModelStore):
     """Models in BentoML's store, one BentoML model for each version.
 
-    Labels and metadata are BentoML's own. Custom objects and signatures lie in a JSON file beside the network:
-    BentoML would pickle the former, and does not know ``max_batch_size``. Pickled objects of other programs are
-    never read.
+    Labels and metadata are BentoML's. Custom objects and signatures are in a JSON file beside the network, because
+    BentoML pickles the former and has no ``max_batch_size``. Pickled objects of other programs are never read.
 
     Args:
-        home: BentoML's home folder; None for BentoML's own choice (BENTOML_HOME).
+        home: BentoML's home folder; None for BentoML's default (BENTOML_HOME).
     """
 
     def __init__(self, home: Path | None = None) -> None:

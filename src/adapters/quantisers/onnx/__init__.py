@@ -48,7 +48,7 @@ class OnnxQuantiser(Quantiser):
                 if not chosen:
                     return 0
                 _quantise(folded, destination, _Inputs(name, inputs), chosen, self._reduce_range)
-            except Exception as error:  # noqa: BLE001 - the tools raise whatever they come across
+            except Exception as error:  # noqa: BLE001 - the tools raise many kinds
                 raise ModelError(
                     model.path.name,
                     expected="a network that can be quantised",
@@ -92,7 +92,7 @@ def _fold(source: Path, destination: Path) -> str:
 
 def _quantise(source: Path, destination: Path, inputs: _Inputs, nodes: Sequence[str], reduce_range: bool) -> None:
     level = logging.getLogger().level
-    logging.getLogger().setLevel(logging.ERROR)  # it advises the root logger's readers on how to prepare a network
+    logging.getLogger().setLevel(logging.ERROR)  # it logs advice to the root logger
     try:
         quantize_static(
             str(source),

@@ -1,4 +1,4 @@
-"""Resources as Linux and macOS state them."""
+"""Resources of this machine, on Linux and macOS."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class LocalResources(Resources):
 
 
 def _processor() -> str:
-    """The processor's name and a digest of its flags: virtual machines give one name to processors of many kinds."""
+    """Return the processor's name and a digest of its flags, as virtual machines may hide the name."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

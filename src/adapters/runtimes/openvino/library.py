@@ -35,5 +35,5 @@ def openvino() -> ModuleType:
             sys.modules[_REPORTING] = None  # type: ignore[assignment]
             sys.modules[_CONVERTER] = None  # type: ignore[assignment]
             import_module("openvino")
-            del sys.modules[_CONVERTER]  # whoever wants it can still have it; it has nothing to report with
+            del sys.modules[_CONVERTER]  # can be imported again, without telemetry
         return sys.modules["openvino"]

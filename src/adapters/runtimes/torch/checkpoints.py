@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 StateDict = dict[str, "torch.Tensor"]
 
 
-# Where trainers put the weights: Lightning, nnU-Net, MONAI and other scripts. The first that is there is taken.
+# Keys of the weights in checkpoints of Lightning, nnU-Net, MONAI and other scripts; the first present counts.
 _HOLDERS = (
     "state_dict",
     "network_weights",
@@ -100,12 +100,12 @@ def read_weights(path: Path) -> Weights:
 
     try:
         with warnings.catch_warnings(), torch.serialization.safe_globals(_safe_scalars()):
-            # Other pickle protocols either load or raise; the warning asks for an issue to be filed with torch.
+            # other pickle protocols load or raise; the warning only asks for a report to torch
             warnings.filterwarnings("ignore", message="Detected pickle protocol", category=UserWarning)
             content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise _refused(path, str(error)) from None
-    # What torch's reader raises on bytes that are no pickle, whichever byte comes first.
+    # torch raises any of these for bytes that are not a pickle
     except (RuntimeError, OSError) as error:
         raise _not_a_checkpoint(path, first_line(error)) from None
     except (EOFError, LookupError, ValueError, TypeError, AttributeError):

@@ -1,4 +1,4 @@
-"""Networks built from a description, ``_target_`` and arguments, with the weights of a checkpoint."""
+"""Networks from a description (``_target_`` and arguments) and the weights of a checkpoint."""
 
 from __future__ import annotations
 
@@ -13,26 +13,25 @@ from .checkpoints import Weights, first_line, is_torchscript, read_torchscript, 
 if TYPE_CHECKING:
     import torch
 
-# What foreign network code raises on arguments or inputs that it cannot take.
+# Errors of network code for invalid arguments or inputs.
 NETWORK_FAILURES = (RuntimeError, ValueError, TypeError, LookupError, AttributeError, AssertionError, ArithmeticError)
 _SHOWN = 3
 _Named = tuple[str, "torch.Tensor"]
 
 
 def load_network(path: Path, network: Mapping[str, Any]) -> torch.nn.Module:
-    """A network in eval mode on the CPU, of a checkpoint and its description, or of a TorchScript file.
+    """Load a network from a checkpoint and its description, or from a TorchScript file, in eval mode on the CPU.
 
-    It takes images ``(N, C, ., ., .)`` and gives logits ``(N, K, ., ., .)``. Its ``notes`` say which weights of the
-    file it took, where that is not all of them under their own names.
+    It maps images ``(N, C, ., ., .)`` to logits ``(N, K, ., ., .)``. Its ``notes`` state renamed and unused weights.
 
     Args:
         path: the checkpoint.
         network: ``_target_``, a class of ``monai.networks.nets`` or ``package.module.Class`` of an installed package,
-            and the arguments of the class; without it a TorchScript file is run as it is, and with it the network
-            takes the file's weights. ``_output_`` names the output to take of several, see ``_one_output``.
+            and the arguments of the class. Without it, a TorchScript file runs as it is; with it, the network takes
+            the file's weights. ``_output_`` selects one of several outputs, see ``_one_output``.
 
     Raises:
-        ModelError: the file cannot be read, the network cannot be built, or the weights are another network's.
+        ModelError: the file cannot be read, the network cannot be built, or the weights do not fit it.
         UsageError: torch, monai or safetensors is not installed.
     """
     _check_torch()
@@ -123,7 +122,7 @@ def _put_in(network: torch.nn.Module, weights: Weights, path: Path, target: str)
     taken = {key.removeprefix(prefix): value for key, value in weights.tensors.items() if key.startswith(prefix)}
     others = [key for key in weights.tensors if not key.startswith(prefix)]
     differences = {
-        # counts batches in training, and is not used in inference
+        # num_batches_tracked is not used in inference
         "missing": [key for key in own if key not in taken and not key.endswith("num_batches_tracked")],
         "unexpected": [key for key in taken if key not in own],
         "other shapes": [
@@ -148,10 +147,10 @@ def _put_in(network: torch.nn.Module, weights: Weights, path: Path, target: str)
 
 
 def _prefix(weights: Weights, own: Mapping[str, Any], path: Path, target: str) -> str:
-    """What trainers put before each of the network's names: the prefix under which most of them are found.
+    """Return the prefix of the network's names in the checkpoint: the one that matches most of them.
 
     Raises:
-        ModelError: several prefixes give the whole network, with other values.
+        ModelError: several prefixes match the whole network, with different values.
     """
     needed = {key for key in own if not key.endswith("num_batches_tracked")}
     keys = weights.tensors
@@ -182,15 +181,11 @@ def _some(keys: list[str]) -> str:
 def _one_output(
     network: torch.nn.Module, choice: str | int | None = None, notes: tuple[str, ...] = ()
 ) -> torch.nn.Module:
-    """A network that gives one tensor.
+    """Wrap a network so that it returns one tensor.
 
-    Of several tensors it gives the one that ``choice`` names, by its name (``out``, or ``aux.0`` in a list within a
-    mapping) or by its index. Without a choice it gives the only one with the image's size, such as the first of a list
-    of falling resolutions. Which one that is, is decided at the first call.
-
-    Raises:
-        ModelError: at the first call, where none or several have the image's size, or the choice is none of them; lists
-            them all.
+    ``choice`` selects one of several tensors by name (``out``, or ``aux.0`` in a list within a mapping) or by index.
+    Without a choice it is the only one of the image's size, e.g. the first of a list of falling resolutions. The first
+    call determines it, and raises ModelError, with a list of all, for no or several such tensors, or a wrong choice.
     """
     import torch
 
@@ -215,7 +210,7 @@ def _one_output(
 
 
 def _tensors(name: str, output: Any) -> Iterator[_Named]:
-    """The tensors of an output, in order, with their names."""
+    """Yield the tensors of an output, in order, with their names."""
     import torch
 
     if isinstance(output, torch.Tensor):

@@ -28,7 +28,7 @@ class ScratchFolders(WorkFolders):
             folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=self._parent))
             lock = self._locks.hold(folder / _LOCK)
             lock.__enter__()
-            folder.chmod(0o700)  # it is a new one where ``clear`` deleted the first before it was locked
+            folder.chmod(0o700)  # a new folder if ``clear`` deleted the first before it was locked
         except OSError as error:
             if folder is not None:
                 shutil.rmtree(folder, ignore_errors=True)

@@ -176,12 +176,8 @@ def _stored_dtype(fields: Nifti1Header, subject: str) -> np.dtype[Any]:
 def _check_zooms(fields: Nifti1Header, subject: str) -> None:
     zooms = [float(zoom) for zoom in fields["pixdim"][1:4]]
     if not all(math.isfinite(zoom) and zoom > 0 for zoom in zooms):
-        raise InputError(
-            subject,
-            expected="three positive voxel sizes (pixdim)",
-            got=" x ".join(f"{zoom:g}" for zoom in zooms),
-            do="correct the header's pixdim",
-        )
+        got, do = " x ".join(f"{zoom:g}" for zoom in zooms), "correct the header's pixdim"
+        raise InputError(subject, expected="three positive voxel sizes (pixdim)", got=got, do=do)
 
 
 def _scaling(fields: Nifti1Header, subject: str) -> tuple[float, float]:
@@ -294,12 +290,8 @@ def _read_unit(fields: Nifti1Header, subject: str) -> tuple[str, tuple[str, ...]
     """Return the unit of lengths, and notes on it. Raises InputError for metres, which no grid has."""
     code = int(fields["xyzt_units"]) & UNIT_BITS
     if code == _METRE:
-        raise InputError(
-            subject,
-            expected="lengths in mm or um",
-            got="metres",
-            do="convert its affine and voxel sizes to mm and set xyzt_units",
-        )
+        do = "convert its affine and voxel sizes to mm and set xyzt_units"
+        raise InputError(subject, expected="lengths in mm or um", got="metres", do=do)
     if code not in _UNITS:
         return "unknown", (f"the header's spatial unit has the unknown code {code}",)
     return _UNITS[code], ()
