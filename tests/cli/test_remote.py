@@ -18,17 +18,21 @@ import numpy as np
 import pytest
 from voxport.entrypoints.cli.segmenting import show_outcome
 
-from tests.client.standin import Standin, rude, serving
+from tests.client.conftest import raw_problem, rude
+from tests.rest.conftest import named_model
+from tests.rest.serving import running_server
 
 from .conftest import Command, environment
 from .test_interruption import running
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[str]:
-    """The address of a server that keeps the contract; another one can be put here."""
-    with serving(Standin().app()) as url:
-        yield url
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a server with one model that takes a volume of one channel."""
+    folder = tmp_path_factory.mktemp("server")
+    named_model(folder / "models", "edges")
+    with running_server(folder, "--models", str(folder / "models"), "-m", "edges") as server:
+        yield server.url
 
 
 def visible(folder: Path) -> list[str]:
@@ -48,7 +52,7 @@ def test_the_same_files_and_the_same_table(voxport: Command, scan: Path, server:
     lines = result.stdout.splitlines()
     for word in ("label", "voxels", "of all", "volume (um^3)", "pieces"):
         assert word in lines[0]
-    assert lines[1].split()[:2] == [label["name"], str(label["voxels"])]
+    assert " ".join(lines[1].split()).startswith(f"{label['name']} {label['voxels']} ")
     assert lines[-1].startswith("mask.nii.gz: ")
     assert all(line.startswith("warning: ") for line in result.stderr.splitlines())
 
@@ -147,17 +151,22 @@ def test_volumes_that_cannot_be_used(voxport: Command, server: str, tmp_path: Pa
     assert not (tmp_path / "mask.nii").exists()
 
 
+def test_without_a_key_the_refusal_names_the_variable(voxport: Command, scan: Path) -> None:
+    with rude(raw_problem(401, "unauthorised"), read=b"--\r\n") as url:
+        result = voxport("segment", scan, "--server", url, "-o", "mask.nii")
+    assert result.returncode == 2
+    assert "VOXPORT_API_KEY" in result.stderr
+
+
 def test_a_key_comes_from_the_environment(voxport: Command, scan: Path) -> None:
-    with serving(Standin(keys=("s3cret",)).app()) as url:
-        arguments = ("segment", scan, "--server", url, "-o", "mask.nii")
-        refused = voxport(*arguments)
-        assert refused.returncode == 2
-        assert "VOXPORT_API_KEY" in refused.stderr
-        assert voxport(*arguments, env={"VOXPORT_API_KEY": "s3cret"}).returncode == 0
+    """The server answers once it has received the key."""
+    with rude(raw_problem(422, "usage"), read=b"Authorization: Bearer s3cret\r\n") as url:
+        result = voxport("segment", scan, "--server", url, "-o", "mask.nii", env={"VOXPORT_API_KEY": "s3cret"})
+    assert "a detail" in result.stderr
 
 
 def test_a_busy_server_is_a_limit(voxport: Command, scan: Path) -> None:
-    with serving(Standin(busy=True).app()) as url:
+    with rude(raw_problem(503, "busy", **{"Retry-After": "7"}), read=b"--\r\n") as url:
         result = voxport("segment", scan, "--server", url, "-o", "mask.nii")
     assert result.returncode == 5
     assert "try again in 7 s" in result.stderr
@@ -182,20 +191,20 @@ def test_no_server_is_one_line(voxport: Command, scan: Path) -> None:
 
 
 @pytest.mark.parametrize(("name", "largest_bytes"), [("mask.nii.gz", 0), ("mask.nii.gz", 3000), ("mask.nii", 5000)])
-def test_no_room_for_results_is_one_line(scan: Path, tmp_path: Path, name: str, largest_bytes: int) -> None:
-    """The stand-in's answer has between 3000 and 5000 bytes; its mask has 5266 when inflated."""
+def test_no_room_for_results_is_one_line(
+    scan: Path, server: str, tmp_path: Path, name: str, largest_bytes: int
+) -> None:
+    """The server's answer has more than 3000 bytes; its mask has 5266 when inflated."""
     limit = functools.partial(resource.setrlimit, resource.RLIMIT_FSIZE, (largest_bytes, largest_bytes))
-    with serving(Standin().app()) as url:
-        command = [sys.executable, "-m", "voxport", "segment", str(scan), "--server", url, "-o", name]
-        result = subprocess.run(
-            command,
-            cwd=tmp_path,
-            env=environment(tmp_path),
-            preexec_fn=limit,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+    result = subprocess.run(
+        [sys.executable, "-m", "voxport", "segment", str(scan), "--server", server, "-o", name],
+        cwd=tmp_path,
+        env=environment(tmp_path),
+        preexec_fn=limit,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert result.returncode == 1
     assert result.stderr.startswith("voxport: ")
     assert "file too large" in result.stderr

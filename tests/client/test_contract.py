@@ -1,6 +1,6 @@
-"""Every method against a server that keeps the contract: over a socket, and in this process.
+"""Every method against the application in this process.
 
-`tests/rest/test_client.py` runs the same tests against voxport's own.
+`tests/rest/test_client.py` runs the same tests against a server over a socket.
 """
 
 from __future__ import annotations

@@ -15,10 +15,10 @@ from voxport.client import Client, RemoteError
 from voxport.client.forms import is_loopback
 from voxport.domain.errors import BusyError, InputError, LimitError, OutputError, UsageError
 
-from .conftest import InProcess
-from .standin import Standin, serving
+from .conftest import form_of, problem, rude
 
 _DEAD = "http://127.0.0.1:9"
+HEALTHY = b'HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 15\r\n\r\n{"status":"ok"}'
 
 
 class Recorder(httpx.BaseTransport):
@@ -40,9 +40,14 @@ class Recorder(httpx.BaseTransport):
 
 
 def test_fields_go_out_as_the_contract_spells_them(scan: Path, tmp_path: Path) -> None:
-    standin = Standin()
-    with Client(transport=InProcess(standin.app())) as client:
-        places = {"statistics": tmp_path / "s.json"}
+    sent: list[dict[str, list[str]]] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        sent.append(form_of(request))
+        return problem(422, "usage")
+
+    places = {"statistics": tmp_path / "s.json"}
+    with Client(transport=httpx.MockTransport(answer)) as client, pytest.raises(UsageError, match="a detail"):
         client.segment(
             [scan, scan],
             tmp_path / "mask.nii.gz",
@@ -53,8 +58,8 @@ def test_fields_go_out_as_the_contract_spells_them(scan: Path, tmp_path: Path) -
             nan_as=0,
             outputs=places,
         )
-    (seen,) = standin.seen
-    assert seen == {
+    (fields,) = sent
+    assert fields == {
         "model": ["two-photon-vessels:1.0.0"],
         "overlap": ["0.25"],
         "patch": ["96,96,16"],
@@ -96,28 +101,30 @@ def test_a_redirect_is_not_followed_with_the_key(scan: Path, tmp_path: Path) -> 
 
 @pytest.mark.parametrize("given", ["argument", "variable"])
 def test_the_key_is_sent(monkeypatch: pytest.MonkeyPatch, given: str) -> None:
-    app = Standin(keys=("s3cret",)).app()
+    recorder = Recorder()
     monkeypatch.setenv("VOXPORT_API_KEY", " s3cret\n" if given == "variable" else "another")
-    with Client(api_key="s3cret" if given == "argument" else None, transport=InProcess(app)) as client:
-        assert client.models()["models"]
-
-
-@pytest.mark.parametrize("key", [None, "", "wrong"])
-def test_a_key_that_is_missing_or_wrong_is_a_usage_error(key: str | None) -> None:
-    app = Standin(keys=("s3cret",)).app()
-    with (
-        Client(api_key=key, transport=InProcess(app)) as client,
-        pytest.raises(UsageError, match="VOXPORT_API_KEY"),
-    ):
+    with Client(api_key="s3cret" if given == "argument" else None, transport=recorder) as client:
         client.models()
+    assert recorder.requests[0].headers["Authorization"] == "Bearer s3cret"
+
+
+@pytest.mark.parametrize("key", [None, ""])
+def test_without_a_key_none_is_sent_and_the_refusal_says_where_it_is_set(key: str | None) -> None:
+    recorder = Recorder(problem(401, "unauthorised"))
+    with Client(api_key=key, transport=recorder) as client, pytest.raises(UsageError, match="VOXPORT_API_KEY"):
+        client.models()
+    assert "Authorization" not in recorder.requests[0].headers
 
 
 def test_a_busy_server_says_when_to_ask_again(scan: Path, tmp_path: Path) -> None:
-    app = Standin(busy=True).app()
-    with Client(transport=InProcess(app)) as client:
-        with pytest.raises(BusyError, match="try again in 7 s") as caught:
-            client.segment(scan, tmp_path / "mask.nii.gz")
-        assert caught.value.retry_after_seconds == 7
+    busy = Recorder(problem(503, "busy", **{"Retry-After": "7"}))
+    with Client(transport=busy) as client, pytest.raises(BusyError, match="try again in 7 s") as caught:
+        client.segment(scan, tmp_path / "mask.nii.gz")
+    assert caught.value.retry_after_seconds == 7
+
+
+def test_the_health_of_a_server_that_is_unavailable_is_an_answer() -> None:
+    with Client(transport=Recorder(httpx.Response(503, json={"status": "unavailable"}))) as client:
         assert client.health()["status"] == "unavailable"
 
 
@@ -255,20 +262,20 @@ def test_which_addresses_are_this_machines(host: str, is_here: bool) -> None:
     assert is_loopback(f"http://{host}:3000") is is_here
 
 
-def test_lab_proxies_do_not_capture_this_machine(monkeypatch: pytest.MonkeyPatch, server: str) -> None:
+def test_lab_proxies_do_not_capture_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"):
         monkeypatch.setenv(name, _DEAD)
     for name in ("NO_PROXY", "no_proxy"):
         monkeypatch.delenv(name, raising=False)
     for host in ("127.0.0.1", "localhost", "LOCALHOST"):
-        with Client(server.replace("127.0.0.1", host)) as client:
+        with rude(HEALTHY) as url, Client(url.replace("127.0.0.1", host)) as client:
             assert client.health()["status"] == "ok"
 
 
 def test_other_machines_are_asked_through_the_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NO_PROXY", raising=False)
     monkeypatch.delenv("no_proxy", raising=False)
-    with serving(Standin().app()) as proxy:
+    with rude(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n") as proxy:
         monkeypatch.setenv("HTTP_PROXY", proxy)
         monkeypatch.setenv("http_proxy", proxy)
         with (

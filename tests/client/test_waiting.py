@@ -4,24 +4,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import chain
-from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-from voxport.client import Client, RemoteError, RemoteJob, UnreachableError
+from voxport.client import RemoteError, RemoteJob, UnreachableError
 from voxport.client.connection import Connection
 from voxport.client.following import Clock
 from voxport.client.jobs import Jobs
 from voxport.domain.errors import BusyError, TimeLimitError, UnknownJobError, VoxportError
 
-from .standin import Standin, serving
+from .conftest import problem
 
 ID = "5f2c1f0e-6f7b-4a53-9d0c-0e8f0a8f3b57"
-PROBLEM = "application/problem+json"
 Answer = httpx.Response | Exception
 Piece = bytes | Exception | Callable[[], None]
 TOLD: dict[str, Any] = {
@@ -93,11 +90,6 @@ def event(job: dict[str, Any]) -> bytes:
 
 def stream(*pieces: Piece) -> httpx.Response:
     return httpx.Response(200, headers={"Content-Type": "text/event-stream"}, stream=Stream(pieces))
-
-
-def problem(status: int, kind: str, **headers: str) -> httpx.Response:
-    body = {"type": f"urn:voxport:problem:{kind}", "title": "A title", "detail": "a detail"}
-    return httpx.Response(status, json=body, headers={"Content-Type": PROBLEM} | headers)
 
 
 REFUSED, CUT, SILENT = httpx.ConnectError("refused"), httpx.ReadError("cut"), httpx.ReadTimeout("silence")
@@ -308,35 +300,3 @@ def test_an_error_of_the_listener_is_its_own() -> None:
     with pytest.raises(UnreachableError, match="listener"):
         Script([told(at(0)), events]).jobs().wait(ID, on_progress=on_progress)
     assert events.is_closed
-
-
-def test_a_stream_that_is_cut_over_a_socket(scan: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    turned = Turned()
-    monkeypatch.setattr("voxport.client.jobs.Clock", turned.clock)
-    standin = Standin()
-    standin.queue.breaks = 2
-    calls: list[RemoteJob] = []
-    with serving(standin.app()) as url, Client(url) as client:
-        done = client.jobs.wait(client.jobs.submit(scan), on_progress=calls.append)
-    assert standin.queue.breaks == 0
-    assert done.state == "done"
-    assert [job.tiles_done for job in calls] == [0, 0, 0, 1, 3, 4]
-    assert turned.slept == [1.0, 1.0]
-
-
-def test_a_server_that_restarts_is_waited_for(scan: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    standin = Standin()
-    with serving(standin.app()) as url, Client(url) as client:
-        job = client.jobs.submit(scan)
-    turned = Turned()
-    with ExitStack() as stack:
-
-        def sleep(seconds: float) -> None:
-            turned.sleep(seconds)
-            if len(turned.slept) == 3:
-                stack.enter_context(serving(standin.app(), int(url.rpartition(":")[2])))
-
-        monkeypatch.setattr("voxport.client.jobs.Clock", lambda: Clock(lambda: turned.seconds, sleep))
-        client = stack.enter_context(Client(url))
-        assert client.jobs.wait(job).state == "done"
-    assert turned.slept == [1.0, 2.0, 4.0]

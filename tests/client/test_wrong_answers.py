@@ -35,8 +35,7 @@ from voxport.domain.errors import (
     VoxportError,
 )
 
-from .conftest import InProcess
-from .standin import LARGEST_BODY, Standin, rude, serving
+from .conftest import rude
 
 ZIP = "application/zip"
 PROBLEM = "application/problem+json"
@@ -47,31 +46,41 @@ def present(folder: Path) -> list[str]:
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
 
 
-class Changed(httpx.BaseTransport):
-    """A server that keeps the contract, and something in between that changes its answers."""
-
-    def __init__(self, change: Callable[[httpx.Response], httpx.Response]) -> None:
-        self._transport = InProcess(Standin().app())
-        self._change = change
-
-    def handle_request(self, request: httpx.Request) -> httpx.Response:
-        answer = self._transport.handle_request(request)
-        answer.read()
-        return self._change(answer)
+Change = Callable[[httpx.Response], httpx.Response]
+Changed = Callable[[Change], Client]
+Refused = Callable[..., VoxportError]
 
 
-def refused(scan: Path, folder: Path, change: Callable[[httpx.Response], httpx.Response], **asked: Any) -> VoxportError:
-    """The error of a segmentation whose answer is changed; nothing may be left of it."""
-    before = present(folder)
-    places = {"statistics": folder / "s.json"}
-    with Client(transport=Changed(change)) as client, pytest.raises(VoxportError) as caught:
-        client.segment(scan, folder / asked.pop("name", "mask.nii.gz"), outputs=places)
-    assert present(folder) == before
-    assert len(str(caught.value).splitlines()) == 1
-    return caught.value
+@pytest.fixture
+def changed(transport: httpx.BaseTransport) -> Changed:
+    """Makes clients of the application whose answers are changed on the way."""
+
+    def client(change: Change) -> Client:
+        def answer(request: httpx.Request) -> httpx.Response:
+            return change(transport.handle_request(request))
+
+        return Client(transport=httpx.MockTransport(answer))
+
+    return client
+
+
+@pytest.fixture
+def refused(changed: Changed, scan: Path, tmp_path: Path) -> Refused:
+    """Gives the error of a segmentation whose answer is changed; nothing may be left of it."""
+
+    def error(change: Change, name: str = "mask.nii.gz") -> VoxportError:
+        before = present(tmp_path)
+        with changed(change) as client, pytest.raises(VoxportError) as caught:
+            client.segment(scan, tmp_path / name, outputs={"statistics": tmp_path / "s.json"})
+        assert present(tmp_path) == before
+        assert len(str(caught.value).splitlines()) == 1
+        return caught.value
+
+    return error
 
 
 def members(answer: httpx.Response) -> dict[str, bytes]:
+    assert answer.headers["Content-Type"] == ZIP, answer.text
     with zipfile.ZipFile(io.BytesIO(answer.content)) as archive:
         return {name: archive.read(name) for name in archive.namelist()}
 
@@ -114,8 +123,8 @@ def added_member(name: str) -> Callable[[httpx.Response], httpx.Response]:
     "name",
     ["../escaped", "/etc/passwd", f"{FOLDER}/../../escaped", f"{FOLDER}/extra.txt", "C:\\escaped", "mask.nii.gz"],
 )
-def test_a_member_that_was_not_asked_for(scan: Path, tmp_path: Path, name: str) -> None:
-    error = refused(scan, tmp_path, added_member(name))
+def test_a_member_that_was_not_asked_for(refused: Refused, name: str) -> None:
+    error = refused(added_member(name))
     assert isinstance(error, RemoteError)
     assert one_line(name).split("\\")[-1] in str(error)
 
@@ -123,38 +132,38 @@ def test_a_member_that_was_not_asked_for(scan: Path, tmp_path: Path, name: str) 
 @pytest.mark.parametrize(
     "name", ["results.json", *(f"{FOLDER}/{m}" for m in ("mask.nii.gz", "report.json", "statistics.json"))]
 )
-def test_a_member_that_is_missing(scan: Path, tmp_path: Path, name: str) -> None:
-    error = refused(scan, tmp_path, changed_member(name, None))
+def test_a_member_that_is_missing(refused: Refused, name: str) -> None:
+    error = refused(changed_member(name, None))
     assert isinstance(error, RemoteError)
     assert name.split("/")[-1] in str(error)
 
 
-def test_a_member_that_comes_twice(scan: Path, tmp_path: Path) -> None:
+def test_a_member_that_comes_twice(refused: Refused) -> None:
     def change(answer: httpx.Response) -> httpx.Response:
         file = io.BytesIO(answer.content)
         with zipfile.ZipFile(file, "a") as archive, pytest.warns(UserWarning, match="Duplicate"):
             archive.writestr(f"{FOLDER}/mask.nii.gz", b"another")
         return httpx.Response(200, content=file.getvalue(), headers={"Content-Type": ZIP})
 
-    assert "twice" in str(refused(scan, tmp_path, change))
+    assert "twice" in str(refused(change))
 
 
-def test_members_that_would_inflate(scan: Path, tmp_path: Path) -> None:
-    error = refused(scan, tmp_path, lambda answer: zipped(members(answer), zipfile.ZIP_DEFLATED))
+def test_members_that_would_inflate(refused: Refused) -> None:
+    error = refused(lambda answer: zipped(members(answer), zipfile.ZIP_DEFLATED))
     assert "compressed" in str(error)
 
 
-def test_members_that_are_encrypted(scan: Path, tmp_path: Path) -> None:
+def test_members_that_are_encrypted(refused: Refused) -> None:
     def change(answer: httpx.Response) -> httpx.Response:
         content = bytearray(answer.content)
         # the flags of the first entry of the central directory
         content[content.index(b"PK\x01\x02") + 8] |= 1
         return httpx.Response(200, content=bytes(content), headers={"Content-Type": ZIP})
 
-    assert "encrypted" in str(refused(scan, tmp_path, change))
+    assert "encrypted" in str(refused(change))
 
 
-def test_members_that_say_they_are_larger_than_the_archive(scan: Path, tmp_path: Path) -> None:
+def test_members_that_say_they_are_larger_than_the_archive(refused: Refused) -> None:
     def change(answer: httpx.Response) -> httpx.Response:
         content = bytearray(answer.content)
         entry = content.index(b"PK\x01\x02")
@@ -162,25 +171,25 @@ def test_members_that_say_they_are_larger_than_the_archive(scan: Path, tmp_path:
         content[entry + 20 : entry + 28] = struct.pack("<II", 2**31, 2**31)
         return httpx.Response(200, content=bytes(content), headers={"Content-Type": ZIP})
 
-    assert isinstance(refused(scan, tmp_path, change), RemoteError)
+    assert isinstance(refused(change), RemoteError)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.9, 0.999])
-def test_an_archive_that_is_cut_short(scan: Path, tmp_path: Path, share: float) -> None:
+def test_an_archive_that_is_cut_short(refused: Refused, share: float) -> None:
     def change(answer: httpx.Response) -> httpx.Response:
         content = answer.content[: int(len(answer.content) * share)]
         return httpx.Response(200, content=content, headers={"Content-Type": ZIP})
 
-    assert isinstance(refused(scan, tmp_path, change), RemoteError)
+    assert isinstance(refused(change), RemoteError)
 
 
-def test_a_bit_that_fell_over(scan: Path, tmp_path: Path) -> None:
+def test_a_bit_that_fell_over(refused: Refused) -> None:
     def change(answer: httpx.Response) -> httpx.Response:
         content = bytearray(answer.content)
         content[content.index(b"\x1f\x8b") + 200] ^= 1
         return httpx.Response(200, content=bytes(content), headers={"Content-Type": ZIP})
 
-    assert "damaged" in str(refused(scan, tmp_path, change))
+    assert "damaged" in str(refused(change))
 
 
 def huge_header() -> bytes:
@@ -195,8 +204,8 @@ def huge_header() -> bytes:
     [b"", b"<html>no mask</html>", gzip.compress(b"no volume"), gzip.compress(b"\0" * 400), gzip.compress(b"")],
     ids=["empty", "text", "other gzip", "zeros", "empty gzip"],
 )
-def test_a_mask_that_is_none(scan: Path, tmp_path: Path, content: bytes, name: str) -> None:
-    error = refused(scan, tmp_path, changed_member(f"{FOLDER}/mask.nii.gz", content), name=name)
+def test_a_mask_that_is_none(refused: Refused, content: bytes, name: str) -> None:
+    error = refused(changed_member(f"{FOLDER}/mask.nii.gz", content), name=name)
     assert "NIfTI" in str(error)
 
 
@@ -212,18 +221,18 @@ def test_volumes_of_every_kind_pass_as_they_are(version: int, big_endian: bool, 
     assert passed == (plain if inflate else stored)
 
 
-def test_a_header_that_makes_no_sense_is_none(scan: Path, tmp_path: Path) -> None:
+def test_a_header_that_makes_no_sense_is_none(refused: Refused) -> None:
     plain = bytearray(nib.Nifti1Image(np.zeros((2, 2, 2), np.uint8), np.eye(4)).to_bytes())
     plain[42:44] = struct.pack("<h", -2)
     bad = changed_member(f"{FOLDER}/mask.nii.gz", gzip.compress(bytes(plain)))
-    assert "no sense" in str(refused(scan, tmp_path, bad))
+    assert "no sense" in str(refused(bad))
 
 
-def test_a_mask_that_inflates_to_more_than_it_says(scan: Path, tmp_path: Path) -> None:
+def test_a_mask_that_inflates_to_more_than_it_says(refused: Refused) -> None:
     bomb = changed_member(f"{FOLDER}/mask.nii.gz", gzip.compress(huge_header()))
-    assert "longer" in str(refused(scan, tmp_path, bomb, name="mask.nii"))
+    assert "longer" in str(refused(bomb, name="mask.nii"))
     short = changed_member(f"{FOLDER}/mask.nii.gz", gzip.compress(huge_header()[:355]))
-    assert "shorter" in str(refused(scan, tmp_path, short, name="mask.nii"))
+    assert "shorter" in str(refused(short, name="mask.nii"))
 
 
 @pytest.mark.parametrize(
@@ -242,24 +251,22 @@ def test_a_mask_that_inflates_to_more_than_it_says(scan: Path, tmp_path: Path) -
         (lambda report: report["inputs"].append(report["inputs"][0]), "others, by their sha256"),
     ],
 )
-def test_a_report_that_is_none(
-    scan: Path, tmp_path: Path, change: Callable[[dict[str, Any]], object], said: str
-) -> None:
-    assert said in str(refused(scan, tmp_path, changed_report(change)))
+def test_a_report_that_is_none(refused: Refused, change: Callable[[dict[str, Any]], object], said: str) -> None:
+    assert said in str(refused(changed_report(change)))
 
 
 @pytest.mark.parametrize("content", [b"", b"[]", b"[" * 100_000, b'{"results": []}', b'{"results": [1]}', b"\xff"])
-def test_results_that_list_none(scan: Path, tmp_path: Path, content: bytes) -> None:
-    assert isinstance(refused(scan, tmp_path, changed_member("results.json", content)), RemoteError)
+def test_results_that_list_none(refused: Refused, content: bytes) -> None:
+    assert isinstance(refused(changed_member("results.json", content)), RemoteError)
 
 
 @pytest.mark.parametrize("model", [None, 7, "two-photon-vessels", "../..:1", "a:../..", "a:b/c", "a:1\n"])
-def test_results_of_a_model_with_no_proper_name(scan: Path, tmp_path: Path, model: object) -> None:
+def test_results_of_a_model_with_no_proper_name(refused: Refused, model: object) -> None:
     content = json.dumps({"results": [{"model": model, "report": {}}]}).encode()
-    assert isinstance(refused(scan, tmp_path, changed_member("results.json", content)), RemoteError)
+    assert isinstance(refused(changed_member("results.json", content)), RemoteError)
 
 
-def test_results_of_several_models_where_one_was_asked(scan: Path, tmp_path: Path) -> None:
+def test_results_of_several_models_where_one_was_asked(refused: Refused) -> None:
     def change(answer: httpx.Response) -> httpx.Response:
         inside = members(answer)
         results = json.loads(inside["results.json"])["results"]
@@ -267,25 +274,25 @@ def test_results_of_several_models_where_one_was_asked(scan: Path, tmp_path: Pat
         other = {"model": "kidneys:1", "problem": problem | {"instance": "urn:uuid:1"}}
         return zipped(inside | {"results.json": json.dumps({"results": [*results, other]}).encode()})
 
-    assert "2 models" in str(refused(scan, tmp_path, change))
+    assert "2 models" in str(refused(change))
 
 
-def test_several_models_leave_nothing_where_one_archive_is_wrong(scan: Path, tmp_path: Path) -> None:
+def test_several_models_leave_nothing_where_one_archive_is_wrong(changed: Changed, scan: Path, tmp_path: Path) -> None:
     change = changed_member("kidneys-2.0.0-rc.1/mask.nii.gz", b"no mask")
     before = present(tmp_path)
-    with Client(transport=Changed(change)) as client, pytest.raises(RemoteError, match="NIfTI"):
+    with changed(change) as client, pytest.raises(RemoteError, match="NIfTI"):
         client.segment_many(scan, tmp_path, models=["two-photon-vessels", "kidneys"])
     assert present(tmp_path) == before
 
 
-def test_what_a_server_says_cannot_steer_a_terminal(scan: Path, tmp_path: Path) -> None:
+def test_what_a_server_says_cannot_steer_a_terminal(changed: Changed, scan: Path, tmp_path: Path) -> None:
     hostile = "\x1b[2J\x1b]0;owned\x07\r\nsecond line\u202e"
 
     def change(report: dict[str, Any]) -> None:
         report["warnings"] = [hostile]
         report["statistics"]["labels"][0]["name"] = hostile
 
-    with Client(transport=Changed(changed_report(change))) as client:
+    with changed(changed_report(change)) as client:
         report = client.segment(scan, tmp_path / "mask.nii.gz")
     assert report["warnings"][0].isprintable()
     assert report["statistics"]["labels"][0]["name"].isprintable()
@@ -320,7 +327,7 @@ def test_what_a_server_says_cannot_steer_a_terminal(scan: Path, tmp_path: Path) 
     ],
 )
 def test_each_kind_of_problem_has_its_error(
-    scan: Path, tmp_path: Path, status: int, kind: str, error: type[VoxportError]
+    refused: Refused, scan: Path, status: int, kind: str, error: type[VoxportError]
 ) -> None:
     body = {"type": f"urn:voxport:problem:{kind}", "title": "A title", "status": status}
     words = {"expected": "this", "got": "that", "do": "mend it"}
@@ -333,20 +340,20 @@ def test_each_kind_of_problem_has_its_error(
         kept = body | {"detail": "no luck", "instance": "urn:uuid:1234"}
         return httpx.Response(status, json=kept, headers={"Content-Type": PROBLEM})
 
-    found = refused(scan, tmp_path, full)
+    found = refused(full)
     assert type(found) is error
     assert (found.expected, found.got) == ("this", "that")
     assert found.subject == str(scan)
-    found = refused(scan, tmp_path, bare)
+    found = refused(bare)
     assert type(found) is error
     assert "no luck" in found.got
     assert error is not RemoteError or kind == "not-found" or "1234" in found.do
 
 
-def test_a_model_that_is_loading_says_when_to_ask_again(scan: Path, tmp_path: Path) -> None:
+def test_a_model_that_is_loading_says_when_to_ask_again(refused: Refused) -> None:
     body = {"type": "urn:voxport:problem:model-unavailable", "detail": "two-photon-vessels: still being loaded"}
     headers = {"Content-Type": PROBLEM, "Retry-After": "5"}
-    error = refused(scan, tmp_path, lambda _: httpx.Response(503, json=body, headers=headers))
+    error = refused(lambda _: httpx.Response(503, json=body, headers=headers))
     assert isinstance(error, ModelError)
     assert error.do == "try again in 5 s"
 
@@ -367,8 +374,8 @@ def test_a_model_that_is_loading_says_when_to_ask_again(scan: Path, tmp_path: Pa
         (httpx.Response(204), "204"),
     ],
 )
-def test_answers_that_are_not_voxports(scan: Path, tmp_path: Path, answer: httpx.Response, said: str) -> None:
-    error = refused(scan, tmp_path, lambda _: answer)
+def test_answers_that_are_not_voxports(refused: Refused, answer: httpx.Response, said: str) -> None:
+    error = refused(lambda _: answer)
     assert isinstance(error, RemoteError)
     assert said in str(error)
 
@@ -397,11 +404,11 @@ def test_json_that_is_none(content: bytes) -> None:
         {"statistics": None},
     ],
 )
-def test_predictions_that_are_none(change: dict[str, Any]) -> None:
-    def changed(answer: httpx.Response) -> httpx.Response:
-        return httpx.Response(200, json=answer.json() | change)
-
-    with Client(transport=Changed(changed)) as client, pytest.raises(RemoteError):
+def test_predictions_that_are_none(changed: Changed, change: dict[str, Any]) -> None:
+    with (
+        changed(lambda answer: httpx.Response(200, json=answer.json() | change)) as client,
+        pytest.raises(RemoteError),
+    ):
         client.predict(np.array([[[0, 9]]]))
 
 
@@ -464,23 +471,15 @@ def test_a_server_that_hangs_up_while_it_is_sent_to(tmp_path: Path) -> None:
     assert "sending" in str(caught.value) or "broke off" in str(caught.value)
 
 
-def test_a_refusal_is_heard_before_all_is_sent(tmp_path: Path) -> None:
-    large = tmp_path / "large.nii"
-    with large.open("wb") as file:
-        file.truncate(4 * LARGEST_BODY)
-    with serving(Standin().app()) as url, Client(url) as client, pytest.raises(LimitError, match="at most"):
-        client.segment(large, tmp_path / "mask.nii.gz")
-
-
 @pytest.mark.parametrize("size", [0, 2**18, 2**22])
-def test_a_volume_that_is_written_to_while_it_is_sent(scan: Path, tmp_path: Path, server: str, size: int) -> None:
+def test_a_volume_that_is_written_to_while_it_is_sent(client: Client, scan: Path, tmp_path: Path, size: int) -> None:
     def change(stage: str, done: int, total: int) -> None:  # noqa: ARG001 - the signature is the client's
         if done <= 2**17:
             os.truncate(large, size)
 
     large = tmp_path / "volume_2.nii"
     large.write_bytes(bytes(2**20))
-    with Client(server) as client, pytest.raises(InputError, match=r"volume_2\.nii: .* changed"):
+    with pytest.raises(InputError, match=r"volume_2\.nii: .* changed"):
         client.segment([large, scan], tmp_path / "mask.nii.gz", on_progress=change)
     assert not (tmp_path / "mask.nii.gz").exists()
 
@@ -523,8 +522,12 @@ def test_no_such_machine(monkeypatch: pytest.MonkeyPatch) -> None:
         client.health()
 
 
-def test_https_where_http_is_spoken(server: str) -> None:
-    with Client(server.replace("http:", "https:")) as client, pytest.raises(RemoteError, match="secure connection"):
+def test_https_where_http_is_spoken() -> None:
+    with (
+        rude(b"HTTP/1.1 400 Bad Request\r\n\r\n", read=b"") as url,
+        Client(url.replace("http:", "https:")) as client,
+        pytest.raises(RemoteError, match="secure connection"),
+    ):
         client.health()
 
 
@@ -542,15 +545,15 @@ def test_a_secure_connection_that_ends_too_early_is_one_that_broke() -> None:
     assert not isinstance(caught.value, UnreachableError)
 
 
-def test_a_disk_that_is_full(scan: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_that_is_full(changed: Changed, scan: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(_: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("os.fsync", full)
+    def change(answer: httpx.Response) -> httpx.Response:
+        monkeypatch.setattr("os.fsync", full)
+        return answer
+
     before = present(tmp_path)
-    with (
-        Client(transport=InProcess(Standin().app())) as client,
-        pytest.raises(OutputError, match="no space left on device"),
-    ):
+    with changed(change) as client, pytest.raises(OutputError, match="no space left on device"):
         client.segment(scan, tmp_path / "mask.nii.gz")
     assert present(tmp_path) == before

@@ -1,4 +1,4 @@
-"""The client against a server that is really started: the same tests as against its stand-in."""
+"""The client against a server that is really started: the same tests as in one process."""
 
 from __future__ import annotations
 
