@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import product
 from typing import Any, Literal
 
 import numpy as np
@@ -277,12 +278,13 @@ def _disagreement(fields: Nifti1Header, grid: Grid) -> tuple[str, ...]:
         stated, used = (" x ".join(f"{length:.4g}" for length in lengths) for lengths in (zooms, grid.spacing))
         return (f"voxel sizes are {stated} by pixdim and {used} by the sform; the sform is used",)
     other = _qform(fields)
-    try:
-        voxels = np.inf if other is None else grid.voxels_apart(Grid(grid.shape, other, grid.unit))
-    except ValueError:
-        voxels = np.inf
-    if voxels == np.inf:
+    if other is None or not np.all(np.isfinite(other)):
         return ("the qform is unreadable; the sform is used",)
+    corners = np.array(list(product(*((0, edge - 1) for edge in grid.shape))), dtype=np.float64)
+    with np.errstate(all="ignore"):
+        apart = grid.affine - other  # not of two grids, because the qform may be singular
+        distances = np.linalg.norm(corners @ apart[:3, :3].T + apart[:3, 3], axis=1)
+    voxels = float(distances.max()) / min(grid.spacing)
     return (f"sform and qform disagree by {voxels:.3g} voxels; the sform is used",) if voxels > 1e-3 else ()
 
 
