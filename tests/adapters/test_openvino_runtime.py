@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+import voxport.adapters.runtimes.openvino as module
 from onnx import TensorProto, helper
 from voxport.adapters.quantisers.onnx import OnnxQuantiser
 from voxport.adapters.runtimes.onnx import OnnxRuntimeSettings, open_onnx_runtime
 from voxport.adapters.runtimes.openvino import OpenvinoSettings, open_openvino_runtime, openvino
-from voxport.adapters.runtimes.openvino import runtime as module
 from voxport.domain.errors import LimitError, ModelError, UsageError
 from voxport.ports.runtime import InferenceRuntime, NetworkRuntime, RuntimeOptions
 from voxport.testing.affine import Floats, affine_card, affine_logits, affine_model, write_affine_onnx
@@ -176,7 +176,7 @@ def test_a_precision_that_the_processor_lacks_is_refused_with_those_it_has(
 
 
 def test_where_openvino_is_missing_the_error_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("voxport.adapters.runtimes.openvino.library.find_spec", lambda _: None)
+    monkeypatch.setattr("voxport.adapters.runtimes.openvino.find_spec", lambda _: None)
     with pytest.raises(UsageError, match=r"voxport\[openvino\]"):
         _opened(BUNDLED)
 

@@ -12,7 +12,6 @@ import gradio as gr
 
 from ...domain.errors import CancelledError, VoxportError
 from ...domain.volume_names import NIFTI, PLAIN
-from ...ports.segmenter import Offer
 from ...services.viewing.sessions import Run, Session
 from . import texts
 from .controller import QUICK_EDGE, THRESHOLD, Controller
@@ -101,8 +100,11 @@ class Page:
         """Resume the session of a page that is loaded again, or begin one, and enable the controls."""
         session = self.controller.sessions.enter(token)
         self._tokens[str(request.session_hash)] = session.token
-        offers, status = self._offers()
-        cards = {offer.card.reference: offer.card for offer in offers}
+        cards, status = {}, ""
+        try:
+            cards = {offer.card.reference: offer.card for offer in self.controller.segmenter.offers()}
+        except VoxportError as error:
+            status = self._error(error)
         choices = [(f"{card.name} {card.version}", reference) for reference, card in cards.items()]
         choices.append((_NO_MODEL, THRESHOLD))
         if session.model not in dict(choices).values():
@@ -165,7 +167,7 @@ class Page:
 
     def run_all(self, token: str, model: str) -> Iterator[Updates]:
         """Segment the whole volume."""
-        yield from self._run(token, model, None)
+        yield from self._followed(token, lambda: self.controller.start(token, model, None))
 
     def run_part(self, token: str, model: str, voxel: str) -> Iterator[Updates]:
         """Segment the neighbourhood of the crosshair."""
@@ -174,7 +176,7 @@ class Page:
         except ValueError:
             yield {self.status: texts.error("There is no crosshair: drop a volume first, or try the sample.")}
             return
-        yield from self._run(token, model, (x, y, z))
+        yield from self._followed(token, lambda: self.controller.start(token, model, (x, y, z)))
 
     def resume(self, token: str) -> Iterator[Updates]:
         """Follow the run of a resumed session."""
@@ -191,9 +193,6 @@ class Page:
         except VoxportError as error:
             return {self.status: self._error(error)}
         return {self.status: texts.note("Stopping …") if running else gr.skip()}
-
-    def _run(self, token: str, model: str, voxel: tuple[int, int, int] | None) -> Iterator[Updates]:
-        yield from self._followed(token, lambda: self.controller.start(token, model, voxel))
 
     def _followed(self, token: str, start: Callable[[], Run]) -> Iterator[Updates]:
         try:
@@ -250,12 +249,6 @@ class Page:
             self.quick: gr.Button(interactive=not running),
             self.cancel: gr.Button(visible=running),
         }
-
-    def _offers(self) -> tuple[Sequence[Offer], str]:
-        try:
-            return self.controller.segmenter.offers(), ""
-        except VoxportError as error:
-            return [], self._error(error)
 
 
 def build_page(controller: Controller) -> gr.Blocks:

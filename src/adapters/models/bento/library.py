@@ -1,17 +1,28 @@
-"""BentoML, imported on first use, without usage tracking."""
+"""BentoML: its import without usage tracking, its model store, and its description of a model."""
 
 from __future__ import annotations
 
+import json
 import os
+import re
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from ....domain.errors import UsageError
+import onnx
+
+from ....domain.cards.model_card import ModelCard
+from ....domain.cards.writing import write_card
+from ....domain.errors import ModelError, UsageError
+from ....domain.labels.label_map import Output
+from ....ports.model import Model
 from ...disk import output_errors
 
 if TYPE_CHECKING:
     from bentoml._internal.models import ModelStore
+
+_TAG_PART = re.compile(r"[a-z0-9]([-._a-z0-9]*[a-z0-9])?")
+_TAG_LENGTH = 63
 
 
 def untracked_bentoml() -> ModuleType:
@@ -47,3 +58,71 @@ def open_store(home: Path | None) -> ModelStore:
         return ModelStore(home / "models")
     with output_errors("BENTOML_HOME"):
         return BentoMLContainer.model_store.get()
+
+
+def tag_of(card: ModelCard) -> str:
+    """Return the BentoML tag of a card. A plus in the version becomes an underscore, which no card contains.
+
+    Raises:
+        ModelError: BentoML does not accept the name.
+    """
+    name, version = card.name, card.version.replace("+", "_")
+    fits = all(_TAG_PART.fullmatch(part) and len(part) <= _TAG_LENGTH for part in (name, version))
+    # BentoML stores the newest version's name in a file ``latest``
+    if not fits or version == "latest":
+        raise ModelError(
+            card.reference,
+            expected=f"a name and a version that BentoML takes: up to {_TAG_LENGTH} lower-case letters, digits, dots "
+            "and hyphens, with no dot or hyphen at the ends, and no version called latest",
+            got="another",
+            do="change the card, or keep the model in the folder store",
+        )
+    return f"{name}:{version}"
+
+
+def describe(model: Model) -> dict[str, Any]:
+    """Return the arguments of ``bentoml.models.create`` except the tag, as plain data."""
+    card = json.loads(json.dumps(write_card(model.card)))
+    names = _class_names(model.card.output)
+    certified = [] if model.card.parity is None else model.card.parity.runtimes
+    return {
+        "labels": {"made_by": "voxport", "task": "segmentation", "format": model.format},
+        "metadata": {
+            "file": model.path.name,
+            "reference": model.card.reference,
+            "description": model.card.description,
+            "licence": model.card.licence,
+            "intended_use": model.card.intended_use,
+            "sha256": model.sha256,
+            "weights_sha256": model.weights_sha256,
+            "certified": [f"{runtime.runtime} {runtime.precision}" for runtime in certified],
+        },
+        "custom_objects": {"card": card, "class_names": names, "preprocessing": card["input"]},
+        "signatures": {"run": {"batchable": takes_any_batch(model.path), "batch_dim": 0}},
+    }
+
+
+def takes_any_batch(path: Path) -> bool:
+    """Return whether the first axis of an ONNX network's input is dynamic."""
+    graph = onnx.load_model(path, load_external_data=False).graph
+    weights = {tensor.name for tensor in graph.initializer}
+    inputs = [given for given in graph.input if given.name not in weights]
+    if len(inputs) != 1 or not inputs[0].type.tensor_type.shape.dim:
+        return False
+    return not inputs[0].type.tensor_type.shape.dim[0].HasField("dim_value")
+
+
+def is_bare(path: Path) -> bool:
+    """Return whether a file is an ONNX network without a model card."""
+    try:
+        model = onnx.load_model(path, load_external_data=False)
+    except Exception:  # noqa: BLE001 - protobuf has many errors for what it cannot parse
+        return False
+    return bool(model.graph.node) and all(entry.key != "voxport.card" for entry in model.metadata_props)
+
+
+def _class_names(output: Output) -> list[str]:
+    """Return class names in the order of output channels."""
+    if output.activation == "sigmoid":
+        return [label.name for label in output.table.labels]
+    return [output.table.name_of(value) for value in range(output.channels)]

@@ -14,8 +14,7 @@ from ....ports.locks import Locks
 from ....ports.model import Model, ModelFiles
 from ....ports.model_repository import BrokenModel, Listing, ModelRepository
 from ...disk import output_errors
-from .entries import describe, is_bare, tag_of
-from .library import open_store, untracked_bentoml
+from .library import describe, is_bare, open_store, tag_of, untracked_bentoml
 
 if TYPE_CHECKING:
     from bentoml._internal.models import ModelStore

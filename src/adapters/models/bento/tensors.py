@@ -13,8 +13,7 @@ import yaml
 from ....domain.errors import ModelError, OutputError, UnknownModelError, UsageError
 from ....ports.tensor_models import Plain, Serialisable, TensorModel, TensorModelStore
 from ...disk import FileMemory, sha256
-from .entries import is_bare
-from .library import open_store, untracked_bentoml
+from .library import is_bare, open_store, untracked_bentoml
 
 _FILE, _BESIDE = "saved_model.onnx", "voxport.json"
 _SIGNATURES: Plain = {"run": {"batchable": False}}
