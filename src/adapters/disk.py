@@ -1,7 +1,8 @@
-"""Files on a local disk: written whole, flushed, hashed, and cached. Adapters share this module."""
+"""Files on a local disk: written whole, reserved, flushed, hashed and cached. Adapters share this module."""
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import tempfile
@@ -15,6 +16,7 @@ from typing import Generic, TypeVar
 
 from ..domain.errors import OutputError
 
+CHUNK_BYTES = 2**20
 T = TypeVar("T")
 
 _Identity = tuple[tuple[int, int, int, int, int], ...]
@@ -52,6 +54,29 @@ def flush(path: str | Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def write_at(descriptor: int, data: bytes, position: int) -> None:
+    """Write all of ``data``; one call of the system may write only a part, e.g. on a disk that is nearly full."""
+    rest = memoryview(data)
+    while rest:
+        written = os.pwrite(descriptor, rest, position)
+        rest, position = rest[written:], position + written
+
+
+def reserve(descriptor: int, size: int) -> None:
+    """Reserve ``size`` zero bytes at the start of a file, by writing them where the file system cannot allocate."""
+    if hasattr(os, "posix_fallocate"):
+        try:
+            os.posix_fallocate(descriptor, 0, size)
+        except OSError as error:
+            if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):
+                raise
+        else:
+            return
+    zeros = bytes(CHUNK_BYTES)
+    for position in range(0, size, CHUNK_BYTES):
+        write_at(descriptor, zeros[: size - position], position)
 
 
 def sha256(path: Path) -> str:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from ....domain.errors import LimitError, NoSpaceError
+from ...disk import reserve
 
 _ELSEWHERE = "free some room, or name another scratch folder"
 
@@ -61,7 +62,7 @@ class FileBuffer:
         except OSError as error:
             raise self._no_space(error) from None
         try:
-            _reserve(self._file.fileno(), self._size)
+            reserve(self._file.fileno(), self._size)
         except OSError as error:
             self._file.close()
             raise self._no_space(error) from None
@@ -106,11 +107,3 @@ class FileBuffer:
 
     def _no_space(self, error: OSError) -> NoSpaceError:
         return NoSpaceError(str(self._folder), expected=self._expected, got=error.strerror or str(error), do=_ELSEWHERE)
-
-
-def _reserve(descriptor: int, size: int) -> None:
-    """Allocate the space of a file, if the system can."""
-    if hasattr(os, "posix_fallocate") and size:
-        os.posix_fallocate(descriptor, 0, size)
-    else:
-        os.truncate(descriptor, size)

@@ -20,8 +20,8 @@ from zlib_ng import gzip_ng, zlib_ng
 from ....domain.errors import InputError, LimitError, NoSpaceError
 from ....domain.geometry.grid import Box, Shape3
 from ....domain.volume_names import NIFTI, VolumeNames
+from ...disk import CHUNK_BYTES, write_at
 
-CHUNK_BYTES = 2**20
 # Largest expansion of deflate: a 258-byte match in 2 bits (zlib's technical notes, "maximum compression factor").
 LARGEST_EXPANSION = 1032
 # Some writers pad the end; more than this is not padding.
@@ -127,14 +127,6 @@ def sha256(descriptors: Iterable[int]) -> str:
             position += len(chunk)
             digest.update(chunk)
     return digest.hexdigest()
-
-
-def write_at(descriptor: int, data: bytes, position: int) -> None:
-    """Write all of ``data``; one call of the system may write only a part, e.g. on a disk that is nearly full."""
-    rest = memoryview(data)
-    while rest:
-        written = os.pwrite(descriptor, rest, position)
-        rest, position = rest[written:], position + written
 
 
 def siblings(path: Path, suffixes: Sequence[str]) -> list[Path]:

@@ -19,8 +19,8 @@ from ....domain.errors import OutputError
 from ....domain.geometry.grid import Box
 from ....domain.volume_names import NIFTI, PACKED
 from ....ports.volume_store import VolumeSink
-from ...disk import flush
-from .files import CHUNK_BYTES, NAMES, box_view, release, sha256, write_at
+from ...disk import CHUNK_BYTES, flush, reserve, write_at
+from .files import NAMES, box_view, release, sha256
 from .new_header import NewHeader
 
 # Measured on label maps of vessels and organs: as small as with zlib's default of 6, to a fifth more, in two fifths of
@@ -121,7 +121,7 @@ class NiftiSink(VolumeSink):
         if self._suffix == PACKED:
             # The raw voxels are never published; unlinked, they disappear with a killed process.
             self._parts.pop().unlink()
-        _preallocate(self._descriptor, size)
+        reserve(self._descriptor, size)  # writing to a map on a full disk would kill the process
         write_at(self._descriptor, self._lead, 0)
         self._mapped = mmap.mmap(self._descriptor, size, access=mmap.ACCESS_WRITE)
 
@@ -204,18 +204,3 @@ def _output_error(path: Path, error: OSError, size: int) -> OutputError:
     else:
         expected, got, do = f"a file that can be written in {path.parent}", reason, "check the disk or write elsewhere"
     return OutputError(path.name, expected=expected, got=got, do=do)
-
-
-def _preallocate(descriptor: int, size: int) -> None:
-    """Reserve ``size`` zero bytes: writing to a map on a full disk would kill the process."""
-    if hasattr(os, "posix_fallocate"):
-        try:
-            os.posix_fallocate(descriptor, 0, size)
-        except OSError as error:
-            if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):
-                raise
-        else:
-            return
-    zeros = bytes(CHUNK_BYTES)
-    for position in range(0, size, CHUNK_BYTES):
-        write_at(descriptor, zeros[: size - position], position)
