@@ -63,7 +63,9 @@ class BentoTensorModels(TensorModelStore):
             tag = str(entry.tag)
         except (BentoMLException, ValueError, TypeError, AttributeError) as error:
             got = " ".join(str(error).split())[:200]
-            raise UsageError(name[:80], expected="a model that BentoML keeps", got=got, do="correct it") from None
+            raise UsageError(
+                name[:80] or "model name", expected="a model that BentoML keeps", got=got, do="correct it"
+            ) from None
         except OSError as error:
             raise OutputError.cannot_write(str(self._folder), error) from None
         return self.get(tag)
@@ -74,7 +76,9 @@ class BentoTensorModels(TensorModelStore):
         if not found:
             known = ", ".join(m.tag for m in self.list()) or "none"
             do = "list the models of the store bento"
-            raise UnknownModelError(tag[:80], expected=f"one of the models {known}", got="another name", do=do)
+            raise UnknownModelError(
+                tag[:80] or "model name", expected=f"one of the models {known}", got="another name", do=do
+            )
         return found[-1]
 
     def list(self) -> tuple[TensorModel, ...]:
