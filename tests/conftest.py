@@ -64,9 +64,9 @@ def check_every_error() -> None:
     make = VoxportError.__init__
 
     def checked(error: VoxportError, subject: str, *, expected: str, got: str, do: str) -> None:
-        assert all(map(str.strip, (subject, expected, got, do))), (subject, expected, got, do)
-        assert expected.casefold() != got.casefold(), f"{subject}: expected and got are {got}"
         make(error, subject, expected=expected, got=got, do=do)
+        assert all(text.strip() for text in (subject, expected, error.got, do)), str(error)
+        assert expected.casefold() != error.got.casefold(), str(error)
 
     VoxportError.__init__ = checked  # type: ignore[assignment, method-assign]
 

@@ -47,7 +47,7 @@ def edges(text: str) -> tuple[int, int, int]:
     """Return the three edges of ``X,Y,Z``. Raises UsageError."""
     parts = text.split(",")
     if len(parts) != 3 or not all(part.strip().isascii() and part.strip().isdigit() for part in parts):
-        raise UsageError("patch", expected="X,Y,Z in voxels", got=text or "nothing", do="give three whole numbers")
+        raise UsageError("patch", expected="X,Y,Z in voxels", got=text, do="give three whole numbers")
     x, y, z = (int(part) for part in parts)
     return x, y, z
 

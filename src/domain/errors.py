@@ -9,11 +9,12 @@ class VoxportError(Exception):
     Args:
         subject: the file name, field or option at fault.
         expected: a valid value.
-        got: the value found.
+        got: the value found; empty for nothing.
         do: how to fix it.
     """
 
     def __init__(self, subject: str, *, expected: str, got: str, do: str) -> None:
+        got = got or "nothing"
         super().__init__(f"{subject}: expected {expected}, got {got}; {do}")
         self.subject = subject
         self.expected = expected
