@@ -145,7 +145,6 @@ class Database:
 
     @contextmanager
     def reading(self) -> Iterator[sa.Connection]:
-        """Give a connection for reading."""
         with place_errors(), self.engine.connect() as connection:
             yield connection
 
@@ -162,7 +161,6 @@ class Database:
         return float(connection.execute(self._now).scalar_one())
 
     def close(self) -> None:
-        """Close all connections."""
         self.engine.dispose()
 
 

@@ -76,7 +76,6 @@ class Ledger:
     def list(
         self, owner: str | None, states: Collection[JobState] | None, limit: int, ended_before: float | None = None
     ) -> tuple[Job, ...]:
-        """Return jobs, the latest first."""
         ahead = sa.func.row_number().over(partition_by=jobs.c.state, order_by=_ORDER) - 1
         queued = sa.select(jobs.c.seq, ahead.label("ahead")).where(jobs.c.state == "queued").subquery()
         query = sa.select(jobs, queued.c.ahead).outerjoin(queued, queued.c.seq == jobs.c.seq)
@@ -111,7 +110,6 @@ class Ledger:
             connection.execute(jobs.delete().where(jobs.c.id == id))
 
     def stats(self) -> QueueStats:
-        """Return the queue's statistics."""
         with self.database.reading() as connection:
             now = self.database.now(connection)
             by_state = sa.select(jobs.c.state, sa.func.count()).group_by(jobs.c.state)

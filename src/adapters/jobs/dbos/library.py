@@ -30,15 +30,12 @@ class JsonSerializer(Serializer):
     """Keeps arguments, a job's id and a number, as JSON. DBOS's default is a pickle, which can run code."""
 
     def serialize(self, data: Any) -> str:
-        """See dbos.Serializer; an exception is kept as its message."""
-        return json.dumps(data, default=str)
+        return json.dumps(data, default=str)  # an exception is kept as its message
 
     def deserialize(cls, serialized_data: str) -> Any:  # noqa: N805 - the signature is DBOS's
-        """See dbos.Serializer."""
         return json.loads(serialized_data)
 
     def name(self) -> str:
-        """See dbos.Serializer."""
         return "voxport_json"
 
 

@@ -75,7 +75,6 @@ class _Inputs(CalibrationDataReader):  # type: ignore[misc]
         self._name, self._inputs = name, iter(inputs)
 
     def get_next(self) -> dict[str, NDArray[np.float32]] | None:
-        """Return the next input, or None."""
         batch = next(self._inputs, None)
         return None if batch is None else {self._name: np.ascontiguousarray(batch)}
 

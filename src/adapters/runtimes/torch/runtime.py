@@ -102,7 +102,6 @@ class TorchRuntime:
             return _logits(output, batch)
 
     def close(self) -> None:
-        """Release the network after the current call. Closing twice does nothing."""
         with self._turn:
             self._network = None
 

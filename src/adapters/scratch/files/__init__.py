@@ -68,7 +68,6 @@ class FileBuffer:
             raise self._no_space(error) from None
 
     def read(self, rows: slice, columns: slice) -> NDArray[Any]:
-        """Return a copy of a piece. See Buffer.read."""
         values = np.empty((rows.stop - rows.start, columns.stop - columns.start, *self._shape[2:]), self._dtype)
         self._transfer(os.preadv, rows, columns, values)
         return values

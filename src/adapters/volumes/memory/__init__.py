@@ -42,11 +42,9 @@ class MemoryStore:
             raise InputError(reference, expected="a stored volume", got="none", do="put it first") from None
 
     def recognises(self, reference: str) -> bool:
-        """Return whether a volume is stored under a reference."""
         return reference in self._volumes
 
     def places(self, reference: str) -> tuple[str, ...]:
-        """Return the reference itself."""
         return (reference,)
 
     def open(self, reference: str) -> MemorySource:
@@ -109,7 +107,7 @@ class MemorySource:
         return digest.hexdigest()
 
     def close(self) -> None:
-        """Do nothing."""
+        pass
 
     def __enter__(self) -> Self:
         return self
@@ -154,7 +152,6 @@ class MemorySink(VolumeSink):
         return self._hash
 
     def close(self) -> None:
-        """Drop what was not committed."""
         self._array = None
 
     def _open_array(self) -> NDArray[Any]:

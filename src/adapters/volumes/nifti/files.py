@@ -45,7 +45,6 @@ class StoredFile:
         return os.pread(self.descriptor, 3, 0) == b"\x1f\x8b\x08"
 
     def close(self) -> None:
-        """Close the descriptor."""
         os.close(self.descriptor)
 
 

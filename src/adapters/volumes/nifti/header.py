@@ -50,7 +50,6 @@ class Header:
 
     @property
     def value_count(self) -> int:
-        """Voxels times channels."""
         return self.grid.voxel_count * self.channels
 
     @property

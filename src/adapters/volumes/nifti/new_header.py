@@ -31,7 +31,6 @@ class NewHeader:
 
     @property
     def data_bytes(self) -> int:
-        """Bytes of all voxels."""
         return self.grid.voxel_count * self.channels * self.dtype.itemsize
 
     def block(self, *, is_pair: bool) -> bytes:

@@ -14,7 +14,6 @@ import numpy as np
 from ....domain.errors import InputError
 from ....domain.geometry.grid import Grid
 from ....domain.labels.label_map import LabelTable
-from ....domain.volume_names import VolumeNames
 from ....ports.volume_store import VolumeSource
 from .files import NAMES
 from .header import is_header
@@ -35,14 +34,11 @@ class NiftiStore:
         max_voxels: the most voxels, all channels counted, that a volume may have to be opened.
     """
 
+    names = NAMES
+
     def __init__(self, scratch: Path | None = None, max_voxels: int = 2**33) -> None:
         self._scratch = scratch
         self.max_voxels = max_voxels
-
-    @property
-    def names(self) -> VolumeNames:
-        """The endings of NIfTI."""
-        return NAMES
 
     def recognises(self, reference: str) -> bool:
         """Return whether a file holds a NIfTI header, or the voxels of a pair, by its content."""

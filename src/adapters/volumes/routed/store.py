@@ -31,24 +31,19 @@ class RoutedStore:
 
     @property
     def names(self) -> VolumeNames:
-        """The endings of all stores."""
         return VolumeNames(tuple(known for store in self._stores for known in store.names.formats))
 
     @property
     def max_voxels(self) -> int:
-        """The least limit of all stores."""
         return min(store.max_voxels for store in self._stores)
 
     def recognises(self, reference: str) -> bool:
-        """Return whether one of the stores recognises the content."""
         return any(store.recognises(reference) for store in self._stores)
 
     def places(self, reference: str) -> tuple[str, ...]:
-        """Return the places of the store of the name's ending."""
         return (self._named(reference) or self._stores[0]).places(reference)
 
     def open(self, reference: str) -> VolumeSource:
-        """Open a volume for reading; see VolumeStore.open."""
         store = next((store for store in self._stores if store.recognises(reference)), None)
         if store is None and (foreign := describe(reference)):
             formats = " or ".join(known.name for known in self.names.formats)
