@@ -12,11 +12,12 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import IO, Generic, TypeVar
 
-from ..domain.errors import OutputError
+from ..domain.errors import LimitError, NoSpaceError, OutputError
 
 CHUNK_BYTES = 2**20
+_ELSEWHERE = "free some room, or name another scratch folder"
 T = TypeVar("T")
 
 _Identity = tuple[tuple[int, int, int, int, int], ...]
@@ -54,6 +55,28 @@ def flush(path: str | Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def unlinked_file(folder: Path, size: int, expected: str) -> IO[bytes]:
+    """Create a file without a name, which disappears with the process, for ``size`` bytes.
+
+    Raises:
+        LimitError: ``size`` exceeds the disk.
+        NoSpaceError: the file cannot be created at present.
+    """
+    try:
+        status = os.statvfs(folder)
+        if (whole := status.f_blocks * status.f_frsize) < size:
+            raise LimitError(str(folder), expected=expected, got=f"a disk of {whole}", do=_ELSEWHERE)
+        return tempfile.TemporaryFile(dir=folder, buffering=0)
+    except OSError as error:
+        raise no_space(folder, expected, error) from None
+
+
+def no_space(folder: Path, expected: str, reason: OSError | str) -> NoSpaceError:
+    """Build the error for a scratch folder with too little free space at present."""
+    got = reason if isinstance(reason, str) else reason.strerror or str(reason)
+    return NoSpaceError(str(folder), expected=expected, got=got, do=_ELSEWHERE)
 
 
 def write_at(descriptor: int, data: bytes, position: int) -> None:

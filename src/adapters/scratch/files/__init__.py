@@ -13,10 +13,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from ....domain.errors import LimitError, NoSpaceError
-from ...disk import reserve
-
-_ELSEWHERE = "free some room, or name another scratch folder"
+from ...disk import no_space, reserve, unlinked_file
 
 
 class ScratchFiles:
@@ -53,19 +50,13 @@ class FileBuffer:
         self._folder, self._shape, self._dtype = folder, shape, dtype
         self._cell = math.prod(shape[2:]) * dtype.itemsize
         self._size = shape[0] * shape[1] * self._cell
-        try:
-            status = os.statvfs(folder)
-            if status.f_blocks * status.f_frsize < self._size:
-                got = f"a disk of {status.f_blocks * status.f_frsize}"
-                raise LimitError(str(folder), expected=self._expected, got=got, do=_ELSEWHERE)
-            self._file = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115 - closed by __exit__
-        except OSError as error:
-            raise self._no_space(error) from None
+        self._expected = f"room for {self._size} bytes while tiles are blended"
+        self._file = unlinked_file(folder, self._size, self._expected)
         try:
             reserve(self._file.fileno(), self._size)
         except OSError as error:
             self._file.close()
-            raise self._no_space(error) from None
+            raise no_space(folder, self._expected, error) from None
 
     def read(self, rows: slice, columns: slice) -> NDArray[Any]:
         values = np.empty((rows.stop - rows.start, columns.stop - columns.start, *self._shape[2:]), self._dtype)
@@ -98,11 +89,4 @@ class FileBuffer:
                         raise OSError("a scratch file that was cut short")
                     rest, position = rest[done:], position + done
         except OSError as error:
-            raise self._no_space(error) from None
-
-    @property
-    def _expected(self) -> str:
-        return f"room for {self._size} bytes while tiles are blended"
-
-    def _no_space(self, error: OSError) -> NoSpaceError:
-        return NoSpaceError(str(self._folder), expected=self._expected, got=error.strerror or str(error), do=_ELSEWHERE)
+            raise no_space(self._folder, self._expected, error) from None

@@ -6,7 +6,6 @@ import hashlib
 import mmap
 import os
 import stat
-import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,10 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 from zlib_ng import gzip_ng, zlib_ng
 
-from ....domain.errors import InputError, LimitError, NoSpaceError
+from ....domain.errors import InputError
 from ....domain.geometry.grid import Box, Shape3
 from ....domain.volume_names import NIFTI, VolumeNames
-from ...disk import CHUNK_BYTES, write_at
+from ...disk import CHUNK_BYTES, no_space, unlinked_file, write_at
 
 # Largest expansion of deflate: a 258-byte match in 2 bits (zlib's technical notes, "maximum compression factor").
 LARGEST_EXPANSION = 1032
@@ -28,8 +27,6 @@ LARGEST_EXPANSION = 1032
 _LARGEST_TAIL_BYTES = 2**24
 NAMES = VolumeNames((NIFTI,))
 HEADERS, IMAGES = zip(*NIFTI.pairs, strict=True)
-_EXPECTED = "room for {} bytes to inflate the volume"
-_ELSEWHERE = "free some room, or name another scratch folder"
 
 
 @dataclass(frozen=True)
@@ -87,13 +84,17 @@ def inflate(file: StoredFile, promised: int, scratch: Path, subject: str) -> int
         NoSpaceError: ``scratch`` has too little free space at present.
         LimitError: ``promised`` exceeds the disk.
     """
-    with _spool(promised, scratch) as spool, _reading_errors(subject), _inflated(file) as stream:
+    expected = f"room for {promised} bytes to inflate the volume"
+    with unlinked_file(scratch, promised, expected) as spool, _reading_errors(subject), _inflated(file) as stream:
+        status = os.statvfs(spool.fileno())
+        if (free := status.f_bavail * status.f_frsize) < promised:
+            raise no_space(scratch, expected, f"{free}")
         count = 0
         while chunk := stream.read(CHUNK_BYTES):
             try:
-                write_at(spool, chunk[: max(0, promised - count)], count)
+                write_at(spool.fileno(), chunk[: max(0, promised - count)], count)
             except OSError as error:
-                raise _no_space(promised, scratch, error.strerror or str(error)) from None
+                raise no_space(scratch, expected, error) from None
             count += len(chunk)
             if count > promised + _LARGEST_TAIL_BYTES:
                 raise InputError(
@@ -103,7 +104,7 @@ def inflate(file: StoredFile, promised: int, scratch: Path, subject: str) -> int
                     do="write the file again: header and content do not belong together",
                 )
         check_length(count, promised, subject)
-        return os.dup(spool)
+        return os.dup(spool.fileno())
 
 
 def check_length(size: int, promised: int, subject: str, *, is_estimate: bool = False) -> None:
@@ -170,25 +171,3 @@ def _reading_errors(subject: str) -> Iterator[None]:
     except OSError as error:
         got = error.strerror or str(error)
         raise InputError(subject, expected="a readable file", got=got, do="check the disk it is on") from None
-
-
-@contextmanager
-def _spool(size: int, scratch: Path) -> Iterator[int]:
-    """Give an unlinked file, which disappears with the process."""
-    try:
-        status = os.statvfs(scratch)
-        free, whole = (blocks * status.f_frsize for blocks in (status.f_bavail, status.f_blocks))
-        if whole < size:
-            expected, got = _EXPECTED.format(size), f"a disk of {whole}"
-            raise LimitError(str(scratch), expected=expected, got=got, do=_ELSEWHERE)
-        if free < size:
-            raise _no_space(size, scratch, f"{free}")
-        file = tempfile.TemporaryFile(dir=scratch, buffering=0)  # noqa: SIM115 - entered below, after its errors are caught
-    except OSError as error:
-        raise _no_space(size, scratch, error.strerror or str(error)) from None
-    with file:
-        yield file.fileno()
-
-
-def _no_space(size: int, scratch: Path, got: str) -> NoSpaceError:
-    return NoSpaceError(str(scratch), expected=_EXPECTED.format(size), got=got, do=_ELSEWHERE)

@@ -22,6 +22,7 @@ from ....domain.geometry.grid import FloatArray, Grid, shape3
 HEADER_BYTES = 540  # of NIfTI-2, the longer of the two; NIfTI-1 takes 348
 _NIFTI1_SIZES = (b"\x5c\x01\0\0", b"\0\0\x01\x5c")  # 348, little- and big-endian
 UNIT_BITS = 0x07
+_DAMAGED = "write the file again: its header is damaged"
 _UNITS = {0: "unknown", 2: "mm", 3: "um"}
 _METRE = 1
 _QUATERNION_ROUNDING = 1e-4
@@ -141,12 +142,8 @@ def _shape(fields: Nifti1Header, subject: str) -> tuple[tuple[int, ...], int]:
     edges = [int(edge) for edge in fields["dim"][1 : 1 + max(0, count)]]
     text = " x ".join(map(str, edges))
     if not 1 <= count <= 7 or min(edges) < 1:
-        raise InputError(
-            subject,
-            expected="1 to 7 dimensions of at least one voxel each",
-            got=f"dim = {count}: {text or 'none'}",
-            do="write the file again: its header is damaged",
-        )
+        got = f"dim = {count}: {text or 'none'}"
+        raise InputError(subject, expected="1 to 7 dimensions of at least one voxel each", got=got, do=_DAMAGED)
     while len(edges) > 3 and edges[-1] == 1:
         edges.pop()
     if len(edges) not in (3, 4):
@@ -203,12 +200,8 @@ def _offset(fields: Nifti1Header, is_pair: bool, subject: str) -> int:
     offset = float(fields["vox_offset"])
     least = 0 if is_pair else int(fields["sizeof_hdr"])
     if not math.isfinite(offset) or offset != int(offset) or offset < least:
-        raise InputError(
-            subject,
-            expected=f"voxels from a whole byte of at least {least} on (vox_offset)",
-            got=f"{offset:g}",
-            do="write the file again: its header is damaged",
-        )
+        expected = f"voxels from a whole byte of at least {least} on (vox_offset)"
+        raise InputError(subject, expected=expected, got=f"{offset:g}", do=_DAMAGED)
     return int(offset)
 
 
@@ -226,23 +219,16 @@ def _read_affine(fields: Nifti1Header, subject: str) -> FloatArray:
             got="a header with no qform and no sform",
             do="set one, e.g. with nibabel (img.set_sform) or fslorient, once you know which way the axes run",
         )
+    do = f"correct the header's {name}"
     if affine is None or not np.all(np.isfinite(affine)):
-        raise InputError(
-            subject,
-            expected=f"a finite {name}",
-            got="values that are not finite" if affine is not None else "a quaternion that is no rotation",
-            do=f"correct the header's {name}",
-        )
+        got = "values that are not finite" if affine is not None else "a quaternion that is no rotation"
+        raise InputError(subject, expected=f"a finite {name}", got=got, do=do)
     with np.errstate(over="ignore", under="ignore"):
         lengths = np.sqrt((affine[:3, :3] ** 2).sum(axis=0))
     in_range = _SPACING_RANGE[0] <= lengths.min() and lengths.max() <= _SPACING_RANGE[1]
     if not in_range or np.linalg.matrix_rank(affine[:3, :3]) < 3:
-        raise InputError(
-            subject,
-            expected=f"an invertible {name}",
-            got="a singular one: two of its axes coincide, or one has no length",
-            do=f"correct the header's {name}",
-        )
+        got = "a singular one: two of its axes coincide, or one has no length"
+        raise InputError(subject, expected=f"an invertible {name}", got=got, do=do)
     return affine
 
 
