@@ -168,6 +168,9 @@ class OutputFields(Strict):
     tensor: Text | Index | None = Field(
         None, description="Name or index of the output with the logits, of a network that has several."
     )
+    bounded: Annotated[bool, Field(strict=True)] = Field(
+        False, description="The logits are within [0, 1], or whole numbers, without an activation in the network."
+    )
     labels: Annotated[list[LabelFields], Field(min_length=1), sized(_LABELS)]
 
     @model_validator(mode="after")
@@ -185,7 +188,7 @@ class OutputFields(Strict):
         """Return the domain's value."""
         table = (Label(x.value, x.name, x.colour or _PALETTE[i % len(_PALETTE)]) for i, x in enumerate(self.labels))
         tensor = None if self.tensor is None else str(self.tensor)
-        output = Output(self.activation, LabelTable(tuple(table)), tensor=tensor)
+        output = Output(self.activation, LabelTable(tuple(table)), tensor=tensor, bounded=self.bounded)
         return output if self.threshold == output.threshold else output.with_threshold(self.threshold)
 
 

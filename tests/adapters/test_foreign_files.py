@@ -111,6 +111,13 @@ def test_an_archive_unpacked_as_advised_is_read(
         np.testing.assert_array_equal(source.read(Box.whole((4, 5, 6)))[0], VALUES)
 
 
+def test_a_link_to_a_missing_file_is_named_for_what_it_is(tmp_path: Path) -> None:
+    (tmp_path / "a scan.nii.gz").symlink_to(".git/annex/objects/a")
+    error = refusal(tmp_path, "a scan.nii.gz")
+    assert error.got == "a link to .git/annex/objects/a, which is missing"
+    assert error.do == "fetch it: git annex get 'a scan.nii.gz'"
+
+
 def _mgz(folder: Path) -> str:
     nib.save(nib.MGHImage(VALUES, np.diag([2.0, 3.0, 4.0, 1.0])), folder / "brain.mgz")
     return "brain.mgz"

@@ -26,6 +26,7 @@ def write_card(card: ModelCard) -> dict[str, Any]:
             "activation": output.activation,
             "threshold": output.threshold,
             **({} if output.tensor is None else {"tensor": output.tensor}),
+            **({"bounded": True} if output.bounded else {}),
             "labels": plain(output.table.labels),
         },
         "parity": None if card.parity is None else write_certificate(card.parity),

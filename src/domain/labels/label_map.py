@@ -87,13 +87,15 @@ class Output:
     none: the network emits probabilities, in either order; ``fitted`` says which, by the number of channels.
     The threshold applies to a single label, or where each label has a channel of its own.
 
-    ``tensor`` is the name or index of the output with the logits, of a network that has several.
+    ``tensor`` is the name or index of the output with the logits, of a network that has several. ``bounded``: the
+    logits are within [0, 1], or whole numbers, without an activation in the network.
     """
 
     activation: Activation
     table: LabelTable
     threshold: float = 0.5
     tensor: str | None = None
+    bounded: bool = False
     background: bool | None = field(default=None, compare=False)  # whether ``none`` has a channel for it, once known
 
     @property
@@ -158,7 +160,7 @@ class Output:
         Logits of noise go below 0 or above 1 and are no whole numbers; probabilities and label maps are told by that.
         """
         low, high = float(logits.min()), float(logits.max())
-        if self.activation == "none" or low == high:
+        if self.activation == "none" or self.bounded or low == high:
             return
         got = None
         if bool((logits == np.rint(logits)).all()):
@@ -168,9 +170,12 @@ class Output:
         if got is None:
             return
         do = "set output.activation to none in the model card: the network ends in an activation"
+        logits_after_all = "; or, if these are logits, set output.bounded to true"
         if "label map" in got and len(self.table.labels) > 1:
             do = "export the network without its arg-max or threshold"
-        raise ModelError("network output", expected=f"logits, as for {self.activation}", got=got, do=do)
+        raise ModelError(
+            "network output", expected=f"logits, as for {self.activation}", got=got, do=do + logits_after_all
+        )
 
     def probabilities(self, logits: Logits) -> Logits:
         """Return the probabilities ``(K, ...)`` of logits ``(K, ...)``."""

@@ -67,7 +67,7 @@ def _checked(case: CaseFiles, root: Path) -> CaseFiles:
         except OSError as error:
             got, do = (error.strerror or str(error)).lower(), "check who may read it"
             if (root / name).is_symlink():
-                got, do = f"a link to {(root / name).readlink()}, which is missing", f"fetch it: git annex get {name}"
+                got, do = f"a link to {(root / name).readlink()}, which is missing", f"fetch it: git annex get '{name}'"
         return replace(case, problem=InputError(name, expected="a file that can be read", got=got, do=do))
     return case
 

@@ -803,7 +803,7 @@ def test_a_link_to_a_missing_file_is_a_failed_case(bench: Bench) -> None:
     }
     reason = str(ended["gone"].reason)
     assert "got a link to ../.git/annex/objects/xy/SHA256E-s1, which is missing" in reason
-    assert "git annex get gone.nii.gz" in reason
+    assert "git annex get 'gone.nii.gz'" in reason
     assert "not a regular file" in str(ended["pipe"].reason)
 
 

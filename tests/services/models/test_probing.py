@@ -17,7 +17,9 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 from voxport.adapters.models.onnx_files import OnnxModelFiles
 from voxport.adapters.runtimes.onnx import OnnxRuntimeSettings, open_onnx_runtime
+from voxport.contract.card import read_card
 from voxport.domain.cards.model_card import ModelCard
+from voxport.domain.cards.writing import write_card
 from voxport.domain.errors import ModelError
 from voxport.domain.inference.patches import Tiling
 from voxport.domain.labels.label_map import Activation
@@ -162,6 +164,23 @@ def test_logits_are_taken_as_before(
     opener().check(found.model)
     bench.segment(found)
     np.testing.assert_array_equal(bench.array(), right_labels(values, rows, labels))
+
+
+@pytest.mark.parametrize("rows", [((0.01, 0.5),), ((0.0, 0.5), (0.01, 0.5))])
+def test_logits_that_look_activated_are_taken_if_the_card_says_so_as_advised(
+    tmp_path: Path, bench: Bench, rows: Sequence[tuple[float, float]]
+) -> None:
+    given = model(tmp_path, rows, "nothing", "sigmoid" if len(rows) == 1 else "softmax", (1,))
+    with pytest.raises(ModelError, match=r"probabilities; .* if these are logits, set output.bounded to true"):
+        opener().load(given)
+    fields = write_card(given.card)
+    fields["output"]["bounded"] = True
+    given = replace(given, card=read_card(fields))
+    assert read_card(write_card(given.card)) == given.card
+    opener().check(given)
+    values = bench.put(noise(SHAPE), make_grid(SHAPE)).array.reshape(SHAPE).astype(np.float32)
+    bench.segment(opener().load(given))
+    np.testing.assert_array_equal(bench.array(), right_labels(values, rows, (1,)))
 
 
 # Networks that no run could use

@@ -73,6 +73,8 @@ def describe(reference: str) -> tuple[str, str] | None:
     try:
         if path.is_dir():
             return _folder(path)
+        if path.is_symlink() and not path.exists():
+            return f"a link to {path.readlink()}, which is missing", f"fetch it: git annex get '{path.name}'"
         if not path.is_file():
             return None
         head = _head(path)
