@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from monai.networks.nets import UNet
 from voxport.adapters.runtimes.torch import load_network
 from voxport.domain.errors import ModelError
 
@@ -52,6 +53,21 @@ def test_a_lightning_file_gives_its_networks_weights_and_says_what_it_left_out(t
         f"n.ckpt: weights under state_dict, prefix {prefix} removed, "
         "2 other tensors left out (loss.class_weights, val_dice.total)"
     )
+
+
+def test_tensors_of_other_parts_beside_a_whole_network_are_left_out_without_a_prefix(tmp_path: Path) -> None:
+    state = {**WEIGHTS, "loss.class_weights": torch.ones(2), "ema_decay": torch.ones(1)}
+    (note,) = assert_loads(saved({"state_dict": state}, tmp_path))
+    assert note.endswith("2 other tensors left out (loss.class_weights, ema_decay)")
+
+
+@pytest.mark.parametrize("key", ["model.3.weight", "model.0.conv.extra"])
+def test_more_layers_of_the_networks_own_parts_are_another_network(tmp_path: Path, key: str) -> None:
+    arguments: Any = {name: value for name, value in UNET.items() if name != "_target_"}
+    weights = UNet(**arguments).state_dict()
+    with pytest.raises(ModelError, match="1 unexpected") as refused:
+        load_network(saved({**weights, key: torch.ones(2)}, tmp_path), UNET)
+    assert key in refused.value.got
 
 
 @pytest.mark.parametrize(

@@ -131,6 +131,12 @@ def _put_in(network: torch.nn.Module, weights: Weights, path: Path, target: str)
             if key in taken and taken[key].shape != own[key].shape
         ],
     }
+    parts = {key.split(".")[0] for key in own}
+    if list(filter(None, differences.values())) == [differences["unexpected"]] and parts.isdisjoint(
+        key.split(".")[0] for key in differences["unexpected"]
+    ):  # e.g. a loss's, beside a whole network
+        others += [prefix + key for key in differences.pop("unexpected")]
+        taken = {key: value for key, value in taken.items() if key in own}
     found = [f"{len(keys)} {kind} ({_some(keys)})" for kind, keys in differences.items() if keys]
     if found:
         raise ModelError(
