@@ -168,9 +168,12 @@ def test_statistics_as_csv(voxport: Command, scan: Path, model: Path, tmp_path: 
 def test_quiet_says_nothing_and_json_is_json(voxport: Command, scan: Path, model: Path) -> None:
     quiet = voxport("segment", scan, "-m", model, "-o", "mask.nii", "--quiet")
     assert (quiet.returncode, quiet.stdout, quiet.stderr) == (0, "", "")
-    data = json.loads(voxport("segment", scan, "-m", model, "-o", "mask.nii", "--json").stdout)
-    assert data["mask"] == "mask.nii"
-    assert data["labels"][0]["voxels"] > 0
+    for further in ([], ["--quiet"]):
+        result = voxport("segment", scan, "-m", model, "-o", "mask.nii", "--json", *further)
+        data = json.loads(result.stdout)
+        assert data["mask"] == "mask.nii"
+        assert data["labels"][0]["voxels"] > 0
+        assert bool(result.stderr) == (not further)
 
 
 def test_a_memory_limit_changes_the_blending_and_says_so(voxport: Command, scan: Path, tmp_path: Path) -> None:

@@ -107,7 +107,7 @@ def test_the_service_comes_back_when_it_is_killed_and_all_end_with_it(up: Up) ->
     assert answer.startswith(b"HTTP/1.1 503 ")
     assert b"run: expected an end within 1 s of the stop, got a longer run; send the request again" in answer
     assert not any(process.is_running() for process in running)
-    assert {path.name for path in (up.folder / "data" / "logs").iterdir()} == {"service.log", "worker.log"}
+    assert {path.name for path in (up.folder / "data" / "logs").glob("*/*")} == {"service.log", "worker.log"}
 
 
 @contextmanager
@@ -142,7 +142,14 @@ def test_nothing_goes_on_when_it_is_killed(up: Up) -> None:
     wait_until(lambda: len(up.descendants()) >= 3)
     running = up.descendants()
     up.process.kill()
-    wait_until(lambda: not any(p.is_running() and p.status() != psutil.STATUS_ZOMBIE for p in running))
+    wait_until(lambda: not any(map(is_alive, running)))
+
+
+def is_alive(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 @pytest.mark.parametrize("option", ["--port", "--demo-port"])

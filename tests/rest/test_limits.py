@@ -88,6 +88,26 @@ def test_the_scratch_of_a_request_whose_caller_left_is_removed(tmp_path: Path) -
         server.wait_until(lambda _: scratch_of(server.process.pid, tmp_path / "scratch") == before)
 
 
+def test_a_service_removes_the_metrics_of_killed_services_and_keeps_those_of_running_ones(tmp_path: Path) -> None:
+    named_model(tmp_path / "models", "edges")
+    for name in ("first", "second", "tmp"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "tmp" / "voxport-metrics-left").mkdir()
+    (tmp_path / "tmp" / "voxport-metrics-left" / "counter_7.db").touch()
+
+    def folders() -> set[str]:
+        return {path.name for path in (tmp_path / "tmp").glob("voxport-metrics-*")}
+
+    arguments = "--models", str(tmp_path / "models"), "-m", "edges"
+    env = {"TMPDIR": str(tmp_path / "tmp")}
+    with running_server(tmp_path / "first", *arguments, env=env):
+        (first,) = folders()
+        assert first != "voxport-metrics-left"
+        with running_server(tmp_path / "second", *arguments, env=env):
+            assert len(folders()) == 2
+            assert first in folders()
+
+
 def scratch_of(parent: int, folder: Path) -> set[tuple[str, int]]:
     """Named files in a folder, and unlinked ones there that a server's processes hold, with their sizes."""
     found = {(str(path), path.stat().st_size) for path in folder.rglob("*") if path.is_file()}

@@ -80,9 +80,11 @@ def segment_command(
         with progress_bar(quiet) as progress:
             _, data = application.segment_files(inputs, model, outputs, options, progress, **how)
     if not quiet:
+        warn(data["warnings"])
+    if as_json or not quiet:
         show_outcome(data, output, as_json)
-        if sample and not as_json:
-            _what_next(statistics, preview, None if server is None else str(segmenter.url))
+    if sample and not as_json and not quiet:
+        _what_next(statistics, preview, None if server is None else str(segmenter.url))
 
 
 def _case(inputs: list[str] | None, output: str | None, sample: str | None) -> tuple[list[str], str]:
@@ -112,14 +114,13 @@ def _what_next(statistics: str | None, preview: str | None, server: str | None) 
 
 
 def show_outcome(report: Mapping[str, Any], mask: str, as_json: bool) -> None:
-    """Print warnings on stderr, and the labels' statistics on stdout as a table or JSON.
+    """Print the labels' statistics as a table or JSON.
 
     Args:
         report: report of the run.
         mask: name of the mask as requested.
         as_json: print JSON.
     """
-    warn(report["warnings"])
     statistics, grid = report["statistics"], report["grid"]
     if as_json:
         rest = {name: report[name] for name in ("seconds", "warnings", "command")}

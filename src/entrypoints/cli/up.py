@@ -61,7 +61,7 @@ def up_command(
         variables["VOXPORT_MODEL"] = absolute_if_file(model)
     if data is not None and models is None:
         Path(variables["VOXPORT_MODELS_DIR"]).mkdir(parents=True, exist_ok=True)
-    _keep_up(children_of(place, workers, variables), place, logs_folder(data))
+    _keep_up(children_of(place, workers, variables), place, logs_folder(data, port))
 
 
 def say(line: str) -> None:

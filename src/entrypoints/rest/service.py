@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import atexit
+import fcntl
 import os
+from contextlib import suppress
+from pathlib import Path
 from shutil import rmtree
-from tempfile import mkdtemp
+from tempfile import gettempdir, mkdtemp
 from typing import Any
 
 import uvicorn.config
@@ -23,6 +26,7 @@ from .stopping import stop_while_starting
 
 # BentoML's own limit is later: voxport's answers with a problem and stops the run
 _GRACE_SECONDS = 60
+_METRICS = "voxport-metrics-"
 
 
 def create_service() -> Any:
@@ -69,13 +73,29 @@ def create_service() -> Any:
 def own_metrics_folder() -> None:
     """Give the processes of this service a Prometheus folder of their own, deleted when the service ends.
 
-    BentoML's default is one for all services of a user, which it empties whenever one of them starts.
+    BentoML's default is one for all services of a user, which it empties whenever one of them starts. The folder is
+    locked by its process; those of killed services are deleted.
     """
     from bentoml._internal.configuration.containers import BentoMLContainer
 
-    folder = mkdtemp(prefix="voxport-metrics-")
+    for left in Path(gettempdir()).glob(f"{_METRICS}*"):
+        with suppress(OSError):
+            _lock(left)
+            rmtree(left, ignore_errors=True)
+    folder = mkdtemp(prefix=_METRICS)
+    _lock(folder)
     BentoMLContainer.prometheus_multiproc_dir.set(folder)
     atexit.register(rmtree, folder, ignore_errors=True)
+
+
+def _lock(folder: Path | str) -> None:
+    """Lock a folder until this process ends. OSError if another holds it."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        raise
 
 
 service = create_service()

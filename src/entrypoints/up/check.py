@@ -17,7 +17,7 @@ import typer
 from ...domain.errors import OutputError, VoxportError
 from ...domain.run import Outputs, RunOptions
 from ...domain.volume_names import PACKED
-from ..cli.console import progress_bar
+from ..cli.console import progress_bar, warn
 from ..cli.segmenting import show_outcome
 from .children import Place, children_of, data_variables
 from .supervisor import Supervisor
@@ -45,6 +45,7 @@ def check_everything(workers: int, demo: bool) -> None:
         job = ThreadPoolExecutor(1).submit(_segment_sample, place.urls["service"], folder)
         _watch(supervisor, job.done, lambda: "job", folder)
         report = job.result()
+    warn(report["warnings"])
     show_outcome(report, f"sample_mask{PACKED}", as_json=False)
     typer.echo(f"service, {'worker' if workers == 1 else f'{workers} workers'}{' and demo' if demo else ''}: all well")
     shutil.rmtree(folder, ignore_errors=True)

@@ -65,11 +65,11 @@ def data_variables(folder: Path | None) -> dict[str, str]:
     }
 
 
-def logs_folder(folder: Path | None) -> Path:
-    """Return the folder of logs."""
+def logs_folder(folder: Path | None, port: int) -> Path:
+    """Return the folder of logs, one for each port: two of a user do not share it."""
     from ...settings import data_home
 
-    return (data_home() if folder is None else folder.expanduser().absolute()) / "logs"
+    return (data_home() if folder is None else folder.expanduser().absolute()) / "logs" / str(port)
 
 
 def _keys() -> tuple[dict[str, str], dict[str, str]]:
