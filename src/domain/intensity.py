@@ -48,7 +48,6 @@ class Pointwise(Protocol):
 
     def __call__(self, values: Values) -> Values:
         """Return new float32 values of the same shape."""
-        ...
 
 
 class Step(Protocol):
@@ -56,11 +55,6 @@ class Step(Protocol):
 
     def fit(self, chunks: Chunks) -> Pointwise:
         """Return the pointwise function for a channel with these values."""
-        ...
-
-    def to_mapping(self) -> dict[str, Any]:
-        """Return the step as in a card."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -95,10 +89,6 @@ class ShiftScale:
         """The step itself."""
         return self
 
-    def to_mapping(self) -> dict[str, Any]:
-        """Return the step as in a card."""
-        return {"shift_scale": [self.shift, self.scale]}
-
 
 @dataclass(frozen=True)
 class Window:
@@ -110,10 +100,6 @@ class Window:
     def fit(self, chunks: Chunks) -> Pointwise:  # noqa: ARG002 - nothing to learn from the values
         """A clip to the window."""
         return Clip(self.low, self.high)
-
-    def to_mapping(self) -> dict[str, Any]:
-        """Return the step as in a card."""
-        return {"window": [self.low, self.high]}
 
 
 @dataclass(frozen=True)
@@ -127,10 +113,6 @@ class ClipPercentiles:
         """A clip to the channel's own percentiles."""
         low, high = percentiles(chunks, (self.low, self.high))
         return Clip(low, high)
-
-    def to_mapping(self) -> dict[str, Any]:
-        """Return the step as in a card."""
-        return {"clip_percentiles": [self.low, self.high]}
 
 
 @dataclass(frozen=True)
@@ -146,10 +128,6 @@ class Rescale:
         span = largest - smallest
         scale = (self.high - self.low) / span if span > 0 else 0.0
         return _Rescaled(smallest, scale, self.low, self.high)
-
-    def to_mapping(self) -> dict[str, Any]:
-        """Return the step as in a card."""
-        return {"rescale": [self.low, self.high]}
 
 
 @dataclass(frozen=True)
@@ -177,10 +155,6 @@ class ZScore:
         if count == 0:
             return ShiftScale(0.0, 1.0)
         return ShiftScale(-mean, 1.0 / deviation if deviation > 0 else 1.0, self.nonzero)
-
-    def to_mapping(self) -> dict[str, Any]:
-        """Return the step as in a card."""
-        return {"zscore": {"nonzero": self.nonzero}}
 
 
 def fit(steps: Sequence[Step], chunks: Chunks) -> tuple[Pointwise, ...]:

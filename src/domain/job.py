@@ -236,46 +236,23 @@ def key_taken(key: str) -> UsageError:
     return UsageError(f"key {key[:80]}", expected="the case that it was used for", got="another", do="take a new key")
 
 
-def typical_seconds(jobs: Iterable[Job]) -> float | None:
-    """Median time of the jobs that are done; None where none is."""
-    return median_seconds((job.started, job.ended) for job in jobs if job.state == "done")
-
-
 def median_seconds(times: Iterable[tuple[float | None, float | None]]) -> float | None:
     """Median of end - start, at least 0.001 s; None without a pair."""
     taken = sorted(end - start for start, end in times if start is not None and end is not None)
     return max(taken[len(taken) // 2], 0.001) if taken else None
 
 
-def case_mapping(case: JobCase) -> dict[str, Any]:
-    """A case as plain data."""
-    return {
-        "folder": case.folder,
-        "inputs": [_file_mapping(file) for file in case.inputs],
-        "model": case.model,
-        "options": dict(case.options),
-        "outputs": list(case.outputs),
-        "model_sha256": case.model_sha256,
-        "estimate_seconds": case.estimate_seconds,
-    }
-
-
 def read_case(data: Mapping[str, Any]) -> JobCase:
-    """The inverse of ``case_mapping``."""
+    """Build a case from plain data, as ``plain`` gives it."""
     inputs = tuple(StoredFile(**file) for file in data["inputs"])
-    plain = {name: value for name, value in data.items() if name not in ("inputs", "options", "outputs")}
-    return JobCase(inputs=inputs, options=dict(data["options"]), outputs=tuple(data["outputs"]), **plain)
+    return JobCase(**{**data, "inputs": inputs, "outputs": tuple(data["outputs"])})
 
 
 def results_mapping(results: Mapping[str, StoredFile]) -> dict[str, Any]:
-    """Results as plain data."""
-    return {output: _file_mapping(file) for output, file in results.items()}
+    """Return results as plain data. Raises AttributeError for a result that is no stored file."""
+    return {output: {"name": f.name, "blob": f.blob, "sha256": f.sha256} for output, f in results.items()}
 
 
 def read_results(data: Mapping[str, Any]) -> dict[str, StoredFile]:
-    """The inverse of ``results_mapping``."""
+    """Build results from plain data."""
     return {output: StoredFile(**file) for output, file in data.items()}
-
-
-def _file_mapping(file: StoredFile) -> dict[str, str]:
-    return {"name": file.name, "blob": file.blob, "sha256": file.sha256}

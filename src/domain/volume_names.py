@@ -16,7 +16,6 @@ class VolumeFormat:
         pairs: endings of header and voxels of volumes of two files.
         folders: endings of volumes that are folders.
         writable: endings that a new volume may have.
-        mask: the ending that masks of volumes of this format have; empty if it cannot be written.
     """
 
     name: str
@@ -24,7 +23,6 @@ class VolumeFormat:
     pairs: tuple[tuple[str, str], ...] = ()
     folders: tuple[str, ...] = ()
     writable: tuple[str, ...] = ()
-    mask: str = ""
 
     @property
     def endings(self) -> tuple[str, ...]:
@@ -69,12 +67,6 @@ class VolumeNames:
         endings = [e for known in self.formats for e in (known.folders if is_folder else known.single)]
         return self.ending(name) in endings and self.stem(name) != name
 
-    def mask_ending(self, name: str) -> str:
-        """Return the ending that the mask of a volume has: its own format's, or that of the first that has one."""
-        own = self.ending(name)
-        masks = [known.mask for known in self.formats if known.mask]
-        return next((known.mask for known in self.formats if known.mask and own in known.endings), "") or masks[0]
-
     def files(self, path: str) -> tuple[str, ...]:
         """Return the paths that a volume may occupy: its own and, for half of a pair, those of the other half."""
         own = self.ending(path)
@@ -89,7 +81,6 @@ NIFTI = VolumeFormat(
     (".nii", ".nii.gz"),
     pairs=((".hdr", ".img"), (".hdr.gz", ".img.gz")),
     writable=(".nii", ".nii.gz", ".hdr", ".img"),
-    mask=".nii.gz",
 )
 PLAIN, PACKED = NIFTI.single
 GZIP_MAGIC = b"\x1f\x8b"

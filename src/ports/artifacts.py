@@ -10,8 +10,6 @@ class ArtifactWriter(Protocol):
 
     def check(self, reference: str) -> None:
         """Raise OutputError if ``write`` would fail, as far as can be known now."""
-        ...
 
     def write(self, reference: str, content: bytes) -> None:
         """Write or replace the file ``reference`` atomically. Raises OutputError."""
-        ...

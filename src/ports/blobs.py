@@ -23,11 +23,9 @@ class BlobStore(Protocol):
             OutputError: the place cannot be written or is full.
             UsageError: not a blob's name.
         """
-        ...
 
     def staging(self) -> AbstractContextManager[Path] | None:
         """A new local folder, deleted at the end, whose files ``take`` moves without copying; None where impossible."""
-        ...
 
     def take(self, name: str, file: Path, sha256: str) -> None:
         """Store a local file of known sha256 as ``put`` does, and delete it: moved where it can be, else copied.
@@ -35,11 +33,9 @@ class BlobStore(Protocol):
         Raises:
             OutputError, UsageError: as ``put``.
         """
-        ...
 
     def fetch(self, name: str, destination: Path) -> str:
         """Copy a blob to a local file, replacing it; its sha256. Raises InputError where there is none."""
-        ...
 
     def link(self, name: str, destination: Path) -> str:
         """Make a blob readable at a new local path, for reading only; its sha256. Linked where it can be, else copied.
@@ -47,23 +43,18 @@ class BlobStore(Protocol):
         Raises:
             InputError: no such blob.
         """
-        ...
 
     def open(self, name: str) -> IO[bytes]:
         """Open a blob for reading. Raises InputError where there is none."""
-        ...
 
     def exists(self, name: str) -> bool:
         """Whether a blob of this name exists."""
-        ...
 
     def names(self, prefix: str) -> tuple[str, ...]:
         """All names below ``prefix/``, sorted."""
-        ...
 
     def delete_prefix(self, prefix: str) -> None:
         """Delete all blobs below ``prefix/``. Raises OutputError."""
-        ...
 
 
 def check_blob_name(name: str) -> None:

@@ -42,4 +42,3 @@ class ModelExporter(Protocol):
         Raises:
             ModelError: the checkpoint cannot be read, does not fit the network, or cannot be exported.
         """
-        ...

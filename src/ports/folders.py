@@ -12,8 +12,6 @@ class WorkFolders(Protocol):
 
     def new(self) -> AbstractContextManager[Path]:
         """A new, empty folder, deleted with its content when the block ends. Raises OutputError."""
-        ...
 
     def clear(self) -> int:
         """Delete the folders of processes that were killed; returns how many. Never raises."""
-        ...

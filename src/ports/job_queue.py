@@ -18,7 +18,6 @@ class Attempt(Protocol):
     @property
     def job(self) -> Job:
         """The job at the start of this run; ``job.attempts`` is the run's number."""
-        ...
 
     def report(self, done: int, total: int) -> None:
         """Report ``done`` of ``total`` tiles.
@@ -26,7 +25,6 @@ class Attempt(Protocol):
         Raises:
             CancelledError: the run should stop: the job was cancelled, the worker stops, or lost the job.
         """
-        ...
 
 
 # Runs a job and returns its stored results. ``domain.job.settled`` decides what follows an exception.
@@ -82,11 +80,9 @@ class JobQueue(Protocol):
             BusyError: the queue is full.
             UsageError: the key was used for another case.
         """
-        ...
 
     def get(self, id: str, owner: str | None = None) -> Job:
         """A job. Raises UnknownJobError."""
-        ...
 
     def list(
         self,
@@ -97,7 +93,6 @@ class JobQueue(Protocol):
         ended_before: float | None = None,
     ) -> tuple[Job, ...]:
         """Jobs, the latest submitted first; with ``ended_before``, those that ended before that time."""
-        ...
 
     def cancel(self, id: str, owner: str | None = None) -> Job:
         """Cancel a job: at once if queued, at its next tile if running; one that has ended stays as it is.
@@ -105,7 +100,6 @@ class JobQueue(Protocol):
         Raises:
             UnknownJobError
         """
-        ...
 
     def retry(self, id: str, owner: str | None = None) -> Job:
         """Queue a failed, cancelled or dead-lettered job again.
@@ -114,7 +108,6 @@ class JobQueue(Protocol):
             UnknownJobError
             UsageError: it is in another state.
         """
-        ...
 
     def forget(self, id: str, owner: str | None = None) -> None:
         """Delete a job that has ended; the caller deletes its blobs.
@@ -123,19 +116,15 @@ class JobQueue(Protocol):
             UnknownJobError
             UsageError: it has not ended.
         """
-        ...
 
     def stats(self) -> QueueStats:
         """The queue in numbers."""
-        ...
 
     def work(self, handler: Handler, concurrency: int, stop: Event) -> None:
         """Run queued jobs, ``concurrency`` at a time, until ``stop`` is set and running ones have stopped.
 
         Jobs of workers that are gone are taken over. A stopped run goes back to the head of the queue.
         """
-        ...
 
     def close(self) -> None:
         """Release resources. Closing twice does nothing."""
-        ...

@@ -20,4 +20,3 @@ class Locks(Protocol):
         Raises:
             OSError: the file cannot be made or locked.
         """
-        ...

@@ -33,11 +33,9 @@ class ModelFiles(Protocol):
         Raises:
             ModelError: no such file, not a model, no card or not a valid one, or a certificate for other weights.
         """
-        ...
 
     def read_card(self, path: Path) -> ModelCard:
         """A card from a YAML or JSON file. Raises ModelError."""
-        ...
 
     def write(self, weights: Path, card: ModelCard, destination: Path) -> Model:
         """Copy the weights to ``destination`` with the card embedded in place of any other; all or nothing.
@@ -46,4 +44,3 @@ class ModelFiles(Protocol):
             ModelError: ``weights`` cannot carry a card.
             OutputError: ``destination`` cannot be written.
         """
-        ...

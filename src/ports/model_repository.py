@@ -59,7 +59,6 @@ class ModelRepository(Protocol):
 
     def list(self) -> Listing:
         """All models, ordered by name and version; a broken one does not hide the others."""
-        ...
 
     def get(self, reference: str) -> Model:
         """The model called ``name:version``, or the highest version of ``name``.
@@ -76,8 +75,6 @@ class ModelRepository(Protocol):
             ModelError: the file cannot carry its card.
             OutputError: the repository cannot be written.
         """
-        ...
 
     def remove(self, reference: str) -> None:
         """Forget the model called ``name:version`` (or ``name``, if it has one version). Raises ModelError."""
-        ...

@@ -12,4 +12,3 @@ class PictureEncoder(Protocol):
 
     def encode(self, picture: Picture, *, quickly: bool = False) -> bytes:
         """Return a PNG file with the marks drawn in white on a dark edge; ``quickly`` gives a larger file sooner."""
-        ...

@@ -10,8 +10,6 @@ class ProgressListener(Protocol):
 
     def stage(self, name: str, tiles: int = 0) -> None:
         """Begin a stage (read, score, write, ...) of so many ``tiles``; 0 if it reports none."""
-        ...
 
     def advance(self, tiles: int) -> None:
         """Add finished tiles to the current stage."""
-        ...

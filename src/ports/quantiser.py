@@ -32,4 +32,3 @@ class Quantiser(Protocol):
         Raises:
             ModelError: the network cannot be quantised.
         """
-        ...

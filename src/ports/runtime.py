@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -10,42 +9,25 @@ from numpy.typing import NDArray
 
 from ..domain.errors import ModelError
 from .model import Model
-from .tensors import SessionOptions, Tensors, TensorSession, closed_network
+from .tensors import LoadedNetwork, SessionOptions, Tensors, TensorSession
 
-NetworkShape = tuple[int | None, int | None, int | None, int | None, int | None]
 RuntimeOptions = SessionOptions
+NetworkShape = tuple[int | None, int | None, int | None, int | None, int | None]
 
 
-class InferenceRuntime(Protocol):
-    """A network that is loaded and ready. Safe for concurrent callers.
+class InferenceRuntime(LoadedNetwork, Protocol):
+    """A ``LoadedNetwork`` that infers batches of patches.
 
     Arrays are in the network's own axes: ``(N, C, x, y, z)`` for a card with axes XYZ, ``(N, C, z, y, x)`` for ZYX.
     """
 
     @property
-    def name(self) -> str:
-        """The runtime, e.g. onnx, torch, ..."""
-        ...
-
-    @property
-    def version(self) -> str:
-        """The library and its version."""
-        ...
-
-    @property
-    def device(self) -> str:
-        """Where the network runs: cpu, cuda:0, ..."""
-        ...
-
-    @property
     def precision(self) -> str:
         """The precision that it computes in: fp32, bf16 or int8."""
-        ...
 
     @property
     def input_shape(self) -> NetworkShape:
         """``(N, C, ., ., .)`` as the network declares it; None for a free axis."""
-        ...
 
     def infer(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
         """Logits ``(N, K, ., ., .)`` of a float32 batch ``(N, C, ., ., .)``.
@@ -54,11 +36,6 @@ class InferenceRuntime(Protocol):
             ModelError: the batch does not fit the network's declared input, the network failed on it, or is closed.
             LimitError: memory does not suffice.
         """
-        ...
-
-    def close(self) -> None:
-        """Release the network. Closing twice does nothing."""
-        ...
 
 
 class RuntimeOpener(Protocol):
@@ -71,10 +48,8 @@ class RuntimeOpener(Protocol):
             ModelError: the file is not a model that this runtime can load.
             UsageError: the runtime does not offer the precision.
         """
-        ...
 
 
-@dataclass(frozen=True)
 class NetworkRuntime:
     """InferenceRuntime over a tensor session whose network has one float32 input of five axes.
 
@@ -85,40 +60,24 @@ class NetworkRuntime:
         ModelError: the network has other inputs, or no such output.
     """
 
-    session: TensorSession
-    subject: str
-    precision: str = "fp32"
-    output: str | None = None
-
-    def __post_init__(self) -> None:
-        inputs = self.session.inputs
+    def __init__(
+        self, session: TensorSession, subject: str, precision: str = "fp32", output: str | None = None
+    ) -> None:
+        self.session, self.subject, self.precision = session, subject, precision
+        self.name, self.version, self.device, self.close = session.name, session.version, session.device, session.close
+        inputs = session.inputs
         if len(inputs) != 1 or inputs[0].dtype != "float32" or len(inputs[0].shape) != 5:
             got = ", ".join(map(str, inputs)) or "no input"
             expected = "a network with one float32 input (N, C, x, y, z)"
-            raise ModelError(self.subject, expected=expected, got=got, do="export the network in this form")
-        names = [spec.name for spec in self.session.outputs]
-        choice = self.output if len(names) > 1 or self.output is not None else names[0]
+            raise ModelError(subject, expected=expected, got=got, do="export the network in this form")
+        names = [spec.name for spec in session.outputs]
+        choice = output if len(names) > 1 or output is not None else names[0]
         if choice is not None and choice not in names:
             if not choice.isdecimal() or int(choice) >= len(names):
-                listed, do = ", ".join(map(str, self.session.outputs)), "correct output.tensor in the model card"
-                raise ModelError(self.subject, expected=f"one of the outputs {listed}", got=choice, do=do)
+                listed, do = ", ".join(map(str, session.outputs)), "correct output.tensor in the model card"
+                raise ModelError(subject, expected=f"one of the outputs {listed}", got=choice, do=do)
             choice = names[int(choice)]
-        object.__setattr__(self, "output", choice)
-
-    @property
-    def name(self) -> str:
-        """See InferenceRuntime."""
-        return self.session.name
-
-    @property
-    def version(self) -> str:
-        """See InferenceRuntime."""
-        return self.session.version
-
-    @property
-    def device(self) -> str:
-        """See InferenceRuntime."""
-        return self.session.device
+        self._output = choice
 
     @property
     def input_shape(self) -> NetworkShape:
@@ -129,11 +88,11 @@ class NetworkRuntime:
     def infer(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
         """See InferenceRuntime."""
         check_batch(batch, self.input_shape, self.subject)
-        wanted = [self.output] if self.output is not None else None
+        wanted = None if self._output is None else [self._output]
         found = self.session.run({self.session.inputs[0].name: batch}, wanted)
-        if self.output is None:
-            object.__setattr__(self, "output", self._only_on_grid(found, batch))
-        return np.ascontiguousarray(found[str(self.output)], dtype=np.float32)
+        if self._output is None:
+            self._output = self._only_on_grid(found, batch)
+        return np.ascontiguousarray(found[self._output], dtype=np.float32)
 
     def _only_on_grid(self, found: Tensors, batch: NDArray[np.float32]) -> str:
         """The only output of the batch's size. Raises ModelError where there are several or none; lists them all."""
@@ -149,10 +108,6 @@ class NetworkRuntime:
             do="name the one with the logits, or its index, in output.tensor of the model card",
         )
 
-    def close(self) -> None:
-        """See InferenceRuntime."""
-        self.session.close()
-
 
 def check_batch(batch: NDArray[np.float32], declared: NetworkShape, subject: str) -> None:
     """Raise ModelError unless a batch is float32 and of the shape that a network declares."""
@@ -165,14 +120,3 @@ def check_batch(batch: NDArray[np.float32], declared: NetworkShape, subject: str
             got=f"{batch.dtype} {batch.shape}",
             do="correct channels and patch in the model card",
         )
-
-
-__all__ = [
-    "InferenceRuntime",
-    "NetworkRuntime",
-    "NetworkShape",
-    "RuntimeOpener",
-    "RuntimeOptions",
-    "check_batch",
-    "closed_network",
-]

@@ -14,8 +14,6 @@ class Scratch(Buffers, Protocol):
 
     def available_bytes(self) -> int:
         """Space that is free now; very large where it is unknown. Never raises."""
-        ...
 
     def buffer(self, shape: tuple[int, ...], dtype: DTypeLike) -> Buffer:
         """Create a buffer of zeros. Raises LimitError if there is no space for all of it."""
-        ...

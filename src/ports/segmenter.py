@@ -54,21 +54,17 @@ class Segmenter(Protocol):
     @property
     def url(self) -> str | None:
         """Address of the server that segments; None for this machine."""
-        ...
 
     def offers(self) -> Sequence[Offer]:
         """Models that are ready, the default first."""
-        ...
 
     def card(self, model: str) -> ModelCard:
         """Card of the model ``name:version``. Raises VoxportError for an unknown model."""
-        ...
 
     def estimate(
         self, inputs: Sequence[str], model: str, options: RunOptions, progress: ProgressListener
     ) -> RunEstimate:
         """Estimate a run without segmenting. Raises the errors that the run would raise before inference."""
-        ...
 
     def segment(
         self,
@@ -84,4 +80,3 @@ class Segmenter(Protocol):
         ``progress`` is asked several times a second, also by another thread and with ``advance(0)``; a run that it
         cancels raises CancelledError and leaves nothing under the final names.
         """
-        ...

@@ -23,4 +23,3 @@ class SurfaceMaker(Protocol):
         Positions are world coordinates in the affine's unit; the scene's root rotates superior upwards, as glTF
         requires. Faces point outwards.
         """
-        ...

@@ -15,7 +15,6 @@ class Serialisable(Protocol):
 
     def SerializeToString(self) -> bytes:  # noqa: N802 - protobuf's name
         """The bytes of an ONNX file."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -75,7 +74,6 @@ class TensorModelStore(Protocol):
             UsageError: a name, a label or data that the store cannot keep.
             OutputError: the store cannot be written.
         """
-        ...
 
     def get(self, tag: str) -> TensorModel:
         """The model ``name:version``, or the newest version of ``name`` or ``name:latest``.
@@ -83,8 +81,6 @@ class TensorModelStore(Protocol):
         Raises:
             UnknownModelError: there is none.
         """
-        ...
 
     def list(self) -> tuple[TensorModel, ...]:
         """All models, by name, the newest version of each last. Models with a card are not among them."""
-        ...

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -33,33 +32,35 @@ class TensorSpec:
         return f"{self.name}: {self.dtype} ({axes})"
 
 
-class TensorSession(Protocol):
+class LoadedNetwork(Protocol):
     """A network that is loaded and ready. Safe for concurrent callers."""
 
     @property
     def name(self) -> str:
-        """The runtime, e.g. onnx or openvino."""
-        ...
+        """The runtime: onnx, openvino, torch, ..."""
 
     @property
     def version(self) -> str:
         """The library and its version."""
-        ...
 
     @property
     def device(self) -> str:
-        """Where the network runs: cpu, cuda, ..."""
-        ...
+        """The device that computes: cpu, cuda:0, ..."""
+
+    def close(self) -> None:
+        """Release the network. Closing twice does nothing."""
+
+
+class TensorSession(LoadedNetwork, Protocol):
+    """A ``LoadedNetwork`` with named inputs and outputs."""
 
     @property
     def inputs(self) -> tuple[TensorSpec, ...]:
         """The tensors that the network takes."""
-        ...
 
     @property
     def outputs(self) -> tuple[TensorSpec, ...]:
         """The tensors that the network gives."""
-        ...
 
     def run(self, inputs: Mapping[str, NDArray[Any]], outputs: Sequence[str] | None = None) -> Tensors:
         """Outputs by name, all of them or those named; the arrays are the caller's.
@@ -69,11 +70,6 @@ class TensorSession(Protocol):
             LimitError: memory does not suffice.
             ModelError: the network failed, or is closed.
         """
-        ...
-
-    def close(self) -> None:
-        """Release the network. Closing twice does nothing."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -82,19 +78,6 @@ class SessionOptions:
 
     precision: str = "fp32"
     threads: int | None = None
-
-
-class TensorSessionOpener(Protocol):
-    """Loads ONNX files."""
-
-    def __call__(self, path: Path, options: SessionOptions) -> TensorSession:
-        """The network of a file.
-
-        Raises:
-            ModelError: the file is not a network that this runtime loads.
-            UsageError: the runtime does not offer the precision.
-        """
-        ...
 
 
 def batch_axis(session: TensorSession) -> int | None:

@@ -22,7 +22,6 @@ class TuningStore(Protocol):
 
     def find(self, model: str, machine: Machine) -> FoundTuning:
         """The tuning; a record that is damaged, or of another model or machine, is none. Never raises."""
-        ...
 
     def put(self, tuning: Tuning, quantised: Path | None = None) -> None:
         """Keep a tuning in the place of the one before, with a copy of its quantised network; all or nothing.
@@ -31,8 +30,6 @@ class TuningStore(Protocol):
             OutputError: it cannot be written.
             ValueError: ``quantised`` is missing where the tuning has one, or is another file than it says.
         """
-        ...
 
     def quantised(self, tuning: Tuning) -> Path | None:
         """The quantised network of a tuning that was put; None if it has none, or the file is no longer the same."""
-        ...

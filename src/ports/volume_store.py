@@ -21,37 +21,30 @@ class VolumeSource(Protocol):
     @property
     def grid(self) -> Grid:
         """Shape, affine and unit as stored."""
-        ...
 
     @property
     def channels(self) -> int:
         """Number of channels; 1 for a 3-D volume."""
-        ...
 
     @property
     def dtype(self) -> np.dtype[Any]:
         """The real scalar type that ``read`` returns, scaling applied."""
-        ...
 
     @property
     def slowest_axis(self) -> int:
         """The array axis along which slabs are read at the least cost."""
-        ...
 
     @property
     def chunk(self) -> Shape3:
         """Shape of the box that is read at the least cost; boxes of whole chunks read nothing twice."""
-        ...
 
     @property
     def channel_names(self) -> tuple[str, ...]:
         """Name of each channel, as stored; empty where the volume states none."""
-        ...
 
     @property
     def notes(self) -> tuple[str, ...]:
         """What a reader should know about how the volume is stored, e.g. two affines that disagree."""
-        ...
 
     def read(self, box: Box, channels: Sequence[int] | None = None) -> NDArray[Any]:
         """Read the voxels in ``box`` as ``(C, x, y, z)``, in ``dtype`` and any memory order; a copy.
@@ -59,15 +52,12 @@ class VolumeSource(Protocol):
         Only the given channels are read, in the given order; all of them for None. Raises ValueError for a box or a
         channel that the volume does not have.
         """
-        ...
 
     def sha256(self) -> str:
         """Hash of the stored bytes."""
-        ...
 
     def close(self) -> None:
         """Release what is held. Closing twice does nothing."""
-        ...
 
     def __enter__(self) -> Self: ...
 
@@ -87,11 +77,9 @@ class VolumeSink(Protocol):
             ValueError: the box is not within the grid, the shape is not the box's, or the sink is closed.
             TypeError: the values' kind does not fit the volume's.
         """
-        ...
 
     def read(self, box: Box) -> NDArray[Any]:
         """Copy the values ``(C, x, y, z)`` written so far; zeros elsewhere. Raises ValueError once closed."""
-        ...
 
     def commit(self) -> str:
         """Make the volume appear under its name, whole, replacing what was there; returns its sha256.
@@ -99,11 +87,9 @@ class VolumeSink(Protocol):
         The hash is what ``VolumeSource.sha256`` gives for the volume from now on. Committing twice does nothing.
         Raises OutputError; then nothing has changed, and the sink is closed.
         """
-        ...
 
     def close(self) -> None:
         """Drop what was not committed. Closing twice does nothing."""
-        ...
 
     def __enter__(self) -> Self:
         return self
@@ -120,23 +106,19 @@ class VolumeStore(Protocol):
     @property
     def names(self) -> VolumeNames:
         """Endings of the references that this store reads and writes; empty where any text will do."""
-        ...
 
     @property
     def max_voxels(self) -> int:
         """The most voxels, all channels counted, that a volume may have, here or resampled for a network."""
-        ...
 
     def recognises(self, reference: str) -> bool:
         """Return whether a volume of this store's kind lies under a reference, by its content and not by its name."""
-        ...
 
     def places(self, reference: str) -> tuple[str, ...]:
         """Return every place that a volume of this reference may occupy, links resolved.
 
         Two references whose places intersect cannot be input and output of one run.
         """
-        ...
 
     def open(self, reference: str) -> VolumeSource:
         """Open a volume for reading.
@@ -145,7 +127,6 @@ class VolumeStore(Protocol):
             InputError: it is missing, damaged, or of a kind that cannot be segmented.
             LimitError: it has more voxels than the stated limit.
         """
-        ...
 
     def create(
         self,
@@ -174,7 +155,6 @@ class VolumeStore(Protocol):
             OutputError: the place does not exist, is read-only, or has no room.
             ValueError: ``like`` is on another grid, or the number of names is wrong.
         """
-        ...
 
 
 class ArrayStore(VolumeStore, Protocol):
@@ -182,8 +162,6 @@ class ArrayStore(VolumeStore, Protocol):
 
     def put(self, reference: str, volume: Volume) -> None:
         """Keep a volume under a reference, in the place of the one before."""
-        ...
 
     def get(self, reference: str) -> Volume:
         """Return the volume under a reference. Raises InputError if there is none."""
-        ...

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..domain.errors import UsageError
-from ..ports.runtime import NetworkShape, RuntimeOptions, check_batch, closed_network
+from ..ports.runtime import NetworkShape, RuntimeOptions, check_batch
+from ..ports.tensors import closed_network
 from .affine import Floats, affine_logits
 
 _ANY: NetworkShape = (None, None, None, None, None)

@@ -21,11 +21,11 @@ from ..domain.job import (
     begun,
     finished,
     key_taken,
+    median_seconds,
     not_ended,
     results_mapping,
     settled,
     tried_again,
-    typical_seconds,
     unknown_job,
     wait_seconds,
 )
@@ -201,7 +201,8 @@ class MemoryJobQueue:
         return 1, self._queued
 
     def _typical(self) -> float | None:
-        return typical_seconds([row.job for row in self._rows.values()])
+        done = (row.job for row in self._rows.values() if row.job.state == "done")
+        return median_seconds((job.started, job.ended) for job in done)
 
 
 class _MemoryAttempt:

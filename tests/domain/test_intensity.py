@@ -250,14 +250,3 @@ def test_fitted_steps_leave_their_input_as_it_was(values: Values, chosen: list[S
     before = values.copy()
     apply(fit(chosen, chunks_of(values)), values)
     np.testing.assert_array_equal(values, before)
-
-
-def test_steps_stand_in_a_card_as_they_were_named() -> None:
-    assert [step.to_mapping() for step in STEPS] == [
-        {"clip_percentiles": [1, 99.5]},
-        {"rescale": [0, 1]},
-        {"window": [-2, 100]},
-        {"zscore": {"nonzero": False}},
-        {"zscore": {"nonzero": True}},
-        {"shift_scale": [-3, 0.25]},
-    ]

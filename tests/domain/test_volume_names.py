@@ -1,4 +1,4 @@
-"""Endings of volumes: stems, masks, pairs and names on a server."""
+"""Endings of volumes: stems, pairs and names on a server."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ import pytest
 import voxport
 from voxport.domain.volume_names import NIFTI, VolumeFormat, VolumeNames, sent_name
 
-ZARR = VolumeFormat("OME-Zarr", (), folders=(".ome.zarr", ".zarr"), writable=(".ome.zarr",), mask=".ome.zarr")
-TIFF = VolumeFormat("TIFF", (".tif", ".ome.tif"), writable=(".ome.tif", ".tif"), mask=".ome.tif")
+ZARR = VolumeFormat("OME-Zarr", (), folders=(".ome.zarr", ".zarr"), writable=(".ome.zarr",))
+TIFF = VolumeFormat("TIFF", (".tif", ".ome.tif"), writable=(".ome.tif", ".tif"))
 NAMES = VolumeNames((NIFTI, TIFF, ZARR))
 
 
 @pytest.mark.parametrize(
-    ("name", "stem", "ending", "mask"),
+    ("name", "stem", "ending"),
     [
-        ("a.nii", "a", ".nii", ".nii.gz"),
-        ("x/A.NII.GZ", "x/A", ".nii.gz", ".nii.gz"),
-        ("a.b.hdr", "a.b", ".hdr", ".nii.gz"),
-        ("a.ome.tif", "a", ".ome.tif", ".ome.tif"),
-        ("a.tif", "a", ".tif", ".ome.tif"),
-        ("x.nii/a.zarr", "x.nii/a", ".zarr", ".ome.zarr"),
-        ("a.txt", "a.txt", "", ".nii.gz"),
-        ("x/.nii", "x/.nii", ".nii", ".nii.gz"),
+        ("a.nii", "a", ".nii"),
+        ("x/A.NII.GZ", "x/A", ".nii.gz"),
+        ("a.b.hdr", "a.b", ".hdr"),
+        ("a.ome.tif", "a", ".ome.tif"),
+        ("a.tif", "a", ".tif"),
+        ("x.nii/a.zarr", "x.nii/a", ".zarr"),
+        ("a.txt", "a.txt", ""),
+        ("x/.nii", "x/.nii", ".nii"),
     ],
 )
-def test_a_name_falls_into_stem_and_longest_ending(name: str, stem: str, ending: str, mask: str) -> None:
-    assert (NAMES.stem(name), NAMES.ending(name), NAMES.mask_ending(name)) == (stem, ending, mask)
+def test_a_name_falls_into_stem_and_longest_ending(name: str, stem: str, ending: str) -> None:
+    assert (NAMES.stem(name), NAMES.ending(name)) == (stem, ending)
 
 
 def test_a_search_finds_single_files_and_folders_and_no_halves_of_pairs() -> None:

@@ -4,16 +4,24 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..intensity import ClipPercentiles, Rescale, ShiftScale, Step, Window, ZScore
 from ..parity import Certificate
 from ..plain import plain
 from .model_card import ModelCard
 
 SCHEMA = "voxport/model-card/1"
+_STEPS: dict[type[Step], str] = {
+    ClipPercentiles: "clip_percentiles",
+    Rescale: "rescale",
+    ShiftScale: "shift_scale",
+    Window: "window",
+    ZScore: "zscore",
+}
 
 
 def write_card(card: ModelCard) -> dict[str, Any]:
     """Return the card as plain data, which ``read_card`` reads back."""
-    steps = [step.to_mapping() for step in card.input.intensity]
+    steps = [{_STEPS[type(step)]: _arguments(step)} for step in card.input.intensity]
     output, tiling = card.output, plain(card.tiling)
     if card.tiling.padding.to is None:
         del tiling["padding"]["to"]
@@ -31,6 +39,13 @@ def write_card(card: ModelCard) -> dict[str, Any]:
         },
         "parity": None if card.parity is None else write_certificate(card.parity),
     }
+
+
+def _arguments(step: Step) -> Any:
+    values = plain(step)
+    if isinstance(step, ShiftScale):
+        del values["nonzero"]
+    return values if isinstance(step, ZScore) else list(values.values())
 
 
 def write_certificate(certificate: Certificate) -> dict[str, Any]:

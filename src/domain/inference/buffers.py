@@ -17,11 +17,9 @@ class Buffer(Protocol):
 
     def read(self, rows: slice, columns: slice) -> NDArray[Any]:
         """Return a piece, a view or a copy. Changes to it count only after `write`."""
-        ...
 
     def write(self, rows: slice, columns: slice, values: NDArray[Any]) -> None:
         """Store a piece. Raises LimitError if there is no space."""
-        ...
 
     def __enter__(self) -> Self: ...
 
@@ -33,7 +31,6 @@ class Buffers(Protocol):
 
     def buffer(self, shape: tuple[int, ...], dtype: DTypeLike) -> Buffer:
         """Create a buffer. Raises LimitError if there is no space."""
-        ...
 
 
 class MemoryBuffer:

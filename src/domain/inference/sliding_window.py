@@ -43,7 +43,6 @@ class Pending(Protocol):
 
     def result(self) -> Logits:
         """Wait for the logits and return them."""
-        ...
 
 
 InferFunction = Callable[[Logits], Logits]

@@ -79,11 +79,6 @@ class PlaneView:
         """Return stored values ``(..., x, y, z)`` of one slice's box as ``(..., rows, columns)``."""
         return self.change.apply(stored)[..., 0]
 
-    def voxel_at(self, row: int, column: int, index: int) -> Shape3:
-        """Return the stored voxel at a pixel of slice ``index``."""
-        pixel = Box((row, column, index), (row + 1, column + 1, index + 1))
-        return self.change.source_box(pixel, self.grid.shape).start
-
     def pixel_of(self, voxel: Sequence[int]) -> Shape3:
         """Return the row, column and slice index of a stored voxel."""
         at = shape3(voxel)

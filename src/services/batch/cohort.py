@@ -45,11 +45,9 @@ class BatchListener(Protocol):
 
     def moved(self, cases: float) -> None:
         """``cases`` have ended; a running one counts by its share of tiles."""
-        ...
 
     def warn(self, message: str) -> None:
         """The batch waits for this reason."""
-        ...
 
 
 class Cohort:
@@ -93,7 +91,7 @@ class Cohort:
         self._looked = 0.0
         self.left = False
 
-    def run(self, cases: Sequence[CaseFiles], check: Callable[[], None] = lambda: None) -> tuple[CaseResult, ...]:
+    def run(self, cases: Sequence[CaseFiles], check: Callable[[], object] = lambda: None) -> tuple[CaseResult, ...]:
         """Queue cases while slots are free, and copy their results, until all have ended.
 
         A later run skips what is done and goes on with the jobs that it finds.

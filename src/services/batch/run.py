@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 from ...domain.cases import CaseFiles
@@ -17,7 +18,7 @@ from .folder import STATE, BatchFolder, held
 from .record import BatchWork
 
 _FOREVER_SECONDS = 1e9
-Worker = Callable[[threading.Event], None]
+Worker = Callable[[Event], object]
 
 
 def run_batch(
@@ -81,29 +82,15 @@ def own_queue(folder: BatchFolder, at_once: int) -> dict[str, dict[str, Any]]:
 
 
 @contextmanager
-def _working_beside(work: Worker | None) -> Iterator[Callable[[], None]]:
+def _working_beside(work: Worker | None) -> Iterator[Callable[[], object]]:
     """Work in a thread until the block ends and running tiles are done.
 
     Gives a check that raises the error that ended the work, if any.
     """
-    stop = threading.Event()
-    failures: list[BaseException] = []
-
-    def run() -> None:
+    stop = Event()
+    with ThreadPoolExecutor(1, "voxport-batch-worker") as pool:
+        working = pool.submit(work or Event.wait, stop)
         try:
-            if work is not None:
-                work(stop)
-        except BaseException as error:  # noqa: BLE001 - raised again by the check
-            failures.append(error)
-
-    def check() -> None:
-        if failures:
-            raise failures[0]
-
-    thread = threading.Thread(target=run, name="voxport-batch-worker")
-    thread.start()
-    try:
-        yield check
-    finally:
-        stop.set()
-        thread.join()
+            yield lambda: working.result() if working.done() else None
+        finally:
+            stop.set()

@@ -23,13 +23,8 @@ from ..segmentation.report import portable_report
 from ..segmentation.resume import Checkpoint
 from ..segmentation.segment import SegmentPorts, segment
 
-# probabilities are large; all else is always made
-_ALWAYS = frozenset({"mask", "statistics", "preview", "report"})
 # a result beside those of ``RESULT_FILES``: the statistics once more, as a table
 TABLE = "statistics_table"
-_CASES = "cases"
-_ALL = 1_000_000
-_SUBMITTING_SECONDS = 3600.0  # volumes may be on their way into the queue for so long
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from ...domain.cards.model_card import ModelCard
 from ...domain.geometry.grid import Box, Grid, Shape3, shape3
 from ...domain.intensity import Clip, ShiftScale, Window
 from ...domain.volume import Volume
-from ...ports.runtime import InferenceRuntime, NetworkShape
+from ...ports.runtime import InferenceRuntime
 from ...ports.volume_store import ArrayStore, VolumeStore
 from ..segmentation.case import Case
 
@@ -62,33 +62,10 @@ class Recorder:
 
     def __init__(self, runtime: InferenceRuntime) -> None:
         self.inputs: list[NDArray[np.float32]] = []
+        self.name, self.version, self.device = runtime.name, runtime.version, runtime.device
+        self.precision, self.input_shape, self.close = runtime.precision, runtime.input_shape, runtime.close
         self._runtime = runtime
         self._every, self._seen = 1, 0
-
-    @property
-    def name(self) -> str:
-        """See InferenceRuntime."""
-        return self._runtime.name
-
-    @property
-    def version(self) -> str:
-        """See InferenceRuntime."""
-        return self._runtime.version
-
-    @property
-    def device(self) -> str:
-        """See InferenceRuntime."""
-        return self._runtime.device
-
-    @property
-    def precision(self) -> str:
-        """See InferenceRuntime."""
-        return self._runtime.precision
-
-    @property
-    def input_shape(self) -> NetworkShape:
-        """See InferenceRuntime."""
-        return self._runtime.input_shape
 
     def infer(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
         """See InferenceRuntime."""
@@ -99,10 +76,6 @@ class Recorder:
                 self._every *= 2
         self._seen += 1
         return self._runtime.infer(batch)
-
-    def close(self) -> None:
-        """See InferenceRuntime."""
-        self._runtime.close()
 
 
 def _middle(shape: Shape3, patch: tuple[int | None, ...]) -> Box:

@@ -11,13 +11,12 @@ from numpy.typing import NDArray
 
 from ...domain.errors import InputError
 from ...domain.geometry.grid import UNITS, FloatArray, Grid, shape3
-from ...domain.labels.label_map import LabelMap, LabelTable, Logits
+from ...domain.labels.label_map import LabelMap, Logits
 from ...domain.labels.statistics import LabelStatistics
 from ...domain.run import LONGEST, SHORTEST, Outputs, RunOptions
 from ...domain.volume import Volume
-from ...domain.volume_names import VolumeNames
 from ...ports.progress import ProgressListener
-from ...ports.volume_store import ArrayStore, VolumeSink, VolumeSource, VolumeStore
+from ...ports.volume_store import ArrayStore, VolumeSource, VolumeStore
 from ..models.loading import LoadedModel
 from .segment import Segmentation, SegmentPorts, segment
 
@@ -84,16 +83,7 @@ class _IntoMemory:
 
     def __init__(self, stored: VolumeStore, memory: ArrayStore, held: set[str]) -> None:
         self._stored, self._memory, self._held = stored, memory, held
-
-    @property
-    def names(self) -> VolumeNames:
-        """See VolumeStore.names; results are kept under any."""
-        return self._memory.names
-
-    @property
-    def max_voxels(self) -> int:
-        """See VolumeStore.max_voxels."""
-        return self._stored.max_voxels
+        self.names, self.max_voxels, self.create = memory.names, stored.max_voxels, memory.create
 
     def recognises(self, reference: str) -> bool:
         """See VolumeStore.recognises."""
@@ -109,23 +99,6 @@ class _IntoMemory:
 
     def _holder(self, reference: str) -> VolumeStore:
         return self._memory if reference in self._held else self._stored
-
-    def create(
-        self,
-        reference: str,
-        grid: Grid,
-        dtype: np.dtype[Any],
-        *,
-        channels: int = 1,
-        like: VolumeSource | None = None,
-        channel_names: Sequence[str] = (),
-        labels: LabelTable | None = None,
-    ) -> VolumeSink:
-        """See VolumeStore.create."""
-        names = channel_names
-        return self._memory.create(
-            reference, grid, dtype, channels=channels, like=like, channel_names=names, labels=labels
-        )
 
 
 def array_volume(

@@ -19,7 +19,6 @@ class OpenSession(Protocol):
 
     def __call__(self, path: Path, providers: Sequence[Provider] | None = None) -> TensorSession:
         """The network, loaded."""
-        ...
 
 
 class TensorModels:

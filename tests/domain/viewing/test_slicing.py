@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from voxport.domain.geometry.grid import Grid, Reorientation
+from voxport.domain.geometry.grid import Box, Grid, Reorientation, Shape3
 from voxport.domain.labels.label_map import Label, LabelTable
 from voxport.domain.viewing.slicing import (
     PLANES,
@@ -94,14 +94,19 @@ def test_letters_name_top_bottom_left_and_right(plane: Plane, convention: Conven
     )
 
 
+def voxel_at(view: PlaneView, row: int, column: int, index: int) -> Shape3:
+    pixel = Box((row, column, index), (row + 1, column + 1, index + 1))
+    return view.change.source_box(pixel, view.grid.shape).start
+
+
 @given(grids(), planes, conventions)
 def test_letters_are_where_the_world_says(grid: Grid, plane: Plane, convention: Convention) -> None:
     view = PlaneView.of(grid, plane, convention)
     towards = {"R": (1, 0, 0), "L": (-1, 0, 0), "A": (0, 1, 0), "P": (0, -1, 0), "S": (0, 0, 1), "I": (0, 0, -1)}
-    origin = grid.world(view.voxel_at(0, 0, 0))
+    origin = grid.world(voxel_at(view, 0, 0, 0))
     rows, columns, _ = view.change.apply_shape(grid.shape)
-    down = grid.world(view.voxel_at(rows - 1, 0, 0)) - origin
-    right = grid.world(view.voxel_at(0, columns - 1, 0)) - origin
+    down = grid.world(voxel_at(view, rows - 1, 0, 0)) - origin
+    right = grid.world(voxel_at(view, 0, columns - 1, 0)) - origin
     assert rows == 1 or down @ towards[view.letters["bottom"]] > 0
     assert columns == 1 or right @ towards[view.letters["right"]] > 0
 
@@ -117,7 +122,7 @@ def test_pixels_and_voxels_lead_back_to_each_other(
     view = PlaneView.of(grid, plane, convention)
     voxel = data.draw(st.tuples(*(st.integers(0, n - 1) for n in grid.shape)))
     pixel = view.pixel_of(voxel)
-    assert view.voxel_at(*pixel) == voxel
+    assert voxel_at(view, *pixel) == voxel
     numbered = np.arange(grid.voxel_count).reshape(grid.shape)
     row, column, index = pixel
     assert slice_of(numbered, view, index)[row, column] == numbered[voxel]

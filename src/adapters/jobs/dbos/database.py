@@ -13,7 +13,8 @@ import sqlalchemy as sa
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from ....domain.errors import UsageError
-from ....domain.job import ENDED, Job, JobFailure, case_mapping, read_case, read_results, results_mapping
+from ....domain.job import ENDED, Job, JobFailure, read_case, read_results, results_mapping
+from ....domain.plain import plain
 from .library import without_pickles
 
 # longest wait for a database
@@ -229,7 +230,7 @@ def columns_of(job: Job) -> dict[str, Any]:
 
 def fixed_columns_of(job: Job) -> dict[str, Any]:
     """Return the columns of a job that never change."""
-    case = json.dumps(case_mapping(job.case))
+    case = json.dumps(plain(job.case))
     return {"id": job.id, "owner": job.owner, "job_case": case, "submitted": job.submitted}
 
 

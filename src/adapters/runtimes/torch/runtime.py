@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from ....domain.errors import ModelError, UsageError
 from ....ports.model import Model
-from ....ports.runtime import NetworkShape, RuntimeOptions, check_batch, closed_network
+from ....ports.runtime import NetworkShape, RuntimeOptions, check_batch
+from ....ports.tensors import closed_network
 from .checkpoints import first_line
 from .networks import NETWORK_FAILURES, load_network
 
