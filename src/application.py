@@ -25,10 +25,9 @@ from .ports.model_repository import Listing
 from .ports.progress import ProgressListener
 from .ports.segmenter import Segmenter
 from .ports.volume_store import VolumeSource
-from .services.jobs.retention import forget_job
 from .services.jobs.run import run_job
 from .services.jobs.slice_preview import job_slice
-from .services.jobs.submit import submit_case
+from .services.jobs.submit import forget_job, submit_case
 from .services.jobs.worker import work_on_jobs
 from .services.models.export import ExportResult, export_model
 from .services.models.loading import AUTO, LoadedModel, ModelOpener

@@ -58,19 +58,6 @@ class Step(Protocol):
 
 
 @dataclass(frozen=True)
-class Clip:
-    """Fitted step: clip to ``[low, high]``."""
-
-    low: float
-    high: float
-
-    def __call__(self, values: Values) -> Values:
-        """Clipped values."""
-        clipped: Values = np.clip(values, np.float32(self.low), np.float32(self.high))
-        return clipped
-
-
-@dataclass(frozen=True)
 class ShiftScale:
     """Add ``shift``, then multiply by ``scale``; a card's step (``shift_scale: [shift, scale]``) and fitted."""
 
@@ -86,20 +73,25 @@ class ShiftScale:
         return np.where(values != 0, result, np.float32(0)) if self.nonzero else result
 
     def fit(self, chunks: Chunks) -> Pointwise:  # noqa: ARG002 - nothing to learn from the values
-        """The step itself."""
+        """Return the step itself."""
         return self
 
 
 @dataclass(frozen=True)
 class Window:
-    """Clip to a fixed range (``window: [low, high]``)."""
+    """Clip to ``[low, high]``; a card's step (``window: [low, high]``) and fitted."""
 
     low: float
     high: float
 
+    def __call__(self, values: Values) -> Values:
+        """Return clipped values."""
+        clipped: Values = np.clip(values, np.float32(self.low), np.float32(self.high))
+        return clipped
+
     def fit(self, chunks: Chunks) -> Pointwise:  # noqa: ARG002 - nothing to learn from the values
-        """A clip to the window."""
-        return Clip(self.low, self.high)
+        """Return the step itself."""
+        return self
 
 
 @dataclass(frozen=True)
@@ -110,9 +102,8 @@ class ClipPercentiles:
     high: float
 
     def fit(self, chunks: Chunks) -> Pointwise:
-        """A clip to the channel's own percentiles."""
-        low, high = percentiles(chunks, (self.low, self.high))
-        return Clip(low, high)
+        """Return a clip to the channel's own percentiles."""
+        return Window(*percentiles(chunks, (self.low, self.high)))
 
 
 @dataclass(frozen=True)
@@ -140,7 +131,7 @@ class _Rescaled:
     def __call__(self, values: Values) -> Values:
         wide = np.float32 if _is_mild(self.smallest, self.scale) else np.float64
         moved = (values - wide(self.smallest)) * wide(self.scale) + wide(self.low)
-        return Clip(self.low, self.high)(moved.astype(np.float32, copy=False))
+        return Window(self.low, self.high)(moved.astype(np.float32, copy=False))
 
 
 @dataclass(frozen=True)

@@ -43,11 +43,9 @@ class Agreement:
 
 
 @dataclass(frozen=True)
-class Parity:
-    """Difference of a candidate's probabilities from the reference's; label agreement and Dice as in `Agreement`."""
+class Parity(Agreement):
+    """Agreement of a candidate's labels with the reference's, and the largest difference of probabilities."""
 
-    label_agreement: float
-    dice: tuple[float, ...]
     max_probability_difference: float
     logit_spread: float = field(default=0.0, compare=False)
 
@@ -70,8 +68,7 @@ class Parity:
 
     def within(self, bounds: Bounds) -> bool:
         """Return whether labels are within the bounds and no probability is NaN."""
-        labels = Agreement(self.label_agreement, self.dice)
-        return labels.within(bounds) and self.max_probability_difference <= 1
+        return super().within(bounds) and self.max_probability_difference <= 1
 
 
 def compare(reference: Sequence[Logits], candidate: Sequence[Logits], output: Output) -> Parity:

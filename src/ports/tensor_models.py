@@ -53,21 +53,15 @@ class TensorModelStore(Protocol):
         self,
         name: str,
         model: str | Path | Serialisable,
-        *,
         signatures: Plain | None = None,
         labels: Mapping[str, str] | None = None,
         custom_objects: Plain | None = None,
         metadata: Plain | None = None,
     ) -> TensorModel:
-        """Keep a copy of an ONNX file under a new version.
+        """Keep a copy of an ONNX file, or of a model in memory, under a new version of ``name``, or ``name:version``.
 
-        Args:
-            name: the model's name, or ``name:version``.
-            model: a file, or a model in memory.
-            signatures: ``{"run": {"batchable": False}}`` where None.
-            labels: short texts.
-            custom_objects: data that JSON can hold.
-            metadata: data that JSON can hold.
+        ``signatures`` are ``{"run": {"batchable": False}}`` for None. JSON must be able to hold ``custom_objects`` and
+        ``metadata``.
 
         Raises:
             ModelError: the file is not an ONNX model, or has its weights in other files.

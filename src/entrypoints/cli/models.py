@@ -74,7 +74,7 @@ def inspect_command(
 ) -> None:
     """Show a volume's geometry, or a model's card and certificate."""
     from ...application import Application
-    from ...services.models.find import names_a_model
+    from ...services.models.loading import names_a_model
 
     application = Application.build()
     if names_a_model(file):

@@ -15,11 +15,9 @@ from typing import Literal, Protocol
 from ...domain.cases import CaseFiles
 from ...domain.errors import BusyError, InputError, OutputError, UnknownJobError, VoxportError
 from ...domain.job import Job
-from ..jobs.retention import forget_job
-from ..jobs.submit import JobPorts, submit_case
+from ..jobs.submit import JobPorts, forget_job, submit_case
 from .folder import BatchFolder, sha256_of
-from .record import BatchWork, Made, copy_results, made_before
-from .table import CohortTable
+from .record import BatchWork, CohortTable, Made, copy_results, made_before
 
 OWNER = "batch"
 _MORE_THAN_RUN = 2  # queued cases, so that no worker is idle

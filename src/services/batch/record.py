@@ -1,10 +1,13 @@
-"""The report of a case in the folder of results: written last, it records that the case is done, and how."""
+"""Records of a batch: the report of each case, written last, and the table of all cases' statistics."""
 
 from __future__ import annotations
 
+import csv
 import hashlib
+import io
 import json
 import shlex
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
@@ -16,12 +19,12 @@ from ...domain.cards.writing import write_card
 from ...domain.cases import CaseFiles
 from ...domain.errors import InputError
 from ...domain.job import Job
-from ...domain.labels.statistics_file import statistics_rows
+from ...domain.labels.statistics_file import statistics_rows, table_bytes
 from ...domain.run import RunOptions
 from ...ports.blobs import BlobStore
 from ...ports.model import Model
 from ..segmentation.report import segment_line
-from .folder import BatchFolder, read_json, sha256_of, writing
+from .folder import TABLE, BatchFolder, read_json, sha256_of, writing
 
 _SCHEMA = "voxport/batch/1"
 
@@ -159,3 +162,40 @@ def _optional(record: object) -> list[str]:
 
 def _hash(data: object) -> str:
     return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
+
+
+class CohortTable:
+    """``statistics.csv``: a row for each label of each done case, with the case in its first column.
+
+    Rows of an earlier run stay until their case has ended.
+    """
+
+    def __init__(self, folder: BatchFolder, cases: Sequence[CaseFiles]) -> None:
+        self._folder, self._path = folder, folder.path / TABLE
+        self._rows: dict[str, Sequence[Mapping[str, Any]]] = {case.name: () for case in cases}
+        self._rows |= {case: rows for case, rows in self._earlier().items() if case in self._rows}
+        self._written = time.monotonic()
+
+    def put(self, case: str, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Replace a case's rows."""
+        self._rows[case] = [{"case": case, **row} for row in rows]
+
+    def write(self, *, at_least_every: float = 0.0) -> None:
+        """Write the table, unless it was written less than ``at_least_every`` seconds ago. Raises OutputError."""
+        if time.monotonic() - self._written < at_least_every:
+            return
+        content = table_bytes([row for rows in self._rows.values() for row in rows], "case")
+        self._folder.land(self._path, lambda part: part.write_bytes(content))
+        self._written = time.monotonic()
+
+    def _earlier(self) -> dict[str, list[dict[str, Any]]]:
+        try:
+            text = self._path.read_bytes().decode(errors="surrogateescape")
+            rows = list(csv.DictReader(io.StringIO(text, newline="")))
+        except (OSError, csv.Error):
+            return {}
+        found: dict[str, list[dict[str, Any]]] = {}
+        for row in rows:
+            if row.get("case") and None not in row:
+                found.setdefault(row["case"], []).append(row)
+        return found

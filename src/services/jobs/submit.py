@@ -1,4 +1,4 @@
-"""Submit cases: store their volumes and put them into the queue."""
+"""Submit cases: store their volumes and queue them. Delete jobs that have ended."""
 
 from __future__ import annotations
 
@@ -77,6 +77,14 @@ def submit_case(
     if job.case.folder != folder:  # the job of an earlier request has its own volumes
         ports.blobs.delete_prefix(folder)
     return job
+
+
+def forget_job(id: str, owner: str | None, *, ports: JobPorts) -> None:
+    """Delete a job that has ended and its stored files. Raises UnknownJobError, UsageError, OutputError."""
+    job = ports.queue.get(id, owner)
+    if job.has_ended:
+        ports.blobs.delete_prefix(job.case.folder)
+    ports.queue.forget(id, owner)
 
 
 def case_folder() -> str:

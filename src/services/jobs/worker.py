@@ -7,18 +7,20 @@ import threading
 import time
 from collections.abc import Callable
 
-from ...domain.errors import VoxportError
+from ...domain.errors import OutputError, UnknownJobError, UsageError, VoxportError
+from ...domain.job import ENDED
 from ...ports.folders import WorkFolders
-from ...ports.job_queue import Attempt, Handler, Results
+from ...ports.job_queue import Attempt, Handler, JobQueue, Results
 from ..models.registry import ServedModels
 from .admission import Slots
-from .retention import sweep
 from .run import JobSettings
-from .submit import JobPorts
+from .submit import CASES, JobPorts
 
 _log = logging.getLogger("voxport.jobs")
 _GLANCE_SECONDS = 0.2
 _AGAIN_SECONDS = 5.0
+_SUBMITTING_SECONDS = 3600.0  # an upload may take so long before its job exists
+_ALL = 1_000_000
 
 
 def work_on_jobs(
@@ -74,15 +76,49 @@ def in_a_slot(handler: Handler, slots: Slots) -> Handler:
 
 def _sweep(stop: threading.Event, ports: JobPorts, settings: JobSettings) -> None:
     while True:
-        _patiently(lambda: sweep(time.time(), settings.retention_seconds, ports=ports))
+        try:
+            sweep(time.time(), settings.retention_seconds, ports=ports)
+        except (VoxportError, OSError) as error:
+            _log.warning("%s; old jobs are deleted later", error)
+        except Exception:  # noqa: BLE001 - else nothing would be deleted any more
+            _log.exception("old jobs are deleted later")
         if stop.wait(settings.sweep_every_seconds):
             return
 
 
-def _patiently(do: Callable[[], object]) -> None:
+def sweep(now: float, retention_seconds: float, *, ports: JobPorts) -> int:
+    """Delete jobs that ended more than ``retention_seconds`` ago, and volumes without a job; the number of jobs.
+
+    Raises:
+        OutputError: some files could not be deleted. All others are deleted.
+    """
+    limit = now - retention_seconds
+    old = ports.queue.list(states=ENDED, limit=_ALL, ended_before=limit)
+    swept = [job for job in old if _is_forgotten(job.id, ports.queue)]
+    # folders before jobs: one submitted in between is then no stray
+    folders = {"/".join(name.split("/")[:2]) for name in ports.blobs.names(CASES)}
+    strays = {folder for folder in folders if _begun(folder) < min(limit, now - _SUBMITTING_SECONDS)}
+    if strays:
+        strays -= {job.case.folder for job in ports.queue.list(limit=_ALL)}
+    failed = []
+    for folder in {job.case.folder for job in swept} | strays:
+        try:
+            ports.blobs.delete_prefix(folder)
+        except OutputError as error:
+            failed.append(error)
+    if failed:
+        raise failed[0]
+    return len(swept)
+
+
+def _is_forgotten(id: str, queue: JobQueue) -> bool:
     try:
-        do()
-    except (VoxportError, OSError) as error:
-        _log.warning("%s; old jobs are deleted later", error)
-    except Exception:  # noqa: BLE001 - else nothing would be deleted any more
-        _log.exception("old jobs are deleted later")
+        queue.forget(id)
+    except (UnknownJobError, UsageError):
+        return False
+    return True
+
+
+def _begun(folder: str) -> float:
+    began = folder.partition("/")[2].partition("-")[0]
+    return float(began) if began.isdigit() else 0.0

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ...domain.cards.model_card import ModelCard
 from ...domain.geometry.grid import Box, Grid, Shape3, shape3
-from ...domain.intensity import Clip, ShiftScale, Window
+from ...domain.intensity import ShiftScale, Window
 from ...domain.volume import Volume
 from ...ports.runtime import InferenceRuntime
 from ...ports.volume_store import ArrayStore, VolumeStore
@@ -100,7 +100,7 @@ def _stored_patch(card: ModelCard, grid: Grid) -> tuple[int | None, ...]:
 
 def _range(card: ModelCard) -> tuple[float, float]:
     first = card.input.intensity[0] if card.input.intensity else None
-    if isinstance(first, Window | Clip):
+    if isinstance(first, Window):
         return first.low, first.high
     if isinstance(first, ShiftScale) and first.scale:
         ends = (-first.shift, 1 / first.scale - first.shift)  # values that map to 0 and 1

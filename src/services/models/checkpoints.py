@@ -27,29 +27,20 @@ def describe_checkpoint(
         UsageError: conflicting options, or ``network_args`` is not a JSON object.
         ModelError: the bundle cannot be read.
     """
-    found = _described(path, network, network_args, bundle, read_bundle)
-    return found if output is None else Checkpoint(found.path, {**found.network, "_output_": output})
-
-
-def _described(
-    path: Path | None,
-    network: str | None,
-    network_args: str | None,
-    bundle: Path | None,
-    read_bundle: Callable[[Path], Checkpoint],
-) -> Checkpoint:
     if bundle is not None:
         if network is not None or network_args is not None:
             raise UsageError("bundle", expected="no `network` beside it", got="both", do="give one of them")
         found = read_bundle(bundle)
-        return found if path is None else Checkpoint(path, found.network)
-    if path is None:
+        path, described = path or found.path, dict(found.network)
+    elif path is None:
         raise UsageError("checkpoint", expected="a file", got="none", do="name one, or a `bundle`")
-    if network is None:
-        if network_args is not None:
-            raise UsageError("network_args", expected="a `network` with it", got="it alone", do="name the network")
-        return Checkpoint(path)
-    return Checkpoint(path, {"_target_": network, **_arguments(network_args or "{}")})
+    elif network is not None:
+        described = {"_target_": network, **_arguments(network_args or "{}")}
+    elif network_args is not None:
+        raise UsageError("network_args", expected="a `network` with it", got="it alone", do="name the network")
+    else:
+        described = {}
+    return Checkpoint(path, described if output is None else {**described, "_output_": output})
 
 
 def _arguments(text: str) -> dict[str, Any]:

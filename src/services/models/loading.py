@@ -1,4 +1,4 @@
-"""Choose and open a runtime. Uncertified ones are used only by name."""
+"""Find a model, and load it in a runtime. Uncertified runtimes are used only by name."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ from ...ports.model import Model, ModelFiles
 from ...ports.model_repository import ModelRepository
 from ...ports.runtime import InferenceRuntime, RuntimeOpener, RuntimeOptions
 from ...ports.tunings import FoundTuning, TuningStore
-from .find import find_model
 from .probing import checked_model
 
 AUTO = "auto"
@@ -28,6 +27,7 @@ CERTIFIABLE = (FULL_PRECISION, "bf16")
 QUANTISED = "int8"
 # Default runtime of lower precisions.
 _BELOW_FP32 = "openvino"
+_FILE_SUFFIXES = (".onnx", ".pt", ".pth", ".ts", ".ckpt")
 
 
 @dataclass(frozen=True)
@@ -144,6 +144,16 @@ class Tunings:
         return self.store.find(model_key(model), self.machine) if model.format == "onnx" else FoundTuning()
 
 
+def names_a_model(reference: str) -> bool:
+    """Return whether a reference has the form of a model: a model file's suffix, NAME or NAME:VERSION."""
+    path = Path(reference).expanduser()
+    return path.suffix.lower() in _FILE_SUFFIXES or not (_is_file_name(path) or "." in path.name.split(":")[0])
+
+
+def _is_file_name(path: Path) -> bool:
+    return path.suffix.lower() in _FILE_SUFFIXES or path.is_file() or len(path.parts) > 1
+
+
 class ModelOpener:
     """Finds models by file or name (``default`` if None) and loads them in runtimes."""
 
@@ -162,8 +172,14 @@ class ModelOpener:
         self._tunings = tunings
 
     def find(self, reference: str | None, card: Path | None = None) -> Model:
-        """See `find_model`."""
-        return find_model(reference or self._default, card, self._files, self._repository)
+        """Find the model file at a path, or the repository's model of a name.
+
+        Raises:
+            ModelError: it is missing or invalid.
+        """
+        reference = reference or self._default
+        path = Path(reference).expanduser()
+        return self._files.read(path, card) if _is_file_name(path) else self._repository.get(reference)
 
     def load(self, model: Model, runtime: str = AUTO, precision: str = AUTO, threads: int | None = None) -> LoadedModel:
         """Load a model in the runtime chosen by `choose_runtime`.

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from ...ports.tensor_models import Plain, Serialisable, TensorModel, TensorModelStore
+from ...ports.tensor_models import TensorModel, TensorModelStore
 from ...ports.tensors import TensorSession, batch_axis
 from .batching import Batcher, Batching
 
@@ -22,53 +22,33 @@ class OpenSession(Protocol):
 
 
 class TensorModels:
-    """ONNX models of any kind in a store. Safe for several threads."""
+    """ONNX models of any kind in a store. Safe for several threads.
+
+    ``save_model``, ``get`` and ``list`` are those of ``TensorModelStore``.
+    """
 
     def __init__(self, store: TensorModelStore, open_session: OpenSession) -> None:
-        self._store, self._open_session = store, open_session
+        self.save_model, self.get, self.list = store.save_model, store.get, store.list
+        self._open_session = open_session
         self._loading = threading.Lock()
         self._loaded: dict[str, tuple[TensorSession, Batcher | None]] = {}
 
-    def save_model(
-        self,
-        name: str,
-        model: str | Path | Serialisable,
-        signatures: Plain | None = None,
-        labels: Mapping[str, str] | None = None,
-        custom_objects: Plain | None = None,
-        metadata: Plain | None = None,
-    ) -> TensorModel:
-        """Keep a copy of an ONNX file or of a model in memory; see ``TensorModelStore.save_model``."""
-        return self._store.save_model(
-            name, model, signatures=signatures, labels=labels, custom_objects=custom_objects, metadata=metadata
-        )
-
-    def get(self, tag: str) -> TensorModel:
-        """The model ``name:version``, or the newest of ``name``, not loaded. Raises UnknownModelError."""
-        return self._store.get(tag)
-
     def load_model(self, tag: str, providers: Sequence[Provider] | None = None) -> TensorSession:
-        """The model in a session of its own, which the caller closes.
+        """Load the model ``tag`` in a session of its own, which the caller closes.
 
-        Args:
-            tag: as for ``get``.
-            providers: ONNX Runtime's execution providers in order, each a name or a pair of name and options; those of
-                the settings where None.
+        ``providers`` are ONNX Runtime's execution providers in order, each a name or a pair of name and options; None
+        takes those of the settings.
 
         Raises:
             UnknownModelError: there is no such model.
             ModelError: it cannot be loaded.
             UsageError: a provider is not installed.
         """
-        return self._open_session(self._store.get(tag).path, providers)
-
-    def list(self) -> tuple[TensorModel, ...]:
-        """All models, by name, the newest version of each last."""
-        return self._store.list()
+        return self._open_session(self.get(tag).path, providers)
 
     def find(self, name: str, version: str | None = None) -> TensorModel:
         """The model of a name, and of a version if one is given. Raises UnknownModelError."""
-        return self._store.get(name if version is None else f"{name}:{version}")
+        return self.get(name if version is None else f"{name}:{version}")
 
     def session(self, model: TensorModel) -> TensorSession:
         """The model's session, loaded at the first call and kept. Raises ModelError."""

@@ -24,9 +24,9 @@ from voxport.domain.inference.patches import Tiling
 from voxport.domain.job import Job
 from voxport.domain.run import Outputs, RunOptions
 from voxport.ports.job_queue import Attempt, QueueLimits, Results
-from voxport.services.jobs.retention import forget_job, sweep
 from voxport.services.jobs.run import TABLE, JobSettings, options_of, run_job
-from voxport.services.jobs.submit import JobPorts, case_folder, submit_case
+from voxport.services.jobs.submit import JobPorts, case_folder, forget_job, submit_case
+from voxport.services.jobs.worker import sweep
 from voxport.services.models.loading import LoadedModel
 from voxport.services.segmentation.segment import SegmentPorts, segment
 from voxport.testing.blobs import MemoryBlobs

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from voxport.domain.errors import UnknownModelError
-from voxport.ports.tensor_models import Serialisable, TensorModel
+from voxport.ports.tensor_models import Plain, Serialisable, TensorModel
 from voxport.ports.tensors import TensorSession
 from voxport.services.tensors.batching import Batching
 from voxport.services.tensors.models import Provider, TensorModels, batching_of
@@ -24,10 +24,18 @@ class Store:
     def __init__(self) -> None:
         self.models: list[TensorModel] = []
 
-    def save_model(self, name: str, model: str | Path | Serialisable, **saved: Any) -> TensorModel:
+    def save_model(
+        self,
+        name: str,
+        model: str | Path | Serialisable,
+        signatures: Plain | None = None,
+        labels: Mapping[str, str] | None = None,
+        custom_objects: Plain | None = None,
+        metadata: Plain | None = None,
+    ) -> TensorModel:
         version = str(len(self.models) + 1)
-        given = {key: value for key, value in saved.items() if value is not None}
-        self.models.append(TensorModel(name, version, Path(str(model)), f"sha-{version}", **given))
+        kept = (signatures or {}, labels or {}, metadata or {}, custom_objects or {})
+        self.models.append(TensorModel(name, version, Path(str(model)), f"sha-{version}", *kept))
         return self.models[-1]
 
     def get(self, tag: str) -> TensorModel:

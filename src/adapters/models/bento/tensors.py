@@ -39,7 +39,6 @@ class BentoTensorModels(TensorModelStore):
         self,
         name: str,
         model: str | Path | Serialisable,
-        *,
         signatures: Plain | None = None,
         labels: Mapping[str, str] | None = None,
         custom_objects: Plain | None = None,
