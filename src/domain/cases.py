@@ -37,13 +37,9 @@ def numbered_cases(names: Iterable[str], channels: int, endings: VolumeNames) ->
     """Return cases named as nnU-Net's, sorted.
 
     ``A_0000`` and ``A_0001`` are the channels of case ``A``; any other file is a case of its own. A number beyond the
-    channels, as in ``scan_2024``, is part of the name.
-
-    Args:
-        names: paths of volumes below their folder.
-        channels: the network's number of channels.
-        endings: suffixes of volumes.
+    network's ``channels``, as in ``scan_2024``, is part of the name.
     """
+    wanted = [f"_{number:04d}" for number in range(channels)]
     numbered: dict[str, _Places] = {}
     single: dict[str, list[str]] = {}
     for name in sorted(names):
@@ -56,7 +52,7 @@ def numbered_cases(names: Iterable[str], channels: int, endings: VolumeNames) ->
     for case, places in numbered.items():
         if 0 in places or max(places) < channels:
             twin = single.pop(case, [])
-            cases.append(_twins(case, [*twin, *_flat(places)]) if twin else _numbered_case(case, places, channels))
+            cases.append(_twins(case, [*twin, *_flat(places)]) if twin else _channel_case(case, places, wanted))
         else:
             for number, files in places.items():
                 single.setdefault(f"{case}_{number:04d}", []).extend(files)
@@ -127,10 +123,7 @@ def without_clashes(
 ) -> tuple[CaseFiles, ...]:
     """Return the cases, with a problem for those that would overwrite an input or an earlier case's output.
 
-    Args:
-        cases: the cases.
-        outputs: returns the output paths of a case by its name.
-        taken: paths of all inputs.
+    ``outputs`` holds the output paths of a case by its name, ``taken`` the paths of all inputs.
     """
     owners = dict.fromkeys(taken, "an input")
     checked = []
@@ -144,11 +137,6 @@ def without_clashes(
             case = replace(case, problem=InputError(case.name, expected=expected, got=owner, do=do))
         checked.append(case)
     return tuple(checked)
-
-
-def _numbered_case(case: str, places: _Places, channels: int) -> CaseFiles:
-    wanted = [f"_{number:04d}" for number in range(channels)]
-    return _channel_case(case, places, wanted)
 
 
 def _channel_case(case: str, places: _Places, wanted: Sequence[str]) -> CaseFiles:

@@ -47,14 +47,9 @@ def window_of(values: NDArray[Any]) -> tuple[float, float]:
 def plane_pixels(
     view: PlaneView, values: NDArray[Any], labels: Labels | None, display: Display, longest: int | None = None
 ) -> Rgb:
-    """Render one slice with square pixels.
+    """Render one slice of finite values and labels, both ``(rows, columns)``, with square pixels.
 
-    Args:
-        view: the plane.
-        values: ``(rows, columns)``, finite.
-        labels: ``(rows, columns)``, or None.
-        display: the settings.
-        longest: maximum number of pixels along an edge; larger pictures are shrunk.
+    Pictures of more than ``longest`` pixels along an edge are shrunk.
     """
     spacing = view.pixel_spacing
     grey = square_pixels(to_grey(values, display.low, display.high), spacing, smooth=True, longest=longest)
@@ -65,14 +60,7 @@ def plane_pixels(
 
 
 def plane_picture(view: PlaneView, pixels: Rgb, width: float, unit: str) -> Picture:
-    """Add orientation letters and a scale bar.
-
-    Args:
-        view: the plane.
-        pixels: ``(H, W, 3)``, square.
-        width: width of the picture in the grid's unit.
-        unit: the grid's unit.
-    """
+    """Add orientation letters and a scale bar to square pixels ``(H, W, 3)``; ``width`` is in the grid's unit."""
     rows, columns, _ = pixels.shape
     length = bar_length(width)
     extent = max(1, round(columns * length / width))

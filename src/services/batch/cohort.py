@@ -49,20 +49,11 @@ class BatchListener(Protocol):
 
 
 class Cohort:
-    """Takes the cases of one folder through the queue into another folder.
+    """Takes the cases of one folder, ``volumes``, through the queue into another folder, which this process has locked.
 
-    Args:
-        volumes: folder of the cases' files, as the user named it.
-        folder: folder of the results, locked by this process.
-        work: model, options and outputs of each case.
-        token: of ``BatchFolder.token``.
-        ports: the queue and its files.
-        listener: receives progress.
-        at_once: jobs that the batch's own queue runs at a time. None for a shared queue, where the number of its
-            workers' slots counts, and failed jobs are left to its operators.
-
-    Attributes:
-        left: whether the own queue holds results that a later run has to copy.
+    ``token`` is that of ``BatchFolder.token``. ``at_once`` jobs run at a time in the batch's own queue. None stands for
+    a shared queue, whose workers' slots count, and whose operators see to failed jobs. ``left`` tells whether the own
+    queue holds results that a later run has to copy.
     """
 
     def __init__(
@@ -92,11 +83,8 @@ class Cohort:
     def run(self, cases: Sequence[CaseFiles], check: Callable[[], object] = lambda: None) -> tuple[CaseResult, ...]:
         """Queue cases while slots are free, and copy their results, until all have ended.
 
-        A later run skips what is done and goes on with the jobs that it finds.
-
-        Args:
-            cases: with unique names.
-            check: called repeatedly; stops the batch by raising.
+        A later run skips what is done and goes on with the jobs that it finds. ``check`` is called repeatedly, and
+        stops the batch by raising.
 
         Raises:
             OutputError: the folder of results or of the queue cannot be written.

@@ -24,15 +24,9 @@ def find_cases(
 ) -> tuple[CaseFiles, ...]:
     """Find the cases of a folder and of all folders below it, hidden ones and the results' excepted.
 
-    A case with a file that cannot be read, e.g. a link to nothing, is found too, with its problem.
-
-    Args:
-        folder: where volumes are.
-        out: where results go.
-        channels: how many the network takes.
-        pattern: which files are one case; by nnU-Net's names for None.
-        outputs: the results of each case.
-        endings: of volumes. A pattern that ends in another one finds such files as well.
+    A case with a file that cannot be read, e.g. a link to nothing, is found too, with its problem. Without a pattern,
+    files are assigned to cases by nnU-Net's names. A pattern that states an ending also finds files that ``endings``
+    lacks.
 
     Raises:
         InputError: no such folder, or no case in it.

@@ -33,12 +33,8 @@ _SCHEMA = "voxport/batch/1"
 class BatchWork:
     """Model, options and outputs of each case.
 
-    Args:
-        model: with its card.
-        options: overrides of the card.
-        outputs: the mask, and any of the probabilities and the preview.
-        runtime: as requested, like ``precision``.
-        command: options that name the model and its card, for the command in a report.
+    ``runtime`` and ``precision`` are as requested. ``command`` holds the options that name the model and its card, for
+    the command in a report.
     """
 
     model: Model
@@ -99,15 +95,9 @@ def made_before(folder: BatchFolder, case: CaseFiles, work: BatchWork, inputs: S
 def copy_results(
     folder: BatchFolder, volumes: Path, case: CaseFiles, work: BatchWork, job: Job, blobs: BlobStore
 ) -> Made:
-    """Copy a job's results into the folder, the report last; delete optional results of an earlier run.
+    """Copy the results of a job that is done into the folder, the report last.
 
-    Args:
-        folder: folder of the results.
-        volumes: folder of the case's files, as the user named it.
-        case: the case of the job.
-        work: the work of the job.
-        job: a job that is done.
-        blobs: its results.
+    Optional results of an earlier run are deleted.
 
     Raises:
         OutputError: the folder cannot be written.

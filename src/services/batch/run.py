@@ -35,16 +35,8 @@ def run_batch(
 ) -> tuple[CaseResult, ...]:
     """Segment all cases that are not done, and write their results and one table of statistics.
 
-    Args:
-        cases: with unique names.
-        volumes: folder of the cases' files, as the user named it.
-        folder: folder of the results.
-        work: model, options and outputs of each case.
-        listener: receives progress.
-        open_ports: opens the queue.
-        locks: keep other batches away from the folder.
-        worker: runs jobs until its event is set; None for a shared queue.
-        at_once: jobs that run at a time.
+    Cases have unique names, and their files lie below ``volumes``. ``worker`` runs ``at_once`` jobs at a time until its
+    event is set; None for a shared queue.
 
     Raises:
         UsageError: another batch writes to the folder now.

@@ -56,15 +56,7 @@ def run_job(
     settings: JobSettings,
     folders: WorkFolders,
 ) -> Results:
-    """Run a job from its last checkpoint, and store its results.
-
-    Args:
-        attempt: the job and its progress.
-        take: loads the model of a reference.
-        ports: of segmenting.
-        blobs: the case's files.
-        settings: limits.
-        folders: temporary folders.
+    """Run a job from its last checkpoint, and store its results. ``take`` loads the model of a reference.
 
     Raises:
         UnknownModelError: this worker lacks the model, or has another file under its name.

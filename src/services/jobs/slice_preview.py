@@ -33,16 +33,9 @@ def job_slice(
     ports: SegmentPorts,
     folders: WorkFolders,
 ) -> bytes:
-    """A PNG of one slice of the first volume's first channel, its mask over it.
+    """Draw one slice of the first channel of a job that is done, with the mask over it, as PNG.
 
-    Args:
-        job: one that is done.
-        plane: axial, coronal or sagittal.
-        index: of the slice along the stored axis that the plane is across; None for the middle.
-        progress: stops it by raising CancelledError.
-        blobs: the job's files.
-        ports: how volumes are read and pictures made.
-        folders: temporary folders.
+    ``index`` counts slices along the stored axis that the plane is across; None takes the middle one.
 
     Raises:
         UsageError: no such slice.

@@ -60,11 +60,7 @@ class TunePorts:
 def tune(model: Model, volumes: Sequence[str], progress: ProgressListener, *, ports: TunePorts) -> Tuning:
     """Measure, compare with fp32 and the card's patch, and store the fastest configuration within the bounds.
 
-    Args:
-        model: an ONNX model.
-        volumes: channels of a suitable case; if empty, smooth noise, which may prove nothing about labels.
-        progress: receives each configuration.
-        ports: see `TunePorts`.
+    ``volumes`` are the channels of a suitable case; if empty, smooth noise, which may prove nothing about labels.
 
     Raises:
         UsageError: the model is a checkpoint.

@@ -168,16 +168,8 @@ def verify(
 ) -> Verification:
     """Compare a model with its checkpoint and write the certificate to the file.
 
-    Without a checkpoint, compare it with its certificate and write nothing.
-
-    Args:
-        loaded: the model in the runtime to verify.
-        checkpoint: the source network.
-        progress: receives inputs.
-        open_source: loads the checkpoint.
-        files: writes the certificate.
-        openers: the available runtimes; every precision that holds is certified.
-        bounds: limits below fp32.
+    Without a checkpoint, compare it with its certificate and write nothing. Every runtime of ``openers`` is compared
+    too, and certified in each precision that holds, below fp32 within ``bounds``.
 
     Raises:
         ModelError: they differ, or the checkpoint does not fit the network in the card's provenance.

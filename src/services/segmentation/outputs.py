@@ -24,18 +24,11 @@ def check_outputs(
     artifacts: ArtifactWriter,
     kept: Iterable[Path] = (),
 ) -> None:
-    """Check the name of every result.
-
-    Args:
-        inputs: volumes of the case.
-        outputs: references of the results.
-        volumes: the store of masks and probabilities.
-        artifacts: the writer of the others.
-        kept: files that no result may replace either, such as the model.
+    """Check the name of every result. No result may replace an input or a file of ``kept``, such as the model.
 
     Raises:
-        UsageError: an ending that says another format, or a place that is taken by an input, a kept file or another
-            result, however it is spelled.
+        UsageError: the ending of another format, or the place of an input, a kept file or another result, however it
+            is spelled.
         OutputError: a place that cannot be written.
     """
     given = {f.name: getattr(outputs, f.name) for f in fields(outputs) if getattr(outputs, f.name) is not None}

@@ -30,14 +30,7 @@ def portable_report(done: Segmentation, loaded: LoadedModel, *, version: str) ->
 
 
 def run_report(done: Segmentation, loaded: LoadedModel, *, version: str, command: str) -> dict[str, Any]:
-    """Return the report of a run as plain data.
-
-    Args:
-        done: the run.
-        loaded: the model and the runtime of the run.
-        version: voxport's version.
-        command: the command that gives the same mask again.
-    """
+    """Return the report of a run as plain data; ``command`` gives the same mask again."""
     import scipy  # takes hundredths of a second; by now the mask is written
 
     model = loaded.model

@@ -78,14 +78,8 @@ def segment(
     Results are written atomically, file by file, after everything has been computed. If writing fails midway (a full
     disk), the files already written remain.
 
-    Args:
-        inputs: references of the volumes whose channels make up the case.
-        loaded: the model in its runtime.
-        outputs: references of the results.
-        options: deviations from the card.
-        progress: receives stages and tiles; raises CancelledError to stop the run.
-        ports: stores and writers.
-        checkpoint: stores finished planes and resumes from them; results are identical.
+    ``inputs`` are the volumes whose channels make up the case. A ``checkpoint`` stores finished planes, and resumes
+    from them with identical results. ``progress`` raises CancelledError to stop the run.
 
     Raises:
         InputError, ModelError, UsageError, LimitError, OutputError, CancelledError

@@ -48,12 +48,7 @@ def slice_pictures(
 ) -> tuple[Picture, Picture]:
     """Draw a slice with square pixels, bare and with labels.
 
-    Args:
-        view: the plane.
-        values: the slice's stored voxels ``(x, y, z)``, one of which is 1.
-        labels: labels of the same voxels.
-        window: values shown black and white.
-        table: label colours.
+    ``values`` and ``labels`` are stored voxels ``(x, y, z)``, one of which is 1. ``window`` is shown black to white.
     """
     shown, display = view.display(finite(values, 0.0)), Display(*window, table)
     bare = plane_pixels(view, shown, None, display, _LONGEST_EDGE)

@@ -199,12 +199,7 @@ class Session:
 
 
 class Sessions:
-    """The sessions of one process, by secret token.
-
-    Args:
-        folder: parent of their folders.
-        idle_seconds: idle time after which a session is closed.
-    """
+    """The sessions of one process, by secret token; one is closed after ``idle_seconds`` without use."""
 
     def __init__(self, folder: Path, idle_seconds: float, keep_seconds: float = 0.0) -> None:
         self._folder, self._idle_seconds, self._keep_seconds = folder, idle_seconds, keep_seconds

@@ -32,17 +32,9 @@ def threshold_preview(
     volumes: VolumeStore,
     artifacts: ArtifactWriter,
 ) -> dict[str, Any]:
-    """Label voxels above Otsu's threshold in the first channel.
+    """Label voxels above Otsu's threshold in the first channel; returns a report without model and command.
 
-    Args:
-        inputs: references of the case's volumes.
-        outputs: the mask, and optionally its statistics.
-        progress: receives slabs as tiles; raises CancelledError to stop.
-        volumes: volume store.
-        artifacts: writes the statistics.
-
-    Returns:
-        A report as of a run, without model and command.
+    ``progress`` receives slabs as tiles.
 
     Raises:
         InputError, LimitError, OutputError, CancelledError
