@@ -287,6 +287,29 @@ def test_an_output_that_would_replace_an_input(
     assert scan.read_bytes() == before
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        "segment LONG -m MODEL -o mask.nii",
+        "segment SCAN -m LONG -o mask.nii",
+        "segment SCAN -m MODEL -o LONG.nii",
+        "segment SCAN -m MODEL -o mask.nii --card LONG",
+        "segment SCAN -m MODEL -o mask.nii --report LONG",
+        "batch LONG -m MODEL -o out",
+        "export LONG --card MODEL -o out.onnx",
+    ],
+)
+@pytest.mark.parametrize("name", ["l" * 300, "l" * 300 + "/x"])
+def test_a_name_that_is_too_long_is_one_line_wherever_it_is_given(
+    voxport: Command, scan: Path, model: Path, tmp_path: Path, command: str, name: str
+) -> None:
+    words = command.replace("LONG", name).replace("SCAN", str(scan)).replace("MODEL", str(model)).split()
+    result = voxport(*words)
+    refused(result, result.returncode, tmp_path)
+    assert result.returncode in (1, 2, 3, 4)
+    assert "unexpected" not in result.stderr
+
+
 def test_a_wrong_setting_is_named(voxport: Command, scan: Path, model: Path, tmp_path: Path) -> None:
     result = voxport("segment", scan, "-m", model, "-o", "mask.nii.gz", env={"VOXPORT_MAX_VOXELS": "lots"})
     refused(result, 2, tmp_path, "max_voxels")

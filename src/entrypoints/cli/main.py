@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
@@ -106,6 +107,9 @@ def _run(arguments: list[str]) -> int:
 
 
 def _failed(error: Exception) -> int:
+    if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+        got = "a longer name"
+        error = UsageError(str(error.filename), expected="a name that the file system takes", got=got, do="shorten it")
     if isinstance(error, VoxportError):
         code = next((_EXIT_CODES[kind] for kind in type(error).__mro__ if kind in _EXIT_CODES), 1)
         return _say(with_flags(str(error)), code)

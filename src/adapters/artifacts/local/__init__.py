@@ -17,11 +17,11 @@ class LocalFiles(ArtifactWriter):
     def check(self, reference: str) -> None:
         destination = Path(reference)
         folder = destination.parent
-        if not folder.is_dir():
-            raise OutputError.cannot_write(reference, "no such folder")
-        if destination.is_dir():
-            raise OutputError.cannot_write(reference, "a folder of that name")
         with output_errors(reference):
+            if not folder.is_dir():
+                raise OutputError.cannot_write(reference, "no such folder")
+            if destination.is_dir():
+                raise OutputError.cannot_write(reference, "a folder of that name")
             with suppress(FileNotFoundError):
                 destination.lstat()  # finds names that are too long
             # Only opening a file detects read-only mounts and full quotas.

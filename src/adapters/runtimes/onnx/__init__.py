@@ -102,7 +102,10 @@ def open_onnx_session(path: Path, options: SessionOptions, settings: OnnxRuntime
         session = _session(path, session_options, providers, settings)
     except _ORT_ERRORS as error:
         raise ModelError(
-            path.name, expected="a model that ONNX Runtime can load", got=_reason(error), do="export it again"
+            path.name,
+            expected="a model that ONNX Runtime can load",
+            got=_reason(error),
+            do="export it again, with operators and versions that it has",
         ) from None
     return OnnxSession(session, path.name)
 

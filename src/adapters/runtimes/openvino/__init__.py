@@ -150,7 +150,10 @@ def open_openvino_session(path: Path, options: SessionOptions, settings: Openvin
         compiled = core.compile_model(core.read_model(str(path)), _DEVICE, config)
     except RuntimeError as error:
         raise ModelError(
-            path.name, expected="a model that OpenVINO can load", got=_reason(error), do="export it again"
+            path.name,
+            expected="a model that OpenVINO can load",
+            got=_reason(error),
+            do="export it again, with operators and versions that it has",
         ) from None
     return OpenvinoSession(compiled, path.name)
 
