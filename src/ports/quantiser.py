@@ -18,16 +18,10 @@ class Quantiser(Protocol):
     def quantise(
         self, model: Model, inputs: Sequence[NDArray[np.float32]], destination: Path, *, spared: int = 0
     ) -> int:
-        """Write the network with convolutions in int8 to ``destination``, without a card; how many there are.
+        """Write an ONNX model's network, without a card, with convolutions in int8; returns their number.
 
-        Args:
-            model: an ONNX model.
-            inputs: batches ``(N, C, ., ., .)`` in the network's own axes, such as it is going to score.
-            destination: the file to write.
-            spared: so many convolutions at either end stay as they are; the outermost are the most delicate.
-
-        Returns:
-            The number of convolutions in int8. Nothing is written where it is 0.
+        ``inputs`` are typical batches ``(N, C, ., ., .)`` in the network's own axes. ``spared`` convolutions at either
+        end, the most delicate ones, are not quantised. Nothing is written if none remains.
 
         Raises:
             ModelError: the network cannot be quantised.

@@ -152,7 +152,7 @@ class VolumeStore(Protocol):
             labels: of a label map. Their names and colours are kept where the format can hold them.
 
         Raises:
-            OutputError: the place does not exist, is read-only, or has no room.
+            OutputError: the place does not exist, is read-only, or is full.
             ValueError: ``like`` is on another grid, or the number of names is wrong.
         """
 

@@ -22,18 +22,6 @@ from .blending import LARGEST_LOGIT, BlendMerger, Block, HaloMerger, Logits, mer
 from .buffers import Buffer, Buffers, MemoryBuffer, buffer_in, is_large
 from .patches import Padding, TilePlan
 
-__all__ = [
-    "LARGEST_LOGIT",
-    "Block",
-    "InferFunction",
-    "LogitRangeError",
-    "Logits",
-    "assemble_planes",
-    "slab_bytes",
-    "stitch",
-]
-
-
 # Columns that fit the cache during a transpose: 1.7 ms instead of 5.6 ms for a tile of 2 x 256 x 256 x 16.
 _COLUMNS_AT_ONCE = 4096
 

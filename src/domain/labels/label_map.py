@@ -157,7 +157,7 @@ class Output:
     def check_logits(self, logits: Logits) -> None:
         """Raise ModelError for values ``(N, K, ...)`` that were activated in the network already.
 
-        Logits of noise go below 0 or above 1 and are no whole numbers; probabilities and label maps are told by that.
+        Logits of noise go below 0 or above 1 and are not whole numbers, unlike probabilities and label maps.
         """
         low, high = float(logits.min()), float(logits.max())
         if self.activation == "none" or self.bounded or low == high:

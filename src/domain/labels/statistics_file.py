@@ -48,15 +48,8 @@ def statistics_rows(statistics: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 def _row(label: Mapping[str, Any], unit: str) -> dict[str, Any]:
     box = label["bounding_box"]
-    row: dict[str, Any] = {
-        "value": label["value"],
-        "name": label["name"],
-        "voxels": label["voxels"],
-        "volume": label["volume"],
-        "unit": unit,
-        "components": label["components"],
-        "touches_border": label["touches_border"],
-    }
+    row: dict[str, Any] = {name: label[name] for name in ("value", "name", "voxels", "volume")}
+    row |= {"unit": unit, "components": label["components"], "touches_border": label["touches_border"]}
     for i, axis in enumerate("xyz"):
         row[f"box_start_{axis}"] = None if box is None else box["start"][i]
         row[f"box_stop_{axis}"] = None if box is None else box["stop"][i]

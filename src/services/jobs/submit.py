@@ -43,7 +43,7 @@ def submit_case(
     """Store a case's volumes and queue it.
 
     Args:
-        volumes: name and local file of each volume, in order; names end as their format wants it.
+        volumes: name, with its format's ending, and local file of each volume, in order.
         model: the model's ``name:version``.
         options: overrides of the card.
         outputs: names in ``RESULT_FILES``; only the probabilities are optional.

@@ -143,8 +143,11 @@ class ServedModels:
         with self._refreshing:
             listing, default, missing = self._look()
             known = {m.model.sha256: m for m in self._catalogue.models if m.state != "loading"}
-            models = [known.get(model.sha256) or ServedModel(model, "loading") for model in listing.models]
-            models = [_renamed(served, model) for served, model in zip(models, listing.models, strict=True)]
+            # a model whose path or card has changed is loaded again
+            models = [
+                served if served is not None and served.model == model else ServedModel(model, "loading")
+                for model, served in ((model, known.get(model.sha256)) for model in listing.models)
+            ]
             self._catalogue = Catalogue(tuple(models), listing.broken, default, missing)
             self._log_problems(models, listing.broken, missing)
             for index, served in enumerate(models):
@@ -196,11 +199,6 @@ class ServedModels:
             return ServedModel(model, "broken", reason=str(error))
         except Exception as error:  # noqa: BLE001 - one invalid file must not end the thread
             return ServedModel(model, "broken", reason=f"{type(error).__name__} while it was loaded")
-
-
-def _renamed(served: ServedModel, model: Model) -> ServedModel:
-    """Keep a loaded model whose path or card has changed but not its bytes."""
-    return served if served.model == model else ServedModel(model, "loading")
 
 
 def _warmed_up(loaded: LoadedModel) -> float:

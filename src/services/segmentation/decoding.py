@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
 from ...domain.geometry.grid import Box
-from ...domain.inference.sliding_window import Block
+from ...domain.inference.blending import Block
 from ...domain.labels.label_map import Labels
 from ...ports.volume_store import VolumeSink
 from .prepare import Prepared
@@ -44,7 +44,7 @@ class Labeller:
         if self._decoded:
             first, last = self._decoded[0][0], self._decoded[-1][0]
             too_thick = block.box.stop[axis] - first.start[axis] > _PLANES_AT_ONCE
-            if too_thick or not _follows(last, block.box, axis):
+            if too_thick or block.box != last.with_range(axis, last.stop[axis], block.box.stop[axis]):
                 self.flush()
         self._decoded.append((block.box, output.labels(block.logits)))
         self.contested += output.contested(block.logits)
@@ -55,7 +55,9 @@ class Labeller:
     def flush(self) -> None:
         """Write the buffered labels as one piece."""
         if self._decoded:
-            box, labels = _joined(self._decoded, self._prepared.plan.axis)
+            axis, first, last = self._prepared.plan.axis, self._decoded[0][0], self._decoded[-1][0]
+            box = first.with_range(axis, first.start[axis], last.stop[axis])
+            labels = np.concatenate([labels for _, labels in self._decoded], axis=axis)
             self._sinks.mask.write(self._prepared.stored_box(box), self._back.apply(labels))
             self._decoded = []
 
@@ -66,13 +68,3 @@ class Labeller:
                 f"{self.contested} voxels reach the threshold for several labels; "
                 "the last of these in the label table was taken"
             )
-
-
-def _follows(before: Box, after: Box, axis: int) -> bool:
-    return after == before.with_range(axis, before.stop[axis], after.stop[axis])
-
-
-def _joined(decoded: Sequence[tuple[Box, Labels]], axis: int) -> tuple[Box, Labels]:
-    first, last = decoded[0][0], decoded[-1][0]
-    box = first.with_range(axis, first.start[axis], last.stop[axis])
-    return box, np.concatenate([labels for _, labels in decoded], axis=axis)

@@ -132,7 +132,9 @@ def prepare(
     space = _space(case, card)
     channels = survey(case, options.nan_as)
     fitted = tuple(fit(card.input.intensity, channels[c.source].chunks) for c in card.input.channels)
-    axes = [space.model_axis(axis) for axis in _slowest_first(case.sources[0].slowest_axis)]
+    slowest = case.sources[0].slowest_axis
+    fewest_reads_first = sorted(range(3), key=lambda axis: abs(axis - slowest))
+    axes = [space.model_axis(axis) for axis in fewest_reads_first]
     plan, overlap, needed, notes = _planned(card, space, inferer, options, tuned, axes, resources, scratch_bytes)
     _check_effort(case, plan)
     ranges = _normalised_ranges(case, card, channels, fitted)
@@ -262,11 +264,6 @@ def _planned(
             do="check the spacing of the volume, crop it, set a smaller `patch`, or free space in the scratch folder",
         )
     return plan, tiling.overlap, size_bytes, notes
-
-
-def _slowest_first(slowest: int) -> list[int]:
-    """Return stored axes ordered by the number of reads per slab, fewest first."""
-    return sorted(range(3), key=lambda axis: abs(axis - slowest))
 
 
 def _visiting_axis(plan: TilePlan, axes: Sequence[int]) -> int:

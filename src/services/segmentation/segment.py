@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ...domain.geometry.grid import Box, Grid
-from ...domain.inference.sliding_window import Block, LogitRangeError, assemble_planes, stitch
+from ...domain.inference.blending import Block
+from ...domain.inference.sliding_window import LogitRangeError, assemble_planes, stitch
 from ...domain.labels.label_map import LabelTable, Logits, Output
 from ...domain.labels.statistics import LabelStatistics, StatisticsAccumulator
 from ...domain.labels.statistics_file import statistics_bytes

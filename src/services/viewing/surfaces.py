@@ -27,7 +27,6 @@ def label_surfaces(mask: VolumeSource, table: LabelTable, *, surfaces: SurfaceMa
 
 
 def _thinned(mask: VolumeSource, step: int) -> Labels:
-    """Return the largest label of each cube of ``step`` voxels."""
     shape = [-(-n // step) for n in mask.grid.shape]
     result = np.zeros(shape, mask.dtype)
     axis = mask.slowest_axis

@@ -14,13 +14,11 @@ from hypothesis import strategies as st
 from numpy.typing import DTypeLike, NDArray
 from voxport.domain.errors import LimitError, ModelError
 from voxport.domain.geometry.grid import Box, Shape3
+from voxport.domain.inference.blending import LARGEST_LOGIT, Block, Logits
 from voxport.domain.inference.buffers import Buffer, Buffers, MemoryBuffer
 from voxport.domain.inference.patches import Padding, TilePlan, Tiling, blending_weights, plan_tiles
 from voxport.domain.inference.sliding_window import (
-    LARGEST_LOGIT,
-    Block,
     InferFunction,
-    Logits,
     assemble_planes,
     slab_bytes,
     stitch,

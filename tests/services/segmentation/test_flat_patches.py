@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from voxport.application import Application
 from voxport.domain.cards.model_card import Axes
 from voxport.domain.geometry.grid import Shape3
+from voxport.domain.inference.blending import Logits
 from voxport.domain.inference.patches import Padding, TilePlan, Tiling, plan_tiles
-from voxport.domain.inference.sliding_window import Logits, assemble_planes, stitch
+from voxport.domain.inference.sliding_window import assemble_planes, stitch
 from voxport.domain.run import BLENDINGS, LARGEST_OVERLAP
 from voxport.ports.runtime import RuntimeOptions
 from voxport.services.segmentation import inference as scoring
