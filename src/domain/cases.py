@@ -20,12 +20,9 @@ _Places = dict[int, list[str]]
 
 @dataclass(frozen=True)
 class CaseFiles:
-    """The files of a case.
+    """A case: its name, which may contain slashes, and its files in the network's order, as paths below the folder.
 
-    Args:
-        name: name of the case; may contain slashes.
-        files: its volumes in the network's order, as paths below the folder.
-        problem: the reason why it cannot be segmented, or None.
+    ``problem`` is the reason why it cannot be segmented, or None.
     """
 
     name: str

@@ -56,15 +56,8 @@ class Candidate:
 class Tuning:
     """The measurements of one model on one machine.
 
-    Args:
-        model: key of weights and card, see ``model_key``.
-        name: the model's ``name:version``.
-        machine: the machine of the measurement.
-        date: YYYY-MM-DD.
-        volume: name of the volume that was segmented.
-        candidates: all measured configurations; the first is the reference, fp32 with the card's patch.
-        choice: the configuration that was chosen.
-        quantised_sha256: hash of the quantised network, if one was kept.
+    ``model`` is the key of weights and card, see ``model_key``; ``name`` is ``name:version``; ``volume`` names the
+    segmented volume. The first candidate is the reference, fp32 with the card's patch.
     """
 
     model: str

@@ -11,11 +11,10 @@ class Locks(Protocol):
     """Exclusive locks, each named by a file. The system releases a lock with its process, however that ends."""
 
     def hold(self, path: Path, *, wait: bool = True) -> AbstractContextManager[bool]:
-        """Hold a lock until the block ends; gives whether it is held.
+        """Hold the lock of a file until the block ends; gives whether it is held.
 
-        Args:
-            path: of the lock's file, which is made, with its folders, where it is missing. Its holder may delete it.
-            wait: wait for another holder to release it; else the lock is not held where another holds it.
+        The file and its folders are created if missing; the holder may delete the file. Without ``wait``, a lock that
+        another process holds is not waited for.
 
         Raises:
             OSError: the file cannot be made or locked.

@@ -14,12 +14,8 @@ class SurfaceMaker(Protocol):
     def make(self, labels: Labels, affine: FloatArray, table: LabelTable, faces: int) -> bytes:
         """Return a binary glTF scene with one smoothed, closed mesh a label; empty bytes without labels.
 
-        Args:
-            labels: ``(x, y, z)``.
-            affine: ``(4, 4)``, from voxel index to world in RAS+.
-            table: names and colours. A mesh has its label's name, and ``value`` in its extras.
-            faces: approximate number of triangles of all meshes.
-
+        ``labels`` are ``(x, y, z)``; ``affine`` ``(4, 4)`` maps voxel index to world in RAS+. All meshes have about
+        ``faces`` triangles, which point outwards. A mesh has its label's name and colour, and ``value`` in its extras.
         Positions are world coordinates in the affine's unit; the scene's root rotates superior upwards, as glTF
-        requires. Faces point outwards.
+        requires.
         """

@@ -19,16 +19,10 @@ class Serialisable(Protocol):
 
 @dataclass(frozen=True)
 class TensorModel:
-    """An ONNX file in a store, and what was saved with it.
+    """An ONNX file in a store, and the data saved with it.
 
-    Attributes:
-        name, version: by which it is found; together the tag ``name:version``.
-        path: of the file.
-        sha256: of the file.
-        signatures: a mapping for each method; of ``run``, ``batchable``, ``batch_dim`` and ``max_batch_size`` count.
-        labels: short texts to sort by.
-        metadata: plain data about the model.
-        custom_objects: plain data that a service needs, such as class names.
+    ``signatures`` has a mapping for each method; of ``run``, ``batchable``, ``batch_dim`` and ``max_batch_size`` count.
+    ``labels`` are short texts to sort by. ``custom_objects`` is data that a service needs, such as class names.
     """
 
     name: str

@@ -29,14 +29,10 @@ TABLE = "statistics_table"
 
 @dataclass(frozen=True)
 class JobSettings:
-    """How jobs are run and how long they are kept.
+    """How jobs are run and how long they are kept after their end.
 
-    Args:
-        version: of voxport, for reports.
-        memory_bytes: limit of one job; None for its share of free memory, with ``at_once`` jobs running here.
-        keep_every_seconds: time between two checkpoints of finished planes.
-        retention_seconds: time for which ended jobs are kept.
-        sweep_every_seconds: time between two deletions of old jobs.
+    ``memory_bytes`` limits one job; None divides the free memory among ``at_once`` jobs. Finished planes are stored
+    every ``keep_every_seconds``, and old jobs are deleted every ``sweep_every_seconds``. Reports state ``version``.
     """
 
     version: str

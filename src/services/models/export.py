@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -86,15 +87,9 @@ def _completed(card: ModelCard, checkpoint: Checkpoint, exported: Exported) -> M
 def _proved(model: Model, checkpoint: Checkpoint, ports: ExportPorts, progress: ProgressListener) -> Verification:
     options = RuntimeOptions()
     source_card = with_network(model.card, checkpoint.network)
-    source = ports.source(Model(checkpoint.path, source_card, "", "", "checkpoint"), options)
-    try:
-        target = ports.target(model, options)
-        try:
-            return verify_against(model, target, source, progress, openers=ports.openers, bounds=ports.bounds)
-        finally:
-            target.close()
-    finally:
-        source.close()
+    source_model = Model(checkpoint.path, source_card, "", "", "checkpoint")
+    with closing(ports.source(source_model, options)) as source, closing(ports.target(model, options)) as target:
+        return verify_against(model, target, source, progress, openers=ports.openers, bounds=ports.bounds)
 
 
 def with_network(card: ModelCard, network: Mapping[str, Any]) -> ModelCard:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -213,11 +214,8 @@ class ModelOpener:
     def check(self, model: Model) -> None:
         """Run a dummy patch through an ONNX model, in the runtime that is always installed; see ``checked_model``."""
         if model.format == "onnx":
-            opened = self._openers["onnx"](model, RuntimeOptions())
-            try:
+            with closing(self._openers["onnx"](model, RuntimeOptions())) as opened:
                 checked_model(model, opened, twice=True)
-            finally:
-                opened.close()
 
     def _quantised(self, model: Model, tuning: Tuning | None) -> Model:
         """Return the model with the path of its quantised file, or unchanged without tunings."""

@@ -22,10 +22,7 @@ _REPEATS_WITHIN = 1e-3
 def checked_model(model: Model, runtime: InferenceRuntime, *, twice: bool = False) -> Model:
     """The model, with its card's output fitted to the network's channels.
 
-    Args:
-        model: with a card.
-        runtime: has it loaded.
-        twice: also check that the network answers twice the same.
+    ``twice``: also check that the network gives the same logits twice.
 
     Raises:
         ModelError: the network fails on a patch, gives something else than logits on the patch's grid, other channels

@@ -10,6 +10,7 @@ import hashlib
 import math
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -227,13 +228,11 @@ class _Bench:
         options = RunOptions(patch=patch, batch=choice.batch)
         taken: list[float] = []
         self.progress.stage(f"measure {choice}" if patch else "measure the reference")
-        try:
+        with closing(runtime):
             # The first run warms up; it counts only if it is long.
             while len(taken) <= _RUNS and sum(taken) < _LONG_SECONDS:
                 done = segment(self.inputs, loaded, Outputs(_MASK), options, _Quiet(self.progress), ports=ports)
                 taken.append(self.ports.seconds_of(done))
-        finally:
-            runtime.close()
         return self.store.get(_MASK).array[0], min(taken[1:] or taken), done.prepared.plan
 
 
@@ -254,11 +253,8 @@ class _Quiet:
 def larger_patches(tiling: Tiling, patch: Shape3, shape: Sequence[int], network: NetworkShape) -> Iterator[Shape3]:
     """Return patches doubled along one axis or two, at most four times as large, without equivalent ones.
 
-    Args:
-        tiling: the card's; whole axes stay whole.
-        patch: edges in voxels (x, y, z).
-        shape: the volume's; longer patches are cut to it.
-        network: the declared input shape; fixed sizes stay.
+    Axes that the card's tiling takes whole, and fixed sizes of the network, stay as they are. Edges beyond the volume's
+    ``shape`` are cut to it.
     """
     most = _rounded(shape, tiling.divisor)
     free = [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -179,11 +180,8 @@ def verify(
     if checkpoint is None:
         return verify_again(model, runtime, progress, openers=openers)
     source_model = Model(checkpoint, model.card, "", "", "checkpoint")
-    source = open_source(source_model, RuntimeOptions())
-    try:
+    with closing(open_source(source_model, RuntimeOptions())) as source:
         proved = verify_against(model, runtime, source, progress, openers=openers, bounds=bounds)
-    finally:
-        source.close()
     files.write(model.path, certified(model, proved, bounds), model.path)
     return proved
 
@@ -199,13 +197,11 @@ def _others(
     """Return the parity of every other installed runtime and precision on the same inputs."""
     found = []
     for other in other_ways(model, openers, (runtime.name, runtime.precision)):
-        try:
+        with closing(other):
             progress.stage(f"compare {other.name} {other.precision}", len(probes))
             logits = _logits(other, probes, progress)
             _check_shapes(model, expected, logits)
             found.append(_entry(other, compare(expected, logits, model.card.output)))
-        finally:
-            other.close()
     return tuple(found)
 
 

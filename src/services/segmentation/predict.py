@@ -27,10 +27,8 @@ _VOLUME, _MASK, _PROBABILITIES = "volume", "mask in memory", "probabilities in m
 class Prediction:
     """A segmented case.
 
-    Attributes:
-        labels: the label map ``(X, Y, Z)``, with its grid and label names.
-        probabilities: ``(K, X, Y, Z)`` float32, one channel a class; None unless asked for.
-        done: the run: plan, times, hashes.
+    ``labels`` is the label map ``(X, Y, Z)``; ``probabilities`` are ``(K, X, Y, Z)`` float32, one channel a class, or
+    None; ``done`` is the run: plan, times, hashes.
     """
 
     labels: LabelMap
