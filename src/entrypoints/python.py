@@ -154,8 +154,7 @@ class Predictor:
         place = {"spacing": spacing, "unit": unit, "affine": affine}
         volumes = [self._volume(given, place) for given in case]
         if all(isinstance(volume, str) for volume in volumes):
-            for name, value in place.items():
-                _check_absent(name, value)
+            _check_absent(place)
         with _listener(progress) as listener:
             return self._application.predict_case(volumes, self._loaded, wanted, listener, probabilities=probabilities)
 
@@ -164,8 +163,7 @@ class Predictor:
         if isinstance(given, str | os.PathLike):
             return os.fspath(given)
         if hasattr(given, "dataobj"):
-            for name, value in place.items():
-                _check_absent(name, value)
+            _check_absent(place)
             return self._application.image_volume(given)
         if (place["spacing"] is None) == (place["affine"] is None):
             got = "neither" if place["affine"] is None else "both"
@@ -191,9 +189,11 @@ def _name(file: File | None) -> str | None:
     return None if file is None else os.fspath(file)
 
 
-def _check_absent(name: str, value: object) -> None:
-    if value is not None:
-        raise UsageError(name, expected=f"no {name} beside a volume that states it", got=str(value), do="leave it out")
+def _check_absent(place: dict[str, Any]) -> None:
+    for name, value in place.items():
+        if value is not None:
+            expected = f"no {name} beside a volume that states it"
+            raise UsageError(name, expected=expected, got=str(value), do="leave it out")
 
 
 def _options(given: dict[str, Any]) -> RunOptions:

@@ -204,7 +204,7 @@ def test_the_service_takes_the_key_that_the_demo_and_prometheus_send(host: Host)
     from voxport.entrypoints.rest.keys import KeyHash, parse_keys
 
     host.prepare()
-    assert parse_keys(host.secret("voxport_api_keys")) == (KeyHash.of(host.secret("voxport_api_key")),)
+    assert parse_keys([host.secret("voxport_api_keys")]) == (KeyHash.of(host.secret("voxport_api_key")),)
     scrape = yaml.safe_load((DEPLOYMENT / "prometheus.yml").read_text())["scrape_configs"][0]
     assert scrape["authorization"]["credentials_file"] == "/run/secrets/voxport_api_key"
     assert "voxport_api_key" in services()["prometheus"]["secrets"]

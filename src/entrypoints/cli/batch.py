@@ -16,7 +16,7 @@ import typer
 from ...domain.run import RunOptions
 from ...domain.volume_names import PACKED
 from . import options as opt
-from .console import show_json, show_table, warn, with_flags
+from .console import build_application, show_json, show_table, warn, with_flags
 from .serving import needs_package
 
 if TYPE_CHECKING:
@@ -73,7 +73,6 @@ def batch_command(
 ) -> None:
     """Segment all cases of a folder; another run does new, changed and failed cases only."""
     needs_package("voxport batch", "dbos")
-    from ...application import Application
     from ...services.batch.discovery import find_cases
     from ...services.batch.folder import batch_folder
     from ...services.batch.record import BatchWork
@@ -88,7 +87,7 @@ def batch_command(
     wanted = {"mask": True, "probabilities": probabilities, "preview": preview}
     outputs = tuple(name for name in wanted if wanted[name])
     results, at_once = batch_folder(output), concurrency or 1
-    application = Application.build() if shared else Application.build(**own_queue(results, at_once))
+    application = build_application() if shared else build_application(**own_queue(results, at_once))
     found = application.find_model(model, card)
     command = {"-m": model or found.card.reference} | ({} if card is None else {"--card": str(card)})
     work = BatchWork(found, options, outputs, runtime, precision, command)

@@ -17,6 +17,7 @@ from ...domain.run import RunOptions
 if TYPE_CHECKING:
     from rich.progress import Progress
 
+    from ...application import Application
     from ...ports.progress import ProgressListener
 
 # fields that errors name, and the arguments that stand for them here
@@ -30,6 +31,13 @@ FIELDS = {
 } | {"checkpoint": "CHECKPOINT", "mask": "-o"}
 _WIDEST = 100_000  # characters of a table's line
 _BYTES = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
+
+
+def build_application(**settings: Any) -> Application:
+    """Build the application, whose modules a command imports only when it needs them; see ``Application.build``."""
+    from ...application import Application
+
+    return Application.build(**settings)
 
 
 def parse_patch(text: str | None) -> tuple[int, int, int] | None:

@@ -14,7 +14,7 @@ import typer
 from ...domain.errors import UsageError
 from ...domain.job import JOB_STATES, Job, JobState
 from . import options as opt
-from .console import show_json, show_table, with_flags
+from .console import build_application, show_json, show_table, with_flags
 from .serving import needs_package
 
 if TYPE_CHECKING:
@@ -92,11 +92,10 @@ def retry_command(ids: JobIds) -> None:
 def _queue() -> Iterator[JobQueue]:
     """The queue of the settings, which must be there. Raises VoxportError."""
     needs_package("voxport jobs", "dbos")
-    from ...application import Application
     from ...services.jobs.admin import queue_errors
 
     with queue_errors():
-        queue = Application.build().known_job_queue
+        queue = build_application().known_job_queue
         try:
             yield queue
         finally:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from . import options as opt
-from .console import progress_bar, show_json, show_table, warn
+from .console import build_application, progress_bar, show_json, show_table, warn
 
 if TYPE_CHECKING:
     from ...domain.parity import Bounds, RuntimeParity
@@ -23,9 +23,7 @@ app = typer.Typer(no_args_is_help=True, help="Manage the models that -m can name
 @app.command("list")
 def list_command(as_json: opt.AsJson = False, store: opt.StoreName = None) -> None:
     """Show all models."""
-    from ...application import Application
-
-    listing = Application.build(store=store).list_models()
+    listing = build_application(store=store).list_models()
     if as_json:
         models = [
             {
@@ -49,9 +47,7 @@ def add_command(
     file: Annotated[Path, typer.Argument(help="An ONNX file.")], card: opt.CardFile = None, store: opt.StoreName = None
 ) -> None:
     """Store a copy of a model with its card embedded."""
-    from ...application import Application
-
-    application = Application.build(store=store)
+    application = build_application(store=store)
     stored = application.add_model(file, card)
     typer.echo(f"{stored.card.reference} added")
 
@@ -61,9 +57,7 @@ def remove_command(
     name: Annotated[str, typer.Argument(help="NAME, or NAME:VERSION.")], store: opt.StoreName = None
 ) -> None:
     """Remove a model."""
-    from ...application import Application
-
-    Application.build(store=store).remove_model(name)
+    build_application(store=store).remove_model(name)
     typer.echo(f"{name} removed")
 
 
@@ -73,10 +67,9 @@ def inspect_command(
     as_json: opt.AsJson = False,
 ) -> None:
     """Show a volume's geometry, or a model's card and certificate."""
-    from ...application import Application
     from ...services.models.loading import names_a_model
 
-    application = Application.build()
+    application = build_application()
     if names_a_model(file):
         _show_model(application.find_model(file, card), as_json)
         return
@@ -145,12 +138,11 @@ def export_command(
     quiet: opt.Quiet = False,
 ) -> None:
     """Export a checkpoint to one self-describing ONNX file, certified to agree with the checkpoint."""
-    from ...application import Application
     from ...services.models.checkpoints import describe_checkpoint
 
     if network is not None:
         sys.path.append(str(Path.cwd()))  # as `python` does; last, so that nothing installed is hidden
-    application = Application.build()
+    application = build_application()
     read = application.read_card(card)
     given = describe_checkpoint(checkpoint, network, network_args, bundle, application.read_bundle, network_output)
     with progress_bar(quiet) as progress:
@@ -195,9 +187,7 @@ def verify_command(
     quiet: opt.Quiet = False,
 ) -> None:
     """Compare a model with its source network, on this machine."""
-    from ...application import Application
-
-    application = Application.build()
+    application = build_application()
     found = application.find_model(model, card)
     with progress_bar(quiet) as progress:
         loaded = application.load_model(found, runtime=runtime, precision=precision, threads=threads)

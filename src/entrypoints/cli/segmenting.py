@@ -12,7 +12,7 @@ from ...domain.errors import UsageError
 from ...domain.run import RunOptions
 from ...domain.volume_names import NIFTI, PACKED, VolumeNames
 from . import options as opt
-from .console import progress_bar, show_json, show_table, warn
+from .console import build_application, progress_bar, show_json, show_table, warn
 
 if TYPE_CHECKING:
     from ...services.models.loading import LoadedModel
@@ -57,11 +57,10 @@ def segment_command(
     quiet: opt.Quiet = False,
 ) -> None:
     """Segment one case; the mask is on the input's own grid."""
-    from ...application import Application
     from ...domain.run import Outputs
     from ...services.segmentation.report import same_again_there
 
-    application = Application.build()
+    application = build_application()
     inputs, output = _case(inputs, output, application.sample if sample else None)
     if sample:
         statistics, preview = statistics or "sample_statistics.json", preview or "sample_preview.png"
@@ -156,9 +155,7 @@ def plan_command(
     quiet: opt.Quiet = False,
 ) -> None:
     """Estimate tiles, peak memory and time of a run, with warnings; nothing is segmented."""
-    from ...application import Application
-
-    application = Application.build()
+    application = build_application()
     chosen = application.find_model(model, card)
     with progress_bar(quiet) as progress:
         opened = application.load_model(chosen, runtime=runtime, precision=precision, threads=threads)

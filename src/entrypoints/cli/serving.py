@@ -15,7 +15,7 @@ import typer
 
 from ...domain.errors import UsageError
 from . import options as opt
-from .console import on_stop
+from .console import build_application, on_stop
 
 if TYPE_CHECKING:
     import uvicorn
@@ -166,10 +166,8 @@ def application_to_infer(
     models: Path | None, model: str | None, store: str | None, threads: int | None, scratch: Path | None, **further: Any
 ) -> Application:
     """An application for a process that keeps models loaded, with what its command line says."""
-    from ...application import Application
-
     named = None if model is None else absolute_if_file(model)
-    return Application.build(
+    return build_application(
         models_dir=models, model=named, store=store, threads=threads, scratch_dir=scratch, **further
     )
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from . import options as opt
-from .console import progress_bar, show_json, show_table
+from .console import build_application, progress_bar, show_json, show_table
 
 if TYPE_CHECKING:
     from ...domain.parity import Bounds
@@ -35,9 +35,7 @@ def tune_command(
 
     A tuning holds for this processor, these versions of libraries, and VOXPORT_THREADS.
     """
-    from ...application import Application
-
-    application = Application.build()
+    application = build_application()
     found = application.find_model(model, card)
     with progress_bar(quiet) as progress:
         tuned = application.tune(found, volume or (), progress)

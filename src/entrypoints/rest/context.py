@@ -103,13 +103,12 @@ class ServiceContext:
             BusyError: no slot is free and the queue is full.
             TimeLimitError, CancelledError
         """
-        progress = RequestProgress(self.settings.time_limit_seconds)
 
-        def run() -> T:
+        def run(progress: RequestProgress) -> T:
             with self.slots.hold(progress.check) as waited:
                 return work(progress, waited)
 
-        return await self._watched(request, progress, run, self._working)
+        return await self._watched(request, run, self._working)
 
     async def shared(self, request: Request, work: Callable[[RequestProgress, float], T]) -> T:
         """Run ``work``, which shares batches with other requests, in a thread of its own.
@@ -120,15 +119,13 @@ class ServiceContext:
         """
         if self._sharing.available_tokens < 1:
             raise BusyError("server", expected="room in the queue", got="a full queue", retry_after_seconds=1)
-        progress = RequestProgress(self.settings.time_limit_seconds)
-        return await self._watched(request, progress, lambda: work(progress, 0.0), self._sharing)
+        return await self._watched(request, lambda progress: work(progress, 0.0), self._sharing)
 
     async def without_slot(
         self, request: Request, work: Callable[[RequestProgress], T], threads: CapacityLimiter | None = None
     ) -> T:
         """Run ``work``, which infers nothing, in one of ``threads``; by default in the few threads beside the slots."""
-        progress = RequestProgress(self.settings.time_limit_seconds)
-        return await self._watched(request, progress, lambda: work(progress), threads or self.aside)
+        return await self._watched(request, work, threads or self.aside)
 
     @asynccontextmanager
     async def request_folder(self, files: Literal["run", "job"]) -> AsyncIterator[Path]:
@@ -141,13 +138,12 @@ class ServiceContext:
         finally:
             await to_thread.run_sync(work.__exit__, None, None, None)
 
-    async def _watched(
-        self, request: Request, progress: RequestProgress, run: Callable[[], T], limiter: CapacityLimiter
-    ) -> T:
+    async def _watched(self, request: Request, work: Callable[[RequestProgress], T], limiter: CapacityLimiter) -> T:
+        progress = RequestProgress(self.settings.time_limit_seconds)
         watch = asyncio.create_task(_abandon_when_gone(request, progress))
         try:
             with self.metrics.in_flight.track_inprogress():
-                return await to_thread.run_sync(run, limiter=limiter)
+                return await to_thread.run_sync(work, progress, limiter=limiter)
         except asyncio.CancelledError:
             progress.abandon()
             raise

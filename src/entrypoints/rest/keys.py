@@ -33,16 +33,12 @@ class KeyHash:
         return self.digest.hex()[:12]
 
 
-def parse_keys(entries: str | Iterable[str]) -> tuple[KeyHash, ...]:
-    """The keys of ``VOXPORT_API_KEYS``: its text, or its entries; each a plain key or ``sha256:HEX`` of one.
-
-    Text that is empty or blank holds no keys. A key that is given twice counts once.
+def parse_keys(entries: Iterable[str]) -> tuple[KeyHash, ...]:
+    """Parse the entries of ``VOXPORT_API_KEYS``: keys, or ``sha256:HEX`` of keys. Repeated keys count once.
 
     Raises:
-        UsageError: an entry is no key; it is named by its position, never quoted.
+        UsageError: an entry is invalid; it is named by its position, never quoted.
     """
-    if isinstance(entries, str):
-        entries = entries.split(",") if entries.strip() else ()
     hashes = (_parse_key(entry.strip(), position) for position, entry in enumerate(entries, start=1))
     return tuple(dict.fromkeys(hashes))
 
@@ -60,7 +56,7 @@ def _parse_key(entry: str, position: int) -> KeyHash:
     if not re.fullmatch(r"[!-~]+", entry):
         got = "a space or another character that a header cannot carry"
         raise UsageError(subject, expected="ASCII letters, digits and signs", got=got, do=do)
-    return KeyHash(sha256(entry.encode()).digest())
+    return KeyHash.of(entry)
 
 
 def holder(keys: Iterable[KeyHash], headers: Headers) -> KeyHash | None:

@@ -17,7 +17,7 @@ import typer
 from ...domain.errors import OutputError, VoxportError
 from ...domain.run import Outputs, RunOptions
 from ...domain.volume_names import PACKED
-from ..cli.console import progress_bar, warn
+from ..cli.console import build_application, progress_bar, warn
 from ..cli.segmenting import show_outcome
 from .children import Place, children_of, data_variables
 from .supervisor import Supervisor
@@ -52,7 +52,7 @@ def check_everything(workers: int, demo: bool) -> None:
 
 
 def _watch(supervisor: Supervisor, until: Callable[[], bool], late: Callable[[], str], folder: Path) -> None:
-    """Look after the processes until a condition holds. Raises VoxportError when that takes too long."""
+    """Supervise the processes until a condition holds. Raises VoxportError if it takes too long."""
     deadline = time.monotonic() + _PATIENCE_SECONDS
     supervisor.watch(until=lambda: until() or time.monotonic() > deadline)
     if not until():
@@ -75,9 +75,7 @@ def _variables(folder: Path) -> dict[str, str]:
 
 def _segment_sample(url: str, folder: Path) -> Mapping[str, Any]:
     """Return the report of a job on the bundled sample."""
-    from ...application import Application
-
-    application = Application.build()
+    application = build_application()
     outputs = Outputs(str(folder / f"sample_mask{PACKED}"))
     with progress_bar(quiet=True) as progress:
         return application.remote_segmenter(url).segment([application.sample], None, outputs, RunOptions(), progress)
