@@ -1,4 +1,4 @@
-"""The use cases, one typed method each, over the adapters that the container composes."""
+"""`Application`: a typed method for each use case."""
 
 from __future__ import annotations
 
@@ -169,9 +169,9 @@ class Application:
         )
 
     def tune(self, model: Model, volumes: Sequence[str], progress: ProgressListener) -> Tuning:
-        """Measure runtimes, precisions and tiles on this machine, and keep the fastest sound choice; see ``tune``.
+        """Measure runtimes, precisions and tiles on this machine, and keep the fastest that holds; see ``tune``.
 
-        Without volumes, the bundled sample serves for the bundled model, and noise for another.
+        Without volumes, the bundled model is measured on the bundled sample, and any other on noise.
         """
         return tune(model, volumes or self._calibration(model), progress, ports=self.container.tune_ports())
 
@@ -209,7 +209,7 @@ class Application:
         )
 
     def image_volume(self, image: object) -> Volume:
-        """Take over an image of nibabel; InputError unless it is a NIfTI image that can be segmented."""
+        """Make a volume of a nibabel image. Raises InputError unless it is a NIfTI image that can be segmented."""
         return self.container.image_volume(image)
 
     def segment_files(
@@ -225,7 +225,7 @@ class Application:
         precision: str = AUTO,
         threads: int | None = None,
     ) -> tuple[Segmentation, dict[str, Any]]:
-        """Load a model, segment a case, and write its results and its report; the run and the report."""
+        """Load a model, segment a case, and write results and report. Returns the run and the report."""
         self.check_outputs(inputs, outputs, kept=[] if card is None else [card])
         found = self.find_model(model, card)
         loaded = self.load_model(found, runtime=runtime, precision=precision, threads=threads)
@@ -240,11 +240,11 @@ class Application:
         return done, report
 
     def check_outputs(self, inputs: Sequence[str], outputs: Outputs, *, kept: Sequence[Path] = ()) -> None:
-        """Try the names of results; see ``check_outputs``."""
+        """Check that results can be written under these names; see ``check_outputs``."""
         check_outputs(inputs, outputs, volumes=self.volumes, artifacts=self.artifacts, kept=kept)
 
     def write_report(self, outputs: Outputs, report: Mapping[str, Any]) -> None:
-        """Write the report of a run, where one is wanted."""
+        """Write the report of a run, if ``outputs`` names one."""
         if outputs.report is not None:
             self.artifacts.write(outputs.report, (json.dumps(report, indent=2) + "\n").encode())
 
@@ -289,10 +289,10 @@ class Application:
     slots = _Part(lambda container: container.slots())
     """The slots that bound how many cases run at once in this process."""
     segmenter = _Part(lambda container: container.segmenter())
-    """Segments with the served models, in this process's slots."""
+    """A segmenter with the served models, in this process's slots."""
 
     def remote_segmenter(self, url: str, *, as_jobs: bool = True) -> Segmenter:
-        """Segments on a voxport service, with the key of the settings."""
+        """Return a segmenter on a voxport service, with the key of the settings."""
         return self.container.remote_segmenter(url, as_jobs=as_jobs)
 
     job_ports = _Part(lambda container: container.job_ports())

@@ -1,4 +1,4 @@
-"""The composition root: which adapter stands behind each port. ``Application`` holds one."""
+"""The composition root: binds an adapter to each port, behind ``Application``."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ BUNDLED = Path(__file__).parent / "bundled"
 
 
 def _late(module: str, name: str) -> Callable[..., Any]:
-    """An adapter's class or function, imported when it is first called: nibabel, onnx and torch take up to seconds."""
+    """Return an adapter's class or function, imported at its first call: nibabel, onnx and torch take up to seconds."""
 
     def call(*given: Any, **named: Any) -> Any:
         return getattr(import_module(f".adapters.{module}", __package__), name)(*given, **named)
@@ -101,7 +101,7 @@ def _remote_segmenter(
 
 
 class Container(containers.DeclarativeContainer):
-    """The adapters behind the ports, and what use cases need of them. Override a provider to bring your own."""
+    """Providers of the adapters behind the ports. Override a provider to use another adapter."""
 
     config = providers.Configuration(strict=True)
 
@@ -204,7 +204,7 @@ class Container(containers.DeclarativeContainer):
     job_queue: providers.Provider[JobQueue] = providers.ThreadSafeSingleton(
         _late("jobs.dbos", "DbosJobQueue"), config.jobs.database, _queue_limits
     )
-    # makes no database: for commands that only look at jobs
+    # for commands that read jobs: never creates the database
     known_job_queue: providers.Provider[JobQueue] = providers.ThreadSafeSingleton(
         _late("jobs.dbos", "DbosJobQueue"), config.jobs.database, _queue_limits, create=False
     )

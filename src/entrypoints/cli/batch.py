@@ -147,33 +147,29 @@ def _show(ended: Sequence[CaseResult], output: Path, *, as_json: bool, quiet: bo
 def _cohort_bar(cases: int, quiet: bool) -> Iterator[BatchListener]:
     """Show one bar for all cases on stderr if that is a terminal; else warnings only."""
     if quiet or not sys.stderr.isatty():
-        yield _Lines()
+        yield _Listener(None, cases)
         return
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (TextColumn("cases"), BarColumn(), TextColumn("{task.completed:.1f}/{task.total}"), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        yield _Bar(progress, cases)
+        yield _Listener(progress, cases)
 
 
-class _Lines:
-    def moved(self, cases: float) -> None:
-        """Ignored."""
+class _Listener:
+    """A BatchListener; without a bar, it prints warnings only."""
 
-    def warn(self, message: str) -> None:
-        """See BatchListener."""
-        warn([message])
-
-
-class _Bar:
-    def __init__(self, progress: Progress, cases: int) -> None:
-        self._progress, self._task = progress, progress.add_task("cases", total=cases)
+    def __init__(self, bar: Progress | None, cases: int) -> None:
+        self._bar = bar
+        self._task = None if bar is None else bar.add_task("cases", total=cases)
 
     def moved(self, cases: float) -> None:
-        """See BatchListener."""
-        self._progress.update(self._task, completed=cases)
+        if self._bar is not None and self._task is not None:
+            self._bar.update(self._task, completed=cases)
 
     def warn(self, message: str) -> None:
-        """See BatchListener."""
-        self._progress.console.print(f"warning: {message}", markup=False, highlight=False, soft_wrap=True)
+        if self._bar is None:
+            warn([message])
+        else:
+            self._bar.console.print(f"warning: {message}", markup=False, highlight=False, soft_wrap=True)

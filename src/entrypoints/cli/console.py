@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ...application import Application
     from ...ports.progress import ProgressListener
 
-# fields that errors name, and the arguments that stand for them here
+# the argument of each field that errors name
 _OTHERS = "runtime precision threads card statistics preview probabilities report against network network_args"
 FIELDS = {
     name: f"--{name.replace('_', '-')}"

@@ -90,7 +90,7 @@ def retry_command(ids: JobIds) -> None:
 
 @contextmanager
 def _queue() -> Iterator[JobQueue]:
-    """The queue of the settings, which must be there. Raises VoxportError."""
+    """Open the queue of the settings. Raises VoxportError if it does not exist."""
     needs_package("voxport jobs", "dbos")
     from ...services.jobs.admin import queue_errors
 

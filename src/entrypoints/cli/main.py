@@ -75,7 +75,7 @@ def options(
 
 
 def run() -> NoReturn:
-    """Run the command line; leaves by ``os._exit``, so that no thread in native code holds up an interrupted run."""
+    """Run the command line and end with ``os._exit``: threads in native code must not delay an interrupted run."""
     signal.signal(signal.SIGTERM, _terminate)
     code = _run(sys.argv[1:])
     for stream in (sys.stdout, sys.stderr):
@@ -89,7 +89,7 @@ def run() -> NoReturn:
 def _run(arguments: list[str]) -> int:
     debug = "--debug" in arguments or os.environ.get("VOXPORT_DEBUG") == "1"
     try:
-        # --debug is taken anywhere on the line, as people add it to the end of the command that failed
+        # --debug may stand anywhere: people append it to the command that failed
         result = app(args=[a for a in arguments if a != "--debug"], standalone_mode=False)
     except KeyboardInterrupt:
         result = _INTERRUPTED

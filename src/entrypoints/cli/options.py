@@ -15,10 +15,6 @@ from ...domain.errors import UsageError
 from ...domain.run import RunOptions
 from .console import parse_bytes, parse_patch
 
-Inputs = Annotated[
-    list[str],
-    typer.Argument(metavar="INPUT...", help="NIfTI volume; several are the channels of one case.", show_default=False),
-]
 ModelName = Annotated[
     str | None,
     typer.Option("-m", "--model", help="A model file, or the name of a model.", show_default="two-photon-vessels"),
@@ -94,7 +90,7 @@ def _parameter(hint: Any, field: Field[Any]) -> inspect.Parameter:
 
 
 def _word(field: Field[Any]) -> str:
-    """Return the option's name, without the unit that a size states itself."""
+    """Return the option's name; a size has no suffix, as its value states the unit."""
     return field.name.removesuffix("_bytes")
 
 
@@ -107,13 +103,13 @@ def _parsed(hint: Any, field: Field[Any], value: Any) -> Any:
 def check_remote_options(
     model: str | None, here: Mapping[str, object], *, beside: str = "--server", who: str = "the server"
 ) -> None:
-    """Check the options of a run that another process does.
+    """Check the options of a run in another process.
 
     Args:
         model: value of ``-m``.
-        here: options that only a run in this process takes, with their values; None or ``auto`` for one left open.
-        beside: option that has the run done elsewhere.
-        who: runs it there.
+        here: options of runs in this process, with their values; None or ``auto`` if not given.
+        beside: option that moves the run to another process.
+        who: name of that process in messages.
 
     Raises:
         UsageError: an option of ``here`` has a value, or the model is a file.

@@ -18,10 +18,9 @@ if TYPE_CHECKING:
     from ...services.models.loading import LoadedModel
     from ...services.segmentation.estimate import Estimate
 
-Inputs = Annotated[
-    list[str] | None,
-    typer.Argument(metavar="INPUT...", help="NIfTI volume; several are the channels of one case.", show_default=False),
-]
+VOLUMES = typer.Argument(
+    metavar="INPUT...", help="NIfTI volume; several are the channels of one case.", show_default=False
+)
 Sample = Annotated[bool, typer.Option("--sample", help="Segment the bundled sample into the current folder.")]
 MaskFile = Annotated[
     str | None, typer.Option("-o", "--output", metavar="MASK", help=f"The mask: {VolumeNames((NIFTI,)).writable_text}.")
@@ -38,7 +37,7 @@ Report = Annotated[str | None, typer.Option("--report", metavar="FILE.json", hel
 
 @opt.takes_run_options()
 def segment_command(
-    inputs: Inputs = None,
+    inputs: Annotated[list[str] | None, VOLUMES] = None,
     output: MaskFile = None,
     sample: Sample = False,
     model: opt.ModelName = None,
@@ -87,7 +86,7 @@ def segment_command(
 
 
 def _case(inputs: list[str] | None, output: str | None, sample: str | None) -> tuple[list[str], str]:
-    """Return volumes and mask name. UsageError if one is missing, or for a volume beside the sample."""
+    """Return the volumes and the name of the mask. Raises UsageError."""
     if sample is not None and inputs:
         raise UsageError("--sample", expected="no INPUT beside it", got=inputs[0], do="leave one of them out")
     if sample is not None:
@@ -143,7 +142,7 @@ def show_outcome(report: Mapping[str, Any], mask: str, as_json: bool) -> None:
 
 @opt.takes_run_options()
 def plan_command(
-    inputs: opt.Inputs,
+    inputs: Annotated[list[str], VOLUMES],
     model: opt.ModelName = None,
     card: opt.CardFile = None,
     runtime: opt.RuntimeName = "auto",

@@ -157,7 +157,7 @@ def _server(app: FastAPI, address: str, port: int, silence_seconds: float) -> uv
 
 
 def absolute_if_file(model: str) -> str:
-    """A model's file by its whole path, as another folder may be the current one later; a name as it is."""
+    """Return the absolute path of a model's file, or a model's name unchanged."""
     path = Path(model).expanduser()
     return str(path.absolute()) if path.is_file() else model
 
@@ -165,7 +165,7 @@ def absolute_if_file(model: str) -> str:
 def application_to_infer(
     models: Path | None, model: str | None, store: str | None, threads: int | None, scratch: Path | None, **further: Any
 ) -> Application:
-    """An application for a process that keeps models loaded, with what its command line says."""
+    """Build the application of a process that keeps models loaded."""
     named = None if model is None else absolute_if_file(model)
     return build_application(
         models_dir=models, model=named, store=store, threads=threads, scratch_dir=scratch, **further
@@ -173,14 +173,14 @@ def application_to_infer(
 
 
 def needs_package(command: str, package: str, extra: str = "serving") -> None:
-    """UsageError where a package of an extra is missing."""
+    """Raise UsageError if a package of an extra is missing."""
     if find_spec(package) is None:
         do = f"pip install 'voxport[{extra}]'"
         raise UsageError(command, expected=f"the package {package}", got="an installation without it", do=do)
 
 
 def checked_address(host: str) -> str:
-    """The IP address of a host. Raises UsageError."""
+    """Return the IP address of a host. Raises UsageError."""
     try:
         return str(ip_address("127.0.0.1" if host == "localhost" else host))
     except ValueError:
@@ -189,9 +189,10 @@ def checked_address(host: str) -> str:
 
 
 def opening_keys(address: str, insecure: bool) -> tuple[KeyHash, ...]:
-    """The keys that open the service.
+    """Return the keys that open the service.
 
-    UsageError for wrong settings, and for an address that others can reach while no key is asked for.
+    Raises:
+        UsageError: a wrong setting, or an address that other machines can reach without a key.
     """
     from ...settings import load_settings
     from ..rest.keys import parse_keys
@@ -209,7 +210,7 @@ def opening_keys(address: str, insecure: bool) -> tuple[KeyHash, ...]:
 
 
 def check_free(address: str, port: int, option: str = "--port") -> None:
-    """UsageError where something listens there already."""
+    """Raise UsageError if the address is in use."""
     family = socket.AF_INET6 if ip_address(address).version == 6 else socket.AF_INET
     with socket.socket(family) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

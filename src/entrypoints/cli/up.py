@@ -1,4 +1,4 @@
-"""``voxport up``: the service, its workers and the demo, kept up together."""
+"""``voxport up``: run the service, its workers and the demo together."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from . import options as opt
 from .console import on_stop
 from .serving import absolute_if_file, check_free, checked_address, needs_package, opening_keys
 
-_STOPPING_SECONDS = 15.0  # what a service takes to stop once its requests have ended
+_STOPPING_SECONDS = 15.0  # time a service needs to stop after its last request
 
 
 def up_command(
@@ -65,7 +65,7 @@ def up_command(
 
 
 def say(line: str) -> None:
-    """A line about what goes on, on stderr."""
+    """Print a line on stderr."""
     sys.stderr.write(f"voxport: {line}\n")
     sys.stderr.flush()
 

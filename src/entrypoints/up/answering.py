@@ -12,7 +12,7 @@ _SECONDS = 5.0
 def answers(url: str) -> bool:
     """Return whether a local server answers ``GET url`` over plain HTTP with a status below 400."""
     parts = urlsplit(url)
-    # not through a proxy, which urllib would ask
+    # urllib would use a proxy
     connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=_SECONDS)
     try:
         connection.request("GET", parts.path or "/")

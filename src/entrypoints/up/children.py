@@ -30,7 +30,7 @@ class Place:
     @property
     def _near(self) -> str:
         address = ip_address(self.address)
-        if address.is_unspecified:  # all addresses: this machine's own is one of them
+        if address.is_unspecified:  # all addresses include loopback
             return "127.0.0.1" if address.version == 4 else "[::1]"
         return self.address if address.version == 4 else f"[{self.address}]"
 
@@ -40,7 +40,7 @@ def children_of(place: Place, workers: int, variables: Mapping[str, str]) -> lis
     voxport = [sys.executable, "-P", "-m", "voxport"]
     for_service, for_demo = _keys()
     url = place.urls["service"]
-    # jobs are the workers' alone: a service that is restarted then interrupts none
+    # only workers run jobs, so a restarted service interrupts none
     without_jobs = {"VOXPORT_JOBS__WORKER": "false"}
     serve = [*voxport, "serve", "--host", place.address, "--port", str(place.port)]
     children = [Child("service", serve, f"{url}/readyz", {**variables, **for_service, **without_jobs})]

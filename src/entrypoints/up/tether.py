@@ -16,7 +16,7 @@ _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 
 def tethered(command: Sequence[str]) -> list[str]:
     """Return the command line that runs ``command`` and ends with this process. Start it from a long-lived thread."""
-    # -P: what lies in the current folder is not ours to import
+    # -P: do not import modules of the current folder
     return [sys.executable, "-P", "-m", __name__, str(os.getpid()), *command]
 
 
