@@ -70,21 +70,14 @@ def segment(
     Raises:
         VoxportError: see its subclasses.
     """
-    names = [inputs] if isinstance(inputs, str | os.PathLike) else inputs
+    names = [os.fspath(name) for name in ([inputs] if isinstance(inputs, str | os.PathLike) else inputs)]
     outputs = Outputs(os.fspath(mask), *map(_name, (probabilities, statistics, preview, report)))
     wanted = _options(options)
+    how: dict[str, Any] = {"runtime": runtime, "precision": precision, "threads": threads}
+    how["card"] = None if card is None else Path(card)
     with _listener(progress) as listener:
-        done, _ = (application or Application.build()).segment_files(
-            [os.fspath(name) for name in names],
-            _name(model),
-            outputs,
-            wanted,
-            listener,
-            card=None if card is None else Path(card),
-            runtime=runtime,
-            precision=precision,
-            threads=threads,
-        )
+        used = application or Application.build()
+        done, _ = used.segment_files(names, _name(model), outputs, wanted, listener, **how)
     return done
 
 
