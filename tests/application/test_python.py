@@ -279,7 +279,7 @@ def test_a_predictor_closes_at_the_end_of_its_block_and_when_nothing_refers_to_i
 
     def load() -> voxport.Predictor:
         loaded = application.load_model(application.find_model(str(model)))
-        monkeypatch.setattr(type(loaded.runtime), "close", lambda _: closed.append("closed"))
+        monkeypatch.setattr(loaded.runtime, "close", lambda: closed.append("closed"))
         return voxport.Predictor(application, loaded)
 
     with load() as predictor:
