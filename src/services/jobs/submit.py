@@ -45,10 +45,7 @@ def submit_case(
     Args:
         volumes: name, with its format's ending, and local file of each volume, in order.
         model: the model's ``name:version``.
-        options: overrides of the card.
         outputs: names in ``RESULT_FILES``; only the probabilities are optional.
-        owner: owner of the job.
-        ports: the queue and the blobs.
         key: name of the request: the same key gives the same job.
         model_sha256: of the model's file, which every worker must have.
         estimate_seconds: estimated run time.
