@@ -199,13 +199,9 @@ def wait_seconds(attempts: int, backoff_seconds: float) -> float:
 
 
 def eta_seconds(job: Job, now: float, *, typical_seconds: float | None, concurrency: int) -> float | None:
-    """Seconds until the job ends, from its tiles done, else from its estimate; None if ended or unknown.
+    """Return the seconds until a job ends, from its tiles done, else from its estimate; None if ended or unknown.
 
-    Args:
-        job: with its position, if it is queued.
-        now: seconds since 1970.
-        typical_seconds: median time of a job; None where none is done yet.
-        concurrency: jobs that run at a time, on all workers together.
+    ``typical_seconds`` is the median time of a job, ``concurrency`` the number of jobs that all workers run at a time.
     """
     own = typical_seconds if job.case.estimate_seconds is None else job.case.estimate_seconds
     if job.has_ended or own is None:

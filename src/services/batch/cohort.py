@@ -119,7 +119,7 @@ class Cohort:
                 self._queue.cancel(job.id, OWNER)
 
     def _take_up_one(self) -> bool:
-        """Skip or submit the next case if the queue has space for it; whether it did."""
+        """Skip or submit the next case if the queue has space; returns whether it did."""
         if not self._waiting or not self._has_space():
             return False
         case = self._waiting[0]
@@ -171,7 +171,7 @@ class Cohort:
         self._under_way[job.id] = case
 
     def _look_at_jobs(self) -> bool:
-        """Copy the results of jobs that have ended, if it is time to look; whether any has."""
+        """Copy the results of jobs that have ended, if the last look is long ago; returns whether any has."""
         if time.monotonic() - self._looked < self._glance:
             return False
         before = len(self._under_way)
@@ -234,7 +234,7 @@ class Cohort:
             raise InputError(case.name, expected="files that can be read", got=got, do=do) from None
 
     def _wait_because(self, reason: object, *, once: str | None = None) -> Literal[False]:
-        """Say why nothing goes on, ``once`` only, which is the reason itself where it is None; False."""
+        """Warn that the batch waits, one time for each ``once``, or reason if it is None; returns False."""
         key = once or str(reason)
         if key not in self._warned:
             self._warned.add(key)

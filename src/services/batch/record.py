@@ -138,7 +138,6 @@ def _report(
 
 
 def _made(report: Mapping[str, Any]) -> Made | None:
-    """The results of a report; None for data that is no report."""
     try:
         return Made(tuple(statistics_rows(report["statistics"])), tuple(map(str, report["warnings"])))
     except (KeyError, TypeError, ValueError, AttributeError):

@@ -43,9 +43,8 @@ class Slots:
     def hold(self, check: Callable[[], None] = lambda: None, *, patient: bool = False) -> Iterator[float]:
         """Wait for a slot and hold it; gives the seconds waited.
 
-        Args:
-            check: called every 0.2 s while waiting; stops it by raising.
-            patient: wait beyond the limit, for callers that take no memory while they wait.
+        ``check`` is called every 0.2 s while waiting, and ends the wait by raising. ``patient`` callers, who take no
+        memory while they wait, may exceed the limit of the queue.
 
         Raises:
             BusyError: the queue is full.
