@@ -92,5 +92,5 @@ class ModelCard:
                 subject,
                 expected=f"the certified weights (sha256 {self.parity.weights_sha256[:12]}...)",
                 got=f"sha256 {weights_sha256[:12]}...",
-                do="get the file again, or prove it again with voxport verify, `against` its checkpoint",
+                do="get the file again, or certify it anew with voxport verify, a `card` without parity, and `against`",
             )

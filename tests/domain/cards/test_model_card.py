@@ -48,5 +48,5 @@ def test_a_certificate_holds_for_its_own_weights_only(card: ModelCard) -> None:
         certified.check_weights("b" * 64, "model.onnx")
     assert str(caught.value) == (
         "model.onnx: expected the certified weights (sha256 aaaaaaaaaaaa...), got sha256 bbbbbbbbbbbb...; "
-        "get the file again, or prove it again with voxport verify, `against` its checkpoint"
+        "get the file again, or certify it anew with voxport verify, a `card` without parity, and `against`"
     )

@@ -45,7 +45,8 @@ def load_network(path: Path, network: Mapping[str, Any]) -> torch.nn.Module:
             path.name,
             expected="a network to put the weights in",
             got="none",
-            do="name its `network`, e.g. SegResNet, and `network_args`, e.g. '{\"init_filters\": 8}'",
+            do="name its `network`, e.g. SegResNet, and `network_args`, e.g. '{\"init_filters\": 8}', or both in the "
+            "card: provenance: {network: {_target_: SegResNet, init_filters: 8}}",
         )
     weights = read_weights(path) if script is None else Weights(dict(script.state_dict()))
     built = _build(network)
