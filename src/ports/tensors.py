@@ -82,8 +82,14 @@ class SessionOptions:
 
 def batch_axis(session: TensorSession) -> int | None:
     """0 where every input and output has a first axis that is free and goes by one name; None otherwise."""
-    firsts = {spec.shape[0] if spec.shape else 0 for spec in (*session.inputs, *session.outputs)}
-    return 0 if len(firsts) == 1 and not isinstance(next(iter(firsts)), int) else None
+    return 0 if joins_along(session, 0, 0) else None
+
+
+def joins_along(session: TensorSession, input_axis: int, output_axis: int) -> bool:
+    """Whether these axes of all inputs and of all outputs are free and go by one name."""
+    sides = (session.inputs, input_axis), (session.outputs, output_axis)
+    sizes = {spec.shape[axis] if axis < len(spec.shape) else 0 for specs, axis in sides for spec in specs}
+    return len(sizes) == 1 and not isinstance(sizes.pop(), int)
 
 
 def check_tensors(

@@ -138,6 +138,8 @@ def _field(location: Iterable[Any]) -> str:
 
 async def check_query(request: Request) -> None:
     """Refuse unknown query parameters. Raises UsageError."""
+    if not request.query_params:
+        return
     route = request.scope.get("route")
     known = list(_query_names(route.dependant)) if isinstance(route, APIRoute) else []
     for name in request.query_params:

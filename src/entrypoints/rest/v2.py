@@ -7,10 +7,11 @@ card takes and gives the tensors that it declares.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
+from io import BytesIO
 from typing import Any
 
 import numpy as np
@@ -30,8 +31,9 @@ from ...services.models.loading import LoadedModel
 from ...services.models.registry import ServedModel
 from ...services.segmentation.predict import array_volume
 from .context import RequestProgress, ServiceContext
-from .v2_tensors import HEADER_LENGTH, InferRequest, answer, described, read_request
+from .v2_tensors import HEADER_LENGTH, Body, InferRequest, answer, described, read_request
 
+_IN_MEMORY = 2**20  # bytes of a body that make no file
 _JSON, _BYTES = "application/json", "application/octet-stream"
 VOLUME, LABELS, PROBABILITIES, IMAGE, LOGITS = "volume", "labels", "probabilities", "image", "logits"
 _PARAMETERS = {"spacing", "unit", "affine", "raw", "binary_data_output", *REMOTE}
@@ -101,8 +103,7 @@ async def _infer(context: ServiceContext, request: Request, name: str, version: 
     if request.headers.get("content-encoding", "identity") != "identity":
         raise HTTPException(415, "expected a body without Content-Encoding; send it plain")
     found = await to_thread.run_sync(_find, context, name, version)
-    async with context.request_folder("run") as folder:
-        body = await _received(request, folder / "body")
+    async with _received(request, context) as body:
         length, most = request.headers.get(HEADER_LENGTH), context.settings.predict_max_voxels
         asked = await to_thread.run_sync(read_request, body, length, most, limiter=context.aside)
         run = partial(_run, context, found, asked)
@@ -115,15 +116,27 @@ async def _infer(context: ServiceContext, request: Request, name: str, version: 
     return Response(b"".join(pieces), media_type=_JSON if head is None else _BYTES, headers=headers)
 
 
-async def _received(request: Request, path: Path) -> Path:
-    """The request's body in a file. Raises OutputError."""
-    try:
-        with path.open("wb") as file:
-            async for chunk in request.stream():
-                file.write(chunk)
-    except OSError as error:
-        raise OutputError.cannot_write("upload", error) from None
-    return path
+@asynccontextmanager
+async def _received(request: Request, context: ServiceContext) -> AsyncIterator[Body]:
+    """Receive the request's body: into memory if it is small, else into a file. Raises OutputError."""
+    begun, chunks = BytesIO(), request.stream()
+    async for chunk in chunks:
+        begun.write(chunk)
+        if begun.tell() > _IN_MEMORY:
+            break
+    else:
+        yield begun
+        return
+    async with context.request_folder("run") as folder:
+        try:
+            with (folder / "body").open("wb") as file:
+                file.write(begun.getbuffer())
+                async for chunk in chunks:
+                    file.write(chunk)
+        except OSError as error:
+            raise OutputError.cannot_write("upload", error) from None
+        with (folder / "body").open("rb") as body:
+            yield body
 
 
 def _find(context: ServiceContext, name: str, version: str | None) -> Found:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import math
 import mmap
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from io import BufferedReader, BytesIO
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,7 @@ DATATYPES: Mapping[str, str] = {
     "BYTES": TEXT,
 }
 NAMES = {dtype: name for name, dtype in DATATYPES.items()}
+Body = BytesIO | BufferedReader
 MOST_TENSORS, _MOST_AXES, _LONGEST_NAME = 64, 32, 200
 
 
@@ -61,26 +63,25 @@ class InferRequest:
         return next((o.binary for o in self.outputs or () if o.name == name), default)
 
 
-def read_request(body: Path, header_length: str | None, max_json_values: int) -> InferRequest:
-    """Decode the body in a file; binary tensors are views of the file, mapped into memory.
+def read_request(body: Body, header_length: str | None, max_json_values: int) -> InferRequest:
+    """Decode a body; binary tensors are views of it, a file's mapped into memory.
 
     Raises:
         UsageError: the JSON is not a request, or lengths contradict each other.
         InputError: a tensor's data does not fit its shape or type.
         LimitError: there are more tensors, or more values in JSON, than the service takes.
     """
-    size = body.stat().st_size
+    size = body.seek(0, os.SEEK_END)
     length = size if header_length is None else _whole(header_length, HEADER_LENGTH)
     if length > size:
         got = f"{length}, and a body of {size} bytes"
         raise UsageError(HEADER_LENGTH, expected="at most the body's length", got=got, do="correct it")
-    with body.open("rb") as file:
-        head = _json_head(file.read(min(length, max_json_values * 25 + 2**20) + 1)[:length], length, max_json_values)
-        raw = (
-            memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))[length:]
-            if size > length
-            else memoryview(b"")
-        )
+    body.seek(0)
+    head = _json_head(body.read(min(length, max_json_values * 25 + 2**20)), length, max_json_values)
+    raw = memoryview(b"")
+    if size > length:
+        whole = body.getvalue() if isinstance(body, BytesIO) else mmap.mmap(body.fileno(), 0, access=mmap.ACCESS_READ)
+        raw = memoryview(whole)[length:]
     inputs, used = {}, 0
     for entry in _entries(head, "inputs"):
         name, dtype, shape = _tensor(entry)

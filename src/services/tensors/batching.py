@@ -17,10 +17,15 @@ Run = Callable[[Mapping[str, NDArray[Any]], Sequence[str] | None], Tensors]
 
 @dataclass(frozen=True)
 class Batching:
-    """How calls to a model share a batch: up to ``max_size`` rows, waiting ``wait_seconds`` for others."""
+    """How calls to a model share a batch: up to ``max_size`` rows, waiting ``wait_seconds`` for others.
+
+    Rows lie along ``input_axis`` of every input and ``output_axis`` of every output.
+    """
 
     max_size: int = 32
     wait_seconds: float = 0.005
+    input_axis: int = 0
+    output_axis: int = 0
 
 
 @dataclass
@@ -38,7 +43,7 @@ class _Group:
 
 
 class Batcher:
-    """Joins concurrent calls along the first axis, and gives each its own rows back. Safe for several threads.
+    """Joins concurrent calls along the batch axis, and gives each its own rows back. Safe for several threads.
 
     A call joins others of the same names, types and remaining axes. Where the joined batch fails, each call runs by
     itself, so that no call fails for another's inputs.
@@ -52,10 +57,12 @@ class Batcher:
 
     def __call__(self, inputs: Mapping[str, NDArray[Any]], outputs: Sequence[str] | None = None) -> Tensors:
         """The outputs for these inputs, as if they were alone. All inputs have the same number of rows."""
-        rows = {len(array) if array.ndim else 0 for array in inputs.values()}
+        axis = self._batching.input_axis
+        rows = {_rows(array, axis) for array in inputs.values()}
         if len(rows) != 1 or not 0 < (size := rows.pop()) < self._batching.max_size:
             return self._run(inputs, outputs)
-        key = (tuple(outputs or ()), *((name, a.dtype.str, a.shape[1:]) for name, a in sorted(inputs.items())))
+        others = ((name, a.dtype.str, a.shape[:axis], a.shape[axis + 1 :]) for name, a in sorted(inputs.items()))
+        key = (tuple(outputs or ()), *others)
         group, position = self._join(key, inputs, size)
         if position == 0:
             group.full.wait(self._batching.wait_seconds)
@@ -88,13 +95,14 @@ class Batcher:
             if len(calls) == 1:
                 group.answers = [self._attempt(calls[0], outputs)]
                 return
-            joined = {name: np.concatenate([inputs[name] for inputs in calls]) for name in calls[0]}
+            taken, given = self._batching.input_axis, self._batching.output_axis
+            joined = {name: np.concatenate([inputs[name] for inputs in calls], taken) for name in calls[0]}
             found = self._attempt(joined, outputs)
-            if isinstance(found, BaseException) or any(len(array) != group.rows for array in found.values()):
+            if isinstance(found, BaseException) or any(_rows(array, given) != group.rows for array in found.values()):
                 group.answers = [self._attempt(inputs, outputs) for inputs in calls]
                 return
             ends = np.cumsum([size for _, size in group.calls])[:-1]
-            pieces = {name: np.split(array, ends) for name, array in found.items()}
+            pieces = {name: np.split(array, ends, given) for name, array in found.items()}
             group.answers = [{name: pieces[name][i] for name in pieces} for i in range(len(calls))]
         finally:
             group.done.set()
@@ -104,3 +112,7 @@ class Batcher:
             return self._run(inputs, outputs)
         except Exception as error:  # noqa: BLE001 - raised again by the call that it belongs to
             return error
+
+
+def _rows(array: NDArray[Any], axis: int) -> int:
+    return array.shape[axis] if axis < array.ndim else 0

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ...ports.tensor_models import TensorModel, TensorModelStore
-from ...ports.tensors import TensorSession, batch_axis
+from ...ports.tensors import TensorSession, joins_along
 from .batching import Batcher, Batching
 
 Provider = str | tuple[str, Mapping[str, object]]
@@ -82,8 +82,14 @@ class TensorModels:
 
 
 def batching_of(model: TensorModel, session: TensorSession) -> Batching | None:
-    """How calls to ``run`` may share a batch: along axis 0, where the signature says so and the network can."""
+    """How calls to ``run`` may share a batch, where the signature says so and the network can.
+
+    ``batch_dim`` is one axis, or one of the inputs and one of the outputs.
+    """
     how = model.signatures.get("run") or {}
-    if not how.get("batchable") or how.get("batch_dim", 0) not in (0, [0, 0]) or batch_axis(session) != 0:
+    axes = how.get("batch_dim", 0)
+    taken, given = axes if isinstance(axes, list | tuple) else (axes, axes)
+    if not how.get("batchable") or not joins_along(session, taken, given):
         return None
-    return Batching(max_size=max(1, int(how.get("max_batch_size") or Batching.max_size)))
+    size = int(how.get("max_batch_size") or Batching.max_size)
+    return Batching(max_size=max(1, size), input_axis=taken, output_axis=given)

@@ -57,6 +57,19 @@ def test_whatever_the_sizes_each_call_gets_its_own_answer(sizes: list[int], max_
         np.testing.assert_array_equal(answer["difference"], inputs["a"] - inputs["b"])
 
 
+@given(widths=st.lists(st.integers(1, 4), min_size=2, max_size=5), max_size=st.integers(2, 12))
+def test_calls_share_a_batch_along_any_axis(widths: list[int], max_size: int) -> None:
+    def transposed(given: Mapping[str, NDArray[Any]], outputs: Sequence[str] | None = None) -> Tensors:  # noqa: ARG001
+        return {"y": given["x"].transpose(2, 0, 1)}
+
+    batcher = Batcher(transposed, Batching(max_size=max_size, wait_seconds=0.001, input_axis=1, output_axis=2))
+    rng = np.random.default_rng(0)
+    calls = [{"x": rng.random((2, width, 3))} for width in widths]
+    for inputs, answer in zip(calls, _at_once(batcher, calls), strict=True):
+        assert isinstance(answer, dict)
+        np.testing.assert_array_equal(answer["y"], inputs["x"].transpose(2, 0, 1))
+
+
 def test_no_batch_is_larger_than_it_may_be() -> None:
     session = doubled("float32")
     batcher = Batcher(session.run, Batching(max_size=4, wait_seconds=0.001))

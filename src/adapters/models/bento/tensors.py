@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -71,7 +72,8 @@ class BentoTensorModels(TensorModelStore):
 
     def get(self, tag: str) -> TensorModel:
         name, _, version = tag.partition(":")
-        found = [m for m in self.list() if m.name == name and version in ("", "latest", m.version)]
+        named = self._found(name) if name in self._names() else ()
+        found = [model for model in named if version in ("", "latest", model.version)]
         if not found:
             known = ", ".join(m.tag for m in self.list()) or "none"
             do = "list the models of the store bento"
@@ -81,9 +83,15 @@ class BentoTensorModels(TensorModelStore):
         return found[-1]
 
     def list(self) -> tuple[TensorModel, ...]:
-        entries = sorted(self._folder.glob("*/*/model.yaml"), key=lambda path: path.stat().st_mtime_ns)
-        found = [model for path in entries if (model := self._read(path.parent)) is not None]
-        return tuple(sorted(found, key=lambda model: model.name))
+        return tuple(model for name in self._names() for model in self._found(name))
+
+    def _names(self) -> builtins.list[str]:
+        return sorted(path.name for path in self._folder.glob("*"))
+
+    def _found(self, name: str) -> builtins.list[TensorModel]:
+        """Return the versions of a name, the newest last."""
+        entries = sorted((self._folder / name).glob("*/model.yaml"), key=lambda path: path.stat().st_mtime_ns)
+        return [model for path in entries if (model := self._read(path.parent)) is not None]
 
     def _read(self, entry: Path) -> TensorModel | None:
         """Return the model of an entry; None unless its only ONNX file is a network without a card."""
