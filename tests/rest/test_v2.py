@@ -162,6 +162,22 @@ def test_single_patches_give_logits(client: triton.InferenceServerClient) -> Non
     np.testing.assert_allclose(found, np.concatenate([a.as_numpy("logits") for a in alone]), rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("rows", [1, 2**17], ids=["in memory", "from a file"])
+def test_small_and_large_bodies_give_every_value_and_are_counted(
+    client: triton.InferenceServerClient, http: httpx.Client, rows: int
+) -> None:
+    def counted() -> float:
+        lines = http.get("/metrics").text.splitlines()
+        count = 'voxport_tensor_seconds_count{model="sums:2",runtime="onnx"} '
+        return next((float(line.removeprefix(count)) for line in lines if line.startswith(count)), 0.0)
+
+    before = counted()
+    a, b = np.random.default_rng(rows).random((2, rows, 2)).astype(np.float32)
+    found = client.infer("sums", [_tensor("a", a, binary=True), _tensor("b", b, binary=True)], "2")
+    np.testing.assert_array_equal(found.as_numpy("sum"), a + b)
+    assert counted() == before + 1
+
+
 def test_concurrent_calls_share_batches_and_get_their_own_answers(client: triton.InferenceServerClient) -> None:
     pairs = [(np.full((1, 3), i, np.float32), np.full((1, 3), 2 * i, np.float32)) for i in range(40)]
     url = client._parsed_url.host, client._parsed_url.port

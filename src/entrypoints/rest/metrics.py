@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
@@ -43,6 +45,13 @@ class Metrics:
             registry=registry,
         )
         self._tiles = Counter("voxport_tiles", "Tiles inferred.", by_model, registry=registry)
+        self._tensors = Histogram(
+            "voxport_tensor_seconds",
+            "Seconds of a call on tensors or single patches, waiting for a shared batch included.",
+            by_model,
+            buckets=_SECONDS,
+            registry=registry,
+        )
         self._refused = Counter(
             "voxport_refused", "Requests answered by a problem, by kind.", ("kind",), registry=registry
         )
@@ -55,6 +64,13 @@ class Metrics:
         tiles = done.prepared.plan.tile_count
         self._tiles.labels(*labels).inc(tiles)
         self._speed.labels(*labels).observe(tiles / max(done.seconds["score"], 1e-9))
+
+    @contextmanager
+    def tensors_timed(self, model: str, runtime: str) -> Iterator[None]:
+        """Time a call on tensors or patches that succeeds."""
+        began = time.perf_counter()
+        yield
+        self._tensors.labels(model, runtime).observe(time.perf_counter() - began)
 
     def refused(self, kind: str) -> None:
         """Count a request that was answered by a problem."""

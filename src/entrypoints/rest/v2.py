@@ -181,15 +181,16 @@ def _run(
     context: ServiceContext, found: Found, asked: InferRequest, progress: RequestProgress, queued_seconds: float
 ) -> tuple[Mapping[str, NDArray[Any]], dict[str, Any]]:
     if found.tensors is not None:
-        outputs = context.application.tensor_models.run(found.tensors, asked.inputs, asked.names)
-        return outputs, {}
+        with context.metrics.tensors_timed(found.tensors.tag, found.platform.removesuffix("_onnx")):
+            return context.application.tensor_models.run(found.tensors, asked.inputs, asked.names), {}
     loaded = context.models.take(f"{found.name}:{found.version}")
     unknown = [name for name in asked.parameters if name not in _PARAMETERS]
     if unknown:
         expected = f"parameters named {', '.join(sorted(_PARAMETERS))}"
         raise UsageError(f"parameters.{unknown[0][:80]}", expected=expected, got="another", do="leave it out")
     if asked.parameters.get("raw") is True:
-        return _raw(loaded, asked)
+        with context.metrics.tensors_timed(loaded.model.card.reference, loaded.runtime.name):
+            return _raw(loaded, asked)
     return _segmented(context, loaded, asked, progress, queued_seconds)
 
 
