@@ -1,12 +1,14 @@
 """Measure shared batches: small concurrent requests to one model over /v2, with and without them.
 
-The network is a perceptron whose time is dominated by reading its weights: a batch reads them once for all its rows.
-Both models are the same file on one server, asked in turns; each answer is compared with NumPy's.
+The network is a long short-term memory, as of a text model: it reads its weights at every step, and a batch reads
+them once for all its rows. Both models are the same file on one server, asked in turns; each answer is compared with
+that of NumPy.
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import json
 import statistics
 import sys
@@ -17,58 +19,72 @@ from typing import Any
 
 import numpy as np
 import onnx
-import tritonclient.http as triton
+import tritonclient.http.aio as triton
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
+from tritonclient.http import InferInput
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from voxport.adapters.models.bento import BentoTensorModels
 
+from benchmarks.material import machine
 from tests.rest.conftest import named_model
 from tests.rest.serving import Server, running_server
 
-WIDTH, LAYERS = 1024, 6
+FEATURES, HIDDEN, STEPS = 64, 384, 64
 TOLERANCE = 1e-3
+Weights = tuple[NDArray[np.float32], NDArray[np.float32]]  # (4 HIDDEN, FEATURES) and (4 HIDDEN, HIDDEN)
 
 
-def write_perceptron(path: Path) -> list[NDArray[np.float32]]:
-    """Write the network as ONNX; its weights."""
+def write_lstm(path: Path) -> Weights:
+    """Write a long short-term memory as ONNX, from (n, STEPS, FEATURES) to its last state (n, HIDDEN); its weights."""
     rng = np.random.default_rng(0)
-    weights = [(rng.standard_normal((WIDTH, WIDTH)) / np.sqrt(WIDTH)).astype(np.float32) for _ in range(LAYERS)]
-    nodes, name = [], "x"
-    for layer in range(LAYERS):
-        last = layer == LAYERS - 1
-        nodes.append(helper.make_node("MatMul", [name, f"w{layer}"], ["y" if last else f"m{layer}"]))
-        if not last:
-            nodes.append(helper.make_node("Relu", [f"m{layer}"], [f"r{layer}"]))
-        name = f"r{layer}"
-    values = [helper.make_tensor_value_info(n, TensorProto.FLOAT, ["n", WIDTH]) for n in "xy"]
-    tensors = [numpy_helper.from_array(w, f"w{i}") for i, w in enumerate(weights)]
-    graph = helper.make_graph(nodes, "perceptron", values[:1], values[1:], tensors)
+    shapes = (4 * HIDDEN, FEATURES), (4 * HIDDEN, HIDDEN)
+    w, r = (rng.uniform(-1, 1, shape).astype(np.float32) / np.sqrt(np.float32(HIDDEN)) for shape in shapes)
+    nodes = [
+        helper.make_node("Transpose", ["x"], ["steps"], perm=[1, 0, 2]),
+        helper.make_node("LSTM", ["steps", "w", "r"], ["", "last", ""], hidden_size=HIDDEN),
+        helper.make_node("Squeeze", ["last", "direction"], ["y"]),
+    ]
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", STEPS, FEATURES])
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", HIDDEN])
+    tensors = {"w": w[None], "r": r[None], "direction": np.array([0])}
+    graph = helper.make_graph(nodes, "lstm", [x], [y], [numpy_helper.from_array(t, n) for n, t in tensors.items()])
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10), path)
-    return weights
+    return w, r
 
 
-def expected(weights: list[NDArray[np.float32]], rows: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The network's answer, by NumPy."""
-    for weight in weights[:-1]:
-        rows = np.maximum(rows @ weight, 0)
-    return rows @ weights[-1]
+def expected(weights: Weights, rows: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The network's answer, by NumPy; gates in the order of ONNX: input, output, forget, cell."""
+    w, r = weights
+    hidden = cell = np.zeros((len(rows), HIDDEN), np.float32)
+    for step in range(STEPS):
+        gates = np.split(rows[:, step] @ w.T + hidden @ r.T, 4, axis=1)
+        taken, given, kept = (1 / (1 + np.exp(-gate)) for gate in gates[:3])
+        cell = kept * cell + taken * np.tanh(gates[3])
+        hidden = given * np.tanh(cell)
+    return hidden
 
 
-def ask(server: Server, model: str, rows: NDArray[np.float32], at_once: int) -> tuple[float, NDArray[np.float32]]:
-    """Seconds until every row is answered by a request of its own, and the answers."""
-    address = server.url.removeprefix("http://")
-    with triton.InferenceServerClient(address, concurrency=at_once, network_timeout=300) as client:
+async def ask(server: Server, model: str, rows: NDArray[np.float32], at_once: int) -> tuple[float, NDArray[np.float32]]:
+    """Seconds until every row is answered by a request of its own, and the answers.
+
+    The client is asyncio's: the one of gevent waits 10 ms between two requests.
+    """
+    found = np.empty((len(rows), HIDDEN), np.float32)
+    waiting = iter(range(len(rows)))
+
+    async def caller(client: triton.InferenceServerClient) -> None:
+        for number in waiting:
+            tensor = InferInput("x", [1, STEPS, FEATURES], "FP32")
+            tensor.set_data_from_numpy(rows[number : number + 1])
+            found[number] = (await client.infer(model, [tensor])).as_numpy("y")
+
+    async with triton.InferenceServerClient(server.url.removeprefix("http://"), conn_limit=at_once) as client:
         began = time.perf_counter()
-        waiting = []
-        for row in rows:
-            tensor = triton.InferInput("x", [1, WIDTH], "FP32")
-            tensor.set_data_from_numpy(row[None])
-            waiting.append(client.async_infer(model, [tensor]))
-        found = [call.get_result().as_numpy("y") for call in waiting]
-        return time.perf_counter() - began, np.concatenate(found)
+        await asyncio.gather(*(caller(client) for _ in range(at_once)))
+        return time.perf_counter() - began, found
 
 
 def main() -> None:
@@ -82,30 +98,32 @@ def main() -> None:
     seconds: dict[str, list[float]] = {"shared": [], "alone": []}
     with TemporaryDirectory() as name:
         folder = Path(name)
-        weights = write_perceptron(folder / "perceptron.onnx")
+        weights = write_lstm(folder / "lstm.onnx")
         named_model(folder / "models", "edges")
         store = BentoTensorModels(folder / "bentoml")
         batched = {"run": {"batchable": True, "batch_dim": 0, "max_batch_size": wanted.at_once}}
-        store.save_model("shared", folder / "perceptron.onnx", signatures=batched)
-        store.save_model("alone", folder / "perceptron.onnx")
+        store.save_model("shared", folder / "lstm.onnx", signatures=batched)
+        store.save_model("alone", folder / "lstm.onnx")
         env = {"VOXPORT_BENTOML_HOME": str(folder / "bentoml")}
         with running_server(folder, "--models", str(folder / "models"), "-m", "edges", env=env) as server:
             for number in range(wanted.rounds + 1):
-                rows = np.random.default_rng(number).random((wanted.requests, WIDTH)).astype(np.float32)
+                rows = np.random.default_rng(number).random((wanted.requests, STEPS, FEATURES)).astype(np.float32)
                 right = expected(weights, rows)
                 for model, taken in seconds.items():
-                    spent, found = ask(server, model, rows, wanted.at_once)
+                    spent, found = asyncio.run(ask(server, model, rows, wanted.at_once))
                     assert np.abs(found - right).max() <= TOLERANCE * np.abs(right).max(), model
                     if number:  # the first round loads the models
                         taken.append(spent)
     rates = {model: wanted.requests / statistics.median(taken) for model, taken in seconds.items()}
     ratios = [alone / shared for shared, alone in zip(seconds["shared"], seconds["alone"], strict=True)]
     findings: dict[str, Any] = {
+        "machine": machine(),
         "requests_per_second": rates,
         "ratio": statistics.median(ratios),
         "ratios": ratios,
         "at_once": wanted.at_once,
     }
+    print(f"{findings['machine']['processors']} ({findings['machine']['instructions']})")
     print(f"shared batches: {rates['shared']:.0f} requests/s; alone: {rates['alone']:.0f} requests/s")
     print(f"ratio: {findings['ratio']:.2f} ({min(ratios):.2f} to {max(ratios):.2f}); all answers equal")
     if wanted.json is not None:

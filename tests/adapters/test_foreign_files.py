@@ -60,6 +60,8 @@ STARTS = [
     (b"II+\0" + bytes(20), "a BigTIFF file", "tifffile.imread("),
     (b"MM\0+" + bytes(20), "a BigTIFF file", "tifffile.imread("),
     (b"\x89HDF\r\n\x1a\n", "an HDF5 file", "h5py.File("),
+    (b"\x89HDF\r\n\x1a\n" + bytes(98) + b"minc-2.0", "a MINC file", "nibabel.load("),
+    (b"\x89HDF\r\n\x1a\n" + bytes(712) + b"minc-2.0", "a MINC file", "nibabel.load("),
     (b"CDF\x01" + bytes(20), "a netCDF or MINC file", "nibabel.load("),
     (b"\x93NUMPY\x01\0", "a NumPy array", "numpy.load("),
     (b"\x28\xb5\x2f\xfd" + bytes(20), "packed with Zstandard", "zstd -dc"),
@@ -128,19 +130,26 @@ def _npy(folder: Path) -> str:
     return "stack.npy"
 
 
+def _long_npy(folder: Path) -> str:
+    np.save(folder / "stack.npy", VALUES.astype(np.int64))
+    return "stack.npy"
+
+
 def _analyze(folder: Path) -> str:
     nib.save(nib.AnalyzeImage(VALUES, None), folder / "old.img")
     return "old.hdr"
 
 
-@pytest.mark.parametrize(("made", "what"), [(_mgz, "MGH"), (_npy, "NumPy"), (_analyze, "Analyze 7.5")])
+@pytest.mark.parametrize(
+    ("made", "what"), [(_mgz, "MGH"), (_npy, "NumPy"), (_long_npy, "NumPy"), (_analyze, "Analyze 7.5")]
+)
 def test_a_conversion_as_advised_is_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, made: Callable[[Path], str], what: str
 ) -> None:
     name = made(tmp_path)
     error = refusal(tmp_path, name)
     assert what in error.got
-    code = error.do[error.do.index("i = nibabel") :]
+    code = error.do[error.do.index(" = ") - 1 :]
     fills = {"SX": "2", "SY": "3", "SZ": "4", "AFFINE": "numpy.diag([2, 3, 4, 1])", "NEW_FILE": "'new.nii.gz'"}
     for gap, value in (fills | {"(FILE)": f"('{name}')"}).items():
         code = code.replace(gap, value)

@@ -45,7 +45,8 @@ class _Group:
 class Batcher:
     """Joins concurrent calls along the batch axis, and gives each its own rows back. Safe for several threads.
 
-    A call joins others of the same names, types and remaining axes. Where the joined batch fails, each call runs by
+    A call joins others of the same names, types and remaining axes; calls that come while a batch runs share the next
+    one. Where the joined batch fails, each call runs by
     itself, so that no call fails for another's inputs.
     """
 
@@ -53,6 +54,7 @@ class Batcher:
         self._run = run
         self._batching = batching
         self._lock = threading.Lock()
+        self._running = threading.Lock()
         self._open: dict[object, _Group] = {}
 
     def __call__(self, inputs: Mapping[str, NDArray[Any]], outputs: Sequence[str] | None = None) -> Tensors:
@@ -66,10 +68,11 @@ class Batcher:
         group, position = self._join(key, inputs, size)
         if position == 0:
             group.full.wait(self._batching.wait_seconds)
-            with self._lock:
-                if self._open.get(key) is group:
-                    del self._open[key]
-            self._run_group(group, outputs)
+            with self._running:
+                with self._lock:
+                    if self._open.get(key) is group:
+                        del self._open[key]
+                self._run_group(group, outputs)
         group.done.wait()
         answer = group.answers[position]
         if isinstance(answer, BaseException):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ....domain.volume_names import GZIP_MAGIC, PACKED, PLAIN
 
-_HEAD_BYTES = 600
+_HEAD_BYTES = 1024
 _MOST_ENTRIES = 100
 
 _ITK = (
@@ -29,7 +29,7 @@ def _array(library: str, array: str) -> str:
     """Return advice for an array without an affine; SX, SY and SZ stand for its voxel sizes."""
     return (
         f"convert it with {library} and nibabel, giving its voxel sizes: "
-        f"i = nibabel.Nifti1Image({array}, numpy.diag([SX, SY, SZ, 1])); "
+        f"a = {array}; i = nibabel.Nifti1Image(a, numpy.diag([SX, SY, SZ, 1]), dtype=a.dtype); "
         f"i.header.set_xyzt_units('micron'); nibabel.save(i, '{{stem}}{PACKED}')"
     )
 
@@ -46,6 +46,8 @@ _KINDS: tuple[tuple[int, bytes, str, str], ...] = (
     (0, b"MM\0*", "a TIFF file", _TIFF),
     (0, b"II+\0", "a BigTIFF file", _TIFF),
     (0, b"MM\0+", "a BigTIFF file", _TIFF),
+    (106, b"minc-2.0", "a MINC file", _NIBABEL),  # in HDF5; 106 or 720 by the library's version
+    (720, b"minc-2.0", "a MINC file", _NIBABEL),
     (0, b"\x89HDF\r\n", "an HDF5 file", _array("h5py", "h5py.File('{name}')[DATASET][:].T")),
     (0, b"CDF", "a netCDF or MINC file", _NIBABEL),
     (0, b"\0\0\0\x01\0\0", "an MGH volume (MGZ)", _NIBABEL),
