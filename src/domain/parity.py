@@ -74,7 +74,7 @@ class Parity(Agreement):
 def compare(reference: Sequence[Logits], candidate: Sequence[Logits], output: Output) -> Parity:
     """Compare arrays of logits ``(N, K, X, Y, Z)``, pooled over all voxels."""
     largest = spread = 0.0
-    counts = _Counts(output.table.values)
+    labels: list[tuple[Labels, Labels]] = []
     for one, other in zip(reference, candidate, strict=True):
         if one.shape != other.shape:
             raise ValueError(f"logits: expected the same shape, got {one.shape} and {other.shape}")
@@ -82,37 +82,20 @@ def compare(reference: Sequence[Logits], candidate: Sequence[Logits], output: Ou
         for a, b in zip(one, other, strict=True):
             difference = np.abs(output.probabilities(a) - output.probabilities(b)).max()
             largest = float(np.maximum(largest, difference))  # unlike max, keeps a NaN, which never holds
-            counts.add(output.labels(a), output.labels(b))
-    found = counts.agreement()
+            labels.append((output.labels(a).ravel(), output.labels(b).ravel()))
+    wanted, got = (np.concatenate(side) for side in zip(*labels, strict=True))
+    found = compare_labels(wanted, got, output.table)
     return Parity(found.label_agreement, found.dice, largest, spread)
 
 
 def compare_labels(reference: Labels, candidate: Labels, table: LabelTable) -> Agreement:
     """Compare two label arrays of the same shape."""
-    counts = _Counts(table.values)
-    counts.add(reference, candidate)
-    return counts.agreement()
-
-
-class _Counts:
-    """Running counts of equal voxels, and of each label's overlap and sizes."""
-
-    def __init__(self, values: Sequence[int]) -> None:
-        self._values = values
-        self._same = self._voxels = 0
-        self._overlap, self._size = np.zeros(len(values)), np.zeros(len(values))
-
-    def add(self, one: Labels, other: Labels) -> None:
-        self._same += int(np.count_nonzero(one == other))
-        self._voxels += one.size
-        for i, value in enumerate(self._values):
-            in_one, in_other = one == value, other == value
-            self._overlap[i] += np.count_nonzero(in_one & in_other)
-            self._size[i] += np.count_nonzero(in_one) + np.count_nonzero(in_other)
-
-    def agreement(self) -> Agreement:
-        dice = np.divide(2 * self._overlap, self._size, out=np.ones(len(self._values)), where=self._size > 0)
-        return Agreement(self._same / self._voxels, tuple(float(d) for d in dice))
+    dice = []
+    for value in table.values:
+        one, other = reference == value, candidate == value
+        size = np.count_nonzero(one) + np.count_nonzero(other)
+        dice.append(float(2 * np.count_nonzero(one & other) / size) if size else 1.0)
+    return Agreement(np.count_nonzero(reference == candidate) / reference.size, tuple(dice))
 
 
 @dataclass(frozen=True)

@@ -80,11 +80,6 @@ class SessionOptions:
     threads: int | None = None
 
 
-def batch_axis(session: TensorSession) -> int | None:
-    """0 where every input and output has a first axis that is free and goes by one name; None otherwise."""
-    return 0 if joins_along(session, 0, 0) else None
-
-
 def joins_along(session: TensorSession, input_axis: int, output_axis: int) -> bool:
     """Whether these axes of all inputs and of all outputs are free and go by one name."""
     sides = (session.inputs, input_axis), (session.outputs, output_axis)

@@ -14,7 +14,7 @@ import pytest
 from numpy.typing import NDArray
 
 from ..domain.errors import InputError, ModelError
-from ..ports.tensors import Tensors, TensorSession, TensorSpec, batch_axis, check_tensors, closed_network
+from ..ports.tensors import Tensors, TensorSession, TensorSpec, check_tensors, closed_network, joins_along
 
 _DTYPES = (
     "float16",
@@ -131,11 +131,11 @@ class TensorSessionContract:
         assert not isinstance(shape[0], int)
         assert not isinstance(shape[2], int)
 
-    @pytest.mark.parametrize(("axes", "axis"), [(("n", 3), 0), ((2, 3), None), ((2, "n"), None)])
-    def test_the_batch_axis_is_the_first_where_it_is_free(
-        self, tmp_path: Path, axes: tuple[int | str, ...], axis: int | None
+    @pytest.mark.parametrize(("axes", "joins"), [(("n", 3), True), ((2, 3), False), ((2, "n"), False)])
+    def test_calls_join_along_the_first_axis_where_it_is_free(
+        self, tmp_path: Path, axes: tuple[int | str, ...], joins: bool
     ) -> None:
-        assert batch_axis(self.open_doubling(tmp_path, "float32", axes)) == axis
+        assert joins_along(self.open_doubling(tmp_path, "float32", axes), 0, 0) == joins
 
     def test_outputs_are_selected_by_name(self, tmp_path: Path) -> None:
         session = self.open_sum(tmp_path)

@@ -12,7 +12,7 @@ from onnx import TensorProto, helper
 from voxport.adapters.runtimes.onnx import OnnxRuntimeSettings, open_onnx_session
 from voxport.adapters.runtimes.openvino import OpenvinoSettings, open_openvino_session
 from voxport.domain.errors import InputError, ModelError
-from voxport.ports.tensors import SessionOptions, TensorSession, TensorSpec, batch_axis
+from voxport.ports.tensors import SessionOptions, TensorSession, TensorSpec, joins_along
 from voxport.testing.tensors import (
     FakeSession,
     TensorSessionContract,
@@ -82,7 +82,7 @@ def test_axes_of_one_name_have_one_size(tmp_path: Path) -> None:
         session.run({"a": np.zeros((1, 2), np.float32), "b": np.zeros((1, 3), np.float32)})
 
 
-def test_outputs_that_do_not_share_the_inputs_first_axis_have_no_batch_axis() -> None:
+def test_outputs_that_do_not_share_the_inputs_first_axis_do_not_join() -> None:
     spec = TensorSpec("x", "float32", ("n", 2))
     pooled = FakeSession([spec], [TensorSpec("y", "float32", (1, 2))], lambda given: {"y": given["x"].mean(0)[None]})
-    assert batch_axis(pooled) is None
+    assert not joins_along(pooled, 0, 0)

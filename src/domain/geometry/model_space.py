@@ -27,27 +27,21 @@ class ModelSpace:
         """Build the space for a card's input."""
         identity = Reorientation.identity()
         change = identity if wanted.orientation is None else stored.reorientation_to(wanted.orientation)
-        oriented = change.apply_grid(stored)
-        if wanted.spacing is None or wanted.spacing_unit is None:
-            return cls(stored, change, oriented, _no_resampling(oriented), oriented)
-        factor = unit_factor(wanted.spacing_unit, stored.unit)
-        target = [length * factor for length in wanted.spacing]
-        ratios = [t / s for t, s in zip(target, oriented.spacing, strict=True)]
-        if all(abs(r - 1) <= _SAME_SPACING for r in ratios):
-            return cls(stored, change, oriented, _no_resampling(oriented), oriented)
-        grid = oriented.resampled(target)
-        ratio = (ratios[0], ratios[1], ratios[2])
+        grid = oriented = change.apply_grid(stored)
+        ratio = (1.0, 1.0, 1.0)
+        if wanted.spacing is not None and wanted.spacing_unit is not None:
+            factor = unit_factor(wanted.spacing_unit, stored.unit)
+            target = [length * factor for length in wanted.spacing]
+            x, y, z = (t / s for t, s in zip(target, oriented.spacing, strict=True))
+            if not all(abs(r - 1) <= _SAME_SPACING for r in (x, y, z)):
+                grid, ratio = oriented.resampled(target), (x, y, z)
         return cls(stored, change, oriented, Resampling(oriented.shape, grid.shape, ratio), grid)
 
     @property
     def resamples(self) -> bool:
         """Whether anything is interpolated."""
-        return self.resampling != _no_resampling(self.oriented)
+        return self.resampling.ratio != (1.0, 1.0, 1.0)
 
     def model_axis(self, stored_axis: int) -> int:
         """Return the model axis parallel to a stored axis."""
         return self.reorientation.axes.index(stored_axis)
-
-
-def _no_resampling(grid: Grid) -> Resampling:
-    return Resampling(grid.shape, grid.shape, (1.0, 1.0, 1.0))

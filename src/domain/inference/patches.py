@@ -85,8 +85,18 @@ class TilePlan:
         return self.first_row(begin) * len(self.starts[first]) * len(self.starts[second])
 
     def weights(self, axis: int) -> NDArray[np.float64]:
-        """Return the blending weights along one axis of a tile, at most 1."""
-        return blending_weights(self.tile[axis], self.blending)
+        """Return the blending weights along one axis of a tile, symmetric, in (0, 1].
+
+        The standard deviation of Gaussian weights is an eighth of the edge (Isensee et al., nnU-Net, Nature Methods
+        2021).
+        """
+        edge = self.tile[axis]
+        if self.blending != "gaussian":
+            return np.ones(edge)
+        distance = (np.arange(edge) - (edge - 1) / 2) / (_SIGMA_PER_EDGE * edge)
+        weights = np.maximum(np.exp(-0.5 * distance**2), _SMALLEST_WEIGHT)
+        rounded: NDArray[np.float64] = np.rint(weights * _WEIGHT_STEPS) / _WEIGHT_STEPS
+        return rounded
 
     def summed_weights(self, axis: int) -> NDArray[np.float64]:
         """Return the summed weights of all tiles along one axis; the product over axes normalises a voxel."""
@@ -135,16 +145,3 @@ def _starts(length: int, tile: int, overlap: float) -> tuple[int, ...]:
     step = max(1, int(round(tile * (1 - overlap), 6)))
     gaps = -(-(length - tile) // step)
     return tuple((i * (length - tile) + gaps // 2) // gaps for i in range(gaps + 1))
-
-
-def blending_weights(edge: int, blending: Blending) -> NDArray[np.float64]:
-    """Return weights along one edge of a tile, shape ``(edge,)``, symmetric, in (0, 1].
-
-    The standard deviation of Gaussian weights is an eighth of the edge (Isensee et al., nnU-Net, Nature Methods 2021).
-    """
-    if blending != "gaussian":
-        return np.ones(edge)
-    distance = (np.arange(edge) - (edge - 1) / 2) / (_SIGMA_PER_EDGE * edge)
-    weights = np.maximum(np.exp(-0.5 * distance**2), _SMALLEST_WEIGHT)
-    rounded: NDArray[np.float64] = np.rint(weights * _WEIGHT_STEPS) / _WEIGHT_STEPS
-    return rounded

@@ -264,9 +264,7 @@ def _pad(array: NDArray[np.float32], widths: Sequence[tuple[int, int]], padding:
         return array
     if padding.mode == "constant":
         return np.pad(array, widths, mode="constant", constant_values=padding.value)
-    if padding.mode == "edge":
-        return np.pad(array, widths, mode="edge")
-    return np.pad(array, widths, mode="reflect")
+    return np.pad(array, widths, mode=padding.mode)
 
 
 def slab_bytes(

@@ -6,7 +6,6 @@ import errno
 import json
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 from ...domain.errors import OutputError, UsageError
 from ...domain.geometry.grid import Box
@@ -49,10 +48,13 @@ def job_slice(
         view = PlaneView.of(case.grid, plane)
         box = _slice(case, view.stored_axis, index)
         progress.stage("picture")
-        report = _report(blobs, job.results["report"])
+        with blobs.open(job.results["report"].blob) as stream:
+            report = json.load(stream)
         # the card of the report: this process need not have the model
         table = LabelTable(tuple(Label(**label) for label in report["model"]["card"]["output"]["labels"]))
-        window = report.get("display_window") or _surveyed_window(case, job)
+        window = report.get("display_window")
+        if not window:  # reports of voxport 0.1 do not state it
+            window = display_window(survey(case, job.case.options.get("nan_as") or 0.0)[0])
         labels = mask.read(box)[0].astype(table.dtype)
         _, picture = slice_pictures(view, case.read_channel(0, box), labels, window, table)
         return ports.pictures.encode(picture)
@@ -64,17 +66,6 @@ def _slice(case: Case, axis: int, index: int | None) -> Box:
     if not 0 <= index <= last:
         raise UsageError("index", expected=f"a slice from 0 to {last}", got=str(index), do="choose another")
     return Box.whole(case.grid.shape).with_range(axis, index, index + 1)
-
-
-def _report(blobs: BlobStore, file: StoredFile) -> dict[str, Any]:
-    with blobs.open(file.blob) as stream:
-        report: dict[str, Any] = json.load(stream)
-        return report
-
-
-def _surveyed_window(case: Case, job: Job) -> tuple[float, float]:
-    """The display window of a job whose report does not state it, as those of voxport 0.1 do not."""
-    return display_window(survey(case, job.case.options.get("nan_as") or 0.0)[0])
 
 
 def _unpacked(blobs: BlobStore, file: StoredFile, folder: Path) -> str:

@@ -11,7 +11,6 @@ from pathlib import Path
 
 from ...domain.cards.writing import write_card
 from ...domain.errors import UsageError
-from ...domain.geometry.grid import Shape3
 from ...domain.parity import BOUNDS, FULL_PRECISION, Bounds
 from ...domain.tuning import Choice, Machine, Tuning
 from ...ports.model import Model, ModelFiles
@@ -28,6 +27,7 @@ CERTIFIABLE = (FULL_PRECISION, "bf16")
 QUANTISED = "int8"
 # Default runtime of lower precisions.
 _BELOW_FP32 = "openvino"
+_OUT_OF_BOUNDS = "what was kept when this model was tuned does not keep to the bounds that are set now; tune it again"
 _FILE_SUFFIXES = (".onnx", ".pt", ".pth", ".ts", ".ckpt")
 
 
@@ -114,11 +114,6 @@ class LoadedModel:
     bounds: Bounds = BOUNDS
 
     @property
-    def tuned_patch(self) -> Shape3 | None:
-        """The tuned patch, or None."""
-        return None if self.tuned is None else self.tuned.patch
-
-    @property
     def certified(self) -> bool:
         """Whether the certificate includes this runtime and precision."""
         certificate = self.model.card.parity
@@ -201,7 +196,7 @@ class ModelOpener:
             raise
         notes = [choice.warning]
         if runtime == AUTO and choice.tuned is None:
-            notes.append(found.warning or _out_of_bounds(found.tuning))
+            notes.append(found.warning or (None if found.tuning is None else _OUT_OF_BOUNDS))
         return LoadedModel(
             replace(model, card=fitted),
             opened,
@@ -230,12 +225,6 @@ class ModelOpener:
                 do="make one with voxport tune MODEL; it says if none is as good as fp32",
             )
         return replace(model, path=path)
-
-
-def _out_of_bounds(tuning: Tuning | None) -> str | None:
-    if tuning is None:
-        return None
-    return "what was kept when this model was tuned does not keep to the bounds that are set now; tune it again"
 
 
 def _automatic(model: Model, able: list[str], precision: str, bounds: Bounds) -> str:

@@ -58,24 +58,26 @@ def check_repeats(runtime: InferenceRuntime, batch: NDArray[np.float32], logits:
 
 def _inferred(card: ModelCard, runtime: InferenceRuntime) -> tuple[NDArray[np.float32], Logits]:
     """A patch of noise and its logits: a small one, or the card's where the network does not take that."""
-    sizes = dict.fromkeys((_edges(card, runtime, small=True), _edges(card, runtime, small=False)))
-    for last, (edges, _) in enumerate(sizes.items(), 1 - len(sizes)):
-        channels = runtime.input_shape[1] or len(card.input.channels)
-        shape = (runtime.input_shape[0] or 1, channels, *edges)
-        patch = np.random.RandomState(0).standard_normal(shape).astype(np.float32)
-        try:
-            return patch, runtime.infer(patch)
-        except ModelError:
-            if not last:
-                raise
-    raise AssertionError("the last size returns or raises")
+    small, whole = (_shape(card, runtime, small=small) for small in (True, False))
+    try:
+        return _infer_noise(small, runtime)
+    except ModelError:
+        if small == whole:
+            raise
+    return _infer_noise(whole, runtime)
 
 
-def _edges(card: ModelCard, runtime: InferenceRuntime, *, small: bool) -> tuple[int, ...]:
-    """Edges in the network's axes, of the card's patch or of two divisors at least."""
+def _infer_noise(shape: tuple[int, ...], runtime: InferenceRuntime) -> tuple[NDArray[np.float32], Logits]:
+    patch = np.random.RandomState(0).standard_normal(shape).astype(np.float32)
+    return patch, runtime.infer(patch)
+
+
+def _shape(card: ModelCard, runtime: InferenceRuntime, *, small: bool) -> tuple[int, ...]:
+    """Shape in the network's axes, with the edges of the card's patch or of two divisors at least."""
     divisor = card.tiling.divisor
     least = divisor * max(2, -(-_LEAST_EDGE // divisor))
     patch = [least if small else edge or -(-_WHOLE_AXIS // divisor) * divisor for edge in card.tiling.patch]
     if card.input.axes == "ZYX":
         patch.reverse()
-    return tuple(only or edge for only, edge in zip(runtime.input_shape[2:], patch, strict=True))
+    wanted = (1, len(card.input.channels), *patch)
+    return tuple(only or edge for only, edge in zip(runtime.input_shape, wanted, strict=True))

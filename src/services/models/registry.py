@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
-
-import numpy as np
 
 from ...domain.errors import BusyError, ModelError, UnknownModelError, VoxportError
 from ...domain.geometry.grid import shape3
@@ -203,14 +201,8 @@ class ServedModels:
 
 def _warmed_up(loaded: LoadedModel) -> float:
     """Infer a dummy input twice; return the seconds per voxel of the second run."""
-    card = loaded.model.card
-    tiling = card.tiling if loaded.tuned is None else replace(card.tiling, patch=loaded.tuned.patch)
+    tiling = loaded.model.card.tiling
     with open_inferer(loaded, RunOptions()) as inferer:
-        shape = shape3(edge or _WHOLE_AXIS for edge in tiling.patch)
-        tile = plan_tiles(shape, tiling, fixed=inferer.fixed).tile
-        # Noise, because a constant batch is inferred once.
-        dummy = np.random.default_rng(0).random((inferer.batch, len(card.input.channels), *tile), np.float32)
-        inferer(dummy)
-        began = time.perf_counter()
-        inferer(dummy)
-    return (time.perf_counter() - began) / dummy[:, 0].size
+        tiling = tiling if inferer.patch is None else replace(tiling, patch=inferer.patch)
+        tile = plan_tiles(shape3(edge or _WHOLE_AXIS for edge in tiling.patch), tiling, fixed=inferer.fixed).tile
+        return inferer.measure(tile, 2) / math.prod(tile)

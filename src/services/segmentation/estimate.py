@@ -8,8 +8,6 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
-import numpy as np
-
 from ...domain.cards.model_card import ModelCard
 from ...domain.run import RunOptions
 from ...ports.progress import ProgressListener
@@ -19,7 +17,6 @@ from ...ports.segmenter import Capacity, RunEstimate
 from ...ports.volume_store import VolumeStore
 from ..models.loading import LoadedModel
 from .case import Case
-from .inference import Inferer
 from .prepare import Prepared, free_bytes, open_inferer, prepare
 
 _CALIBRATION_TILES = 3
@@ -59,19 +56,12 @@ def estimate(
         began = time.perf_counter()
         case = Case.open(volumes, inputs, stack)
         inferer = stack.enter_context(open_inferer(loaded, options))
-        scratch_bytes = None if scratch is None else scratch.available_bytes()
-        prepared = prepare(
-            case,
-            loaded.model.card,
-            inferer,
-            options,
-            loaded.tuned_patch,
-            resources=resources,
-            scratch_bytes=scratch_bytes,
-        )
+        free = None if scratch is None else scratch.available_bytes()
+        prepared = prepare(case, loaded.model.card, inferer, options, resources=resources, scratch_bytes=free)
         reading = time.perf_counter() - began
         if seconds_per_voxel is None:
-            per_tile = _seconds_per_tile(prepared, inferer, progress)
+            progress.stage("calibrate", _CALIBRATION_TILES)
+            per_tile = inferer.measure(prepared.plan.tile, _CALIBRATION_TILES, lambda: progress.advance(1))
         else:
             per_tile = seconds_per_voxel * math.prod(prepared.plan.tile)
     peak = resources.peak_resident_bytes() + prepared.stitching_bytes
@@ -83,9 +73,9 @@ def capacity_of(
 ) -> Capacity:
     """Return the speed and memory that this process offers to a run."""
     with open_inferer(loaded, RunOptions()) as inferer:
-        fixed, batch = inferer.fixed, inferer.batch
+        fixed, batch, patch = inferer.fixed, inferer.batch, inferer.patch
     free, resident = free_bytes(memory_bytes, resources), resources.peak_resident_bytes()
-    return Capacity(seconds_per_voxel, fixed, batch, loaded.tuned_patch, free, resident, loaded.warning)
+    return Capacity(seconds_per_voxel, fixed, batch, patch, free, resident, loaded.warning)
 
 
 def estimate_elsewhere(
@@ -108,7 +98,7 @@ def estimate_elsewhere(
         began = time.perf_counter()
         case = Case.open(volumes, inputs, stack)
         options = replace(options, memory_bytes=capacity.free_bytes + resources.resident_bytes())
-        prepared = prepare(case, card, capacity, options, capacity.patch, resources=resources, scratch_bytes=math.inf)
+        prepared = prepare(case, card, capacity, options, resources=resources, scratch_bytes=math.inf)
         reading = time.perf_counter() - began
     seconds = _run_seconds(prepared, capacity.seconds_per_voxel * math.prod(prepared.plan.tile), reading)
     peak = capacity.resident_bytes + prepared.stitching_bytes
@@ -122,17 +112,3 @@ def _run_seconds(prepared: Prepared, per_tile: float, reading: float) -> float:
 
 def _all(warning: str | None, prepared: Prepared) -> tuple[str, ...]:
     return tuple(filter(None, (warning, *prepared.warnings)))
-
-
-def _seconds_per_tile(prepared: Prepared, inferer: Inferer, progress: ProgressListener) -> float:
-    """Return the shortest duration of a call divided by its tiles, without the first call, which warms up."""
-    shape = (inferer.batch, len(prepared.card.input.channels), *prepared.plan.tile)
-    noise = np.random.RandomState(0).random_sample(shape).astype(np.float32)
-    progress.stage("calibrate", _CALIBRATION_TILES)
-    taken = []
-    for _ in range(_CALIBRATION_TILES):
-        began = time.perf_counter()
-        inferer(noise)
-        taken.append(time.perf_counter() - began)
-        progress.advance(1)
-    return min(taken[1:]) / inferer.batch

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
@@ -12,18 +12,10 @@ from numpy.typing import NDArray
 
 from ...domain.cards.model_card import ModelCard
 from ...domain.errors import ModelError
+from ...domain.geometry.grid import Shape3
 from ...ports.runtime import InferenceRuntime
 
 Fixed3 = tuple[int | None, int | None, int | None]
-
-
-@dataclass(frozen=True, eq=False)
-class _Flat:
-    """A batch of constant tiles and its logits."""
-
-    shape: tuple[int, ...]
-    values: bytes
-    logits: NDArray[np.float32]
 
 
 class Inferer:
@@ -31,39 +23,33 @@ class Inferer:
 
     The runtime works in its own thread, so Ctrl-C ends the caller's wait. A batch of constant tiles reuses the logits
     of an equal previous batch: a runtime gives the same bits for the same batch.
+
+    ``fixed`` are the sizes along x, y and z, None where the network takes any multiple of the divisor. ``batch`` tiles
+    a call at most: the network's fixed batch, else the requested one, else 1. ``patch`` is the tuned one. ``seconds``
+    were spent inside the network, and the logits of ``repeated`` constant tiles were reused.
     """
 
-    def __init__(self, runtime: InferenceRuntime, card: ModelCard, batch: int | None = None) -> None:
+    def __init__(
+        self, runtime: InferenceRuntime, card: ModelCard, batch: int | None = None, patch: Shape3 | None = None
+    ) -> None:
+        declared, wanted = runtime.input_shape[1], len(card.input.channels)
+        if declared is not None and declared != wanted:
+            raise ModelError(
+                card.reference,
+                expected=f"a network with the card's {wanted} input channel(s)",
+                got=f"a network with {declared}",
+                do="list each of the network's channels in the card's input.channels",
+            )
         self._runtime = runtime
         self._card = card
-        self._batch = batch
-        self._seconds = 0.0
-        self._repeated = 0
-        self._flat: _Flat | None = None
         self._reversed = card.input.axes == "ZYX"
+        a, b, c = runtime.input_shape[2:]
+        self.fixed: Fixed3 = (c, b, a) if self._reversed else (a, b, c)
+        self.batch = runtime.input_shape[0] or batch or 1
+        self.patch = patch
+        self.seconds, self.repeated = 0.0, 0
+        self._flat: tuple[tuple[int, ...], bytes, NDArray[np.float32]] | None = None
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="voxport-infer")
-        self._check_channels()
-
-    @property
-    def fixed(self) -> Fixed3:
-        """Fixed sizes along x, y and z; None where the network takes any multiple of the divisor."""
-        a, b, c = self._runtime.input_shape[2:]
-        return (c, b, a) if self._reversed else (a, b, c)
-
-    @property
-    def batch(self) -> int:
-        """Maximum number of tiles per call: the network's fixed batch, else the requested one, else 1."""
-        return self._runtime.input_shape[0] or self._batch or 1
-
-    @property
-    def seconds(self) -> float:
-        """Time spent inside the network."""
-        return self._seconds
-
-    @property
-    def repeated(self) -> int:
-        """Number of constant tiles whose logits were reused."""
-        return self._repeated
 
     def __call__(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return logits ``(N, K, x, y, z)``. Raises ModelError if the network's channels do not fit the card."""
@@ -73,16 +59,28 @@ class Inferer:
         """Start inference of a batch; batches run one after the other."""
         return self._pool.submit(self._infer, batch)
 
+    def measure(self, tile: Shape3, calls: int, on_call: Callable[[], object] = lambda: None) -> float:
+        """Return the shortest duration of a call with noise, in seconds a tile, without the first, which warms up."""
+        shape = (self.batch, len(self._card.input.channels), *tile)
+        noise = np.random.RandomState(0).random_sample(shape).astype(np.float32)
+        taken = []
+        for _ in range(calls):
+            began = time.perf_counter()
+            self(noise)
+            taken.append(time.perf_counter() - began)
+            on_call()
+        return min(taken[1:]) / self.batch
+
     def _infer(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
         values, before = flat_values(batch), self._flat
         if values is None:
             return self._inferred(batch)
-        if before is not None and (before.shape, before.values) == (batch.shape, values):
-            self._repeated += len(batch)
-            return before.logits
+        if before is not None and before[:2] == (batch.shape, values):
+            self.repeated += len(batch)
+            return before[2]
         logits = self._inferred(batch)
         logits.flags.writeable = False
-        self._flat = _Flat(batch.shape, values, logits)
+        self._flat = batch.shape, values, logits
         return logits
 
     def _inferred(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -92,7 +90,7 @@ class Inferer:
         handed = np.ascontiguousarray(self._turned(batch))
         began = time.perf_counter()
         inferred = self._runtime.infer(handed)
-        self._seconds += time.perf_counter() - began
+        self.seconds += time.perf_counter() - began
         logits = self._turned(inferred)[:given]
         self._card.output.fitted(logits.shape[1])
         return logits
@@ -105,16 +103,6 @@ class Inferer:
 
     def _turned(self, array: NDArray[np.float32]) -> NDArray[np.float32]:
         return array.transpose(0, 1, 4, 3, 2) if self._reversed and array.ndim == 5 else array
-
-    def _check_channels(self) -> None:
-        declared, wanted = self._runtime.input_shape[1], len(self._card.input.channels)
-        if declared is not None and declared != wanted:
-            raise ModelError(
-                self._card.reference,
-                expected=f"a network with the card's {wanted} input channel(s)",
-                got=f"a network with {declared}",
-                do="list each of the network's channels in the card's input.channels",
-            )
 
 
 def flat_values(batch: NDArray[np.float32]) -> bytes | None:

@@ -91,7 +91,7 @@ class Prepared:
 
 
 class TakesPatches(Protocol):
-    """The fixed sizes (x, y, z) of a network's input, None where free, and its patches per call."""
+    """The fixed sizes (x, y, z) of a network's input, None where free, its patches per call, and the tuned patch."""
 
     @property
     def fixed(self) -> Fixed3: ...  # noqa: D102
@@ -99,11 +99,15 @@ class TakesPatches(Protocol):
     @property
     def batch(self) -> int: ...  # noqa: D102
 
+    @property
+    def patch(self) -> Shape3 | None: ...  # noqa: D102
+
 
 def open_inferer(loaded: LoadedModel, options: RunOptions) -> Inferer:
     """Return an `Inferer`. The batch is the option's, else the tuned one if the patch is tuned as well."""
-    tuned = loaded.tuned if options.patch is None else None
-    return Inferer(loaded.runtime, loaded.model.card, options.batch or (tuned.batch if tuned else None))
+    tuned = loaded.tuned
+    batch = options.batch or (tuned.batch if tuned and options.patch is None else None)
+    return Inferer(loaded.runtime, loaded.model.card, batch, tuned.patch if tuned else None)
 
 
 def prepare(
@@ -111,15 +115,13 @@ def prepare(
     card: ModelCard,
     inferer: TakesPatches,
     options: RunOptions,
-    tuned: Shape3 | None = None,
     *,
     resources: Resources,
     scratch_bytes: float | None = None,
 ) -> Prepared:
     """Survey the case, fit the card's intensity steps, and plan tiles within the memory limit.
 
-    ``tuned`` is the patch used if the options have none. ``scratch_bytes``: free space for
-    large arrays outside memory; None to keep them in memory.
+    ``scratch_bytes``: free space for large arrays outside memory; None to keep them in memory.
 
     Raises:
         InputError: the case does not fit the card, or holds NaN or Inf without ``nan_as``.
@@ -135,7 +137,7 @@ def prepare(
     slowest = case.sources[0].slowest_axis
     fewest_reads_first = sorted(range(3), key=lambda axis: abs(axis - slowest))
     axes = [space.model_axis(axis) for axis in fewest_reads_first]
-    plan, overlap, needed, notes = _planned(card, space, inferer, options, tuned, axes, resources, scratch_bytes)
+    plan, overlap, needed, notes = _planned(card, space, inferer, options, axes, resources, scratch_bytes)
     _check_effort(case, plan)
     ranges = _normalised_ranges(case, card, channels, fitted)
     warnings = (
@@ -234,16 +236,15 @@ def _planned(
     space: ModelSpace,
     inferer: TakesPatches,
     options: RunOptions,
-    tuned: Shape3 | None,
     axes: Sequence[int],
     resources: Resources,
     scratch_bytes: float | None,
 ) -> tuple[TilePlan, float, int, tuple[str, ...]]:
     """Return plan, overlap, stitching bytes and notes, with the card's patch if the tuned one does not fit."""
-    if tuned is not None and options.patch is None:
+    if inferer.patch is not None and options.patch is None:
         with suppress(LimitError):
-            patched = replace(options, patch=tuned)
-            return _planned(card, space, inferer, patched, None, axes, resources, scratch_bytes)
+            patched = replace(options, patch=inferer.patch)
+            return _planned(card, space, inferer, patched, axes, resources, scratch_bytes)
     tiling = _tiling(card.tiling, options, inferer.fixed, space.grid.shape)
     plan = plan_tiles(space.grid.shape, tiling, fixed=inferer.fixed)
     plan = replace(plan, axis=_visiting_axis(plan, axes) if options.axis is None else AXES.index(options.axis))

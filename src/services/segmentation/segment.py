@@ -94,15 +94,8 @@ def segment(
             inferer = stack.enter_context(open_inferer(loaded, options))
             hashes = tuple((name, source.sha256()) for name, source in zip(inputs, case.sources, strict=True))
         with clock.stage("prepare"):
-            prepared = prepare(
-                case,
-                card,
-                inferer,
-                options,
-                loaded.tuned_patch,
-                resources=ports.resources,
-                scratch_bytes=None if ports.scratch is None else ports.scratch.available_bytes(),
-            )
+            free = None if ports.scratch is None else ports.scratch.available_bytes()
+            prepared = prepare(case, card, inferer, options, resources=ports.resources, scratch_bytes=free)
             sinks = _open_sinks(ports, outputs, case, card.output, stack)
         with clock.stage("score", prepared.plan.tile_count):
             run = "" if checkpoint is None else fingerprint(hashes, loaded, prepared, outputs.probabilities is not None)

@@ -26,15 +26,12 @@ def preview_picture(
     largest = max(statistics, key=lambda label: label.voxels, default=None)
     centre = largest.centroid_voxel if largest is not None else None
     voxel = shape3(n // 2 for n in case.grid.shape) if centre is None else shape3(round(c) for c in centre)
-    bare: list[Picture] = []
-    overlaid: list[Picture] = []
+    drawn = []
     for plane in PLANES:
         view = PlaneView.of(case.grid, plane)
         box = view.box(view.pixel_of(voxel)[2])
-        without, with_labels = slice_pictures(view, case.read_channel(0, box), mask.read(box)[0], window, table)
-        bare.append(without)
-        overlaid.append(with_labels)
-    return stacked([side_by_side(bare), side_by_side(overlaid)])
+        drawn.append(slice_pictures(view, case.read_channel(0, box), mask.read(box)[0], window, table))
+    return stacked([side_by_side(row) for row in zip(*drawn, strict=True)])
 
 
 def display_window(channel: ChannelSurvey) -> tuple[float, float]:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...domain.geometry.grid import Box, Shape3
+from ...domain.geometry.grid import Box, Shape3, shape3
 from ...domain.labels.label_map import Labels, LabelTable
 from ...domain.viewing.display import Display, plane_picture, plane_pixels, window_of
 from ...domain.viewing.slicing import PLANES, Convention, Picture, Plane, PlaneView, side_by_side
@@ -36,8 +36,7 @@ class ShownMask:
         start = np.maximum(box.start, self.box.start)
         stop = np.minimum(box.stop, self.box.stop)
         if (start < stop).all():
-            inside = Box(_less(start, self.box.start), _less(stop, self.box.start))
-            place = Box(_less(start, box.start), _less(stop, box.start))
+            inside, place = (Box(shape3(start - first), shape3(stop - first)) for first in (self.box.start, box.start))
             labels[place.slices] = self.source.read(inside)[0]
         return labels
 
@@ -144,8 +143,3 @@ def _sample(case: Case, channel: int) -> NDArray[np.float32]:
 
 def _extent(sample: NDArray[Any]) -> tuple[float, float]:
     return (float(sample.min()), float(sample.max())) if sample.size else (0.0, 1.0)
-
-
-def _less(index: Any, origin: Sequence[int]) -> Shape3:
-    x, y, z = (int(a) - b for a, b in zip(index, origin, strict=True))
-    return x, y, z

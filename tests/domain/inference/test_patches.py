@@ -16,7 +16,7 @@ from voxport.domain.errors import LimitError, ModelError
 from voxport.domain.geometry.grid import Box, Shape3
 from voxport.domain.inference.blending import LARGEST_LOGIT, Block, Logits
 from voxport.domain.inference.buffers import Buffer, Buffers, MemoryBuffer
-from voxport.domain.inference.patches import Padding, TilePlan, Tiling, blending_weights, plan_tiles
+from voxport.domain.inference.patches import Padding, TilePlan, Tiling, plan_tiles
 from voxport.domain.inference.sliding_window import (
     InferFunction,
     assemble_planes,
@@ -260,10 +260,15 @@ def test_a_plane_lies_across_the_visiting_axis(axis: int, across: tuple[int, int
 # Weights
 
 
+def weights_of(edge: int, blending: Blending) -> NDArray[np.float64]:
+    """Weights along a tile of this edge."""
+    return plan_tiles((edge, 1, 1), Tiling((edge, 1, 1), blending=blending)).weights(0)
+
+
 @pytest.mark.parametrize("blending", BLENDINGS)
 @given(edge=st.integers(1, 200))
 def test_weights_are_symmetric_never_zero_and_at_most_one(blending: Blending, edge: int) -> None:
-    weights = blending_weights(edge, blending)
+    weights = weights_of(edge, blending)
     assert weights.shape == (edge,)
     assert (weights > 0).all()
     assert (weights <= 1).all()
@@ -275,17 +280,17 @@ def test_weights_are_symmetric_never_zero_and_at_most_one(blending: Blending, ed
 def test_gaussian_weights_have_an_eighth_of_the_edge_as_their_deviation(edge: int) -> None:
     at = np.arange(edge) - (edge - 1) / 2
     expected = np.maximum(np.exp(-0.5 * (at / (edge / 8)) ** 2), 0.03)
-    np.testing.assert_allclose(blending_weights(edge, "gaussian"), expected, rtol=0, atol=2.0**-15)
+    np.testing.assert_allclose(weights_of(edge, "gaussian"), expected, rtol=0, atol=2.0**-15)
 
 
 @given(st.integers(1, 200))
 def test_weights_are_multiples_of_2_to_the_minus_14_so_that_products_of_three_are_exact(edge: int) -> None:
-    steps = blending_weights(edge, "gaussian") * 2**14
+    steps = weights_of(edge, "gaussian") * 2**14
     np.testing.assert_array_equal(steps, np.rint(steps))
 
 
 def test_constant_weights_are_one() -> None:
-    np.testing.assert_array_equal(blending_weights(5, "constant"), np.ones(5))
+    np.testing.assert_array_equal(weights_of(5, "constant"), np.ones(5))
 
 
 @given(shapes, tilings())
