@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from voxport.adapters.artifacts.local import LocalFiles
 from voxport.adapters.exporters.torch import TorchExporter, graph
-from voxport.adapters.exporters.torch.half_weights import FEWEST_ELEMENTS, halve_weights
+from voxport.adapters.exporters.torch.graph import FEWEST_ELEMENTS, halve_weights
 from voxport.adapters.models.onnx_files import OnnxModelFiles
 from voxport.adapters.runtimes.onnx import OnnxRuntimeSettings, open_onnx_runtime
 from voxport.adapters.runtimes.torch import load_network, open_torch_runtime

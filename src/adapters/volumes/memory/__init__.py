@@ -71,7 +71,13 @@ class MemoryStore:
             array = np.zeros((channels, *grid.shape[::-1]), dtype).swapaxes(1, 3)
         else:
             array = np.zeros((channels, *grid.shape), dtype)
-        return MemorySink(array, lambda made: self.put(reference, made), grid, tuple(channel_names), labels)
+
+        def keep(written: NDArray[Any]) -> Volume:
+            volume = Volume(written, grid, tuple(channel_names), labels)
+            self.put(reference, volume)
+            return volume
+
+        return MemorySink(array, keep)
 
 
 class MemorySource:
@@ -117,18 +123,10 @@ class MemorySource:
 
 
 class MemorySink(VolumeSink):
-    """A volume being written; stored on commit."""
+    """A volume being written; ``keep`` stores it on commit."""
 
-    def __init__(
-        self,
-        array: NDArray[Any],
-        keep: Callable[[Volume], None],
-        grid: Grid,
-        channel_names: tuple[str, ...],
-        labels: LabelTable | None,
-    ) -> None:
+    def __init__(self, array: NDArray[Any], keep: Callable[[NDArray[Any]], Volume]) -> None:
         self._keep = keep
-        self._described = (grid, channel_names, labels)
         self._array: NDArray[Any] | None = array
         self._hash: str | None = None
 
@@ -146,9 +144,7 @@ class MemorySink(VolumeSink):
 
     def commit(self) -> str:
         if self._hash is None:
-            volume = Volume(self._open_array(), *self._described)
-            self._hash = MemorySource(volume).sha256()
-            self._keep(volume)
+            self._hash = MemorySource(self._keep(self._open_array())).sha256()
         return self._hash
 
     def close(self) -> None:

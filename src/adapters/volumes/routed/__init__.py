@@ -1,5 +1,84 @@
 """One volume store over several: content chooses the store, then the name."""
 
-from .store import RoutedStore
+from __future__ import annotations
 
-__all__ = ["RoutedStore"]
+from collections.abc import Sequence
+from pathlib import PurePath
+from typing import Any
+
+import numpy as np
+
+from ....domain.errors import InputError, OutputError
+from ....domain.geometry.grid import Grid
+from ....domain.labels.label_map import LabelTable
+from ....domain.volume_names import VolumeNames
+from ....ports.volume_store import VolumeSink, VolumeSource, VolumeStore
+from .foreign import describe
+
+
+class RoutedStore:
+    """Volumes of several formats.
+
+    Reading: the first store that recognises the content, else the store of the name's ending, else the first store,
+    which raises the error. Writing: the store of the name's ending.
+
+    Args:
+        stores: one a format, the commonest first.
+    """
+
+    def __init__(self, *stores: VolumeStore) -> None:
+        self._stores = stores
+
+    @property
+    def names(self) -> VolumeNames:
+        return VolumeNames(tuple(known for store in self._stores for known in store.names.formats))
+
+    @property
+    def max_voxels(self) -> int:
+        return min(store.max_voxels for store in self._stores)
+
+    def recognises(self, reference: str) -> bool:
+        return any(store.recognises(reference) for store in self._stores)
+
+    def places(self, reference: str) -> tuple[str, ...]:
+        return (self._named(reference) or self._stores[0]).places(reference)
+
+    def open(self, reference: str) -> VolumeSource:
+        store = next((store for store in self._stores if store.recognises(reference)), None)
+        if store is None and (foreign := describe(reference)):
+            formats = " or ".join(known.name for known in self.names.formats)
+            raise InputError(PurePath(reference).name, expected=f"a {formats} volume", got=foreign[0], do=foreign[1])
+        return (store or self._named(reference) or self._stores[0]).open(reference)
+
+    def create(
+        self,
+        reference: str,
+        grid: Grid,
+        dtype: np.dtype[Any],
+        *,
+        channels: int = 1,
+        like: VolumeSource | None = None,
+        channel_names: Sequence[str] = (),
+        labels: LabelTable | None = None,
+    ) -> VolumeSink:
+        """Begin a volume filled with zeros, in the format of the name's ending; see VolumeStore.create.
+
+        Raises OutputError where no store writes such a name.
+        """
+        store = self._named(reference)
+        if store is None:
+            name = PurePath(reference)
+            raise OutputError(
+                name.name or reference,
+                expected=f"a name in {self.names.writable_text}",
+                got=name.suffix or "no suffix",
+                do="name the output so",
+            )
+        return store.create(
+            reference, grid, dtype, channels=channels, like=like, channel_names=channel_names, labels=labels
+        )
+
+    def _named(self, reference: str) -> VolumeStore | None:
+        """Return the store with the longest ending that matches the name."""
+        found = max(self._stores, key=lambda store: len(store.names.ending(reference)))
+        return found if found.names.ending(reference) else None
