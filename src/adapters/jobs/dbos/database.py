@@ -14,7 +14,6 @@ from sqlalchemy.pool import ConnectionPoolEntry
 
 from ....domain.errors import UsageError
 from ....domain.job import ENDED, Job, JobFailure, read_case, read_results, results_mapping
-from ....domain.plain import plain
 from .library import without_pickles
 
 # longest wait for a database
@@ -226,12 +225,6 @@ def columns_of(job: Job) -> dict[str, Any]:
         "failure_detail": _storable(job.failure.detail) if job.failure else None,
         "results": json.dumps(results_mapping(job.results)),
     }
-
-
-def fixed_columns_of(job: Job) -> dict[str, Any]:
-    """Return the columns of a job that never change."""
-    case = json.dumps(plain(job.case))
-    return {"id": job.id, "owner": job.owner, "job_case": case, "submitted": job.submitted}
 
 
 def job_of(row: sa.Row[Any], position: int | None = None) -> Job:

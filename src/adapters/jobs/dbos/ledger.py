@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import uuid
 from collections.abc import Callable, Collection
 from contextlib import suppress
@@ -25,8 +26,9 @@ from ....domain.job import (
     unknown_job,
     wait_seconds,
 )
+from ....domain.plain import plain
 from ....ports.job_queue import QueueLimits, QueueStats
-from .database import Database, columns_of, ends, fixed_columns_of, job_of, jobs, place_errors, workers
+from .database import Database, columns_of, ends, job_of, jobs, place_errors, workers
 
 QUEUE, WORKFLOW, VERSION, APPLICATION = "voxport-jobs", "voxport_job", "voxport-jobs-1", "voxport"
 # DBOS takes the lowest priority first, and the oldest of equals. Seconds since November 2023, which fit 32 bits, keep
@@ -193,8 +195,9 @@ class Ledger:
             return frozenset(connection.execute(sa.select(workers.c.id)).scalars())
 
     def _add(self, connection: sa.Connection, job: Job, key: str | None) -> None:
-        values = fixed_columns_of(job) | columns_of(job) | {"request_key": key, "round": 0}
-        connection.execute(jobs.insert().values(values | {"priority": 1, "queued_since": job.submitted}))
+        values = columns_of(job) | {"id": job.id, "owner": job.owner, "request_key": key, "submitted": job.submitted}
+        values |= {"job_case": json.dumps(plain(job.case)), "priority": 1, "queued_since": job.submitted, "round": 0}
+        connection.execute(jobs.insert().values(values))
         self._dispatch(connection, job.id, 0, _usual(job.submitted))
 
     def _check_ended(self, row: sa.Row[Any]) -> None:

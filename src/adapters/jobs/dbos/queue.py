@@ -1,4 +1,4 @@
-"""DbosJobQueue, and the preparation of its database."""
+"""DbosJobQueue, which prepares its database at the first use."""
 
 from __future__ import annotations
 
@@ -42,7 +42,8 @@ class DbosJobQueue(JobQueue):
             serializer=JsonSerializer(),
         )
         self._ledger = Ledger(self._database, self._client, limits or QueueLimits())
-        self._opening = Opening(self._database, self._client, create=create)
+        self._create, self._is_open, self._opening = create, False, threading.Lock()
+        self._failure, self._failed_at = "", 0.0
         self._worker: Worker | None = None
 
     def submit(self, case: JobCase, owner: str, *, key: str | None = None) -> Job:
@@ -79,7 +80,7 @@ class DbosJobQueue(JobQueue):
 
     def work(self, handler: Handler, concurrency: int, stop: threading.Event) -> None:
         """See JobQueue.work. One call at a time in a process, which has one DBOS."""
-        worker = Worker(self._ledger, self._client, self._opening.ensure, handler, concurrency, stop)
+        worker = Worker(self._ledger, self._client, self._ensure, handler, concurrency, stop)
         try:
             self._worker = worker
             worker.work()
@@ -91,30 +92,20 @@ class DbosJobQueue(JobQueue):
         self._database.close()
 
     def _opened(self) -> Ledger:
-        self._opening.ensure()
+        self._ensure()
         return self._ledger
 
     def _look(self) -> None:
         if (worker := self._worker) is not None:
             worker.pace.look_now()
 
-
-class Opening:
-    """Creates the tables and the queue once, at the first use. Safe for several threads."""
-
-    def __init__(self, database: Database, client: DBOSClient, *, create: bool = True) -> None:
-        self._database, self._client, self._create = database, client, create
-        self._done = False
-        self._lock = threading.Lock()
-        self._failure, self._failed_at = "", 0.0
-
-    def ensure(self) -> None:
-        """Create what is missing. Raises ConnectionError within seconds where the database is away."""
-        if self._done:
+    def _ensure(self) -> None:
+        """Create the tables and the queue once. Raises ConnectionError within seconds where the database is away."""
+        if self._is_open:
             return
         asked = time.monotonic()
-        with self._lock:
-            if self._done:
+        with self._opening:
+            if self._is_open:
                 return
             if self._failed_at > asked:  # tried while this caller waited
                 raise ConnectionError(self._failure)
@@ -123,7 +114,7 @@ class Opening:
             except ConnectionError as failure:
                 self._failure, self._failed_at = str(failure), time.monotonic()
                 raise
-            self._done = True
+            self._is_open = True
 
     def _open(self) -> None:
         if not self._create:
