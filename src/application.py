@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from functools import cached_property
 from pathlib import Path
 from threading import Event
@@ -31,12 +32,12 @@ from .services.jobs.submit import forget_job, submit_case
 from .services.jobs.worker import work_on_jobs
 from .services.models.export import ExportResult, export_model
 from .services.models.loading import AUTO, LoadedModel, ModelOpener
+from .services.models.segmenter import LoadedSegmenter
 from .services.models.tune import tune
 from .services.models.verify import Verification, verify
 from .services.segmentation.estimate import Estimate, estimate
 from .services.segmentation.outputs import check_outputs
 from .services.segmentation.predict import Prediction, predict
-from .services.segmentation.report import run_report, same_again
 from .services.segmentation.segment import Segmentation, segment
 from .services.viewing.surfaces import label_surfaces
 from .services.viewing.threshold_preview import threshold_preview
@@ -212,32 +213,22 @@ class Application:
         """Make a volume of a nibabel image. Raises InputError unless it is a NIfTI image that can be segmented."""
         return self.container.image_volume(image)
 
-    def segment_files(
+    @contextmanager
+    def loaded_segmenter(
         self,
-        inputs: Sequence[str],
         model: str | None,
-        outputs: Outputs,
-        options: RunOptions,
-        progress: ProgressListener,
         *,
         card: Path | None = None,
         runtime: str = AUTO,
         precision: str = AUTO,
         threads: int | None = None,
-    ) -> tuple[Segmentation, dict[str, Any]]:
-        """Load a model, segment a case, and write results and report. Returns the run and the report."""
-        self.check_outputs(inputs, outputs, kept=[] if card is None else [card])
+    ) -> Iterator[LoadedSegmenter]:
+        """Load a model to segment with in this process; it is released at the end. See ``load_model`` for errors."""
         found = self.find_model(model, card)
         loaded = self.load_model(found, runtime=runtime, precision=precision, threads=threads)
-        try:
-            done = self.segment(inputs, loaded, outputs, options, progress)
-        finally:
-            loaded.runtime.close()
-        how: dict[str, Any] = {"card": None if card is None else str(card), "threads": threads}
-        command = same_again(inputs, model or found.card.reference, outputs.mask, loaded, done, **how)
-        report = run_report(done, loaded, version=__version__, command=command)
-        self.write_report(outputs, report)
-        return done, report
+        with closing(loaded.runtime):
+            named, file = model or found.card.reference, None if card is None else str(card)
+            yield LoadedSegmenter(loaded, self.container.segment_ports(), __version__, named, file, threads)
 
     def check_outputs(self, inputs: Sequence[str], outputs: Outputs, *, kept: Sequence[Path] = ()) -> None:
         """Check that results can be written under these names; see ``check_outputs``."""

@@ -77,7 +77,10 @@ def segment(
     how["card"] = None if card is None else Path(card)
     with _listener(progress) as listener:
         used = application or Application.build()
-        done, _ = used.segment_files(names, _name(model), outputs, wanted, listener, **how)
+        used.check_outputs(names, outputs, kept=[how["card"]] if card is not None else [])
+        with used.loaded_segmenter(_name(model), **how) as segmenter:
+            done, provenance = segmenter.run(names, outputs, wanted, listener)
+        used.write_report(outputs, provenance)
     return done
 
 

@@ -1,4 +1,4 @@
-"""Every segmenter keeps the contract: this process, a server's requests, and a server's jobs."""
+"""Every segmenter keeps the contract: one loaded model, this process, a server's requests, and a server's jobs."""
 
 from __future__ import annotations
 
@@ -53,6 +53,14 @@ class TestLocalSegmenter(FileContract):
         application.served_models.start()
         yield application.segmenter
         application.served_models.close()
+
+
+class TestLoadedSegmenter(FileContract):
+    @pytest.fixture
+    def segmenter(self, models: Path, tmp_path: Path) -> Iterator[Segmenter]:
+        application = Application.build(models_dir=models, scratch_dir=tmp_path)
+        with application.loaded_segmenter("edges") as segmenter:
+            yield segmenter
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from math import prod
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,6 +16,7 @@ from . import options as opt
 from .console import build_application, progress_bar, show_json, show_table, warn
 
 if TYPE_CHECKING:
+    from ...ports.segmenter import Segmenter
     from ...services.models.loading import LoadedModel
     from ...services.segmentation.estimate import Estimate
 
@@ -64,25 +66,26 @@ def segment_command(
     if sample:
         statistics, preview = statistics or "sample_statistics.json", preview or "sample_preview.png"
     outputs = Outputs(output, probabilities, statistics, preview, report)
+    here: dict[str, Any] = {"card": card, "runtime": runtime, "precision": precision, "threads": threads}
     if server is not None:
-        here = {"card": card, "runtime": runtime, "precision": precision, "threads": threads}
         opt.check_remote_options(model, here | {"memory": options.memory_bytes, "batch": options.batch})
-        application.check_outputs(inputs, outputs)
-        segmenter = application.remote_segmenter(server, as_jobs=False)
-        with progress_bar(quiet) as progress:
-            data = dict(segmenter.segment(inputs, model, outputs, options, progress))
-        data["command"] = same_again_there(str(segmenter.url), inputs, output, data, options)
-        application.write_report(outputs, data)
+    application.check_outputs(inputs, outputs, kept=[] if card is None else [card])
+    chosen: AbstractContextManager[Segmenter]
+    if server is None:
+        chosen = application.loaded_segmenter(model, **here)
     else:
-        how: dict[str, Any] = {"card": card, "runtime": runtime, "precision": precision, "threads": threads}
-        with progress_bar(quiet) as progress:
-            _, data = application.segment_files(inputs, model, outputs, options, progress, **how)
+        chosen = nullcontext(application.remote_segmenter(server, as_jobs=False))
+    with progress_bar(quiet) as progress, chosen as segmenter:
+        data = dict(segmenter.segment(inputs, model, outputs, options, progress))
+    if segmenter.url is not None:
+        data["command"] = same_again_there(segmenter.url, inputs, output, data, options)
+    application.write_report(outputs, data)
     if not quiet:
         warn(data["warnings"])
     if as_json or not quiet:
         show_outcome(data, output, as_json)
     if sample and not as_json and not quiet:
-        _what_next(statistics, preview, None if server is None else str(segmenter.url))
+        _what_next(statistics, preview, segmenter.url)
 
 
 def _case(inputs: list[str] | None, output: str | None, sample: str | None) -> tuple[list[str], str]:

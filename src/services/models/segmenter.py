@@ -1,4 +1,4 @@
-"""Segment cases with the models that this process serves."""
+"""Segment cases in this process: with one model, or with those that it serves."""
 
 from __future__ import annotations
 
@@ -15,11 +15,81 @@ from ..jobs.admission import Slots
 from ..segmentation.estimate import estimate
 from ..segmentation.prepare import memory_limit
 from ..segmentation.report import run_report, same_again
-from ..segmentation.segment import SegmentPorts, segment
+from ..segmentation.segment import Segmentation, SegmentPorts, segment
 from .loading import LoadedModel
 from .registry import ServedModels
 
 _LOADING_SECONDS = 30.0
+
+
+@dataclass(frozen=True)
+class LoadedSegmenter:
+    """A Segmenter with one model, which is loaded.
+
+    ``version`` is voxport's. ``named``, ``card_file`` and ``threads`` are how the caller chose the model, for the
+    command in the report.
+    """
+
+    loaded: LoadedModel
+    ports: SegmentPorts
+    version: str
+    named: str | None = None
+    card_file: str | None = None
+    threads: int | None = None
+    seconds_per_voxel: float | None = None
+    url: str | None = None
+
+    def offers(self) -> Sequence[Offer]:
+        """See Segmenter."""
+        return [Offer(self.loaded.model.card, default=True)]
+
+    def card(self, model: str) -> ModelCard:
+        """See Segmenter."""
+        card = self.loaded.model.card
+        if model not in (self.named, card.reference):
+            raise UsageError("model", expected=card.reference, got=model[:80], do="load that model")
+        return card
+
+    def estimate(
+        self, inputs: Sequence[str], model: str, options: RunOptions, progress: ProgressListener
+    ) -> RunEstimate:
+        """See Segmenter."""
+        self.card(model)
+        found = estimate(
+            inputs,
+            self.loaded,
+            options,
+            progress,
+            volumes=self.ports.volumes,
+            resources=self.ports.resources,
+            scratch=self.ports.scratch,
+            seconds_per_voxel=self.seconds_per_voxel,
+        )
+        return RunEstimate(found.prepared.plan.tile_count, found.seconds, found.peak_bytes, found.warnings)
+
+    def segment(
+        self,
+        inputs: Sequence[str],
+        model: str | None,
+        outputs: Outputs,
+        options: RunOptions,
+        progress: ProgressListener,
+    ) -> Mapping[str, Any]:
+        """See Segmenter."""
+        if model is not None:
+            self.card(model)
+        return self.run(inputs, outputs, options, progress)[1]
+
+    def run(
+        self, inputs: Sequence[str], outputs: Outputs, options: RunOptions, progress: ProgressListener
+    ) -> tuple[Segmentation, dict[str, Any]]:
+        """Segment a case and write its outputs except the report; the run and the report."""
+        progress.advance(0)
+        done = segment(inputs, self.loaded, outputs, options, progress, ports=self.ports)
+        named = self.named or self.loaded.model.card.reference
+        how: dict[str, Any] = {"card": self.card_file, "threads": self.threads}
+        command = same_again(inputs, named, outputs.mask, self.loaded, done, **how)
+        return done, run_report(done, self.loaded, version=self.version, command=command)
 
 
 @dataclass(frozen=True)
@@ -55,17 +125,7 @@ class LocalSegmenter:
         self, inputs: Sequence[str], model: str, options: RunOptions, progress: ProgressListener
     ) -> RunEstimate:
         """See Segmenter."""
-        found = estimate(
-            inputs,
-            self._take(model),
-            self._within_memory(options),
-            progress,
-            volumes=self.ports.volumes,
-            resources=self.ports.resources,
-            scratch=self.ports.scratch,
-            seconds_per_voxel=self.models.find(model).seconds_per_voxel,
-        )
-        return RunEstimate(found.prepared.plan.tile_count, found.seconds, found.peak_bytes, found.warnings)
+        return self._loaded(model).estimate(inputs, model, self._within_memory(options), progress)
 
     def segment(
         self,
@@ -78,16 +138,15 @@ class LocalSegmenter:
         """See Segmenter."""
         progress.advance(0)
         with self.slots.hold(lambda: progress.advance(0)):
-            loaded = self._take(model)
-            done = segment(inputs, loaded, outputs, self._within_memory(options), progress, ports=self.ports)
-        command = same_again(inputs, loaded.model.card.reference, outputs.mask, loaded, done)
-        return run_report(done, loaded, version=self.version, command=command)
+            return self._loaded(model).segment(inputs, model, outputs, self._within_memory(options), progress)
 
-    def _take(self, model: str | None) -> LoadedModel:
+    def _loaded(self, model: str | None) -> LoadedSegmenter:
         if model is not None:
             self.card(model)
         self.models.wait(_LOADING_SECONDS)
-        return self.models.take(model)
+        loaded = self.models.take(model)
+        pace = self.models.find(loaded.model.card.reference).seconds_per_voxel
+        return LoadedSegmenter(loaded, self.ports, self.version, seconds_per_voxel=pace)
 
     def _within_memory(self, options: RunOptions) -> RunOptions:
         limit = self.memory_bytes or memory_limit(self.slots.count, self.ports.resources)
