@@ -6,8 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, create_model
 
-from ..domain.report import Axis, GridReport, Report, StatisticsReport, Unit
-from ..domain.run import LONGEST, SHORTEST
+from ..domain.report import GridReport, Report, StatisticsReport, Unit
+from ..domain.run import LONGEST, SHORTEST, Axis
 from .card import CertificateFields, CertificateSummary
 from .options import option_fields
 from .problem import ProblemDetails, not_null

@@ -10,10 +10,9 @@ from .geometry.grid import Grid, Shape3
 from .inference.patches import TilePlan
 from .labels.statistics import LabelStatistics
 from .plain import plain
-from .run import Blending
+from .run import Axis, Blending
 from .tuning import Choice
 
-Axis = Literal["x", "y", "z"]
 Unit = Literal["mm", "um", "unknown"]
 UNTUNED = "Measured configuration of this machine; null where the model runs untuned."
 

@@ -37,15 +37,7 @@ _FLOAT32_MAX = 3.4028234663852886e38
 def _option(
     description: str, *, shown: str = "the card's", metavar: str | None = None, remote: bool = True, **schema: Any
 ) -> Mapping[str, Any]:
-    """Return the metadata of an option.
-
-    Args:
-        description: a sentence for help texts and OpenAPI.
-        shown: the default in words; empty for none.
-        metavar: stands for the value in help texts.
-        remote: a server takes it; without, a run on this machine alone.
-        schema: keywords of JSON schema for what the value must be.
-    """
+    """Return an option's help text, default in words, placeholder, whether a server takes it, and JSON schema."""
     return {"description": description, "shown": shown, "metavar": metavar, "remote": remote, "schema": schema}
 
 

@@ -91,8 +91,9 @@ class Grid:
 
     @property
     def axis_codes(self) -> str:
-        """Anatomical direction of each array axis, e.g. ``"RAS"``."""
-        return axis_codes(self.affine)
+        """Anatomical direction (R/L, A/P, S/I) closest to each array axis, e.g. ``"RAS"``."""
+        world_axis, sign = _closest_axes(self.affine)
+        return "".join((_POSITIVE if s > 0 else _NEGATIVE)[w] for w, s in zip(world_axis, sign, strict=True))
 
     @property
     def voxel_volume(self) -> float:
@@ -116,9 +117,7 @@ class Grid:
 
     def voxels_apart(self, other: Grid) -> float:
         """Return the largest distance between the places of a voxel on two grids of one shape, in voxels of this."""
-        corners = np.array(list(product(*((0, n - 1) for n in self.shape))), dtype=np.float64)
-        away = np.linalg.norm(self.world(corners) - other.world(corners), axis=-1).max()
-        return float(away / min(self.spacing))
+        return float(np.linalg.norm(self._corners_apart(other), axis=-1).max() / min(self.spacing))
 
     def difference(self, other: Grid) -> str:
         """Return in words how another grid differs: unit, shape, spacing, rotation in degrees, shift of the centre."""
@@ -142,9 +141,11 @@ class Grid:
         """Return whether both grids place each voxel at the same position, within 1e-3 of a voxel."""
         if self.shape != other.shape:
             return False
+        return bool(np.abs(self._corners_apart(other)).max() <= 1e-3 * min(self.spacing))
+
+    def _corners_apart(self, other: Grid) -> FloatArray:
         corners = np.array(list(product(*((0, n - 1) for n in self.shape))), dtype=np.float64)
-        away = np.abs(self.world(corners) - other.world(corners)).max()
-        return bool(away <= 1e-3 * min(self.spacing))
+        return self.world(corners) - other.world(corners)
 
     def reorientation_to(self, codes: str) -> Reorientation:
         """Return the axis permutation and flips from this grid to ``codes`` (e.g. ``"RAS"``)."""
@@ -237,12 +238,6 @@ def check_codes(codes: str) -> str:
     if axes != [1, 2, 3]:
         raise ValueError(f"orientation: expected axis codes such as RAS or LIA, got {codes}")
     return codes
-
-
-def axis_codes(affine: FloatArray) -> str:
-    """Return the anatomical direction (R/L, A/P, S/I) closest to each array axis of a RAS+ affine."""
-    world_axis, sign = _closest_axes(affine)
-    return "".join((_POSITIVE if s > 0 else _NEGATIVE)[w] for w, s in zip(world_axis, sign, strict=True))
 
 
 def unit_factor(source: str, target: str) -> float:

@@ -138,7 +138,7 @@ def export_command(
     quiet: opt.Quiet = False,
 ) -> None:
     """Export a checkpoint to one self-describing ONNX file, certified to agree with the checkpoint."""
-    from ...services.models.checkpoints import describe_checkpoint
+    from ...services.models.export import describe_checkpoint
 
     if network is not None:
         sys.path.append(str(Path.cwd()))  # as `python` does; last, so that nothing installed is hidden

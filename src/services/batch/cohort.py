@@ -183,7 +183,9 @@ class Cohort:
             except OSError as error:
                 self._wait_because(error)
         if self._under_way and self._at_once is None:
-            self._look_for_workers()
+            with suppress(OSError):
+                if not self._queue.stats().workers:
+                    self._wait_because("no worker runs jobs of this queue; start one with voxport worker")
         self._looked = time.monotonic()
         return len(self._under_way) < before
 
@@ -206,11 +208,6 @@ class Cohort:
         if job.state == "done" or self._at_once is not None:
             with suppress(VoxportError, OSError):
                 forget_job(job.id, OWNER, ports=self._ports)
-
-    def _look_for_workers(self) -> None:
-        with suppress(OSError):
-            if not self._queue.stats().workers:
-                self._wait_because("no worker runs jobs of this queue; start one with voxport worker")
 
     def _end(
         self, case: CaseFiles, state: CaseState, reason: str | None = None, *, made: Made | None = None, id: str = ""

@@ -37,7 +37,12 @@ class Slots:
     def check_available(self) -> None:
         """Raise BusyError if ``hold`` would."""
         with self._change:
-            self._refuse_if_full()
+            if self._held < self.count or len(self._waiting) < self._queue:
+                return
+            ahead = 1 + len(self._waiting) / self.count
+            wait = min(max(1.0, ahead * self._typical_seconds), _SLOWEST_RETRY_SECONDS)
+            got = f"{self._held} being scored and {len(self._waiting)} waiting"
+            raise BusyError("server", expected="room in the queue", got=got, retry_after_seconds=wait)
 
     @contextmanager
     def hold(self, check: Callable[[], None] = lambda: None, *, patient: bool = False) -> Iterator[float]:
@@ -49,19 +54,10 @@ class Slots:
         Raises:
             BusyError: the queue is full.
         """
-        began = time.monotonic()
-        self._enter(check, patient)
-        entered = time.monotonic()
-        try:
-            yield entered - began
-        finally:
-            self._leave(time.monotonic() - entered)
-
-    def _enter(self, check: Callable[[], None], patient: bool) -> None:
-        ticket = object()
+        ticket, began = object(), time.monotonic()
         with self._change:
             if not patient:
-                self._refuse_if_full()
+                self.check_available()
             self._waiting.append(ticket)
             try:
                 while self._held >= self.count or self._waiting[0] is not ticket:
@@ -71,17 +67,11 @@ class Slots:
             finally:
                 self._waiting.remove(ticket)
                 self._change.notify_all()
-
-    def _leave(self, seconds: float) -> None:
-        with self._change:
-            self._held -= 1
-            self._typical_seconds = 0.8 * self._typical_seconds + 0.2 * seconds
-            self._change.notify_all()
-
-    def _refuse_if_full(self) -> None:
-        if self._held < self.count or len(self._waiting) < self._queue:
-            return
-        ahead = 1 + len(self._waiting) / self.count
-        wait = min(max(1.0, ahead * self._typical_seconds), _SLOWEST_RETRY_SECONDS)
-        got = f"{self._held} being scored and {len(self._waiting)} waiting"
-        raise BusyError("server", expected="room in the queue", got=got, retry_after_seconds=wait)
+        entered = time.monotonic()
+        try:
+            yield entered - began
+        finally:
+            with self._change:
+                self._held -= 1
+                self._typical_seconds = 0.8 * self._typical_seconds + 0.2 * (time.monotonic() - entered)
+                self._change.notify_all()

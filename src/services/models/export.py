@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from ...domain.cards.model_card import ModelCard
-from ...domain.errors import OutputError
+from ...domain.errors import OutputError, UsageError
 from ...domain.parity import BOUNDS, Bounds
 from ...ports.artifacts import ArtifactWriter
 from ...ports.exporter import Checkpoint, Exported, ModelExporter
@@ -95,3 +96,50 @@ def _proved(model: Model, checkpoint: Checkpoint, ports: ExportPorts, progress: 
 def with_network(card: ModelCard, network: Mapping[str, Any]) -> ModelCard:
     """Return the card with the network's definition in its provenance, for the torch runtime."""
     return replace(card, provenance={**card.provenance, "network": dict(network)}) if network else card
+
+
+def describe_checkpoint(
+    path: Path | None,
+    network: str | None,
+    network_args: str | None,
+    bundle: Path | None,
+    read_bundle: Callable[[Path], Checkpoint],
+    output: str | None = None,
+) -> Checkpoint:
+    """Return the checkpoint and its network: from a bundle, ``network`` with JSON arguments, or TorchScript.
+
+    ``output`` names the output with the logits, for a network with several.
+
+    Raises:
+        UsageError: conflicting options, or ``network_args`` is not a JSON object.
+        ModelError: the bundle cannot be read.
+    """
+    if bundle is not None:
+        if network is not None or network_args is not None:
+            raise UsageError("bundle", expected="no `network` beside it", got="both", do="give one of them")
+        found = read_bundle(bundle)
+        path, described = path or found.path, dict(found.network)
+    elif path is None:
+        raise UsageError("checkpoint", expected="a file", got="none", do="name one, or a `bundle`")
+    elif network is not None:
+        described = {"_target_": network, **_arguments(network_args or "{}")}
+    elif network_args is not None:
+        raise UsageError("network_args", expected="a `network` with it", got="it alone", do="name the network")
+    else:
+        described = {}
+    return Checkpoint(path, described if output is None else {**described, "_output_": output})
+
+
+def _arguments(text: str) -> dict[str, Any]:
+    try:
+        arguments = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise UsageError(
+            "network_args",
+            expected="a JSON object such as '{\"init_filters\": 8}'",
+            got=f"{text} ({error.msg} at character {error.pos})",
+            do="quote it for the shell",
+        ) from None
+    if not isinstance(arguments, dict):
+        raise UsageError("network_args", expected="a JSON object", got=text, do='write {"name": value}')
+    return arguments

@@ -151,12 +151,7 @@ def prepare(
 
 
 def _space(case: Case, card: ModelCard) -> ModelSpace:
-    """Return the model's space, which has about the voxels of the case.
-
-    Raises:
-        InputError: the units cannot be right, or the whole volume is one voxel of the model's.
-        LimitError: the model's grid is beyond the limit on voxels.
-    """
+    """Return the model's space. Raises InputError for a spacing or unit that cannot be right, or LimitError."""
     space, wanted = ModelSpace.of(case.grid, card.input), card.input
     if wanted.spacing is None or not space.resamples:
         return space
@@ -204,11 +199,7 @@ def _check_effort(case: Case, plan: TilePlan) -> None:
 def _normalised_ranges(
     case: Case, card: ModelCard, channels: Sequence[ChannelSurvey], fitted: Sequence[Sequence[Pointwise]]
 ) -> tuple[tuple[float, float], ...]:
-    """Return the smallest and largest value of each input channel after its steps, which are monotonic.
-
-    Raises:
-        InputError: they are beyond single precision.
-    """
+    """Return the range of each input channel after its monotonic steps. InputError if beyond single precision."""
     ranges = []
     for channel, steps in zip(card.input.channels, fitted, strict=True):
         found = channels[channel.source]

@@ -108,7 +108,7 @@ class Session:
         self.result: Result | None = None
         self.surfacing = threading.Lock()
         self._idle_seconds = idle_seconds
-        self._run: Run | None = None
+        self.run: Run | None = None  # the latest, which may have ended
         self._lock = threading.Lock()
         self._closed = False
         self.touch()
@@ -142,20 +142,15 @@ class Session:
             self.result = result
             self.revision += 1
 
-    @property
-    def run(self) -> Run | None:
-        """The latest run, which may have ended."""
-        return self._run
-
     def start(self, work: Callable[[RunProgress], None]) -> Run:
         """Start a run. Raises UsageError while another one goes on."""
         with self._lock:
             self._refuse_if_closed()
-            if self._run is not None and not self._run.progress.cancelled and not self._run.wait(0):
+            if self.run is not None and not self.run.progress.cancelled and not self.run.wait(0):
                 do = "wait for it, or cancel it"
                 raise UsageError("run", expected="one at a time", got="a second one", do=do)
-            self._run = Run(work)
-            return self._run
+            self.run = Run(work)
+            return self.run
 
     def cancel(self) -> bool:
         """Cancel the run; return whether there is one."""
@@ -182,9 +177,9 @@ class Session:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _cancel(self) -> bool:
-        if self._run is None or self._run.wait(0):
+        if self.run is None or self.run.wait(0):
             return False
-        self._run.progress.cancel()
+        self.run.progress.cancel()
         return True
 
     def _drop_result(self) -> None:

@@ -16,7 +16,6 @@ from voxport.domain.geometry.grid import (
     Grid,
     Reorientation,
     Shape3,
-    axis_codes,
     check_codes,
     unit_factor,
 )
@@ -70,7 +69,6 @@ def test_axis_codes_name_the_direction_in_which_each_index_grows(codes: str) -> 
     affine[:3, :3] = 0
     for axis, letter in enumerate(codes):
         affine["RLAPSI".index(letter) // 2, axis] = 2.5 if letter in "RAS" else -2.5
-    assert axis_codes(affine) == codes
     assert Grid((1, 1, 1), affine).axis_codes == codes
 
 
@@ -316,7 +314,7 @@ def test_storage_orders_agree_when_single_precision_rounds_the_header() -> None:
 def test_the_assignment_maximises_the_sum_of_cosines_and_not_each_axis_on_its_own() -> None:
     # Both the first and the second axis lie closest to x; the best assignment gives the first to y.
     columns = np.array([[0.8, 0.98, 0.0], [0.6, -0.2, 0.0], [0.0, 0.0, 1.0]])
-    assert axis_codes(grid_of(columns).affine) == "ARS"
+    assert grid_of(columns).axis_codes == "ARS"
 
 
 @pytest.mark.parametrize("codes", ALL_CODES)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import ndimage
 from voxport.domain.geometry.grid import Grid, Shape3
-from voxport.domain.geometry.resampling import AxisSampling, Resampling
+from voxport.domain.geometry.model_space import AxisSampling, Resampling
 from voxport.testing.strategies import grids
 
 Floats = NDArray[np.float32]

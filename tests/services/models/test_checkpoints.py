@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from voxport.domain.errors import UsageError
 from voxport.ports.exporter import Checkpoint
-from voxport.services.models.checkpoints import describe_checkpoint
+from voxport.services.models.export import describe_checkpoint
 
 PATH, BUNDLE = Path("net.pt"), Path("bundle")
 IN_BUNDLE = Checkpoint(BUNDLE / "models" / "model.pt", {"_target_": "UNet"})
