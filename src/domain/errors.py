@@ -25,6 +25,11 @@ class VoxportError(Exception):
 class UsageError(VoxportError):
     """An invalid option or argument, or a combination that conflicts."""
 
+    @classmethod
+    def not_installed(cls, subject: str, package: str, extra: str) -> UsageError:
+        """Build the error for a package that is missing; one of voxport's extras installs it."""
+        return cls(subject, expected=package, got="none installed", do=f"pip install 'voxport[{extra}]'")
+
 
 class InputError(VoxportError):
     """A volume is unreadable or does not fit the model."""

@@ -19,9 +19,8 @@ import fsspec  # type: ignore[import-untyped]
 from fsspec.implementations.local import LocalFileSystem  # type: ignore[import-untyped]
 
 from ....ports.blobs import BlobStore, check_blob_name, missing_blob
-from ...disk import flush, output_errors
+from ...disk import CHUNK_BYTES, flush, output_errors
 
-_CHUNK_BYTES = 2**20
 _PARTS = ".parts"  # beside the blobs: the same file system, so that a rename is atomic
 _ABANDONED_AFTER = timedelta(days=1)
 
@@ -69,7 +68,7 @@ class FsspecBlobs(BlobStore):
     def fetch(self, name: str, destination: Path) -> str:
         digest = hashlib.sha256()
         with self.open(name) as source, destination.open("wb") as copy:
-            while chunk := source.read(_CHUNK_BYTES):
+            while chunk := source.read(CHUNK_BYTES):
                 digest.update(chunk)
                 copy.write(chunk)
         return digest.hexdigest()
@@ -139,7 +138,7 @@ class FsspecBlobs(BlobStore):
         digest = hashlib.sha256()
         reading = content.open("rb") if isinstance(content, Path) else nullcontext(content)
         with reading as source, self._files.open(part, "wb") as target:
-            while chunk := source.read(_CHUNK_BYTES):
+            while chunk := source.read(CHUNK_BYTES):
                 digest.update(chunk)
                 target.write(chunk)
             if self._local:

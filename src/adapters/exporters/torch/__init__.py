@@ -18,7 +18,7 @@ from ....domain.errors import ModelError, UsageError
 from ....ports.exporter import Checkpoint, Exported
 from ...disk import sha256
 from .bundle import checkpoint_from_bundle
-from .graph import OPSET, check_against, first_line, write_graph
+from .graph import OPSET, Shape5, check_against, first_line, write_graph
 
 if TYPE_CHECKING:
     import torch
@@ -31,8 +31,6 @@ _LOGGERS = ("torch", "onnxscript", "onnx_ir")
 _PACKAGES = ("torch", "monai", "onnx", "onnxscript")
 # SwinUNETR works with dynamic axes, but its export takes 7 minutes.
 _SLOW_DYNAMIC = frozenset({"SwinUNETR"})
-
-Shape5 = tuple[int, int, int, int, int]
 
 
 class TorchExporter:
@@ -121,9 +119,7 @@ def _sizes(card: ModelCard, cases: int, steps: tuple[int, int, int]) -> Shape5:
 def _check_installed() -> None:
     missing = [name for name in ("torch", "onnxscript") if _version(name) is None]
     if missing:
-        raise UsageError(
-            "export", expected=" and ".join(missing), got="none installed", do="pip install 'voxport[torch]'"
-        )
+        raise UsageError.not_installed("export", " and ".join(missing), "torch")
 
 
 def _version(package: str) -> str | None:

@@ -7,12 +7,12 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from pathlib import Path
 
 import sqlalchemy as sa
-from dbos import DBOSClient, WorkflowStatus
+from dbos import DBOSClient
 
 from .database import place_errors, workers
 from .ledger import Ledger
@@ -77,10 +77,14 @@ class Watch:
         suspects: set[str] = set()
         for at in range(0, len(waiting), _LOOKED_UP_AT_ONCE):
             some = {f"{id}.{round}": (id, round, due) for id, round, due in waiting[at : at + _LOOKED_UP_AT_ONCE]}
-            for workflow in self._known_to_dbos(some):
-                name = workflow.workflow_id
-                if workflow.status == "PENDING" and self._is_lost_here(name, workflow):
-                    suspects.add(name)  # may be between two threads; lost if found so twice
+            with place_errors():
+                known = self._client.list_workflows(workflow_ids=list(some), load_input=False, load_output=False)
+            for workflow in known:
+                name, is_here = workflow.workflow_id, workflow.executor_id == self._worker
+                if workflow.status == "PENDING" and is_here and name not in self._doing():
+                    # DBOS gave it to this process, which did not receive it because the database failed, or has it
+                    # between two threads: it is lost if found so twice
+                    suspects.add(name)
                     held = name not in self._suspects
                 elif workflow.status == "DELAYED":  # by another machine's clock, which may be wrong
                     held = some[name][2] < _LATE_SECONDS
@@ -98,14 +102,6 @@ class Watch:
         """Return the jobs of this worker to the queue and remove it."""
         self._ledger.take_from(self._worker)
         self.find_stranded()
-
-    def _known_to_dbos(self, names: Iterable[str]) -> list[WorkflowStatus]:
-        with place_errors():
-            return self._client.list_workflows(workflow_ids=list(names), load_input=False, load_output=False)
-
-    def _is_lost_here(self, name: str, workflow: WorkflowStatus) -> bool:
-        # DBOS claimed it for this process, which did not receive it because the database failed
-        return workflow.executor_id == self._worker and name not in self._doing()
 
 
 def place() -> str:

@@ -96,9 +96,6 @@ class Worker:
     def _begin(self) -> None:
         self._prepare()
         self._watch.beat()
-        self._launch()
-
-    def _launch(self) -> None:
         config: DBOSConfig = {
             "name": APPLICATION,
             "system_database_url": self._ledger.database.url,

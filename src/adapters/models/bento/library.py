@@ -34,9 +34,7 @@ def untracked_bentoml() -> ModuleType:
         import bentoml.models
         from bentoml._internal.utils.analytics.usage_stats import do_not_track
     except ImportError:
-        raise UsageError(
-            "the bento store", expected="BentoML", got="none installed", do="pip install 'voxport[serving]'"
-        ) from None
+        raise UsageError.not_installed("the bento store", "BentoML", "serving") from None
     # the answer may be cached from before the variable was set
     do_not_track.cache_clear()
     return bentoml

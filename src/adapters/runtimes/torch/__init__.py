@@ -80,11 +80,6 @@ class TorchRuntime:
         self._turn = Lock()
 
     def infer(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return logits ``(N, K, ., ., .)`` of a batch ``(N, C, ., ., .)``, float32 and C-contiguous.
-
-        Raises:
-            ModelError: the batch does not fit, the network failed, or the runtime is closed.
-        """
         import torch
 
         check_batch(batch, self.input_shape, "batch")

@@ -125,8 +125,7 @@ def _read_safetensors(path: Path) -> StateDict:
         from safetensors import SafetensorError
         from safetensors.torch import load_file
     except ImportError:
-        do = "pip install 'voxport[torch]'"
-        raise UsageError(path.name, expected="the package safetensors", got="none installed", do=do) from None
+        raise UsageError.not_installed(path.name, "the package safetensors", "torch") from None
     try:
         return dict(load_file(path, device="cpu"))
     except (SafetensorError, OSError) as error:

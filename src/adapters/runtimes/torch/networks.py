@@ -58,9 +58,7 @@ def _check_torch() -> None:
     try:
         importlib.import_module("torch")
     except ImportError:
-        raise UsageError(
-            "torch runtime", expected="PyTorch", got="none installed", do="pip install 'voxport[torch]'"
-        ) from None
+        raise UsageError.not_installed("torch runtime", "PyTorch", "torch") from None
 
 
 def _build(network: Mapping[str, Any]) -> torch.nn.Module:
@@ -96,9 +94,7 @@ def _find(target: object) -> type[torch.nn.Module]:
         found = getattr(importlib.import_module(module), name, None)
     except ImportError as error:
         if module == "monai.networks.nets" and error.name == "monai":
-            raise UsageError(
-                f"network {name}", expected="MONAI", got="none installed", do="pip install 'voxport[torch]'"
-            ) from None
+            raise UsageError.not_installed(f"network {name}", "MONAI", "torch") from None
         raise _no_such_network(target, first_line(error)) from None
     if found is None:
         raise _no_such_network(target, f"no {name} in {module}")
@@ -229,7 +225,9 @@ def _tensors(name: str, output: Any) -> Iterator[_Named]:
 
 
 def _index(tensors: list[_Named], image: tuple[int, ...], choice: str | int | None) -> int:
-    listed = ", ".join(f"{i}{_called(name, i)} {tuple(tensor.shape)}" for i, (name, tensor) in enumerate(tensors))
+    called = ["" if name == str(i) else f" {name}" for i, (name, _) in enumerate(tensors)]
+    shapes = [tuple(tensor.shape) for _, tensor in tensors]
+    listed = ", ".join(f"{i}{name} {shape}" for i, (name, shape) in enumerate(zip(called, shapes, strict=True)))
     if choice is not None:
         names = [name for name, _ in tensors]
         found = [i for i, name in enumerate(names) if name == choice or name.startswith(f"{choice}.")]
@@ -239,7 +237,8 @@ def _index(tensors: list[_Named], image: tuple[int, ...], choice: str | int | No
             return found[0]
         expected, do = "the name or the index of one output", "choose another `network_output`"
         raise ModelError("network output", expected=expected, got=f"{choice} of {listed or 'no tensors'}", do=do)
-    full = [i for i, (_, tensor) in enumerate(tensors) if _is_on_the_grid(tuple(tensor.shape), image)]
+    grid = (image[0], *image[2:])
+    full = [i for i, shape in enumerate(shapes) if len(shape) == 5 and (shape[0], *shape[2:]) == grid]
     if len(full) == 1:
         return full[0]
     raise ModelError(
@@ -250,11 +249,3 @@ def _index(tensors: list[_Named], image: tuple[int, ...], choice: str | int | No
         if full
         else "use a network for segmentation",
     )
-
-
-def _called(name: str, index: int) -> str:
-    return "" if name == str(index) else f" {name}"
-
-
-def _is_on_the_grid(shape: tuple[int, ...], image: tuple[int, ...]) -> bool:
-    return len(shape) == 5 and (shape[0], *shape[2:]) == (image[0], *image[2:])

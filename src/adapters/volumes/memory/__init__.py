@@ -48,7 +48,6 @@ class MemoryStore:
         return (reference,)
 
     def open(self, reference: str) -> MemorySource:
-        """Open a volume for reading. Raises InputError if there is none."""
         return MemorySource(self.get(reference))
 
     def create(
@@ -62,7 +61,6 @@ class MemoryStore:
         channel_names: Sequence[str] = (),
         labels: LabelTable | None = None,
     ) -> MemorySink:
-        """Begin a volume filled with zeros. Raises ValueError if ``like`` is on another grid, or for wrong names."""
         if like is not None and like.grid != grid:
             raise ValueError("like: expected a source on the same grid")
         if len(channel_names) not in (0, channels):
@@ -95,7 +93,6 @@ class MemorySource:
         self.chunk = shape3(1 if axis == self.slowest_axis else edge for axis, edge in enumerate(self.grid.shape))
 
     def read(self, box: Box, channels: Sequence[int] | None = None) -> NDArray[Any]:
-        """Copy the values ``(C, x, y, z)`` in ``box``. Raises ValueError for one beyond the grid, or no channel."""
         view = _view(self._volume.array, box)
         if channels is None:
             return view.copy(order="K")

@@ -148,8 +148,7 @@ def box_view(
 
 def release(mapped: mmap.mmap) -> None:
     """Drop the map's pages from resident memory; the file keeps the data."""
-    if hasattr(mmap, "MADV_DONTNEED"):
-        mapped.madvise(mmap.MADV_DONTNEED)
+    mapped.madvise(mmap.MADV_DONTNEED)
 
 
 @contextmanager

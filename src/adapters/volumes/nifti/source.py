@@ -8,7 +8,7 @@ from __future__ import annotations
 import mmap
 import os
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 from threading import Lock
 from typing import Any, Self
@@ -60,9 +60,6 @@ class NiftiSource:
         """Copy the values ``(C, x, y, z)`` in ``box``, scaled, in ``dtype``; only the pages of those channels are read.
 
         The array lies in memory as in the file, x fastest: a C-ordered copy would take 40 times as long.
-
-        Raises:
-            ValueError: the volume is closed, or has no such box or channel.
         """
         mapped = self._mapped
         if mapped is None:
@@ -134,7 +131,7 @@ def open_source(path: Path, scratch: Path, max_voxels: int) -> NiftiSource:
 
 def files_of(path: Path, subject: str, stack: ExitStack) -> tuple[list[StoredFile], bytes]:
     """Return the header's file, then the voxels' where ``path`` names them; and the header's bytes."""
-    given = _opened(path, subject, stack)
+    given = stack.enter_context(closing(open_file(path, subject)))
     block = head(given, HEADER_BYTES, subject)
     if is_header(block) or NAMES.ending(path.name) not in IMAGES:
         return [given], block
@@ -142,16 +139,10 @@ def files_of(path: Path, subject: str, stack: ExitStack) -> tuple[list[StoredFil
     return [header, given], head(header, HEADER_BYTES, subject)
 
 
-def _opened(path: Path, subject: str, stack: ExitStack) -> StoredFile:
-    file = open_file(path, subject)
-    stack.callback(file.close)
-    return file
-
-
 def _sibling(names: list[Path], what: str, subject: str, stack: ExitStack) -> StoredFile:
     for name in names:
         if name.is_file():
-            return _opened(name, subject, stack)
+            return stack.enter_context(closing(open_file(name, subject)))
     raise InputError(
         subject, expected=f"its {what} in {names[0].name} beside it", got="no such file", do="keep both files together"
     )

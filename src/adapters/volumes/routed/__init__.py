@@ -61,10 +61,6 @@ class RoutedStore:
         channel_names: Sequence[str] = (),
         labels: LabelTable | None = None,
     ) -> VolumeSink:
-        """Begin a volume filled with zeros, in the format of the name's ending; see VolumeStore.create.
-
-        Raises OutputError where no store writes such a name.
-        """
         store = self._named(reference)
         if store is None:
             name = PurePath(reference)
