@@ -28,21 +28,13 @@ class BlobStore(Protocol):
         """A new local folder, deleted at the end, whose files ``take`` moves without copying; None where impossible."""
 
     def take(self, name: str, file: Path, sha256: str) -> None:
-        """Store a local file of known sha256 as ``put`` does, and delete it: moved where it can be, else copied.
-
-        Raises:
-            OutputError, UsageError: as ``put``.
-        """
+        """As ``put`` for a local file of known sha256, which is moved where it can be, else copied and deleted."""
 
     def fetch(self, name: str, destination: Path) -> str:
         """Copy a blob to a local file, replacing it; its sha256. Raises InputError where there is none."""
 
     def link(self, name: str, destination: Path) -> str:
-        """Make a blob readable at a new local path, for reading only; its sha256. Linked where it can be, else copied.
-
-        Raises:
-            InputError: no such blob.
-        """
+        """Link a blob to a new local path for reading, or copy it; its sha256. Raises InputError if there is none."""
 
     def open(self, name: str) -> IO[bytes]:
         """Open a blob for reading. Raises InputError where there is none."""

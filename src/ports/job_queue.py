@@ -20,11 +20,7 @@ class Attempt(Protocol):
         """The job at the start of this run; ``job.attempts`` is the run's number."""
 
     def report(self, done: int, total: int) -> None:
-        """Report ``done`` of ``total`` tiles.
-
-        Raises:
-            CancelledError: the run should stop: the job was cancelled, the worker stops, or lost the job.
-        """
+        """Report finished tiles. Raises CancelledError if the job was cancelled, or the worker stops or lost it."""
 
 
 # Runs a job and returns its stored results. ``domain.job.settled`` decides what follows an exception.
@@ -95,27 +91,13 @@ class JobQueue(Protocol):
         """Jobs, the latest submitted first; with ``ended_before``, those that ended before that time."""
 
     def cancel(self, id: str, owner: str | None = None) -> Job:
-        """Cancel a job: at once if queued, at its next tile if running; one that has ended stays as it is.
-
-        Raises:
-            UnknownJobError
-        """
+        """Cancel a job: at once if queued, at its next tile if running, else not at all. Raises UnknownJobError."""
 
     def retry(self, id: str, owner: str | None = None) -> Job:
-        """Queue a failed, cancelled or dead-lettered job again.
-
-        Raises:
-            UnknownJobError
-            UsageError: it is in another state.
-        """
+        """Queue a failed, cancelled or dead-lettered job again. Raises UnknownJobError, or UsageError for any other."""
 
     def forget(self, id: str, owner: str | None = None) -> None:
-        """Delete a job that has ended; the caller deletes its blobs.
-
-        Raises:
-            UnknownJobError
-            UsageError: it has not ended.
-        """
+        """Delete an ended job; the caller deletes its blobs. Raises UnknownJobError, or UsageError if not ended."""
 
     def stats(self) -> QueueStats:
         """The queue in numbers."""

@@ -61,11 +61,7 @@ class ModelRepository(Protocol):
         """All models, ordered by name and version; a broken one does not hide the others."""
 
     def get(self, reference: str) -> Model:
-        """The model called ``name:version``, or the highest version of ``name``.
-
-        Raises:
-            ModelError: there is none, or it is broken; says which there are.
-        """
+        """The model ``name:version``, or the highest version of ``name``. Raises ModelError if missing or broken."""
         return self.list().pick(reference)
 
     def put(self, model: Model) -> Model:

@@ -64,11 +64,7 @@ class TensorModelStore(Protocol):
         """
 
     def get(self, tag: str) -> TensorModel:
-        """The model ``name:version``, or the newest version of ``name`` or ``name:latest``.
-
-        Raises:
-            UnknownModelError: there is none.
-        """
+        """The model ``name:version``, or the newest of ``name`` or ``name:latest``. Raises UnknownModelError."""
 
     def list(self) -> tuple[TensorModel, ...]:
         """All models, by name, the newest version of each last. Models with a card are not among them."""

@@ -111,11 +111,7 @@ class Output:
         return names if self.channels == len(names) else ("background", *names)
 
     def with_threshold(self, threshold: float) -> Output:
-        """Return a copy with another threshold of probability.
-
-        Raises:
-            UsageError: not between 0 and 1, or several labels are decided by the largest logit.
-        """
+        """Return a copy with another threshold. Raises UsageError beyond 0 to 1, or if the largest logit decides."""
         if not 0 < threshold < 1:
             raise UsageError(
                 "threshold", expected="more than 0 and less than 1", got=f"{threshold:g}", do="0.5 is usual"
@@ -131,11 +127,7 @@ class Output:
         return replace(self, threshold=threshold)
 
     def fitted(self, channels: int) -> Output:
-        """Return the output for a network with this many output channels.
-
-        Raises:
-            ModelError: the label table does not fit them.
-        """
+        """Return the output for so many channels of a network. Raises ModelError if the label table does not fit."""
         values, count = list(self.table.values), len(self.table.labels)
         if self.activation == "sigmoid" or (self.activation == "none" and channels == count):
             if channels != count or not count:

@@ -107,11 +107,7 @@ class Cohort:
         return tuple(self._results[case.name] for case in cases)
 
     def drop_strays(self, cases: Sequence[CaseFiles]) -> None:
-        """Cancel jobs of the own queue whose volumes have changed or are gone; call it before the worker begins.
-
-        Raises:
-            OSError: the queue cannot be reached.
-        """
+        """Cancel jobs of the own queue whose volumes have changed, before its worker begins. Raises OSError."""
         for job in self._queue.list(OWNER, limit=_ALL) if self._at_once is not None else ():
             names, hashes = [file.name for file in job.case.inputs], [file.sha256 for file in job.case.inputs]
             alike = (case for case in cases if [Path(name).name for name in case.files] == names)

@@ -168,11 +168,7 @@ class ModelOpener:
         self._tunings = tunings
 
     def find(self, reference: str | None, card: Path | None = None) -> Model:
-        """Find the model file at a path, or the repository's model of a name.
-
-        Raises:
-            ModelError: it is missing or invalid.
-        """
+        """Find the model file at a path, or the model of a name. Raises ModelError if it is missing or invalid."""
         reference = reference or self._default
         path = Path(reference).expanduser()
         return self._files.read(path, card) if _is_file_name(path) else self._repository.get(reference)

@@ -33,11 +33,7 @@ class Case:
 
     @classmethod
     def open(cls, store: VolumeStore, references: Sequence[str], stack: ExitStack) -> Case:
-        """Open all volumes of a case; ``stack`` closes them.
-
-        Raises:
-            InputError: a volume cannot be read, or they do not lie on one grid.
-        """
+        """Open a case; ``stack`` closes it. Raises InputError for an unreadable volume, or one on another grid."""
         if not references:
             raise InputError("case", expected="at least one volume", got="none", do="name one")
         sources = tuple(stack.enter_context(store.open(reference)) for reference in references)
@@ -114,11 +110,7 @@ def slabs(grid: Grid, axis: int, voxels: int = _CHUNK_VOXELS, *, multiple: int =
 
 
 def survey(case: Case, nan_as: float | None) -> tuple[ChannelSurvey, ...]:
-    """Look over each channel once.
-
-    Raises:
-        InputError: a channel holds NaN, Inf or values beyond single precision, and ``nan_as`` gives no replacement.
-    """
+    """Look over each channel once. Raises InputError for what float32 cannot hold, unless ``nan_as`` replaces it."""
     channels, not_finite, beyond = [], 0, 0
     for channel in range(case.channels):
         found, bad, unfit = _survey_channel(case, channel, nan_as)

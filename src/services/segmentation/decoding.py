@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -16,17 +16,8 @@ from .prepare import Prepared
 _PLANES_AT_ONCE = 8
 
 
-@dataclass(frozen=True)
-class Sinks:
-    """Sinks of the labels and, if requested, the probabilities."""
-
-    mask: VolumeSink
-    probabilities: VolumeSink | None
-
-    @property
-    def open(self) -> tuple[VolumeSink, ...]:
-        """All sinks, the mask first."""
-        return (self.mask,) if self.probabilities is None else (self.mask, self.probabilities)
+# The sinks of ``mask`` and, if requested, ``probabilities``, in this order.
+Sinks = dict[Literal["mask", "probabilities"], VolumeSink]
 
 
 class Labeller:
@@ -48,9 +39,9 @@ class Labeller:
                 self.flush()
         self._decoded.append((block.box, output.labels(block.logits)))
         self.contested += output.contested(block.logits)
-        if self._sinks.probabilities is not None:
+        if "probabilities" in self._sinks:
             stored = self._prepared.stored_box(block.box)
-            self._sinks.probabilities.write(stored, self._back.apply(output.probabilities(block.logits)))
+            self._sinks["probabilities"].write(stored, self._back.apply(output.probabilities(block.logits)))
 
     def flush(self) -> None:
         """Write the buffered labels as one piece."""
@@ -58,7 +49,7 @@ class Labeller:
             axis, first, last = self._prepared.plan.axis, self._decoded[0][0], self._decoded[-1][0]
             box = first.with_range(axis, first.start[axis], last.stop[axis])
             labels = np.concatenate([labels for _, labels in self._decoded], axis=axis)
-            self._sinks.mask.write(self._prepared.stored_box(box), self._back.apply(labels))
+            self._sinks["mask"].write(self._prepared.stored_box(box), self._back.apply(labels))
             self._decoded = []
 
     def notes(self) -> Iterator[str]:

@@ -88,11 +88,7 @@ def estimate_elsewhere(
     volumes: VolumeStore,
     resources: Resources,
 ) -> RunEstimate:
-    """Estimate a run on another machine from a case that is stored here.
-
-    Raises:
-        InputError, UsageError, LimitError: as the run.
-    """
+    """Estimate a run on another machine from a case that is stored here. Raises the errors of the run."""
     with ExitStack() as stack:
         progress.stage("prepare")
         began = time.perf_counter()

@@ -147,7 +147,7 @@ class Checkpoint:
     def _pieces(self, begin: int, end: int) -> Iterator[tuple[int, int]]:
         plan, oriented = self._prepared.plan, self._prepared.space.oriented
         values = oriented.voxel_count // oriented.shape[plan.axis]
-        if self._sinks.probabilities is not None:
+        if "probabilities" in self._sinks:
             values *= 1 + self._prepared.card.output.channels
         thick = max(1, _PIECE_VALUES // values)
         for at in range(begin, end, thick):
@@ -159,7 +159,7 @@ class Checkpoint:
 
     def _piece(self, begin: int, end: int, reached: Reached) -> bytes:
         box, content = self._box(begin, end), io.BytesIO()
-        values: dict[str, Any] = {f"sink{number}": sink.read(box) for number, sink in enumerate(self._sinks.open)}
+        values: dict[str, Any] = {f"sink{number}": sink.read(box) for number, sink in enumerate(self._sinks.values())}
         # Labels compress well, probabilities do not.
         write = np.savez_compressed if len(values) == 1 else np.savez
         write(content, reached=np.array([reached.plane, reached.contested]), head=np.array(self._mark), **values)
@@ -172,7 +172,7 @@ class Checkpoint:
         with np.load(content) as values:
             if str(values["head"]) != self._mark:  # written by a worker that was taken for dead
                 raise ValueError("a piece of another run")
-            for number, sink in enumerate(self._sinks.open):
+            for number, sink in enumerate(self._sinks.values()):
                 sink.write(box, values[f"sink{number}"])
             plane, contested = map(int, values["reached"])
         if plane == piece[1]:  # else the count includes pieces that are missing

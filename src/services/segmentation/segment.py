@@ -104,11 +104,11 @@ def segment(
             except LogitRangeError as error:
                 raise prepared.blame(error) from None
         with clock.stage("measure"):
-            statistics = measure(case, sinks.mask, prepared.card.output.table, prepared.nan_as)
+            statistics = measure(case, sinks["mask"], prepared.card.output.table, prepared.nan_as)
             window = None if outputs.preview is None else display_window(prepared.channels[0])
-            files = _small_files(outputs, ports, case, sinks.mask, prepared, statistics, window)
+            files = _small_files(outputs, ports, case, sinks["mask"], prepared, statistics, window)
         with clock.stage("write"):
-            written = [(reference, sink.commit()) for reference, sink in _named(sinks, outputs)]
+            written = [(getattr(outputs, name), sink.commit()) for name, sink in reversed(sinks.items())]
             for reference, content in files:
                 ports.artifacts.write(reference, content)
                 written.append((reference, hashlib.sha256(content).hexdigest()))
@@ -127,24 +127,17 @@ def segment(
     )
 
 
-def _named(sinks: Sinks, outputs: Outputs) -> Iterator[tuple[str, VolumeSink]]:
-    """Yield sinks with their references, the mask last."""
-    if sinks.probabilities is not None and outputs.probabilities is not None:
-        yield outputs.probabilities, sinks.probabilities
-    yield outputs.mask, sinks.mask
-
-
 def _open_sinks(ports: SegmentPorts, outputs: Outputs, case: Case, output: Output, stack: ExitStack) -> Sinks:
     """Open all outputs before inference, so that an unwritable folder fails at once."""
     like = case.sources[0]
     create = ports.volumes.create
     mask = stack.enter_context(create(outputs.mask, case.grid, output.table.dtype, like=like, labels=output.table))
     if outputs.probabilities is None:
-        return Sinks(mask, None)
+        return {"mask": mask}
     dtype = np.dtype(np.float32)
     names = output.channel_names
     created = create(outputs.probabilities, case.grid, dtype, channels=len(names), like=like, channel_names=names)
-    return Sinks(mask, stack.enter_context(created))
+    return {"mask": mask, "probabilities": stack.enter_context(created)}
 
 
 def _infer(

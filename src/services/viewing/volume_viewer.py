@@ -66,11 +66,7 @@ class OpenVolume:
 
     @classmethod
     def open(cls, volumes: VolumeStore, references: Sequence[str]) -> OpenVolume:
-        """Open the volumes of a case and sample a few planes.
-
-        Raises:
-            InputError, LimitError: as the store; also for volumes on different grids.
-        """
+        """Open the volumes of a case and sample a few planes. Raises InputError or LimitError."""
         with ExitStack() as stack:
             case = Case.open(volumes, references, stack)
             return cls(case, stack.pop_all())
@@ -116,11 +112,7 @@ class OpenVolume:
 
 
 def cut_out(volumes: VolumeStore, references: Sequence[str], box: Box, places: Iterable[str]) -> None:
-    """Write a box of each volume as a smaller volume at the same world position.
-
-    Raises:
-        InputError, LimitError, OutputError: as the store.
-    """
+    """Write a box of each volume as a smaller volume at the same world position. Raises the errors of the store."""
     for reference, place in zip(references, places, strict=True):
         with volumes.open(reference) as source:
             grid = source.grid.part(box)
