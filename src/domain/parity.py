@@ -148,8 +148,3 @@ class Certificate:
     def certifies(self, runtime: str, precision: str, bounds: Bounds = BOUNDS) -> bool:
         """Return whether this runtime and precision were compared and are within the bounds."""
         return any((r.runtime, r.precision) == (runtime, precision) and r.holds(bounds) for r in self.runtimes)
-
-    def with_runtime(self, added: RuntimeParity, date: str) -> Certificate:
-        """Return a copy with one runtime's entry added or replaced."""
-        others = tuple(r for r in self.runtimes if (r.runtime, r.precision) != (added.runtime, added.precision))
-        return Certificate(self.weights_sha256, date, self.probes, (*others, added))

@@ -191,18 +191,6 @@ def test_a_runtime_that_was_compared_but_did_not_hold_is_not_certified() -> None
     assert not replace(CERTIFICATE, runtimes=(failed,)).certifies("onnx", "fp32")
 
 
-def test_another_runtime_is_added_with_the_date_and_the_rest_stays() -> None:
-    added = RuntimeParity("onnx", "bf16", "1.22", HELD)
-    newer = CERTIFICATE.with_runtime(added, "2026-11-21")
-    assert newer == Certificate(CERTIFICATE.weights_sha256, "2026-11-21", CERTIFICATE.probes, (ONNX, TORCH, added))
-    assert not CERTIFICATE.certifies("onnx", "bf16")
-
-
-def test_the_same_runtime_and_precision_replace_the_older_entry() -> None:
-    again = replace(ONNX, version="1.23")
-    assert CERTIFICATE.with_runtime(again, "2026-11-21").runtimes == (TORCH, again)
-
-
 @pytest.mark.parametrize(
     "other",
     [

@@ -144,10 +144,7 @@ def _buffered(buffer: Buffer, count: int, height: int) -> Iterator[Logits]:
 
 
 class _Window:
-    """Ring buffer ``(T, A, C, B)`` of the padded planes that tiles are cut from.
-
-    The part that consecutive tiles share is read once.
-    """
+    """Ring buffer ``(T, A, C, B)`` of the padded planes that tiles are cut from; each plane is read once."""
 
     def __init__(
         self,

@@ -33,10 +33,7 @@ class Display:
 
 
 def window_of(values: NDArray[Any]) -> tuple[float, float]:
-    """Return a window from percentiles of the finite values, or from their range if the percentiles are equal.
-
-    Without finite values it is 0 to 1.
-    """
+    """Return a window from percentiles of the finite values, from their range if those are equal, or 0 to 1."""
     finite = values[np.isfinite(values)]
     if finite.size == 0:
         return 0.0, 1.0

@@ -111,12 +111,7 @@ def batch_folder(name: Path) -> BatchFolder:
 
 @contextmanager
 def held(folder: BatchFolder, locks: Locks) -> Iterator[None]:
-    """Create the folder and lock it against other batches.
-
-    Raises:
-        UsageError: another batch writes to it.
-        OutputError: it cannot be written.
-    """
+    """Create and lock the folder. Raises UsageError if another batch writes to it, OutputError if nobody can."""
     with ExitStack() as stack:
         with writing(folder.name):
             is_held = stack.enter_context(locks.hold(folder.state / _LOCK, wait=False))

@@ -75,10 +75,7 @@ def own_queue(folder: BatchFolder, at_once: int) -> dict[str, dict[str, Any]]:
 
 @contextmanager
 def _working_beside(work: Worker | None) -> Iterator[Callable[[], object]]:
-    """Work in a thread until the block ends and running tiles are done.
-
-    Gives a check that raises the error that ended the work, if any.
-    """
+    """Work in a thread until the block ends; gives a check that raises the error that ended the work, if any."""
     stop = Event()
     with ThreadPoolExecutor(1, "voxport-batch-worker") as pool:
         working = pool.submit(work or Event.wait, stop)

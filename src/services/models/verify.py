@@ -149,12 +149,11 @@ def certified(model: Model, verification: Verification, bounds: Bounds = BOUNDS)
     today = datetime.now(UTC).date().isoformat()
     old = model.card.parity
     kept = old.runtimes if old is not None and old.weights_sha256 == model.weights_sha256 else ()
-    tried = {(r.runtime, r.precision) for r in verification.others}
-    kept = tuple(r for r in kept if (r.runtime, r.precision) not in tried)
-    certificate = Certificate(model.weights_sha256, today, verification.probes, kept)
-    for entry in (verification.entry, *(r for r in verification.others if r.holds(bounds))):
-        certificate = certificate.with_runtime(entry, today)
-    return model.card.with_parity(certificate)
+    tried = {(r.runtime, r.precision) for r in (verification.entry, *verification.others)}
+    untried = (r for r in kept if (r.runtime, r.precision) not in tried)
+    held = (r for r in verification.others if r.holds(bounds))
+    entries = (*untried, verification.entry, *held)
+    return model.card.with_parity(Certificate(model.weights_sha256, today, verification.probes, entries))
 
 
 def verify(

@@ -56,11 +56,7 @@ def predict(
     ports: SegmentPorts,
     new_store: Callable[[], ArrayStore],
 ) -> Prediction:
-    """Segment a case of stored volumes, by reference, and of volumes in memory.
-
-    Raises:
-        As ``segment``.
-    """
+    """Segment a case of stored volumes, by reference, and of volumes in memory. Raises the errors of ``segment``."""
     memory, inputs = new_store(), []
     for number, given in enumerate(case, 1):
         name = given if isinstance(given, str) else _VOLUME if len(case) == 1 else f"{_VOLUME} {number}"

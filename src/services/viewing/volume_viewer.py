@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,7 +61,7 @@ class OpenVolume:
         self._stack = stack
         samples = [_sample(case, channel) for channel in range(case.channels)]
         self.windows = tuple(window_of(sample) for sample in samples)
-        self.ranges = tuple(_extent(sample) for sample in samples)
+        self.ranges = tuple((float(s.min()), float(s.max())) if s.size else (0.0, 1.0) for s in samples)
 
     @classmethod
     def open(cls, volumes: VolumeStore, references: Sequence[str]) -> OpenVolume:
@@ -131,7 +130,3 @@ def _sample(case: Case, channel: int) -> NDArray[np.float32]:
     values = np.concatenate([finite(case.read_channel(channel, box), None).ravel(order="K")[::step] for box in boxes])
     found: NDArray[np.float32] = values[np.isfinite(values)]
     return found
-
-
-def _extent(sample: NDArray[Any]) -> tuple[float, float]:
-    return (float(sample.min()), float(sample.max())) if sample.size else (0.0, 1.0)
