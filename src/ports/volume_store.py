@@ -15,8 +15,23 @@ from ..domain.volume import Volume
 from ..domain.volume_names import VolumeNames
 
 
-class VolumeSource(Protocol):
-    """A stored volume, open for reading any box of it. A context manager that closes itself."""
+class OpenVolume(Protocol):
+    """A volume that is open. A context manager that closes itself."""
+
+    def close(self) -> None:
+        """Release what is held, and drop what was not committed. Closing twice does nothing."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class VolumeSource(OpenVolume, Protocol):
+    """A stored volume, open for reading any box of it."""
 
     @property
     def grid(self) -> Grid:
@@ -56,17 +71,8 @@ class VolumeSource(Protocol):
     def sha256(self) -> str:
         """Hash of the stored bytes."""
 
-    def close(self) -> None:
-        """Release what is held. Closing twice does nothing."""
 
-    def __enter__(self) -> Self: ...
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
-
-
-class VolumeSink(Protocol):
+class VolumeSink(OpenVolume, Protocol):
     """A volume being written box by box, in any order. Without ``commit`` nothing appears under its name."""
 
     def write(self, box: Box, values: NDArray[Any]) -> None:
@@ -87,17 +93,6 @@ class VolumeSink(Protocol):
         The hash is what ``VolumeSource.sha256`` gives for the volume from now on. Committing twice does nothing.
         Raises OutputError; then nothing has changed, and the sink is closed.
         """
-
-    def close(self) -> None:
-        """Drop what was not committed. Closing twice does nothing."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 class VolumeStore(Protocol):

@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import replace
 from itertools import pairwise, product
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,7 +22,7 @@ from ..domain.errors import InputError
 from ..domain.geometry.grid import Box, Grid, Shape3
 from ..domain.labels.label_map import Label, LabelTable
 from ..domain.volume import Volume
-from ..ports.volume_store import VolumeStore
+from ..ports.volume_store import OpenVolume, VolumeStore
 from .strategies import DTYPES, boxes, volumes
 
 # The fixture is made for each test, and every example in it uses references of its own.
@@ -371,7 +371,7 @@ class VolumeStoreContract:
         return reference
 
 
-class _Foreign:
+class _Foreign(OpenVolume):
     """A source that is of no store."""
 
     slowest_axis, notes = 1, ()
@@ -390,12 +390,6 @@ class _Foreign:
         return "0" * 64
 
     def close(self) -> None:
-        pass
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
         pass
 
 

@@ -160,9 +160,6 @@ class Database:
         """Return the seconds since 1970 by the database's clock."""
         return float(connection.execute(self._now).scalar_one())
 
-    def close(self) -> None:
-        self.engine.dispose()
-
 
 @contextmanager
 def place_errors() -> Iterator[None]:

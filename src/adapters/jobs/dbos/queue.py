@@ -89,7 +89,7 @@ class DbosJobQueue(JobQueue):
 
     def close(self) -> None:
         self._client.destroy()
-        self._database.close()
+        self._database.engine.dispose()
 
     def _opened(self) -> Ledger:
         self._ensure()

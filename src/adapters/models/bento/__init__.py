@@ -91,6 +91,8 @@ class BentoStore(ModelRepository):
                 shutil.rmtree(stage, ignore_errors=True)
 
     def _put(self, model: Model, tag: str, stage: Path) -> Model:
+        from bentoml._internal.models import ModelStore
+
         name, version = tag.split(":")
         entry = self._folder / name / version
         replaced = [m.path for m in self.list().models if m.card.reference == model.card.reference]
@@ -102,7 +104,9 @@ class BentoStore(ModelRepository):
                 do=f"remove it with bentoml models delete {tag}, or change the version in the card",
             )
         written = self._files.write(model.path, model.card, stage / f"{model.card.slug}.onnx")
-        self._stage(written, tag, stage)
+        with untracked_bentoml().models.create(tag, **describe(written), _model_store=ModelStore(stage)):
+            pass  # files written here go through the system's temporary folder, which may be too small
+        written.path.replace(stage / name / version / written.path.name)
         stored = entry / written.path.name
         _move(stage / name / version, entry, last=stored.name)
         (stage / name / "latest").replace(self._folder / name / "latest")
@@ -112,15 +116,6 @@ class BentoStore(ModelRepository):
             elif path != stored:
                 path.unlink(missing_ok=True)
         return self._files.read(stored)
-
-    def _stage(self, written: Model, tag: str, stage: Path) -> None:
-        """Create the model in a temporary store."""
-        from bentoml._internal.models import ModelStore
-
-        name, version = tag.split(":")
-        with untracked_bentoml().models.create(tag, **describe(written), _model_store=ModelStore(stage)):
-            pass  # files written here go through the system's temporary folder, which may be too small
-        written.path.replace(stage / name / version / written.path.name)
 
     def _delete(self, entry: Path) -> None:
         tag = _tag_at(entry)

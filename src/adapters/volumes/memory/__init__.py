@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +14,7 @@ from ....domain.geometry.grid import Box, Grid, shape3
 from ....domain.labels.label_map import LabelTable
 from ....domain.volume import Volume
 from ....domain.volume_names import VolumeNames
-from ....ports.volume_store import VolumeSink, VolumeSource
+from ....ports.volume_store import OpenVolume, VolumeSink, VolumeSource
 
 
 class MemoryStore:
@@ -78,7 +78,7 @@ class MemoryStore:
         return MemorySink(array, keep)
 
 
-class MemorySource:
+class MemorySource(OpenVolume):
     """A stored volume, open for reading; a later ``put`` under its reference does not change it."""
 
     notes: tuple[str, ...] = ()
@@ -111,12 +111,6 @@ class MemorySource:
 
     def close(self) -> None:
         pass
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.close()
 
 
 class MemorySink(VolumeSink):

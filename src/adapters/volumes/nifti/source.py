@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
 from threading import Lock
-from typing import Any, Self
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from ....domain.errors import InputError, LimitError
 from ....domain.geometry.grid import Box, Shape3
 from ....domain.volume import Volume
+from ....ports.volume_store import OpenVolume
 from .files import (
     HEADERS,
     IMAGES,
@@ -40,7 +41,7 @@ from .header import HEADER_BYTES, Header, is_header, read_header
 _SUBJECT = "image"
 
 
-class NiftiSource:
+class NiftiSource(OpenVolume):
     """A stored volume, open for reading; see VolumeSource. ``dtype`` is float32 or float64 where the header scales."""
 
     slowest_axis = 2  # x runs fastest in a NIfTI file
@@ -87,12 +88,6 @@ class NiftiSource:
             self._mapped = None
             self._cleanup.close()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.close()
-
 
 def _chosen(values: NDArray[Any], channels: Sequence[int]) -> NDArray[Any]:
     """Return some channels of ``(C, x, y, z)``, as a view where they are consecutive."""
@@ -119,7 +114,10 @@ def open_source(path: Path, scratch: Path, max_voxels: int) -> NiftiSource:
         elif not header.is_pair:
             del files[1:]
         data = files[-1]
-        _check_honest(data, header, subject)
+        if data.is_gzip:  # checked before anything is allocated
+            check_length(LARGEST_EXPANSION * data.size + HEADER_BYTES, header.end, subject, is_estimate=True)
+        else:
+            check_length(data.size, header.end, subject)
         if header.value_count > max_voxels:
             got = f"{header.value_count}"
             raise LimitError(
@@ -146,14 +144,6 @@ def _sibling(names: list[Path], what: str, subject: str, stack: ExitStack) -> St
     raise InputError(
         subject, expected=f"its {what} in {names[0].name} beside it", got="no such file", do="keep both files together"
     )
-
-
-def _check_honest(data: StoredFile, header: Header, subject: str) -> None:
-    """Raise InputError if the file cannot hold what its header claims, before anything is allocated."""
-    if data.is_gzip:
-        check_length(LARGEST_EXPANSION * data.size + HEADER_BYTES, header.end, subject, is_estimate=True)
-    else:
-        check_length(data.size, header.end, subject)
 
 
 def _map(data: StoredFile, header: Header, scratch: Path, subject: str) -> mmap.mmap:
