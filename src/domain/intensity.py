@@ -29,7 +29,6 @@ class ChannelSurvey:
     Args:
         low: the smallest value in single precision, after replacements.
         high: the largest.
-        not_finite: voxels that were replaced.
         chunks: streams the values again, as float32, without NaN and Inf.
         stored: the smallest and the largest value as stored.
         rounding: the largest difference between a stored value and the same in single precision.
@@ -37,7 +36,6 @@ class ChannelSurvey:
 
     low: float
     high: float
-    not_finite: int
     chunks: Chunks
     stored: tuple[float, float] = (0.0, 0.0)
     rounding: float = 0.0

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..geometry.grid import Box, Grid, Shape3, shape3
+from ..geometry.grid import Box, Grid, shape3
 from .components import ComponentCounter
 from .label_map import Labels, LabelTable
 
@@ -69,8 +69,7 @@ class _Measures:
     def __init__(self, channels: int, axis: int) -> None:
         self._voxels = 0
         self._index_sum = np.zeros(3)
-        self._low: Shape3 | None = None
-        self._high: Shape3 | None = None
+        self._box: Box | None = None
         self._channels = [_Moments() for _ in range(channels)]
         self._components = ComponentCounter(axis)
 
@@ -87,14 +86,15 @@ class _Measures:
             low.append(box.start[axis] + int(hit[0]))
             high.append(box.start[axis] + int(hit[-1]) + 1)
             self._index_sum[axis] += float(profile @ np.arange(box.start[axis], box.stop[axis], dtype=np.float64))
-        self._low = shape3(low if self._low is None else np.minimum(self._low, low))
-        self._high = shape3(high if self._high is None else np.maximum(self._high, high))
+        if self._box is not None:
+            low, high = list(map(min, low, self._box.start)), list(map(max, high, self._box.stop))
+        self._box = Box(shape3(low), shape3(high))
         self._voxels += count
         for moments, channel in zip(self._channels, values, strict=True):
             moments.add(channel.astype(np.float64))
 
     def result(self, value: int, name: str, grid: Grid) -> LabelStatistics:
-        box = None if self._low is None or self._high is None else Box(self._low, self._high)
+        box = self._box
         centroid = None if box is None else self._index_sum / self._voxels
         touches = box is not None and (0 in box.start or any(s == n for s, n in zip(box.stop, grid.shape, strict=True)))
         return LabelStatistics(

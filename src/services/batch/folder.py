@@ -111,7 +111,7 @@ def batch_folder(name: Path) -> BatchFolder:
 
 @contextmanager
 def held(folder: BatchFolder, locks: Locks) -> Iterator[None]:
-    """Create and lock the folder. Raises UsageError if another batch writes to it, OutputError if nobody can."""
+    """Create and lock the folder. Raises UsageError if another batch writes to it, or OutputError."""
     with ExitStack() as stack:
         with writing(folder.name):
             is_held = stack.enter_context(locks.hold(folder.state / _LOCK, wait=False))

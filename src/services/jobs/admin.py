@@ -17,7 +17,7 @@ _ALL = 1_000_000
 
 
 def find_jobs(ids: Sequence[str], queue: JobQueue) -> tuple[Job, ...]:
-    """Find jobs by (beginnings of) ids. Raises UnknownJobError, or UsageError if too short or not unique."""
+    """Find jobs by ids or beginnings of ids. Raises UnknownJobError, or UsageError if too short or not unique."""
     return tuple(_find(id, queue) for id in ids)
 
 

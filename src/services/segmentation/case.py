@@ -161,7 +161,7 @@ def _survey_channel(case: Case, channel: int, nan_as: float | None) -> tuple[Cha
     if np.issubdtype(dtype, np.integer) and dtype.itemsize <= 2:
         table = _table_of(read(), dtype)
         low, high = extremes(lambda: [table])
-        return ChannelSurvey(low, high, 0, lambda: [table], (low, high)), 0, 0
+        return ChannelSurvey(low, high, lambda: [table], (low, high)), 0, 0
     low, high, rounding, not_finite, beyond = math.inf, -math.inf, 0.0, 0, 0
     for values in read():
         single = finite(values, None)
@@ -179,7 +179,7 @@ def _survey_channel(case: Case, channel: int, nan_as: float | None) -> tuple[Cha
         low = high = 0.0
     singles = float(np.float32(low)), float(np.float32(high))
     stream: Callable[[], Iterator[Chunk]] = lambda: ((finite(values, nan_as), None) for values in read())  # noqa: E731
-    found = ChannelSurvey(*singles, not_finite + beyond, stream, (low, high), rounding)
+    found = ChannelSurvey(*singles, stream, (low, high), rounding)
     return found, not_finite, beyond
 
 

@@ -259,7 +259,7 @@ def _planned(
 
 
 def _visiting_axis(plan: TilePlan, axes: Sequence[int]) -> int:
-    """Return the first of these axes with four rows of tiles, else the one with most: memory holds one row."""
+    """Return the first of these axes with several rows of tiles, else the one with most: memory holds one row."""
     rows = [len(plan.starts[axis]) for axis in axes]
     return next((axis for axis, n in zip(axes, rows, strict=True) if n >= _SEVERAL_ROWS), axes[rows.index(max(rows))])
 
