@@ -292,6 +292,9 @@ def test_what_is_measured_is_named(server: Server, tmp_path: Path) -> None:
         client.segment(tmp_path / "volume.nii.gz", tmp_path / "mask.nii.gz", model="cells")
     with server.client() as http:
         assert http.get("/nothing").status_code == 404
+        patch = {"name": "image", "datatype": "FP32", "shape": [1, 1, 16, 16, 16], "data": [0.5] * 16**3}
+        call = {"inputs": [patch], "parameters": {"raw": True}}
+        assert http.post("/v2/models/cells/infer", json=call).status_code == 200
         shown = http.get("/metrics").text
     names = re.findall("`(voxport_[a-z_]+)`", text_of("Metrics and log"))
     assert sorted(names) == sorted(set(re.findall(r"^# HELP (voxport_[a-z_]+) ", shown, flags=re.MULTILINE)))
