@@ -47,6 +47,13 @@ class Box:
         a, b = self.start, self.stop
         return slice(a[0], b[0]), slice(a[1], b[1]), slice(a[2], b[2])
 
+    def view(self, array: NDArray[Any]) -> NDArray[Any]:
+        """Return a view of the box in an array ``(C, x, y, z)``. Raises ValueError for a box beyond the array."""
+        limits = zip(self.start, self.stop, array.shape[1:], strict=True)
+        if not all(0 <= start <= stop <= edge for start, stop, edge in limits):
+            raise ValueError(f"box: expected one within {array.shape[1:]}, got {self.start} to {self.stop}")
+        return array[(slice(None), *self.slices)]
+
     def with_range(self, axis: int, start: int, stop: int) -> Box:
         """Return the box with another extent along one axis."""
         return Box(_replaced(self.start, axis, start), _replaced(self.stop, axis, stop))

@@ -93,7 +93,7 @@ class MemorySource(OpenVolume):
         self.chunk = shape3(1 if axis == self.slowest_axis else edge for axis, edge in enumerate(self.grid.shape))
 
     def read(self, box: Box, channels: Sequence[int] | None = None) -> NDArray[Any]:
-        view = _view(self._volume.array, box)
+        view = box.view(self._volume.array)
         if channels is None:
             return view.copy(order="K")
         if not all(0 <= channel < self.channels for channel in channels):
@@ -125,13 +125,13 @@ class MemorySink(VolumeSink):
         array = self._open_array()
         if self._hash is not None:
             raise ValueError("the volume is committed")
-        view = _view(array, box)
+        view = box.view(array)
         if values.shape != view.shape and (len(array) != 1 or values.shape != box.shape):
             raise ValueError(f"values: expected {view.shape}, got {values.shape}")
         np.copyto(view, values.reshape(view.shape), casting="same_kind")
 
     def read(self, box: Box) -> NDArray[Any]:
-        return _view(self._open_array(), box).copy(order="K")
+        return box.view(self._open_array()).copy(order="K")
 
     def commit(self) -> str:
         if self._hash is None:
@@ -145,10 +145,3 @@ class MemorySink(VolumeSink):
         if self._array is None:
             raise ValueError("the volume is closed")
         return self._array
-
-
-def _view(array: NDArray[Any], box: Box) -> NDArray[Any]:
-    limits = zip(box.start, box.stop, array.shape[1:], strict=True)
-    if not all(0 <= start <= stop <= edge for start, stop, edge in limits):
-        raise ValueError(f"box: expected one within {array.shape[1:]}, got {box.start} to {box.stop}")
-    return array[(slice(None), *box.slices)]

@@ -139,11 +139,8 @@ def box_view(
     mapped: mmap.mmap, dtype: np.dtype[Any], shape: Shape3, channels: int, offset: int, box: Box
 ) -> NDArray[Any]:
     """Return a view ``(C, x, y, z)`` of the voxels in ``box``. Raises ValueError for a box beyond ``shape``."""
-    limits = zip(box.start, box.stop, shape, strict=True)
-    if not all(0 <= start <= stop <= edge for start, stop, edge in limits):
-        raise ValueError(f"box: expected one within {shape}, got {box.start} to {box.stop}")
     stored = np.ndarray((*shape, channels), dtype, buffer=mapped, offset=offset, order="F")
-    return np.moveaxis(stored, 3, 0)[(slice(None), *box.slices)]
+    return box.view(np.moveaxis(stored, 3, 0))
 
 
 def release(mapped: mmap.mmap) -> None:
