@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from datetime import UTC, datetime
@@ -25,6 +26,12 @@ def iso_time(seconds: float | None) -> str | None:
         return None
     time = datetime.fromtimestamp(min(seconds, _LAST_SECOND), UTC)
     return time.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's text that is not empty, without colours, or its type."""
+    lines = (line.strip() for line in re.sub(r"\x1b\[[0-9;]*m", "", str(error)).splitlines())
+    return next((line for line in lines if line), type(error).__name__)[:300]
 
 
 def one_line(text: object) -> str:

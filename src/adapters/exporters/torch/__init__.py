@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 from ....domain.cards.model_card import ModelCard
 from ....domain.errors import ModelError, UsageError
+from ....domain.plain import first_line
 from ....ports.exporter import Checkpoint, Exported
 from ...disk import sha256
 from .bundle import checkpoint_from_bundle
-from .graph import OPSET, Shape5, check_against, first_line, write_graph
+from .graph import OPSET, Shape5, check_against, write_graph
 
 if TYPE_CHECKING:
     import torch
@@ -94,7 +95,10 @@ def _attempt(network: torch.nn.Module, example: Shape5, another: Shape5, draft: 
         write_graph(network, example, draft, divisor=divisor)
         check_against(network, another, draft, dynamic=divisor is not None)
     except Exception as error:  # noqa: BLE001 - torch, the network and ONNX Runtime raise many kinds
-        return first_line(error)
+        cause: BaseException = error
+        while cause.__cause__ is not None:  # exporters wrap it in long advice
+            cause = cause.__cause__
+        return first_line(cause)
     return ""
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -72,14 +71,6 @@ def check_against(network: torch.nn.Module, shape: Shape5, path: Path, *, dynami
     difference = float(np.abs(got - expected).max())
     if not difference <= _TOLERANCE * max(1.0, float(np.abs(expected).max())):
         raise ValueError(f"at {shape} its logits are off by {difference:.2g}")
-
-
-def first_line(error: BaseException) -> str:
-    """Return the first line of the root cause, which exporters wrap in long advice."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    lines = (line.strip() for line in re.sub(r"\x1b\[[0-9;]*m", "", str(error)).splitlines())
-    return next((line for line in lines if line), type(error).__name__)[:300]
 
 
 def _check_logits(logits: object, shape: Shape5) -> None:

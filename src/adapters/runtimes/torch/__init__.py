@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ....domain.errors import ModelError, UsageError
+from ....domain.plain import first_line
 from ....ports.model import Model
 from ....ports.runtime import NetworkShape, RuntimeOptions, check_batch
 from ....ports.tensors import closed_network
-from .checkpoints import first_line
 from .networks import NETWORK_FAILURES, load_network
 
 if TYPE_CHECKING:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ....domain.errors import ModelError, UsageError
+from ....domain.plain import first_line
 
 if TYPE_CHECKING:
     import torch
@@ -156,12 +157,6 @@ def _safe_scalars() -> list[Any]:
     """Read NumPy scalars, which nnU-Net and Lightning store beside weights, with functions of this module."""
     modules = ("numpy.core.multiarray", "numpy._core.multiarray")
     return [(_ScalarType, "numpy.dtype"), *((_scalar, f"{module}.scalar") for module in modules)]
-
-
-def first_line(error: BaseException) -> str:
-    """Return the first non-empty line of an error's text, or its type."""
-    lines = (line.strip() for line in re.sub(r"\x1b\[[0-9;]*m", "", str(error)).splitlines())
-    return next((line for line in lines if line), type(error).__name__)[:300]
 
 
 def _refused(path: Path, message: str) -> ModelError:

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ....domain.errors import ModelError, UsageError
-from .checkpoints import Weights, first_line, is_torchscript, read_torchscript, read_weights
+from ....domain.plain import first_line
+from .checkpoints import Weights, is_torchscript, read_torchscript, read_weights
 
 if TYPE_CHECKING:
     import torch
