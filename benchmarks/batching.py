@@ -32,7 +32,7 @@ from benchmarks.material import machine
 from tests.rest.conftest import named_model
 from tests.rest.serving import Server, running_server
 
-FEATURES, HIDDEN, STEPS = 64, 384, 64
+FEATURES, HIDDEN, STEPS = 64, 768, 128
 TOLERANCE = 1e-3
 Weights = tuple[NDArray[np.float32], NDArray[np.float32]]  # (4 HIDDEN, FEATURES) and (4 HIDDEN, HIDDEN)
 

@@ -31,7 +31,7 @@ class TensorModels:
         self.save_model, self.get, self.list = store.save_model, store.get, store.list
         self._open_session = open_session
         self._loading = threading.Lock()
-        self._loaded: dict[str, tuple[TensorSession, Batcher | None]] = {}
+        self._loaded: dict[tuple[str, str], tuple[TensorSession, Batcher | None]] = {}
 
     def load_model(self, tag: str, providers: Sequence[Provider] | None = None) -> TensorSession:
         """Load the model ``tag`` in a session of its own, which the caller closes.
@@ -74,11 +74,12 @@ class TensorModels:
 
     def _kept(self, model: TensorModel) -> tuple[TensorSession, Batcher | None]:
         with self._loading:
-            if model.sha256 not in self._loaded:
+            key = model.tag, model.sha256  # models of one file may have several signatures
+            if key not in self._loaded:
                 session = self._open_session(model.path)
                 batching = batching_of(model, session)
-                self._loaded[model.sha256] = session, None if batching is None else Batcher(session.run, batching)
-            return self._loaded[model.sha256]
+                self._loaded[key] = session, None if batching is None else Batcher(session.run, batching)
+            return self._loaded[key]
 
 
 def batching_of(model: TensorModel, session: TensorSession) -> Batching | None:

@@ -35,7 +35,7 @@ class Store:
     ) -> TensorModel:
         version = str(len(self.models) + 1)
         kept = (signatures or {}, labels or {}, metadata or {}, custom_objects or {})
-        self.models.append(TensorModel(name, version, Path(str(model)), f"sha-{version}", *kept))
+        self.models.append(TensorModel(name, version, Path(str(model)), f"sha of {model}", *kept))
         return self.models[-1]
 
     def get(self, tag: str) -> TensorModel:
@@ -92,6 +92,13 @@ def test_a_model_that_runs_is_loaded_once_and_closed_at_the_end(signatures: Mapp
     assert len(opener.opened) == 1
     models.close()
     assert models.session(model) is not opener.sessions[0]
+
+
+def test_models_of_one_file_keep_to_their_own_signatures() -> None:
+    models = TensorModels(Store(), Opener())
+    shared, alone = models.save_model("shared", "a.onnx", BATCHED), models.save_model("alone", "a.onnx")
+    assert shared.sha256 == alone.sha256
+    assert models.session(shared) is not models.session(alone)
 
 
 @pytest.mark.parametrize(
