@@ -12,7 +12,7 @@ import numpy as np
 from bentoml.exceptions import InvalidArgument
 from numpy.typing import NDArray
 from voxport import Application, InputError
-from voxport.ports.tensors import batch_axis
+from voxport.ports.tensors import joins_along
 
 Rows = list[list[float]]
 
@@ -49,7 +49,7 @@ class Batches:
         models = Application.build().tensor_models
         self.session = models.load_model("batch_model:latest")
         self.max_batch_size: int = models.get("batch_model:latest").signatures["run"]["max_batch_size"]
-        self.batch_dim = batch_axis(self.session)
+        self.batch_dim = 0 if joins_along(self.session, 0, 0) else None
 
     @bentoml.api
     def batch_inference(self, inputs: Rows) -> list[dict[str, Any]]:

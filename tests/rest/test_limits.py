@@ -42,6 +42,7 @@ def http(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
             model="edges", models_dir=folder / "models", scratch_dir=folder / "scratch", max_voxels=30_000
         )
         with TestClient(create_app(application)) as client:
+            application.served_models.wait(60)
             client.scratch = folder / "scratch"  # type: ignore[attr-defined]
             yield client
 
