@@ -46,8 +46,7 @@ class Batcher:
     """Joins concurrent calls along the batch axis, and gives each its own rows back. Safe for several threads.
 
     A call joins others of the same names, types and remaining axes; calls that come while a batch runs share the next
-    one. Where the joined batch fails, each call runs by
-    itself, so that no call fails for another's inputs.
+    one. Where the joined batch fails, each call runs by itself, so that no call fails for another's inputs.
     """
 
     def __init__(self, run: Run, batching: Batching) -> None:
