@@ -41,6 +41,13 @@ class TensorModelStoreContract:
         saved = self.store.save_model("sums", onnx.load(self.network))
         assert onnx.load(saved.path) == onnx.load(self.network)
 
+    def test_arguments_have_the_order_of_bentomls_own_function(self) -> None:
+        saved = self.store.save_model(
+            "sums", self.network, {"run": {"batchable": True}}, {"a": "b"}, {"c": 1}, {"d": 2}
+        )
+        assert saved.signatures["run"]["batchable"] is True
+        assert (saved.labels, saved.custom_objects, saved.metadata) == ({"a": "b"}, {"c": 1}, {"d": 2})
+
     def test_what_was_saved_with_it_comes_back(self) -> None:
         signatures = {"run": {"batchable": True, "batch_dim": 0, "max_batch_size": 16}}
         objects = {"class_names": ["no", "yes"], "scale": {"mean": [0.5, 0.25]}}
