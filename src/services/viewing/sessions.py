@@ -73,7 +73,8 @@ class Run:
         try:
             self._work(self.progress)
         except BaseException as error:  # noqa: BLE001 - check() raises it again
-            self._error = error
+            # Closing a session deletes its files at once: its run may meet their absence before it sees that it ends.
+            self._error = CancelledError() if self.progress.cancelled else error
 
 
 @dataclass(frozen=True)

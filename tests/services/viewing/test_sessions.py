@@ -177,6 +177,22 @@ def test_one_run_at_a_time_unless_it_was_cancelled(sessions: Sessions) -> None:
     assert session.start(lambda _: None).wait(10)
 
 
+def test_a_run_whose_files_went_with_its_session_was_cancelled(sessions: Sessions) -> None:
+    session = sessions.open()
+    ended = threading.Event()
+
+    def work(progress: RunProgress) -> None:
+        ended.wait(10)
+        (session.folder / "mask").write_bytes(b"")
+
+    run = session.start(work)
+    sessions.end(session)
+    ended.set()
+    assert run.wait(10)
+    with pytest.raises(CancelledError):
+        run.check()
+
+
 def test_progress_counts_the_tiles_of_a_stage_and_stops_when_asked() -> None:
     progress = RunProgress()
     progress.stage("score", 5)
