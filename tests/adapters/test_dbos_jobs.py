@@ -251,17 +251,17 @@ def lost_at_the_end(database: Database, monkeypatch: pytest.MonkeyPatch) -> Iter
 def ledger(url: str) -> Iterator[Ledger]:
     with closing(DbosJobQueue(url)) as queue:
         queue.list()
-        yield queue._ledger
+        yield queue
 
 
 def test_a_job_that_is_in_the_queue_is_not_called_refused(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
     with lost_at_the_end(ledger.database, monkeypatch):
-        job = ledger.insert(example_case(), "ada", None)
-    assert [kept.id for kept in ledger.list(None, None, 9)] == [job.id]
+        job = ledger.submit(example_case(), "ada")
+    assert [kept.id for kept in ledger.list()] == [job.id]
 
 
 def test_a_run_whose_beginning_was_not_heard_of_is_begun_once(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
-    job = ledger.insert(example_case(), "ada", None)
+    job = ledger.submit(example_case(), "ada")
     with lost_at_the_end(ledger.database, monkeypatch), pytest.raises(ConnectionError):
         ledger.begin(job.id, 0, "me")
     begun = ledger.begin(job.id, 0, "me")
@@ -272,20 +272,18 @@ def test_a_run_whose_beginning_was_not_heard_of_is_begun_once(ledger: Ledger, mo
 
 
 def test_a_job_tried_again_while_it_is_forgotten_stays(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
-    from voxport.domain.job import asked_to_cancel, tried_again
-
-    job = ledger.insert(example_case(), "ada", None)
-    ledger.change(job.id, None, asked_to_cancel)
-    delete = ledger._client.delete_workflows
+    job = ledger.submit(example_case(), "ada")
+    ledger.cancel(job.id)
+    delete = ledger.database.client.delete_workflows
 
     def meanwhile(workflow_ids: list[str]) -> None:
-        ledger.change(job.id, None, lambda job, now: tried_again(job))  # noqa: ARG005
+        ledger.retry(job.id)
         delete(workflow_ids)
 
-    monkeypatch.setattr(ledger._client, "delete_workflows", meanwhile)
+    monkeypatch.setattr(ledger.database.client, "delete_workflows", meanwhile)
     with pytest.raises(UsageError, match="has ended, got one that is queued"):
-        ledger.delete(job.id, None)
-    watch = Watch(ledger, ledger._client, "me", 1, list)
+        ledger.forget(job.id)
+    watch = Watch(ledger, "me", 1, list)
     watch.find_stranded()
     assert ledger.begin(job.id, 1, "me") is not None  # its new hand-over is in DBOS
 

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 import os
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
+from dbos import DBOS, DBOSClient, error
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from ....domain.errors import UsageError
 from ....domain.job import ENDED, Job, JobFailure, read_case, read_results, results_mapping
-from .library import without_pickles
+from .library import APPLICATION, LOOK_SECONDS, QUEUE, JsonSerializer, without_pickles
 
 # longest wait for a database
 _PATIENCE_SECONDS = 5
@@ -90,13 +93,15 @@ ends = sa.Table(
 
 
 class Database:
-    """A database by URL. The first transaction connects; failures are OSErrors.
+    """A database by URL. The first transaction connects and creates what is missing; failures are ConnectionErrors.
+
+    With ``create`` false, a database without tables counts as away. ``client`` is DBOS's, on the same connections.
 
     Raises:
         UsageError: the URL names no database that can keep jobs.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, create: bool = True) -> None:
         parsed = _parsed(url)
         self.is_sqlite = parsed.get_backend_name() == "sqlite"
         if self.is_sqlite:
@@ -109,56 +114,105 @@ class Database:
             self.engine = sa.create_engine(parsed.set(drivername="postgresql+psycopg"), pool_pre_ping=True, **_POOL)
         sa.event.listen(self.engine, "connect", _set_up_sqlite if self.is_sqlite else _set_up_postgres)
         self.url = parsed.render_as_string(hide_password=False)
+        self.client = DBOSClient(
+            system_database_url=self.url,
+            system_database_engine=self.engine,
+            application_name=APPLICATION,
+            lazy=True,
+            retry_connection_errors=False,
+            serializer=JsonSerializer(),
+        )
         # the database's clock, because those of the machines may differ
         julian = "(julianday('now') - 2440587.5) * 86400.0"
         self._now = sa.text(f"SELECT {julian if self.is_sqlite else 'extract(epoch from clock_timestamp())'}")
+        self._create, self._is_open, self._opening = create, False, threading.Lock()
+        self._failure, self._failed_at = "", 0.0
 
-    def create_place(self) -> None:
-        """Create the folder and file of an SQLite database, readable by this user only, where they are missing."""
-        if not self.is_sqlite:
+    def close(self) -> None:
+        """Close all connections."""
+        self.client.destroy()
+        self.engine.dispose()
+
+    def open(self) -> None:
+        """Create the tables and the queue once. Raises ConnectionError within seconds where the database is away."""
+        if self._is_open:
             return
-        path = Path(self.engine.url.database or "")
-        try:
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
-        except OSError as error:
-            raise away(f"{path}: {(error.strerror or str(error)).lower()}") from error
-
-    def check_tables(self) -> None:
-        """Raise ConnectionError unless the tables exist; create nothing."""
-        path = Path(self.engine.url.database or "")
-        if self.is_sqlite and not path.is_file():
-            raise away(f"{path}: no such file")
-        with self.reading() as connection:
-            if not sa.inspect(connection).has_table(jobs.name):
-                raise away(f"no jobs are kept in {self.engine.url.database}")
-
-    def create_tables(self) -> None:
-        """Create missing tables; another process may do the same at the same time."""
-        with self.writing() as connection:
-            if not self.is_sqlite:
-                connection.execute(sa.text("SELECT pg_advisory_xact_lock(8209347)"))
-            metadata.create_all(connection)
-            known = set(connection.execute(sa.select(ends.c.state)).scalars())
-            if missing := sorted(ENDED - known):
-                connection.execute(ends.insert(), [{"state": state, "total": 0} for state in missing])
+        asked = time.monotonic()
+        with self._opening:
+            if self._is_open:
+                return
+            if self._failed_at > asked:  # tried while this caller waited
+                raise ConnectionError(self._failure)
+            try:
+                self._create_missing() if self._create else self._check_tables()
+            except ConnectionError as failure:
+                self._failure, self._failed_at = str(failure), time.monotonic()
+                raise
+            self._is_open = True
 
     @contextmanager
     def reading(self) -> Iterator[sa.Connection]:
+        self.open()
         with place_errors(), self.engine.connect() as connection:
             yield connection
 
     @contextmanager
     def writing(self) -> Iterator[sa.Connection]:
         """Give a transaction. On SQLite, which locks no rows, it excludes other transactions from its beginning."""
-        with place_errors(), self.engine.begin() as connection:
-            if self.is_sqlite:
-                connection.execute(sa.text("BEGIN IMMEDIATE"))
+        self.open()
+        with self._transaction() as connection:
             yield connection
 
     def now(self, connection: sa.Connection) -> float:
         """Return the seconds since 1970 by the database's clock."""
         return float(connection.execute(self._now).scalar_one())
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sa.Connection]:
+        with place_errors(), self.engine.begin() as connection:
+            if self.is_sqlite:
+                connection.execute(sa.text("BEGIN IMMEDIATE"))
+            yield connection
+
+    def _check_tables(self) -> None:
+        path = Path(self.engine.url.database or "")
+        if self.is_sqlite and not path.is_file():
+            raise away(f"{path}: no such file")
+        with place_errors(), self.engine.connect() as connection:
+            if not sa.inspect(connection).has_table(jobs.name):
+                raise away(f"no jobs are kept in {self.engine.url.database}")
+
+    def _create_missing(self) -> None:
+        """Create the database, the tables and the queue; another process may do the same at the same time."""
+        if self.is_sqlite:
+            self._create_file()
+        try:  # DBOS would wait longer for a lost database
+            with self._transaction():
+                pass
+        except ConnectionError as failure:
+            if self.is_sqlite or "does not exist" not in str(failure):  # DBOS creates a missing Postgres database
+                raise
+        try:
+            DBOS.migrate(self.url)
+            with self._transaction() as connection:
+                if not self.is_sqlite:
+                    connection.execute(sa.text("SELECT pg_advisory_xact_lock(8209347)"))
+                metadata.create_all(connection)
+                known = set(connection.execute(sa.select(ends.c.state)).scalars())
+                if missing := sorted(ENDED - known):
+                    connection.execute(ends.insert(), [{"state": state, "total": 0} for state in missing])
+            self.client.register_queue(QUEUE, worker_concurrency=1, polling_interval_sec=LOOK_SECONDS)
+        except (sa.exc.SQLAlchemyError, error.DBOSException) as failure:  # e.g. no right to create tables
+            raise away(failure) from failure
+
+    def _create_file(self) -> None:
+        """Create the folder and file of an SQLite database, readable by this user only, where they are missing."""
+        path = Path(self.engine.url.database or "")
+        try:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+        except OSError as failure:
+            raise away(f"{path}: {(failure.strerror or str(failure)).lower()}") from failure
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 import sqlalchemy as sa
-from dbos import DBOSClient, EnqueueOptions
+from dbos import EnqueueOptions
 
 from ....domain.errors import BusyError, UnknownJobError
 from ....domain.job import (
@@ -19,18 +19,20 @@ from ....domain.job import (
     JobCase,
     JobState,
     abandoned,
+    asked_to_cancel,
     begun,
     key_taken,
     median_seconds,
     not_ended,
+    tried_again,
     unknown_job,
     wait_seconds,
 )
 from ....domain.plain import plain
 from ....ports.job_queue import QueueLimits, QueueStats
 from .database import Database, columns_of, ends, job_of, jobs, place_errors, workers
+from .library import APPLICATION, QUEUE, VERSION, WORKFLOW
 
-QUEUE, WORKFLOW, VERSION, APPLICATION = "voxport-jobs", "voxport_job", "voxport-jobs-1", "voxport"
 # DBOS takes the lowest priority first, and the oldest of equals. Seconds since November 2023, which fit 32 bits, keep
 # the ledger's order for retried jobs too
 _FIRST, _USUAL_FROM = 1, 1_700_000_000
@@ -40,14 +42,12 @@ _SUBMITTING = sa.text("SELECT pg_advisory_xact_lock(8209348)")
 
 
 class Ledger:
-    """Jobs in the database. ``client`` enqueues DBOS workflows within the ledger's transactions."""
+    """Jobs in the database, as callers and workers use them. See JobQueue for the methods without a docstring."""
 
-    def __init__(self, database: Database, client: DBOSClient, limits: QueueLimits) -> None:
+    def __init__(self, database: Database, limits: QueueLimits) -> None:
         self.database, self.limits = database, limits
-        self._client = client
 
-    def insert(self, case: JobCase, owner: str, key: str | None) -> Job:
-        """Add a job, or find the one that the owner's key made before. Raises BusyError, UsageError."""
+    def submit(self, case: JobCase, owner: str, *, key: str | None = None) -> Job:
         id, written = str(uuid.uuid4()), False
         try:
             with self.database.writing() as connection:
@@ -67,16 +67,20 @@ class Ledger:
         except ConnectionError:
             if written:  # the commit failed, yet the job may exist
                 with suppress(UnknownJobError):
-                    return self.get(id, None)
+                    return self.get(id)
             raise
 
-    def get(self, id: str, owner: str | None) -> Job:
-        """Return a job. Raises UnknownJobError."""
+    def get(self, id: str, owner: str | None = None) -> Job:
         with self.database.reading() as connection:
             return self._placed(connection, self._row(connection, id, owner, lock=False))
 
     def list(
-        self, owner: str | None, states: Collection[JobState] | None, limit: int, ended_before: float | None = None
+        self,
+        owner: str | None = None,
+        states: Collection[JobState] | None = None,
+        limit: int = 100,
+        *,
+        ended_before: float | None = None,
     ) -> tuple[Job, ...]:
         ahead = sa.func.row_number().over(partition_by=jobs.c.state, order_by=_ORDER) - 1
         queued = sa.select(jobs.c.seq, ahead.label("ahead")).where(jobs.c.state == "queued").subquery()
@@ -91,24 +95,21 @@ class Ledger:
             rows = connection.execute(query.order_by(jobs.c.seq.desc()).limit(limit))
             return tuple(job_of(row, row.ahead) for row in rows)
 
-    def change(self, id: str, owner: str | None, change: Callable[[Job, float], Job]) -> Job:
-        """Apply a change to a job; enqueue it again if the change queues it."""
-        with self.database.writing() as connection:
-            row = self._row(connection, id, owner)
-            job = change(job_of(row), self.database.now(connection))
-            self._save(connection, row, job)
-            return self._placed(connection, self._row(connection, id, None))
+    def cancel(self, id: str, owner: str | None = None) -> Job:
+        return self._changed(id, owner, asked_to_cancel)
 
-    def delete(self, id: str, owner: str | None) -> None:
-        """Delete a job that has ended, and its workflows. Raises UsageError for another state."""
+    def retry(self, id: str, owner: str | None = None) -> Job:
+        return self._changed(id, owner, lambda job, now: tried_again(job))  # noqa: ARG005
+
+    def forget(self, id: str, owner: str | None = None) -> None:
         with self.database.reading() as connection:
             row = self._row(connection, id, owner, lock=False)
-        self._check_ended(row)
+        _check_ended(row)
         # DBOS's rows first: deletion can be repeated while ours exists. A job retried meanwhile has a later round
         with place_errors():
-            self._client.delete_workflows([f"{id}.{number}" for number in range(row.round + 1)])
+            self.database.client.delete_workflows([f"{id}.{number}" for number in range(row.round + 1)])
         with self.database.writing() as connection:
-            self._check_ended(self._row(connection, id, owner))
+            _check_ended(self._row(connection, id, owner))
             connection.execute(jobs.delete().where(jobs.c.id == id))
 
     def stats(self) -> QueueStats:
@@ -194,15 +195,18 @@ class Ledger:
         with self.database.reading() as connection:
             return frozenset(connection.execute(sa.select(workers.c.id)).scalars())
 
+    def _changed(self, id: str, owner: str | None, change: Callable[[Job, float], Job]) -> Job:
+        """Apply a change to a job; enqueue it again if the change queues it."""
+        with self.database.writing() as connection:
+            row = self._row(connection, id, owner)
+            self._save(connection, row, change(job_of(row), self.database.now(connection)))
+            return self._placed(connection, self._row(connection, id, None))
+
     def _add(self, connection: sa.Connection, job: Job, key: str | None) -> None:
         values = columns_of(job) | {"id": job.id, "owner": job.owner, "request_key": key, "submitted": job.submitted}
         values |= {"job_case": json.dumps(plain(job.case)), "priority": 1, "queued_since": job.submitted, "round": 0}
         connection.execute(jobs.insert().values(values))
         self._dispatch(connection, job.id, 0, _usual(job.submitted))
-
-    def _check_ended(self, row: sa.Row[Any]) -> None:
-        if not job_of(row).has_ended:
-            raise not_ended(job_of(row))
 
     def _check_room(self, connection: sa.Connection) -> None:
         waiting = sa.select(sa.func.count()).where(jobs.c.state == "queued")
@@ -265,7 +269,12 @@ class Ledger:
         }
         if wait is not None:
             options["delay_seconds"] = wait
-        self._client.enqueue_in_transaction(connection, options, id, number)
+        self.database.client.enqueue_in_transaction(connection, options, id, number)
+
+
+def _check_ended(row: sa.Row[Any]) -> None:
+    if not job_of(row).has_ended:
+        raise not_ended(job_of(row))
 
 
 def _usual(since: float) -> int:

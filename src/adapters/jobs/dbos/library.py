@@ -18,6 +18,7 @@ os.environ.pop("DBOS__CLOUD", None)
 from dbos import Serializer
 from dbos._dbos import _get_dbos_instance
 
+QUEUE, WORKFLOW, VERSION, APPLICATION = "voxport-jobs", "voxport_job", "voxport-jobs-1", "voxport"
 LOOK_SECONDS = 0.01
 _REST_SECONDS = 0.2
 _LOOKS = 15  # DBOS counts a slot as free a moment after its job has ended

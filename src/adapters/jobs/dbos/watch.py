@@ -12,7 +12,6 @@ from contextlib import suppress
 from pathlib import Path
 
 import sqlalchemy as sa
-from dbos import DBOSClient
 
 from .database import place_errors, workers
 from .ledger import Ledger
@@ -26,10 +25,8 @@ _LATE_SECONDS = 5.0
 class Watch:
     """The watch of one worker. ``doing`` returns the workflows, ``JOB.ROUND``, that its process runs now."""
 
-    def __init__(
-        self, ledger: Ledger, client: DBOSClient, worker: str, slots: int, doing: Callable[[], Collection[str]]
-    ) -> None:
-        self._ledger, self._client, self._worker, self._slots, self._doing = ledger, client, worker, slots, doing
+    def __init__(self, ledger: Ledger, worker: str, slots: int, doing: Callable[[], Collection[str]]) -> None:
+        self._ledger, self._worker, self._slots, self._doing = ledger, worker, slots, doing
         self._steady_since: float | None = None
         self._suspects: frozenset[str] = frozenset()
 
@@ -78,7 +75,8 @@ class Watch:
         for at in range(0, len(waiting), _LOOKED_UP_AT_ONCE):
             some = {f"{id}.{round}": (id, round, due) for id, round, due in waiting[at : at + _LOOKED_UP_AT_ONCE]}
             with place_errors():
-                known = self._client.list_workflows(workflow_ids=list(some), load_input=False, load_output=False)
+                client = self._ledger.database.client
+                known = client.list_workflows(workflow_ids=list(some), load_input=False, load_output=False)
             for workflow in known:
                 name, is_here = workflow.workflow_id, workflow.executor_id == self._worker
                 if workflow.status == "PENDING" and is_here and name not in self._doing():

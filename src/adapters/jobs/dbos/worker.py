@@ -7,17 +7,18 @@ import threading
 import time
 import uuid
 from collections.abc import Callable
+from functools import partial
 from typing import TypeVar
 
 import sqlalchemy as sa
-from dbos import DBOS, DBOSClient, DBOSConfig
+from dbos import DBOS, DBOSConfig
 
 from ....domain.errors import CancelledError, VoxportError
 from ....domain.job import Job, finished, results_mapping, settled
 from ....ports.job_queue import Handler
 from .database import away
-from .ledger import APPLICATION, QUEUE, VERSION, WORKFLOW, Ledger
-from .library import JsonSerializer, Pace, set_up_here
+from .ledger import Ledger
+from .library import APPLICATION, QUEUE, VERSION, WORKFLOW, JsonSerializer, Pace, set_up_here
 from .watch import Watch
 
 T = TypeVar("T")
@@ -38,21 +39,12 @@ def _run_job(id: str, round: int) -> None:
 
 
 class Worker:
-    """Runs jobs in this process until ``stop`` is set; ``prepare`` creates the tables."""
+    """Runs jobs in this process until ``stop`` is set."""
 
-    def __init__(
-        self,
-        ledger: Ledger,
-        client: DBOSClient,
-        prepare: Callable[[], None],
-        handler: Handler,
-        slots: int,
-        stop: threading.Event,
-    ) -> None:
+    def __init__(self, ledger: Ledger, pace: Pace, handler: Handler, slots: int, stop: threading.Event) -> None:
         self.id = str(uuid.uuid4())  # new each time, so that leases recover jobs, not DBOS
-        self.pace = Pace()
-        self._ledger, self._prepare, self._handler, self._slots, self._stop = ledger, prepare, handler, slots, stop
-        self._watch = Watch(ledger, client, self.id, slots, lambda: self._doing)
+        self._ledger, self._pace, self._handler, self._slots, self._stop = ledger, pace, handler, slots, stop
+        self._watch = Watch(ledger, self.id, slots, lambda: self._doing)
         self._doing: frozenset[str] = frozenset()
         self._change = threading.Condition()
 
@@ -91,10 +83,9 @@ class Worker:
             with self._change:
                 self._doing -= {name}
                 self._change.notify_all()
-            self.pace.look_now()
+            self._pace.look_now()
 
     def _begin(self) -> None:
-        self._prepare()
         self._watch.beat()
         config: DBOSConfig = {
             "name": APPLICATION,
@@ -112,7 +103,7 @@ class Worker:
         try:
             DBOS.listen_queues([QUEUE])
             DBOS.launch()
-            set_up_here(QUEUE, self._slots, self.pace)
+            set_up_here(QUEUE, self._slots, self._pace)
         except BaseException as error:
             DBOS.destroy()  # a DBOS that failed to launch cannot be launched again
             if isinstance(error, sa.exc.SQLAlchemyError):
@@ -126,7 +117,7 @@ class Worker:
         with self._change:
             self._change.wait_for(lambda: not self._doing)
         watching.join()
-        self.pace.look_now()  # wakes DBOS's thread, which then ends
+        self._pace.look_now()  # wakes DBOS's thread, which then ends
         DBOS.destroy(workflow_completion_timeout_sec=0)
         self._watch.leave()
 
@@ -136,16 +127,13 @@ class Worker:
         try:
             results = dict(self._handler(_DbosAttempt(job, self._ledger, self._stop)))
             results_mapping(results)  # raises here for results that cannot be stored
-            change = lambda job, now: finished(job, now, results)  # noqa: E731
-        except BaseException as caught:  # noqa: BLE001 - the job fails, not the worker
-            error = caught  # the name of the except clause is deleted before the change is applied
+            change = partial(finished, results=results)
+        except BaseException as error:  # noqa: BLE001 - the job fails, not the worker
             if not isinstance(error, VoxportError | OSError):  # the job's owner sees only its type
                 _log.error("job %s, attempt %d", job.id, job.attempts, exc_info=error, extra=_fields(job, "error"))
-            allowed = self._ledger.limits.failed_attempts
-            change = lambda job, now: settled(job, now, error, attempts_allowed=allowed)  # noqa: E731
+            change = partial(settled, error=error, attempts_allowed=self._ledger.limits.failed_attempts)
             delayed = not isinstance(error, CancelledError)
-        settle = lambda: self._ledger.settle(job.id, job.attempts, change, delayed=delayed)  # noqa: E731
-        ended = self._patiently(settle)
+        ended = self._patiently(partial(self._ledger.settle, job.id, job.attempts, change, delayed=delayed))
         if ended is None:
             _log.warning("job %s: attempt %d ended after it had been given to another", job.id, job.attempts)
         else:
