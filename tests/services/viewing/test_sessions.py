@@ -181,7 +181,7 @@ def test_a_run_whose_files_went_with_its_session_was_cancelled(sessions: Session
     session = sessions.open()
     ended = threading.Event()
 
-    def work(progress: RunProgress) -> None:
+    def work(_: RunProgress) -> None:
         ended.wait(10)
         (session.folder / "mask").write_bytes(b"")
 
