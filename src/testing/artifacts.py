@@ -1,7 +1,5 @@
 """Contract suite of `ArtifactWriter`, and a writer in memory."""
 
-# ruff: noqa: D102 - a test's name is the promise that it checks
-
 from __future__ import annotations
 
 from collections.abc import Collection
@@ -78,11 +76,9 @@ class MemoryArtifacts:
         self._refused = refused
 
     def check(self, reference: str) -> None:
-        """See ArtifactWriter.check."""
         if reference in self._refused:
             raise OutputError.cannot_write(reference, "one that is refused")
 
     def write(self, reference: str, content: bytes) -> None:
-        """See ArtifactWriter.write."""
         self.check(reference)
         self.contents[reference] = content

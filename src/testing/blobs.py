@@ -1,7 +1,5 @@
 """Contract suite of `BlobStore`, and a store in memory."""
 
-# ruff: noqa: D102 - a test's name is the promise that it checks
-
 from __future__ import annotations
 
 import hashlib
@@ -164,7 +162,6 @@ class _Breaking(io.BytesIO):
         super().__init__(b"begin")
 
     def read(self, size: int | None = -1) -> bytes:
-        """A few bytes, then ZeroDivisionError."""
         return super().read(size) or _fail()
 
 
@@ -181,7 +178,6 @@ class MemoryBlobs:
         self._lock = threading.Lock()
 
     def put(self, name: str, content: Path | IO[bytes]) -> str:
-        """See BlobStore.put."""
         check_blob_name(name)
         given = content.read_bytes() if isinstance(content, Path) else b"".join(iter(lambda: content.read(2**20), b""))
         if self.full:
@@ -191,39 +187,31 @@ class MemoryBlobs:
         return hashlib.sha256(given).hexdigest()
 
     def staging(self) -> AbstractContextManager[Path] | None:
-        """See BlobStore.staging."""
         return None
 
     def take(self, name: str, file: Path, sha256: str) -> None:  # noqa: ARG002 - the port's signature
-        """See BlobStore.take."""
         self.put(name, file)
         file.unlink()
 
     def link(self, name: str, destination: Path) -> str:
-        """See BlobStore.link."""
         return self.fetch(name, destination)
 
     def fetch(self, name: str, destination: Path) -> str:
-        """See BlobStore.fetch."""
         content = self._content(name)
         destination.write_bytes(content)
         return hashlib.sha256(content).hexdigest()
 
     def open(self, name: str) -> IO[bytes]:
-        """See BlobStore.open."""
         return io.BytesIO(self._content(name))
 
     def exists(self, name: str) -> bool:
-        """See BlobStore.exists."""
         return name in self.contents
 
     def names(self, prefix: str) -> tuple[str, ...]:
-        """See BlobStore.names."""
         with self._lock:
             return tuple(sorted(name for name in self.contents if name.startswith(f"{prefix}/")))
 
     def delete_prefix(self, prefix: str) -> None:
-        """See BlobStore.delete_prefix."""
         check_blob_name(prefix)
         for name in self.names(prefix):
             del self.contents[name]

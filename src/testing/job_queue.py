@@ -1,20 +1,18 @@
 """Contract suite of `JobQueue`."""
 
-# ruff: noqa: D102 - a test's name is the promise that it checks
-
 from __future__ import annotations
 
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from functools import partial
 from typing import NoReturn, cast
 
 import pytest
 
 from ..domain.errors import BusyError, InputError, OutputError, UnknownJobError, UsageError
-from ..domain.job import Job, JobCase, JobState, StoredFile
+from ..domain.job import Job, JobCase, JobFailure, JobState, StoredFile
 from ..ports.job_queue import Attempt, Handler, JobQueue, QueueLimits, Results
 
 _PATIENCE_SECONDS = 30.0
@@ -40,31 +38,24 @@ def wait_until(condition: Callable[[], bool], patience_seconds: float = _PATIENC
         threading.Event().wait(0.01)
 
 
-def _has_ended(queue: JobQueue, id: str) -> bool:
-    return queue.get(id).has_ended
-
-
 @contextmanager
 def working(queue: JobQueue, handler: Handler, concurrency: int = 1) -> Iterator[threading.Event]:
     """Run a worker in a thread; yields the event that stops it."""
-    stop = threading.Event()
-    failed: list[BaseException] = []
-
-    def work() -> None:
-        try:
-            queue.work(handler, concurrency, stop)
-        except BaseException as error:  # noqa: BLE001 - raised again where the test sees it
-            failed.append(error)
-
-    thread = threading.Thread(target=work)
-    thread.start()
+    pool, stop = ThreadPoolExecutor(1), threading.Event()
+    work = pool.submit(queue.work, handler, concurrency, stop)
     try:
         yield stop
     finally:
         stop.set()
-        thread.join(_PATIENCE_SECONDS)
-        assert not thread.is_alive()
-        assert failed == []
+        pool.shutdown(wait=False)
+        work.result(_PATIENCE_SECONDS)
+
+
+def _failing(error: BaseException) -> Handler:
+    def handler(attempt: Attempt) -> NoReturn:  # noqa: ARG001
+        raise error
+
+    return handler
 
 
 def run_to_the_end(attempt: Attempt) -> Results:
@@ -84,7 +75,6 @@ class Gate:
         self._lock = threading.Lock()
 
     def __call__(self, attempt: Attempt) -> Results:
-        """Report tiles until the gate is open."""
         with self._lock:
             self.running.append(attempt.job.id)
             self.most = max(self.most, len(self.running))
@@ -153,16 +143,8 @@ class JobQueueContract:
             self.queue.submit(example_case(2), "ada", key="monday")
 
     def test_a_key_sent_from_several_threads_at_once_makes_one_job(self) -> None:
-        found: list[str] = []
-        threads = [
-            threading.Thread(target=lambda: found.append(self.queue.submit(example_case(), "ada", key="k").id))
-            for _ in range(4)
-        ]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        assert len(found) == 4
+        with ThreadPoolExecutor(4) as pool:
+            found = pool.map(lambda _: self.queue.submit(example_case(), "ada", key="k").id, range(4))
         assert len(set(found)) == 1
 
     def test_a_full_queue_says_when_to_come_back_and_keeps_what_it_has(self) -> None:
@@ -283,16 +265,10 @@ class JobQueueContract:
         assert not self.queue.get(job.id).cancelling
 
     def test_a_case_that_cannot_be_done_fails_at_once_with_its_reason(self) -> None:
-        job = self.queue.submit(example_case(), "ada")
-
-        def handler(attempt: Attempt) -> NoReturn:  # noqa: ARG001
-            raise InputError("scan.nii", expected="3 axes", got="2", do="give a volume")
-
-        with working(self.queue, handler):
-            failed = self._wait_for(job, "failed")
-        assert failed.failure is not None
-        assert (failed.failure.kind, failed.attempts) == ("input", 1)
-        assert failed.failure.detail == "scan.nii: expected 3 axes, got 2; give a volume"
+        error = InputError("scan.nii", expected="3 axes", got="2", do="give a volume")
+        failed = self._run(_failing(error), "failed")
+        assert failed.attempts == 1
+        assert failed.failure == JobFailure("input", "scan.nii: expected 3 axes, got 2; give a volume")
 
     def test_a_poison_job_is_set_aside_with_its_error_and_the_others_go_on(self) -> None:
         poison, good = (self.queue.submit(example_case(n), "ada") for n in range(2))
@@ -314,27 +290,19 @@ class JobQueueContract:
 
     @pytest.mark.parametrize("result", [None, {"mask": "a path"}, SystemExit(1)])
     def test_a_handler_that_gives_no_results_is_a_failed_attempt(self, result: object) -> None:
-        job = self.queue.submit(example_case(), "ada")
-
         def handler(attempt: Attempt) -> Results:  # noqa: ARG001
             if isinstance(result, BaseException):
                 raise result
             return cast("Results", result)
 
-        with working(self.queue, handler):
-            dead = self._wait_for(job, "parked")
+        dead = self._run(handler, "parked")
         assert (dead.failed_attempts, dead.results) == (3, {})
         assert dead.failure is not None
         assert dead.failure.kind == "internal"
 
     def test_a_reason_is_kept_whatever_its_text(self) -> None:
-        job = self.queue.submit(example_case(), "ada")
-
-        def handler(attempt: Attempt) -> NoReturn:  # noqa: ARG001
-            raise InputError("scan\0.nii", expected="a name", got="\ud800" + "x" * 100_000, do="give another")
-
-        with working(self.queue, handler):
-            failed = self._wait_for(job, "failed")
+        error = InputError("scan\0.nii", expected="a name", got="\ud800" + "x" * 100_000, do="give another")
+        failed = self._run(_failing(error), "failed")
         assert failed.failure is not None
         assert failed.failure.detail.startswith("scan")
 
@@ -358,18 +326,18 @@ class JobQueueContract:
         assert (done.failed_attempts, done.failure) == (0, None)
 
     def test_a_job_that_is_waited_out_keeps_nobody_waiting(self) -> None:
-        queue = self._make(QueueLimits(backoff_seconds=_PATIENCE_SECONDS))
-        jobs = [queue.submit(example_case(n), "ada") for n in range(3)]
+        self.queue = self._make(QueueLimits(backoff_seconds=_PATIENCE_SECONDS))
+        jobs = [self.queue.submit(example_case(n), "ada") for n in range(3)]
 
         def handler(attempt: Attempt) -> Results:
             if attempt.job.id == jobs[0].id:
                 raise OSError(28, "No space left on device")
             return run_to_the_end(attempt)
 
-        with working(queue, handler):
+        with working(self.queue, handler):
             for job in jobs[1:]:
-                wait_until(partial(_has_ended, queue, job.id))
-            waiting = queue.get(jobs[0].id)
+                self._wait_for(job, "done")
+            waiting = self.queue.get(jobs[0].id)
         assert (waiting.state, waiting.attempts) == ("queued", 1)
 
     def test_a_worker_that_stops_gives_its_job_back_and_another_goes_on(self) -> None:
@@ -403,6 +371,12 @@ class JobQueueContract:
         self.queue.forget(jobs[0].id)
         ended = {state: n for state, n in self.queue.stats().ended.items() if n}
         assert ended == {"done": 2, "cancelled": 1}
+
+    def _run(self, handler: Handler, state: JobState) -> Job:
+        """Submit a job, and run a worker until the job has a state."""
+        job = self.queue.submit(example_case(), "ada")
+        with working(self.queue, handler):
+            return self._wait_for(job, state)
 
     def _wait_for(self, job: Job, state: JobState) -> Job:
         wait_until(lambda: self.queue.get(job.id).state == state)

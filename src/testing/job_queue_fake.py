@@ -55,7 +55,6 @@ class MemoryJobQueue:
         self._ended: Counter[JobState] = Counter()
 
     def submit(self, case: JobCase, owner: str, *, key: str | None = None) -> Job:
-        """See JobQueue.submit."""
         with self._lock:
             same = next(
                 (r.job for r in self._rows.values() if key is not None and (r.job.owner, r.key) == (owner, key)), None
@@ -73,7 +72,6 @@ class MemoryJobQueue:
             return self.get(job.id)
 
     def get(self, id: str, owner: str | None = None) -> Job:
-        """See JobQueue.get."""
         with self._lock:
             row = self._row(id, owner)
             if row.job.state != "queued":
@@ -89,7 +87,6 @@ class MemoryJobQueue:
         *,
         ended_before: float | None = None,
     ) -> tuple[Job, ...]:
-        """See JobQueue.list."""
         with self._lock:
             found = [
                 row.job.id
@@ -101,18 +98,15 @@ class MemoryJobQueue:
             return tuple(self.get(id) for id in found[::-1][:limit])
 
     def cancel(self, id: str, owner: str | None = None) -> Job:
-        """See JobQueue.cancel."""
         return self._change(id, owner, lambda job: asked_to_cancel(job, time.time()))
 
     def retry(self, id: str, owner: str | None = None) -> Job:
-        """See JobQueue.retry."""
         with self._lock:
             self._change(id, owner, tried_again)
             self._rows[id].rank = self._next_rank()
             return self.get(id)
 
     def forget(self, id: str, owner: str | None = None) -> None:
-        """See JobQueue.forget."""
         with self._lock:
             row = self._row(id, owner)
             if not row.job.has_ended:
@@ -120,7 +114,6 @@ class MemoryJobQueue:
             del self._rows[id]
 
     def stats(self) -> QueueStats:
-        """See JobQueue.stats."""
         with self._lock:
             jobs = [row.job for row in self._rows.values()]
             counted = Counter(job.state for job in jobs)
@@ -130,7 +123,6 @@ class MemoryJobQueue:
             return QueueStats(counts, oldest, self._typical(), len(self._workers), sum(self._workers), ended)
 
     def work(self, handler: Handler, concurrency: int, stop: threading.Event) -> None:
-        """See JobQueue.work."""
         threads = [threading.Thread(target=self._serve, args=(handler, stop)) for _ in range(concurrency)]
         with self._lock:
             self._workers.append(concurrency)
@@ -211,7 +203,6 @@ class _MemoryAttempt:
         self._queue, self._stop = queue, stop
 
     def report(self, done: int, total: int) -> None:
-        """See Attempt.report."""
         seen = self._queue._change(self.job.id, None, lambda job: replace(job, tiles_done=done, tiles_total=total))
         if seen.cancelling or self._stop.is_set():
             raise CancelledError

@@ -1,7 +1,5 @@
 """Contract suites of `ModelFiles` and `ModelRepository`, and a repository in memory."""
 
-# ruff: noqa: D102 - a test's name is the promise that it checks
-
 from __future__ import annotations
 
 import hashlib

@@ -1,7 +1,5 @@
 """Contract suite of `Resources`, and a fake."""
 
-# ruff: noqa: D102 - a test's name is the promise that it checks
-
 from __future__ import annotations
 
 from dataclasses import dataclass, field
@@ -49,21 +47,16 @@ class FixedResources:
     versions: tuple[tuple[str, str], ...] = field(default=())
 
     def processors(self) -> int:
-        """See Resources.processors."""
         return self.processor_count
 
     def available_bytes(self) -> int:
-        """See Resources.available_bytes."""
         return self.available
 
     def resident_bytes(self) -> int:
-        """See Resources.resident_bytes."""
         return self.resident
 
     def peak_resident_bytes(self) -> int:
-        """See Resources.peak_resident_bytes."""
         return max(self.peak, self.resident)
 
     def describe(self, threads: int | None = None) -> Machine:
-        """See Resources.describe."""
         return Machine("a processor", threads or self.processor_count, self.versions)

@@ -1,7 +1,5 @@
 """Contract suite of `Scratch`."""
 
-# ruff: noqa: D102 - a test's name is the promise that it checks
-
 from __future__ import annotations
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Contract suite of `Segmenter`."""
 
-# ruff: noqa: D102 - a test's name is the promise that it checks
-
 from __future__ import annotations
 
 import threading
@@ -120,10 +118,8 @@ class _Cancelled:
     cancelled: threading.Event = field(default_factory=threading.Event)
 
     def stage(self, name: str, tiles: int = 0) -> None:  # noqa: ARG002 - the port's signature
-        """See ProgressListener."""
         self.advance(0)
 
     def advance(self, tiles: int) -> None:  # noqa: ARG002 - the port's signature
-        """See ProgressListener."""
         if self.cancelled.is_set():
             raise CancelledError

@@ -1,7 +1,5 @@
 """The contract that every TensorSession keeps, as a pytest class to subclass, its networks, and a fake."""
 
-# ruff: noqa: D102 - a test's name is the promise that it checks
-
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
@@ -45,7 +43,6 @@ class FakeSession:
         self._function: Callable[[Tensors], Tensors] | None = function
 
     def run(self, inputs: Mapping[str, NDArray[Any]], outputs: Sequence[str] | None = None) -> Tensors:
-        """See TensorSession."""
         check_tensors(self, inputs, outputs, "fake")
         if self._function is None:
             raise closed_network("fake")
@@ -54,7 +51,6 @@ class FakeSession:
         return {spec.name: found[spec.name].copy() for spec in self.outputs if outputs is None or spec.name in outputs}
 
     def close(self) -> None:
-        """See TensorSession."""
         self._function = None
 
 

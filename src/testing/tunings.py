@@ -1,7 +1,5 @@
 """The contract that every TuningStore keeps, as a pytest class to subclass, and a tuning to keep in it."""
 
-# ruff: noqa: D102 - a test's name is the promise that it checks
-
 from __future__ import annotations
 
 import hashlib

@@ -1,7 +1,5 @@
 """The contract that every VolumeStore keeps, as a pytest class to subclass."""
 
-# ruff: noqa: D102 - a test's name is the promise that it checks
-
 from __future__ import annotations
 
 from collections.abc import Sequence
