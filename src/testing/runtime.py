@@ -57,17 +57,13 @@ class RuntimeContract:
     @pytest.mark.parametrize("shape", _SHAPES)
     def test_logits_are_the_networks(self, shape: tuple[int, int, int]) -> None:
         batch = _batch(1, 2, shape)
-        np.testing.assert_allclose(
-            self.runtime.infer(batch), affine_logits(batch, _WEIGHTS, _BIAS), rtol=0, atol=self.tolerance
-        )
+        self._assert_affine(self.runtime.infer(batch), batch)
 
     def test_a_network_with_one_input_and_one_output_channel_works(self) -> None:
         weights, bias = np.array([[3.0]], np.float32), np.array([-1.0], np.float32)
         runtime = self.open_affine(self.folder, weights, bias, RuntimeOptions(self.precision))
         batch = _batch(2, 1, (3, 4, 5))
-        np.testing.assert_allclose(
-            runtime.infer(batch), affine_logits(batch, weights, bias), rtol=0, atol=self.tolerance
-        )
+        self._assert_affine(runtime.infer(batch), batch, weights, bias)
         runtime.close()
 
     def test_a_batch_gives_the_logits_of_its_cases_one_at_a_time(self) -> None:
@@ -100,16 +96,14 @@ class RuntimeContract:
     def test_read_only_and_strided_views_are_taken(self) -> None:
         batch = np.flip(_batch(1, 2, (6, 5, 4)).transpose(0, 1, 4, 3, 2), axis=2)
         batch.flags.writeable = False
-        np.testing.assert_allclose(
-            self.runtime.infer(batch), affine_logits(batch, _WEIGHTS, _BIAS), rtol=0, atol=self.tolerance
-        )
+        self._assert_affine(self.runtime.infer(batch), batch)
 
     def test_concurrent_callers_get_their_own_logits(self) -> None:
         batches = [_batch(1 + i % 2, 2, (4 + i % 3, 5, 6), seed=i) for i in range(24)]
         with ThreadPoolExecutor(8) as pool:
             inferred = list(pool.map(self.runtime.infer, batches))
         for batch, logits in zip(batches, inferred, strict=True):
-            np.testing.assert_allclose(logits, affine_logits(batch, _WEIGHTS, _BIAS), rtol=0, atol=self.tolerance)
+            self._assert_affine(logits, batch)
 
     @pytest.mark.parametrize("channels", [1, 3])
     def test_another_number_of_channels_is_refused_by_number(self, channels: int) -> None:
@@ -135,9 +129,7 @@ class RuntimeContract:
         with pytest.raises(ModelError):
             self.runtime.infer(_batch(1, 5, (4, 4, 4)))
         batch = _batch(1, 2, (4, 4, 4))
-        np.testing.assert_allclose(
-            self.runtime.infer(batch), affine_logits(batch, _WEIGHTS, _BIAS), rtol=0, atol=self.tolerance
-        )
+        self._assert_affine(self.runtime.infer(batch), batch)
 
     def test_an_unknown_precision_is_refused_with_what_is_offered(self) -> None:
         with pytest.raises(UsageError) as caught:
@@ -154,12 +146,8 @@ class RuntimeContract:
     def test_two_models_open_at_once_do_not_mix(self) -> None:
         other = self.open_affine(self.folder, -_WEIGHTS, _BIAS, RuntimeOptions(self.precision))
         batch = _batch(1, 2, (3, 3, 3))
-        np.testing.assert_allclose(
-            other.infer(batch), affine_logits(batch, -_WEIGHTS, _BIAS), rtol=0, atol=self.tolerance
-        )
-        np.testing.assert_allclose(
-            self.runtime.infer(batch), affine_logits(batch, _WEIGHTS, _BIAS), rtol=0, atol=self.tolerance
-        )
+        self._assert_affine(other.infer(batch), batch, -_WEIGHTS)
+        self._assert_affine(self.runtime.infer(batch), batch)
         other.close()
 
     def test_closing_twice_does_nothing_and_a_closed_runtime_infers_nothing(self) -> None:
@@ -167,6 +155,9 @@ class RuntimeContract:
         self.runtime.close()
         with pytest.raises(ModelError):
             self.runtime.infer(_batch(1, 2, (4, 4, 4)))
+
+    def _assert_affine(self, logits: Floats, batch: Floats, weights: Floats = _WEIGHTS, bias: Floats = _BIAS) -> None:
+        np.testing.assert_allclose(logits, affine_logits(batch, weights, bias), rtol=0, atol=self.tolerance)
 
 
 def _batch(cases: int, channels: int, shape: tuple[int, int, int], seed: int = 0) -> Floats:

@@ -20,7 +20,7 @@ from ..domain.errors import InputError
 from ..domain.geometry.grid import Box, Grid, Shape3
 from ..domain.labels.label_map import Label, LabelTable
 from ..domain.volume import Volume
-from ..ports.volume_store import OpenVolume, VolumeStore
+from ..ports.volume_store import OpenVolume, VolumeSink, VolumeStore
 from .strategies import DTYPES, boxes, volumes
 
 # The fixture is made for each test, and every example in it uses references of its own.
@@ -184,7 +184,7 @@ class VolumeStoreContract:
     @given(volume=volumes())
     def test_commit_returns_the_hash_that_the_volume_then_has(self, volume: Volume) -> None:
         reference = self.new_reference()
-        with self.store.create(reference, volume.grid, volume.array.dtype, channels=volume.channels) as sink:
+        with self._sink(reference, volume) as sink:
             sink.write(Box.whole(volume.grid.shape), volume.array)
             committed = sink.commit()
         with self.store.open(reference) as source:
@@ -206,7 +206,7 @@ class VolumeStoreContract:
     def test_boxes_written_in_any_order_make_the_volume(self, volume: Volume, data: st.DataObject) -> None:
         reference = self.new_reference()
         parts = data.draw(st.permutations(data.draw(_partitions(volume.grid.shape))))
-        with self.store.create(reference, volume.grid, volume.array.dtype, channels=volume.channels) as sink:
+        with self._sink(reference, volume) as sink:
             for box in parts:
                 sink.write(box, volume.array[(slice(None), *box.slices)])
             sink.commit()
@@ -218,7 +218,7 @@ class VolumeStoreContract:
         reference, box = self.new_reference(), data.draw(boxes(volume.grid.shape))
         expected = np.zeros_like(volume.array)
         expected[(slice(None), *box.slices)] = volume.array[(slice(None), *box.slices)]
-        with self.store.create(reference, volume.grid, volume.array.dtype, channels=volume.channels) as sink:
+        with self._sink(reference, volume) as sink:
             sink.write(box, volume.array[(slice(None), *box.slices)])
             np.testing.assert_array_equal(sink.read(Box.whole(volume.grid.shape)), expected)
             sink.commit()
@@ -232,7 +232,7 @@ class VolumeStoreContract:
 
     def test_one_channel_is_written_without_its_axis(self) -> None:
         volume, reference = _example(), self.new_reference()
-        with self.store.create(reference, volume.grid, volume.array.dtype) as sink:
+        with self._sink(reference, volume) as sink:
             sink.write(Box.whole(volume.grid.shape), volume.array[0])
             sink.commit()
         _assert_same(self.peek(reference), volume)
@@ -240,7 +240,7 @@ class VolumeStoreContract:
     def test_a_box_written_twice_holds_the_later_values(self) -> None:
         volume, reference = _example(), self.new_reference()
         whole = Box.whole(volume.grid.shape)
-        with self.store.create(reference, volume.grid, volume.array.dtype) as sink:
+        with self._sink(reference, volume) as sink:
             sink.write(whole, volume.array // 2)
             sink.write(whole, volume.array)
             sink.commit()
@@ -248,14 +248,14 @@ class VolumeStoreContract:
 
     def test_nothing_is_there_before_commit(self) -> None:
         volume, reference = _example(), self.new_reference()
-        with self.store.create(reference, volume.grid, volume.array.dtype) as sink:
+        with self._sink(reference, volume) as sink:
             sink.write(Box.whole(volume.grid.shape), volume.array)
             assert self.peek(reference) is None
         assert self.peek(reference) is None
 
     def test_a_run_that_fails_leaves_nothing(self) -> None:
         volume, reference = _example(), self.new_reference()
-        with suppress(ZeroDivisionError), self.store.create(reference, volume.grid, volume.array.dtype) as sink:
+        with suppress(ZeroDivisionError), self._sink(reference, volume) as sink:
             sink.write(Box.whole(volume.grid.shape), volume.array)
             raise ZeroDivisionError
         assert self.peek(reference) is None
@@ -263,16 +263,13 @@ class VolumeStoreContract:
     def test_without_commit_an_older_volume_stays(self) -> None:
         older, newer = _example(1), _example(2)
         reference = self.place(older)
-        with self.store.create(reference, newer.grid, newer.array.dtype) as sink:
+        with self._sink(reference, newer) as sink:
             sink.write(Box.whole(newer.grid.shape), newer.array)
         _assert_same(self.peek(reference), older)
 
     def test_commit_replaces_an_older_volume_whole(self) -> None:
         older, newer = _example(1), _example(2, (3, 2, 5))
-        reference = self.place(older)
-        with self.store.create(reference, newer.grid, newer.array.dtype) as sink:
-            sink.write(Box.whole(newer.grid.shape), newer.array)
-            sink.commit()
+        reference = self._written(newer, self.place(older))
         _assert_same(self.peek(reference), newer)
 
     def test_an_open_source_outlives_its_replacement(self) -> None:
@@ -280,14 +277,12 @@ class VolumeStoreContract:
         whole = Box.whole(older.grid.shape)
         reference = self.place(older)
         with self.store.open(reference) as source:
-            with self.store.create(reference, newer.grid, newer.array.dtype, like=source) as sink:
-                sink.write(whole, newer.array)
-                sink.commit()
+            self._written(newer, reference, like=source)
             np.testing.assert_array_equal(source.read(whole), older.array)
 
     def test_a_sink_closes_twice_and_what_was_committed_stays(self) -> None:
         volume, reference = _example(), self.new_reference()
-        with self.store.create(reference, volume.grid, volume.array.dtype) as sink:
+        with self._sink(reference, volume) as sink:
             sink.write(Box.whole(volume.grid.shape), volume.array)
             sink.commit()
             sink.close()
@@ -297,25 +292,15 @@ class VolumeStoreContract:
     @_law
     @given(volume=volumes(sheared=True), dtype=st.sampled_from(["uint8", "uint16", "float32"]))
     def test_like_keeps_the_place_in_space_exactly(self, volume: Volume, dtype: str) -> None:
-        reference = self.new_reference()
-        with (
-            self.store.open(self.place(volume)) as source,
-            self.store.create(reference, source.grid, np.dtype(dtype), like=source) as sink,
-        ):
-            sink.write(Box.whole(volume.grid.shape), np.ones(volume.grid.shape, dtype))
-            sink.commit()
-        _assert_same(self.peek(reference), Volume(np.ones(volume.grid.shape, dtype), volume.grid))
+        mask = Volume(np.ones(volume.grid.shape, dtype), volume.grid)
+        with self.store.open(self.place(volume)) as source:
+            reference = self._written(mask, like=source)
+        _assert_same(self.peek(reference), mask)
 
     @_law
     @given(volume=volumes(sheared=True))
     def test_like_takes_a_source_of_another_store(self, volume: Volume) -> None:
-        reference = self.new_reference()
-        with self.store.create(
-            reference, volume.grid, volume.array.dtype, channels=volume.channels, like=_Foreign(volume)
-        ) as sink:
-            sink.write(Box.whole(volume.grid.shape), volume.array)
-            sink.commit()
-        _assert_same(self.peek(reference), volume)
+        _assert_same(self.peek(self._written(volume, like=_Foreign(volume))), volume)
 
     def test_like_on_another_grid_is_a_programming_error(self) -> None:
         volume = _example()
@@ -325,11 +310,8 @@ class VolumeStoreContract:
 
     def test_names_and_colours_are_kept_where_the_format_holds_them(self) -> None:
         table = LabelTable((Label(1, "vessel", "#112233"), Label(7, "soma, left", "#ff0000")))
-        volume, reference, names = _example(), self.new_reference(), ("labels",)
-        with self.store.create(reference, volume.grid, volume.array.dtype, channel_names=names, labels=table) as sink:
-            sink.write(Box.whole(volume.grid.shape), volume.array)
-            sink.commit()
-        found = self.peek(reference)
+        volume, names = _example(), ("labels",)
+        found = self.peek(self._written(volume, channel_names=names, labels=table))
         _assert_same(found, volume)
         assert found is not None
         assert found.labels == (table if self.keeps_labels else None)
@@ -344,7 +326,7 @@ class VolumeStoreContract:
         before, reference = self.occupied(), self.new_reference()
         places = set(self.store.places(reference))
         assert not before & places
-        self._written_to(reference, _example())
+        self._written(_example(), reference)
         assert self.occupied() - before
         assert self.occupied() - before <= places
         assert not places & set(self.store.places(self.new_reference()))
@@ -359,11 +341,12 @@ class VolumeStoreContract:
             assert source.grid == volume.grid
             np.testing.assert_array_equal(source.read(Box.whole(volume.grid.shape)), volume.array)
 
-    def _written(self, volume: Volume) -> str:
-        return self._written_to(self.new_reference(), volume)
+    def _sink(self, reference: str, volume: Volume, **options: Any) -> VolumeSink:
+        return self.store.create(reference, volume.grid, volume.array.dtype, channels=volume.channels, **options)
 
-    def _written_to(self, reference: str, volume: Volume) -> str:
-        with self.store.create(reference, volume.grid, volume.array.dtype, channels=volume.channels) as sink:
+    def _written(self, volume: Volume, reference: str = "", **options: Any) -> str:
+        reference = reference or self.new_reference()
+        with self._sink(reference, volume, **options) as sink:
             sink.write(Box.whole(volume.grid.shape), volume.array)
             sink.commit()
         return reference
