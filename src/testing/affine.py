@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,17 +26,21 @@ def affine_logits(batch: Floats, weights: Floats, bias: Floats) -> Floats:
 
 def write_affine_onnx(path: Path, weights: Floats, bias: Floats) -> None:
     """Write the network as ONNX with dynamic axes: a 1x1x1 convolution from ``image`` to ``scores``."""
+    write_kernel_onnx(path, weights[:, :, None, None, None], bias)
+
+
+def write_kernel_onnx(path: Path, kernel: Floats, bias: Floats, space: Sequence[int | str] = ("i", "j", "k")) -> None:
+    """Write a zero-padded convolution with a cubic kernel ``(K, C, n, n, n)`` and a bias ``(K,)`` as ONNX."""
     import onnx
     from onnx import TensorProto, helper, numpy_helper
 
-    classes, channels = weights.shape
-    kernel = weights.astype(np.float32).reshape(classes, channels, 1, 1, 1)
+    classes, channels, edge = kernel.shape[:3]
     graph = helper.make_graph(
-        [helper.make_node("Conv", ["image", "weights", "bias"], ["scores"])],
-        "affine",
-        [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["n", channels, "i", "j", "k"])],
-        [helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["n", classes, "i", "j", "k"])],
-        [numpy_helper.from_array(kernel, "weights"), numpy_helper.from_array(bias.astype(np.float32), "bias")],
+        [helper.make_node("Conv", ["image", "weights", "bias"], ["scores"], pads=[edge // 2] * 6)],
+        "convolution",
+        [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["n", channels, *space])],
+        [helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["n", classes, *space])],
+        [numpy_helper.from_array(a.astype(np.float32), n) for n, a in (("weights", kernel), ("bias", bias))],
     )
     # IR version 10 matches opset 20. onnx's default is its newest, which older runtimes refuse.
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10), path)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
 
 from ..domain.cards.model_card import Channel, Input, ModelCard
 from ..domain.geometry.grid import UNITS, Box, FloatArray, Grid, Shape3
@@ -42,7 +43,7 @@ def affines(draw: st.DrawFn, *, oblique: bool = True, sheared: bool = False) -> 
         directions[world, axis] = 1.0 if letter in "RAS" else -1.0
     if oblique:
         tilts = [draw(st.floats(-_LARGEST_TILT_RAD, _LARGEST_TILT_RAD)) for _ in range(3)]
-        directions = _rotation(tilts) @ directions
+        directions = Rotation.from_euler("ZYX", tilts).as_matrix() @ directions
     if sheared:
         skew = np.eye(3)
         skew[np.triu_indices(3, 1)] = [draw(st.floats(-0.3, 0.3)) for _ in range(3)]
@@ -150,16 +151,6 @@ def _outputs(draw: st.DrawFn) -> Output:
     if activation != "sigmoid" and len(labels) > 1:  # arg-max takes no threshold
         return output
     return output.with_threshold(draw(st.floats(0.01, 0.99)))
-
-
-def _rotation(angles: Sequence[float]) -> NDArray[np.float64]:
-    matrix = np.eye(3)
-    for (i, j), angle in zip(((0, 1), (0, 2), (1, 2)), angles, strict=True):
-        turn = np.eye(3)
-        turn[i, i] = turn[j, j] = np.cos(angle)
-        turn[i, j], turn[j, i] = -np.sin(angle), np.sin(angle)
-        matrix = matrix @ turn
-    return matrix
 
 
 def _values(seed: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:

@@ -70,27 +70,23 @@ def sum_and_difference() -> FakeSession:
 
 def write_doubling_onnx(path: Path, dtype: str, axes: Sequence[int | str | None] = ("n", 3)) -> None:
     """Write a network that gives ``y = x + x``, or ``not x`` for truth values."""
-    import onnx
-    from onnx import helper
-
-    kind = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
-    node = helper.make_node("Not", ["x"], ["y"]) if dtype == "bool" else helper.make_node("Add", ["x", "x"], ["y"])
-    inputs = [helper.make_tensor_value_info("x", kind, list(axes))]
-    graph = helper.make_graph([node], "doubling", inputs, [helper.make_tensor_value_info("y", kind, list(axes))])
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10), path)
+    element = {"float32": "float", "float64": "double"}.get(dtype, dtype)  # ONNX's own names
+    tensor = f"{element}[{', '.join('?' if axis is None else str(axis) for axis in axes)}]"
+    value = "Not(x)" if dtype == "bool" else "Add(x, x)"
+    _write_onnx(path, f"doubling ({tensor} x) => ({tensor} y) {{ y = {value} }}")
 
 
 def write_sum_onnx(path: Path) -> None:
     """Write a network from ``a`` and ``b``, of shape (n, length), to ``sum`` and ``difference``."""
-    import onnx
-    from onnx import TensorProto, helper
+    kind = "float[n, length]"
+    graph = f"sums ({kind} a, {kind} b) => ({kind} sum, {kind} difference)"
+    _write_onnx(path, f"{graph} {{ sum = Add(a, b) difference = Sub(a, b) }}")
 
-    shape = ["n", "length"]
-    nodes = [helper.make_node("Add", ["a", "b"], ["sum"]), helper.make_node("Sub", ["a", "b"], ["difference"])]
-    inputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name in "ab"]
-    outputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name in ("sum", "difference")]
-    graph = helper.make_graph(nodes, "sum", inputs, outputs)
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10), path)
+
+def _write_onnx(path: Path, graph: str) -> None:
+    import onnx
+
+    onnx.save(onnx.parser.parse_model(f'<ir_version: 10, opset_import: ["": 20]> {graph}'), path)
 
 
 class TensorSessionContract:
