@@ -1,4 +1,4 @@
-"""Count the connected components of a mask that is streamed slab by slab.
+"""Find the connected components of a mask that is streamed slab by slab.
 
 Components are built from runs of consecutive voxels along a line. Typical masks have far fewer runs than voxels: this
 takes a sixth of the time of labelling every voxel, which is used for noisy masks. scipy is imported on first use, as it
@@ -7,10 +7,18 @@ would delay a run's first tile.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
 import numpy as np
 from numpy.typing import NDArray
 
-_ALL_26_NEIGHBOURS = np.ones((3, 3, 3), bool)
+Mask = NDArray[np.bool_]
+Ints = NDArray[np.int64]
+# Voxels are connected by their faces, or by faces, edges and corners.
+Connectivity = Literal[6, 26]
+
 _VOXELS_AT_ONCE = 2**19
 # With fewer voxels per run, labelling every voxel is faster.
 _VOXELS_PER_RUN = 12
@@ -20,66 +28,188 @@ class ComponentCounter:
     """Counts 26-connected components slab by slab along an axis; keeps the last plane only."""
 
     def __init__(self, axis: int) -> None:
-        self._axis = axis
-        self._finished = 0
-        self._open = 0
-        self._turned: bool | None = None
-        self._last: NDArray[np.bool_] | None = None
-        self._numbers = np.zeros(0, np.int64)
+        self._numbering = _Numbering(axis, 26)
+        self._merged = 0
 
-    def add(self, inside: NDArray[np.bool_]) -> None:
+    def add(self, inside: Mask) -> None:
         """Add the next whole planes ``(x, y, z)``."""
-        planes = np.moveaxis(inside, self._axis, 0)
-        if self._turned is None:
-            # Lines follow the order of memory, which is several times faster.
-            self._turned = abs(planes.strides[1]) < abs(planes.strides[2])
-        if self._turned:
-            planes = planes.transpose(0, 2, 1)
+        planes = self._numbering.turned(inside)
         thick = max(1, _VOXELS_AT_ONCE // max(1, planes[0].size))
         for start in range(0, len(planes), thick):
-            self._add(planes[start : start + thick])
+            self._merged += len(self._numbering.add(planes[start : start + thick]).merged)
 
     def result(self) -> int:
         """Return the number of components so far."""
-        return self._finished + self._open
+        return self._numbering.made - self._merged
 
-    def _add(self, planes: NDArray[np.bool_]) -> None:
-        seen = 0 if self._last is None else 1
+
+class ComponentFinder:
+    """Finds the components of a mask in a first pass over its slabs; memory grows with the number of components."""
+
+    def __init__(self, axis: int, connectivity: Connectivity = 26) -> None:
+        self._axis, self._connectivity = axis, connectivity
+        self._numbering = _Numbering(axis, connectivity)
+        self._voxels = np.zeros(0, np.int64)
+        self._at_border = np.zeros(0, bool)
+        self._merged: list[Ints] = []
+
+    def add(self, inside: Mask) -> None:
+        """Add the next whole planes ``(x, y, z)``."""
+        for plane in self._numbering.turned(inside):
+            is_first = self._numbering.last is None
+            runs = self._numbering.add(plane[np.newaxis])
+            if (made := self._numbering.made) > len(self._voxels):
+                self._voxels.resize(2 * made, refcheck=False)
+                self._at_border.resize(2 * made, refcheck=False)
+            np.add.at(self._voxels, runs.numbers, runs.ends - runs.starts)
+            self._at_border[runs.numbers if is_first else runs.numbers[runs.at_edge()]] = True
+            self._merged.append(runs.merged)
+
+    def result(self) -> Components:
+        """Return the components. The last plane so far is the end of the mask."""
+        self._at_border[self._numbering.last_numbers] = True
+        made = self._numbering.made
+        merged = np.concatenate([np.zeros((0, 2), np.int64), *self._merged])
+        count, component = _connected(merged[:, 0], merged[:, 1], made)
+        voxels, at_border = np.zeros(count, np.int64), np.zeros(count, bool)
+        np.add.at(voxels, component, self._voxels[:made])
+        at_border[component[self._at_border[:made]]] = True
+        return Components(self._axis, self._connectivity, voxels, at_border, component)
+
+
+@dataclass(frozen=True, eq=False)
+class Components:
+    """Components of a mask: the voxels of each, and whether it has voxels at the border of the volume."""
+
+    axis: int
+    connectivity: Connectivity
+    voxels: Ints
+    at_border: Mask
+    of_number: Ints  # the component of each number that a pass over the mask gives
+
+    def selection(self, chosen: Mask) -> Selection:
+        """Return a further pass over the mask that selects the components ``chosen``, one flag for each."""
+        return Selection(self, chosen)
+
+
+class Selection:
+    """A further pass over a mask: selects the voxels of some of its components. Slabs may have another thickness."""
+
+    def __init__(self, components: Components, chosen: Mask) -> None:
+        self._numbering = _Numbering(components.axis, components.connectivity)
+        self._chosen = chosen[components.of_number]
+
+    def add(self, inside: Mask) -> Mask:
+        """Return the selected voxels of the next whole planes ``(x, y, z)``, which are those of the first pass."""
+        selected = np.zeros_like(inside)
+        planes = self._numbering.turned(inside)
+        for plane, out in zip(planes, self._numbering.turned(selected), strict=True):
+            runs = self._numbering.add(plane[np.newaxis])
+            out[...] = runs.painted(self._chosen[runs.numbers])[0]
+        return selected
+
+
+@dataclass(frozen=True, eq=False)
+class _Runs:
+    """Runs of voxels in padded planes: flat starts and ends (exclusive), the number of each, and pairs that merged."""
+
+    starts: Ints
+    ends: Ints
+    numbers: Ints
+    merged: Ints
+    shape: tuple[int, int, int]
+
+    def at_edge(self) -> Mask:
+        """Return whether each run has voxels in the first or last line of its plane, or at an end of its line."""
+        _, lines, length = self.shape
+        line, begin = np.divmod(self.starts, length)
+        end = begin + self.ends - self.starts
+        line %= lines
+        found: Mask = (line == 1) | (line == lines - 1) | (begin == 1) | (end == length)
+        return found
+
+    def painted(self, chosen: Mask) -> Mask:
+        """Return the planes, without padding, that hold the chosen runs alone."""
+        steps = np.zeros(self.shape[0] * self.shape[1] * self.shape[2] + 1, np.int8)
+        steps[self.starts[chosen]] = 1
+        steps[self.ends[chosen]] = -1
+        planes: Mask = np.cumsum(steps[:-1], dtype=np.int8).view(bool).reshape(self.shape)[:, 1:, 1:]
+        return planes
+
+
+class _Numbering:
+    """Numbers the runs of consecutive planes by their components; keeps the last plane only.
+
+    Parts of a component that meet in a later plane have different numbers until then, and the lowest from then on.
+    ``made`` numbers have been given.
+    """
+
+    def __init__(self, axis: int, connectivity: Connectivity) -> None:
+        self.made = 0
+        self.last: Mask | None = None
+        self.last_numbers = np.zeros(0, np.int64)
+        self._axis, self._connectivity = axis, connectivity
+        self._is_turned: bool | None = None
+
+    def turned(self, inside: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Return a view of planes ``(x, y, z)`` with the planes first, and lines in the order of memory if possible."""
+        planes = np.moveaxis(inside, self._axis, 0)
+        if self._is_turned is None:
+            # Lines follow the order of memory, which is several times faster.
+            self._is_turned = abs(planes.strides[1]) < abs(planes.strides[2])
+        return planes.transpose(0, 2, 1) if self._is_turned else planes
+
+    def add(self, planes: Mask) -> _Runs:
+        """Return the numbered runs of the next planes."""
+        seen = 0 if self.last is None else 1
         lines, length = planes.shape[1] + 1, planes.shape[2] + 1
         # Padding before each plane and line separates runs that are adjacent in memory alone.
         padded = np.zeros((seen + len(planes), lines, length), bool)
         padded[seen:, 1:, 1:] = planes
-        if self._last is not None:
-            padded[0] = self._last
+        if self.last is not None:
+            padded[0] = self.last
         flat = padded.ravel()
         ends = np.flatnonzero(np.append(flat[1:] != flat[:-1], flat[-1:])) + 1
         starts, ends = ends[0::2], ends[1::2]
-        pieces, piece = _pieces(padded, starts, ends)
-        # Nodes: the pieces of this slab, then the open components, to which the runs of the previous plane belong.
-        reached = piece[: len(self._numbers)]
-        count, component = _connected(reached, pieces + self._numbers, pieces + self._open)
-        in_last = starts >= (len(padded) - 1) * lines * length
-        reaching, numbers = np.unique(component[piece[in_last]], return_inverse=True)
-        self._finished += count - len(reaching)
-        self._open, self._numbers, self._last = len(reaching), numbers.astype(np.int64), padded[-1].copy()
+        pieces, piece = _pieces(padded, starts, ends, self._connectivity)
+        # Nodes: the pieces of these planes, then the components that the runs of the previous plane belong to.
+        before = len(self.last_numbers)
+        opened, position = np.unique(self.last_numbers, return_inverse=True)
+        count, component = _connected(piece[:before], pieces + position, pieces + len(opened))
+        lowest = np.full(count, -1, np.int64)
+        joined = component[pieces:]
+        lowest[joined[::-1]] = opened[::-1]  # of several assignments, numpy keeps the last: the lowest number
+        is_new = lowest < 0
+        fresh = int(is_new.sum())
+        lowest[is_new] = self.made + np.arange(fresh)
+        self.made += fresh
+        merged = np.stack([opened, lowest[joined]], axis=1)
+        numbers = lowest[component[piece]]
+        plane = lines * length
+        self.last = padded[-1].copy()
+        self.last_numbers = numbers[starts >= (len(padded) - 1) * plane]
+        return _Runs(
+            starts[before:] - seen * plane,
+            ends[before:] - seen * plane,
+            numbers[before:],
+            merged[merged[:, 0] != merged[:, 1]],
+            (len(planes), lines, length),
+        )
 
 
-def _pieces(
-    mask: NDArray[np.bool_], starts: NDArray[np.int64], ends: NDArray[np.int64]
-) -> tuple[int, NDArray[np.int64]]:
+def _pieces(mask: Mask, starts: Ints, ends: Ints, connectivity: Connectivity) -> tuple[int, Ints]:
     """Return the number of components of a padded mask, and the component of each run."""
     if len(starts) * _VOXELS_PER_RUN > mask.size:
         from scipy import ndimage
 
-        labels, found = ndimage.label(mask, _ALL_26_NEIGHBOURS)
+        labels, found = ndimage.label(mask, np.ones((3, 3, 3), bool) if connectivity == 26 else None)
         return int(found), labels.ravel()[starts].astype(np.int64) - 1
-    _, lines, length = mask.shape
-    pairs = [_touching(starts, ends, away * length) for away in (1, lines - 1, lines, lines + 1)]
+    pairs = list(_touching(starts, ends, mask.shape, connectivity))
     one, other = (np.concatenate(column) for column in zip(*pairs, strict=True))
     return _connected(one, other, len(starts))
 
 
-def _connected(one: NDArray[np.int64], other: NDArray[np.int64], nodes: int) -> tuple[int, NDArray[np.int64]]:
+def _connected(one: Ints, other: Ints, nodes: int) -> tuple[int, Ints]:
     """Return the number of components of a graph with edges ``one`` to ``other``, and the component of each node."""
     from scipy import sparse
     from scipy.sparse import csgraph
@@ -90,11 +220,16 @@ def _connected(one: NDArray[np.int64], other: NDArray[np.int64], nodes: int) -> 
 
 
 def _touching(
-    starts: NDArray[np.int64], ends: NDArray[np.int64], away: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return the pairs of adjacent runs whose second run lies in the line ``away`` voxels further."""
-    first = np.searchsorted(ends, starts + away, side="left")
-    counts = np.searchsorted(starts, ends + away, side="right") - first
-    offsets = np.cumsum(counts) - counts
-    one = np.repeat(np.arange(len(starts)), counts)
-    return one, np.arange(len(one)) + np.repeat(first - offsets, counts)
+    starts: Ints, ends: Ints, shape: tuple[int, ...], connectivity: Connectivity
+) -> Iterator[tuple[Ints, Ints]]:
+    """Yield the pairs of connected runs, for each direction to a following line."""
+    _, lines, length = shape
+    diagonal = connectivity == 26
+    for away in (1, lines - 1, lines, lines + 1) if diagonal else (1, lines):
+        shift = away * length
+        # Ends are exclusive: runs that meet at their ends alone are diagonal neighbours.
+        first = np.searchsorted(ends, starts + shift, side="left" if diagonal else "right")
+        counts = np.searchsorted(starts, ends + shift, side="right" if diagonal else "left") - first
+        offsets = np.cumsum(counts) - counts
+        one = np.repeat(np.arange(len(starts)), counts)
+        yield one, np.arange(len(one)) + np.repeat(first - offsets, counts)
