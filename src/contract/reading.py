@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from typing import Any, get_args
@@ -148,7 +147,7 @@ def expected_and_got(found: Mapping[str, Any]) -> tuple[str, str]:
     if "UploadFile" in message:
         return "a file, with a name of its own in the form", "text"
     if kind == "literal_error":
-        words = ", ".join(re.findall("'([^']*)'", found["ctx"]["expected"]))
+        words = found["ctx"]["expected"].replace("'", "").replace(" or ", ", ")
         return f"one of {words}", short(value)
     if kind in (_OURS, _RELATION, "value_error"):
         return message.removeprefix("Value error, ").removeprefix("expected "), short(value)

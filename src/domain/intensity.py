@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,8 @@ from numpy.typing import NDArray
 Values = NDArray[np.float32]
 Chunk = tuple[Values, NDArray[np.int64] | None]
 Chunks = Callable[[], Iterable[Chunk]]
+# A given standard deviation below it counts as this, as in nnU-Net.
+_LEAST_DEVIATION = 1e-8
 
 
 @dataclass(frozen=True)
@@ -134,16 +136,25 @@ class _Rescaled:
 
 @dataclass(frozen=True)
 class ZScore:
-    """Subtract the mean and divide by the standard deviation; ``nonzero`` excludes zeros, which stay zero."""
+    """Subtract the mean and divide by the standard deviation, of the channel unless they are given.
 
-    nonzero: bool = False
+    ``within``: over all voxels; the nonzero ones, and zeros stay zero; or those of the crop's region with its holes
+    filled, and the others stay as they are.
+    """
+
+    within: Literal["all", "nonzero", "crop"] = "all"
+    mean: float | None = None
+    std: float | None = None
 
     def fit(self, chunks: Chunks) -> Pointwise:
-        """Return shift and scale from the channel's mean and population standard deviation."""
-        count, mean, deviation = _moments(chunks, self.nonzero)
+        """Return shift and scale from the mean and the population standard deviation."""
+        nonzero = self.within != "all"
+        if self.mean is not None and self.std is not None:
+            return ShiftScale(-self.mean, 1.0 / max(self.std, _LEAST_DEVIATION), nonzero)
+        count, mean, deviation = _moments(chunks, nonzero)
         if count == 0:
             return ShiftScale(0.0, 1.0)
-        return ShiftScale(-mean, 1.0 / deviation if deviation > 0 else 1.0, self.nonzero)
+        return ShiftScale(-mean, 1.0 / deviation if deviation > 0 else 1.0, nonzero)
 
 
 def fit(steps: Sequence[Step], chunks: Chunks) -> tuple[Pointwise, ...]:

@@ -137,13 +137,27 @@ class ProbeInput:
 
 
 @dataclass(frozen=True)
+class PipelineParity(Agreement):
+    """Agreement of a model's labels with those of its source framework's own inference on a volume."""
+
+    framework: str
+    version: str
+    volume: str
+    volume_sha256: str
+
+
+@dataclass(frozen=True)
 class Certificate:
-    """Proof of parity for a model file: hash of the weights, probes, and the parity of each runtime."""
+    """Proof of parity for a model file: hash of the weights, probes, and the parity of each runtime.
+
+    ``pipeline`` holds comparisons of whole runs with the source framework.
+    """
 
     weights_sha256: str
     date: str
     probes: tuple[ProbeInput, ...]
     runtimes: tuple[RuntimeParity, ...]
+    pipeline: tuple[PipelineParity, ...] = ()
 
     def certifies(self, runtime: str, precision: str, bounds: Bounds = BOUNDS) -> bool:
         """Return whether this runtime and precision were compared and are within the bounds."""

@@ -14,13 +14,14 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 from voxport.contract.card import read_card
-from voxport.domain.cards.model_card import Channel, Input, ModelCard
-from voxport.domain.cards.writing import SCHEMA, write_card
+from voxport.domain.cards.model_card import Channel, Crop, Input, ModelCard, ResamplingRule
+from voxport.domain.cards.writing import SCHEMA, SCHEMA_2, write_card
 from voxport.domain.errors import ModelError
 from voxport.domain.inference.patches import Padding, Tiling
 from voxport.domain.intensity import ClipPercentiles, Rescale, ShiftScale, Window, ZScore
 from voxport.domain.labels.label_map import Label, LabelTable, Output
-from voxport.domain.parity import Certificate, Parity, ProbeInput, RuntimeParity
+from voxport.domain.labels.postprocessing import FillHoles, KeepLargest, RemoveSmall
+from voxport.domain.parity import Certificate, Parity, PipelineParity, ProbeInput, RuntimeParity
 from voxport.testing.strategies import cards
 
 DESIGN_EXAMPLE = """
@@ -186,8 +187,8 @@ def test_every_intensity_step_can_be_named() -> None:
     card = read_card(changed(["input", "intensity"], steps))
     assert card.input.intensity == (
         Window(-57, 164),
-        ZScore(nonzero=True),
-        ZScore(nonzero=False),
+        ZScore("nonzero"),
+        ZScore(),
         ShiftScale(0, 0.0039),
         ClipPercentiles(0, 100),
     )
@@ -226,7 +227,11 @@ def test_labels_without_a_colour_get_one_each() -> None:
 @pytest.mark.parametrize(
     ("path", "value", "problem"),
     [
-        (["schema"], "voxport/model-card/2", "schema expected one of voxport/model-card/1, got 'voxport/model-card/2'"),
+        (
+            ["schema"],
+            "voxport/model-card/3",
+            "schema expected voxport/model-card/1 or voxport/model-card/2, got 'voxport/model-card/3'",
+        ),
         (["name"], "Two Photon", "name expected lower-case letters, digits and hyphens, got 'Two Photon'"),
         (["name"], "../up", "name expected lower-case letters, digits and hyphens, got '../up'"),
         (["version"], 1.0, "version expected a version such as 1.0.0, in quotes, got 1.0"),
@@ -464,3 +469,140 @@ def test_cards_differ_in_any_single_field(change: dict[str, Any]) -> None:
     other = replace(card, **change)
     assert card != other
     assert write_card(card) != write_card(other)
+
+
+SECOND: dict[str, Any] = {
+    "schema": SCHEMA_2,
+    "name": "brain-tumour",
+    "version": "1.0.0",
+    "authors": ["A. Author"],
+    "citation": "Author et al., 2026",
+    "input": {
+        "axes": "ZYX",
+        "channels": [{"name": "t1", "intensity": [{"clip": [0, 400]}]}, {"name": "t2"}],
+        "orientation": None,
+        "crop": {"to": "above", "threshold": 3, "margin": 2},
+        "spacing": [1, 1, 3.5],
+        "spacing_unit": "mm",
+        "resampling": {"order": 3, "separate_axis": "auto", "when": "before_intensity", "align": "extent"},
+        "intensity": [{"zscore": {"within": "crop"}}, {"zscore": {"mean": 100.5, "std": 20}}],
+    },
+    "inference": {
+        "patch": [64, 64, 10],
+        "divisor": [32, 32, 2],
+        "padding": {"to": "patch"},
+        "mirror": ["z", "x"],
+    },
+    "output": {
+        "activation": "sigmoid",
+        "labels": [
+            {"value": 2, "name": "whole tumour", "channel": 1},
+            {"value": 1, "name": "core", "channel": 0, "also": {"code": "D-1"}},
+        ],
+        "resample": "labels",
+        "order": 0,
+        "postprocessing": [
+            {"keep_largest": [1, 2]},
+            {"remove_small": {"labels": [1], "volume": 2.5, "unit": "mm"}},
+            {"fill_holes": [2]},
+        ],
+    },
+}
+
+
+def test_each_field_of_schema_2_reaches_the_card() -> None:
+    card = read_card(SECOND)
+    first, second = card.input.channels
+    assert (card.authors, card.citation) == (("A. Author",), "Author et al., 2026")
+    assert card.input.crop == Crop("above", 3.0, 2)
+    assert card.input.resampling == ResamplingRule(3, "auto", "before_intensity", "extent")
+    assert card.input.steps(first) == (Window(0, 400),)
+    assert card.input.steps(second) == (ZScore("crop"), ZScore("all", 100.5, 20.0))
+    assert (card.tiling.divisors, card.tiling.mirror) == ((32, 32, 2), (0, 2))
+    assert [(label.value, label.channel) for label in card.output.table.labels] == [(2, 1), (1, 0)]
+    assert card.output.table.labels[1].also == {"code": "D-1"}
+    assert (card.output.resample, card.output.order) == ("labels", 0)
+    assert card.output.postprocessing == (KeepLargest((1, 2)), RemoveSmall((1,), 2.5, "mm"), FillHoles((2,)))
+
+
+def test_a_card_of_schema_2_survives_writing_and_reading() -> None:
+    card = read_card(SECOND)
+    written = write_card(card)
+    assert written["schema"] == SCHEMA_2
+    assert read_card(json.loads(json.dumps(written))) == card
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"authors": ("A",)},
+        {"citation": "C"},
+        {"input": Input((Channel("a", 0),), crop=Crop("nonzero"))},
+        {"input": Input((Channel("a", 0, (Window(0, 1),)),))},
+        {"input": Input((Channel("a", 0),), resampling=ResamplingRule(3))},
+        {"input": Input((Channel("a", 0),), intensity=(ZScore("crop"),))},
+        {"input": Input((Channel("a", 0),), intensity=(ZScore("all", 1.0, 2.0),))},
+        {"tiling": Tiling((8, 8, 8), (8, 8, 4))},
+        {"tiling": Tiling((8, 8, 8), mirror=(1,))},
+        {"output": Output("labels", LabelTable((Label(1, "a"),)))},
+        {"output": Output("softmax", LabelTable((Label(1, "a", channel=1),)))},
+        {"output": Output("softmax", LabelTable((Label(1, "a", also={"b": 1}),)))},
+        {"output": Output("softmax", LabelTable((Label(1, "a"),)), order=0)},
+        {"output": Output("softmax", LabelTable((Label(1, "a"),)), resample="labels")},
+        {"output": Output("softmax", LabelTable((Label(1, "a"),)), postprocessing=(KeepLargest((1,)),))},
+        {
+            "parity": replace(
+                CERTIFICATE, pipeline=(PipelineParity(1.0, (1.0,), "nnunetv2", "2.8.1", "a.nii", "0" * 64),)
+            )
+        },
+    ],
+    ids=lambda change: str(next(iter(change))),
+)
+def test_what_schema_1_lacks_is_written_in_schema_2_and_read_again(change: dict[str, Any]) -> None:
+    card = replace(read_card(MINIMAL), **change)
+    assert write_card(read_card(MINIMAL))["schema"] == SCHEMA
+    written = write_card(card)
+    assert written["schema"] == SCHEMA_2
+    assert read_card(json.loads(json.dumps(written))) == card
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "problem"),
+    [
+        (["input", "crop", "to"], "brain", "input.crop.to expected one of nonzero, above, got 'brain'"),
+        (["input", "crop", "margin"], -1, "input.crop.margin expected a whole number of at least 0, got -1"),
+        (["input", "resampling", "order"], 2, "input.resampling.order expected one of 1, 3, got 2"),
+        (["input", "intensity"], [{"zscore": {"mean": 1.0}}], "input.intensity[0].zscore.std goes with mean"),
+        (["input", "channels", 0, "intensity"], [{}], "input.channels[0].intensity[0] expected exactly one of"),
+        (
+            ["inference", "divisor"],
+            [32, 2],
+            "got inference.divisor expected a whole number of at least 1, or three (x, y, z), got [32, 2]; c",
+        ),
+        (["inference", "patch"], [64, 64, 9], "inference.patch expected multiples of the divisor (32, 32, 2)"),
+        (["inference", "mirror"], ["t"], "inference.mirror[0] expected one of x, y, z, got 't'"),
+        (["output", "labels", 0, "channel"], -1, "output.labels[0].channel expected a whole number"),
+        (
+            ["output", "postprocessing"],
+            [{"keep_largest": [7]}],
+            "output.postprocessing expected values of output.labels",
+        ),
+        (["output", "postprocessing"], [{}], "output.postprocessing[0] expected exactly one of"),
+        (["tiling"], {}, "tiling is an unknown key"),
+        (["input", "crops"], {}, "input.crops is an unknown key (did you mean crop?)"),
+    ],
+)
+def test_a_wrong_field_of_schema_2_is_named_by_its_path(path: list[str | int], value: object, problem: str) -> None:
+    data = copy.deepcopy(SECOND)
+    place: Any = data
+    for step in path[:-1]:
+        place = place[step]
+    place[path[-1]] = value
+    assert problem in refusal(data)
+
+
+@pytest.mark.parametrize("key", ["crop", "resampling"])
+def test_what_only_schema_2_has_is_unknown_to_schema_1(key: str) -> None:
+    data = copy.deepcopy(MINIMAL)
+    data["input"][key] = SECOND["input"][key]
+    assert f"input.{key} is an unknown key" in refusal(data)

@@ -41,7 +41,7 @@ STEPS: tuple[Step, ...] = (
     Rescale(0, 1),
     Window(-2, 100),
     ZScore(),
-    ZScore(nonzero=True),
+    ZScore("nonzero"),
     ShiftScale(-3, 0.25),
 )
 steps = st.lists(st.sampled_from(STEPS), max_size=3)
@@ -70,7 +70,8 @@ def naive(step: Step, values: Values) -> np.ndarray[tuple[int, ...], np.dtype[np
             return np.clip(v, low, high)
         case ShiftScale(shift, scale):
             return (v + shift) * scale
-        case ZScore(nonzero):
+        case ZScore(within):
+            nonzero = within == "nonzero"
             kept = v[v != 0] if nonzero else v
             if not kept.size:
                 return v
@@ -162,7 +163,7 @@ def test_the_order_and_cutting_of_voxels_never_change_a_bit(
 @given(arrays)
 @settings(max_examples=40)
 def test_zscore_is_the_same_to_the_last_bit_in_any_order(nonzero: bool, values: Values) -> None:
-    step = ZScore(nonzero)
+    step = ZScore("nonzero" if nonzero else "all")
     expected = step.fit(chunks_of(values))
     for seed in range(3):
         assert step.fit(chunks_of(np.random.default_rng(seed).permutation(values))) == expected
@@ -198,13 +199,13 @@ def test_zscore_of_a_constant_channel_is_zero() -> None:
 
 def test_zscore_nonzero_of_an_empty_channel_changes_nothing() -> None:
     values = np.zeros(5, np.float32)
-    np.testing.assert_array_equal(ZScore(nonzero=True).fit(chunks_of(values))(values), values)
+    np.testing.assert_array_equal(ZScore("nonzero").fit(chunks_of(values))(values), values)
 
 
 def test_zscore_nonzero_leaves_zeros_out_and_leaves_them_zero() -> None:
     values = np.array([0, 0, 2, 4, 0], np.float32)
-    np.testing.assert_array_equal(ZScore(nonzero=True).fit(chunks_of(values))(values), [0, 0, -1, 1, 0])
-    assert ZScore(nonzero=False).fit(chunks_of(values))(values)[0] != 0
+    np.testing.assert_array_equal(ZScore("nonzero").fit(chunks_of(values))(values), [0, 0, -1, 1, 0])
+    assert ZScore().fit(chunks_of(values))(values)[0] != 0
 
 
 @given(st.lists(st.integers(-(2**24), 2**24), min_size=1, max_size=30), st.tuples(st.floats(-9, 0), st.floats(1, 9)))

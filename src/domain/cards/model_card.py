@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from ..errors import ModelError
 from ..inference.patches import Tiling
@@ -14,22 +14,55 @@ from ..labels.label_map import Output
 from ..parity import Certificate
 
 Axes = Literal["XYZ", "ZYX"]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Channel:
-    """A network channel, and the channel of the case (input file or 4-D channel) that it reads."""
+    """A network channel, and the channel of the case (input file or 4-D channel) that it reads.
+
+    ``intensity`` replaces the input's steps; None keeps them.
+    """
 
     name: str
     source: int
+    intensity: tuple[Step, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Crop:
+    """The box of the voxels that any channel has above ``threshold``, or other than zero, and ``margin`` voxels more.
+
+    What lies outside the box is background.
+    """
+
+    to: Literal["nonzero", "above"]
+    threshold: float = 0.0
+    margin: int = 0
+
+
+@dataclass(frozen=True)
+class ResamplingRule:
+    """How volumes are brought to the model's spacing.
+
+    ``order`` is that of the spline, 1 or 3. ``separate_axis`` auto takes the nearest voxel along an axis whose spacing
+    is more than three times that of the others, as nnU-Net does. ``when``: before or after the intensity steps.
+    ``align``: what the two grids have in common, their centre, their extent (as in nnU-Net), or their first voxel (as
+    in MONAI).
+    """
+
+    order: Literal[1, 3] = 1
+    separate_axis: Literal["auto"] | None = None
+    when: Literal["after_intensity", "before_intensity"] = "after_intensity"
+    align: Literal["centre", "extent", "first"] = "centre"
 
 
 @dataclass(frozen=True)
 class Input:
     """Input of the network.
 
-    ``axes`` is the axis order of the network's arrays. Volumes are reoriented to ``orientation`` and resampled to
-    ``spacing`` (in ``spacing_unit``) before inference; None keeps them as stored.
+    ``axes`` is the axis order of the network's arrays. Volumes are cropped, reoriented to ``orientation`` and resampled
+    to ``spacing`` (in ``spacing_unit``) before inference; None keeps them as stored.
     """
 
     channels: tuple[Channel, ...]
@@ -38,6 +71,17 @@ class Input:
     spacing: tuple[float, float, float] | None = None
     spacing_unit: str | None = None
     intensity: tuple[Step, ...] = ()
+    crop: Crop | None = None
+    resampling: ResamplingRule = ResamplingRule()
+
+    def in_network_order(self, edges: Iterable[T]) -> tuple[T, T, T]:
+        """Return one value for each axis (x, y, z) in the order of the network's axes."""
+        x, y, z = edges
+        return (z, y, x) if self.axes == "ZYX" else (x, y, z)
+
+    def steps(self, channel: Channel) -> tuple[Step, ...]:
+        """Return the intensity steps of a channel."""
+        return self.intensity if channel.intensity is None else channel.intensity
 
     @property
     def source_count(self) -> int:
@@ -59,6 +103,8 @@ class ModelCard:
     output: Output
     provenance: Mapping[str, Any] = field(default_factory=dict)
     parity: Certificate | None = None
+    authors: tuple[str, ...] = ()
+    citation: str = ""
 
     @property
     def reference(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
@@ -33,13 +34,27 @@ class Padding:
 
 @dataclass(frozen=True)
 class Tiling:
-    """A card's sliding window; ``patch`` in voxels (None: the whole axis), ``overlap`` as a fraction of it."""
+    """A card's sliding window; ``patch`` in voxels (None: the whole axis), ``overlap`` as a fraction of it.
+
+    Patches are multiples of the ``divisor``, one number or one for each axis. Logits are the mean over the mirror
+    images of a patch along all combinations of the ``mirror`` axes (0, 1, 2 for x, y, z).
+    """
 
     patch: tuple[int | None, int | None, int | None]
-    divisor: int = 1
+    divisor: int | Shape3 = 1
     overlap: float = 0.5
     blending: Blending = "gaussian"
     padding: Padding = Padding()
+    mirror: tuple[int, ...] = ()
+
+    @property
+    def divisors(self) -> Shape3:
+        """Divisor of each axis (x, y, z)."""
+        return self.divisor if isinstance(self.divisor, tuple) else (self.divisor, self.divisor, self.divisor)
+
+    def rounded(self, shape: Iterable[int]) -> Shape3:
+        """Return the edges (x, y, z) rounded up to the divisor."""
+        return shape3(-(-edge // divisor) * divisor for edge, divisor in zip(shape, self.divisors, strict=True))
 
 
 @dataclass(frozen=True)
@@ -125,8 +140,7 @@ def plan_tiles(
     fixed size (``fixed``). Starts are spread evenly: for 110 voxels, tile 64 and overlap 0.5 they are 0, 23, 46.
     """
     edges = []
-    for length, patch, only in zip(shape, tiling.patch, fixed, strict=True):
-        whole = -(-length // tiling.divisor) * tiling.divisor
+    for whole, patch, only in zip(tiling.rounded(shape), tiling.patch, fixed, strict=True):
         shrunk = patch if patch is not None and tiling.padding.to == "patch" else min(patch or whole, whole)
         edges.append(only or shrunk)
     tile = shape3(edges)

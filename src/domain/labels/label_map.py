@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -10,20 +11,26 @@ from numpy.typing import NDArray
 
 from ..errors import ModelError, UsageError
 from ..geometry.grid import Grid
+from .postprocessing import Postprocessing
 
-Activation = Literal["softmax", "sigmoid", "none"]
-ACTIVATIONS: tuple[Activation, ...] = ("softmax", "sigmoid", "none")
+Activation = Literal["softmax", "sigmoid", "none", "labels"]
+ACTIVATIONS: tuple[Activation, ...] = ("softmax", "sigmoid", "none")  # of values that can be blended
 Labels = NDArray[np.unsignedinteger[Any]]
 Logits = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class Label:
-    """One label: its value in a label map, its name, and its colour as ``#rrggbb``."""
+    """One label: its value in a label map, its name, and its colour as ``#rrggbb``.
+
+    ``channel`` is the network's output channel, where it is not that of the activation; ``also`` holds further facts.
+    """
 
     value: int
     name: str
     colour: str = "#e4572e"
+    channel: int | None = None
+    also: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     @property
     def rgb(self) -> tuple[int, int, int]:
@@ -89,6 +96,9 @@ class Output:
 
     ``tensor`` is the name or index of the output with the logits, of a network that has several. ``bounded``: the
     logits are within [0, 1], or whole numbers, without an activation in the network.
+
+    ``resample``: whether logits or labels are brought back to the stored grid, by splines of ``order``. The label map
+    goes through ``postprocessing`` in order.
     """
 
     activation: Activation
@@ -96,6 +106,9 @@ class Output:
     threshold: float = 0.5
     tensor: str | None = None
     bounded: bool = False
+    resample: Literal["logits", "labels"] = "logits"
+    order: Literal[0, 1, 3] = 1
+    postprocessing: tuple[Postprocessing, ...] = ()
     background: bool | None = field(default=None, compare=False)  # whether ``none`` has a channel for it, once known
 
     @property

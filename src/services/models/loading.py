@@ -123,7 +123,7 @@ class LoadedModel:
 def model_key(model: Model) -> str:
     """Return a hash of what a tuning depends on: weights, and the card's input, tiling and output."""
     card = write_card(model.card)
-    parts = {name: card[name] for name in ("input", "tiling", "output")}
+    parts = {name: card[name] for name in ("input", "tiling", "inference", "output") if name in card}
     return hashlib.sha256(f"{model.weights_sha256} {json.dumps(parts, sort_keys=True)}".encode()).hexdigest()
 
 

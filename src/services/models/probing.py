@@ -74,10 +74,8 @@ def _infer_noise(shape: tuple[int, ...], runtime: InferenceRuntime) -> tuple[NDA
 
 def _shape(card: ModelCard, runtime: InferenceRuntime, *, small: bool) -> tuple[int, ...]:
     """Shape in the network's axes, with the edges of the card's patch or of two divisors at least."""
-    divisor = card.tiling.divisor
-    least = divisor * max(2, -(-_LEAST_EDGE // divisor))
-    patch = [least if small else edge or -(-_WHOLE_AXIS // divisor) * divisor for edge in card.tiling.patch]
-    if card.input.axes == "ZYX":
-        patch.reverse()
-    wanted = (1, len(card.input.channels), *patch)
+    least = [divisor * max(2, -(-_LEAST_EDGE // divisor)) for divisor in card.tiling.divisors]
+    whole = zip(card.tiling.patch, card.tiling.rounded([_WHOLE_AXIS] * 3), strict=True)
+    patch = least if small else [edge or rounded for edge, rounded in whole]
+    wanted = (1, len(card.input.channels), *card.input.in_network_order(patch))
     return tuple(only or edge for only, edge in zip(runtime.input_shape, wanted, strict=True))

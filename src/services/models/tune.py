@@ -162,7 +162,7 @@ class _Bench:
         free = self.resources.available_bytes() // 2
         tiling, shape = self.model.card.tiling, self.plan.shape
         for patch in larger_patches(tiling, self.patch, shape, self.network):
-            growth = math.prod(map(min, patch, _rounded(shape, tiling.divisor))) / math.prod(self.plan.tile)
+            growth = math.prod(map(min, patch, tiling.rounded(shape))) / math.prod(self.plan.tile)
             needed = self.activation_bytes * growth
             choice = replace(best, patch=patch)
             if needed > free:
@@ -256,7 +256,7 @@ def larger_patches(tiling: Tiling, patch: Shape3, shape: Sequence[int], network:
     Axes that the card's tiling takes whole, and fixed sizes of the network, stay as they are. Edges beyond the volume's
     ``shape`` are cut to it.
     """
-    most = _rounded(shape, tiling.divisor)
+    most = tiling.rounded(shape)
     free = [
         axis
         for axis in range(3)
@@ -266,7 +266,3 @@ def larger_patches(tiling: Tiling, patch: Shape3, shape: Sequence[int], network:
         longer = shape3(min(2 * e, most[a]) if a in axes else e for a, e in enumerate(patch))
         if math.prod(longer) <= _MOST_TILE_GROWTH * math.prod(patch):
             yield longer
-
-
-def _rounded(shape: Sequence[int], divisor: int) -> Shape3:
-    return shape3(-(-n // divisor) * divisor for n in shape)

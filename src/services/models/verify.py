@@ -49,15 +49,13 @@ class Verification:
 
 def probe_inputs(card: ModelCard, network: NetworkShape) -> tuple[ProbeInput, ...]:
     """Return inputs of several odd shapes and batch sizes, in the network's axes; fixed sizes are kept."""
-    divisor = card.tiling.divisor
-    # An edge of one divisor has one voxel at the deepest level, without instance statistics.
-    least = max(2, -(-_SMALLEST_EDGE // divisor))
     probes: list[ProbeInput] = []
+    divisors = card.tiling.divisors
     for seed, (batch, extra) in enumerate(_PROBES):
-        edges = [(least + more) * divisor for more in extra]
-        if card.input.axes == "ZYX":
-            edges.reverse()
-        x, y, z = (only or edge for only, edge in zip(network[2:], edges, strict=True))
+        # An edge of one divisor has one voxel at the deepest level, without instance statistics.
+        edges = ((max(2, -(-_SMALLEST_EDGE // d)) + more) * d for d, more in zip(divisors, extra, strict=True))
+        wanted = zip(network[2:], card.input.in_network_order(edges), strict=True)
+        x, y, z = (only or edge for only, edge in wanted)
         shape = (network[0] or batch, len(card.input.channels), x, y, z)
         if shape not in [probe.shape for probe in probes]:
             probes.append(ProbeInput(shape, seed))

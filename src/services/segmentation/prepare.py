@@ -133,7 +133,7 @@ def prepare(
         card = replace(card, output=card.output.with_threshold(options.threshold))
     space = _space(case, card)
     channels = survey(case, options.nan_as)
-    fitted = tuple(fit(card.input.intensity, channels[c.source].chunks) for c in card.input.channels)
+    fitted = tuple(fit(card.input.steps(c), channels[c.source].chunks) for c in card.input.channels)
     slowest = case.sources[0].slowest_axis
     fewest_reads_first = sorted(range(3), key=lambda axis: abs(axis - slowest))
     axes = [space.model_axis(axis) for axis in fewest_reads_first]
@@ -275,8 +275,8 @@ def _tiling(tiling: Tiling, options: RunOptions, fixed: Fixed3, shape: Shape3) -
             )
         tiling = replace(tiling, overlap=options.overlap)
     if options.patch is not None:
-        free = [edge for edge, only in zip(options.patch, fixed, strict=True) if only is None]
-        if any(edge < 1 or edge % tiling.divisor for edge in free):
+        edges = zip(options.patch, tiling.divisors, fixed, strict=True)
+        if any(only is None and (edge < 1 or edge % divisor) for edge, divisor, only in edges):
             raise UsageError(
                 "patch",
                 expected=f"positive multiples of the model's divisor {tiling.divisor}",
@@ -298,8 +298,7 @@ def _shrunk(patch: Shape3, tiling: Tiling, shape: Shape3) -> Shape3:
     """A run's own patch, where volumes are padded to the card's: a larger one does not pad them further."""
     if tiling.padding.to != "patch":
         return patch
-    whole = [-(-length // tiling.divisor) * tiling.divisor for length in shape]
-    least = [max(edge or 0, length) for edge, length in zip(tiling.patch, whole, strict=True)]
+    least = [max(edge or 0, length) for edge, length in zip(tiling.patch, tiling.rounded(shape), strict=True)]
     return shape3(map(min, patch, least))
 
 

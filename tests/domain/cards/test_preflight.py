@@ -121,7 +121,7 @@ def test_large_values_after_a_fixed_scale_are_a_warning(high: float, warned: boo
         assert "0 to 257 after the model's shift and scale" in found[0]
 
 
-@pytest.mark.parametrize("first", [Rescale(0, 1), ZScore(), ZScore(nonzero=True)])
+@pytest.mark.parametrize("first", [Rescale(0, 1), ZScore(), ZScore("nonzero")])
 @pytest.mark.parametrize("second", [Window(-3, 3), ShiftScale(0, 10)])
 def test_a_step_after_normalisation_expects_no_range(first: Step, second: Step) -> None:
     assert warnings(make_card(intensity=[first, second]), channels=[channel(1000, 9000)]) == ()

@@ -150,8 +150,9 @@ def test_tiles_are_multiples_of_the_divisor_no_larger_than_the_patch_or_the_roun
     plan = plan_tiles(shape, tiling)
     for a in range(3):
         patch = tiling.patch[a]
-        rounded = -(-shape[a] // tiling.divisor) * tiling.divisor
-        assert plan.tile[a] % tiling.divisor == 0
+        divisor = tiling.divisors[a]
+        rounded = -(-shape[a] // divisor) * divisor
+        assert plan.tile[a] % divisor == 0
         assert plan.tile[a] == (rounded if patch is None else min(patch, rounded))
 
 
@@ -175,7 +176,7 @@ def test_no_tile_is_all_padding(shape: Shape3, tiling: Tiling, fixed: Patch) -> 
             begin, end = plan.pad_before[a], plan.pad_before[a] + shape[a]
             assert min(start + plan.tile[a], end) - max(start, begin) == min(shape[a], plan.tile[a])
         if fixed[a] is None:
-            assert plan.padded[a] < shape[a] + tiling.divisor
+            assert plan.padded[a] < shape[a] + tiling.divisors[a]
 
 
 @given(shapes, tilings(), fixed_sizes, axes, st.integers(1, 4))

@@ -48,7 +48,7 @@ def test_a_z_score_with_a_fill_is_that_of_double_precision(bench: Bench, fill: f
 
 
 @pytest.mark.parametrize("size", [1e-37, 1e-30, 1e-25, 1e-20, 1e-10, 1.0, 1e10, 1e20, 1e30, 1e38])
-@pytest.mark.parametrize("step", [ZScore(), ZScore(nonzero=True), Rescale(0, 1), Rescale(-1, 1)])
+@pytest.mark.parametrize("step", [ZScore(), ZScore("nonzero"), Rescale(0, 1), Rescale(-1, 1)])
 def test_a_normalisation_does_not_depend_on_the_size_of_the_values(bench: Bench, step: Step, size: float) -> None:
     values = np.random.default_rng(6).random(SHAPE).astype(np.float32)
     bench.put((values * size).astype(np.float32))

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from ....domain.cards.model_card import ModelCard
 from ....domain.errors import ModelError, UsageError
+from ....domain.geometry.grid import Shape3
 from ....domain.plain import first_line
 from ....ports.exporter import Checkpoint, Exported
 from ...disk import sha256
@@ -77,7 +78,7 @@ def _export(network: torch.nn.Module, checkpoint: Checkpoint, card: ModelCard, d
     failure = "it is known not to export in a sensible time"
     if patch is None or not any(type(module).__name__ in _SLOW_DYNAMIC for module in network.modules()):
         sizes = _sizes(card, 2, (2, 3, 4)), _sizes(card, 1, (3, 4, 2))
-        failure = _attempt(network, *sizes, draft, card.tiling.divisor)
+        failure = _attempt(network, *sizes, draft, card.input.in_network_order(card.tiling.divisors))
         if not failure:
             return True
     expected = "a network that exports at any size, as the card's patch has an open edge"
@@ -89,11 +90,11 @@ def _export(network: torch.nn.Module, checkpoint: Checkpoint, card: ModelCard, d
     raise ModelError(checkpoint.path.name, expected=expected, got=failure, do=remedy)
 
 
-def _attempt(network: torch.nn.Module, example: Shape5, another: Shape5, draft: Path, divisor: int | None) -> str:
+def _attempt(network: torch.nn.Module, example: Shape5, another: Shape5, draft: Path, divisors: Shape3 | None) -> str:
     """Export with an example and compare at another size; return the error, empty without one."""
     try:
-        write_graph(network, example, draft, divisor=divisor)
-        check_against(network, another, draft, dynamic=divisor is not None)
+        write_graph(network, example, draft, divisors=divisors)
+        check_against(network, another, draft, dynamic=divisors is not None)
     except Exception as error:  # noqa: BLE001 - torch, the network and ONNX Runtime raise many kinds
         cause: BaseException = error
         while cause.__cause__ is not None:  # exporters wrap it in long advice
@@ -107,17 +108,14 @@ def _patch(card: ModelCard) -> tuple[int, int, int, int] | None:
     edges = tuple(edge for edge in card.tiling.patch if edge is not None)
     if len(edges) != 3:
         return None
-    x, y, z = edges
-    channels = len(card.input.channels)
-    return (channels, z, y, x) if card.input.axes == "ZYX" else (channels, x, y, z)
+    return len(card.input.channels), *card.input.in_network_order(edges)
 
 
 def _sizes(card: ModelCard, cases: int, steps: tuple[int, int, int]) -> Shape5:
     """Return a batch shape with unequal edges, multiples of the divisor: divisor 8 and steps 2, 3, 4 -> 16, 24, 32."""
-    divisor = card.tiling.divisor
-    more = max(0, -(-_LEAST_EDGE // divisor) - 2)
-    x, y, z = (divisor * (step + more) for step in steps)
-    return (cases, len(card.input.channels), x, y, z)
+    divisors = card.input.in_network_order(card.tiling.divisors)
+    x, y, z = (d * (step + max(0, -(-_LEAST_EDGE // d) - 2)) for d, step in zip(divisors, steps, strict=True))
+    return cases, len(card.input.channels), x, y, z
 
 
 def _check_installed() -> None:

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ....domain.geometry.grid import Shape3
+
 if TYPE_CHECKING:
     import onnx
     import torch
@@ -26,8 +28,8 @@ Shape5 = tuple[int, int, int, int, int]
 FEWEST_ELEMENTS = 1024
 
 
-def write_graph(network: torch.nn.Module, shape: Shape5, path: Path, *, divisor: int | None) -> None:
-    """Export with an example of ``shape``; spatial axes are dynamic in multiples of ``divisor``, fixed for None."""
+def write_graph(network: torch.nn.Module, shape: Shape5, path: Path, *, divisors: Shape3 | None) -> None:
+    """Export with an example of ``shape``; spatial axes are dynamic in multiples of ``divisors``, fixed for None."""
     import onnx
     import torch
 
@@ -35,9 +37,9 @@ def write_graph(network: torch.nn.Module, shape: Shape5, path: Path, *, divisor:
     with torch.no_grad():
         _check_logits(network(example), shape)
         if any(isinstance(module, torch.jit.ScriptModule) for module in network.modules()):
-            _write_torchscript(network, example, path, dynamic=divisor is not None)
+            _write_torchscript(network, example, path, dynamic=divisors is not None)
         else:
-            _write_exported(network, example, path, divisor)
+            _write_exported(network, example, path, divisors)
     model = onnx.load(path)
     _tidy(model)
     halve_weights(model)
@@ -83,13 +85,13 @@ def _check_logits(logits: object, shape: Shape5) -> None:
         raise ValueError(f"from {shape} it gives {got} instead of float32 on the same grid")
 
 
-def _write_exported(network: torch.nn.Module, example: torch.Tensor, path: Path, divisor: int | None) -> None:
+def _write_exported(network: torch.nn.Module, example: torch.Tensor, path: Path, divisors: Shape3 | None) -> None:
     import torch
     from torch.export import Dim
 
     axes: dict[int, Dim] = {0: Dim("n", min=1, max=_LARGEST_EDGE)}
-    if divisor is not None:
-        axes |= {axis: divisor * Dim(f"k{axis}", min=1, max=_LARGEST_EDGE // divisor) for axis in (2, 3, 4)}
+    for axis, divisor in enumerate(divisors or (), 2):
+        axes[axis] = divisor * Dim(f"k{axis}", min=1, max=_LARGEST_EDGE // divisor)
     # torch.onnx.export would retry with slower strategies that fail too.
     program = torch.export.export(network, (example,), dynamic_shapes=(axes,), strict=False)
     torch.onnx.export(program, (), str(path), dynamo=True, external_data=False, verbose=False, **_FORM)
