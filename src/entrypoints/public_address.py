@@ -1,4 +1,4 @@
-"""The public address of a server behind a proxy, which may add a path prefix."""
+"""Addresses of servers: on this machine, and behind a proxy, which may add a path prefix."""
 
 from __future__ import annotations
 
@@ -57,6 +57,11 @@ class PublicAddress:
             if len(given) == 1 and _PREFIX.fullmatch(given[0]):
                 return given[0]
         return urlsplit(self.url).path.rstrip("/") if self.url else ""
+
+
+def url_of(host: str, port: int) -> str:
+    """URL of a server; an IPv6 address is put in brackets."""
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
 
 def prefix_of(scope: Any) -> str:

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import Progress
 from voxport.domain.errors import UsageError
 from voxport.domain.run import RunOptions
-from voxport.entrypoints.cli.console import FIELDS, Bar, Silent, parse_bytes, parse_patch, with_flags
+from voxport.entrypoints.cli.console import FIELDS, Bar, bar_display, parse_bytes, parse_patch, with_flags
 from voxport.entrypoints.cli.main import app
 from voxport.ports.progress import ProgressListener
 from voxport.testing.progress import ProgressListenerContract
@@ -27,12 +27,12 @@ class TestBar(ProgressListenerContract):
         return task.description, int(task.completed), int(task.total or 0)
 
 
-class TestSilent(ProgressListenerContract):
-    def make_listener(self) -> ProgressListener:
-        return Silent()
-
-    def seen(self, listener: ProgressListener) -> tuple[str, int, int] | None:  # noqa: ARG002 - shows nothing
-        return None
+def test_a_quiet_bar_draws_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    with bar_display(quiet=True, anywhere=True) as progress:
+        listener = Bar(progress)
+        listener.stage("score", 2)
+        listener.advance(2)
+    assert capsys.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize(
@@ -46,10 +46,9 @@ class TestSilent(ProgressListenerContract):
         ("123", 123),
         ("2e9", 2_000_000_000),
         ("1TB", 10**12),
-        (None, None),
     ],
 )
-def test_sizes_are_read_with_decimal_and_binary_units(text: str | None, count: int | None) -> None:
+def test_sizes_are_read_with_decimal_and_binary_units(text: str, count: int) -> None:
     assert parse_bytes(text) == count
 
 
@@ -61,7 +60,6 @@ def test_what_is_no_size_is_a_usage_error(text: str) -> None:
 
 def test_patches_are_three_whole_numbers() -> None:
     assert parse_patch("96, 96,16") == (96, 96, 16)
-    assert parse_patch(None) is None
     for text in ("96", "1,2,3,4", "a,b,c", "1.5,2,3", "-8,8,8"):
         with pytest.raises(UsageError, match="--patch"):
             parse_patch(text)

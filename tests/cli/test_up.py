@@ -21,7 +21,6 @@ import typer.main
 from voxport.domain.errors import VoxportError
 from voxport.entrypoints.cli import up as up_module
 from voxport.entrypoints.cli.main import app
-from voxport.entrypoints.up import check as up_check
 from voxport.entrypoints.up.answering import answers
 from voxport.entrypoints.up.children import Place, children_of, data_variables
 from voxport.entrypoints.up.supervisor import Child, Restarts
@@ -225,8 +224,8 @@ def test_a_folder_holds_everything(tmp_path: Path) -> None:
 def checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder below which checks work, with stand-ins for the children and for the run."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    monkeypatch.setattr(up_check, "children_of", lambda *_: [Child("stand-in", WAIT)])
-    monkeypatch.setattr(up_check, "_segment_sample", lambda *_: REPORT)
+    monkeypatch.setattr(up_module, "children_of", lambda *_: [Child("stand-in", WAIT)])
+    monkeypatch.setattr(up_module, "_segment_sample", lambda *_: REPORT)
     return tmp_path
 
 
@@ -235,7 +234,7 @@ def kept(folder: Path) -> list[Path]:
 
 
 def test_a_check_that_goes_well_shows_the_result(checked: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    up_check.check_everything(workers=2, demo=True)
+    up_module.check_everything(workers=2, demo=True)
     shown = capsys.readouterr().out
     assert "vessel" in shown
     assert shown.endswith("service, 2 workers and demo: all well\n")
@@ -246,32 +245,32 @@ def test_a_check_whose_run_fails_is_an_error(checked: Path, monkeypatch: pytest.
     def fail(*_: object) -> None:
         raise VoxportError("job", expected="a mask", got="none", do="look")
 
-    monkeypatch.setattr(up_check, "_segment_sample", fail)
+    monkeypatch.setattr(up_module, "_segment_sample", fail)
     with pytest.raises(VoxportError, match="job: expected a mask"):
-        up_check.check_everything(workers=1, demo=False)
+        up_module.check_everything(workers=1, demo=False)
     assert len(kept(checked)) == 1
 
 
 def test_a_check_with_a_child_that_ends_is_an_error(checked: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(up_check, "children_of", lambda *_: [Child("stand-in", ["sh", "-c", "exit 2"])])
+    monkeypatch.setattr(up_module, "children_of", lambda *_: [Child("stand-in", ["sh", "-c", "exit 2"])])
     with pytest.raises(VoxportError, match=r"stand-in: .*exit code 2; see .*stand-in\.log"):
-        up_check.check_everything(workers=1, demo=False)
+        up_module.check_everything(workers=1, demo=False)
     assert [path.name for path in kept(checked)[0].glob("logs/*")] == ["stand-in.log"]
 
 
 def test_a_check_does_not_wait_for_ever(checked: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     url = f"http://127.0.0.1:{free_port()}/"
-    monkeypatch.setattr(up_check, "children_of", lambda *_: [Child("stand-in", WAIT, url)])
-    monkeypatch.setattr(up_check, "_PATIENCE_SECONDS", 0.3)
+    monkeypatch.setattr(up_module, "children_of", lambda *_: [Child("stand-in", WAIT, url)])
+    monkeypatch.setattr(up_module, "_PATIENCE_SECONDS", 0.3)
     with pytest.raises(VoxportError, match=r"stand-in: expected an answer within 0\.3 s, got none"):
-        up_check.check_everything(workers=1, demo=False)
+        up_module.check_everything(workers=1, demo=False)
     assert len(kept(checked)) == 1
 
 
 def test_a_check_knows_nothing_of_the_users_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from voxport.settings import load_settings
 
-    for name, value in up_check._variables(tmp_path).items():
+    for name, value in up_module._default_settings(tmp_path).items():
         monkeypatch.setenv(name, value)
     settings = load_settings()
     assert settings.api_keys == []

@@ -5,8 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -16,7 +15,7 @@ import typer
 from ...domain.run import RunOptions
 from ...domain.volume_names import PACKED
 from . import options as opt
-from .console import build_application, show_json, show_table, warn, with_flags
+from .console import bar_display, build_application, say, show_json, show_table, warn, with_flags
 from .serving import needs_package
 
 if TYPE_CHECKING:
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
 
     from ...application import Application
     from ...domain.cases import CasePattern
-    from ...services.batch.cohort import BatchListener, CaseResult
+    from ...services.batch.cohort import CaseResult
     from ...services.models.loading import LoadedModel
 
 Folder = Annotated[
@@ -97,8 +96,12 @@ def batch_command(
         loaded = application.load_model(found, runtime=runtime, precision=precision, threads=threads)
         warn(filter(None, (loaded.warning,)))
         run = partial(run, worker=partial(_work, application, loaded, at_once), at_once=at_once)
-    with _saying_how_to_go_on(), _cohort_bar(len(cases), quiet) as bar:
-        ended = run(cases, folder, results, work, bar)
+    try:
+        with bar_display(quiet, "{task.completed:.1f}/{task.total}") as progress:
+            ended = run(cases, folder, results, work, _Listener(progress, len(cases)))
+    except (KeyboardInterrupt, SystemExit):
+        say("stopped; the same command goes on where this one stopped")
+        raise
     _show(ended, output, as_json=as_json, quiet=quiet)
     if any(case.state == "failed" for case in ended):
         raise typer.Exit(1)
@@ -114,15 +117,6 @@ def _pattern(pattern: str | None, channels: str | None) -> CasePattern | None:
 def _work(application: Application, loaded: LoadedModel, at_once: int, stop: threading.Event) -> None:
     """Run jobs with this model in this process until `stop` is set."""
     application.work_on_jobs(at_once, stop, handler=partial(application.run_job, take=lambda _: loaded))
-
-
-@contextmanager
-def _saying_how_to_go_on() -> Iterator[None]:
-    try:
-        yield
-    except (KeyboardInterrupt, SystemExit):
-        sys.stderr.write("voxport: stopped; the same command goes on where this one stopped\n")
-        raise
 
 
 def _show(ended: Sequence[CaseResult], output: Path, *, as_json: bool, quiet: bool) -> None:
@@ -143,33 +137,15 @@ def _show(ended: Sequence[CaseResult], output: Path, *, as_json: bool, quiet: bo
         show_table(("failed case", "reason"), rows, numbers=False, to=sys.stderr)
 
 
-@contextmanager
-def _cohort_bar(cases: int, quiet: bool) -> Iterator[BatchListener]:
-    """Show one bar for all cases on stderr if that is a terminal; else warnings only."""
-    if quiet or not sys.stderr.isatty():
-        yield _Listener(None, cases)
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("cases"), BarColumn(), TextColumn("{task.completed:.1f}/{task.total}"), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        yield _Listener(progress, cases)
-
-
 class _Listener:
-    """A BatchListener; without a bar, it prints warnings only."""
+    """A BatchListener with one bar for all cases."""
 
-    def __init__(self, bar: Progress | None, cases: int) -> None:
-        self._bar = bar
-        self._task = None if bar is None else bar.add_task("cases", total=cases)
+    def __init__(self, progress: Progress, cases: int) -> None:
+        self._progress = progress
+        self._task = progress.add_task("cases", total=cases)
 
     def moved(self, cases: float) -> None:
-        if self._bar is not None and self._task is not None:
-            self._bar.update(self._task, completed=cases)
+        self._progress.update(self._task, completed=cases)
 
     def warn(self, message: str) -> None:
-        if self._bar is None:
-            warn([message])
-        else:
-            self._bar.console.print(f"warning: {message}", markup=False, highlight=False, soft_wrap=True)
+        self._progress.console.print(f"warning: {message}", markup=False, highlight=False, emoji=False, soft_wrap=True)

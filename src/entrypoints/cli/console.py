@@ -40,10 +40,8 @@ def build_application(**settings: Any) -> Application:
     return Application.build(**settings)
 
 
-def parse_patch(text: str | None) -> tuple[int, int, int] | None:
+def parse_patch(text: str) -> tuple[int, int, int]:
     """Parse ``X,Y,Z`` as three voxel counts. Raises UsageError."""
-    if text is None:
-        return None
     parts = text.split(",")
     if len(parts) != 3 or not all(re.fullmatch(r"\s*\d+\s*", part) for part in parts):
         raise UsageError("--patch", expected="three whole numbers such as 96,96,16", got=text, do="correct it")
@@ -51,10 +49,8 @@ def parse_patch(text: str | None) -> tuple[int, int, int] | None:
     return x, y, z
 
 
-def parse_bytes(text: str | None) -> int | None:
+def parse_bytes(text: str) -> int:
     """Parse a size such as 4GB, 800MB or 2e9. Raises UsageError."""
-    if text is None:
-        return None
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?(?:e\d+)?)\s*([kmgt]?)(i?)b?\s*", text.lower())
     if match is None or not 0 < float(match[1]) < float("inf"):
         raise UsageError("--memory", expected="a size such as 4GB", got=text, do="correct it")
@@ -70,6 +66,11 @@ def with_flags(message: str) -> str:
     subject = rf"^({'|'.join(FIELDS)})(?! output)(?=(?: [^:]+)?: expected )"
     message = re.sub(subject, lambda found: FIELDS[found[1]], message)
     return re.sub(r"`(\w+)`", lambda found: FIELDS.get(found[1], found[0]), message)
+
+
+def say(line: str) -> None:
+    """Print a line on stderr."""
+    sys.stderr.write(f"voxport: {line}\n")
 
 
 def warn(messages: Iterable[str]) -> None:
@@ -104,26 +105,24 @@ def show_table(
 
 @contextmanager
 def progress_bar(quiet: bool, *, anywhere: bool = False) -> Iterator[ProgressListener]:
-    """Return a listener that draws a bar on stderr if that is a terminal, or ``anywhere``; else a silent one."""
-    if quiet or not (anywhere or sys.stderr.isatty()):
-        yield Silent()
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=sys.stderr.isatty()) as progress:
+    """Return a listener that draws a bar on stderr if that is a terminal, or ``anywhere``; else nothing."""
+    with bar_display(quiet, anywhere=anywhere) as progress:
         yield Bar(progress)
 
 
-class Silent:
-    """A listener that shows nothing."""
+def bar_display(quiet: bool, count: str | None = None, *, anywhere: bool = False) -> Progress:
+    """Return a display of tasks on stderr: description, bar, ``count`` and remaining time; see ``progress_bar``."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    def stage(self, name: str, tiles: int = 0) -> None:
-        """Ignored."""
-
-    def advance(self, tiles: int) -> None:
-        """Ignored."""
+    is_terminal = sys.stderr.isatty()
+    counted = MofNCompleteColumn() if count is None else TextColumn(count)
+    return Progress(
+        *(TextColumn("{task.description}"), BarColumn(), counted, TimeRemainingColumn()),
+        console=Console(stderr=True),
+        transient=is_terminal,
+        disable=quiet or not (anywhere or is_terminal),
+    )
 
 
 class Bar:

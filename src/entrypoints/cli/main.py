@@ -22,7 +22,7 @@ from ...domain.errors import (
     VoxportError,
 )
 from . import batch, jobs, models, segmenting, serving, tuning, up
-from .console import with_flags
+from .console import say, with_flags
 
 _EXIT_CODES: dict[type[VoxportError], int] = {
     UsageError: 2,
@@ -124,7 +124,7 @@ def _failed(error: Exception) -> int:
 
 
 def _say(message: str, code: int) -> int:
-    sys.stderr.write(f"voxport: {message}\n")
+    say(message)
     return code
 
 

@@ -7,13 +7,23 @@ from collections.abc import Callable, Mapping
 from dataclasses import Field, fields
 from functools import wraps
 from pathlib import Path
-from typing import Annotated, Any, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, get_args, get_type_hints
 
 import typer
 
 from ...domain.errors import UsageError
 from ...domain.run import RunOptions
 from .console import parse_bytes, parse_patch
+
+
+def _absolute(folder: str) -> Path:
+    return Path(folder).expanduser().absolute()
+
+
+def _absolute_if_file(model: str) -> str:
+    path = _absolute(model)
+    return str(path) if path.is_file() else model
+
 
 ModelName = Annotated[
     str | None,
@@ -26,9 +36,21 @@ RuntimeName = Annotated[str, typer.Option("--runtime", help="auto, onnx, openvin
 Precision = Annotated[str, typer.Option("--precision", help="auto, fp32, bf16 or int8.")]
 Threads = Annotated[int | None, typer.Option("--threads", min=1, help="Processors to use.", show_default="all")]
 ModelsFolder = Annotated[
-    Path | None, typer.Option("--models", help="Folder of ONNX models.", show_default="VOXPORT_MODELS_DIR")
+    Path | None,
+    typer.Option(
+        "--models", metavar="PATH", parser=_absolute, help="Folder of ONNX models.", show_default="VOXPORT_MODELS_DIR"
+    ),
 ]
-DefaultModel = Annotated[str | None, typer.Option("-m", "--model", help="The default model: a name, or an ONNX file.")]
+DefaultModel = Annotated[
+    str | None,
+    typer.Option(
+        "-m", "--model", metavar="TEXT", parser=_absolute_if_file, help="The default model: a name, or an ONNX file."
+    ),
+]
+Scratch = Annotated[
+    Path | None,
+    typer.Option("--scratch", help="Folder for temporary files.", show_default="the temporary folder"),
+]
 Host = Annotated[str, typer.Option("--host", help="Address to listen on; 0.0.0.0 for all.")]
 Port = Annotated[int, typer.Option("--port", min=1, max=65535, help="Port to listen on.")]
 Insecure = Annotated[bool, typer.Option("--insecure", help="Listen to other machines without a key.")]
@@ -55,49 +77,40 @@ def takes_run_options(*omitted: str) -> Callable[[Callable[..., None]], Callable
         omitted: fields that the command does not take.
     """
     hints = get_type_hints(RunOptions)
-    taken = [field for field in fields(RunOptions) if field.metadata and field.name not in omitted]
+    # a size has no suffix, as its value states the unit
+    taken = {field.name.removesuffix("_bytes"): field for field in fields(RunOptions) if field.name not in omitted}
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         @wraps(command)
         def run(**given: Any) -> None:
-            values = {field.name: _parsed(hints[field.name], field, given.pop(_word(field))) for field in taken}
+            values = {field.name: given.pop(word) for word, field in taken.items()}
             command(**given, options=RunOptions(**values))
 
         signature = inspect.signature(command, eval_str=True)
         parameters = []
         for parameter in signature.parameters.values():
-            named = parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
-            is_options = parameter.name == "options"
-            parameters += [_parameter(hints[field.name], field) for field in taken] if is_options else [named]
+            if parameter.name == "options":
+                parameters += [_parameter(word, hints[field.name], field) for word, field in taken.items()]
+            else:
+                parameters.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY))
         run.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
         return run
 
     return decorate
 
 
-def _parameter(hint: Any, field: Field[Any]) -> inspect.Parameter:
+def _parameter(word: str, hint: Any, field: Field[Any]) -> inspect.Parameter:
     metadata, (kind,) = field.metadata, (kind for kind in get_args(hint) if kind is not type(None))
     option = typer.Option(
-        f"--{_word(field).replace('_', '-')}",
+        f"--{word.replace('_', '-')}",
         metavar=metadata["metavar"],
+        parser={"SIZE": parse_bytes, "X,Y,Z": parse_patch}.get(metadata["metavar"]),
         help=metadata["description"],
         show_default=metadata["shown"] or False,
         min=metadata["schema"].get("minimum") if kind is int else None,
     )
-    is_number = kind in (int, float) and metadata["metavar"] != "SIZE"
-    annotation = Annotated[(kind if is_number else str) | None, option]  # type: ignore[valid-type]
-    return inspect.Parameter(_word(field), inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
-
-
-def _word(field: Field[Any]) -> str:
-    """Return the option's name; a size has no suffix, as its value states the unit."""
-    return field.name.removesuffix("_bytes")
-
-
-def _parsed(hint: Any, field: Field[Any], value: Any) -> Any:
-    if field.metadata["metavar"] == "SIZE":
-        return parse_bytes(value)
-    return parse_patch(value) if any(get_origin(kind) is tuple for kind in get_args(hint)) else value
+    annotation = Annotated[(kind if kind in (int, float) else str) | None, option]  # type: ignore[valid-type]
+    return inspect.Parameter(word, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
 
 
 def check_remote_options(

@@ -8,12 +8,13 @@ import sys
 import threading
 from importlib.util import find_spec
 from ipaddress import ip_address
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ...domain.errors import UsageError
+from ..public_address import url_of
+from ..up.children import as_environment
 from . import options as opt
 from .console import build_application, on_stop
 
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     import uvicorn
     from fastapi import FastAPI
 
-    from ...application import Application
     from ..rest.keys import KeyHash
 
 _SERVICE = "voxport.entrypoints.rest.service:service"
@@ -40,23 +40,14 @@ def serve_command(
     insecure: opt.Insecure = False,
 ) -> None:
     """Serve models over HTTP, until stopped."""
-    given = {
-        "VOXPORT_MODELS_DIR": None if models is None else models.expanduser().absolute(),
-        "VOXPORT_MODEL": None if model is None else absolute_if_file(model),
-        "VOXPORT_STORE": store,
-        "VOXPORT_SERVING__WORKERS": workers,
-        "VOXPORT_JOBS__WORKER": worker,
-        "VOXPORT_SERVING__INSECURE": True if insecure else None,
-    }
-    os.environ.update({name: str(value) for name, value in given.items() if value is not None})
-    address = checked_address(host)
-    opening_keys(address, insecure)
+    given = as_environment(models_dir=models, model=model, store=store, serving__workers=workers, jobs__worker=worker)
+    os.environ.update(given | as_environment(serving__insecure=insecure or None))
+    address, _ = opened_address(host, port, insecure=insecure)
     needs_package("voxport serve", "bentoml")
-    check_free(address, port)
     os.environ["BENTOML_DO_NOT_TRACK"] = "True"
     from ..json_log import announce
 
-    announce(f"serving on http://{host if ':' not in host else f'[{host}]'}:{port}")
+    announce(f"serving on {url_of(host, port)}")
     command = [sys.executable, "-m", "bentoml", "serve", _SERVICE, "--host", address, "--port", str(port)]
     os.execv(sys.executable, command)
 
@@ -69,10 +60,7 @@ def worker_command(
         int | None, typer.Option("--concurrency", min=1, help="Jobs to run at a time.", show_default="1")
     ] = None,
     threads: opt.Threads = None,
-    scratch: Annotated[
-        Path | None,
-        typer.Option("--scratch", help="Folder for the files of running jobs.", show_default="the temporary folder"),
-    ] = None,
+    scratch: opt.Scratch = None,
 ) -> None:
     """Run jobs of the queue until stopped; any number of workers share a queue.
 
@@ -86,7 +74,9 @@ def worker_command(
     on_stop(stop.set)
     log_as_json()
     jobs = None if concurrency is None else {"concurrency": concurrency}
-    application = application_to_infer(models, model, store, threads, scratch, jobs=jobs)
+    application = build_application(
+        models_dir=models, model=model, store=store, threads=threads, scratch_dir=scratch, jobs=jobs
+    )
     served, queue = application.served_models, application.job_queue
     check_models_folder(application.settings)
     served.start()
@@ -103,26 +93,19 @@ def demo_command(
     port: opt.Port = 7860,
     server: opt.Server = None,
     models: opt.ModelsFolder = None,
-    model: Annotated[
-        str | None, typer.Option("-m", "--model", help="The model that is chosen at first: a name, or an ONNX file.")
-    ] = None,
+    model: opt.DefaultModel = None,
     store: opt.StoreName = None,
     threads: opt.Threads = None,
-    scratch: Annotated[
-        Path | None,
-        typer.Option("--scratch", help="Folder for the files of open sessions.", show_default="the temporary folder"),
-    ] = None,
+    scratch: opt.Scratch = None,
     insecure: opt.Insecure = False,
 ) -> None:
     """Serve a page to view and segment volumes, until stopped."""
     needs_package("voxport demo", "gradio", "demo")
-    address = checked_address(host)
-    keys = opening_keys(address, insecure)
-    check_free(address, port)
+    address, keys = opened_address(host, port, insecure=insecure)
     from ..demo.app import create_app
     from ..json_log import announce, check_models_folder, log_as_json
 
-    application = application_to_infer(models, model, store, threads, scratch)
+    application = build_application(models_dir=models, model=model, store=store, threads=threads, scratch_dir=scratch)
     log_as_json()
     if server is None:
         check_models_folder(application.settings)
@@ -133,8 +116,7 @@ def demo_command(
             application.served_models.start()
         try:
             app = create_app(application, segmenter, folder, keys)
-            shown = f"[{host}]" if ":" in host else host
-            announce(f"demo on http://{shown}:{port}, segmented {app.state.controller.place}")
+            announce(f"demo on {url_of(host, port)}, segmented {app.state.controller.place}")
             _server(app, address, port, application.settings.serving.silence_seconds).run()
         finally:
             application.served_models.close()
@@ -156,22 +138,6 @@ def _server(app: FastAPI, address: str, port: int, silence_seconds: float) -> uv
     return Server(uvicorn.Config(app, host=address, port=port, http=http, timeout_graceful_shutdown=2, **quiet))
 
 
-def absolute_if_file(model: str) -> str:
-    """Return the absolute path of a model's file, or a model's name unchanged."""
-    path = Path(model).expanduser()
-    return str(path.absolute()) if path.is_file() else model
-
-
-def application_to_infer(
-    models: Path | None, model: str | None, store: str | None, threads: int | None, scratch: Path | None, **further: Any
-) -> Application:
-    """Build the application of a process that keeps models loaded."""
-    named = None if model is None else absolute_if_file(model)
-    return build_application(
-        models_dir=models, model=named, store=store, threads=threads, scratch_dir=scratch, **further
-    )
-
-
 def needs_package(command: str, package: str, extra: str = "serving") -> None:
     """Raise UsageError if a package of an extra is missing."""
     if find_spec(package) is None:
@@ -179,24 +145,20 @@ def needs_package(command: str, package: str, extra: str = "serving") -> None:
         raise UsageError(command, expected=f"the package {package}", got="an installation without it", do=do)
 
 
-def checked_address(host: str) -> str:
-    """Return the IP address of a host. Raises UsageError."""
-    try:
-        return str(ip_address("127.0.0.1" if host == "localhost" else host))
-    except ValueError:
-        do = "127.0.0.1 for this machine only, 0.0.0.0 for all"
-        raise UsageError("--host", expected="an IP address", got=host, do=do) from None
-
-
-def opening_keys(address: str, insecure: bool) -> tuple[KeyHash, ...]:
-    """Return the keys that open the service.
+def opened_address(host: str, port: int, *, insecure: bool = False) -> tuple[str, tuple[KeyHash, ...]]:
+    """Return the IP address of a host, and the keys that open the service.
 
     Raises:
-        UsageError: a wrong setting, or an address that other machines can reach without a key.
+        UsageError: a wrong setting, an address in use, or one that other machines can reach without a key.
     """
     from ...settings import load_settings
     from ..rest.keys import parse_keys
 
+    try:
+        address = str(ip_address("127.0.0.1" if host == "localhost" else host))
+    except ValueError:
+        do = "127.0.0.1 for this machine only, 0.0.0.0 for all"
+        raise UsageError("--host", expected="an IP address", got=host, do=do) from None
     settings = load_settings()
     keys = parse_keys([key.get_secret_value() for key in settings.api_keys])
     if not (ip_address(address).is_loopback or keys or insecure or settings.serving.insecure):
@@ -206,7 +168,8 @@ def opening_keys(address: str, insecure: bool) -> tuple[KeyHash, ...]:
             got="no key",
             do="set one, or say --insecure where another guard stands before the service",
         )
-    return keys
+    check_free(address, port)
+    return address, keys
 
 
 def check_free(address: str, port: int, option: str = "--port") -> None:

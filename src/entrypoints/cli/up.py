@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
-import sys
+import shutil
+import socket
+import tempfile
 import threading
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from ...domain.errors import UsageError
-from ..up.children import Place, children_of, data_variables, logs_folder
+from ...domain.errors import OutputError, UsageError, VoxportError
+from ...domain.run import Outputs, RunOptions
+from ...domain.volume_names import PACKED
+from ..up.children import Place, as_environment, children_of, data_variables
 from ..up.supervisor import Child, Restarts, Supervisor
 from . import options as opt
-from .console import on_stop
-from .serving import absolute_if_file, check_free, checked_address, needs_package, opening_keys
+from .console import build_application, on_stop, progress_bar, say, warn
+from .segmenting import show_outcome
+from .serving import check_free, needs_package, opened_address
 
 _STOPPING_SECONDS = 15.0  # time a service needs to stop after its last request
+_PATIENCE_SECONDS = 300.0
 
 
 def up_command(
@@ -42,32 +50,22 @@ def up_command(
     if demo:
         needs_package("voxport up", "gradio", "demo")
     if check:
-        from ..up.check import check_everything
-
         check_everything(workers, demo)
         return
-    address = checked_address(host)
-    opening_keys(address, insecure=False)
     if demo and port == demo_port:
         raise UsageError("--demo-port", expected="another port than --port", got=str(port), do="choose two")
-    check_free(address, port)
+    address, _ = opened_address(host, port)
     if demo:
         check_free(address, demo_port, "--demo-port")
+    from ...settings import data_home
+
     place = Place(address, port, demo_port if demo else None)
-    variables = data_variables(data)
-    if models is not None:
-        variables["VOXPORT_MODELS_DIR"] = str(models.expanduser().absolute())
-    if model is not None:
-        variables["VOXPORT_MODEL"] = absolute_if_file(model)
-    if data is not None and models is None:
+    folder = None if data is None else data.expanduser().absolute()
+    variables = data_variables(folder) | as_environment(models_dir=models, model=model)
+    if folder is not None and models is None:
         Path(variables["VOXPORT_MODELS_DIR"]).mkdir(parents=True, exist_ok=True)
-    _keep_up(children_of(place, workers, variables), place, logs_folder(data, port))
-
-
-def say(line: str) -> None:
-    """Print a line on stderr."""
-    sys.stderr.write(f"voxport: {line}\n")
-    sys.stderr.flush()
+    logs = (folder or data_home()) / "logs" / str(port)  # two services of a user do not share a folder
+    _keep_up(children_of(place, workers, variables), place, logs)
 
 
 def _keep_up(children: Sequence[Child], place: Place, logs: Path) -> None:
@@ -90,3 +88,53 @@ def _keep_up(children: Sequence[Child], place: Place, logs: Path) -> None:
             typer.echo("\n".join(f"{name:<8}{url}" for name, url in place.urls.items()))
         supervisor.watch(until=stop.is_set)
         say("ending")
+
+
+def check_everything(workers: int, demo: bool) -> None:
+    """Start all processes on free ports in a temporary folder, segment the bundled sample as a job, and display it.
+
+    The folder is deleted after success, and kept with its logs after a failure.
+
+    Raises:
+        VoxportError: what failed.
+    """
+    try:
+        folder = Path(tempfile.mkdtemp(prefix="voxport-check-"))
+    except OSError as error:
+        raise OutputError.cannot_write("temporary folder", error) from None
+    host = "127.0.0.1"
+    with socket.create_server((host, 0)) as one, socket.create_server((host, 0)) as other:
+        place = Place(host, one.getsockname()[1], other.getsockname()[1] if demo else None)
+    supervisor = Supervisor(children_of(place, workers, _default_settings(folder)), folder / "logs", lambda _: None)
+    with supervisor:
+        _watch(supervisor, lambda: not supervisor.waits_for, lambda: ", ".join(supervisor.waits_for), folder)
+        job = ThreadPoolExecutor(1).submit(_segment_sample, place.urls["service"], folder)
+        _watch(supervisor, job.done, lambda: "job", folder)
+        report = job.result()
+    warn(report["warnings"])
+    show_outcome(report, f"sample_mask{PACKED}", as_json=False)
+    typer.echo(f"service, {'worker' if workers == 1 else f'{workers} workers'}{' and demo' if demo else ''}: all well")
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _watch(supervisor: Supervisor, until: Callable[[], bool], late: Callable[[], str], folder: Path) -> None:
+    """Supervise the processes until a condition holds. Raises VoxportError if it takes too long."""
+    deadline = time.monotonic() + _PATIENCE_SECONDS
+    supervisor.watch(until=lambda: until() or time.monotonic() > deadline)
+    if not until():
+        expected = f"an answer within {_PATIENCE_SECONDS:g} s"
+        raise VoxportError(late(), expected=expected, got="none", do=f"see {folder / 'logs'}")
+
+
+def _default_settings(folder: Path) -> dict[str, str]:
+    """Return default settings, independent of the user's."""
+    own = as_environment(settings_file=folder / "none.yaml", secrets_dir="", store="folder", api_keys="", api_key="")
+    return data_variables(folder) | own | as_environment(model="two-photon-vessels")
+
+
+def _segment_sample(url: str, folder: Path) -> Mapping[str, Any]:
+    """Return the report of a job on the bundled sample."""
+    application = build_application()
+    outputs = Outputs(str(folder / f"sample_mask{PACKED}"))
+    with progress_bar(quiet=True) as progress:
+        return application.remote_segmenter(url).segment([application.sample], None, outputs, RunOptions(), progress)

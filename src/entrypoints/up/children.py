@@ -7,9 +7,9 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import sha256
-from ipaddress import ip_address
 from pathlib import Path
 
+from ..public_address import url_of
 from .supervisor import Child
 
 
@@ -24,15 +24,10 @@ class Place:
     @property
     def urls(self) -> dict[str, str]:
         """URLs of the service and the demo on this machine."""
+        # all addresses include loopback
+        near = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.address, self.address)
         ports = {"service": self.port} | ({} if self.demo_port is None else {"demo": self.demo_port})
-        return {name: f"http://{self._near}:{port}" for name, port in ports.items()}
-
-    @property
-    def _near(self) -> str:
-        address = ip_address(self.address)
-        if address.is_unspecified:  # all addresses include loopback
-            return "127.0.0.1" if address.version == 4 else "[::1]"
-        return self.address if address.version == 4 else f"[{self.address}]"
+        return {name: url_of(near, port) for name, port in ports.items()}
 
 
 def children_of(place: Place, workers: int, variables: Mapping[str, str]) -> list[Child]:
@@ -57,19 +52,14 @@ def data_variables(folder: Path | None) -> dict[str, str]:
     """Return variables that place models, jobs and their files in a folder; none without one."""
     if folder is None:
         return {}
-    place = folder.expanduser().absolute()
-    return {
-        "VOXPORT_MODELS_DIR": str(place / "models"),
-        "VOXPORT_JOBS__DATABASE": f"sqlite:///{place / 'jobs' / 'jobs.sqlite'}",
-        "VOXPORT_JOBS__BLOBS": str(place / "jobs" / "blobs"),
-    }
+    jobs = folder / "jobs"
+    database = f"sqlite:///{jobs / 'jobs.sqlite'}"
+    return as_environment(models_dir=folder / "models", jobs__database=database, jobs__blobs=jobs / "blobs")
 
 
-def logs_folder(folder: Path | None, port: int) -> Path:
-    """Return the folder of logs, one for each port: two of a user do not share it."""
-    from ...settings import data_home
-
-    return (data_home() if folder is None else folder.expanduser().absolute()) / "logs" / str(port)
+def as_environment(**settings: object) -> dict[str, str]:
+    """Return the environment variables of settings, with ``__`` between levels; those that are None are left out."""
+    return {f"VOXPORT_{name.upper()}": str(value) for name, value in settings.items() if value is not None}
 
 
 def _keys() -> tuple[dict[str, str], dict[str, str]]:
