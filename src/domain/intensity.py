@@ -12,12 +12,14 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import repeat
 from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 Values = NDArray[np.float32]
+Mask = NDArray[np.bool_]
 Chunk = tuple[Values, NDArray[np.int64] | None]
 Chunks = Callable[[], Iterable[Chunk]]
 # A given standard deviation below it counts as this, as in nnU-Net.
@@ -148,32 +150,59 @@ class ZScore:
 
     def fit(self, chunks: Chunks) -> Pointwise:
         """Return shift and scale from the mean and the population standard deviation."""
-        nonzero = self.within != "all"
+        fitted = ShiftScale(*self._shift_and_scale(chunks), nonzero=self.within == "nonzero")
+        return WithinCrop(fitted) if self.within == "crop" else fitted
+
+    def _shift_and_scale(self, chunks: Chunks) -> tuple[float, float]:
         if self.mean is not None and self.std is not None:
-            return ShiftScale(-self.mean, 1.0 / max(self.std, _LEAST_DEVIATION), nonzero)
-        count, mean, deviation = _moments(chunks, nonzero)
-        if count == 0:
-            return ShiftScale(0.0, 1.0)
-        return ShiftScale(-mean, 1.0 / deviation if deviation > 0 else 1.0, nonzero)
+            return -self.mean, 1.0 / max(self.std, _LEAST_DEVIATION)
+        count, mean, deviation = _moments(chunks, self.within == "nonzero")
+        return (-mean, 1.0 / deviation if deviation > 0 else 1.0) if count else (0.0, 1.0)
 
 
-def fit(steps: Sequence[Step], chunks: Chunks) -> tuple[Pointwise, ...]:
-    """Fit steps in order, each on the result of the previous ones."""
+@dataclass(frozen=True)
+class WithinCrop:
+    """A fitted step for the voxels of the crop's region."""
+
+    step: Pointwise
+
+    def __call__(self, values: Values) -> Values:
+        """Return the step's values."""
+        return self.step(values)
+
+
+def fit(
+    steps: Sequence[Step], chunks: Chunks, region: Callable[[], Iterable[Mask]] | None = None
+) -> tuple[Pointwise, ...]:
+    """Fit steps in order, each on the result of the previous ones.
+
+    ``region`` streams, for each chunk, which of its values lie in the crop's region; None: all of them.
+    """
     fitted: list[Pointwise] = []
     for step in steps:
-        so_far = tuple(fitted)
+        only = region is not None and is_within_crop(step)
 
-        def transformed(before: tuple[Pointwise, ...] = so_far) -> Iterator[Chunk]:
-            return ((apply(before, values), counts) for values, counts in chunks())
+        def transformed(before: Sequence[Pointwise] = tuple(fitted), only: bool = only) -> Iterator[Chunk]:
+            for (values, counts), inside in zip(chunks(), repeat(None) if region is None else region(), strict=False):
+                changed = apply(before, values, inside)
+                yield (changed[inside], None) if only else (changed, counts)
 
         fitted.append(step.fit(transformed))
     return tuple(fitted)
 
 
-def apply(fitted: Sequence[Pointwise], values: Values) -> Values:
-    """Apply all fitted steps."""
+def is_within_crop(step: Step) -> bool:
+    """Return whether a step is of the voxels of the crop's region alone."""
+    return isinstance(step, ZScore) and step.within == "crop"
+
+
+def apply(fitted: Sequence[Pointwise], values: Values, inside: Mask | None = None) -> Values:
+    """Apply all fitted steps. ``inside``: which values lie in the crop's region; None: all of them."""
     for function in fitted:
-        values = function(values)
+        changed = function(values)
+        if inside is not None and isinstance(function, WithinCrop):
+            changed = np.where(inside, changed, values)
+        values = changed
     return values
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, cast
 
-from .geometry.grid import Grid, Shape3
+from .geometry.grid import Box, Grid, Shape3
 from .inference.patches import TilePlan
 from .labels.statistics import LabelStatistics
 from .plain import plain
@@ -132,12 +132,16 @@ class Report:
     display_window: tuple[float, float] | None = field(
         default=None, metadata=described("Values of the first channel shown black and white; only beside a preview.")
     )
+    crop: Box | None = field(
+        default=None, metadata=described("Stored voxels that were segmented, half-open; only if the card crops.")
+    )
 
     def mapping(self) -> dict[str, Any]:
         """Return the report as plain data."""
         data = {**plain(self), "runtime": self.runtime.mapping()}
-        if self.display_window is None:
-            del data["display_window"]
+        for name in ("display_window", "crop"):
+            if data[name] is None:
+                del data[name]
         return data
 
 

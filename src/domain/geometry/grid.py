@@ -6,7 +6,7 @@ Affines map voxel index ``(i, j, k)`` to world in RAS+ (right, anterior, superio
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import permutations, product
 from typing import Any
@@ -57,6 +57,23 @@ class Box:
     def with_range(self, axis: int, start: int, stop: int) -> Box:
         """Return the box with another extent along one axis."""
         return Box(_replaced(self.start, axis, start), _replaced(self.stop, axis, stop))
+
+    def moved(self, by: Shape3) -> Box:
+        """Return the box moved by some voxels along each axis."""
+        return Box(*(shape3(map(sum, zip(corner, by, strict=True))) for corner in (self.start, self.stop)))
+
+    def grown(self, margin: int, shape: Shape3) -> Box:
+        """Return the box with ``margin`` more voxels on each side, within a volume of ``shape``."""
+        start = shape3(max(0, a - margin) for a in self.start)
+        return Box(start, shape3(min(b + margin, edge) for b, edge in zip(self.stop, shape, strict=True)))
+
+    def around(self, shape: Shape3) -> Iterator[Box]:
+        """Yield boxes of all the other voxels of a volume of ``shape``, each voxel once."""
+        rest = Box.whole(shape)
+        for axis in range(3):
+            beyond = (rest.start[axis], self.start[axis]), (self.stop[axis], rest.stop[axis])
+            yield from (rest.with_range(axis, start, stop) for start, stop in beyond if start < stop)
+            rest = rest.with_range(axis, self.start[axis], self.stop[axis])
 
 
 @dataclass(frozen=True, eq=False)

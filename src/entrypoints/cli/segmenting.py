@@ -176,7 +176,7 @@ def _estimate(opened: LoadedModel, found: Estimate) -> dict[str, Any]:
     return {
         "model": opened.model.card.reference,
         "runtime": {"name": runtime.name, "precision": runtime.precision, "device": runtime.device},
-        "grid": grid_mapping(space.stored),
+        "grid": grid_mapping(found.prepared.case.grid),
         "model_grid": grid_mapping(space.grid),
         "tiles": tiles_mapping(found.prepared),
         "seconds": found.seconds,
@@ -192,7 +192,7 @@ def _show_estimate(opened: LoadedModel, found: Estimate) -> None:
 
     plan, space, runtime = found.prepared.plan, found.prepared.space, opened.runtime
     warn(found.warnings)
-    typer.echo(f"input    {describe_grid(space.stored)}")
+    typer.echo(f"input    {describe_grid(found.prepared.case.grid)}")
     network = f"{opened.model.card.reference} on {runtime.name} {runtime.precision}"
     typer.echo(f"model    {network}, {describe_grid(space.grid)}")
     tile = "x".join(map(str, plan.tile))

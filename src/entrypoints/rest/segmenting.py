@@ -127,7 +127,7 @@ async def plan(
             "seconds": planned.seconds,
             "peak_bytes": planned.peak_bytes,
             "warnings": list(planned.warnings),
-            "grid": grid_mapping(planned.prepared.space.stored),
+            "grid": grid_mapping(planned.prepared.case.grid),
             "model_grid": grid_mapping(planned.prepared.space.grid),
         }
     )

@@ -101,19 +101,28 @@ class Case:
         raise IndexError(channel)
 
 
-def slabs(grid: Grid, axis: int, voxels: int = _CHUNK_VOXELS, *, multiple: int = 1) -> Iterator[Box]:
-    """Yield boxes of whole planes along ``axis``, each of about ``voxels`` voxels and ``multiple`` planes, or more."""
-    plane = grid.voxel_count // grid.shape[axis]
+def slabs(
+    grid: Grid, axis: int, voxels: int = _CHUNK_VOXELS, *, multiple: int = 1, within: Box | None = None
+) -> Iterator[Box]:
+    """Yield boxes of whole planes along ``axis``, each of about ``voxels`` voxels and ``multiple`` planes, or more.
+
+    ``within``: the part of the grid to take; None takes all.
+    """
+    whole = within or Box.whole(grid.shape)
+    plane = math.prod(whole.shape) // whole.shape[axis]
     thick = max(1, voxels // plane // multiple) * multiple
-    for start in range(0, grid.shape[axis], thick):
-        yield Box.whole(grid.shape).with_range(axis, start, min(start + thick, grid.shape[axis]))
+    for start in range(whole.start[axis], whole.stop[axis], thick):
+        yield whole.with_range(axis, start, min(start + thick, whole.stop[axis]))
 
 
-def survey(case: Case, nan_as: float | None) -> tuple[ChannelSurvey, ...]:
-    """Look over each channel once. Raises InputError for what float32 cannot hold, unless ``nan_as`` replaces it."""
+def survey(case: Case, nan_as: float | None, within: Box | None = None) -> tuple[ChannelSurvey, ...]:
+    """Look over each channel once, within a box if one is given.
+
+    Raises InputError for what float32 cannot hold, unless ``nan_as`` replaces it.
+    """
     channels, not_finite, beyond = [], 0, 0
     for channel in range(case.channels):
-        found, bad, unfit = _survey_channel(case, channel, nan_as)
+        found, bad, unfit = _survey_channel(case, channel, nan_as, within)
         channels.append(found)
         not_finite, beyond = not_finite + bad, beyond + unfit
     if (not_finite or beyond) and nan_as is None:
@@ -149,13 +158,15 @@ def replaced(values: NDArray[Any], nan_as: float | None) -> NDArray[Any]:
     return np.where(np.isfinite(finite(values, None)), values, values.dtype.type(nan_as))
 
 
-def _survey_channel(case: Case, channel: int, nan_as: float | None) -> tuple[ChannelSurvey, int, int]:
+def _survey_channel(
+    case: Case, channel: int, nan_as: float | None, within: Box | None
+) -> tuple[ChannelSurvey, int, int]:
     """Return the survey, the number of NaN and Inf voxels, and the number of finite ones beyond single precision."""
     dtype, axis = case.dtype_of(channel), case.sources[0].slowest_axis
 
     def read() -> Iterator[NDArray[Any]]:
         # Flat, in memory's order: the order of values does not matter, and a C-ordered copy takes long.
-        boxes = slabs(case.grid, axis, multiple=case.sources[0].chunk[axis])
+        boxes = slabs(case.grid, axis, multiple=case.sources[0].chunk[axis], within=within)
         return (case.read_channel(channel, box).ravel(order="K") for box in boxes)
 
     if np.issubdtype(dtype, np.integer) and dtype.itemsize <= 2:

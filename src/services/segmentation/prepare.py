@@ -19,12 +19,13 @@ from ...domain.geometry.grid import Box, Shape3, shape3
 from ...domain.geometry.model_space import ModelSpace
 from ...domain.inference.patches import TilePlan, Tiling, plan_tiles
 from ...domain.inference.sliding_window import LogitRangeError, slab_bytes
-from ...domain.intensity import ChannelSurvey, Pointwise, apply, fit
+from ...domain.intensity import ChannelSurvey, apply
 from ...domain.run import AXES, LARGEST_OVERLAP, RunOptions
 from ...ports.resources import Resources
 from ..models.loading import LoadedModel
-from .case import Case, finite, slabs, survey
+from .case import Case, survey
 from .inference import Fixed3, Inferer
+from .model_view import Fitted, ModelView, open_view
 
 # Rows of tiles along an axis from which visiting it saves memory.
 _SEVERAL_ROWS = 4
@@ -32,9 +33,6 @@ _SEVERAL_ROWS = 4
 _FREE_SHARE = 0.5
 # Voxels through the network for each voxel that a volume may have. The largest overlap takes each voxel 64 times.
 _LARGEST_EFFORT = 64
-# Spacings that differ by this factor, on average over the axes, are taken for a mistake in the unit.
-_WRONG_UNIT = 100.0
-_UNIT_NAMES = {"mm": "mm", "um": "micron", "unknown": "unknown"}
 # Normalised values beyond this are to blame for logits out of range.
 _LARGEST_NORMALISED = 1e4
 
@@ -43,11 +41,10 @@ _LARGEST_NORMALISED = 1e4
 class Prepared:
     """A case with its tile plan and fitted intensity steps, ready for inference."""
 
-    case: Case
     card: ModelCard
-    space: ModelSpace
+    view: ModelView
     channels: tuple[ChannelSurvey, ...]
-    fitted: tuple[tuple[Pointwise, ...], ...]
+    fitted: Fitted
     plan: TilePlan
     overlap: float
     stitching_bytes: int
@@ -67,27 +64,32 @@ class Prepared:
         return error
 
     @property
+    def case(self) -> Case:
+        """The whole case."""
+        return self.view.case
+
+    @property
+    def space(self) -> ModelSpace:
+        """The model's space of the part of the case that is segmented."""
+        return self.view.space
+
+    @property
+    def crop(self) -> Box | None:
+        """The stored voxels that are segmented, of a card that crops; the others are background."""
+        return None if self.card.input.crop is None else self.view.box
+
+    @property
     def nan_as(self) -> float | None:
         """Value taken for NaN and Inf."""
         return self.options.nan_as
 
     def planes(self) -> Iterator[NDArray[np.float32]]:
         """Yield the normalised network input in model space as planes ``(C, A, B)`` along the plan's axis."""
-        return self.space.resampling.planes(self._oriented_planes(), self.plan.axis)
+        return self.view.planes(self.fitted, self.plan.axis)
 
     def stored_box(self, oriented: Box) -> Box:
         """Return the stored voxels of a box of the oriented grid."""
-        return self.space.reorientation.source_box(oriented, self.case.grid.shape)
-
-    def _oriented_planes(self) -> Iterator[NDArray[np.float32]]:
-        axis, change = self.plan.axis, self.space.reorientation
-        for oriented in slabs(self.space.oriented, axis):
-            stored = self.case.read(self.stored_box(oriented))
-            normal = [
-                apply(fitted, finite(change.apply(stored[channel.source]), self.nan_as))
-                for channel, fitted in zip(self.card.input.channels, self.fitted, strict=True)
-            ]
-            yield from iter(np.moveaxis(np.stack(normal), 1 + axis, 0))
+        return self.view.stored_box(oriented)
 
 
 class TakesPatches(Protocol):
@@ -131,58 +133,25 @@ def prepare(
     case.check_fits(card)
     if options.threshold is not None:
         card = replace(card, output=card.output.with_threshold(options.threshold))
-    space = _space(case, card)
-    channels = survey(case, options.nan_as)
-    fitted = tuple(fit(card.input.steps(c), channels[c.source].chunks) for c in card.input.channels)
+    view, cropping = open_view(case, card, options.nan_as)
+    space, channels = view.space, survey(case, options.nan_as)
+    within = channels if view.box == Box.whole(case.grid.shape) else survey(case, options.nan_as, view.box)
     slowest = case.sources[0].slowest_axis
     fewest_reads_first = sorted(range(3), key=lambda axis: abs(axis - slowest))
     axes = [space.model_axis(axis) for axis in fewest_reads_first]
+    fitted = view.fit(within, axes[0])
     plan, overlap, needed, notes = _planned(card, space, inferer, options, axes, resources, scratch_bytes)
     _check_effort(case, plan)
-    ranges = _normalised_ranges(case, card, channels, fitted)
+    ranges = _normalised_ranges(case, card, within, fitted)
     warnings = (
         *case.notes,
+        *cropping,
         *preflight_warnings(case.grid, [channel.stored for channel in channels], card, plan),
         *rounding_warnings(channels, card),
         *notes,
     )
     batch = inferer.batch
-    return Prepared(case, card, space, channels, fitted, plan, overlap, needed, warnings, options, batch, ranges)
-
-
-def _space(case: Case, card: ModelCard) -> ModelSpace:
-    """Return the model's space. Raises InputError for a spacing or unit that cannot be right, or LimitError."""
-    space, wanted = ModelSpace.of(case.grid, card.input), card.input
-    if wanted.spacing is None or not space.resamples:
-        return space
-    subject, stored, grid = " + ".join(case.references), case.grid, space.grid
-    longer = (stored.voxel_volume / grid.voxel_volume) ** (1 / 3)
-    unit = "a spacing" if stored.unit == "unknown" else f"a spacing in {stored.unit}"
-    if not 1 / _WRONG_UNIT < longer < _WRONG_UNIT:
-        names = " x ".join(f"{length:.4g}" for length in stored.spacing)
-        raise InputError(
-            subject,
-            expected=f"{unit} near the model's {' x '.join(f'{s:g}' for s in wanted.spacing)} {wanted.spacing_unit}",
-            got=f"{names}, {longer if longer > 1 else 1 / longer:.3g} times {'as long' if longer > 1 else 'as short'}: "
-            "is the unit right?",
-            do="correct the spacing, or its unit, in the file, e.g. with nibabel: i = nibabel.load(FILE); "
-            f"i.header.set_xyzt_units('{_UNIT_NAMES[wanted.spacing_unit or 'unknown']}'); nibabel.save(i, NEW_FILE)",
-        )
-    if grid.voxel_count == 1 < stored.voxel_count:
-        raise InputError(
-            subject,
-            expected="a volume of several of the model's voxels",
-            got=f"{'x'.join(map(str, stored.shape))} voxels, less than one of the model's in all",
-            do="correct its spacing, or take a model for this spacing",
-        )
-    if (count := grid.voxel_count * len(wanted.channels)) > case.max_voxels:
-        raise LimitError(
-            subject,
-            expected=f"at most {case.max_voxels} voxels at the model's spacing",
-            got=f"{count}",
-            do="check its spacing, crop it, or raise the limit max_voxels",
-        )
-    return space
+    return Prepared(card, view, channels, fitted, plan, overlap, needed, warnings, options, batch, ranges)
 
 
 def _check_effort(case: Case, plan: TilePlan) -> None:
@@ -197,7 +166,7 @@ def _check_effort(case: Case, plan: TilePlan) -> None:
 
 
 def _normalised_ranges(
-    case: Case, card: ModelCard, channels: Sequence[ChannelSurvey], fitted: Sequence[Sequence[Pointwise]]
+    case: Case, card: ModelCard, channels: Sequence[ChannelSurvey], fitted: Fitted
 ) -> tuple[tuple[float, float], ...]:
     """Return the range of each input channel after its monotonic steps. InputError if beyond single precision."""
     ranges = []

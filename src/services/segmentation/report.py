@@ -65,6 +65,7 @@ def run_report(done: Segmentation, loaded: LoadedModel, *, version: str, command
         network_seconds=round(done.network_seconds, 4),
         warnings=tuple(done.warnings),
         display_window=done.display_window,
+        crop=done.prepared.crop,
     ).mapping()
 
 

@@ -32,6 +32,8 @@ from .outputs import check_outputs
 from .prepare import Prepared, open_inferer, prepare
 from .resume import Checkpoint, Reached, fingerprint
 
+_BACKGROUND_VOXELS = 2**20  # written at once
+
 
 @dataclass(frozen=True)
 class Segmentation:
@@ -97,6 +99,7 @@ def segment(
             free = None if ports.scratch is None else ports.scratch.available_bytes()
             prepared = prepare(case, card, inferer, options, resources=ports.resources, scratch_bytes=free)
             sinks = _open_sinks(ports, outputs, case, card.output, stack)
+            _fill_background(prepared, sinks)
         with clock.stage("score", prepared.plan.tile_count):
             run = "" if checkpoint is None else fingerprint(hashes, loaded, prepared, outputs.probabilities is not None)
             try:
@@ -138,6 +141,19 @@ def _open_sinks(ports: SegmentPorts, outputs: Outputs, case: Case, output: Outpu
     names = output.channel_names
     created = create(outputs.probabilities, case.grid, dtype, channels=len(names), like=like, channel_names=names)
     return {"mask": mask, "probabilities": stack.enter_context(created)}
+
+
+def _fill_background(prepared: Prepared, sinks: Sinks) -> None:
+    """Write the probabilities of voxels outside the crop: 1 for background where that has a channel."""
+    output, grid = prepared.card.output, prepared.case.grid
+    has_background = output.channels > len(output.table.labels)
+    if prepared.crop is None or "probabilities" not in sinks or not has_background:
+        return
+    certain = np.zeros((output.channels, 1, 1, 1), np.float32)
+    certain[0] = 1
+    for beyond in prepared.crop.around(grid.shape):
+        for box in slabs(grid, prepared.case.sources[0].slowest_axis, _BACKGROUND_VOXELS, within=beyond):
+            sinks["probabilities"].write(box, np.broadcast_to(certain, (output.channels, *box.shape)))
 
 
 def _infer(

@@ -271,6 +271,29 @@ def test_source_box_reads_what_applying_to_the_whole_would_give(change: Reorient
     np.testing.assert_array_equal(change.apply(values[source.slices]), change.apply(values)[box.slices])
 
 
+@given(shapes(), st.data())
+def test_a_box_and_those_around_it_cover_each_voxel_once(shape: Shape3, data: st.DataObject) -> None:
+    box = data.draw(boxes(shape))
+    covered = np.zeros(shape, int)
+    for part in (box, *box.around(shape)):
+        covered[part.slices] += 1
+    assert (covered == 1).all()
+
+
+@given(shapes(), st.integers(0, 9), st.data())
+def test_a_grown_box_has_every_voxel_within_the_margin(shape: Shape3, margin: int, data: st.DataObject) -> None:
+    box = data.draw(boxes(shape))
+    near, found = np.ones(shape, bool), np.zeros(shape, bool)
+    for axis, at in enumerate(np.indices(shape)):
+        near &= (at >= box.start[axis] - margin) & (at < box.stop[axis] + margin)
+    found[box.grown(margin, shape).slices] = True
+    np.testing.assert_array_equal(found, near)
+
+
+def test_a_moved_box_keeps_its_shape() -> None:
+    assert Box((1, 2, 3), (4, 6, 8)).moved((-1, 0, 10)) == Box((0, 2, 13), (3, 6, 18))
+
+
 @given(grids(max_edge=4, sheared=True))
 @settings(max_examples=50)
 def test_all_48_storage_orders_of_a_volume_reorient_to_the_same_array(grid: Grid) -> None:

@@ -1,0 +1,186 @@
+"""A card that crops has the foreground's box segmented alone, and background around it, in every stored order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from voxport.domain.cards.model_card import Crop, ModelCard, ResamplingRule
+from voxport.domain.geometry.grid import Box
+from voxport.domain.intensity import Rescale, Step, Window, ZScore
+from voxport.domain.run import Outputs, RunOptions
+from voxport.domain.volume import Volume
+from voxport.services.segmentation.case import Case
+from voxport.services.segmentation.cropping import Foreground
+from voxport.services.segmentation.inference import Inferer
+from voxport.services.segmentation.prepare import Prepared, prepare
+from voxport.services.segmentation.report import run_report
+from voxport.testing.affine import Floats
+from voxport.testing.resources import FixedResources
+
+from tests.services.conftest import Bench, brighter_than, load, make_card, make_grid, noise
+
+SHAPE = (14, 12, 11)
+INNER = Box((3, 2, 4), (11, 9, 8))
+Open = Callable[..., Case]
+ALL_CODES = [
+    a + b + c
+    for x, y, z in ((0, 1, 2), (0, 2, 1), (1, 0, 2), (1, 2, 0), (2, 0, 1), (2, 1, 0))
+    for a in ("RL", "AP", "SI")[x]
+    for b in ("RL", "AP", "SI")[y]
+    for c in ("RL", "AP", "SI")[z]
+]
+
+
+def card_that_crops(crop: Crop | None, *steps: Step, when: str = "after_intensity", **options: Any) -> ModelCard:
+    card = make_card(intensity=steps, **options)
+    rule = ResamplingRule(when=when)  # type: ignore[arg-type]
+    return replace(card, input=replace(card.input, crop=crop, resampling=rule))
+
+
+def framed(values: Floats, box: Box = INNER, frame: float = 0.0) -> Floats:
+    """The values inside the box, and the frame's around it."""
+    result = np.full_like(values, frame)
+    result[..., *box.slices] = values[..., *box.slices]
+    return result
+
+
+def dark(batch: Floats) -> Floats:
+    """Label 1 below 0.5, so in every voxel of a frame of zeros."""
+    return brighter_than(0.5)(1 - batch)
+
+
+def inside(box: Box) -> NDArray[np.bool_]:
+    found = np.zeros(SHAPE, bool)
+    found[box.slices] = True
+    return found
+
+
+def prepared_case(case: Case, card: ModelCard, **options: Any) -> Prepared:
+    inferer = Inferer(load(brighter_than(0.5), card).runtime, card)
+    return prepare(case, card, inferer, RunOptions(**options), resources=FixedResources())
+
+
+def network_input(prepared: Prepared) -> Floats:
+    """What the network takes, ``(C, x, y, z)`` on the model's grid."""
+    return np.moveaxis(np.stack(list(prepared.planes())), 0, 1 + prepared.plan.axis)
+
+
+# The box
+
+
+def test_the_network_sees_the_box_alone_and_what_lies_outside_is_background(bench: Bench) -> None:
+    values = bench.put(framed(noise(SHAPE) * np.float32(0.5) + np.float32(0.2))).array[0]
+    bench.segment(load(dark, make_card()))
+    assert bench.array()[0, 0, 0] == 1  # without a crop, the dark frame is labelled
+    done = bench.segment(load(dark, card_that_crops(Crop("nonzero"))))
+    np.testing.assert_array_equal(bench.array(), (values < 0.5) & inside(INNER))
+    assert done.prepared.crop == INNER
+    assert done.prepared.space.grid.shape == INNER.shape
+    assert bench.volumes.get("mask").grid == done.grid == bench.volumes.get("scan").grid
+
+
+@pytest.mark.parametrize("margin", [0, 1, 3, 100])
+def test_a_margin_is_clipped_to_the_volume(opened: Open, margin: int) -> None:
+    card = card_that_crops(Crop("nonzero", margin=margin))
+    found = prepared_case(opened(Volume(framed(noise(SHAPE) + 1), make_grid(SHAPE))), card).crop
+    start = tuple(max(0, a - margin) for a in INNER.start)
+    assert found == Box(start, tuple(min(n, b + margin) for n, b in zip(SHAPE, INNER.stop, strict=True)))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int16", "int32", "float32", "float64"])
+@pytest.mark.parametrize(
+    ("crop", "box"), [(Crop("nonzero"), Box((1, 2, 3), (9, 8, 8))), (Crop("above", 4), Box((5, 6, 7), (9, 8, 8)))]
+)
+def test_one_voxel_of_any_channel_is_enough(opened: Open, crop: Crop, box: Box, dtype: str) -> None:
+    values = np.zeros((3, *SHAPE), dtype)
+    values[0, 8, 7, 7], values[1, 5, 6, 7], values[1, 1, 2, 3] = 5, 5, 4
+    values[2, 0, 0, 0] = 9  # of a channel that the card does not read
+    card = card_that_crops(crop, channels=[1, 0, 2][:2])
+    case = opened(Volume(values, make_grid(SHAPE)))
+    foreground = Foreground.of(case, card, None)
+    assert foreground is not None
+    assert foreground.box() == box
+
+
+def test_values_that_are_not_finite_count_as_what_replaces_them(opened: Open) -> None:
+    values = framed(noise(SHAPE) + 1)
+    values[0, 0, 0], values[13, 11, 10] = np.nan, np.inf
+    case = opened(Volume(values, make_grid(SHAPE)))
+    card = card_that_crops(Crop("nonzero"))
+    assert prepared_case(case, card, nan_as=0.0).crop == INNER
+    assert prepared_case(case, card, nan_as=1.0).crop == Box.whole(SHAPE)
+
+
+@pytest.mark.parametrize(("crop", "value"), [(Crop("nonzero"), 0.0), (Crop("above", 3.0), 3.0)])
+def test_a_volume_without_foreground_is_segmented_whole_with_a_warning(bench: Bench, crop: Crop, value: float) -> None:
+    bench.put(np.full(SHAPE, value, np.float32))
+    done = bench.segment(load(brighter_than(0.5), card_that_crops(crop)))
+    assert done.prepared.crop == Box.whole(SHAPE)
+    assert any("the volume is not cropped" in warning for warning in done.warnings)
+
+
+# Around the box
+
+
+def test_probabilities_outside_are_those_of_background(bench: Bench) -> None:
+    bench.put(framed(noise(SHAPE) + 1))
+    outputs = Outputs("mask", "probabilities")
+    bench.segment(load(brighter_than(0.5), card_that_crops(Crop("nonzero"))), outputs=outputs)
+    found = bench.array("probabilities")
+    assert (found[:, ~inside(INNER)] == [[1], [0]]).all()
+    np.testing.assert_allclose(found.sum(axis=0), 1, atol=1e-6)
+    each = card_that_crops(Crop("nonzero"), activation="sigmoid")
+    bench.segment(load(lambda batch: batch, each), outputs=outputs)
+    assert (bench.array("probabilities")[~inside(INNER)] == 0).all()
+    assert (bench.array("probabilities")[inside(INNER)] > 0.5).all()
+
+
+def test_statistics_are_of_the_whole_volume_and_the_report_has_the_box(bench: Bench) -> None:
+    bench.put(framed(noise(SHAPE) + 1))
+    loaded = load(brighter_than(0.5), card_that_crops(Crop("nonzero")))
+    done = bench.segment(loaded, outputs=Outputs("mask", statistics="s.json", preview="p.png"))
+    (label,) = done.statistics
+    assert (label.bounding_box, label.voxels) == (INNER, int(np.prod(INNER.shape)))
+    report = run_report(done, loaded, version="1", command="")
+    assert report["grid"]["shape"] == list(SHAPE)
+    assert report["crop"] == {"start": list(INNER.start), "stop": list(INNER.stop)}
+    plain = load(brighter_than(0.5), make_card())
+    assert "crop" not in run_report(bench.segment(plain), plain, version="1", command="")
+
+
+# Orientations
+
+
+STEPS: list[Sequence[Step]] = [
+    (),
+    (ZScore("crop"),),
+    (ZScore("crop"), Rescale(0, 1)),
+    (Window(0.2, 1.0), ZScore("nonzero")),
+]
+
+
+@pytest.mark.parametrize("steps", STEPS)
+@pytest.mark.parametrize(("spacing", "when"), [(None, "after_intensity"), ((1.7, 1.0, 0.8), "after_intensity")])
+def test_all_48_stored_orders_give_one_mask(
+    bench: Bench, steps: Sequence[Step], spacing: tuple[float, float, float] | None, when: str
+) -> None:
+    """The network sees context and is lopsided in x."""
+    values = framed(noise(SHAPE))
+    values[INNER.slices][values[INNER.slices] < 0.2] = 0  # holes, and a ragged edge
+    ras = Volume(values, make_grid(SHAPE))
+
+    def lopsided(batch: Floats) -> Floats:
+        return brighter_than(0.5)(batch + np.float32(0.1) * np.roll(batch, 1, axis=2))
+
+    card = card_that_crops(Crop("nonzero", margin=1), *steps, when=when, spacing=spacing, unit=spacing and "mm")
+    masks = set()
+    for codes in ALL_CODES:
+        bench.volumes.put(codes, ras.reoriented(codes))
+        bench.segment(load(lopsided, card, radius=1), inputs=[codes])
+        masks.add(bench.volumes.get("mask").reoriented("RAS").array.tobytes())
+    assert len(masks) == 1
