@@ -30,7 +30,7 @@ __all__ = ["TorchExporter", "checkpoint_from_bundle"]
 # Minimum edge of the traced example, for the kernels of networks without a divisor.
 _LEAST_EDGE = 16
 _LOGGERS = ("torch", "onnxscript", "onnx_ir")
-_PACKAGES = ("torch", "monai", "onnx", "onnxscript")
+_PACKAGES = ("torch", "monai", "dynamic-network-architectures", "onnx", "onnxscript")
 # SwinUNETR works with dynamic axes, but its export takes 7 minutes.
 _SLOW_DYNAMIC = frozenset({"SwinUNETR"})
 
@@ -132,8 +132,12 @@ def _version(package: str) -> str | None:
 
 
 def _provenance(checkpoint: Checkpoint, dynamic: bool) -> dict[str, Any]:
+    folder = checkpoint.path.parent
+    source: dict[str, Any] = {"file": checkpoint.path.name, "sha256": sha256(checkpoint.path)}
+    if names := checkpoint.network.get("_members_"):
+        source["members"] = [{"file": name, "sha256": sha256(folder / name)} for name in names]
     return {
-        "source": {"file": checkpoint.path.name, "sha256": sha256(checkpoint.path)},
+        "source": source,
         "network": dict(checkpoint.network),
         "versions": {name: found for name in _PACKAGES if (found := _version(name)) is not None},
         "opset": OPSET,

@@ -95,15 +95,29 @@ def read_weights(path: Path) -> Weights:
         ModelError: not a checkpoint, one that needs code to be read, or one without weights.
         UsageError: the package safetensors is not installed.
     """
-    if is_safetensors(path):
-        return Weights(_read_safetensors(path))
+    return Weights(_read_safetensors(path)) if is_safetensors(path) else _weights(_read_pickle(path), path)
+
+
+def read_content(path: Path) -> Mapping[str, Any]:
+    """Read everything in a checkpoint file: weights, numbers and names, without running code from it.
+
+    Raises:
+        ModelError: not a checkpoint, one that needs code to be read, or one without names.
+    """
+    content = _read_pickle(path)
+    if not isinstance(content, Mapping):
+        raise _not_a_checkpoint(path, type(content).__name__)
+    return content
+
+
+def _read_pickle(path: Path) -> object:
     import torch
 
     try:
         with warnings.catch_warnings(), torch.serialization.safe_globals(_safe_scalars()):
             # other pickle protocols load or raise; the warning only asks for a report to torch
             warnings.filterwarnings("ignore", message="Detected pickle protocol", category=UserWarning)
-            content = torch.load(path, map_location="cpu", weights_only=True)
+            return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise _refused(path, str(error)) from None
     # torch raises any of these for bytes that are not a pickle
@@ -111,7 +125,6 @@ def read_weights(path: Path) -> Weights:
         raise _not_a_checkpoint(path, first_line(error)) from None
     except (EOFError, LookupError, ValueError, TypeError, AttributeError):
         raise _not_a_checkpoint(path, "a file that is none, or a damaged one") from None
-    return _weights(content, path)
 
 
 def is_safetensors(path: Path) -> bool:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ....domain.errors import ModelError, UsageError
 from ....domain.plain import first_line
 from .checkpoints import Weights, is_torchscript, read_torchscript, read_weights
+from .wrappers import mean_of, slice_by_slice, with_axes
 
 if TYPE_CHECKING:
     import torch
@@ -17,6 +18,11 @@ if TYPE_CHECKING:
 # Errors of network code for invalid arguments or inputs.
 NETWORK_FAILURES = (RuntimeError, ValueError, TypeError, LookupError, AttributeError, AssertionError, ArithmeticError)
 _SHOWN = 3
+# Keys of a description that are not arguments of the class.
+_WRAPPING = frozenset({"_slices_", "_transpose_", "_members_"})
+_OWN_KEYS = frozenset({"_target_", "_desc_", "_output_"})
+# Packages whose classes an argument may be.
+_CLASS_PREFIXES = ("torch.nn.", "dynamic_network_architectures.")
 _Named = tuple[str, "torch.Tensor"]
 
 
@@ -29,13 +35,33 @@ def load_network(path: Path, network: Mapping[str, Any]) -> torch.nn.Module:
         path: the checkpoint.
         network: ``_target_``, a class of ``monai.networks.nets`` or ``package.module.Class`` of an installed package,
             and the arguments of the class. Without it, a TorchScript file runs as it is; with it, the network takes
-            the file's weights. ``_output_`` selects one of several outputs, see ``_one_output``.
+            the file's weights. ``_output_`` selects one of several outputs, see ``_one_output``. ``_slices_`` applies
+            a 2-D network slice by slice, see ``slice_by_slice``, then ``_transpose_`` reorders axes, see ``with_axes``.
+            ``_members_`` are further checkpoints of the same network, relative to the folder of ``path``: the logits
+            are the mean over all. An argument ``{"_class_": "torch.nn.Conv3d"}`` is a class.
 
     Raises:
         ModelError: the file cannot be read, the network cannot be built, or the weights do not fit it.
         UsageError: torch, monai or safetensors is not installed.
     """
     _check_torch()
+    alone = {key: value for key, value in network.items() if key not in _WRAPPING}
+    members = [_load_one(each, alone) for each in (path, *member_paths(path, network))]
+    loaded = mean_of(members) if len(members) > 1 else members[0]
+    for key, wrap in (("_slices_", slice_by_slice), ("_transpose_", with_axes)):
+        loaded = loaded if network.get(key) is None else wrap(loaded, network[key])
+    return loaded
+
+
+def member_paths(path: Path, network: Mapping[str, Any]) -> tuple[Path, ...]:
+    """Return the paths of the further checkpoints in a network's description. Raises ModelError for no list."""
+    names = network.get("_members_", [])
+    if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
+        raise ModelError("network", expected="_members_ to list files", got=str(names), do="correct _members_")
+    return tuple(path.parent / name for name in names)
+
+
+def _load_one(path: Path, network: Mapping[str, Any]) -> torch.nn.Module:
     script = read_torchscript(path) if is_torchscript(path) else None
     output = network.get("_output_")
     if "_target_" not in network:
@@ -64,7 +90,7 @@ def _check_torch() -> None:
 
 def _build(network: Mapping[str, Any]) -> torch.nn.Module:
     found = _find(network.get("_target_"))
-    arguments = {key: value for key, value in network.items() if key not in ("_target_", "_desc_", "_output_")}
+    arguments = {key: _argument(value) for key, value in network.items() if key not in _OWN_KEYS}
     if arguments.get("pretrained"):
         raise ModelError(
             "network",
@@ -81,6 +107,34 @@ def _build(network: Mapping[str, Any]) -> torch.nn.Module:
             got=first_line(error),
             do="correct the network's arguments",
         ) from None
+
+
+def _argument(value: Any) -> Any:
+    """Return an argument of a network with each ``{"_class_": NAME}`` replaced by the class."""
+    if isinstance(value, Mapping):
+        if set(value) == {"_class_"}:
+            return _find_class(value["_class_"])
+        return {key: _argument(part) for key, part in value.items()}
+    return [_argument(part) for part in value] if isinstance(value, list | tuple) else value
+
+
+def _find_class(name: object) -> type:
+    text = name if isinstance(name, str) else ""
+    allowed = text.startswith(_CLASS_PREFIXES)
+    try:
+        module, _, last = text.rpartition(".")
+        found = getattr(importlib.import_module(module), last, None) if allowed else None
+    except ImportError:
+        found = None
+    # a module also holds classes of others
+    if not isinstance(found, type) or not f"{found.__module__}.".startswith(_CLASS_PREFIXES):
+        raise ModelError(
+            "network",
+            expected="_class_ to be a class of torch.nn or dynamic_network_architectures",
+            got=str(name),
+            do="correct the network's arguments, or install the package",
+        )
+    return found
 
 
 def _find(target: object) -> type[torch.nn.Module]:
@@ -239,7 +293,7 @@ def _index(tensors: list[_Named], image: tuple[int, ...], choice: str | int | No
         expected, do = "the name or the index of one output", "choose another `network_output`"
         raise ModelError("network output", expected=expected, got=f"{choice} of {listed or 'no tensors'}", do=do)
     grid = (image[0], *image[2:])
-    full = [i for i, shape in enumerate(shapes) if len(shape) == 5 and (shape[0], *shape[2:]) == grid]
+    full = [i for i, shape in enumerate(shapes) if len(shape) == len(image) and (shape[0], *shape[2:]) == grid]
     if len(full) == 1:
         return full[0]
     raise ModelError(
