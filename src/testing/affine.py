@@ -16,6 +16,9 @@ from ..domain.labels.label_map import Label, LabelTable, Output
 from ..ports.model import Model
 
 Floats = NDArray[np.float32]
+# Three classes of two channels; logits of standard normal images are at most about 10.
+WEIGHTS: Floats = np.array([[0.5, -1.0], [2.0, 0.25], [-0.75, 1.5]], np.float32)
+BIAS: Floats = np.array([0.125, -3.0, 1.0], np.float32)
 
 
 def affine_logits(batch: Floats, weights: Floats, bias: Floats) -> Floats:

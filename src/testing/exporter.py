@@ -14,13 +14,11 @@ from ..domain.cards.model_card import ModelCard
 from ..domain.errors import ModelError
 from ..domain.inference.patches import Tiling
 from ..ports.exporter import Checkpoint, Exported, ModelExporter
-from .affine import Floats, affine_card, affine_logits
+from .affine import BIAS, WEIGHTS, Floats, affine_card, affine_logits
 
 LEAST_OPSET = 20
 _TOLERANCE = 1e-5
 _DIVISOR = 4
-_WEIGHTS = np.array([[0.5, -1.0], [2.0, 0.25], [-0.75, 1.5]], np.float32)
-_BIAS = np.array([0.125, -3.0, 1.0], np.float32)
 
 
 class ModelExporterContract:
@@ -46,7 +44,7 @@ class ModelExporterContract:
 
     def export(self, card: ModelCard | None = None) -> Exported:
         """Export the known network to ``self.target``."""
-        checkpoint = self.affine_checkpoint(self.source, _WEIGHTS, _BIAS)
+        checkpoint = self.affine_checkpoint(self.source, WEIGHTS, BIAS)
         return self.exporter.export(checkpoint, card or _card(), self.target / "model.onnx")
 
     def test_writes_one_file_where_it_was_told_to_and_nothing_else(self) -> None:
@@ -78,10 +76,10 @@ class ModelExporterContract:
         shape = [_DIVISOR * step for step in steps] if exported.dynamic else [8, 12, 16]
         batch = np.random.default_rng(0).standard_normal((cases, 2, *shape), np.float32)
         (logits,) = _session(exported.path).run(None, {"image": batch})
-        np.testing.assert_allclose(logits, affine_logits(batch, _WEIGHTS, _BIAS), rtol=0, atol=_TOLERANCE)
+        np.testing.assert_allclose(logits, affine_logits(batch, WEIGHTS, BIAS), rtol=0, atol=_TOLERANCE)
 
     def test_provenance_is_plain_data_that_names_the_source_by_its_hash(self) -> None:
-        checkpoint = self.affine_checkpoint(self.source, _WEIGHTS, _BIAS)
+        checkpoint = self.affine_checkpoint(self.source, WEIGHTS, BIAS)
         exported = self.exporter.export(checkpoint, _card(), self.target / "model.onnx")
         digest = hashlib.sha256(checkpoint.path.read_bytes()).hexdigest()
         text = json.dumps(dict(exported.provenance))
@@ -90,7 +88,7 @@ class ModelExporterContract:
         assert str(self.source) not in text
 
     def test_the_checkpoint_stays_as_it_was(self) -> None:
-        checkpoint = self.affine_checkpoint(self.source, _WEIGHTS, _BIAS)
+        checkpoint = self.affine_checkpoint(self.source, WEIGHTS, BIAS)
         before = checkpoint.path.read_bytes()
         self.exporter.export(checkpoint, _card(), self.target / "model.onnx")
         assert checkpoint.path.read_bytes() == before
@@ -105,7 +103,7 @@ class ModelExporterContract:
 
     @pytest.mark.parametrize("content", [None, b"", b"not a checkpoint", bytes(range(256))])
     def test_a_missing_or_broken_checkpoint_is_refused_by_name_and_leaves_nothing(self, content: bytes | None) -> None:
-        good = self.affine_checkpoint(self.source, _WEIGHTS, _BIAS)
+        good = self.affine_checkpoint(self.source, WEIGHTS, BIAS)
         broken = Checkpoint(good.path.with_stem("broken"), good.network)
         if content is not None:
             broken.path.write_bytes(content)

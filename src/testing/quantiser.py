@@ -9,10 +9,7 @@ import pytest
 
 from ..domain.errors import ModelError
 from ..ports.quantiser import Quantiser
-from .affine import Floats, affine_card, affine_logits, affine_model, write_affine_onnx
-
-WEIGHTS = np.array([[0.5, -1.0], [2.0, 0.25], [-0.75, 1.5]], np.float32)
-BIAS = np.array([0.125, -3.0, 1.0], np.float32)
+from .affine import BIAS, WEIGHTS, Floats, affine_card, affine_logits, affine_model, write_affine_onnx
 
 
 class QuantiserContract:

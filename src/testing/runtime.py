@@ -10,11 +10,9 @@ import pytest
 
 from ..domain.errors import ModelError, UsageError
 from ..ports.runtime import InferenceRuntime, RuntimeOptions
-from .affine import Floats, affine_logits
+from .affine import BIAS, WEIGHTS, Floats, affine_logits
 
 _SHAPES = ((1, 1, 1), (1, 5, 3), (7, 2, 9), (16, 16, 16))
-_WEIGHTS = np.array([[0.5, -1.0], [2.0, 0.25], [-0.75, 1.5]], np.float32)
-_BIAS = np.array([0.125, -3.0, 1.0], np.float32)
 
 
 class RuntimeContract:
@@ -30,7 +28,7 @@ class RuntimeContract:
     @pytest.fixture(autouse=True)
     def _opened(self, tmp_path: Path) -> None:
         self.folder = tmp_path
-        self.runtime = self.open_affine(tmp_path, _WEIGHTS, _BIAS, RuntimeOptions(self.precision))
+        self.runtime = self.open_affine(tmp_path, WEIGHTS, BIAS, RuntimeOptions(self.precision))
 
     def open_affine(self, folder: Path, weights: Floats, bias: Floats, options: RuntimeOptions) -> InferenceRuntime:
         """Open a model with ``scores = weights @ image + bias`` in the adapter.
@@ -133,20 +131,20 @@ class RuntimeContract:
 
     def test_an_unknown_precision_is_refused_with_what_is_offered(self) -> None:
         with pytest.raises(UsageError) as caught:
-            self.open_affine(self.folder, _WEIGHTS, _BIAS, RuntimeOptions(precision="fp3"))
+            self.open_affine(self.folder, WEIGHTS, BIAS, RuntimeOptions(precision="fp3"))
         assert "fp3" in caught.value.got
         assert self.runtime.precision in caught.value.expected
 
     def test_one_thread_gives_the_same_logits(self) -> None:
-        runtime = self.open_affine(self.folder, _WEIGHTS, _BIAS, RuntimeOptions(self.precision, threads=1))
+        runtime = self.open_affine(self.folder, WEIGHTS, BIAS, RuntimeOptions(self.precision, threads=1))
         batch = _batch(1, 2, (4, 5, 6))
         np.testing.assert_allclose(runtime.infer(batch), self.runtime.infer(batch), rtol=0, atol=self.tolerance)
         runtime.close()
 
     def test_two_models_open_at_once_do_not_mix(self) -> None:
-        other = self.open_affine(self.folder, -_WEIGHTS, _BIAS, RuntimeOptions(self.precision))
+        other = self.open_affine(self.folder, -WEIGHTS, BIAS, RuntimeOptions(self.precision))
         batch = _batch(1, 2, (3, 3, 3))
-        self._assert_affine(other.infer(batch), batch, -_WEIGHTS)
+        self._assert_affine(other.infer(batch), batch, -WEIGHTS)
         self._assert_affine(self.runtime.infer(batch), batch)
         other.close()
 
@@ -156,7 +154,7 @@ class RuntimeContract:
         with pytest.raises(ModelError):
             self.runtime.infer(_batch(1, 2, (4, 4, 4)))
 
-    def _assert_affine(self, logits: Floats, batch: Floats, weights: Floats = _WEIGHTS, bias: Floats = _BIAS) -> None:
+    def _assert_affine(self, logits: Floats, batch: Floats, weights: Floats = WEIGHTS, bias: Floats = BIAS) -> None:
         np.testing.assert_allclose(logits, affine_logits(batch, weights, bias), rtol=0, atol=self.tolerance)
 
 

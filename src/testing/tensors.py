@@ -13,21 +13,7 @@ from numpy.typing import NDArray
 
 from ..domain.errors import InputError, ModelError
 from ..ports.tensors import Tensors, TensorSession, TensorSpec, check_tensors, closed_network, joins_along
-
-_DTYPES = (
-    "float16",
-    "float32",
-    "float64",
-    "int8",
-    "int16",
-    "int32",
-    "int64",
-    "uint8",
-    "uint16",
-    "uint32",
-    "uint64",
-    "bool",
-)
+from .strategies import DTYPES
 
 
 class FakeSession:
@@ -95,7 +81,7 @@ class TensorSessionContract:
     ``dtypes`` are the types that the adapter takes.
     """
 
-    dtypes: Sequence[str] = _DTYPES
+    dtypes: Sequence[str] = (*DTYPES, "float16", "bool")
 
     def open_doubling(self, folder: Path, dtype: str, axes: Sequence[int | str | None]) -> TensorSession:
         """The network of ``write_doubling_onnx``, opened by the adapter."""

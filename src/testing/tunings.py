@@ -90,8 +90,7 @@ class TuningStoreContract:
         self.store.put(example_tuning())
         found = self.store.find("a" * 64, other)
         assert found.tuning is None
-        assert found.warning is not None
-        assert "voxport tune" in found.warning
+        assert "voxport tune" in (found.warning or "")
         self.store.put(example_tuning(machine=other))
         assert self.store.find("a" * 64, other) == FoundTuning(example_tuning(machine=other))
         assert self.store.find("a" * 64, MACHINE) == FoundTuning(example_tuning())
@@ -103,8 +102,7 @@ class TuningStoreContract:
         record.write_bytes(content)
         found = self.store.find("a" * 64, MACHINE)
         assert found.tuning is None
-        assert found.warning is not None
-        assert "voxport tune" in found.warning
+        assert "voxport tune" in (found.warning or "")
         self.store.put(example_tuning())
         assert self.store.find("a" * 64, MACHINE) == FoundTuning(example_tuning())
 
@@ -116,7 +114,7 @@ class TuningStoreContract:
         mine.write_bytes(other.read_bytes())
         found = self.store.find("a" * 64, MACHINE)
         assert found.tuning is None
-        assert found.warning is not None
+        assert "voxport tune" in (found.warning or "")
 
     def test_a_quantised_network_is_kept_as_a_copy(self) -> None:
         tuning, path = self.quantised_tuning()

@@ -17,8 +17,7 @@ from voxport.adapters.runtimes.onnx import OnnxRuntimeSettings, open_onnx_runtim
 from voxport.adapters.runtimes.openvino import OpenvinoSettings, open_openvino_runtime, openvino
 from voxport.domain.errors import LimitError, ModelError, UsageError
 from voxport.ports.runtime import InferenceRuntime, NetworkRuntime, RuntimeOptions
-from voxport.testing.affine import Floats, affine_card, affine_logits, affine_model, write_affine_onnx
-from voxport.testing.quantiser import BIAS, WEIGHTS
+from voxport.testing.affine import BIAS, WEIGHTS, Floats, affine_card, affine_logits, affine_model, write_affine_onnx
 from voxport.testing.runtime import RuntimeContract
 
 from tests.odd_networks import write_network_for_four
