@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -164,8 +164,8 @@ def checked(kind: type[T], data: object, url: str, what: str) -> T:
     raise RemoteError.wrong_answer(url, expected=what, got=one_line(got))
 
 
-def checked_report(data: object, url: str, localised: Callable[[str], str]) -> dict[str, Any]:
-    """Return a report in which texts are on one line each, and warnings have the local names of volumes.
+def checked_report(data: object, url: str, names: Sequence[str]) -> dict[str, Any]:
+    """Return a report with each text on one line, and the local ``names`` of volumes in warnings.
 
     Raises:
         RemoteError: a part is missing or wrong.
@@ -176,7 +176,7 @@ def checked_report(data: object, url: str, localised: Callable[[str], str]) -> d
     report: dict[str, Any] = json.loads(json.dumps(data))
     for label in report["statistics"]["labels"]:
         label["name"] = one_line(label["name"])
-    report["warnings"] = [localised(one_line(warning)) for warning in report["warnings"]]
+    report["warnings"] = [localised(one_line(warning), names) for warning in report["warnings"]]
     return report
 
 
@@ -211,13 +211,7 @@ def _frozen(array: NDArray[Any]) -> NDArray[Any]:
 
 
 def remote_job(data: object, url: str, volumes: Sequence[Path] = (), id: str | None = None) -> RemoteJob:
-    """Return a job from the server's answer.
-
-    Args:
-        data: the answer.
-        url: the server.
-        volumes: the job's volumes on this machine; without any, the server's names stay.
-        id: the job's, if it is known.
+    """Return a job from the server's answer; without ``volumes`` of this machine, the server's names stay.
 
     Raises:
         RemoteError: a part is missing or wrong, or the job is another.

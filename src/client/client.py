@@ -39,8 +39,6 @@ from .results import MEMBERS, ZIP, Archive, asked_outputs, member_of, received
 if TYPE_CHECKING:
     import httpx
 
-    from .connection import Connection
-
 _LARGEST_BYTES = 2**30
 
 
@@ -80,7 +78,12 @@ class Client:
             got = f"{timeout_seconds:g}"
             raise UsageError("timeout_seconds", expected="a positive number", got=got, do="correct it")
         key = os.environ.get("VOXPORT_API_KEY") if api_key is None else api_key
-        self._connection = _connect(checked_url(url), checked_key(key), timeout_seconds, transport)
+        try:
+            from .connection import Connection
+        except ModuleNotFoundError as error:
+            do = "install voxport with the extra serving: pip install 'voxport[serving]'"
+            raise UsageError("client", expected="the package httpx", got=f"no {error.name}", do=do) from None
+        self._connection = Connection(checked_url(url), checked_key(key), timeout_seconds, transport)
         self.jobs = Jobs(self._connection)
 
     def __enter__(self) -> Client:
@@ -127,8 +130,7 @@ class Client:
             UsageError, RemoteError: as `models`.
         """
         check_model(name)
-        path = f"/v1/models/{quote(name, safe=':+')}"
-        return self._connection.json("GET", path)
+        return self._connection.json("GET", f"/v1/models/{quote(name, safe=':+')}")
 
     def plan(
         self,
@@ -273,12 +275,3 @@ class Client:
             with self._connection.answer("POST", "/segment", ZIP, form=uploads.form(fields)) as answer:
                 self._connection.save(answer, file, lambda done, total: on_progress("download", done, total))
             yield Archive(file, self.url, fields["outputs"], uploads.localised), uploads
-
-
-def _connect(url: str, key: str | None, seconds: float, transport: httpx.BaseTransport | None) -> Connection:
-    try:
-        from .connection import Connection
-    except ModuleNotFoundError as error:
-        do = "install voxport with the extra serving: pip install 'voxport[serving]'"
-        raise UsageError("client", expected="the package httpx", got=f"no {error.name}", do=do) from None
-    return Connection(url, key, seconds, transport)

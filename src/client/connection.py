@@ -31,13 +31,7 @@ class Connection:
     """A connection to a server. Redirects are not followed, so a key is sent to the given address only.
 
     The system's proxies (``HTTP_PROXY`` etc.) are not used for this machine. Certificates are checked against the
-    system's store, or ``SSL_CERT_FILE``.
-
-    Args:
-        url: a checked address.
-        key: a checked API key.
-        timeout_seconds: maximum silence.
-        transport: replaces the network.
+    system's store, or ``SSL_CERT_FILE``. ``url`` and ``key`` are checked before.
     """
 
     def __init__(
@@ -99,11 +93,7 @@ class Connection:
         """Return the JSON object that answers a request; see `answer`."""
         asked: dict[str, Any] = {"form": form, "also": also, "headers": headers, "silence_seconds": silence_seconds}
         with self.answer(method, path, JSON, **asked) as response:
-            return self.parsed(response, largest_bytes)
-
-    def parsed(self, response: httpx.Response, largest_bytes: int = _LARGEST_JSON_BYTES) -> dict[str, Any]:
-        """Parse a JSON object. Raises RemoteError."""
-        body = _read(response, largest_bytes)
+            body = _read(response, largest_bytes)
         if body is None:
             got = f"more than {largest_bytes} bytes"
             raise RemoteError.wrong_answer(self.url, expected="an answer of a bearable size", got=got)

@@ -23,12 +23,7 @@ _CHUNK_BYTES = 2**20
 
 
 def chunks(stored: IO[bytes], *, inflate: bool, url: str) -> Iterator[bytes]:
-    """Yield the bytes of a gzip-compressed NIfTI volume, with checks.
-
-    Args:
-        stored: the compressed volume, read to its end.
-        inflate: yield inflated bytes instead of stored ones.
-        url: the server.
+    """Yield the stored, or inflated, bytes of a gzip-compressed NIfTI volume, which is read to its end.
 
     Raises:
         RemoteError: not a volume, damaged, or longer than its header states.
@@ -94,11 +89,7 @@ _ENDINGS = {
 
 
 def check_destinations(destinations: dict[str, Path], inputs: Iterable[Path]) -> None:
-    """Check destinations before anything is sent.
-
-    Args:
-        destinations: path of each output.
-        inputs: the volumes.
+    """Check the path of each output before anything is sent.
 
     Raises:
         UsageError: an unknown output, a wrong suffix, a repeated path, or an input's.
@@ -141,11 +132,9 @@ def spool(folder: Path) -> Iterator[BinaryIO]:
 
 
 class Download:
-    """A hidden file until it is committed; a context manager.
+    """A file that is hidden until it is committed to ``destination``, whose folder is then created.
 
-    Args:
-        destination: final path; its folder is created on commit.
-        folder: temporary folder on the same file system; by default the destination's.
+    ``folder`` is a temporary one on the same file system; by default the destination's. A context manager.
 
     Raises:
         OutputError: it cannot be written.

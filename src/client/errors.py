@@ -81,13 +81,10 @@ _DEFAULT_WAIT_SECONDS = 10.0
 def problem_error(
     problem: Mapping[str, Any], url: str, localised: Callable[[str], str] = str, retry_after: str | None = None
 ) -> VoxportError:
-    """Return the error for problem details.
+    """Return the error for the members of problem details, any of which may be missing.
 
-    Args:
-        problem: members of the problem; any may be missing.
-        url: the server, the default subject.
-        localised: replaces the server's names of volumes by local ones.
-        retry_after: the header; its seconds become part of ``do``.
+    ``url`` is the default subject; ``localised`` replaces the server's names of volumes by local ones; the seconds of
+    the header ``retry_after`` become part of ``do``.
     """
     kind = _KINDS.get(str(problem.get("type", "")).removeprefix(URN), _OTHER)
     subject, expected, got, do = _words(problem, kind, url, localised)

@@ -11,6 +11,7 @@ import stat
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 from urllib.parse import urlsplit
@@ -104,13 +105,10 @@ def check_model(reference: str) -> None:
 
 @dataclass(frozen=True)
 class Form:
-    """A request's body.
+    """A request's body: fields with their values, and files with their fields' names.
 
-    Args:
-        fields: each with its values.
-        parts: files, each with its field's name.
-        is_sent: whether the files were sent completely.
-        localised: replaces the server's names of volumes by local ones.
+    ``is_sent`` returns whether the files were sent completely; ``localised`` replaces the server's names of volumes by
+    local ones.
     """
 
     fields: Fields
@@ -165,10 +163,6 @@ class Sent:
         """Return the volumes as listed in a report."""
         return [{"name": name, "sha256": sha256} for name, sha256 in zip(self.names, self.sha256, strict=True)]
 
-    def localised(self, text: str) -> str:
-        """Replace the server's names of volumes by local ones."""
-        return localised(text, self.names)
-
     def check_received(self, sha256: Iterable[str], url: str) -> None:
         """Raise RemoteError unless a report or job lists exactly the uploaded bytes in order."""
         if tuple(sha256) != self.sha256:
@@ -210,6 +204,7 @@ class Uploads:
         if not volumes:
             raise UsageError("volumes", expected="at least one", got="none", do="name the volumes of the case")
         self._names = tuple(map(str, volumes))
+        self.localised = partial(localised, names=self._names)
         self._on_progress = on_progress
         self._sent = 0
         with ExitStack() as stack:
@@ -231,10 +226,6 @@ class Uploads:
     def sent(self) -> Sent:
         """Return the uploaded volumes; valid after the upload."""
         return Sent(self._names, tuple(file.sha256.hexdigest() for file in self._files))
-
-    def localised(self, text: str) -> str:
-        """See `Sent.localised`."""
-        return localised(text, self._names)
 
     def _advance(self, count: int) -> None:
         self._sent += count

@@ -70,17 +70,13 @@ def received(
 ) -> Iterator[tuple[dict[str, Any], list[Download]]]:
     """Yield a model's report with local names, and its files, written but not committed.
 
-    Args:
-        members: the received files.
-        sent: the volumes that were sent.
-        places: destination of each member.
-        folder: temporary folder; by default beside the destinations.
+    ``places`` has the destination of each member; ``folder`` is for temporary files, by default beside them.
 
     Raises:
         RemoteError: the result is for another request.
         OutputError: a file cannot be written.
     """
-    report = checked_report(members.json(_REPORT), members.url, sent.localised)
+    report = checked_report(members.json(_REPORT), members.url, sent.names)
     sent.check_received((entry["sha256"] for entry in report["inputs"]), members.url)
     report["inputs"] = sent.entries()
     with ExitStack() as stack:
@@ -103,8 +99,7 @@ def _content(stored: IO[bytes], member: str, place: Path, url: str) -> Iterator[
     if member.endswith(PACKED):
         yield from chunks(stored, inflate=not place.name.endswith(".gz"), url=url)
         return
-    while chunk := stored.read(2**20):
-        yield chunk
+    yield from iter(lambda: stored.read(2**20), b"")
 
 
 @dataclass(frozen=True)
@@ -208,15 +203,7 @@ class Archive:
 
 
 def job_members(connection: Connection, path: str, job: RemoteJob, folder: Path, on_progress: OnProgress) -> Members:
-    """Return the results of a job that is done.
-
-    Args:
-        connection: to the server.
-        path: the job's.
-        job: with the hashes of its results.
-        folder: for temporary files, which hold a result until its hash has been checked.
-        on_progress: receives the bytes of each file.
-    """
+    """Return the results of a job that is done; ``folder`` holds each result until its hash has been checked."""
     outputs: dict[str, OutputName] = {member: output for output in PATHS for member in MEMBERS[output]}
 
     @contextmanager
