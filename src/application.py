@@ -7,11 +7,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from functools import cached_property
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from threading import Event
 from typing import Any, Generic, TypeVar
 
 from . import __version__
 from .container import BUNDLED, Container
+from .contract.card import revise_card
 from .domain.cards.model_card import ModelCard
 from .domain.job import Job
 from .domain.labels.label_map import LabelTable
@@ -20,6 +22,7 @@ from .domain.tuning import Tuning
 from .domain.viewing.slicing import Plane
 from .domain.volume import Volume
 from .ports.exporter import Checkpoint
+from .ports.importer import ImportChoices, Imported
 from .ports.job_queue import Attempt, Handler, Results
 from .ports.model import Model
 from .ports.model_repository import Listing
@@ -31,6 +34,7 @@ from .services.jobs.slice_preview import job_slice
 from .services.jobs.submit import forget_job, submit_case
 from .services.jobs.worker import work_on_jobs
 from .services.models.export import ExportResult, export_model
+from .services.models.importing import ImportResult, import_model, importer_of
 from .services.models.loading import AUTO, LoadedModel, ModelOpener
 from .services.models.segmenter import LoadedSegmenter
 from .services.models.tune import tune
@@ -155,6 +159,53 @@ class Application:
     ) -> ExportResult:
         """Export a checkpoint to a certified ONNX file; see ``export_model``."""
         return export_model(checkpoint, card, destination, progress, ports=self.container.export_ports())
+
+    def inspect_source(self, source: Path, choices: ImportChoices) -> tuple[str, Imported]:
+        """Read a network of another framework without importing it; return the framework and what its files say.
+
+        Raises:
+            ModelError, UsageError
+        """
+        importer = importer_of(source, self.container.importers())
+        with TemporaryDirectory(prefix="voxport-") as folder:
+            return importer.name, importer.read(source, choices, Path(folder))
+
+    def revise_card(self, card: ModelCard, changes: Mapping[str, Any]) -> ModelCard:
+        """Return a card with other values of some fields, by dotted name. Raises ModelError for wrong ones."""
+        return revise_card(card, changes)
+
+    def recognises(self, source: Path) -> bool:
+        """Return whether a path holds a network of another framework."""
+        return any(importer.recognises(source) for importer in self.container.importers())
+
+    def import_model(
+        self,
+        source: Path,
+        destination: Path,
+        progress: ProgressListener,
+        *,
+        choices: ImportChoices | None = None,
+        card: ModelCard | None = None,
+        changes: Mapping[str, Any] | None = None,
+        check: Sequence[Path] = (),
+    ) -> ImportResult:
+        """Import a network of another framework as one certified ONNX file; see ``import_model``.
+
+        Args:
+            source: a folder or file of the framework.
+            destination: the ONNX file to write.
+            progress: called as the import goes on.
+            choices: what to take of the source.
+            card: the card to use in place of the source's.
+            changes: fields of the card by dotted name, with their values.
+            check: volumes of a case for the comparison with the framework's own run.
+        """
+
+        def revise(read: ModelCard) -> ModelCard:
+            return self.revise_card(card or read, changes or {})
+
+        ports = self.container.import_ports()
+        return import_model(source, choices or ImportChoices(), revise, check, destination, progress, ports=ports)
 
     def verify(self, loaded: LoadedModel, checkpoint: Path | None, progress: ProgressListener) -> Verification:
         """Compare a model with its checkpoint, or with its certificate for None; see ``verify``."""

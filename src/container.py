@@ -17,6 +17,7 @@ from .ports.artifacts import ArtifactWriter
 from .ports.blobs import BlobStore
 from .ports.exporter import Checkpoint, ModelExporter
 from .ports.folders import WorkFolders
+from .ports.importer import ModelImporter
 from .ports.job_queue import JobQueue, QueueLimits
 from .ports.locks import Locks
 from .ports.model import Model, ModelFiles
@@ -36,6 +37,7 @@ from .services.jobs.admission import Slots
 from .services.jobs.run import JobSettings
 from .services.jobs.submit import JobPorts
 from .services.models.export import ExportPorts
+from .services.models.importing import ImportPorts
 from .services.models.loading import ModelOpener, Tunings
 from .services.models.registry import ServedModels
 from .services.models.segmenter import LocalSegmenter
@@ -187,6 +189,12 @@ class Container(containers.DeclarativeContainer):
         runtimes.provided["onnx"],
         runtimes,
         bounds,
+    )
+
+    # in the order in which they are asked whether they recognise a source
+    importers: providers.Provider[list[ModelImporter]] = providers.List()
+    import_ports = providers.Factory(
+        ImportPorts, importers, export_ports, open_model.provided.load, segment_ports, memory_store.provider
     )
 
     slots = providers.ThreadSafeSingleton(Slots, config.serving.slots, config.serving.queue)

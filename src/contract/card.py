@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, TypeAdapter, ValidationError
 
 from ..domain.cards.model_card import ModelCard
-from ..domain.cards.writing import SCHEMA, SCHEMA_2
+from ..domain.cards.writing import SCHEMA, SCHEMA_2, write_card
 from ..domain.errors import ModelError
 from ..domain.parity import Certificate, Parity, PipelineParity, ProbeInput, RuntimeParity
 from .card_fields import (
@@ -31,7 +31,15 @@ from .card_fields import (
 )
 from .reading import Strict, expected, problems_of, short, sized
 
-__all__ = ["MODEL_NAME", "MODEL_VERSION", "CertificateFields", "CertificateSummary", "card_schema", "read_card"]
+__all__ = [
+    "MODEL_NAME",
+    "MODEL_VERSION",
+    "CertificateFields",
+    "CertificateSummary",
+    "card_schema",
+    "read_card",
+    "revise_card",
+]
 
 
 class ProbeFields(Strict):
@@ -176,6 +184,28 @@ def read_card(data: object, subject: str = "model card") -> ModelCard:
     except ValidationError as error:
         listed = "; ".join(f"{path} {words}" for path, words in problems_of(error, fields))
         raise ModelError(subject, expected="a valid model card", got=listed, do="correct the card") from None
+
+
+def revise_card(card: ModelCard, changes: Mapping[str, Any]) -> ModelCard:
+    """Return a card with other values of some fields, e.g. ``{"input.orientation": "RAS"}``.
+
+    Raises:
+        ModelError: names every field that is then unknown or wrong.
+    """
+    data = write_card(card)
+    for path, value in changes.items():
+        *parts, name = path.split(".")
+        place: Any = data
+        for part in parts:
+            place = place.setdefault(part, {}) if isinstance(place, dict) else None
+        if not isinstance(place, dict):
+            got = f"{path}, which is below a value"
+            raise ModelError("model card", expected="a field of a card", got=got, do="name one, e.g. licence")
+        place[name] = value
+    if data["schema"] == SCHEMA and changes:  # any field may be one that schema 2 alone has
+        data = {**data, "schema": SCHEMA_2, "inference": data["tiling"]}
+        del data["tiling"]
+    return read_card(data)
 
 
 def card_schema() -> dict[str, Any]:

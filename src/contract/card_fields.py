@@ -48,6 +48,10 @@ Divisor = Annotated[
     _AtLeastOne | tuple[_AtLeastOne, _AtLeastOne, _AtLeastOne],
     expected("a whole number of at least 1, or three (x, y, z)"),
 ]
+Lengths = Annotated[
+    tuple[Length | None, Length | None, Length | None],
+    sized("three lengths (x, y, z), null for an axis as stored", 3),
+]
 Pair = Annotated[tuple[Number, Number], sized("two numbers", 2)]
 LabelValues = Annotated[list[Count], Field(min_length=1), sized("at least one label value")]
 
@@ -200,6 +204,7 @@ class InputFields2(InputFields):
 
     channels: Annotated[list[ChannelFields2], Field(min_length=1), sized("at least one channel")]  # type: ignore[assignment]
     intensity: list[StepFields2] = Field([])  # type: ignore[assignment]
+    spacing: Lengths | None = None  # type: ignore[assignment]
     crop: CropFields | None = None
     resampling: ResamplingFields = ResamplingFields()
 
@@ -355,7 +360,9 @@ class OutputFields2(OutputFields):
 
     activation: Literal["softmax", "sigmoid", "none", "labels"]  # type: ignore[assignment]
     labels: Annotated[list[LabelFields2], Field(min_length=1), sized(_LABELS)]  # type: ignore[assignment]
-    resample: Literal["logits", "labels"] = Field("logits", description="What is brought back to the stored grid.")
+    resample: Literal["logits", "probabilities", "labels"] = Field(
+        "logits", description="What is brought back to the stored grid."
+    )
     order: Literal[0, 1, 3] = Field(1, description="Order of the spline on the way back.")
     postprocessing: list[PostprocessingFields] = Field([])
 

@@ -577,7 +577,7 @@ def test_what_schema_1_lacks_is_written_in_schema_2_and_read_again(change: dict[
         (
             ["inference", "divisor"],
             [32, 2],
-            "got inference.divisor expected a whole number of at least 1, or three (x, y, z), got [32, 2]; c",
+            "inference.divisor expected a whole number of at least 1, or three (x, y, z), got [32, 2]",
         ),
         (["inference", "patch"], [64, 64, 9], "inference.patch expected multiples of the divisor (32, 32, 2)"),
         (["inference", "mirror"], ["t"], "inference.mirror[0] expected one of x, y, z, got 't'"),

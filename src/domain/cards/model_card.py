@@ -62,13 +62,13 @@ class Input:
     """Input of the network.
 
     ``axes`` is the axis order of the network's arrays. Volumes are cropped, reoriented to ``orientation`` and resampled
-    to ``spacing`` (in ``spacing_unit``) before inference; None keeps them as stored.
+    to ``spacing`` (in ``spacing_unit``) before inference; None keeps them as stored, all of them or along one axis.
     """
 
     channels: tuple[Channel, ...]
     axes: Axes = "XYZ"
     orientation: str | None = "RAS"
-    spacing: tuple[float, float, float] | None = None
+    spacing: tuple[float | None, float | None, float | None] | None = None
     spacing_unit: str | None = None
     intensity: tuple[Step, ...] = ()
     crop: Crop | None = None

@@ -49,6 +49,8 @@ def _spacing(grid: Grid, card: ModelCard) -> Iterator[str]:
     order = (0, 1, 2) if card.input.orientation is None else grid.reorientation_to(card.input.orientation).axes
     factor = unit_factor(unit, grid.unit)
     for name, axis, target in zip("xyz", order, wanted, strict=True):
+        if target is None:
+            continue
         ratio = grid.spacing[axis] / (target * factor)
         if ratio >= _FAR_SPACING or ratio <= 1 / _FAR_SPACING:
             have = f"{grid.spacing[axis]:.4g} {grid.unit if grid.unit != 'unknown' else unit}"

@@ -31,7 +31,8 @@ class ModelSpace:
         ratio = (1.0, 1.0, 1.0)
         if wanted.spacing is not None and wanted.spacing_unit is not None:
             factor = unit_factor(wanted.spacing_unit, stored.unit)
-            target = [length * factor for length in wanted.spacing]
+            wanted_lengths = zip(wanted.spacing, oriented.spacing, strict=True)
+            target = [have if length is None else length * factor for length, have in wanted_lengths]
             x, y, z = (t / s for t, s in zip(target, oriented.spacing, strict=True))
             if not all(abs(r - 1) <= _SAME_SPACING for r in (x, y, z)):
                 grid, ratio = oriented.resampled(target), (x, y, z)

@@ -97,8 +97,8 @@ class Output:
     ``tensor`` is the name or index of the output with the logits, of a network that has several. ``bounded``: the
     logits are within [0, 1], or whole numbers, without an activation in the network.
 
-    ``resample``: whether logits or labels are brought back to the stored grid, by splines of ``order``. The label map
-    goes through ``postprocessing`` in order.
+    ``resample``: what is brought back to the stored grid, by splines of ``order``: logits, probabilities or labels. The
+    label map goes through ``postprocessing`` in order.
     """
 
     activation: Activation
@@ -106,7 +106,7 @@ class Output:
     threshold: float = 0.5
     tensor: str | None = None
     bounded: bool = False
-    resample: Literal["logits", "labels"] = "logits"
+    resample: Literal["logits", "probabilities", "labels"] = "logits"
     order: Literal[0, 1, 3] = 1
     postprocessing: tuple[Postprocessing, ...] = ()
     background: bool | None = field(default=None, compare=False)  # whether ``none`` has a channel for it, once known

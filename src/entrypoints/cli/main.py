@@ -21,7 +21,7 @@ from ...domain.errors import (
     UsageError,
     VoxportError,
 )
-from . import batch, jobs, models, segmenting, serving, tuning, up
+from . import batch, importing, jobs, models, segmenting, serving, tuning, up
 from .console import say, with_flags
 
 _EXIT_CODES: dict[type[VoxportError], int] = {
@@ -45,6 +45,7 @@ app = typer.Typer(
 )
 app.command("segment")(segmenting.segment_command)
 app.command("batch")(batch.batch_command)
+app.command("import")(importing.import_command)
 app.command("export")(models.export_command)
 app.command("verify")(models.verify_command)
 app.command("inspect")(models.inspect_command)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,6 +13,7 @@ from . import options as opt
 from .console import build_application, progress_bar, show_json, show_table, warn
 
 if TYPE_CHECKING:
+    from ...domain.cards.model_card import ModelCard
     from ...domain.parity import Bounds, RuntimeParity
     from ...ports.model import Model
     from ...ports.volume_store import VolumeSource
@@ -62,14 +63,20 @@ def remove_command(
 
 
 def inspect_command(
-    file: Annotated[str, typer.Argument(help="A volume, a model file, or the name of a model.")],
+    file: Annotated[
+        str, typer.Argument(help="A volume, a model file, the name of a model, or another framework's files.")
+    ],
     card: opt.CardFile = None,
     as_json: opt.AsJson = False,
 ) -> None:
-    """Show a volume's geometry, or a model's card and certificate."""
+    """Show a volume's geometry, a model's card and certificate, or what ``import`` would take."""
     from ...services.models.loading import names_a_model
+    from .importing import show_source
 
     application = build_application()
+    if Path(file).exists() and application.recognises(Path(file)):
+        show_source(application, Path(file), as_json)
+        return
     if names_a_model(file):
         _show_model(application.find_model(file, card), as_json)
         return
@@ -111,10 +118,23 @@ def _show_model(model: Model, as_json: bool) -> None:
         typer.echo("certificate: none")
         return
     typer.echo(f"certificate: {certificate['date']}, {len(certificate['probes'])} probes")
-    for entry in certificate["runtimes"]:
-        typer.echo(
-            f"  {entry['runtime']} {entry['precision']} ({entry['version']}): label agreement "
-            f"{entry['label_agreement']:.6f}, largest difference {entry['max_probability_difference']:.2g}"
+    for line in certificate_lines(model.card):
+        typer.echo(f"  {line}")
+
+
+def certificate_lines(card: ModelCard) -> Iterator[str]:
+    """Yield a line for each comparison of a certificate."""
+    if card.parity is None:
+        return
+    for entry in card.parity.runtimes:
+        yield (
+            f"{entry.runtime} {entry.precision} ({entry.version}): label agreement "
+            f"{entry.parity.label_agreement:.6f}, largest difference {entry.parity.max_probability_difference:.2g}"
+        )
+    for run in card.parity.pipeline:
+        yield (
+            f"{run.framework} {run.version} on {run.volume}: label agreement {run.label_agreement:.6f}, "
+            f"Dice {', '.join(f'{dice:.4f}' for dice in run.dice)}"
         )
 
 
@@ -156,7 +176,7 @@ def export_command(
                 "model": str(output),
                 "sha256": done.model.sha256,
                 "dynamic": done.dynamic,
-                **_parity(proved.entry),
+                **parity_mapping(proved.entry),
                 "others": _others(proved.others, bounds),
             }
         )
@@ -197,7 +217,7 @@ def verify_command(
         show_json(
             {
                 "model": found.card.reference,
-                **_parity(entry),
+                **parity_mapping(entry),
                 "against": proved.against,
                 "others": _others(proved.others, bounds),
             }
@@ -210,7 +230,8 @@ def verify_command(
         _show_others(proved.others, bounds)
 
 
-def _parity(entry: RuntimeParity) -> dict[str, Any]:
+def parity_mapping(entry: RuntimeParity) -> dict[str, Any]:
+    """Return a comparison of a runtime with the source network, for JSON."""
     return {
         "runtime": entry.runtime,
         "precision": entry.precision,
@@ -221,7 +242,7 @@ def _parity(entry: RuntimeParity) -> dict[str, Any]:
 
 
 def _others(others: Sequence[RuntimeParity], bounds: Bounds) -> list[dict[str, Any]]:
-    return [{**_parity(entry), "holds": entry.holds(bounds)} for entry in others]
+    return [{**parity_mapping(entry), "holds": entry.holds(bounds)} for entry in others]
 
 
 def _show_others(others: Sequence[RuntimeParity], bounds: Bounds) -> None:

@@ -45,7 +45,7 @@ def put_noise(card: ModelCard, target: ArrayStore) -> list[str]:
 
     shape = shape3(edge + edge // 2 if edge else _WHOLE_NOISE for edge in card.tiling.patch)
     low, high = _range(card)
-    spacing = card.input.spacing or (1.0, 1.0, 1.0)
+    spacing = [length or 1.0 for length in card.input.spacing or (1.0, 1.0, 1.0)]
     names = []
     for channel in range(card.input.source_count):
         name = f"noise {channel}"
@@ -90,7 +90,9 @@ def _stored_patch(card: ModelCard, grid: Grid) -> tuple[int | None, ...]:
     if card.input.spacing is not None:
         # 1.5 times the patch, in stored voxels, also if resampling changes their number.
         finest = min(grid.spacing)
-        patch = [e and max(e, round(e * s / finest)) for e, s in zip(patch, card.input.spacing, strict=True)]
+        patch = [
+            e and max(e, round(e * (s or finest) / finest)) for e, s in zip(patch, card.input.spacing, strict=True)
+        ]
     if card.input.orientation is None:
         return tuple(patch)
     back = grid.reorientation_to(card.input.orientation).inverse()

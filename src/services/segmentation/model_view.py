@@ -128,9 +128,10 @@ def _space(case: Case, card: ModelCard, box: Box) -> ModelSpace:
     unit = "a spacing" if stored.unit == "unknown" else f"a spacing in {stored.unit}"
     if not 1 / _WRONG_UNIT < longer < _WRONG_UNIT:
         names = " x ".join(f"{length:.4g}" for length in stored.spacing)
+        near = " x ".join("any" if length is None else f"{length:g}" for length in wanted.spacing)
         raise InputError(
             subject,
-            expected=f"{unit} near the model's {' x '.join(f'{s:g}' for s in wanted.spacing)} {wanted.spacing_unit}",
+            expected=f"{unit} near the model's {near} {wanted.spacing_unit}",
             got=f"{names}, {longer if longer > 1 else 1 / longer:.3g} times {'as long' if longer > 1 else 'as short'}: "
             "is the unit right?",
             do="correct the spacing, or its unit, in the file, e.g. with nibabel: i = nibabel.load(FILE); "
