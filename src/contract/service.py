@@ -165,10 +165,12 @@ class ArrayFields(BaseModel, extra="forbid"):
     probabilities: bool = False
 
 
-_OPTIONS: Any = {name: (kind | None, Field(None, description=text)) for name, (kind, text) in option_fields().items()}
+OPTION_FIELDS: Any = {
+    name: (kind | None, Field(None, description=text)) for name, (kind, text) in option_fields().items()
+}
 _VOLUME: Any = (list[list[list[float | bool | list[float | bool]]]], Field(description="(x, y, z), or channels first."))
 PredictFields = create_model(
-    "PredictFields", __base__=ArrayFields, __doc__="The fields of an array beside its values.", **_OPTIONS
+    "PredictFields", __base__=ArrayFields, __doc__="The fields of an array beside its values.", **OPTION_FIELDS
 )
 ArrayBody = create_model(
     "ArrayBody", __base__=PredictFields, __doc__="An array as nested lists, and its other fields.", volume=_VOLUME

@@ -77,6 +77,21 @@ def test_a_foreign_file_is_named_for_what_it_is(http: Any, path: str, start: byt
     assert list(http.scratch.iterdir()) == []
 
 
+@pytest.mark.parametrize("model", [None, "edges"])
+def test_a_service_that_is_still_looking_for_its_models_is_busy(tmp_path: Path, model: str | None) -> None:
+    application = Application.build(models_dir=tmp_path, scratch_dir=tmp_path)
+    http = TestClient(create_app(application), headers={"Host": "localhost"})  # its lifespan has not begun
+    named = {} if model is None else {"model": model}
+    volume = {"volume": ("scan.nii", content((4, 4, 4), 1.0, "micron"))}
+    answers = [http.post(path, files=volume, data=named) for path in ("/segment", "/v1/plan", "/v1/jobs")]
+    answers.append(http.post("/predict", json={"volume": [[[0]]], **named}))
+    answers += [http.get(f"{path}/models/edges") for path in ("/v1", "/v2")]
+    for answer in answers:
+        assert answer.status_code == 503, answer.text
+        assert answer.json()["type"] == "urn:voxport:problem:busy"
+        assert answer.headers["Retry-After"] == "1"
+
+
 def test_the_scratch_of_a_request_whose_caller_left_is_removed(tmp_path: Path) -> None:
     named_model(tmp_path / "models", "edges", patch=(8, 8, 8))
     (tmp_path / "scratch").mkdir()
@@ -94,7 +109,8 @@ def test_a_service_removes_the_metrics_of_killed_services_and_keeps_those_of_run
     for name in ("first", "second", "tmp"):
         (tmp_path / name).mkdir()
     (tmp_path / "tmp" / "voxport-metrics-left").mkdir()
-    (tmp_path / "tmp" / "voxport-metrics-left" / "counter_7.db").touch()
+    for name in (".lock", "counter_7.db"):
+        (tmp_path / "tmp" / "voxport-metrics-left" / name).touch()
 
     def folders() -> set[str]:
         return {path.name for path in (tmp_path / "tmp").glob("voxport-metrics-*")}

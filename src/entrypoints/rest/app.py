@@ -14,12 +14,11 @@ from ... import __version__
 from ...application import Application
 from ...services.jobs.worker import in_a_slot, keep_working
 from ..json_log import check_models_folder
-from . import catalogue, job_results, jobs, predicting, segmenting
+from . import catalogue, job_results, jobs, predicting, segmenting, v2
 from .context import ServiceContext
 from .openapi import describe
 from .routing import HeadAsGet, add_problem_handlers, check_query
 from .stopping import stop_on_signals
-from .v2 import v2_routes
 
 _ABOUT = """Masks on the right voxels, from verified ONNX models.
 
@@ -34,6 +33,7 @@ _ROUTERS = (
     catalogue.probe_router,
     jobs.router,
     job_results.router,
+    v2.router,
 )
 
 
@@ -75,7 +75,7 @@ def create_app(application: Application, *, runs_jobs: bool = False) -> FastAPI:
         dependencies=[Depends(check_query)],
     )
     app.state.context = context
-    for router in (*_ROUTERS, v2_routes(context)):
+    for router in _ROUTERS:
         app.include_router(router)
     add_problem_handlers(app, context.metrics, context.private_paths)
     app.add_middleware(HeadAsGet)

@@ -28,6 +28,18 @@ def too_large(got: str, max_values: int) -> LimitError:
     return LimitError("volume", expected=f"at most {max_values} values", got=got, do=do)
 
 
+def load_json(content: bytes, max_values: int, refused: LimitError) -> Any:
+    """The data of a JSON text. Raises ``refused`` where it surely holds more than ``max_values``, and UsageError."""
+    # Python's lists are far larger than their text: [[],[],...] must not be built to be refused.
+    # Lists of v values have v - 1 commas; at most three of them hold one value, and the fourth holds all.
+    if content.count(b",") > max_values + FIELD_BYTES or content.count(b"[") > 3 * max_values + FIELD_BYTES:
+        raise refused
+    try:
+        return orjson.loads(content)
+    except orjson.JSONDecodeError as error:
+        raise UsageError("body", expected="JSON", got=str(error)[:120], do="correct it") from None
+
+
 def parse_json(content: bytes, max_values: int) -> tuple[NDArray[Any], dict[str, Any]]:
     """The array of a JSON object's member ``volume``, and its other members.
 
@@ -36,15 +48,7 @@ def parse_json(content: bytes, max_values: int) -> tuple[NDArray[Any], dict[str,
         InputError: the volume is no array of numbers.
         LimitError: it has more than ``max_values``.
     """
-    # Python's lists are far larger than their text: [[],[],...] must not be built to be refused.
-    # Lists of v values have v - 1 commas; at most three of them hold one value, and the fourth holds all.
-    commas, brackets = content.count(b","), content.count(b"[")
-    if commas > max_values + FIELD_BYTES or brackets > 3 * max_values + FIELD_BYTES:
-        raise too_large("more", max_values)
-    try:
-        data = orjson.loads(content)
-    except orjson.JSONDecodeError as error:
-        raise UsageError("body", expected="JSON", got=str(error)[:120], do="correct it") from None
+    data = load_json(content, max_values, too_large("more", max_values))
     if not isinstance(data, dict) or "volume" not in data:
         raise UsageError("body", expected='{"volume": [[[...]]], ...}', got="no volume", do="send one")
     try:

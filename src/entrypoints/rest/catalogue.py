@@ -60,7 +60,7 @@ async def models(context: Context) -> Response:
 )
 async def model(context: Context, name: ModelName) -> Response:
     """One model, by NAME or NAME:VERSION, with its card."""
-    return JSONResponse(_details(context, context.models.find(name)))
+    return JSONResponse(_details(context, context.find(name)))
 
 
 @health_router.get(

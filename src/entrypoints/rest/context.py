@@ -19,6 +19,7 @@ from ...application import Application
 from ...domain.errors import BusyError, CancelledError, TimeLimitError
 from ...domain.run import RunOptions
 from ...services.models.loading import LoadedModel
+from ...services.models.registry import Catalogue, ServedModel
 from ...services.segmentation.estimate import Estimate
 from ...services.segmentation.prepare import memory_limit
 from .connections import Draining
@@ -83,6 +84,13 @@ class ServiceContext:
         """The memory limit of one case."""
         return self.settings.memory_bytes or memory_limit(self.settings.slots, self.application.resources)
 
+    def find(self, model: str | None) -> ServedModel:
+        """The model of this name, or the default. Raises UnknownModelError, ModelError, BusyError."""
+        if self.models.catalogue == Catalogue():
+            got = "models that are being looked for"
+            raise BusyError("service", expected="models that are known", got=got, retry_after_seconds=1)
+        return self.models.find(model)
+
     def public(self, text: str) -> str:
         """The text without the folders of the server."""
         return cut(text, self.private_paths)
@@ -91,8 +99,8 @@ class ServiceContext:
         self, inputs: Sequence[str], model: str | None, options: RunOptions, progress: RequestProgress
     ) -> tuple[LoadedModel, Estimate]:
         """The loaded model of this name, and the estimate of a run on this machine."""
+        speed = self.find(model).seconds_per_voxel
         loaded = self.models.take(model)
-        speed = self.models.find(model).seconds_per_voxel
         options = replace(options, memory_bytes=self.memory_bytes)
         return loaded, self.application.estimate(inputs, loaded, options, progress, seconds_per_voxel=speed)
 

@@ -103,7 +103,7 @@ async def submit_job(
 ) -> Response:
     """Queue a case. It is checked first: a case that no worker can run is refused at once."""
     # without a memory limit: each worker has its own
-    context.models.find(model)
+    context.find(model)
     inputs = await uploads.name_volumes(volume)
     owner = principal(request)
 

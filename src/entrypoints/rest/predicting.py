@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
 from typing import Any
@@ -12,13 +11,11 @@ import orjson
 from anyio import to_thread
 from fastapi import APIRouter, Request
 from numpy.typing import NDArray
-from pydantic import ValidationError
 from starlette.datastructures import UploadFile
 from starlette.responses import Response
 
 from ...contract import service as schemas
 from ...contract.options import options_of
-from ...contract.reading import expected_and_got
 from ...domain.errors import OutputError, UsageError
 from ...domain.report import statistics_mapping
 from ...services.models.loading import LoadedModel
@@ -27,7 +24,7 @@ from . import uploads
 from .arrays import FIELD_BYTES, json_bytes, parse_json, parse_npy, too_large
 from .context import Context, RequestProgress, ServiceContext
 from .openapi import GUARDED_KINDS, RUN_KINDS, VOLUME, examples, problems
-from .routing import JSON, MULTIPART, BodyRoute, body
+from .routing import JSON, MULTIPART, BodyRoute, body, checked
 
 _ONE_VOXEL_EACH = {"volume": [[[0, 40], [80, 120]], [[10, 50], [90, 130]]], "spacing": [1.0, 1.0, 5.0], "unit": "um"}
 _BODY: dict[str, Any] = {
@@ -56,7 +53,7 @@ async def predict(request: Request, context: Context) -> Response:
     """Segment an array (x, y, z), or channels first; files, and anything large, go to /segment."""
     is_json = request.headers["content-type"].lower().startswith(JSON)
     array, fields = await (_from_json if is_json else _from_form)(request, context)
-    context.models.find(fields.model)
+    context.find(fields.model)
     options = options_of(fields.model_dump(), memory_bytes=context.memory_bytes)
 
     def run(progress: RequestProgress, queued_seconds: float) -> bytes:
@@ -81,7 +78,7 @@ async def _from_json(request: Request, context: ServiceContext) -> Asked:
     array, others = await to_thread.run_sync(partial(parse_json, bytes(content), most), limiter=context.aside)
     # a form has texts only; in JSON, "0.5" is not a number
     fields = partial(schemas.PredictFields.model_validate_json, strict=True)
-    return array, _checked(fields, orjson.dumps(others))
+    return array, checked(fields, orjson.dumps(others))
 
 
 async def _from_form(request: Request, context: ServiceContext) -> Asked:
@@ -101,17 +98,7 @@ async def _from_form(request: Request, context: ServiceContext) -> Asked:
     fields: dict[str, Any] = {name: value for name, value in form.items() if name != "volume"}
     if "spacing" in fields:
         fields["spacing"] = str(fields["spacing"]).split(",")
-    return array, _checked(schemas.PredictFields.model_validate, fields)
-
-
-def _checked(parse: Callable[[Any], schemas.ArrayFields], fields: object) -> schemas.ArrayFields:
-    try:
-        return parse(fields)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "body"
-        expected, got = expected_and_got(first)
-        raise UsageError(where[:80], expected=expected, got=got, do="correct it") from None
+    return array, checked(schemas.PredictFields.model_validate, fields)
 
 
 def _mapping(found: Prediction, loaded: LoadedModel, queued_seconds: float) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.dependencies.models import Dependant
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
+from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -26,6 +27,7 @@ MULTIPART, JSON = "multipart/form-data", "application/json"
 _MOST_COMPLAINTS = 5
 _UTF_8 = {"utf-8", "utf8", "us-ascii"}
 Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
+T = TypeVar("T")
 
 
 def body(
@@ -112,6 +114,14 @@ def add_problem_handlers(app: FastAPI, metrics: Metrics, private_paths: Iterable
     app.add_exception_handler(ProblemError, known)
     app.add_exception_handler(HTTPException, known)
     app.add_exception_handler(RequestValidationError, invalid)
+
+
+def checked(parse: Callable[[Any], T], data: object) -> T:
+    """Parse data of a request with pydantic. Raises RequestValidationError, which names every wrong field."""
+    try:
+        return parse(data)
+    except ValidationError as error:
+        raise RequestValidationError(error.errors()) from None
 
 
 def request_id(request: Request) -> str:

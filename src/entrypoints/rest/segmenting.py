@@ -189,7 +189,7 @@ def _each_once(context: ServiceContext, names: Sequence[str]) -> list[str]:
     wanted: list[str | None] = [*names] or [None]
     for name in wanted:
         try:
-            models[context.models.find(name).reference] = None
+            models[context.find(name).reference] = None
         except UnknownModelError:
             if name is None or len(wanted) == 1:
                 raise

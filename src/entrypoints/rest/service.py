@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import atexit
-import fcntl
 import os
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from shutil import rmtree
 from tempfile import gettempdir, mkdtemp
@@ -17,6 +16,7 @@ import uvicorn.config
 os.environ.setdefault("MALLOC_ARENA_MAX", "2")
 
 from ...application import Application
+from ...ports.locks import Locks
 from ..json_log import log_as_json
 from .app import create_app
 from .connections import timed_protocol
@@ -26,7 +26,7 @@ from .stopping import stop_while_starting
 
 # BentoML's own limit is later: voxport's answers with a problem and stops the run
 _GRACE_SECONDS = 60
-_METRICS = "voxport-metrics-"
+_METRICS, _LOCK = "voxport-metrics-", ".lock"
 
 
 def create_service() -> Any:
@@ -37,7 +37,7 @@ def create_service() -> Any:
     index = bentoml.server_context.worker_index
     if index is None:  # this process starts the workers
         stop_while_starting()
-        own_metrics_folder()
+        own_metrics_folder(application.locks)
     else:
         protocols: dict[str, Any] = uvicorn.config.HTTP_PROTOCOLS
         protocols["auto"] = timed_protocol(application.settings.serving.silence_seconds)
@@ -70,7 +70,7 @@ def create_service() -> Any:
     return made
 
 
-def own_metrics_folder() -> None:
+def own_metrics_folder(locks: Locks) -> None:
     """Give the processes of this service a Prometheus folder of their own, deleted when the service ends.
 
     BentoML's default is one for all services of a user, which it empties whenever one of them starts. The folder is
@@ -78,24 +78,15 @@ def own_metrics_folder() -> None:
     """
     from bentoml._internal.configuration.containers import BentoMLContainer
 
-    for left in Path(gettempdir()).glob(f"{_METRICS}*"):
-        with suppress(OSError):
-            _lock(left)
-            rmtree(left, ignore_errors=True)
-    folder = mkdtemp(prefix=_METRICS)
-    _lock(folder)
-    BentoMLContainer.prometheus_multiproc_dir.set(folder)
-    atexit.register(rmtree, folder, ignore_errors=True)
-
-
-def _lock(folder: Path | str) -> None:
-    """Lock a folder until this process ends. OSError if another holds it."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(descriptor)
-        raise
+    for lock in Path(gettempdir()).glob(f"{_METRICS}*/{_LOCK}"):
+        with suppress(OSError), locks.hold(lock, wait=False) as held:
+            if held:
+                rmtree(lock.parent, ignore_errors=True)
+    folder, until_exit = Path(mkdtemp(prefix=_METRICS)), ExitStack()
+    until_exit.enter_context(locks.hold(folder / _LOCK))
+    until_exit.callback(rmtree, folder, ignore_errors=True)
+    atexit.register(until_exit.close)
+    BentoMLContainer.prometheus_multiproc_dir.set(str(folder))
 
 
 service = create_service()

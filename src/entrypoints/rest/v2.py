@@ -7,39 +7,61 @@ card takes and gives the tensors that it declares.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from io import BytesIO
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from anyio import to_thread
 from fastapi import APIRouter, Request
 from numpy.typing import NDArray
+from pydantic import BaseModel, BeforeValidator, Field, Strict, create_model
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 
 from ... import __version__
-from ...contract.options import REMOTE, options_of
+from ...contract.options import options_of
+from ...contract.service import OPTION_FIELDS
 from ...domain.errors import InputError, OutputError, UnknownModelError, UsageError
-from ...domain.run import RunOptions
+from ...domain.report import Unit
 from ...ports.tensor_models import TensorModel
 from ...ports.tensors import TensorSpec
 from ...services.models.loading import LoadedModel
 from ...services.models.registry import ServedModel
 from ...services.segmentation.predict import array_volume
-from .context import RequestProgress, ServiceContext
+from .context import Context, RequestProgress, ServiceContext
+from .routing import checked
 from .v2_tensors import HEADER_LENGTH, Body, InferRequest, answer, described, read_request
 
 _IN_MEMORY = 2**20  # bytes of a body that make no file
 _JSON, _BYTES = "application/json", "application/octet-stream"
 VOLUME, LABELS, PROBABILITIES, IMAGE, LOGITS = "volume", "labels", "probabilities", "image", "logits"
-_PARAMETERS = {"spacing", "unit", "affine", "raw", "binary_data_output", *REMOTE}
 # spacing and shape of a volume are free; any real type is taken where FP32 is declared
 _VOLUME = TensorSpec(VOLUME, "float32", (None, None, None))
-Run = Callable[[RequestProgress, float], tuple[Mapping[str, NDArray[Any]], dict[str, Any]]]
+Arrays = Mapping[str, NDArray[Any]]
+
+
+def _flat(value: object) -> object:
+    """Numbers of a text with commas, as the protocol has single values only, or of nested lists."""
+    return value.split(",") if isinstance(value, str) else np.array(value, dtype=object).reshape(-1).tolist()
+
+
+Numbers = Annotated[list[Annotated[float, Strict(False)]], BeforeValidator(_flat)]
+
+
+class _OwnParameters(BaseModel, extra="forbid", strict=True):
+    spacing: Annotated[Numbers, Field(min_length=3, max_length=3)] | None = None
+    affine: Annotated[Numbers, Field(min_length=16, max_length=16)] | None = None
+    unit: Unit = "unknown"
+    raw: bool = False
+    binary_data_output: bool = False
+
+
+# of a request for a voxport model
+Parameters = create_model("Parameters", __base__=_OwnParameters, **OPTION_FIELDS)
 
 
 @dataclass(frozen=True)
@@ -55,58 +77,56 @@ class Found:
     tensors: TensorModel | None = None
 
 
-def v2_routes(context: ServiceContext) -> APIRouter:
-    """The routes of the protocol."""
-    # the protocol has an OpenAPI document of its own
-    router = APIRouter(prefix="/v2", include_in_schema=False)
-
-    @router.get("", summary="Server metadata")
-    async def server() -> Response:
-        """The server's name, version and extensions."""
-        return JSONResponse({"name": "voxport", "version": __version__, "extensions": ["binary_tensor_data"]})
-
-    @router.get("/health/live", summary="Liveness, in the protocol")
-    async def live() -> Response:
-        """The process answers."""
-        return JSONResponse({"live": True})
-
-    @router.get("/health/ready", summary="Readiness, in the protocol")
-    async def ready() -> Response:
-        """Every model was loaded once."""
-        return JSONResponse({"ready": context.models.ready}, 200 if context.models.ready else 503)
-
-    @router.get("/models/{name}", summary="Model metadata")
-    @router.get("/models/{name}/versions/{version}", summary="Metadata of a version")
-    async def metadata(name: str, version: str | None = None) -> Response:
-        """The tensors that a model takes and gives."""
-        return JSONResponse(await to_thread.run_sync(_metadata, context, name, version))
-
-    @router.get("/models/{name}/ready", summary="Readiness of a model")
-    @router.get("/models/{name}/versions/{version}/ready", summary="Readiness of a version")
-    async def model_ready(name: str, version: str | None = None) -> Response:
-        """The model is loaded."""
-        found = await to_thread.run_sync(_find, context, name, version)
-        is_ready = found.served is None or found.served.state == "ready"
-        body = {"name": found.name, "version": found.version, "ready": is_ready}
-        return JSONResponse(body, 200 if is_ready else 503)
-
-    @router.post("/models/{name}/infer", summary="Infer")
-    @router.post("/models/{name}/versions/{version}/infer", summary="Infer with a version")
-    async def infer(request: Request, name: str, version: str | None = None) -> Response:
-        """Run a model on tensors; see the protocol for the body."""
-        return await _infer(context, request, name, version)
-
-    return router
+# the protocol has an OpenAPI document of its own
+router = APIRouter(prefix="/v2", include_in_schema=False)
 
 
-async def _infer(context: ServiceContext, request: Request, name: str, version: str | None) -> Response:
+@router.get("")
+async def server() -> dict[str, Any]:
+    """The server's name, version and extensions."""
+    return {"name": "voxport", "version": __version__, "extensions": ["binary_tensor_data"]}
+
+
+@router.get("/health/live")
+async def live() -> dict[str, bool]:
+    """The process answers."""
+    return {"live": True}
+
+
+@router.get("/health/ready")
+async def ready(context: Context) -> Response:
+    """Every model was loaded once."""
+    return JSONResponse({"ready": context.models.ready}, 200 if context.models.ready else 503)
+
+
+@router.get("/models/{name}")
+@router.get("/models/{name}/versions/{version}")
+async def metadata(context: Context, name: str, version: str | None = None) -> dict[str, Any]:
+    """The tensors that a model takes and gives."""
+    return await to_thread.run_sync(_metadata, context, name, version)
+
+
+@router.get("/models/{name}/ready")
+@router.get("/models/{name}/versions/{version}/ready")
+async def model_ready(context: Context, name: str, version: str | None = None) -> Response:
+    """The model is loaded."""
+    found = await to_thread.run_sync(_find, context, name, version)
+    is_ready = found.served is None or found.served.state == "ready"
+    body = {"name": found.name, "version": found.version, "ready": is_ready}
+    return JSONResponse(body, 200 if is_ready else 503)
+
+
+@router.post("/models/{name}/infer")
+@router.post("/models/{name}/versions/{version}/infer")
+async def infer(context: Context, request: Request, name: str, version: str | None = None) -> Response:
+    """Run a model on tensors; see the protocol for the body."""
     if request.headers.get("content-encoding", "identity") != "identity":
         raise HTTPException(415, "expected a body without Content-Encoding; send it plain")
     found = await to_thread.run_sync(_find, context, name, version)
     async with _received(request, context) as body:
         length, most = request.headers.get(HEADER_LENGTH), context.settings.predict_max_voxels
-        asked = await to_thread.run_sync(read_request, body, length, most, limiter=context.aside)
-        run = partial(_run, context, found, asked)
+        asked, inputs = await to_thread.run_sync(read_request, body, length, most, limiter=context.aside)
+        run = partial(_run, context, found, asked, inputs)
         if found.tensors is not None:  # its calls share batches, which take a slot each
             outputs, parameters = await context.shared(request, run)
         else:
@@ -142,7 +162,7 @@ async def _received(request: Request, context: ServiceContext) -> AsyncIterator[
 def _find(context: ServiceContext, name: str, version: str | None) -> Found:
     """The model of this name; one with a card first. Raises UnknownModelError."""
     try:
-        served = context.models.find(name if version is None else f"{name}:{version}")
+        served = context.find(name if version is None else f"{name}:{version}")
     except UnknownModelError as unknown:
         return _tensor_model(context, name, version, unknown)
     card = served.model.card
@@ -178,101 +198,60 @@ def _metadata(context: ServiceContext, name: str, version: str | None) -> dict[s
 
 
 def _run(
-    context: ServiceContext, found: Found, asked: InferRequest, progress: RequestProgress, queued_seconds: float
-) -> tuple[Mapping[str, NDArray[Any]], dict[str, Any]]:
+    context: ServiceContext,
+    found: Found,
+    asked: InferRequest,
+    inputs: Arrays,
+    progress: RequestProgress,
+    queued_seconds: float,
+) -> tuple[Arrays, dict[str, Any]]:
     if found.tensors is not None:
         with context.metrics.tensors_timed(found.tensors.tag, found.platform.removesuffix("_onnx")):
-            return context.application.tensor_models.run(found.tensors, asked.inputs, asked.names), {}
+            return context.application.tensor_models.run(found.tensors, inputs, asked.names), {}
     loaded = context.models.take(f"{found.name}:{found.version}")
-    unknown = [name for name in asked.parameters if name not in _PARAMETERS]
-    if unknown:
-        expected = f"parameters named {', '.join(sorted(_PARAMETERS))}"
-        raise UsageError(f"parameters.{unknown[0][:80]}", expected=expected, got="another", do="leave it out")
-    if asked.parameters.get("raw") is True:
+    parameters: Any = checked(Parameters.model_validate, asked.parameters)
+    if parameters.raw:
         with context.metrics.tensors_timed(loaded.model.card.reference, loaded.runtime.name):
-            return _raw(loaded, asked)
-    return _segmented(context, loaded, asked, progress, queued_seconds)
+            return _raw(loaded, asked, inputs), {}
+    names = _outputs(asked, (LABELS, PROBABILITIES)) or [LABELS]
+    volume = array_volume(
+        _only(inputs, VOLUME),
+        spacing=parameters.spacing,
+        affine=None if parameters.affine is None else np.array(parameters.affine).reshape(4, 4),
+        unit=parameters.unit,
+    )
+    options = options_of(parameters.model_dump(), memory_bytes=context.memory_bytes)
+    case = context.application.predict_case([volume], loaded, options, progress, probabilities=PROBABILITIES in names)
+    context.metrics.inferred(loaded, case.done, queued_seconds)
+    outputs: dict[str, Any] = {LABELS: case.labels.array, PROBABILITIES: case.probabilities}
+    warnings = {"warnings": "; ".join(case.warnings)} if case.warnings else {}
+    return {name: outputs[name] for name in names}, warnings
 
 
-def _raw(loaded: LoadedModel, asked: InferRequest) -> tuple[Mapping[str, NDArray[Any]], dict[str, Any]]:
+def _raw(loaded: LoadedModel, asked: InferRequest, inputs: Arrays) -> Arrays:
     """Logits of a batch of patches, in the network's own axes."""
-    batch = _only(asked, IMAGE)
-    _check_outputs(asked, (LOGITS,))
+    batch = _only(inputs, IMAGE)
+    _outputs(asked, (LOGITS,))
     edges = loaded.runtime.input_shape
     fits = batch.ndim == 5 and all(edge in (None, n) for edge, n in zip(edges, batch.shape, strict=True))
     if batch.dtype != np.float32 or not fits:
         wanted = ", ".join("any" if edge is None else str(edge) for edge in edges)
         got = f"{batch.dtype} {batch.shape}"
         raise InputError(IMAGE, expected=f"FP32 of shape ({wanted})", got=got, do="send patches of this form")
-    return {LOGITS: loaded.runtime.infer(batch)}, {}
+    return {LOGITS: loaded.runtime.infer(batch)}
 
 
-def _segmented(
-    context: ServiceContext,
-    loaded: LoadedModel,
-    asked: InferRequest,
-    progress: RequestProgress,
-    queued_seconds: float,
-) -> tuple[Mapping[str, NDArray[Any]], dict[str, Any]]:
-    """The label map of a volume, and probabilities if they are asked for."""
-    array = _only(asked, VOLUME)
-    names = _check_outputs(asked, (LABELS, PROBABILITIES)) or [LABELS]
-    parameters = asked.parameters
-    volume = array_volume(
-        array,
-        spacing=_numbers(parameters, "spacing", 3),
-        affine=_affine(parameters),
-        unit=str(parameters.get("unit", "unknown")),
-    )
-    options = _options(parameters, context.memory_bytes)
-    found = context.application.predict_case([volume], loaded, options, progress, probabilities=PROBABILITIES in names)
-    context.metrics.inferred(loaded, found.done, queued_seconds)
-    outputs: dict[str, NDArray[Any]] = {LABELS: found.labels.array}
-    if found.probabilities is not None:
-        outputs[PROBABILITIES] = found.probabilities
-    warnings = {"warnings": "; ".join(found.done.warnings)} if found.done.warnings else {}
-    return {name: outputs[name] for name in names}, warnings
-
-
-def _only(asked: InferRequest, name: str) -> NDArray[Any]:
-    if list(asked.inputs) != [name]:
-        got = ", ".join(key[:80] for key in asked.inputs)
+def _only(inputs: Arrays, name: str) -> NDArray[Any]:
+    if list(inputs) != [name]:
+        got = ", ".join(key[:80] for key in inputs)
         raise InputError("inputs", expected=f"one input named {name}", got=got, do="correct the request")
-    return asked.inputs[name]
+    return inputs[name]
 
 
-def _check_outputs(asked: InferRequest, known: Sequence[str]) -> list[str] | None:
+def _outputs(asked: InferRequest, known: Sequence[str]) -> list[str] | None:
+    """The names of the wanted outputs. Raises InputError for one that is not known."""
     for name in asked.names or ():
         if name not in known:
             expected = f"outputs named {', '.join(known)}"
             raise InputError("outputs", expected=expected, got=name[:80], do="correct the request")
     return asked.names
-
-
-def _options(parameters: Mapping[str, Any], memory_bytes: int | None) -> RunOptions:
-    given = {name: parameters.get(name) for name in REMOTE}
-    for name in ("overlap", "threshold", "nan_as"):
-        if given[name] is not None and type(given[name]) not in (int, float):
-            raise UsageError(name, expected="a number", got=str(given[name])[:40], do="correct it")
-    texts = {name: str(given[name])[:80] for name in ("patch", "blending") if given[name] is not None}
-    return options_of({**given, **texts}, memory_bytes=memory_bytes)
-
-
-def _affine(parameters: Mapping[str, Any]) -> NDArray[np.float64] | None:
-    values = _numbers(parameters, "affine", 16)
-    return None if values is None else np.array(values, np.float64).reshape(4, 4)
-
-
-def _numbers(parameters: Mapping[str, Any], name: str, count: int) -> list[float] | None:
-    """A parameter as numbers: a list (of lists), or a text with commas. The protocol itself has single values only."""
-    value = parameters.get(name)
-    if value is None:
-        return None
-    try:
-        parts = value.split(",") if isinstance(value, str) else np.array(value, dtype=object).reshape(-1).tolist()
-        numbers = [float(part) for part in parts]
-    except (ValueError, TypeError):
-        numbers = []
-    if len(numbers) != count:
-        raise UsageError(name, expected=f"{count} numbers", got=str(value)[:80], do="separate them by commas")
-    return numbers

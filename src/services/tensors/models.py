@@ -85,12 +85,14 @@ class TensorModels:
 def batching_of(model: TensorModel, session: TensorSession) -> Batching | None:
     """How calls to ``run`` may share a batch, where the signature says so and the network can.
 
-    ``batch_dim`` is one axis, or one of the inputs and one of the outputs.
+    ``batch_dim`` is one axis, or one of the inputs and one of the outputs. Calls do not share a batch where another
+    program has stored anything else.
     """
-    how = model.signatures.get("run") or {}
-    axes = how.get("batch_dim", 0)
-    taken, given = axes if isinstance(axes, list | tuple) else (axes, axes)
-    if not how.get("batchable") or not joins_along(session, taken, given):
+    how = model.signatures.get("run")
+    if not isinstance(how, Mapping) or not how.get("batchable"):
         return None
-    size = int(how.get("max_batch_size") or Batching.max_size)
-    return Batching(max_size=max(1, size), input_axis=taken, output_axis=given)
+    axes, size = how.get("batch_dim", 0), how.get("max_batch_size") or Batching.max_size
+    axes = axes if isinstance(axes, list | tuple) else (axes, axes)
+    if len(axes) != 2 or not all(type(number) is int and number >= 0 for number in (*axes, size)):
+        return None
+    return Batching(size, input_axis=axes[0], output_axis=axes[1]) if joins_along(session, *axes) else None

@@ -115,10 +115,19 @@ def test_models_of_one_file_keep_to_their_own_signatures() -> None:
         ({"batchable": True}, (1, 3), None),
         ({"batchable": False}, ("n", 3), None),
         ({}, ("n", 3), None),
+        ({"batchable": True, "batch_dim": "0"}, ("n", 3), None),
+        ({"batchable": True, "batch_dim": [0]}, ("n", 3), None),
+        ({"batchable": True, "batch_dim": [0, 0, 0]}, ("n", 3), None),
+        ({"batchable": True, "batch_dim": 0.0}, ("n", 3), None),
+        ({"batchable": True, "batch_dim": -7}, ("n", 3), None),
+        ({"batchable": True, "batch_dim": None}, ("n", 3), None),
+        ({"batchable": True, "batch_dim": {}}, ("n", 3), None),
+        ({"batchable": True, "max_batch_size": "many"}, ("n", 3), None),
+        ("batchable", ("n", 3), None),
     ],
 )
 def test_calls_share_a_batch_where_signature_and_network_allow_it(
-    signature: Mapping[str, Any], axes: tuple[int | str, ...], batching: Batching | None
+    signature: Any, axes: tuple[int | str, ...], batching: Batching | None
 ) -> None:
     model = TensorModel("a", "1", Path("a.onnx"), "sha", {"run": signature})
     assert batching_of(model, doubled("float32", axes)) == batching

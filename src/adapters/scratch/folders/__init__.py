@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from ....domain.errors import OutputError
@@ -23,21 +23,15 @@ class ScratchFolders(WorkFolders):
 
     @contextmanager
     def new(self) -> Iterator[Path]:
-        folder: Path | None = None
-        try:
-            folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=self._parent))
-            lock = self._locks.hold(folder / _LOCK)
-            lock.__enter__()
-            folder.chmod(0o700)  # a new folder if ``clear`` deleted the first before it was locked
-        except OSError as error:
-            if folder is not None:
-                shutil.rmtree(folder, ignore_errors=True)
-            raise OutputError.cannot_write("scratch folder", error) from None
-        try:
+        with ExitStack() as stack:
+            try:
+                folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=self._parent))
+                stack.callback(shutil.rmtree, folder, ignore_errors=True)
+                stack.enter_context(self._locks.hold(folder / _LOCK))
+                folder.chmod(0o700)  # a new folder if ``clear`` deleted the first before it was locked
+            except OSError as error:
+                raise OutputError.cannot_write("scratch folder", error) from None
             yield folder
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
-            lock.__exit__(None, None, None)
 
     def clear(self) -> int:
         cleared = 0
