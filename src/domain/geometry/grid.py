@@ -188,17 +188,17 @@ class Grid:
         affine[:3, 3] = self.world(box.start)
         return Grid(box.shape, affine, self.unit)
 
-    def resampled(self, spacing: Sequence[float]) -> Grid:
-        """Return a grid of another spacing (in this grid's unit) with the same field of view and centre.
+    def resampled(self, shape: Shape3, ratio: Sequence[float], first: Sequence[float]) -> Grid:
+        """Return a grid with parallel axes.
 
-        Edges become ``max(1, round(n * old / new))`` voxels.
+        Args:
+            shape: its shape.
+            ratio: its spacing over this grid's, along each axis.
+            first: the position of its first voxel, in voxels of this grid.
         """
-        ratio = np.asarray(spacing, dtype=np.float64) / np.array(self.spacing)
-        shape = shape3(max(1, round(n / r)) for n, r in zip(self.shape, ratio, strict=True))
-        old_centre, new_centre = (np.array(s, dtype=np.float64) / 2 - 0.5 for s in (self.shape, shape))
         index_map = np.eye(4)
         index_map[:3, :3] = np.diag(ratio)
-        index_map[:3, 3] = old_centre - ratio * new_centre
+        index_map[:3, 3] = first
         return Grid(shape, self.affine @ index_map, self.unit)
 
 

@@ -5,7 +5,7 @@ Axes are interpolated in the order x, y, z for any streaming axis, so the result
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -68,6 +68,11 @@ class Resampling:
         if axis != self.separate:
             low, high = low.min(1 + axis, keepdims=True), high.max(1 + axis, keepdims=True)
         return Limits(low, high)
+
+    def clipped(self, read: Callable[[], Iterable[Plane]], axis: int) -> Iterator[Plane]:
+        """Yield planes as `planes` does, within the source's range; that takes another pass over the source."""
+        limits = self.limits(read(), axis) if self.clips else None
+        return self.planes(read(), axis, limits=limits)
 
     def first_source(self, axis: int, begin: int) -> int:
         """Return the first source plane along ``axis`` that contributes to target plane ``begin``."""

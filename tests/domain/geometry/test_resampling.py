@@ -137,13 +137,15 @@ def test_constants_stay_constant(order: Order, case: tuple[Resampling, Floats], 
 def test_a_linear_ramp_in_the_world_is_reproduced_where_the_source_has_voxels(
     grid: Grid, ratio: tuple[float, float, float], axis: int
 ) -> None:
-    new = grid.resampled([s * r for s, r in zip(grid.spacing, ratio, strict=True)])
+    resampling = resampling_of(grid.shape, ratio)
+    first = [(n - 1) / 2 - r * (t - 1) / 2 for n, r, t in zip(grid.shape, ratio, resampling.target, strict=True)]
+    new = grid.resampled(resampling.target, ratio, first)
     towards = np.array([0.2, -0.7, 1.1])
     ramps = [
         (g.world(np.moveaxis(np.indices(g.shape).astype(np.float64), 0, -1)) - grid.affine[:3, 3]) @ towards
         for g in (grid, new)
     ]
-    result = streamed(Resampling(grid.shape, new.shape, ratio), ramps[0].astype(np.float32)[np.newaxis], axis)
+    result = streamed(resampling, ramps[0].astype(np.float32)[np.newaxis], axis)
     inside = np.ones(new.shape, bool)
     for a in range(3):
         at = (grid.shape[a] - 1) / 2 + ratio[a] * (np.arange(new.shape[a]) - (new.shape[a] - 1) / 2)
