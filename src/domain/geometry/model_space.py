@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from ..cards.model_card import Input
+from ..labels.label_map import Output
 from .grid import Grid, Reorientation, shape3, unit_factor
 from .interpolation import Align
 from .resampling import Resampling
@@ -22,7 +23,7 @@ _ANISOTROPIC = 3.0
 class ModelSpace:
     """The reoriented grid and the model's grid of a stored grid, with the transformations between them.
 
-    ``back`` is the linear way back to the reoriented grid.
+    ``back`` is the linear `way_back`.
     """
 
     stored: Grid
@@ -65,6 +66,20 @@ class ModelSpace:
     def resamples(self) -> bool:
         """Whether anything is interpolated."""
         return self.resampling.ratio != (1.0, 1.0, 1.0)
+
+    def way_back(self, output: Output) -> Resampling:
+        """Return the resampling of the network's results to the reoriented grid.
+
+        Labels are resampled by taking the nearest voxel's logits, which have the nearest voxel's label.
+        """
+        return replace(self.back, order=0 if output.resample == "labels" else output.order)
+
+    def resampling_bytes(self, axis: int, channels: int, output: Output) -> int:
+        """Return the peak memory of resampling there and back, streamed along a model axis."""
+        if not self.resamples:
+            return 0
+        back = self.way_back(output)
+        return self.resampling.held_bytes(axis, channels) + back.held_bytes(axis, output.channels)
 
     def model_axis(self, stored_axis: int) -> int:
         """Return the model axis parallel to a stored axis."""

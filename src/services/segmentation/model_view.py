@@ -46,7 +46,7 @@ class ModelView:
     def planes(self, fitted: Fitted, axis: int) -> Planes:
         """Yield the normalised network input as planes ``(C, A, B)`` along an axis of the model's grid."""
         if not self._resamples_first:
-            yield from self.space.resampling.planes(self._oriented(self.given.channels, fitted, axis), axis)
+            yield from self.space.resampling.clipped(lambda: self._oriented(self.given.channels, fitted, axis), axis)
             return
         for plane in self._resampled(self.given.channels, axis):
             yield np.stack([apply(steps, values) for steps, values in zip(fitted, plane, strict=True)])
@@ -76,7 +76,7 @@ class ModelView:
         return ((plane, None) for plane in self._resampled([channel], axis))
 
     def _resampled(self, channels: Sequence[Channel], axis: int) -> Planes:
-        return self.space.resampling.planes(self._oriented(channels, ((),) * len(channels), axis), axis)
+        return self.space.resampling.clipped(lambda: self._oriented(channels, ((),) * len(channels), axis), axis)
 
     def _oriented(self, channels: Sequence[Channel], fitted: Fitted, axis: int) -> Planes:
         change = self.space.reorientation

@@ -208,13 +208,14 @@ def _planned(
     tiling = _tiling(card.tiling, options, inferer.fixed, space.grid.shape)
     plan = plan_tiles(space.grid.shape, tiling, fixed=inferer.fixed)
     plan = replace(plan, axis=_visiting_axis(plan, axes) if options.axis is None else AXES.index(options.axis))
-    needed = partial(
-        slab_bytes,
-        channels=len(card.input.channels),
-        classes=card.output.channels,
-        batch=inferer.batch,
-        assembled=space.resamples,
-    )
+
+    def needed(plan: TilePlan, *, has_buffers: bool = False) -> int:
+        channels, classes = len(card.input.channels), card.output.channels
+        slab = slab_bytes(
+            plan, channels, classes, batch=inferer.batch, assembled=space.resamples, has_buffers=has_buffers
+        )
+        return slab + space.resampling_bytes(plan.axis, channels, card.output)
+
     in_memory = partial(needed, has_buffers=scratch_bytes is not None)
     plan, size_bytes, notes = _within_memory(plan, options, in_memory, resources)
     if scratch_bytes is not None and (outside := needed(plan) - size_bytes) > scratch_bytes * _FREE_SHARE:

@@ -167,7 +167,7 @@ def _infer(
 ) -> tuple[str, ...]:
     """Infer all tiles; write labels, and probabilities if requested, on the stored grid. Return warnings."""
     axis, plan = prepared.plan.axis, prepared.plan
-    back = prepared.space.resampling.inverse()
+    back = prepared.space.way_back(prepared.card.output)
     done = Reached() if checkpoint is None else checkpoint.restore(run, prepared, inferer, sinks)
     labeller = Labeller(prepared, sinks, done.contested)
     first = back.first_source(axis, done.plane) if done.plane else 0
