@@ -38,6 +38,7 @@ NEEDS: Mapping[str, Sequence[str]] = {
     "tests/demo": ("process", "browser"),
     "tests/deployment": ("process",),
     "tests/docs": ("process",),
+    "tests/domain/labels/test_framework_postprocessing.py": ("torch",),
     "tests/examples": ("process",),
     "tests/jobs": ("process", "database"),
     "tests/proxy": ("process",),

@@ -202,7 +202,9 @@ class Prediction(BaseModel):
     statistics: StatisticsReport
     model: PredictModel
     runtime: RuntimeAnswer
-    timings: dict[str, float] = Field(description="Seconds by stage: queued, read, prepare, score, measure, write.")
+    timings: dict[str, float] = Field(
+        description="Seconds by stage: queued, read, prepare, score, postprocess, measure, write."
+    )
     tiles: int
     warnings: list[str]
     probabilities: list[list[list[list[float]]]] = Field(default_factory=list)

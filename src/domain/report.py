@@ -8,6 +8,7 @@ from typing import Any, Literal, cast
 
 from .geometry.grid import Box, Grid, Shape3
 from .inference.patches import TilePlan
+from .labels.postprocessing import Changed
 from .labels.statistics import LabelStatistics
 from .plain import plain
 from .run import Axis, Blending
@@ -126,7 +127,9 @@ class Report:
     model_grid: GridReport
     tiles: TilesReport
     statistics: StatisticsReport
-    seconds: Mapping[str, float] = field(metadata=described("By stage: queued, read, prepare, score, measure, write."))
+    seconds: Mapping[str, float] = field(
+        metadata=described("By stage: queued, read, prepare, score, postprocess, measure, write.")
+    )
     network_seconds: float = field(metadata=described("Time inside the network, part of the stage score."))
     warnings: tuple[str, ...]
     display_window: tuple[float, float] | None = field(
@@ -135,12 +138,15 @@ class Report:
     crop: Box | None = field(
         default=None, metadata=described("Stored voxels that were segmented, half-open; only if the card crops.")
     )
+    postprocessing: tuple[Changed, ...] = field(
+        default=(), metadata=described("Voxels that each step of the card's postprocessing changed; only with steps.")
+    )
 
     def mapping(self) -> dict[str, Any]:
         """Return the report as plain data."""
         data = {**plain(self), "runtime": self.runtime.mapping()}
-        for name in ("display_window", "crop"):
-            if data[name] is None:
+        for name in ("display_window", "crop", "postprocessing"):
+            if not data[name]:
                 del data[name]
         return data
 

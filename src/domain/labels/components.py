@@ -163,6 +163,10 @@ class _Numbering:
         """Return the numbered runs of the next planes."""
         seen = 0 if self.last is None else 1
         lines, length = planes.shape[1] + 1, planes.shape[2] + 1
+        if not (len(self.last_numbers) or planes.any()):
+            self.last = np.zeros((lines, length), bool)
+            none = np.zeros(0, np.int64)
+            return _Runs(none, none, none, none.reshape(0, 2), (len(planes), lines, length))
         # Padding before each plane and line separates runs that are adjacent in memory alone.
         padded = np.zeros((seen + len(planes), lines, length), bool)
         padded[seen:, 1:, 1:] = planes

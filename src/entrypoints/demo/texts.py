@@ -22,6 +22,7 @@ _STAGES = {
     "prepare": "Preparing",
     "upload (MB)": "Sending",
     "score": "Segmenting",
+    "postprocess": "Postprocessing",
     "measure": "Measuring",
     "write": "Writing",
     "download (MB)": "Fetching the result",

@@ -32,7 +32,7 @@ class Metrics:
         )
         self._stages = Histogram(
             "voxport_stage_seconds",
-            "Seconds by stage: queued, read, prepare, score, measure, write.",
+            "Seconds by stage: queued, read, prepare, score, postprocess, measure, write.",
             (*by_model, "stage"),
             buckets=_SECONDS,
             registry=registry,

@@ -66,6 +66,7 @@ def run_report(done: Segmentation, loaded: LoadedModel, *, version: str, command
         warnings=tuple(done.warnings),
         display_window=done.display_window,
         crop=done.prepared.crop,
+        postprocessing=done.postprocessing,
     ).mapping()
 
 

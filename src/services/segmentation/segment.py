@@ -14,6 +14,7 @@ from ...domain.geometry.grid import Box, Grid
 from ...domain.inference.blending import Block
 from ...domain.inference.sliding_window import LogitRangeError, assemble_planes, stitch
 from ...domain.labels.label_map import LabelTable, Logits, Output
+from ...domain.labels.postprocessing import Changed, postprocess
 from ...domain.labels.statistics import LabelStatistics, StatisticsAccumulator
 from ...domain.labels.statistics_file import statistics_bytes
 from ...domain.run import Outputs, RunOptions
@@ -41,6 +42,7 @@ class Segmentation:
 
     ``inputs`` and ``outputs``: names and sha256 of files. ``seconds``: duration of each stage. ``network_seconds``:
     time spent inside the network. ``repeated_tiles``: constant tiles whose logits were reused.
+    ``postprocessing``: voxels that each step of the card changed.
     """
 
     inputs: tuple[tuple[str, str], ...]
@@ -53,6 +55,7 @@ class Segmentation:
     network_seconds: float = field(default=0.0, compare=False)
     repeated_tiles: int = field(default=0, compare=False)
     display_window: tuple[float, float] | None = None
+    postprocessing: tuple[Changed, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -91,6 +94,7 @@ def segment(
     clock, card = _Clock(progress), loaded.model.card
     options = options if checkpoint is None else checkpoint.pinned(options)
     with ExitStack() as stack:
+        changed: tuple[Changed, ...] = ()
         with clock.stage("read"):
             case = Case.open(ports.volumes, inputs, stack)
             inferer = stack.enter_context(open_inferer(loaded, options))
@@ -106,6 +110,9 @@ def segment(
                 notes = _infer(prepared, inferer, sinks, progress, checkpoint, run, ports.scratch)
             except LogitRangeError as error:
                 raise prepared.blame(error) from None
+        if card.output.postprocessing:
+            with clock.stage("postprocess"):
+                changed = _postprocess(case, sinks["mask"], card.output, progress)
         with clock.stage("measure"):
             statistics = measure(case, sinks["mask"], prepared.card.output.table, prepared.nan_as)
             window = None if outputs.preview is None else display_window(prepared.channels[0])
@@ -127,6 +134,7 @@ def segment(
         inferer.seconds,
         inferer.repeated,
         window,
+        changed,
     )
 
 
@@ -202,6 +210,20 @@ def _plane_blocks(planes: Iterable[Logits], grid: Grid, axis: int, begin: int) -
     for index, plane in enumerate(planes, begin):
         box = Box.whole(grid.shape).with_range(axis, index, index + 1)
         yield Block(box, np.expand_dims(plane, 1 + axis))
+
+
+def _postprocess(case: Case, mask: VolumeSink, output: Output, progress: ProgressListener) -> tuple[Changed, ...]:
+    """Apply the card's postprocessing to a finished mask, slab by slab."""
+    axis = case.sources[0].slowest_axis
+    return postprocess(
+        output.postprocessing,
+        case.grid,
+        list(slabs(case.grid, axis)),
+        axis=axis,
+        read=lambda box: mask.read(box)[0],
+        write=mask.write,
+        on_slab=lambda: progress.advance(0),
+    )
 
 
 def measure(
