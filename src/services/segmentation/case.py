@@ -106,10 +106,10 @@ def slabs(
 ) -> Iterator[Box]:
     """Yield boxes of whole planes along ``axis``, each of about ``voxels`` voxels and ``multiple`` planes, or more.
 
-    ``within``: the part of the grid to take; None takes all.
+    ``within``: the part of the grid to take; None takes all. Boxes are no thicker for it: stores may read whole planes.
     """
     whole = within or Box.whole(grid.shape)
-    plane = math.prod(whole.shape) // whole.shape[axis]
+    plane = grid.voxel_count // grid.shape[axis]
     thick = max(1, voxels // plane // multiple) * multiple
     for start in range(whole.start[axis], whole.stop[axis], thick):
         yield whole.with_range(axis, start, min(start + thick, whole.stop[axis]))

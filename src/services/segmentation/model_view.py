@@ -80,7 +80,8 @@ class ModelView:
 
     def _oriented(self, channels: Sequence[Channel], fitted: Fitted, axis: int) -> Planes:
         change = self.space.reorientation
-        for oriented in slabs(self.space.oriented, axis):
+        whole = change.apply_grid(self.case.grid)
+        for oriented in slabs(whole, axis, within=Box.whole(self.space.oriented.shape)):
             box = self.stored_box(oriented)
             inside: Mask | None = None if self.region is None else change.apply(self.region.read(box))
             normal = [

@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from voxport.domain.cards.model_card import Crop, ModelCard, ResamplingRule
+from voxport.domain.cards.model_card import Crop
 from voxport.domain.geometry.grid import Box
-from voxport.domain.intensity import Rescale, Step, Window, ZScore
-from voxport.domain.run import Outputs, RunOptions
+from voxport.domain.intensity import ClipPercentiles, Rescale, ShiftScale, Step, Window, ZScore, apply, fit
+from voxport.domain.run import Outputs
 from voxport.domain.volume import Volume
 from voxport.services.segmentation.case import Case
 from voxport.services.segmentation.cropping import Foreground
-from voxport.services.segmentation.inference import Inferer
-from voxport.services.segmentation.prepare import Prepared, prepare
+from voxport.services.segmentation.model_view import ModelView
 from voxport.services.segmentation.report import run_report
 from voxport.testing.affine import Floats
-from voxport.testing.resources import FixedResources
 
 from tests.services.conftest import Bench, brighter_than, load, make_card, make_grid, noise
+from tests.services.segmentation.cropping_cases import When, card_that_crops, network_input, prepared_case
 
 SHAPE = (14, 12, 11)
 INNER = Box((3, 2, 4), (11, 9, 8))
@@ -34,12 +32,6 @@ ALL_CODES = [
     for b in ("RL", "AP", "SI")[y]
     for c in ("RL", "AP", "SI")[z]
 ]
-
-
-def card_that_crops(crop: Crop | None, *steps: Step, when: str = "after_intensity", **options: Any) -> ModelCard:
-    card = make_card(intensity=steps, **options)
-    rule = ResamplingRule(when=when)  # type: ignore[arg-type]
-    return replace(card, input=replace(card.input, crop=crop, resampling=rule))
 
 
 def framed(values: Floats, box: Box = INNER, frame: float = 0.0) -> Floats:
@@ -58,16 +50,6 @@ def inside(box: Box) -> NDArray[np.bool_]:
     found = np.zeros(SHAPE, bool)
     found[box.slices] = True
     return found
-
-
-def prepared_case(case: Case, card: ModelCard, **options: Any) -> Prepared:
-    inferer = Inferer(load(brighter_than(0.5), card).runtime, card)
-    return prepare(case, card, inferer, RunOptions(**options), resources=FixedResources())
-
-
-def network_input(prepared: Prepared) -> Floats:
-    """What the network takes, ``(C, x, y, z)`` on the model's grid."""
-    return np.moveaxis(np.stack(list(prepared.planes())), 0, 1 + prepared.plan.axis)
 
 
 # The box
@@ -156,18 +138,16 @@ def test_statistics_are_of_the_whole_volume_and_the_report_has_the_box(bench: Be
 # Orientations
 
 
-STEPS: list[Sequence[Step]] = [
-    (),
-    (ZScore("crop"),),
-    (ZScore("crop"), Rescale(0, 1)),
-    (Window(0.2, 1.0), ZScore("nonzero")),
-]
-
-
-@pytest.mark.parametrize("steps", STEPS)
-@pytest.mark.parametrize(("spacing", "when"), [(None, "after_intensity"), ((1.7, 1.0, 0.8), "after_intensity")])
+@pytest.mark.parametrize(
+    ("when", "steps"),
+    [
+        ("after_intensity", [ZScore("crop"), Rescale(0, 1)]),
+        ("before_intensity", [Window(0.2, 1.0), ZScore("nonzero")]),
+    ],
+)
+@pytest.mark.parametrize("spacing", [None, (1.7, 1.0, 0.8)])
 def test_all_48_stored_orders_give_one_mask(
-    bench: Bench, steps: Sequence[Step], spacing: tuple[float, float, float] | None, when: str
+    bench: Bench, steps: Sequence[Step], spacing: tuple[float, float, float] | None, when: When
 ) -> None:
     """The network sees context and is lopsided in x."""
     values = framed(noise(SHAPE))
@@ -184,3 +164,50 @@ def test_all_48_stored_orders_give_one_mask(
         bench.segment(load(lopsided, card, radius=1), inputs=[codes])
         masks.add(bench.volumes.get("mask").reoriented("RAS").array.tobytes())
     assert len(masks) == 1
+    assert len(set(masks.pop())) == 2
+
+
+# Intensity steps
+
+
+@pytest.mark.parametrize("axis", ["x", "y", "z"])
+def test_steps_are_fitted_on_the_box_alone(opened: Open, axis: str) -> None:
+    values = framed(noise(SHAPE) + 1, frame=-40)
+    card = card_that_crops(Crop("above", 0), Rescale(0, 1))
+    found = network_input(prepared_case(opened(Volume(values, make_grid(SHAPE))), card, axis=axis))
+    seen = values[INNER.slices]
+    np.testing.assert_allclose(found[0], (seen - seen.min()) / np.ptp(seen), atol=1e-6)
+
+
+def test_a_channel_may_have_steps_of_its_own(opened: Open) -> None:
+    values = np.stack([noise(SHAPE), noise(SHAPE, 1)])
+    card = card_that_crops(None, Rescale(0, 1), channels=2, own=(ShiftScale(1, 2),))
+    found = network_input(prepared_case(opened(Volume(values, make_grid(SHAPE))), card))
+    np.testing.assert_allclose(found[0], (values[0] - values[0].min()) / np.ptp(values[0]), atol=1e-6)
+    np.testing.assert_array_equal(found[1], (values[1] + 1) * 2)
+
+
+@pytest.mark.parametrize(
+    "steps", [(ZScore(),), (Window(0.1, 0.9), ZScore("nonzero")), (ClipPercentiles(5, 95), Rescale(-1, 1))]
+)
+@pytest.mark.parametrize("axis", ["x", "y", "z"])
+def test_steps_that_follow_resampling_are_fitted_on_the_resampled_volume(
+    opened: Open, steps: Sequence[Step], axis: str
+) -> None:
+    values = np.round(noise((2, *SHAPE)) * 50).astype(np.uint8)  # of a type that is counted in a table otherwise
+    values[:, :3] = 0
+    options: dict[str, Any] = {"channels": 2, "spacing": (1.7, 0.9, 0.8), "unit": "mm", "when": "before_intensity"}
+    case = opened(Volume(values, make_grid(SHAPE)))
+    resampled = network_input(prepared_case(case, card_that_crops(Crop("nonzero"), **options), axis=axis))
+    found = network_input(prepared_case(case, card_that_crops(Crop("nonzero"), *steps, **options), axis=axis))
+    for channel, before in zip(found, resampled, strict=True):
+        np.testing.assert_array_equal(channel, apply(fit(steps, lambda v=before: [(v, None)]), before))  # type: ignore[misc]
+
+
+def test_fixed_steps_take_no_pass_over_the_resampled_volume(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    case = opened(Volume(noise(SHAPE), make_grid(SHAPE)))
+    options: dict[str, Any] = {"spacing": (1.7, 0.9, 0.8), "unit": "mm", "when": "before_intensity"}
+    monkeypatch.setattr(ModelView, "_resampled", lambda *_: pytest.fail("the volume is resampled"))
+    prepared_case(case, card_that_crops(None, Window(0, 1), ShiftScale(1, 2), ZScore(mean=1, std=2), **options))
+    with pytest.raises(pytest.fail.Exception):
+        prepared_case(case, card_that_crops(None, ZScore(), **options))
