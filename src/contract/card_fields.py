@@ -12,7 +12,7 @@ from ..domain.cards.model_card import Axes, Channel, Crop, Input, ResamplingRule
 from ..domain.errors import UsageError
 from ..domain.geometry.grid import check_codes
 from ..domain.inference.patches import Padding, Tiling
-from ..domain.intensity import ClipPercentiles, Rescale, ShiftScale, Step, Window, ZScore
+from ..domain.intensity import ClipPercentiles, Rescale, ShiftScale, Step, Window, ZScore, is_within_crop
 from ..domain.labels.label_map import Label, LabelTable, Output
 from ..domain.labels.postprocessing import FillHoles, KeepLargest, Postprocessing, RemoveSmall
 from ..domain.run import LARGEST_OVERLAP
@@ -207,6 +207,16 @@ class InputFields2(InputFields):
     spacing: Lengths | None = None  # type: ignore[assignment]
     crop: CropFields | None = None
     resampling: ResamplingFields = ResamplingFields()
+
+    @model_validator(mode="after")
+    def _check_crop(self) -> InputFields2:
+        given = self.value()
+        if any(is_within_crop(step) for channel in given.channels for step in given.steps(channel)):
+            if self.crop is None:
+                raise wrong("crop", "expected one, as a zscore is within: crop")
+            if self.resampling.when == "before_intensity":
+                raise wrong("resampling", "expected when: after_intensity, as a zscore is within: crop")
+        return self
 
     def value(self) -> Input:
         """Return the domain's value."""

@@ -485,7 +485,7 @@ SECOND: dict[str, Any] = {
         "spacing": [1, 1, 3.5],
         "spacing_unit": "mm",
         "resampling": {"order": 3, "separate_axis": "auto", "when": "before_intensity", "align": "extent"},
-        "intensity": [{"zscore": {"within": "crop"}}, {"zscore": {"mean": 100.5, "std": 20}}],
+        "intensity": [{"zscore": {"within": "nonzero"}}, {"zscore": {"mean": 100.5, "std": 20}}],
     },
     "inference": {
         "patch": [64, 64, 10],
@@ -517,7 +517,7 @@ def test_each_field_of_schema_2_reaches_the_card() -> None:
     assert card.input.crop == Crop("above", 3.0, 2)
     assert card.input.resampling == ResamplingRule(3, "auto", "before_intensity", "extent")
     assert card.input.steps(first) == (Window(0, 400),)
-    assert card.input.steps(second) == (ZScore("crop"), ZScore("all", 100.5, 20.0))
+    assert card.input.steps(second) == (ZScore("nonzero"), ZScore("all", 100.5, 20.0))
     assert (card.tiling.divisors, card.tiling.mirror) == ((32, 32, 2), (0, 2))
     assert [(label.value, label.channel) for label in card.output.table.labels] == [(2, 1), (1, 0)]
     assert card.output.table.labels[1].also == {"code": "D-1"}
@@ -540,7 +540,7 @@ def test_a_card_of_schema_2_survives_writing_and_reading() -> None:
         {"input": Input((Channel("a", 0),), crop=Crop("nonzero"))},
         {"input": Input((Channel("a", 0, (Window(0, 1),)),))},
         {"input": Input((Channel("a", 0),), resampling=ResamplingRule(3))},
-        {"input": Input((Channel("a", 0),), intensity=(ZScore("crop"),))},
+        {"input": Input((Channel("a", 0),), intensity=(ZScore("crop"),), crop=Crop("nonzero"))},
         {"input": Input((Channel("a", 0),), intensity=(ZScore("all", 1.0, 2.0),))},
         {"tiling": Tiling((8, 8, 8), (8, 8, 4))},
         {"tiling": Tiling((8, 8, 8), mirror=(1,))},
@@ -575,6 +575,11 @@ def test_what_schema_1_lacks_is_written_in_schema_2_and_read_again(change: dict[
         (["input", "intensity"], [{"zscore": {"mean": 1.0}}], "input.intensity[0].zscore.std goes with mean"),
         (["input", "channels", 0, "intensity"], [{}], "input.channels[0].intensity[0] expected exactly one of"),
         (
+            ["input", "channels", 0, "intensity"],
+            [{"zscore": {"within": "crop"}}],
+            "input.resampling expected when: after_intensity, as a zscore is within: crop",
+        ),
+        (
             ["inference", "divisor"],
             [32, 2],
             "inference.divisor expected a whole number of at least 1, or three (x, y, z), got [32, 2]",
@@ -599,6 +604,14 @@ def test_a_wrong_field_of_schema_2_is_named_by_its_path(path: list[str | int], v
         place = place[step]
     place[path[-1]] = value
     assert problem in refusal(data)
+
+
+def test_a_zscore_within_the_crop_needs_one() -> None:
+    data = copy.deepcopy(SECOND)
+    data["input"] |= {"intensity": [{"zscore": {"within": "crop"}}], "resampling": {}}
+    assert read_card(data).input.intensity == (ZScore("crop"),)
+    data["input"]["crop"] = None
+    assert "input.crop expected one, as a zscore is within: crop" in refusal(data)
 
 
 @pytest.mark.parametrize("key", ["crop", "resampling"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -206,6 +207,43 @@ def test_zscore_nonzero_leaves_zeros_out_and_leaves_them_zero() -> None:
     values = np.array([0, 0, 2, 4, 0], np.float32)
     np.testing.assert_array_equal(ZScore("nonzero").fit(chunks_of(values))(values), [0, 0, -1, 1, 0])
     assert ZScore().fit(chunks_of(values))(values)[0] != 0
+
+
+def test_zscore_within_the_crop_leaves_the_other_voxels_out_and_as_they_are() -> None:
+    values, inside = np.array([0, 7, 2, 4, 9], np.float32), np.array([False, False, True, True, False])
+    fitted = fit([ZScore("crop")], chunks_of(values), lambda: [inside])
+    np.testing.assert_array_equal(apply(fitted, values, inside), [0, 7, -1, 1, 9])
+
+
+def test_other_steps_around_a_zscore_within_the_crop_see_every_voxel() -> None:
+    values, inside = np.array([0, 7, 2, 4, 9], np.float32), np.array([False, False, True, True, False])
+    chosen: list[Step] = [ShiftScale(1, 2), ZScore("crop"), Rescale(0, 1)]  # 2, 16, 6, 10, 20, then 2, 16, -1, 1, 20
+    parts = np.array([0, 7], np.float32), np.array([2, 4, 9], np.float32)
+    fitted = fit(chosen, chunks_of(*parts), lambda: np.split(inside, [2]))
+    np.testing.assert_allclose(apply(fitted, values, inside), np.array([3, 17, 0, 2, 21]) / 21, atol=1e-6)
+
+
+@given(arrays, st.data())
+def test_zscore_within_the_crop_is_zscore_of_what_is_in_it(values: Values, data: st.DataObject) -> None:
+    inside = np.array(data.draw(st.lists(st.booleans(), min_size=len(values), max_size=len(values))))
+    found = apply(fit([ZScore("crop")], chunks_of(values), lambda: [inside]), values, inside)
+    expected = values.copy()
+    if inside.any():
+        expected[inside] = ZScore().fit(chunks_of(values[inside]))(values[inside])
+    np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("within", ["all", "nonzero", "crop"])
+def test_a_given_mean_and_deviation_are_taken_without_a_pass(within: Literal["all", "nonzero", "crop"]) -> None:
+    values, inside = np.array([0, 0, 7, 11], np.float32), np.array([False, True, True, True])
+    fitted = fit([ZScore(within, mean=3, std=4)], lambda: pytest.fail("the values are read"), lambda: [inside])
+    expected = {"all": [-0.75, -0.75, 1, 2], "nonzero": [0, 0, 1, 2], "crop": [0, -0.75, 1, 2]}[within]
+    np.testing.assert_array_equal(apply(fitted, values, inside), expected)
+
+
+def test_a_given_deviation_of_zero_does_not_divide_by_it() -> None:
+    found = apply(fit([ZScore(mean=2, std=0)], chunks_of()), np.array([2, 3], np.float32))
+    np.testing.assert_allclose(found, [0, 1e8])
 
 
 @given(st.lists(st.integers(-(2**24), 2**24), min_size=1, max_size=30), st.tuples(st.floats(-9, 0), st.floats(1, 9)))

@@ -7,17 +7,21 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from numpy.typing import NDArray
+from scipy import ndimage
 from voxport.domain.cards.model_card import Crop
 from voxport.domain.geometry.grid import Box
 from voxport.domain.intensity import ClipPercentiles, Rescale, ShiftScale, Step, Window, ZScore, apply, fit
 from voxport.domain.run import Outputs
 from voxport.domain.volume import Volume
-from voxport.services.segmentation.case import Case
-from voxport.services.segmentation.cropping import Foreground
+from voxport.services.segmentation.case import Case, slabs
+from voxport.services.segmentation.cropping import Foreground, Region
 from voxport.services.segmentation.model_view import ModelView
 from voxport.services.segmentation.report import run_report
 from voxport.testing.affine import Floats
+from voxport.testing.strategies import boxes
 
 from tests.services.conftest import Bench, brighter_than, load, make_card, make_grid, noise
 from tests.services.segmentation.cropping_cases import When, card_that_crops, network_input, prepared_case
@@ -104,6 +108,25 @@ def test_a_volume_without_foreground_is_segmented_whole_with_a_warning(bench: Be
     done = bench.segment(load(brighter_than(0.5), card_that_crops(crop)))
     assert done.prepared.crop == Box.whole(SHAPE)
     assert any("the volume is not cropped" in warning for warning in done.warnings)
+
+
+@given(st.data())
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_the_region_is_the_foreground_with_its_holes_filled(opened: Open, data: st.DataObject) -> None:
+    """Any part of it is read, of any box, whatever the axis along which it is stored."""
+    seed, axis = data.draw(st.integers(0, 99)), data.draw(st.integers(0, 2))
+    values = framed((noise(SHAPE, seed) > 0.4).astype(np.float32))
+    foreground = Foreground.of(opened(Volume(values, make_grid(SHAPE))), card_that_crops(Crop("nonzero", 0, 1)), None)
+    assert foreground is not None
+    box = foreground.box()
+    assert box is not None
+    region, filled = foreground.region(box), ndimage.binary_fill_holes(values)
+    part = data.draw(boxes(box.shape)).moved(box.start)
+    np.testing.assert_array_equal(region.read(part), filled[part.slices])
+    other = Region(box, axis)
+    for plane in slabs(make_grid(SHAPE), axis, within=box):
+        other.write(plane, filled[plane.slices])
+    np.testing.assert_array_equal(other.read(part), filled[part.slices])
 
 
 # Around the box

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 from voxport.adapters.pictures.png import PngPictures
+from voxport.domain.cards.model_card import Crop
 from voxport.domain.errors import CancelledError
+from voxport.domain.geometry.grid import Box
 from voxport.domain.inference.patches import Tiling
 from voxport.domain.inference.sliding_window import slab_bytes
 from voxport.domain.run import Blending, Outputs, RunOptions
@@ -92,6 +95,26 @@ def test_a_resumed_run_equals_an_uninterrupted_one(
         assert told == tiles
     if spacing is None:  # resampled, it has so few rows of tiles that all of them reach the planes that are left
         assert len(calls_of(loaded)) - before < tiles
+
+
+@pytest.mark.parametrize("codes", ["RAS", "SLP"])
+@pytest.mark.parametrize("spacing", [None, (1.4, 1.4, 1.4)])
+def test_a_run_of_a_card_that_crops_is_resumed(
+    bench: Bench, spacing: tuple[float, float, float] | None, codes: str
+) -> None:
+    values = noise(SHAPE)
+    values[:2], values[:, -1:] = 0, 0
+    bench.put(values, make_grid(SHAPE, codes=codes))
+    loaded = model(spacing=spacing, unit="mm" if spacing else None)
+    card = replace(loaded.model.card, input=replace(loaded.model.card.input, crop=Crop("nonzero")))
+    loaded = replace(loaded, model=replace(loaded.model, card=card))
+    whole, tiles = run(bench, loaded, None)
+    assert whole.prepared.crop == Box((2, 0, 0), (14, 11, 13))
+    blobs = MemoryBlobs()
+    stopped(bench, loaded, blobs, tiles - 1)
+    before = len(calls_of(loaded))
+    assert_same(run(bench, loaded, blobs)[0], whole)
+    assert len(calls_of(loaded)) - before < tiles or spacing is not None
 
 
 def test_it_may_be_stopped_again_and_again(bench: Bench) -> None:
