@@ -72,10 +72,10 @@ def batch_command(
 ) -> None:
     """Segment all cases of a folder; another run does new, changed and failed cases only."""
     needs_package("voxport batch", "dbos")
+    from ...services.batch.cohort import run_batch
     from ...services.batch.discovery import find_cases
     from ...services.batch.folder import batch_folder
     from ...services.batch.record import BatchWork
-    from ...services.batch.run import own_queue, run_batch
 
     logging.getLogger("voxport.jobs").setLevel(logging.ERROR)  # other messages are for operators
     if shared:
@@ -86,7 +86,7 @@ def batch_command(
     wanted = {"mask": True, "probabilities": probabilities, "preview": preview}
     outputs = tuple(name for name in wanted if wanted[name])
     results, at_once = batch_folder(output), concurrency or 1
-    application = build_application() if shared else build_application(**own_queue(results, at_once))
+    application = build_application() if shared else build_application(**results.queue_settings(at_once))
     found = application.find_model(model, card)
     command = {"-m": model or found.card.reference} | ({} if card is None else {"--card": str(card)})
     work = BatchWork(found, options, outputs, runtime, precision, command)
@@ -103,7 +103,7 @@ def batch_command(
         say("stopped; the same command goes on where this one stopped")
         raise
     _show(ended, output, as_json=as_json, quiet=quiet)
-    if any(case.state == "failed" for case in ended):
+    if any(result.state == "failed" for result in ended):
         raise typer.Exit(1)
 
 
@@ -122,18 +122,15 @@ def _work(application: Application, loaded: LoadedModel, at_once: int, stop: thr
 def _show(ended: Sequence[CaseResult], output: Path, *, as_json: bool, quiet: bool) -> None:
     from rich.markup import escape
 
-    counts = {state: sum(case.state == state for case in ended) for state in ("done", "skipped", "failed")}
+    counts = {state: sum(result.state == state for result in ended) for state in ("done", "skipped", "failed")}
     if as_json:
-        cases = [
-            {"case": case.name, "state": case.state, "reason": case.reason, "warnings": list(case.warnings)}
-            for case in ended
-        ]
-        show_json({"output": str(output), "counts": counts, "cases": cases})
+        show_json({"output": str(output), "counts": counts, "cases": [vars(result) for result in ended]})
     elif not quiet:
         done, skipped, failed = counts.values()
         typer.echo(f"{output}: {done} cases segmented, {skipped} unchanged since they were, {failed} failed")
-    rows = [(escape(case.name), escape(with_flags(case.reason or ""))) for case in ended if case.state == "failed"]
-    if rows:
+    failures = [result for result in ended if result.state == "failed"]
+    if failures:
+        rows = ((escape(result.case), escape(with_flags(result.reason or ""))) for result in failures)
         show_table(("failed case", "reason"), rows, numbers=False, to=sys.stderr)
 
 

@@ -1,23 +1,26 @@
-"""The cases of a batch: skipped or submitted, waited for, their results copied."""
+"""Segment many cases through a queue of jobs; skips cases that are done, and goes on after a failed one."""
 
 from __future__ import annotations
 
-import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from threading import Event
 from typing import Literal, Protocol
 
 from ...domain.cases import CaseFiles
 from ...domain.errors import BusyError, InputError, OutputError, UnknownJobError, VoxportError
 from ...domain.job import Job
+from ...ports.locks import Locks
+from ..jobs.admin import queue_errors
 from ..jobs.submit import JobPorts, forget_job, submit_case
-from .folder import BatchFolder, sha256_of
-from .record import BatchWork, CohortTable, Made, copy_results, made_before
+from .folder import STATE, BatchFolder, held, sha256_of
+from .record import BatchWork, CohortTable, Made, copy_results, hash_of, made_before
 
 OWNER = "batch"
 _MORE_THAN_RUN = 2  # queued cases, so that no worker is idle
@@ -26,13 +29,14 @@ _TABLE_SECONDS = 60.0
 _ALL = 1_000_000
 
 CaseState = Literal["done", "skipped", "failed"]
+Worker = Callable[[Event], object]
 
 
 @dataclass(frozen=True)
 class CaseResult:
     """The end of a case: segmented, skipped as unchanged, or failed for a reason."""
 
-    name: str
+    case: str
     state: CaseState
     reason: str | None = None
     warnings: tuple[str, ...] = ()
@@ -48,16 +52,68 @@ class BatchListener(Protocol):
         """The batch waits for this reason."""
 
 
-class Cohort:
-    """Takes the cases of one folder, ``volumes``, through the queue into another folder, which this process has locked.
+def run_batch(
+    cases: Sequence[CaseFiles],
+    volumes: Path,
+    folder: BatchFolder,
+    work: BatchWork,
+    listener: BatchListener,
+    *,
+    open_ports: Callable[[], JobPorts],
+    locks: Locks,
+    worker: Worker | None = None,
+    at_once: int = 1,
+) -> tuple[CaseResult, ...]:
+    """Segment all cases that are not done, and write their results and one table of statistics.
 
-    ``token`` is that of ``BatchFolder.token``. ``at_once`` jobs run at a time in the batch's own queue. None stands for
-    a shared queue, whose workers' slots count, and whose operators see to failed jobs. ``left`` tells whether the own
-    queue holds results that a later run has to copy.
+    Cases have unique names, and their files lie below ``volumes``. ``worker`` runs ``at_once`` jobs at a time until its
+    event is set; None for a shared queue.
+
+    Raises:
+        UsageError: another batch writes to the folder now.
+        OutputError: the folder cannot be written.
+        VoxportError: the queue cannot be reached.
+    """
+    with held(folder, locks):
+        token = folder.token(hash_of(work.record(())))
+        with queue_errors() if worker is None else queue_errors(f"free disk space, or delete {folder.name / STATE}"):
+            ports = open_ports()
+            try:
+                ports.queue.stats()  # raises here, before anything begins, where the queue is away
+                own = None if worker is None else at_once
+                cohort = _Cohort(cases, volumes, folder, work, token, ports=ports, listener=listener, at_once=own)
+                cohort.drop_strays()
+                with _working_beside(worker) as check:
+                    results = cohort.run(check)
+            finally:
+                ports.queue.close()
+        if not cohort.left:
+            folder.clear()
+    return results
+
+
+@contextmanager
+def _working_beside(work: Worker | None) -> Iterator[Callable[[], object]]:
+    """Work in a thread until the block ends; gives a check that raises the error that ended the work, if any."""
+    stop = Event()
+    with ThreadPoolExecutor(1, "voxport-batch-worker") as pool:
+        working = pool.submit(work or Event.wait, stop)
+        try:
+            yield lambda: working.result() if working.done() else None
+        finally:
+            stop.set()
+
+
+class _Cohort:
+    """The cases of a batch, in a folder that this process has locked.
+
+    ``at_once`` jobs run at a time in the batch's own queue. None stands for a shared queue, whose workers' slots count,
+    and whose operators see to failed jobs. ``left``: the own queue holds results that a later run has to copy.
     """
 
     def __init__(
         self,
+        cases: Sequence[CaseFiles],
         volumes: Path,
         folder: BatchFolder,
         work: BatchWork,
@@ -67,12 +123,12 @@ class Cohort:
         listener: BatchListener,
         at_once: int | None,
     ) -> None:
-        self._volumes, self._folder, self._work, self._token = volumes, folder, work, token
+        self._cases, self._volumes, self._folder, self._work, self._token = cases, volumes, folder, work, token
         self._queue, self._ports = ports.queue, ports
         self._listener, self._at_once = listener, at_once
         self._glance = _SHARED_GLANCE_SECONDS if at_once is None else _GLANCE_SECONDS
         self._sha256 = cache(lambda name: sha256_of(volumes / name))
-        self._waiting: deque[CaseFiles] = deque()
+        self._waiting = deque(cases)
         self._under_way: dict[str, CaseFiles] = {}
         self._shares: dict[str, float] = {}
         self._results: dict[str, CaseResult] = {}
@@ -80,23 +136,19 @@ class Cohort:
         self._looked = 0.0
         self.left = False
 
-    def run(self, cases: Sequence[CaseFiles], check: Callable[[], object] = lambda: None) -> tuple[CaseResult, ...]:
-        """Queue cases while slots are free, and copy their results, until all have ended.
-
-        A later run skips what is done and goes on with the jobs that it finds. ``check`` is called repeatedly, and
-        stops the batch by raising.
+    def run(self, check: Callable[[], object]) -> tuple[CaseResult, ...]:
+        """Queue cases while slots are free, and copy their results, until all have ended or ``check`` raises.
 
         Raises:
             OutputError: the folder of results or of the queue cannot be written.
         """
-        self._table = CohortTable(self._folder, cases)
-        self._waiting.extend(cases)
+        self._table = CohortTable(self._folder, self._cases)
         try:
             while self._waiting or self._under_way:
                 check()
                 taken_up = self._take_up_one()
                 if not (self._look_at_jobs() or taken_up):
-                    threading.Event().wait(self._glance)
+                    Event().wait(self._glance)
                 self._listener.moved(len(self._results) + sum(self._shares.values()))
                 self._table.write(at_least_every=_TABLE_SECONDS)
         except BaseException:
@@ -104,13 +156,13 @@ class Cohort:
                 self._table.write()
             raise
         self._table.write()
-        return tuple(self._results[case.name] for case in cases)
+        return tuple(self._results[case.name] for case in self._cases)
 
-    def drop_strays(self, cases: Sequence[CaseFiles]) -> None:
+    def drop_strays(self) -> None:
         """Cancel jobs of the own queue whose volumes have changed, before its worker begins. Raises OSError."""
         for job in self._queue.list(OWNER, limit=_ALL) if self._at_once is not None else ():
             names, hashes = [file.name for file in job.case.inputs], [file.sha256 for file in job.case.inputs]
-            alike = (case for case in cases if [Path(name).name for name in case.files] == names)
+            alike = (case for case in self._cases if [Path(name).name for name in case.files] == names)
             if not any(self._has(case, hashes) for case in alike):
                 self._queue.cancel(job.id, OWNER)
 
@@ -159,7 +211,7 @@ class Cohort:
             work.outputs,
             OWNER,
             ports=self._ports,
-            key=work.key(self._token, case, hashes),
+            key=hash_of([self._token, case.name, case.files, work.record(hashes)]),
             model_sha256=work.model.sha256,
         )
         if job.state in ("failed", "cancelled", "parked"):

@@ -41,16 +41,17 @@ class BatchFolder:
         """Folder of the lock, the queue, its files and unfinished results; deleted when all cases are done."""
         return self.path / STATE
 
-    @property
-    def database(self) -> str:
-        """URL of the batch's own queue."""
+    def queue_settings(self, at_once: int) -> dict[str, dict[str, Any]]:
+        """Settings of the batch's own queue, which runs ``at_once`` jobs and keeps them without limit."""
         path = str(self.state / "jobs.sqlite").replace("%", "%25").replace("?", "%3F")
-        return f"sqlite:///{path}"
-
-    @property
-    def blobs(self) -> str:
-        """Folder of that queue's files."""
-        return str(self.state / "blobs")
+        jobs = {
+            "database": f"sqlite:///{path}",
+            "blobs": str(self.state / "blobs"),
+            "concurrency": at_once,
+            "length": 1_000_000,
+            "retention_seconds": 1e9,
+        }
+        return {"jobs": jobs, "serving": {"slots": at_once}}
 
     def place(self, case: str, output: str) -> Path:
         """Path of a case's mask, probabilities, preview or report."""
@@ -64,18 +65,19 @@ class BatchFolder:
         Raises:
             OutputError
         """
-        known = read_json(self._run_file)
+        run_file = self.state / _RUN
+        known = read_json(run_file)
         if known.get("work") == work and isinstance(known.get("token"), str):
             return str(known["token"])
         with writing(self.state):
-            self._run_file.unlink(missing_ok=True)  # first: a half deleted state is of no use
+            run_file.unlink(missing_ok=True)  # first: a half deleted state is of no use
             for path in self.state.iterdir():
                 if path.is_dir():
                     shutil.rmtree(path)
                 elif path.name != _LOCK:
                     path.unlink()
         run = {"work": work, "token": uuid.uuid4().hex}
-        self.land(self._run_file, lambda path: path.write_text(json.dumps(run)))
+        self.land(run_file, lambda path: path.write_text(json.dumps(run)))
         return run["token"]
 
     def land(self, destination: Path, write: Callable[[Path], object]) -> None:
@@ -93,12 +95,8 @@ class BatchFolder:
     def clear(self) -> None:
         """Delete the state of the run."""
         with suppress(OSError):
-            self._run_file.unlink(missing_ok=True)
+            (self.state / _RUN).unlink(missing_ok=True)
             shutil.rmtree(self.state)
-
-    @property
-    def _run_file(self) -> Path:
-        return self.state / _RUN
 
 
 def batch_folder(name: Path) -> BatchFolder:

@@ -10,7 +10,7 @@ import shlex
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from ...domain.cases import CaseFiles
 from ...domain.errors import InputError
 from ...domain.job import Job
 from ...domain.labels.statistics_file import statistics_rows, table_bytes
+from ...domain.plain import plain
 from ...domain.run import RunOptions
 from ...ports.blobs import BlobStore
 from ...ports.model import Model
@@ -46,27 +47,16 @@ class BatchWork:
 
     def record(self, inputs: Sequence[str]) -> dict[str, Any]:
         """All that the results depend on, as plain data; ``inputs`` are the sha256 of a case's volumes."""
-        made = {
+        return {
             "schema": _SCHEMA,
             "inputs": list(inputs),
             "model": self.model.sha256,
-            "card": _hash(write_card(self.model.card)),
-            "options": asdict(self.options),
+            "card": hash_of(write_card(self.model.card)),
+            "options": plain(self.options),
             "runtime": self.runtime,
             "precision": self.precision,
             "outputs": list(self.outputs),
         }
-        plain: dict[str, Any] = json.loads(json.dumps(made))
-        return plain
-
-    @property
-    def hash(self) -> str:
-        """Hash of what is the same for all cases."""
-        return _hash(self.record(()))
-
-    def key(self, token: str, case: CaseFiles, inputs: Sequence[str]) -> str:
-        """Key of a case's job: equal for the same case, bytes and work."""
-        return _hash([token, case.name, case.files, self.record(inputs)])
 
 
 @dataclass(frozen=True)
@@ -149,7 +139,8 @@ def _optional(record: object) -> list[str]:
     return [output for output in ("probabilities", "preview") if isinstance(outputs, list) and output in outputs]
 
 
-def _hash(data: object) -> str:
+def hash_of(data: object) -> str:
+    """Return the sha256 of plain data."""
     return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
 
 

@@ -28,11 +28,10 @@ from voxport.domain.job import Job, JobCase
 from voxport.domain.run import Outputs, RunOptions
 from voxport.domain.volume_names import NIFTI, VolumeNames
 from voxport.ports.job_queue import Attempt, JobQueue, QueueLimits, QueueStats, Results
-from voxport.services.batch.cohort import OWNER, CaseResult
+from voxport.services.batch.cohort import OWNER, CaseResult, run_batch
 from voxport.services.batch.discovery import find_cases
 from voxport.services.batch.folder import BatchFolder, batch_folder, held
 from voxport.services.batch.record import BatchWork
-from voxport.services.batch.run import own_queue, run_batch
 from voxport.services.jobs.run import JobSettings, run_job
 from voxport.services.jobs.submit import JobPorts
 from voxport.services.segmentation.segment import SegmentPorts, segment
@@ -136,7 +135,7 @@ class Bench:
             worker=None if shared else worker,
             at_once=at_once,
         )
-        return {case.name: case for case in ended}
+        return {result.case: result for result in ended}
 
     def states(self, **options: Any) -> dict[str, str]:
         return {name: case.state for name, case in self.run(**options).items()}
@@ -872,7 +871,7 @@ def test_folders_without_cases_are_refused(bench: Bench, monkeypatch: pytest.Mon
 
 def test_odd_folders_give_a_queue_of_their_own_or_are_refused(tmp_path: Path) -> None:
     odd = batch_folder(tmp_path / "50%? done")
-    settings = own_queue(odd, 3)
+    settings = odd.queue_settings(3)
     assert settings["jobs"]["database"].endswith("/50%25%3F done/.voxport/jobs.sqlite")
     assert settings["serving"] == {"slots": 3}
     with pytest.raises(UsageError, match="without ::"):
