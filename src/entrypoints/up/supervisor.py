@@ -20,7 +20,7 @@ _TAIL_LINES, _TAIL_BYTES = 20, 8192
 _USAGE = 2
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Child:
     """A supervised process.
 
@@ -29,12 +29,38 @@ class Child:
         command: program and arguments.
         health_url: it is healthy once this URL answers with a status below 400; None: after ``settle_seconds``.
         environment: additional variables.
+
+    Attributes:
+        ends: how often it has ended in a row.
+        due: when it starts again.
     """
 
     name: str
     command: Sequence[str]
     health_url: str | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
+    process: subprocess.Popen[bytes] | None = field(default=None, init=False)
+    healthy: bool = field(default=False, init=False)
+    started: float = field(default=0.0, init=False)
+    due: float = field(default=0.0, init=False)
+    ends: int = field(default=0, init=False)
+
+    def start(self, log: Path) -> None:
+        """Start the process. Raises OutputError if its log cannot be written."""
+        try:
+            output = log.open("ab")
+        except OSError as error:
+            raise OutputError.cannot_write(str(log), error) from None
+        with output:
+            self.process = subprocess.Popen(
+                tethered(self.command),
+                env={**os.environ, **self.environment},
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,  # Ctrl-C reaches this process only
+            )
+        self.started = time.monotonic()
 
 
 @dataclass(frozen=True)
@@ -68,10 +94,8 @@ class Supervisor:
     def __init__(
         self, children: Sequence[Child], logs: Path, say: Callable[[str], None], restarts: Restarts | None = None
     ) -> None:
+        self._children, self._logs, self._say = children, logs, say
         self._restarts = restarts or Restarts()
-        self._say = say
-        self._kept = [_Kept(child, logs / f"{child.name}.log") for child in children]
-        self._logs = logs
         self._others: set[int] = set()
         self.hurry = False  # set to end children that do not end at once
 
@@ -80,12 +104,13 @@ class Supervisor:
             self._logs.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise OutputError.cannot_write(str(self._logs), error) from None
-        self._others = _children()
+        self._others = _processes()
         adopt_orphans(True)
         try:
-            for kept in self._kept:
-                kept.begin_log()
-                kept.start()
+            for child in self._children:
+                with suppress(OSError):  # start() raises if no log can be written
+                    self._log(child).replace(f"{self._log(child)}.1")
+                child.start(self._log(child))
         except BaseException:
             self._end()
             raise
@@ -97,7 +122,7 @@ class Supervisor:
     @property
     def waits_for(self) -> list[str]:
         """Names of the children that are not healthy."""
-        return [kept.child.name for kept in self._kept if not kept.healthy]
+        return [child.name for child in self._children if not child.healthy]
 
     def watch(self, until: Callable[[], bool]) -> None:
         """Supervise the children until a condition holds.
@@ -106,119 +131,80 @@ class Supervisor:
             VoxportError: a child ended too often in a row, or its exit code reports a usage error.
         """
         while not until():
-            for kept in self._kept:
-                self._look_after(kept)
+            for child in self._children:
+                self._look_after(child)
             time.sleep(_GLANCE_SECONDS)
 
-    def _look_after(self, kept: _Kept) -> None:
-        if kept.process is None:
-            if time.monotonic() >= kept.due:
-                kept.start()
-            return
-        code = kept.process.poll()
-        if code is None:
-            if not kept.healthy and self._is_healthy(kept):
-                kept.healthy = True
-                if kept.ends:
-                    self._say(f"{kept.child.name} is back")
-            return
-        # its descendants may hold its port
-        self._bury(kept)
-        self._begin_again(kept, code)
+    def _log(self, child: Child) -> Path:
+        return self._logs / f"{child.name}.log"
 
-    def _is_healthy(self, kept: _Kept) -> bool:
-        url = kept.child.health_url
-        return time.monotonic() - kept.started >= self._restarts.settle_seconds if url is None else answers(url)
+    def _look_after(self, child: Child) -> None:
+        if child.process is None:
+            if time.monotonic() >= child.due:
+                child.start(self._log(child))
+        elif (code := child.process.poll()) is not None:
+            self._bury(child.process)  # its descendants may hold its port
+            self._begin_again(child, code)
+        elif not child.healthy and self._is_healthy(child):
+            child.healthy = True
+            if child.ends:
+                self._say(f"{child.name} is back")
 
-    def _begin_again(self, kept: _Kept, code: int) -> None:
-        restarts, name = self._restarts, kept.child.name
-        now = time.monotonic()
-        kept.ends = 1 if now - kept.started >= restarts.steady_seconds else kept.ends + 1
-        how = _how_it_ended(code)
-        if code == _USAGE or kept.ends >= restarts.most:
-            self._say(f"the last lines of {kept.log}:\n{kept.tail()}")
-            got = f"{how}, {kept.ends} times in a row" if kept.ends > 1 else how
-            raise VoxportError(name, expected="a process that goes on", got=got, do=f"see {kept.log}")
-        wait = min(restarts.first_seconds * 2 ** (kept.ends - 1), restarts.longest_seconds)
-        self._say(f"{name} ended ({how}); it starts again in {wait:g} s; its log is {kept.log}")
-        kept.process, kept.healthy, kept.due = None, False, now + wait
+    def _is_healthy(self, child: Child) -> bool:
+        if child.health_url is not None:
+            return answers(child.health_url)
+        return time.monotonic() - child.started >= self._restarts.settle_seconds
 
-    def _bury(self, kept: _Kept) -> None:
+    def _begin_again(self, child: Child, code: int) -> None:
+        restarts, log, now = self._restarts, self._log(child), time.monotonic()
+        child.ends = 1 if now - child.started >= restarts.steady_seconds else child.ends + 1
+        how = f"exit code {code}" if code >= 0 else f"signal {-code}, {signal.strsignal(-code)}"
+        if code == _USAGE or child.ends >= restarts.most:
+            self._say(f"the last lines of {log}:\n{_tail(log)}")
+            got = f"{how}, {child.ends} times in a row" if child.ends > 1 else how
+            raise VoxportError(child.name, expected="a process that goes on", got=got, do=f"see {log}")
+        wait = min(restarts.first_seconds * 2 ** (child.ends - 1), restarts.longest_seconds)
+        self._say(f"{child.name} ended ({how}); it starts again in {wait:g} s; its log is {log}")
+        child.process, child.healthy, child.due = None, False, now + wait
+
+    def _bury(self, process: subprocess.Popen[bytes]) -> None:
         """End the remaining process group and orphans of an ended process."""
-        process = kept.process
-        assert process is not None
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
-        known = {k.process.pid for k in self._kept if k.process is not None} | self._others
-        while strays := _children() - known:  # again, as theirs are ours next
+        known = {child.process.pid for child in self._children if child.process is not None} | self._others
+        while strays := _processes() - known:  # again, as theirs are ours next
             for pid in strays:
                 os.kill(pid, signal.SIGKILL)
                 os.waitpid(pid, 0)
 
     def _end(self) -> None:
         """Terminate all children, wait, and kill the remaining ones."""
-        running = [(kept, kept.process) for kept in self._kept if kept.process is not None]
+        running = [(child, child.process) for child in self._children if child.process is not None]
         for _, process in running:
             process.terminate()
         deadline = time.monotonic() + self._restarts.grace_seconds
         while time.monotonic() < deadline and not self.hurry and any(process.poll() is None for _, process in running):
             time.sleep(_GLANCE_SECONDS)
-        for kept, process in running:
+        for child, process in running:
             if process.poll() is None:
-                self._say(f"{kept.child.name} does not end; it is killed")
+                self._say(f"{child.name} does not end; it is killed")
                 process.kill()
                 process.wait()
-        for kept, _ in running:
-            self._bury(kept)
-            kept.process = None
+        for child, process in running:
+            self._bury(process)
+            child.process = None
         adopt_orphans(False)
 
 
-class _Kept:
-    """A child with its process and restart state."""
-
-    def __init__(self, child: Child, log: Path) -> None:
-        self.child, self.log = child, log
-        self.process: subprocess.Popen[bytes] | None = None
-        self.healthy = False
-        self.started = self.due = 0.0
-        self.ends = 0
-
-    def begin_log(self) -> None:
-        """Start an empty log; the previous one becomes ``NAME.log.1``."""
-        with suppress(OSError):  # start() raises if no log can be written
-            self.log.replace(f"{self.log}.1")
-
-    def start(self) -> None:
-        """Start the process. Raises OutputError if its log cannot be written."""
-        try:
-            log = self.log.open("ab")
-        except OSError as error:
-            raise OutputError.cannot_write(str(self.log), error) from None
-        with log:
-            self.process = subprocess.Popen(
-                tethered(self.child.command),
-                env={**os.environ, **self.child.environment},
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,  # Ctrl-C reaches this process only
-            )
-        self.started = time.monotonic()
-
-    def tail(self) -> str:
-        """Last lines of the log."""
-        with self.log.open("rb") as log:
-            log.seek(max(0, self.log.stat().st_size - _TAIL_BYTES))
-            return "\n".join(log.read().decode(errors="replace").splitlines()[-_TAIL_LINES:])
+def _tail(log: Path) -> str:
+    """Return the last lines of a log."""
+    with log.open("rb") as file:
+        file.seek(max(0, log.stat().st_size - _TAIL_BYTES))
+        return "\n".join(file.read().decode(errors="replace").splitlines()[-_TAIL_LINES:])
 
 
-def _how_it_ended(code: int) -> str:
-    return f"exit code {code}" if code >= 0 else f"signal {-code}, {signal.strsignal(-code)}"
-
-
-def _children() -> set[int]:
-    """Return this process's children, if the system lists them."""
+def _processes() -> set[int]:
+    """Return the ids of this process's children, if the system lists them."""
     try:
         return {int(pid) for pid in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()}
     except OSError:
