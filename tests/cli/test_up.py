@@ -21,8 +21,8 @@ import typer.main
 from voxport.domain.errors import VoxportError
 from voxport.entrypoints.cli import up as up_module
 from voxport.entrypoints.cli.main import app
+from voxport.entrypoints.cli.up import Place, children_of, data_variables
 from voxport.entrypoints.up.answering import answers
-from voxport.entrypoints.up.children import Place, children_of, data_variables
 from voxport.entrypoints.up.supervisor import Child, Restarts
 from voxport.testing.job_queue import wait_until
 

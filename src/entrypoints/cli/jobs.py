@@ -62,9 +62,9 @@ def show_command(id: JobId, as_json: opt.AsJson = False) -> None:
     if as_json:
         show_json(record)
         return
-    rows = ((name, value if isinstance(value, str) else _compact(value)) for name, value in record.items())
-    for name, value in rows:
-        typer.echo(f"{name:<18}{value}")
+    for name, value in record.items():
+        text = value if isinstance(value, str) else "" if value is None else json.dumps(value)
+        typer.echo(f"{name:<18}{text}")
 
 
 @app.command("cancel")
@@ -112,11 +112,8 @@ def _state(word: str) -> JobState:
 def _row(job: Job, now: float) -> tuple[object, ...]:
     from rich.markup import escape
 
-    began = job.started if job.state == "running" else job.ended
-    since = job.submitted if began is None else began
-    problem = (
-        "" if job.failure is None else shorten(with_flags(job.failure.detail), _LONGEST_PROBLEM, placeholder=" ...")
-    )
+    since = (job.started if job.state == "running" else job.ended) or job.submitted
+    problem = shorten(with_flags(job.failure.detail) if job.failure else "", _LONGEST_PROBLEM, placeholder=" ...")
     state = f"{job.state}, stops" if job.cancelling else job.state
     names = escape(", ".join(file.name for file in job.case.inputs))
     tiles = f"{job.tiles_done}/{job.tiles_total}" if job.tiles_total else ""
@@ -127,7 +124,3 @@ def _ago(seconds: float) -> str:
     """A time of one unit, e.g. ``3 min``."""
     name, unit = next((unit for unit in _UNITS if seconds >= unit[1]), _UNITS[-1])
     return f"{max(0.0, seconds) // unit:.0f} {name}"
-
-
-def _compact(value: object) -> str:
-    return "" if value is None else json.dumps(value)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ...domain.plain import plain
 from . import options as opt
 from .console import build_application, progress_bar, show_json, show_table, warn
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from ...domain.parity import Bounds, RuntimeParity
     from ...ports.model import Model
     from ...ports.volume_store import VolumeSource
+    from ...services.models.verify import Verification
 
 app = typer.Typer(no_args_is_help=True, help="Manage the models that -m can name.")
 
@@ -48,8 +50,7 @@ def add_command(
     file: Annotated[Path, typer.Argument(help="An ONNX file.")], card: opt.CardFile = None, store: opt.StoreName = None
 ) -> None:
     """Store a copy of a model with its card embedded."""
-    application = build_application(store=store)
-    stored = application.add_model(file, card)
+    stored = build_application(store=store).add_model(file, card)
     typer.echo(f"{stored.card.reference} added")
 
 
@@ -172,13 +173,7 @@ def export_command(
     parity = proved.entry.parity
     if as_json:
         show_json(
-            {
-                "model": str(output),
-                "sha256": done.model.sha256,
-                "dynamic": done.dynamic,
-                **parity_mapping(proved.entry),
-                "others": _others(proved.others, bounds),
-            }
+            {"model": str(output), "sha256": done.model.sha256, "dynamic": done.dynamic, **_parities(proved, bounds)}
         )
     elif not quiet:
         sizes = "any size" if done.dynamic else "the card's patch only"
@@ -186,7 +181,7 @@ def export_command(
             f"{output}: {done.model.card.reference}, takes {sizes}; label agreement {parity.label_agreement:.6f}, "
             f"largest difference {parity.max_probability_difference:.2g} over {len(proved.probes)} inputs"
         )
-        _show_others(proved.others, bounds)
+        _show_others(proved, bounds)
 
 
 def verify_command(
@@ -214,39 +209,29 @@ def verify_command(
         proved = application.verify(loaded, against, progress)
     entry, bounds = proved.entry, application.bounds
     if as_json:
-        show_json(
-            {
-                "model": found.card.reference,
-                **parity_mapping(entry),
-                "against": proved.against,
-                "others": _others(proved.others, bounds),
-            }
-        )
+        show_json({"model": found.card.reference, "against": proved.against, **_parities(proved, bounds)})
     elif not quiet:
         typer.echo(
             f"{found.card.reference} holds: {entry.runtime} {entry.precision} differs from {proved.against} "
             f"by at most {entry.parity.max_probability_difference:.2g}"
         )
-        _show_others(proved.others, bounds)
+        _show_others(proved, bounds)
+
+
+def _parities(proved: Verification, bounds: Bounds) -> dict[str, Any]:
+    others = [{**parity_mapping(entry), "holds": entry.holds(bounds)} for entry in proved.others]
+    return {**parity_mapping(proved.entry), "others": others}
 
 
 def parity_mapping(entry: RuntimeParity) -> dict[str, Any]:
     """Return a comparison of a runtime with the source network, for JSON."""
-    return {
-        "runtime": entry.runtime,
-        "precision": entry.precision,
-        "label_agreement": entry.parity.label_agreement,
-        "dice": list(entry.parity.dice),
-        "max_probability_difference": entry.parity.max_probability_difference,
-    }
+    parity = plain(entry.parity)
+    del parity["logit_spread"]
+    return {"runtime": entry.runtime, "precision": entry.precision, **parity}
 
 
-def _others(others: Sequence[RuntimeParity], bounds: Bounds) -> list[dict[str, Any]]:
-    return [{**parity_mapping(entry), "holds": entry.holds(bounds)} for entry in others]
-
-
-def _show_others(others: Sequence[RuntimeParity], bounds: Bounds) -> None:
-    for entry in others:
+def _show_others(proved: Verification, bounds: Bounds) -> None:
+    for entry in proved.others:
         verdict = "holds" if entry.holds(bounds) else "does not hold"
         typer.echo(
             f"  {entry.runtime} {entry.precision} {verdict}: label agreement {entry.parity.label_agreement:.6f}, "

@@ -16,12 +16,13 @@ from ...domain.run import RunOptions
 from .console import parse_bytes, parse_patch
 
 
-def _absolute(folder: str) -> Path:
+def absolute(folder: str) -> Path:
+    """Return the absolute path of a folder; ``~`` is the user's."""
     return Path(folder).expanduser().absolute()
 
 
 def _absolute_if_file(model: str) -> str:
-    path = _absolute(model)
+    path = absolute(model)
     return str(path) if path.is_file() else model
 
 
@@ -38,7 +39,7 @@ Threads = Annotated[int | None, typer.Option("--threads", min=1, help="Processor
 ModelsFolder = Annotated[
     Path | None,
     typer.Option(
-        "--models", metavar="PATH", parser=_absolute, help="Folder of ONNX models.", show_default="VOXPORT_MODELS_DIR"
+        "--models", metavar="PATH", parser=absolute, help="Folder of ONNX models.", show_default="VOXPORT_MODELS_DIR"
     ),
 ]
 DefaultModel = Annotated[
@@ -71,11 +72,7 @@ Quiet = Annotated[bool, typer.Option("--quiet", help="Print errors only.")]
 
 
 def takes_run_options(*omitted: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a command whose parameter is ``options`` a command-line option for each field of `RunOptions`.
-
-    Args:
-        omitted: fields that the command does not take.
-    """
+    """Give a command an option for each field of its parameter ``options``, a `RunOptions`, but ``omitted`` ones."""
     hints = get_type_hints(RunOptions)
     # a size has no suffix, as its value states the unit
     taken = {field.name.removesuffix("_bytes"): field for field in fields(RunOptions) if field.name not in omitted}
@@ -113,19 +110,18 @@ def _parameter(word: str, hint: Any, field: Field[Any]) -> inspect.Parameter:
     return inspect.Parameter(word, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
 
 
+def as_environment(**settings: object) -> dict[str, str]:
+    """Return the environment variables of settings, with ``__`` between levels; those that are None are left out."""
+    return {f"VOXPORT_{name.upper()}": str(value) for name, value in settings.items() if value is not None}
+
+
 def check_remote_options(
     model: str | None, here: Mapping[str, object], *, beside: str = "--server", who: str = "the server"
 ) -> None:
-    """Check the options of a run in another process.
-
-    Args:
-        model: value of ``-m``.
-        here: options of runs in this process, with their values; None or ``auto`` if not given.
-        beside: option that moves the run to another process.
-        who: name of that process in messages.
+    """Check the options of a run in another process, which the option ``beside`` asks for.
 
     Raises:
-        UsageError: an option of ``here`` has a value, or the model is a file.
+        UsageError: an option of runs in this process, ``here``, is neither None nor ``auto``; or the model is a file.
     """
     from ...client import is_model_reference
 

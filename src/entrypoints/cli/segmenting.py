@@ -115,13 +115,7 @@ def _what_next(statistics: str | None, preview: str | None, server: str | None) 
 
 
 def show_outcome(report: Mapping[str, Any], mask: str, as_json: bool) -> None:
-    """Print the labels' statistics as a table or JSON.
-
-    Args:
-        report: report of the run.
-        mask: name of the mask as requested.
-        as_json: print JSON.
-    """
+    """Print the labels' statistics of a run's report as a table or JSON; ``mask`` is the name as requested."""
     statistics, grid = report["statistics"], report["grid"]
     if as_json:
         rest = {name: report[name] for name in ("seconds", "warnings", "command")}

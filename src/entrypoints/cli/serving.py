@@ -14,7 +14,6 @@ import typer
 
 from ...domain.errors import UsageError
 from ..public_address import url_of
-from ..up.children import as_environment
 from . import options as opt
 from .console import build_application, on_stop
 
@@ -40,8 +39,10 @@ def serve_command(
     insecure: opt.Insecure = False,
 ) -> None:
     """Serve models over HTTP, until stopped."""
-    given = as_environment(models_dir=models, model=model, store=store, serving__workers=workers, jobs__worker=worker)
-    os.environ.update(given | as_environment(serving__insecure=insecure or None))
+    given = opt.as_environment(
+        models_dir=models, model=model, store=store, serving__workers=workers, jobs__worker=worker
+    )
+    os.environ.update(given | opt.as_environment(serving__insecure=insecure or None))
     address, _ = opened_address(host, port, insecure=insecure)
     needs_package("voxport serve", "bentoml")
     os.environ["BENTOML_DO_NOT_TRACK"] = "True"

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import secrets
 import shutil
 import socket
+import sys
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,7 +21,7 @@ import typer
 from ...domain.errors import OutputError, UsageError, VoxportError
 from ...domain.run import Outputs, RunOptions
 from ...domain.volume_names import PACKED
-from ..up.children import Place, as_environment, children_of, data_variables
+from ..public_address import url_of
 from ..up.supervisor import Child, Restarts, Supervisor
 from . import options as opt
 from .console import build_application, on_stop, progress_bar, say, warn
@@ -37,7 +41,13 @@ def up_command(
     workers: Annotated[int, typer.Option("--workers", min=1, help="Processes that run jobs.")] = 1,
     data: Annotated[
         Path | None,
-        typer.Option("--data", help="Folder for models, jobs and logs.", show_default="~/.local/share/voxport"),
+        typer.Option(
+            "--data",
+            metavar="PATH",
+            parser=opt.absolute,
+            help="Folder for models, jobs and logs.",
+            show_default="~/.local/share/voxport",
+        ),
     ] = None,
     demo: Annotated[bool, typer.Option("--demo/--no-demo", help="Open the demo too.")] = True,
     check: Annotated[
@@ -60,11 +70,10 @@ def up_command(
     from ...settings import data_home
 
     place = Place(address, port, demo_port if demo else None)
-    folder = None if data is None else data.expanduser().absolute()
-    variables = data_variables(folder) | as_environment(models_dir=models, model=model)
-    if folder is not None and models is None:
+    variables = data_variables(data) | opt.as_environment(models_dir=models, model=model)
+    if data is not None and models is None:
         Path(variables["VOXPORT_MODELS_DIR"]).mkdir(parents=True, exist_ok=True)
-    logs = (folder or data_home()) / "logs" / str(port)  # two services of a user do not share a folder
+    logs = (data or data_home()) / "logs" / str(port)  # two services of a user do not share a folder
     _keep_up(children_of(place, workers, variables), place, logs)
 
 
@@ -88,6 +97,62 @@ def _keep_up(children: Sequence[Child], place: Place, logs: Path) -> None:
             typer.echo("\n".join(f"{name:<8}{url}" for name, url in place.urls.items()))
         supervisor.watch(until=stop.is_set)
         say("ending")
+
+
+@dataclass(frozen=True)
+class Place:
+    """Bind address and ports; ``demo_port`` is None without demo."""
+
+    address: str
+    port: int
+    demo_port: int | None
+
+    @property
+    def urls(self) -> dict[str, str]:
+        """URLs of the service and the demo on this machine."""
+        # all addresses include loopback
+        near = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.address, self.address)
+        ports = {"service": self.port} | ({} if self.demo_port is None else {"demo": self.demo_port})
+        return {name: url_of(near, port) for name, port in ports.items()}
+
+
+def children_of(place: Place, workers: int, variables: Mapping[str, str]) -> list[Child]:
+    """Return service, workers and demo, with additional environment variables."""
+    voxport = [sys.executable, "-P", "-m", "voxport"]
+    for_service, for_demo = _keys()
+    url = place.urls["service"]
+    # only workers run jobs, so a restarted service interrupts none
+    without_jobs = {"VOXPORT_JOBS__WORKER": "false"}
+    serve = [*voxport, "serve", "--host", place.address, "--port", str(place.port)]
+    children = [Child("service", serve, f"{url}/readyz", {**variables, **for_service, **without_jobs})]
+    for number in range(1, workers + 1):
+        name = "worker" if workers == 1 else f"worker-{number}"
+        children.append(Child(name, [*voxport, "worker"], None, variables))
+    if place.demo_port is not None:
+        demo = [*voxport, "demo", "--host", place.address, "--port", str(place.demo_port), "--server", url]
+        children.append(Child("demo", demo, f"{place.urls['demo']}/", {**variables, **for_demo}))
+    return children
+
+
+def data_variables(folder: Path | None) -> dict[str, str]:
+    """Return variables that place models, jobs and their files in a folder; none without one."""
+    if folder is None:
+        return {}
+    jobs = folder / "jobs"
+    database = f"sqlite:///{jobs / 'jobs.sqlite'}"
+    return opt.as_environment(models_dir=folder / "models", jobs__database=database, jobs__blobs=jobs / "blobs")
+
+
+def _keys() -> tuple[dict[str, str], dict[str, str]]:
+    """Return variables with a further key for the demo, if the service has keys; hashes alone cannot be sent."""
+    from ...settings import load_settings
+
+    keys = [key.get_secret_value() for key in load_settings().api_keys]
+    if not keys:
+        return {}, {}
+    own = secrets.token_hex(32)
+    taken = ",".join([*keys, f"sha256:{sha256(own.encode()).hexdigest()}"])
+    return {"VOXPORT_API_KEYS": taken}, {"VOXPORT_API_KEY": own}
 
 
 def check_everything(workers: int, demo: bool) -> None:
@@ -128,8 +193,10 @@ def _watch(supervisor: Supervisor, until: Callable[[], bool], late: Callable[[],
 
 def _default_settings(folder: Path) -> dict[str, str]:
     """Return default settings, independent of the user's."""
-    own = as_environment(settings_file=folder / "none.yaml", secrets_dir="", store="folder", api_keys="", api_key="")
-    return data_variables(folder) | own | as_environment(model="two-photon-vessels")
+    own = opt.as_environment(
+        settings_file=folder / "none.yaml", secrets_dir="", store="folder", api_keys="", api_key=""
+    )
+    return data_variables(folder) | own | opt.as_environment(model="two-photon-vessels")
 
 
 def _segment_sample(url: str, folder: Path) -> Mapping[str, Any]:
