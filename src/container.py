@@ -192,7 +192,11 @@ class Container(containers.DeclarativeContainer):
     )
 
     # in the order in which they are asked whether they recognise a source
-    importers: providers.Provider[list[ModelImporter]] = providers.List()
+    importers: providers.Provider[list[ModelImporter]] = providers.List(
+        providers.ThreadSafeSingleton(
+            _late("importers.nnunet", "NnunetImporter"), _late("runtimes.torch", "read_content")
+        ),
+    )
     import_ports = providers.Factory(
         ImportPorts, importers, export_ports, open_model.provided.load, segment_ports, memory_store.provider
     )

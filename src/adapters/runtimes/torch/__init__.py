@@ -14,12 +14,13 @@ from ....domain.plain import first_line
 from ....ports.model import Model
 from ....ports.runtime import NetworkShape, RuntimeOptions, check_batch
 from ....ports.tensors import closed_network
+from .checkpoints import read_content
 from .networks import NETWORK_FAILURES, load_network
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["TorchRuntime", "load_network", "open_torch_runtime"]
+__all__ = ["TorchRuntime", "load_network", "open_torch_runtime", "read_content"]
 
 
 def open_torch_runtime(

@@ -111,7 +111,10 @@ def read_content(path: Path) -> Mapping[str, Any]:
 
 
 def _read_pickle(path: Path) -> object:
-    import torch
+    try:
+        import torch
+    except ImportError:
+        raise UsageError.not_installed(path.name, "PyTorch", "torch") from None
 
     try:
         with warnings.catch_warnings(), torch.serialization.safe_globals(_safe_scalars()):

@@ -1,0 +1,1 @@
+"""Importers of networks from the files of other frameworks."""
