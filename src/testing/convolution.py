@@ -13,14 +13,9 @@ from .affine import write_kernel_onnx
 def write_convolution_onnx(
     path: Path, *, classes: int = 2, channels: int = 1, radius: int = 1, fixed: Sequence[int] | None = None
 ) -> None:
-    """Write ONNX: one convolution with random weights, ``2 * radius + 1`` wide and zero-padded.
+    """Write ONNX: one convolution with random weights, ``2 * radius + 1`` voxels wide and zero-padded.
 
-    Args:
-        path: the file to write.
-        classes: number of output channels.
-        channels: number of input channels.
-        radius: context in voxels on each side.
-        fixed: fixed spatial shape; dynamic if None.
+    ``fixed`` is the spatial shape of its inputs; None for any.
     """
     random = np.random.RandomState(7)
     edge = 2 * radius + 1

@@ -47,7 +47,7 @@ class ModelExporterContract:
         checkpoint = self.affine_checkpoint(self.source, WEIGHTS, BIAS)
         return self.exporter.export(checkpoint, card or _card(), self.target / "model.onnx")
 
-    def test_writes_one_file_where_it_was_told_to_and_nothing_else(self) -> None:
+    def test_writes_one_file_and_nothing_else(self) -> None:
         exported = self.export()
         assert exported.path == self.target / "model.onnx"
         assert list(self.target.iterdir()) == [exported.path]

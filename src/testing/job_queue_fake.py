@@ -8,6 +8,7 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Collection
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 from ..domain.errors import BusyError, CancelledError
@@ -56,13 +57,11 @@ class MemoryJobQueue:
 
     def submit(self, case: JobCase, owner: str, *, key: str | None = None) -> Job:
         with self._lock:
-            same = next(
-                (r.job for r in self._rows.values() if key is not None and (r.job.owner, r.key) == (owner, key)), None
-            )
-            if same is not None:
-                if not same.case.same_work(case):
-                    raise key_taken(key or "")
-                return self.get(same.id)
+            for row in self._rows.values():
+                if key is not None and (row.job.owner, row.key) == (owner, key):
+                    if not row.job.case.same_work(case):
+                        raise key_taken(key)
+                    return self.get(row.job.id)
             waiting = sum(row.job.state == "queued" for row in self._rows.values())
             if waiting >= self._limits.length:
                 expected = f"at most {self._limits.length} jobs that wait"
@@ -123,13 +122,10 @@ class MemoryJobQueue:
             return QueueStats(counts, oldest, self._typical(), len(self._workers), sum(self._workers), ended)
 
     def work(self, handler: Handler, concurrency: int, stop: threading.Event) -> None:
-        threads = [threading.Thread(target=self._serve, args=(handler, stop)) for _ in range(concurrency)]
         with self._lock:
             self._workers.append(concurrency)
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        with ThreadPoolExecutor(concurrency) as pool:
+            list(pool.map(lambda _: self._serve(handler, stop), range(concurrency)))
         with self._lock:
             self._workers.remove(concurrency)
 

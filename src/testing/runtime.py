@@ -31,13 +31,9 @@ class RuntimeContract:
         self.runtime = self.open_affine(tmp_path, WEIGHTS, BIAS, RuntimeOptions(self.precision))
 
     def open_affine(self, folder: Path, weights: Floats, bias: Floats, options: RuntimeOptions) -> InferenceRuntime:
-        """Open a model with ``scores = weights @ image + bias`` in the adapter.
+        """Write a model with ``scores = weights @ image + bias`` to ``folder``, and open it in the adapter.
 
-        Args:
-            folder: a folder for the model file.
-            weights: ``(K, C)``.
-            bias: ``(K,)``.
-            options: options of the adapter.
+        ``weights`` are ``(K, C)``, ``bias`` is ``(K,)``.
         """
         raise NotImplementedError
 

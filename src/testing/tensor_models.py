@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -47,20 +48,15 @@ class TensorModelStoreContract:
         assert (saved.labels, saved.custom_objects, saved.metadata) == ({"a": "b"}, {"c": 1}, {"d": 2})
 
     def test_what_was_saved_with_it_comes_back(self) -> None:
-        signatures = {"run": {"batchable": True, "batch_dim": 0, "max_batch_size": 16}}
-        objects = {"class_names": ["no", "yes"], "scale": {"mean": [0.5, 0.25]}}
-        details = {"accuracy": 0.95, "input_shape": [1, 3, 8, 8], "converted_from": "pytorch"}
-        self.store.save_model(
-            "sums",
-            self.network,
-            signatures=signatures,
-            labels={"stage": "test"},
-            custom_objects=objects,
-            metadata=details,
-        )
+        given: dict[str, Any] = {
+            "signatures": {"run": {"batchable": True, "batch_dim": 0, "max_batch_size": 16}},
+            "labels": {"stage": "test"},
+            "custom_objects": {"class_names": ["no", "yes"], "scale": {"mean": [0.5, 0.25]}},
+            "metadata": {"accuracy": 0.95, "input_shape": [1, 3, 8, 8], "converted_from": "pytorch"},
+        }
+        self.store.save_model("sums", self.network, **given)
         found = self.store.get("sums:latest")
-        assert found.signatures == signatures
-        assert (found.labels, found.custom_objects, found.metadata) == ({"stage": "test"}, objects, details)
+        assert {name: getattr(found, name) for name in given} == given
 
     def test_the_newest_version_is_found_by_name_and_each_by_tag(self) -> None:
         first = self.store.save_model("sums:b", self.network)

@@ -86,7 +86,7 @@ class TuningStoreContract:
         ],
         ids=["processor", "threads", "version", "library"],
     )
-    def test_another_machine_has_a_tuning_of_its_own_and_is_told_that_this_one_is_not(self, other: Machine) -> None:
+    def test_another_machine_has_a_tuning_of_its_own_and_a_warning_until_then(self, other: Machine) -> None:
         self.store.put(example_tuning())
         found = self.store.find("a" * 64, other)
         assert found.tuning is None

@@ -23,7 +23,6 @@ def scene_of(session: Session, model_channels: tuple[str, ...] = ()) -> dict[str
         "token": session.token,
         "volume": "+".join(path.parent.name for path in session.files),
         "revision": session.revision,
-        "name": ", ".join(path.name for path in session.files),
         "shape": list(grid.shape),
         "affine": grid.affine.tolist(),
         "unit": UNIT_NAMES[grid.unit],

@@ -37,15 +37,12 @@ def _array(library: str, array: str) -> str:
 _PICTURE = "give the volume that it was made from, or stack pictures of slices into one"
 _DICOM = "convert the series: dcm2niix -z y -o OUTPUT_FOLDER FOLDER_OF_THE_SERIES"
 _TIFF = _array("tifffile", "tifffile.imread('{name}').T")
-# Offset and content of a file's magic, its kind, and advice.
-_KINDS: tuple[tuple[int, bytes, str, str], ...] = (
+# Offset and content (or contents) of a file's magic, its kind, and advice.
+_KINDS: tuple[tuple[int, bytes | tuple[bytes, ...], str, str], ...] = (
     (0, b"NRRD", "an NRRD volume", _ITK),
-    (0, b"ObjectType", "a MetaImage (MHA or MHD)", _ITK),
-    (0, b"NDims", "a MetaImage (MHA or MHD)", _ITK),
-    (0, b"II*\0", "a TIFF file", _TIFF),
-    (0, b"MM\0*", "a TIFF file", _TIFF),
-    (0, b"II+\0", "a BigTIFF file", _TIFF),
-    (0, b"MM\0+", "a BigTIFF file", _TIFF),
+    (0, (b"ObjectType", b"NDims"), "a MetaImage (MHA or MHD)", _ITK),
+    (0, (b"II*\0", b"MM\0*"), "a TIFF file", _TIFF),
+    (0, (b"II+\0", b"MM\0+"), "a BigTIFF file", _TIFF),
     (106, b"minc-2.0", "a MINC file", _NIBABEL),  # in HDF5; 106 or 720 by the library's version
     (720, b"minc-2.0", "a MINC file", _NIBABEL),
     (0, b"\x89HDF\r\n", "an HDF5 file", _array("h5py", "h5py.File('{name}')[DATASET][:].T")),
@@ -87,7 +84,7 @@ def describe(reference: str) -> tuple[str, str] | None:
         what = "a web page" if is_page else "an XML file"
         return what, "download the volume itself: a link may ask for a login first" if is_page else _PICTURE
     for position, start, what, do in _KINDS:
-        if head[position : position + len(start)] == start:
+        if head.startswith(start, position):
             name = path.name
             return what, do.replace("{name}", name).replace("{stem}", name.split(".")[0] or "volume")
     return None
