@@ -23,7 +23,7 @@ from ..domain.labels.label_map import Label, Labels, Logits
 from ..domain.report import FileReport, Report
 from ..domain.run import RESULT_FILES
 from .errors import RemoteError, one_line, problem_error
-from .forms import Sent, is_model_reference, localised
+from .forms import is_model_reference, localised
 
 JSON = "application/json"
 T = TypeVar("T")
@@ -134,11 +134,6 @@ class RemoteJob:
             got, do = f"one that {self.state} for no reason given", "ask who runs the server"
             return RemoteError(f"job {self.id}", expected="one that is done", got=got, do=do)
         return problem_error({"type": URN + self.failure.kind, "detail": self.failure.detail}, f"job {self.id}")
-
-    @property
-    def sent(self) -> Sent:
-        """Its volumes, against which results are checked."""
-        return Sent(tuple(i.name for i in self.inputs), tuple(i.sha256 for i in self.inputs))
 
 
 def json_object(body: bytes, url: str) -> dict[str, Any]:

@@ -23,7 +23,6 @@ from .forms import (
     StrPath,
     Uploads,
     Volumes,
-    array_fields,
     array_form,
     check_model,
     checked_key,
@@ -262,8 +261,8 @@ class Client:
             VoxportError: as `segment`.
         """
         values = real_array(array)
-        fields = fields_of([model], options) | array_fields(spacing, unit, probabilities)
-        data = self._connection.json("POST", "/predict", form=array_form(values, fields), largest_bytes=_LARGEST_BYTES)
+        form = array_form(values, fields_of([model], options), spacing, unit, probabilities)
+        data = self._connection.json("POST", "/predict", form=form, largest_bytes=_LARGEST_BYTES)
         return predict_result(data, values.shape[-3:], self.url)
 
     @contextmanager

@@ -22,8 +22,9 @@ from numpy.typing import ArrayLike, NDArray
 from ..contract.card import MODEL_NAME, MODEL_VERSION
 from ..contract.options import encode
 from ..domain.errors import InputError, UsageError
+from ..domain.report import FileReport
 from ..domain.volume_names import GZIP_MAGIC, NIFTI, PACKED, PLAIN, sent_name
-from .errors import RemoteError, one_line
+from .errors import one_line
 
 _SENT_NAME = re.compile(rf"(?:[^\s'\"]*/)?volume_(\d+)(?:{re.escape(PACKED)}|{re.escape(PLAIN)})")
 _LONGEST_KEY = 255
@@ -136,38 +137,18 @@ def real_array(array: ArrayLike) -> NDArray[Any]:
     return values
 
 
-def array_fields(spacing: Sequence[float] | None, unit: str | None, probabilities: bool) -> Fields:
-    """Return the form fields of arrays alone."""
-    return {
+def array_form(
+    values: NDArray[Any], fields: Fields, spacing: Sequence[float] | None, unit: str | None, probabilities: bool
+) -> Form:
+    """Return a form with these fields, those of arrays alone, and the array as a file."""
+    content = io.BytesIO()
+    np.save(content, values, allow_pickle=False)
+    given = {
         "spacing": [] if spacing is None else [",".join(repr(float(step)) for step in spacing)],
         "unit": [] if unit is None else [unit],
         "probabilities": ["true" if probabilities else "false"],
     }
-
-
-def array_form(values: NDArray[Any], fields: Fields) -> Form:
-    """Return a form with these fields and the array as a file."""
-    content = io.BytesIO()
-    np.save(content, values, allow_pickle=False)
-    return Form(fields, [("volume", ("volume.npy", content, "application/octet-stream"))])
-
-
-@dataclass(frozen=True)
-class Sent:
-    """Local name and sha256 of each uploaded volume, in order."""
-
-    names: tuple[str, ...]
-    sha256: tuple[str, ...]
-
-    def entries(self) -> list[dict[str, str]]:
-        """Return the volumes as listed in a report."""
-        return [{"name": name, "sha256": sha256} for name, sha256 in zip(self.names, self.sha256, strict=True)]
-
-    def check_received(self, sha256: Iterable[str], url: str) -> None:
-        """Raise RemoteError unless a report or job lists exactly the uploaded bytes in order."""
-        if tuple(sha256) != self.sha256:
-            expected, got = "a result for the volumes that were sent", "one for others, by their sha256"
-            raise RemoteError(url, expected=expected, got=got, do="ask again, and tell who runs the server")
+    return Form(fields | given, [("volume", ("volume.npy", content, "application/octet-stream"))])
 
 
 def localised(text: str, names: Sequence[str]) -> str:
@@ -180,7 +161,7 @@ def localised(text: str, names: Sequence[str]) -> str:
     return _SENT_NAME.sub(local, text)
 
 
-def silent(stage: str, done: int, total: int) -> None:
+def silent(*progress: object) -> None:
     """Ignore progress."""
 
 
@@ -223,9 +204,10 @@ class Uploads:
         parts = [("volume", _part(file, number)) for number, file in enumerate(self._files, start=1)]
         return Form(fields, parts, lambda: self._sent >= self._total, self.localised)
 
-    def sent(self) -> Sent:
-        """Return the uploaded volumes; valid after the upload."""
-        return Sent(self._names, tuple(file.sha256.hexdigest() for file in self._files))
+    def sent(self) -> list[FileReport]:
+        """Return the volumes with their local names; valid after the upload."""
+        hashes = (file.sha256.hexdigest() for file in self._files)
+        return [FileReport(name, sha256) for name, sha256 in zip(self._names, hashes, strict=True)]
 
     def _advance(self, count: int) -> None:
         self._sent += count

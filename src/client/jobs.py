@@ -18,7 +18,7 @@ from .downloads import check_destinations, check_outputs, commit_all
 from .errors import LostAnswerError, RemoteError, UnreachableError, one_line
 from .following import Clock, Follower, OnJob
 from .forms import Fields, OnProgress, StrPath, Uploads, Volumes, checked_request_key, fields_of, paths_of, silent
-from .results import asked_outputs, job_members, member_of, received
+from .results import asked_outputs, check_received, job_members, member_of, received
 
 if TYPE_CHECKING:
     from .connection import Connection
@@ -26,10 +26,6 @@ if TYPE_CHECKING:
 _JOBS = "/v1/jobs"
 _VALID_ID = re.compile("[0-9A-Za-z][0-9A-Za-z_-]{0,99}")
 _LONGEST_LIST = 1000
-
-
-def ignore_job(job: RemoteJob) -> None:
-    """Ignore progress."""
 
 
 class Jobs:
@@ -130,7 +126,7 @@ class Jobs:
         self,
         job: RemoteJob | str,
         *,
-        on_progress: OnJob = ignore_job,
+        on_progress: OnJob = silent,
         timeout_seconds: float | None = None,
         patience_seconds: float = 300.0,
     ) -> RemoteJob:
@@ -226,7 +222,7 @@ class Jobs:
         _check_done(now, places)
         members = {member_of(output, path): path for output, path in places.items()}
         files = job_members(self._connection, _path(now), now, Path(destination).parent, on_progress)
-        with received(files, now.sent, members) as (report, downloads):
+        with received(files, now.inputs, members) as (report, downloads):
             got = f"{report['model']['name']}:{report['model']['version']}"
             if got != now.model:
                 expected = f"a report of {now.model}"
@@ -243,7 +239,7 @@ class Jobs:
         with Uploads(paths, count_bytes) as uploads:
             answer = self._connection.json("POST", _JOBS, form=uploads.form(fields), also=(202,), headers=headers)
             job = remote_job(answer, self._connection.url, paths)
-            uploads.sent().check_received(job.sent.sha256, self._connection.url)
+            check_received(uploads.sent(), (file.sha256 for file in job.inputs), self._connection.url)
             return job
 
     def _asked(self, method: str, job: RemoteJob | str, action: str = "") -> RemoteJob:

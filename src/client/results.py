@@ -5,21 +5,22 @@ from __future__ import annotations
 import hashlib
 import json
 import zipfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, BinaryIO
 
 from ..contract.job import PATHS
 from ..contract.service import Results
 from ..domain.errors import VoxportError
+from ..domain.report import FileReport
 from ..domain.run import RESULT_FILES, STATISTICS_TABLE, OutputName
 from ..domain.volume_names import PACKED
 from .answers import RemoteJob, checked, checked_report, json_object
 from .downloads import Download, chunks, spool
 from .errors import RemoteError, one_line, problem_error
-from .forms import OnProgress, Sent, is_model_reference
+from .forms import OnProgress, is_model_reference
 
 if TYPE_CHECKING:
     from .connection import Connection
@@ -64,9 +65,16 @@ class Members:
         return json_object(body, self.url)
 
 
+def check_received(sent: Sequence[FileReport], sha256: Iterable[str], url: str) -> None:
+    """Raise RemoteError unless a report or job lists exactly the uploaded bytes in order."""
+    if list(sha256) != [file.sha256 for file in sent]:
+        expected, got = "a result for the volumes that were sent", "one for others, by their sha256"
+        raise RemoteError(url, expected=expected, got=got, do="ask again, and tell who runs the server")
+
+
 @contextmanager
 def received(
-    members: Members, sent: Sent, places: Mapping[str, Path], folder: Path | None = None
+    members: Members, sent: Sequence[FileReport], places: Mapping[str, Path], folder: Path | None = None
 ) -> Iterator[tuple[dict[str, Any], list[Download]]]:
     """Yield a model's report with local names, and its files, written but not committed.
 
@@ -76,9 +84,9 @@ def received(
         RemoteError: the result is for another request.
         OutputError: a file cannot be written.
     """
-    report = checked_report(members.json(_REPORT), members.url, sent.names)
-    sent.check_received((entry["sha256"] for entry in report["inputs"]), members.url)
-    report["inputs"] = sent.entries()
+    report = checked_report(members.json(_REPORT), members.url, [file.name for file in sent])
+    check_received(sent, (entry["sha256"] for entry in report["inputs"]), members.url)
+    report["inputs"] = [asdict(file) for file in sent]
     with ExitStack() as stack:
         downloads = []
         for member, place in places.items():

@@ -148,7 +148,7 @@ def test_gradio_predict_slice_dummy_mode(controller: Controller, session: Sessio
     assert scene is not None
     assert scene["mask"]["caution"] == "Threshold preview: no model"
     assert "Quick look" in texts.summary(session.result, "here")
-    assert texts.downloads(session, None) == ""
+    assert texts.downloads(session, {}) == ""
 
 
 def test_a_whole_run_without_a_model_offers_its_files(app: tuple[TestClient, Controller], ramp: Path) -> None:
@@ -156,7 +156,7 @@ def test_a_whole_run_without_a_model_offers_its_files(app: tuple[TestClient, Con
     session = entered(client, controller)
     controller.open(session.token, [ramp])
     run(controller, session, THRESHOLD)
-    links = texts.downloads(session, None)
+    links = texts.downloads(session, {})
     assert session.result is not None
     for name in ("ramp_mask.nii.gz", "ramp_statistics.csv", "ramp_report.json"):
         assert f"session/{session.id}/files/{name}" in links

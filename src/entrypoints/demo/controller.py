@@ -35,14 +35,6 @@ _SERVE_URL = "http://127.0.0.1:3000"  # where ``voxport serve`` listens by defau
 
 
 @dataclass(frozen=True)
-class Commands:
-    """Commands that reproduce a mask."""
-
-    voxport: str
-    curl: str
-
-
-@dataclass(frozen=True)
 class Controller:
     """The demo's use cases on sessions."""
 
@@ -119,14 +111,14 @@ class Controller:
             yield run.progress
         run.check()
 
-    def commands(self, session: Session, result: Result) -> Commands | None:
-        """Return the commands that reproduce a result's mask; None for a part, or without a model."""
+    def commands(self, session: Session, result: Result) -> dict[str, str]:
+        """Return the commands that reproduce a result's mask, by title; none for a part, or without a model."""
         if "model" not in result.report or result.box is not None:
-            return None
+            return {}
         remote, names = self.segmenter.url, [path.name for path in session.files]
         key = remote is not None and self.application.settings.api_key is not None
         curl = curl_line(remote or _SERVE_URL, names, RESULT_FILES["mask"], result.report, with_key=key)
-        return Commands(str(result.report["command"]), curl)
+        return {"On the command line": str(result.report["command"]), "Over HTTP": curl}
 
     def sentence(self, error: VoxportError) -> str:
         """Return an error as the page shows it, with file names instead of paths."""

@@ -14,7 +14,6 @@ from ...domain.viewing.display import UNIT_NAMES
 from ...ports.segmenter import RunEstimate
 from ...services.segmentation.prepare import size
 from ...services.viewing.sessions import Result, RunProgress, Session
-from .controller import Commands
 
 _STAGES = {
     "wait": "Waiting for its turn",
@@ -111,15 +110,14 @@ def estimated(run: RunEstimate) -> str:
 def progress(run: RunProgress, elapsed: float) -> str:
     """Return a bar with the stage, tiles and remaining time."""
     name = _STAGES.get(run.state, run.state)
-    if run.tiles and run.state == "score":
-        share = min(1.0, run.done / run.tiles)
+    share = min(1.0, run.done / run.tiles) if run.tiles else None
+    if share is None:
+        label = f"{name} …"
+    elif run.state == "score":
         left = "" if run.done == 0 else f", about {_seconds((1 - share) / max(share, 1e-9) * elapsed)} left"
         label = f"{name}: tile {min(run.done + 1, run.tiles)} of {run.tiles}{left}"
-    elif run.tiles:
-        share = min(1.0, run.done / run.tiles)
-        label = f"{name}: {run.done} of {run.tiles} MB"
     else:
-        share, label = None, f"{name} …"
+        label = f"{name}: {run.done} of {run.tiles} MB"
     value = "" if share is None else f'aria-valuenow="{100 * share:.0f}"'
     width = "" if share is None else f'style="width:{100 * share:.1f}%"'
     kind = "vx-bar" if share is not None else "vx-bar vx-busy"
@@ -129,7 +127,7 @@ def progress(run: RunProgress, elapsed: float) -> str:
     )
 
 
-def downloads(session: Session, commands: Commands | None) -> str:
+def downloads(session: Session, commands: Mapping[str, str]) -> str:
     """Return links to a result's files, and commands that reproduce its mask."""
     result = session.result
     if result is None or not result.files:
@@ -138,7 +136,7 @@ def downloads(session: Session, commands: Commands | None) -> str:
     for name in result.files:
         title = next(text for kind, text in _FILES.items() if f"_{kind}." in name)
         links.append(f'<a class="vx-file" href="session/{session.id}/files/{plain(quote(name))}" download>{title}</a>')
-    shown = "" if commands is None else _commands(commands)
+    shown = _commands(commands) if commands else ""
     return f'<h2 class="vx-step">4. Take home</h2><div class="vx-files">{"".join(links)}</div>{shown}'
 
 
@@ -186,12 +184,11 @@ def _row(label: Mapping[str, Any], total: int) -> list[object]:
     ]
 
 
-def _commands(commands: Commands) -> str:
-    shown = {"On the command line": commands.voxport, "Over HTTP": commands.curl}
+def _commands(commands: Mapping[str, str]) -> str:
     blocks = "".join(
         f'<div class="vx-command"><span>{title}</span><button type="button" class="vx-copy" '
         f'aria-label="Copy: {title}">Copy</button><pre tabindex="0">{plain(line)}</pre></div>'
-        for title, line in shown.items()
+        for title, line in commands.items()
     )
     return f'<details class="vx-commands"><summary>The same mask again</summary>{blocks}</details>'
 
