@@ -267,10 +267,14 @@ class InferenceFields(TilingFields):
     mirror: list[Literal["x", "y", "z"]] = Field(
         [], description="Axes along whose combinations patches are mirrored; logits are averaged."
     )
+    windows: Literal["even", "monai", "nnunet"] = Field(
+        "even", description="Tiles are spread evenly, or have the starts and Gaussian weights of MONAI or nnU-Net."
+    )
 
     def value(self) -> Tiling:
         """Return the domain's value."""
-        return replace(super().value(), mirror=tuple(sorted({"xyz".index(axis) for axis in self.mirror})))
+        mirror = tuple(sorted({"xyz".index(axis) for axis in self.mirror}))
+        return replace(super().value(), mirror=mirror, windows=self.windows)
 
 
 class LabelFields(Strict):

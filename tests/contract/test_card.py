@@ -492,6 +492,7 @@ SECOND: dict[str, Any] = {
         "divisor": [32, 32, 2],
         "padding": {"to": "patch"},
         "mirror": ["z", "x"],
+        "windows": "monai",
     },
     "output": {
         "activation": "sigmoid",
@@ -519,6 +520,7 @@ def test_each_field_of_schema_2_reaches_the_card() -> None:
     assert card.input.steps(first) == (Window(0, 400),)
     assert card.input.steps(second) == (ZScore("nonzero"), ZScore("all", 100.5, 20.0))
     assert (card.tiling.divisors, card.tiling.mirror) == ((32, 32, 2), (0, 2))
+    assert card.tiling.windows == "monai"
     assert [(label.value, label.channel) for label in card.output.table.labels] == [(2, 1), (1, 0)]
     assert card.output.table.labels[1].also == {"code": "D-1"}
     assert (card.output.resample, card.output.order) == ("labels", 0)
@@ -544,6 +546,7 @@ def test_a_card_of_schema_2_survives_writing_and_reading() -> None:
         {"input": Input((Channel("a", 0),), intensity=(ZScore("all", 1.0, 2.0),))},
         {"tiling": Tiling((8, 8, 8), (8, 8, 4))},
         {"tiling": Tiling((8, 8, 8), mirror=(1,))},
+        {"tiling": Tiling((8, 8, 8), windows="nnunet")},
         {"output": Output("labels", LabelTable((Label(1, "a"),)))},
         {"output": Output("softmax", LabelTable((Label(1, "a", channel=1),)))},
         {"output": Output("softmax", LabelTable((Label(1, "a", also={"b": 1}),)))},

@@ -31,7 +31,7 @@ _NEWER: dict[type, tuple[str, ...]] = {
     ModelCard: ("authors", "citation"),
     Input: ("crop", "resampling"),
     Channel: ("intensity",),
-    Tiling: ("mirror",),
+    Tiling: ("mirror", "windows"),
     Output: ("resample", "order", "postprocessing"),
     Label: ("channel", "also"),
 }
@@ -109,10 +109,14 @@ def _arguments(step: Step) -> Any:
 
 def _write_tiling(tiling: Tiling) -> dict[str, Any]:
     written = plain(tiling)
-    del written["mirror"]
+    newer = _newer(tiling)
+    for name in _NEWER[Tiling]:
+        del written[name]
+    if "mirror" in newer:
+        newer["mirror"] = ["xyz"[axis] for axis in tiling.mirror]
     if tiling.padding.to is None:
         del written["padding"]["to"]
-    return {**written, **({"mirror": ["xyz"[axis] for axis in tiling.mirror]} if tiling.mirror else {})}
+    return {**written, **newer}
 
 
 def _write_output(output: Output) -> dict[str, Any]:

@@ -39,7 +39,7 @@ class BlendMerger:
     """Sums the weighted logits of overlapping tiles and yields planes once no later row overlaps them.
 
     The sums are a ring buffer ``(B, A, K, T)`` of T planes, the thickness of a tile. This order keeps the values of
-    one tile close together in memory.
+    one tile close together in memory. With a floor of the weights, the sums of the weights are one more class.
     """
 
     def __init__(self, plan: TilePlan, begin: int, buffers: Buffers | None, stack: ExitStack) -> None:
@@ -49,12 +49,16 @@ class BlendMerger:
         self._along = plan.weights(plan.axis)
         self._norm_across = plan.summed_weights(first), plan.summed_weights(second)
         self._norm_along = plan.summed_weights(plan.axis)
+        self._floor = None if plan.floor is None else np.rint(plan.floor * _FIXED_POINT)
         self._classes = 0
         self._sums: Buffer | None = None
 
     def add(self, row: int, corner: tuple[int, int], logits: Logits) -> Iterator[Block]:
         """Add the logits of a tile to the sums. Yields nothing."""
-        plan, sums = self._plan, self._buffer(logits.shape[0])
+        plan = self._plan
+        if self._floor is not None:
+            logits = np.concatenate([logits, np.ones((1, *logits.shape[1:]), np.float32)])
+        sums = self._buffer(logits.shape[0])
         first, second = plan.across
         a, b = plan.starts[first][corner[0]], plan.starts[second][corner[1]]
         turned = logits.transpose(1 + second, 1 + first, 0, 1 + plan.axis)
@@ -71,6 +75,8 @@ class BlendMerger:
             for planes, places in ring:
                 values[part, ..., places] = turned[low:high, ..., planes]
             weights = self._across[low:high, :, np.newaxis, np.newaxis] * along
+            if self._floor is not None:
+                np.maximum(weights, self._floor, out=weights)
             np.multiply(values[part], weights, out=exact[part])
             np.rint(exact[part], out=exact[part])
             np.copyto(fixed[part], exact[part], casting="unsafe")
@@ -114,13 +120,18 @@ class BlendMerger:
         kept = sums[low - strip.start : high - strip.start, width]
         norm = np.multiply.outer(self._norm_across[1][low:high], self._norm_across[0][width]) * _FIXED_POINT
         rows, columns, classes, thick = kept.shape
-        logits = np.empty((classes, len(planes), rows, columns), np.float32)
+        weighted = self._floor is not None
+        logits = np.empty((classes - weighted, len(planes), rows, columns), np.float32)
         at_once = max(1, _ADDED_AT_ONCE // (rows * classes * thick))
         for number, places in _on_ring(planes, thick):
             along = self._norm_along[planes.start + number.start : planes.start + number.stop]
             for start in range(0, columns, at_once):
                 piece = slice(start, start + at_once)
-                mean = kept[:, piece, :, places] / (norm[:, piece, np.newaxis, np.newaxis] * along)
+                sums = kept[:, piece, :, places]
+                if weighted:
+                    mean = sums[:, :, :-1] / sums[:, :, -1:]
+                else:
+                    mean = sums / (norm[:, piece, np.newaxis, np.newaxis] * along)
                 logits[:, number, :, piece] = mean.transpose(2, 3, 0, 1)
         pad = plan.pad_before[plan.axis]
         box = Box.whole(plan.shape).with_range(plan.axis, planes.start - pad, planes.stop - pad)
@@ -178,7 +189,7 @@ class HaloMerger:
 def merging_bytes(plan: TilePlan, classes: int, held: Callable[[int, int], int]) -> int:
     """Return the memory of a `BlendMerger` in bytes; ``held(total, piece)`` is that of a buffer read piece by piece."""
     first, second = plan.across
-    thick = plan.tile[plan.axis]
+    thick, classes = plan.tile[plan.axis], classes + (plan.floor is not None)
     line = plan.padded[first] * classes * thick
     slab = line * plan.padded[second]
     # A strip of sums and its logits, or the pieces of one tile in three types.

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
@@ -18,6 +19,9 @@ _SIGMA_PER_EDGE = 0.125
 _SMALLEST_WEIGHT = 0.03
 # Weights are multiples of 2**-14, so the product of three is exact in float64 in any order.
 _WEIGHT_STEPS = float(2**14)
+Windows = Literal["even", "monai", "nnunet"]
+# Of the product over the axes. nnU-Net's are smaller; blended logits keep 16 fractional bits with this one.
+_SMALLEST_PRODUCT: Mapping[Windows, float] = {"monai": 0.001, "nnunet": 2.0**-20}
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,8 @@ class Tiling:
 
     Patches are multiples of the ``divisor``, one number or one for each axis. Logits are the mean over the mirror
     images of a patch along all combinations of the ``mirror`` axes (0, 1, 2 for x, y, z).
+
+    ``windows``: tiles are spread evenly, or start where those of MONAI or nnU-Net do and have their Gaussian weights.
     """
 
     patch: tuple[int | None, int | None, int | None]
@@ -46,6 +52,7 @@ class Tiling:
     blending: Blending = "gaussian"
     padding: Padding = Padding()
     mirror: tuple[int, ...] = ()
+    windows: Windows = "even"
 
     @property
     def divisors(self) -> Shape3:
@@ -73,6 +80,12 @@ class TilePlan:
     axis: int
     blending: Blending
     padding: Padding
+    windows: Windows = "even"
+
+    @property
+    def floor(self) -> float | None:
+        """Least product of a voxel's weights along the axes; None where the weights along an axis have their own."""
+        return _SMALLEST_PRODUCT.get(self.windows) if self.blending == "gaussian" else None
 
     @property
     def tile_count(self) -> int:
@@ -100,7 +113,7 @@ class TilePlan:
         return self.first_row(begin) * len(self.starts[first]) * len(self.starts[second])
 
     def weights(self, axis: int) -> NDArray[np.float64]:
-        """Return the blending weights along one axis of a tile, symmetric, in (0, 1].
+        """Return the blending weights along one axis of a tile, in [0, 1].
 
         The standard deviation of Gaussian weights is an eighth of the edge (Isensee et al., nnU-Net, Nature Methods
         2021).
@@ -108,13 +121,19 @@ class TilePlan:
         edge = self.tile[axis]
         if self.blending != "gaussian":
             return np.ones(edge)
-        distance = (np.arange(edge) - (edge - 1) / 2) / (_SIGMA_PER_EDGE * edge)
-        weights = np.maximum(np.exp(-0.5 * distance**2), _SMALLEST_WEIGHT)
+        centre = edge // 2 if self.windows == "nnunet" else (edge - 1) / 2
+        distance = (np.arange(edge) - centre) / (_SIGMA_PER_EDGE * edge)
+        weights = np.exp(-0.5 * distance**2)
+        if self.floor is None:
+            weights = np.maximum(weights, _SMALLEST_WEIGHT)
         rounded: NDArray[np.float64] = np.rint(weights * _WEIGHT_STEPS) / _WEIGHT_STEPS
         return rounded
 
     def summed_weights(self, axis: int) -> NDArray[np.float64]:
-        """Return the summed weights of all tiles along one axis; the product over axes normalises a voxel."""
+        """Return the summed weights of all tiles along one axis.
+
+        The product over axes normalises a voxel, without a ``floor``.
+        """
         total = np.zeros(self.padded[axis])
         for start in self.starts[axis]:
             total[start : start + self.tile[axis]] += self.weights(axis)
@@ -145,17 +164,30 @@ def plan_tiles(
         edges.append(only or shrunk)
     tile = shape3(edges)
     padded = shape3(max(n, t) for n, t in zip(shape, tile, strict=True))
-    starts = tuple(_starts(n, t, tiling.overlap) for n, t in zip(padded, tile, strict=True))
+    starts = tuple(_starts(n, t, tiling.overlap, tiling.windows) for n, t in zip(padded, tile, strict=True))
     pad_before = shape3((p - n) // 2 for p, n in zip(padded, shape, strict=True))
     return TilePlan(
-        shape, tile, padded, pad_before, (starts[0], starts[1], starts[2]), axis, tiling.blending, tiling.padding
+        shape,
+        tile,
+        padded,
+        pad_before,
+        (starts[0], starts[1], starts[2]),
+        axis,
+        tiling.blending,
+        tiling.padding,
+        tiling.windows,
     )
 
 
-def _starts(length: int, tile: int, overlap: float) -> tuple[int, ...]:
+def _starts(length: int, tile: int, overlap: float, windows: Windows) -> tuple[int, ...]:
     if length == tile:
         return (0,)
     # Rounded first: 0.1 is not exact in binary.
     step = max(1, int(round(tile * (1 - overlap), 6)))
     gaps = -(-(length - tile) // step)
+    if windows == "monai":
+        return tuple(min(i * step, length - tile) for i in range(gaps + 1))
+    if windows == "nnunet":
+        gaps = math.ceil(round((length - tile) / max(1, tile * (1 - overlap)), 6))
+        return tuple(round(i * (length - tile) / gaps) for i in range(gaps + 1))
     return tuple((i * (length - tile) + gaps // 2) // gaps for i in range(gaps + 1))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from itertools import pairwise
+from itertools import pairwise, product
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from voxport.domain.errors import LimitError, ModelError
 from voxport.domain.geometry.grid import Box, Shape3
 from voxport.domain.inference.blending import LARGEST_LOGIT, Block, Logits
 from voxport.domain.inference.buffers import Buffer, Buffers, MemoryBuffer
-from voxport.domain.inference.patches import Padding, TilePlan, Tiling, plan_tiles
+from voxport.domain.inference.patches import Padding, TilePlan, Tiling, Windows, plan_tiles
 from voxport.domain.inference.sliding_window import (
     InferFunction,
     assemble_planes,
@@ -26,6 +27,7 @@ from voxport.domain.inference.sliding_window import (
 from voxport.domain.run import BLENDINGS, LARGEST_OVERLAP, Blending
 
 Patch = tuple[int | None, int | None, int | None]
+WINDOWS: tuple[Windows, ...] = ("even", "monai", "nnunet")
 PADDINGS = (Padding("constant", -3.0), Padding("edge"), Padding("reflect"))
 
 
@@ -39,6 +41,7 @@ def tilings(draw: st.DrawFn, max_edge: int = 12) -> Tiling:
         draw(st.floats(0, LARGEST_OVERLAP)),
         draw(st.sampled_from(BLENDINGS)),
         draw(st.sampled_from(PADDINGS)),
+        windows=draw(st.sampled_from(WINDOWS)),
     )
 
 
@@ -97,6 +100,11 @@ def stitched(plan: TilePlan, volume: Logits, infer: InferFunction, batch: int = 
     assert (seen == 1).all()
     assert result is not None
     return result
+
+
+def rounding(plan: TilePlan) -> float:
+    """Error of blended logits of at most 5: multiples of 2**-36, over weights of at least 2**-20 as in nnU-Net."""
+    return 1e-6 if plan.floor is None else max(1e-6, 5 * 2.0**-36 / plan.floor)
 
 
 def identity(tiles: Logits) -> Logits:
@@ -197,7 +205,8 @@ def test_padding_is_no_more_than_the_network_needs(
 def test_neighbouring_tiles_overlap_by_at_least_the_fraction_asked_for(shape: Shape3, tiling: Tiling) -> None:
     plan = plan_tiles(shape, tiling)
     for a in range(3):
-        largest_step = max(1, int(round(plan.tile[a] * (1 - tiling.overlap), 6)))
+        step = round(plan.tile[a] * (1 - tiling.overlap), 6)
+        largest_step = math.ceil(step) if tiling.windows == "nnunet" else max(1, int(step))
         assert all(b - a <= largest_step for a, b in pairwise(plan.starts[a]))
 
 
@@ -227,6 +236,28 @@ def test_the_tile_count_is_the_number_of_inferred_tiles(shape: Shape3, tiling: T
 )
 def test_starts_by_worked_numbers(length: int, patch: int, overlap: float, starts: tuple[int, ...]) -> None:
     assert plan_tiles((length, 1, 1), Tiling((patch, 1, 1), overlap=overlap)).starts[0] == starts
+
+
+@pytest.mark.parametrize(
+    ("windows", "length", "patch", "overlap", "starts"),
+    [
+        ("monai", 110, 64, 0.5, (0, 32, 46)),
+        ("monai", 64, 64, 0.5, (0,)),
+        ("monai", 96, 64, 0.5, (0, 32)),
+        ("monai", 97, 64, 0.5, (0, 32, 33)),
+        ("monai", 100, 48, 0.25, (0, 36, 52)),
+        ("monai", 58, 25, 0.56, (0, 11, 22, 33)),
+        ("nnunet", 110, 64, 0.5, (0, 23, 46)),
+        ("nnunet", 67, 64, 0.5, (0, 3)),
+        ("nnunet", 105, 64, 0.5, (0, 20, 41)),  # 20.5 to the even number, where even starts have 21
+        ("nnunet", 20, 9, 0.5, (0, 4, 7, 11)),  # three strides of 4.5
+    ],
+)
+def test_starts_of_the_frameworks_by_worked_numbers(
+    windows: Windows, length: int, patch: int, overlap: float, starts: tuple[int, ...]
+) -> None:
+    tiling = Tiling((patch, 1, 1), overlap=overlap, windows=windows)
+    assert plan_tiles((length, 1, 1), tiling).starts[0] == starts
 
 
 @pytest.mark.parametrize(
@@ -290,6 +321,25 @@ def test_weights_are_multiples_of_2_to_the_minus_14_so_that_products_of_three_ar
     np.testing.assert_array_equal(steps, np.rint(steps))
 
 
+@pytest.mark.parametrize("axis", range(3))
+@pytest.mark.parametrize(("windows", "centre", "floor"), [("monai", 3.5, 0.001), ("nnunet", 4, 2.0**-20)])
+def test_a_floor_holds_for_the_product_of_the_weights_along_the_axes(
+    windows: Windows, centre: float, floor: float, axis: int
+) -> None:
+    """Compared with sums over the whole volume."""
+    shape, tiling = (21, 18, 15), Tiling((8, 8, 8), overlap=0.4, windows=windows)
+    volume, plan = image(shape), plan_tiles(shape, tiling, axis=axis)
+    # An eighth of the edge is one voxel.
+    along = np.rint(np.exp(-0.5 * (np.arange(8) - centre) ** 2) * 2**14) / 2**14
+    weights = np.maximum(np.einsum("i,j,k->ijk", along, along, along), floor)
+    total, norm = np.zeros(shape), np.zeros(shape)
+    for corner in product(*plan.starts):
+        box = tuple(slice(start, start + 8) for start in corner)
+        total[box] += patchy(volume[np.newaxis, :, *box])[0, 0] * weights
+        norm[box] += weights
+    np.testing.assert_allclose(stitched(plan, volume, patchy)[0], total / norm, atol=1e-4)
+
+
 def test_constant_weights_are_one() -> None:
     np.testing.assert_array_equal(weights_of(5, "constant"), np.ones(5))
 
@@ -325,15 +375,16 @@ def test_cores_partition_each_axis_and_lie_within_their_tiles(shape: Shape3, til
 @given(shapes, tilings(), axes, st.integers(1, 5))
 def test_an_identity_network_gives_the_volume_back(shape: Shape3, tiling: Tiling, axis: int, batch: int) -> None:
     volume = image(shape, channels=2)
-    result = stitched(plan_tiles(shape, tiling, axis=axis), volume, identity, batch)
-    np.testing.assert_allclose(result, volume, rtol=1e-6, atol=1e-6)
+    plan = plan_tiles(shape, tiling, axis=axis)
+    np.testing.assert_allclose(stitched(plan, volume, identity, batch), volume, rtol=1e-6, atol=rounding(plan))
 
 
 @given(shapes, tilings(), axes)
 def test_a_plus_one_network_gives_the_volume_plus_one(shape: Shape3, tiling: Tiling, axis: int) -> None:
     volume = image(shape)
-    result = stitched(plan_tiles(shape, tiling, axis=axis), volume, lambda tiles: tiles + 1)
-    np.testing.assert_allclose(result, volume + 1, rtol=1e-6, atol=1e-6)
+    plan = plan_tiles(shape, tiling, axis=axis)
+    result = stitched(plan, volume, lambda tiles: tiles + 1)
+    np.testing.assert_allclose(result, volume + 1, rtol=1e-6, atol=rounding(plan))
 
 
 @given(shapes, tilings(), axes)
@@ -629,7 +680,7 @@ def test_blocks_are_assembled_into_finished_planes_in_order(shape: Shape3, tilin
     plan = plan_tiles(shape, tiling, axis=axis)
     planes = list(assemble_planes(plan, stitch(plan, planes_of(volume, plan), identity)))
     assert len(planes) == shape[axis]
-    np.testing.assert_allclose(np.stack(planes, axis=1 + axis), volume, rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(np.stack(planes, axis=1 + axis), volume, rtol=1e-6, atol=rounding(plan))
 
 
 def test_planes_are_yielded_when_the_next_row_begins() -> None:
