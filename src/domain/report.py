@@ -51,12 +51,20 @@ class TilesReport:
     blending: Blending
     resampled: bool
     repeated: int = field(default=0, metadata=described("Constant tiles whose logits were reused."))
+    images: int = field(
+        default=1,
+        metadata=described("Mirror images of each tile, whose logits are averaged; only if the card mirrors."),
+    )
 
     @classmethod
-    def of(cls, plan: TilePlan, *, resampled: bool, repeated: int = 0) -> TilesReport:
+    def of(cls, plan: TilePlan, *, resampled: bool, repeated: int = 0, images: int = 1) -> TilesReport:
         """Report a tile plan."""
         axis = cast(Axis, "xyz"[plan.axis])
-        return cls(plan.tile_count, plan.tile, plan.padded, axis, plan.blending, resampled, repeated)
+        return cls(plan.tile_count, plan.tile, plan.padded, axis, plan.blending, resampled, repeated, images)
+
+    def mapping(self) -> dict[str, Any]:
+        """Return the tile plan as plain data."""
+        return {name: value for name, value in plain(self).items() if (name, value) != ("images", 1)}
 
 
 @dataclass(frozen=True)
@@ -144,7 +152,7 @@ class Report:
 
     def mapping(self) -> dict[str, Any]:
         """Return the report as plain data."""
-        data = {**plain(self), "runtime": self.runtime.mapping()}
+        data = {**plain(self), "runtime": self.runtime.mapping(), "tiles": self.tiles.mapping()}
         for name in ("display_window", "crop", "postprocessing"):
             if not data[name]:
                 del data[name]

@@ -59,6 +59,11 @@ class Tiling:
         """Divisor of each axis (x, y, z)."""
         return self.divisor if isinstance(self.divisor, tuple) else (self.divisor, self.divisor, self.divisor)
 
+    @property
+    def images(self) -> int:
+        """Number of mirror images of a patch, each of them a call of the network."""
+        return 1 << len(self.mirror)
+
     def rounded(self, shape: Iterable[int]) -> Shape3:
         """Return the edges (x, y, z) rounded up to the divisor."""
         return shape3(-(-edge // divisor) * divisor for edge, divisor in zip(shape, self.divisors, strict=True))

@@ -190,6 +190,10 @@ def _show_estimate(opened: LoadedModel, found: Estimate) -> None:
     network = f"{opened.model.card.reference} on {runtime.name} {runtime.precision}"
     typer.echo(f"model    {network}, {describe_grid(space.grid)}")
     tile = "x".join(map(str, plan.tile))
-    typer.echo(f"tiles    {plan.tile_count} of {tile}, {plan.blending} blending, {found.seconds_per_tile:.3f} s each")
+    images = opened.model.card.tiling.images
+    mirrored = f" with their {images} mirror images" if images > 1 else ""
+    typer.echo(
+        f"tiles    {plan.tile_count} of {tile}{mirrored}, {plan.blending} blending, {found.seconds_per_tile:.3f} s each"
+    )
     typer.echo(f"time     about {found.seconds:.1f} s")
     typer.echo(f"memory   about {size(found.peak_bytes)} at the peak")

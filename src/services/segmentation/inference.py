@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import combinations
 from typing import Self
 
 import numpy as np
@@ -27,6 +28,9 @@ class Inferer:
     ``fixed`` are the sizes along x, y and z, None where the network takes any multiple of the divisor. ``batch`` tiles
     a call at most: the network's fixed batch, else the requested one, else 1. ``patch`` is the tuned one. ``seconds``
     were spent inside the network, and the logits of ``repeated`` constant tiles were reused.
+
+    Where the card mirrors, logits are the mean over all mirror images of a batch, each of them a call: they are summed
+    in float32, in the order in which nnU-Net sums them.
     """
 
     def __init__(
@@ -43,6 +47,7 @@ class Inferer:
         self._runtime = runtime
         self._card = card
         self._reversed = card.input.axes == "ZYX"
+        self._mirrors = mirrors(card)
         a, b, c = runtime.input_shape[2:]
         self.fixed: Fixed3 = (c, b, a) if self._reversed else (a, b, c)
         self.batch = runtime.input_shape[0] or batch or 1
@@ -74,14 +79,30 @@ class Inferer:
     def _infer(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
         values, before = flat_values(batch), self._flat
         if values is None:
-            return self._inferred(batch)
+            return self._mean(self._inferred(np.flip(batch, axes)) for axes in self._mirrors)
         if before is not None and before[:2] == (batch.shape, values):
             self.repeated += len(batch)
             return before[2]
-        logits = self._inferred(batch)
+        # Constant tiles are their own mirror images.
+        inferred = self._inferred(batch)
+        logits = self._mean(inferred for _ in self._mirrors)
         logits.flags.writeable = False
         self._flat = batch.shape, values, logits
         return logits
+
+    def _mean(self, images: Iterable[NDArray[np.float32]]) -> NDArray[np.float32]:
+        """Return the mean of the logits of all mirror images, each turned back."""
+        if len(self._mirrors) == 1:
+            return next(iter(images))
+        total: NDArray[np.float32] | None = None
+        for axes, logits in zip(self._mirrors, images, strict=True):
+            if logits.ndim != 5:
+                return logits  # refused where it is stitched
+            turned = np.flip(logits, axes)
+            total = turned.astype(np.float32) if total is None else np.add(total, turned, out=total)
+        assert total is not None
+        total /= np.float32(len(self._mirrors))
+        return total
 
     def _inferred(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
         given, fixed = len(batch), self._runtime.input_shape[0]
@@ -103,6 +124,17 @@ class Inferer:
 
     def _turned(self, array: NDArray[np.float32]) -> NDArray[np.float32]:
         return array.transpose(0, 1, 4, 3, 2) if self._reversed and array.ndim == 5 else array
+
+
+def mirrors(card: ModelCard) -> tuple[tuple[int, ...], ...]:
+    """Return the axes of each mirror image of a batch ``(N, C, x, y, z)``, beginning with the batch itself.
+
+    All combinations of the card's axes, those of few axes first, in the order of the network's axes.
+    """
+    axes = sorted(card.tiling.mirror, reverse=card.input.axes == "ZYX")
+    return tuple(
+        tuple(2 + axis for axis in chosen) for count in range(len(axes) + 1) for chosen in combinations(axes, count)
+    )
 
 
 def flat_values(batch: NDArray[np.float32]) -> bytes | None:

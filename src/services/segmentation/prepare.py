@@ -214,7 +214,9 @@ def _planned(
         slab = slab_bytes(
             plan, channels, classes, batch=inferer.batch, assembled=space.resamples, has_buffers=has_buffers
         )
-        return slab + space.resampling_bytes(plan.axis, channels, card.output)
+        # A mirror image of a batch, its logits, and the sum of them.
+        images = inferer.batch * math.prod(plan.tile) * (channels + 2 * classes) * 4 if card.tiling.mirror else 0
+        return slab + images + space.resampling_bytes(plan.axis, channels, card.output)
 
     in_memory = partial(needed, has_buffers=scratch_bytes is not None)
     plan, size_bytes, notes = _within_memory(plan, options, in_memory, resources)

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 
 from ...domain.cards.writing import write_card
-from ...domain.plain import plain
 from ...domain.report import FileReport, GridReport, ModelReport, Report, RuntimeReport, StatisticsReport, TilesReport
 from ...domain.run import RESULT_FILES, RunOptions, option_text
 from ...ports.runtime import InferenceRuntime
@@ -59,7 +58,7 @@ def run_report(done: Segmentation, loaded: LoadedModel, *, version: str, command
         },
         grid=GridReport.of(done.grid),
         model_grid=GridReport.of(done.prepared.space.grid),
-        tiles=TilesReport.of(done.prepared.plan, resampled=done.prepared.space.resamples, repeated=done.repeated_tiles),
+        tiles=_tiles(done.prepared, done.repeated_tiles),
         statistics=StatisticsReport.of(done.statistics, done.grid),
         seconds={name: round(seconds, 4) for name, seconds in done.seconds.items()},
         network_seconds=round(done.network_seconds, 4),
@@ -77,9 +76,14 @@ def runtime_report(runtime: InferenceRuntime, quantised_sha256: str | None = Non
 
 def tiles_mapping(prepared: Prepared) -> dict[str, Any]:
     """Return the tile plan of a case that has not run, as plain data."""
-    tiles: dict[str, Any] = plain(TilesReport.of(prepared.plan, resampled=prepared.space.resamples))
+    tiles = _tiles(prepared).mapping()
     del tiles["repeated"]
     return tiles
+
+
+def _tiles(prepared: Prepared, repeated: int = 0) -> TilesReport:
+    images = prepared.card.tiling.images
+    return TilesReport.of(prepared.plan, resampled=prepared.space.resamples, repeated=repeated, images=images)
 
 
 def _bare(files: Sequence[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
