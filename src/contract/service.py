@@ -12,16 +12,9 @@ from .card import CertificateFields, CertificateSummary
 from .options import option_fields
 from .problem import ProblemDetails, not_null
 
-MODEL_LENGTH = 200
-
-
-def _told(**constraints: Any) -> Any:
-    """What the library checks, and refuses in better words than a schema has."""
-    return Field(json_schema_extra=constraints)
-
-
-Length = Annotated[float, _told(minimum=SHORTEST, maximum=LONGEST)]
-ModelName = Annotated[str, Field(max_length=MODEL_LENGTH, description="NAME or NAME:VERSION")]
+# the library checks the bounds, and refuses in better words than a schema has
+Length = Annotated[float, Field(json_schema_extra={"minimum": SHORTEST, "maximum": LONGEST})]
+ModelName = Annotated[str, Field(max_length=200, description="NAME or NAME:VERSION")]
 
 
 class Plan(BaseModel):

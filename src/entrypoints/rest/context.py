@@ -75,7 +75,7 @@ class ServiceContext:
         self._working = CapacityLimiter(settings.slots + settings.queue + 1)
         self._sharing = CapacityLimiter(settings.slots * _SHARED_CALLS)
         self.private_paths = (f"{Path(application.settings.models_dir).expanduser()}/",)
-        self.jobs = JobAccess(application, self.private_paths)
+        self.jobs = JobAccess(application, self.public)
         self.stop = threading.Event()
         self.draining = Draining(settings.drain_seconds)
 

@@ -18,20 +18,10 @@ from .problems import Problem, problem_response
 LINGER_SECONDS = 2.0
 
 
-class BodyTooLargeError(LimitError):
-    """A request's body exceeds the service's limit in bytes."""
-
-    def __init__(self, limit: int) -> None:
-        do = "send less, or raise VOXPORT_SERVING__MAX_BODY_BYTES"
-        super().__init__("request body", expected=f"at most {limit} bytes", got="more", do=do)
-
-
-class SilentBodyError(TimeLimitError):
-    """A request's body stops arriving."""
-
-    def __init__(self, seconds: float) -> None:
-        do = "send the request again without a pause"
-        super().__init__("request body", expected=f"more of it within {seconds:g} s", got="nothing", do=do)
+def body_too_large(limit: int) -> LimitError:
+    """The error for a body that exceeds the service's limit in bytes."""
+    do = "send less, or raise VOXPORT_SERVING__MAX_BODY_BYTES"
+    return LimitError("request body", expected=f"at most {limit} bytes", got="more", do=do)
 
 
 class Exchange:
@@ -72,20 +62,21 @@ class Exchange:
         """The next message for the application.
 
         Raises:
-            BodyTooLargeError: the body passed the limit.
-            SilentBodyError: nothing came of it for too long.
+            LimitError: the body passed the limit.
+            TimeLimitError: nothing came of it for too long.
         """
         try:
             async with asyncio.timeout(self._silence_seconds if self._body_to_come else None):
                 message = await self._receive()
         except TimeoutError:
-            self.failure = SilentBodyError(self._silence_seconds)
+            more, do = f"more of it within {self._silence_seconds:g} s", "send the request again without a pause"
+            self.failure = TimeLimitError("request body", expected=more, got="nothing", do=do)
             raise self.failure from None
         self._body_to_come = message.get("more_body", False)
         self.gone = message["type"] == "http.disconnect"
         self.bytes_in += len(message.get("body", b""))
         if self.bytes_in > self._limit:
-            self.failure = BodyTooLargeError(self._limit)
+            self.failure = body_too_large(self._limit)
             raise self.failure
         return message
 

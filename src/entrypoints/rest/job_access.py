@@ -5,8 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Annotated, Any, TypeVar
 
 from anyio import CapacityLimiter, move_on_after, to_thread
@@ -16,12 +15,12 @@ from starlette.requests import Request
 
 from ...application import Application
 from ...contract.job import job_mapping
-from ...domain.errors import InputError
+from ...domain.errors import InputError, UsageError
 from ...domain.job import Job, eta_seconds, unknown_job
 from ...ports.blobs import BlobStore
 from ...ports.job_queue import JobQueue, QueueStats
+from ..public_address import prefix_of
 from .problems import ProblemError
-from .routing import cut
 from .shield import ANONYMOUS
 
 T = TypeVar("T")
@@ -38,19 +37,18 @@ class JobAccess:
 
     Args:
         application: has the queue and the stored files.
-        private_paths: folders of the server that answers omit.
+        public: takes the folders of the server out of a text.
 
     Attributes:
         listeners: how many streams of events are open.
     """
 
-    def __init__(self, application: Application, private_paths: Sequence[str]) -> None:
-        self._application, self._private_paths = application, tuple(private_paths)
+    def __init__(self, application: Application, public: Callable[[str], str]) -> None:
+        self._application, self._public = application, public
         # separate threads: a request for a job's state does not wait for uploads and estimates
         self._threads = CapacityLimiter(_THREADS)
         self._stats: QueueStats | None = None
         self._stats_from = -_FRESH_SECONDS
-        self._retention_seconds = application.settings.jobs.retention_seconds
         self.listeners = 0
 
     async def open(self) -> None:
@@ -62,8 +60,12 @@ class JobAccess:
         await to_thread.run_sync(self._application.job_queue.close)
 
     async def ask(self, do: Callable[[JobQueue], T]) -> T:
-        """Run ``do`` on the queue. Raises ProblemError if it is unavailable."""
-        return await self.in_thread(lambda: reached(lambda: do(self._application.job_queue)))
+        """Run ``do`` on the queue. Raises ProblemError if it is unavailable, or a job's state does not allow it."""
+        try:
+            return await self.in_thread(lambda: reached(lambda: do(self._application.job_queue)))
+        except UsageError as error:
+            got, do_next = error.got, error.do
+            raise ProblemError("conflict", error.subject, expected=error.expected, got=got, do=do_next) from None
 
     async def read(self, do: Callable[[BlobStore], T]) -> T:
         """Run ``do`` on the stored files. Raises ProblemError if they are unavailable."""
@@ -83,35 +85,27 @@ class JobAccess:
                 _log.warning("%s", error)
         return None
 
-    async def mappings(self, *jobs: Job, prefix: str) -> list[dict[str, Any]]:
-        """Jobs as plain data, with links below ``prefix``. End times come from statistics at most a second old."""
+    async def mappings(self, request: Request, *jobs: Job) -> list[dict[str, Any]]:
+        """Jobs as plain data, with links for the caller. End times come from statistics at most a second old."""
         now = time.monotonic()
         if now - self._stats_from >= _FRESH_SECONDS and not all(job.has_ended for job in jobs):
             self._stats_from = now  # others meanwhile take the old numbers
             self._stats = await self.stats()
         typical, slots = (None, 1) if self._stats is None else (self._stats.typical_seconds, self._stats.slots)
         etas = (eta_seconds(job, time.time(), typical_seconds=typical, concurrency=slots) for job in jobs)
+        kept, prefix = self._application.settings.jobs.retention_seconds, prefix_of(request.scope)
         return [
-            job_mapping(job, eta, retention_seconds=self._retention_seconds, public=self._public, prefix=prefix)
+            job_mapping(job, eta, retention_seconds=kept, public=self._public, prefix=prefix)
             for job, eta in zip(jobs, etas, strict=True)
         ]
-
-    @contextmanager
-    def listening(self) -> Iterator[None]:
-        """Count a stream of events while it is open."""
-        self.listeners += 1
-        try:
-            yield
-        finally:
-            self.listeners -= 1
-
-    def _public(self, text: str) -> str:
-        return cut(text, self._private_paths)
 
 
 def reached(do: Callable[[], T]) -> T:
     """Call the queue. Raises ProblemError if its database fails."""
-    return _or_unavailable(do, "job queue", "a database that can be reached")
+    try:
+        return do()
+    except OSError as error:
+        raise _unavailable("job queue", "a database that can be reached", error) from error
 
 
 def read(do: Callable[[], T]) -> T:
@@ -119,7 +113,10 @@ def read(do: Callable[[], T]) -> T:
 
     A missing file counts as unreachable: a job keeps all its files for as long as it exists.
     """
-    return _or_unavailable(do, "stored files", "a place that can be read", (OSError, InputError))
+    try:
+        return do()
+    except (OSError, InputError) as error:
+        raise _unavailable("stored files", "a place that can be read", error) from error
 
 
 def principal(request: Request) -> str:
@@ -138,13 +135,8 @@ async def own_job(request: Request, id: JobId) -> Job:
 OwnJob = Annotated[Job, Depends(own_job)]
 
 
-def _or_unavailable(
-    do: Callable[[], T], subject: str, expected: str, failures: tuple[type[Exception], ...] = (OSError,)
-) -> T:
-    try:
-        return do()
-    except failures as error:
-        # logged only: the message may name hosts and folders of the server
-        _log.warning("%s", error)
-        retry, headers = "try again in 5 s", {"Retry-After": "5"}
-        raise ProblemError("unavailable", subject, expected=expected, got="none", do=retry, headers=headers) from error
+def _unavailable(subject: str, expected: str, error: Exception) -> ProblemError:
+    # logged only: the message may name hosts and folders of the server
+    _log.warning("%s", error)
+    retry, headers = "try again in 5 s", {"Retry-After": "5"}
+    return ProblemError("unavailable", subject, expected=expected, got="none", do=retry, headers=headers)

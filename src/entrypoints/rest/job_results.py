@@ -141,7 +141,7 @@ def _result_of(job: Job, output: str) -> StoredFile:
     """A result of the job. Raises ProblemError if it does not exist, or not yet."""
     subject = f"{output} of job {job.id}"
     if not job.has_ended:
-        seconds = _seconds_left(job)
+        seconds = ceil(min(max(job.case.estimate_seconds or 1.0, 1.0), _MOST_SECONDS))
         do, headers = f"ask again in {seconds} s, or follow its events", {"Retry-After": str(seconds)}
         expected, got = "one that is done", f"one that is {job.state}"
         raise ProblemError("conflict", subject, expected=expected, got=got, do=do, headers=headers)
@@ -153,11 +153,6 @@ def _result_of(job: Job, output: str) -> StoredFile:
         expected, got = "an output that was asked for", "one that was not"
         raise ProblemError("not-found", subject, expected=expected, got=got, do=do)
     return job.results[output]
-
-
-def _seconds_left(job: Job) -> int:
-    estimate = job.case.estimate_seconds or 1.0
-    return ceil(min(max(estimate, 1.0), _MOST_SECONDS))
 
 
 def _matches(known: str, sha256: str) -> bool:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated
 
 from anyio import sleep
 from fastapi import APIRouter, Header, Query, Request
@@ -14,8 +14,7 @@ from fastapi.sse import EventSourceResponse, ServerSentEvent
 from starlette.responses import JSONResponse, Response
 
 from ...contract.job import JobAnswer, JobsAnswer, job_path
-from ...contract.options import REMOTE
-from ...domain.errors import UnknownJobError, UsageError
+from ...domain.errors import UnknownJobError
 from ...domain.job import Job, JobState
 from ...services.jobs.submit import case_folder
 from ..public_address import prefix_of
@@ -26,7 +25,6 @@ from .openapi import GUARDED_KINDS, RUN_KINDS, TEXT, VOLUME, Responses, form, pr
 from .problems import ProblemError
 from .routing import MULTIPART, BodyRoute, body
 
-T = TypeVar("T")
 _log = logging.getLogger("voxport.jobs")
 _MOST_LISTED = 1000
 _FARTHEST = 1_000_000
@@ -88,7 +86,6 @@ router = APIRouter(route_class=BodyRoute, tags=["jobs"], responses=problems(*_QU
         },
     },
     openapi_extra=_FORM,
-    dependencies=[uploads.form_fields(single=("model", *REMOTE), repeated=("volume", "outputs"))],
     summary="Submit a job",
 )
 @body(MULTIPART, files="job")
@@ -145,7 +142,7 @@ async def jobs(
     """The caller's jobs, the latest first."""
     owner, states = principal(request), set(state) or None
     found = await context.jobs.ask(lambda queue: queue.list(owner, states, offset + limit)[offset:])
-    return JSONResponse({"jobs": await context.jobs.mappings(*found, prefix=prefix_of(request.scope))})
+    return JSONResponse({"jobs": await context.jobs.mappings(request, *found)})
 
 
 @router.get("/v1/jobs/{id}", response_model=JobAnswer, responses=_OWN, summary="One job")
@@ -171,7 +168,7 @@ async def delete_job(request: Request, context: Context, job: OwnJob) -> Respons
     if not job.has_ended:
         return await cancel_job(request, context, job)
     owner = principal(request)
-    await context.jobs.ask(lambda _: _if_allowed(lambda: context.application.forget_job(job.id, owner)))
+    await context.jobs.ask(lambda _: context.application.forget_job(job.id, owner))
     _log_event(job, "deleted", owner)
     return Response(status_code=204)
 
@@ -196,7 +193,7 @@ async def cancel_job(request: Request, context: Context, job: OwnJob) -> Respons
 async def retry_job(request: Request, context: Context, job: OwnJob) -> Response:
     """Queue a job again that failed, was cancelled or was dead-lettered, at the end of the queue."""
     owner = principal(request)
-    now = await context.jobs.ask(lambda queue: _if_allowed(lambda: queue.retry(job.id, owner)))
+    now = await context.jobs.ask(lambda queue: queue.retry(job.id, owner))
     return await _answer(request, context, now, 202)
 
 
@@ -214,10 +211,13 @@ async def retry_job(request: Request, context: Context, job: OwnJob) -> Response
 )
 async def job_events(request: Request, context: Context, job: OwnJob) -> AsyncIterator[ServerSentEvent]:
     """An event `job` now, and each time that the job changes, with the job as JSON; ends once the job has ended."""
-    with context.jobs.listening():
+    context.jobs.listeners += 1
+    try:
         async for seen in _changes(context, job):
-            (answer,) = await context.jobs.mappings(seen, prefix=prefix_of(request.scope))
+            (answer,) = await context.jobs.mappings(request, seen)
             yield ServerSentEvent(event="job", data=answer)
+    finally:
+        context.jobs.listeners -= 1
 
 
 async def _changes(context: ServiceContext, job: Job) -> AsyncIterator[Job]:
@@ -256,14 +256,5 @@ def _log_event(job: Job, event: str, by: str) -> None:
 async def _answer(
     request: Request, context: ServiceContext, job: Job, status: int = 200, headers: dict[str, str] | None = None
 ) -> Response:
-    (answer,) = await context.jobs.mappings(job, prefix=prefix_of(request.scope))
+    (answer,) = await context.jobs.mappings(request, job)
     return JSONResponse(answer, status, headers)
-
-
-def _if_allowed(change: Callable[[], T]) -> T:
-    """Change a job. Raises ProblemError if its state does not allow it."""
-    try:
-        return change()
-    except UsageError as error:
-        got, do = error.got, error.do
-        raise ProblemError("conflict", error.subject, expected=error.expected, got=got, do=do) from None

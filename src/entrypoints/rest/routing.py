@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable, Coroutine, Iterable, Iterator, MutableMapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from email.message import Message
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_origin
 
 from fastapi import FastAPI, Request, Response
 from fastapi.dependencies.models import Dependant
@@ -21,10 +22,11 @@ from ...contract.reading import expected_and_got
 from ...domain.errors import OutputError, UsageError, VoxportError
 from .metrics import Metrics
 from .problems import Problem, ProblemError, in_protocol, problem_of, problem_response
-from .uploads import receive_form
+from .uploads import check_form, receive_form
 
 MULTIPART, JSON = "multipart/form-data", "application/json"
 _MOST_COMPLAINTS = 5
+_QUALITY = re.compile(r"[0-9]{1,9}(\.[0-9]{0,9})?")
 _UTF_8 = {"utf-8", "utf8", "us-ascii"}
 Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
 T = TypeVar("T")
@@ -43,12 +45,15 @@ def body(
 
 
 class BodyRoute(APIRoute):
-    """A route that checks the media type and free slots before it reads the body."""
+    """A route that checks the media type and free slots before it reads the body, and then a form's fields."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """See APIRoute."""
         handle = super().get_route_handler()
         taken, needs_slot, files = getattr(self.endpoint, "__body__", ((), False, None))
+        fields = list(_fields(self.dependant, "body_params"))
+        repeated = [field.alias for field in fields if get_origin(field.field_info.annotation) is list]
+        single = [field.alias for field in fields if field.alias not in repeated]
 
         async def checked(request: Request) -> Response:
             header = request.headers.get("content-type", "")
@@ -66,6 +71,7 @@ class BodyRoute(APIRoute):
                 folder = await stack.enter_async_context(request.app.state.context.request_folder(files))
                 request.state.folder, request.state.private_paths = folder, (f"{folder}/",)
                 await receive_form(request, folder)
+                check_form(await request.form(), single=single, repeated=repeated)
             return await handle(request)
 
         return checked
@@ -151,17 +157,17 @@ async def check_query(request: Request) -> None:
     if not request.query_params:
         return
     route = request.scope.get("route")
-    known = list(_query_names(route.dependant)) if isinstance(route, APIRoute) else []
+    known = [field.alias for field in _fields(route.dependant, "query_params")] if isinstance(route, APIRoute) else []
     for name in request.query_params:
         if name not in known:
             expected = f"one of the query's names {', '.join(known)}" if known else "no query"
             raise UsageError(name[:80] or "query", expected=expected, got="another name", do="leave it out")
 
 
-def _query_names(dependant: Dependant) -> Iterator[str]:
-    yield from (parameter.alias for parameter in dependant.query_params)
+def _fields(dependant: Dependant, kind: Literal["query_params", "body_params"]) -> Iterator[Any]:
+    yield from getattr(dependant, kind)
     for inner in dependant.dependencies:
-        yield from _query_names(inner)
+        yield from _fields(inner, kind)
 
 
 def accepted(request: Request, *offers: str) -> str:
@@ -179,26 +185,16 @@ def accepted(request: Request, *offers: str) -> str:
 
 
 def _weight(header: str, offer: str) -> float:
-    """The q of the most specific range that matches (RFC 9110, 12.5.1); 0 where none does."""
+    """The q of the most specific range that matches (RFC 9110, 12.5.1); 0 where none does, or its q is no number."""
     ranges = ["*/*", f"{offer.split('/')[0]}/*", offer]
     best = (-1, 0.0)
-    for part in header.split(","):
-        media, *parameters = (piece.strip().lower() for piece in part.split(";"))
+    for part in header.lower().split(","):
+        media, *parameters = (piece.strip() for piece in part.split(";"))
         if media in ranges:
-            best = max(best, (ranges.index(media), _quality(parameters)))
+            quality = next((p[2:] for p in parameters if p.startswith("q=")), "1")
+            weight = min(float(quality), 1.0) if _QUALITY.fullmatch(quality) else 0.0
+            best = max(best, (ranges.index(media), weight))
     return best[1]
-
-
-def _quality(parameters: list[str]) -> float:
-    for parameter in parameters:
-        name, _, value = parameter.partition("=")
-        if name.strip() == "q":
-            try:
-                quality = float(value)
-            except ValueError:
-                return 0.0
-            return min(quality, 1.0) if quality > 0 else 0.0  # NaN is 0
-    return 1.0
 
 
 class HeadAsGet:

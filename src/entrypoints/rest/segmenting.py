@@ -16,7 +16,6 @@ from starlette.responses import FileResponse, JSONResponse, Response
 
 from ... import __version__
 from ...contract import service as schemas
-from ...contract.options import REMOTE
 from ...domain.errors import BusyError, CancelledError, TimeLimitError, UnknownModelError, VoxportError
 from ...domain.labels.statistics_file import statistics_bytes
 from ...domain.report import grid_mapping
@@ -65,7 +64,6 @@ router = APIRouter(route_class=BodyRoute, tags=["segment"], responses=problems(*
         },
         two_models={"volume": [VOLUME], "model": ["two-photon-vessels", "nuclei:1.2.0"], "overlap": 0.25},
     ),
-    dependencies=[uploads.form_fields(single=REMOTE, repeated=("volume", "model", "outputs"))],
     summary="Segment a case",
 )
 @body(MULTIPART, slot=True, files="run")
@@ -104,7 +102,6 @@ async def segment(
         as_the_card_says={"volume": [VOLUME]},
         smaller_tiles={"volume": [VOLUME], "model": "two-photon-vessels", "patch": "64,64,16"},
     ),
-    dependencies=[uploads.form_fields(single=("model", *REMOTE), repeated=("volume",))],
     summary="Estimate a run",
 )
 @body(MULTIPART, files="run")

@@ -21,7 +21,7 @@ from ..json_log import JsonLines
 from ..public_address import PublicAddress, prefix_of
 from .admission import Rate, bad_bind, bad_body, bad_origin, peer_of
 from .connections import Draining
-from .exchange import BodyTooLargeError, Exchange
+from .exchange import Exchange, body_too_large
 from .keys import KeyHash, holder
 from .problems import INTERNAL, Problem, in_protocol, problem_of, problem_response
 
@@ -173,7 +173,7 @@ class Shield:
     def _too_large(self, headers: Headers) -> Problem | None:
         limit = self._settings.max_body_bytes
         length = int(headers.get("content-length", "0"))
-        return problem_of(BodyTooLargeError(limit)) if length > limit else None
+        return problem_of(body_too_large(limit)) if length > limit else None
 
 
 def _caller(scope: Scope) -> tuple[str, str]:

@@ -117,15 +117,6 @@ def check_form(form: FormData, *, single: Collection[str], repeated: Collection[
             raise UsageError(name, expected="a value", got="an empty field", do="give one, or leave the field out")
 
 
-def form_fields(*, single: Collection[str], repeated: Collection[str]) -> Any:
-    """A dependency that checks the form of a request, see `check_form`."""
-
-    async def check(request: Request) -> None:
-        check_form(await request.form(), single=single, repeated=repeated)
-
-    return Depends(check)
-
-
 def _options_from_form() -> Callable[..., Awaitable[RunOptions]]:
     """A dependency with a form field for each option that a server takes."""
 

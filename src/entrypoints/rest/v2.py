@@ -7,11 +7,10 @@ card takes and gives the tensors that it declares.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from io import BytesIO
+from tempfile import SpooledTemporaryFile
 from typing import Annotated, Any
 
 import numpy as np
@@ -34,9 +33,8 @@ from ...services.models.registry import ServedModel
 from ...services.segmentation.predict import array_volume
 from .context import Context, RequestProgress, ServiceContext
 from .routing import checked
-from .v2_tensors import HEADER_LENGTH, Body, InferRequest, answer, described, read_request
+from .v2_tensors import HEADER_LENGTH, IN_MEMORY, InferRequest, answer, described, read_request
 
-_IN_MEMORY = 2**20  # bytes of a body that make no file
 _JSON, _BYTES = "application/json", "application/octet-stream"
 VOLUME, LABELS, PROBABILITIES, IMAGE, LOGITS = "volume", "labels", "probabilities", "image", "logits"
 # spacing and shape of a volume are free; any real type is taken where FP32 is declared
@@ -123,7 +121,13 @@ async def infer(context: Context, request: Request, name: str, version: str | No
     if request.headers.get("content-encoding", "identity") != "identity":
         raise HTTPException(415, "expected a body without Content-Encoding; send it plain")
     found = await to_thread.run_sync(_find, context, name, version)
-    async with _received(request, context) as body:
+    scratch = context.application.settings.scratch_dir
+    with SpooledTemporaryFile(IN_MEMORY, dir=str(scratch) if scratch else None) as body:
+        try:
+            async for chunk in request.stream():
+                body.write(chunk)
+        except OSError as error:
+            raise OutputError.cannot_write("upload", error) from None
         length, most = request.headers.get(HEADER_LENGTH), context.settings.predict_max_voxels
         asked, inputs = await to_thread.run_sync(read_request, body, length, most, limiter=context.aside)
         run = partial(_run, context, found, asked, inputs)
@@ -136,35 +140,13 @@ async def infer(context: Context, request: Request, name: str, version: str | No
     return Response(b"".join(pieces), media_type=_JSON if head is None else _BYTES, headers=headers)
 
 
-@asynccontextmanager
-async def _received(request: Request, context: ServiceContext) -> AsyncIterator[Body]:
-    """Receive the request's body: into memory if it is small, else into a file. Raises OutputError."""
-    begun, chunks = BytesIO(), request.stream()
-    async for chunk in chunks:
-        begun.write(chunk)
-        if begun.tell() > _IN_MEMORY:
-            break
-    else:
-        yield begun
-        return
-    async with context.request_folder("run") as folder:
-        try:
-            with (folder / "body").open("wb") as file:
-                file.write(begun.getbuffer())
-                async for chunk in chunks:
-                    file.write(chunk)
-        except OSError as error:
-            raise OutputError.cannot_write("upload", error) from None
-        with (folder / "body").open("rb") as body:
-            yield body
-
-
 def _find(context: ServiceContext, name: str, version: str | None) -> Found:
     """The model of this name; one with a card first. Raises UnknownModelError."""
+    reference = name if version is None else f"{name}:{version}"
     try:
-        served = context.find(name if version is None else f"{name}:{version}")
+        served = context.find(reference)
     except UnknownModelError as unknown:
-        return _tensor_model(context, name, version, unknown)
+        return _tensor_model(context, reference, unknown)
     card = served.model.card
     labels = TensorSpec(LABELS, card.output.table.dtype.name, (None, None, None))
     probabilities = TensorSpec(PROBABILITIES, "float32", (card.output.channels, None, None, None))
@@ -172,10 +154,10 @@ def _find(context: ServiceContext, name: str, version: str | None) -> Found:
     return Found(card.name, card.version, platform, [_VOLUME], [labels, probabilities], served=served)
 
 
-def _tensor_model(context: ServiceContext, name: str, version: str | None, unknown: UnknownModelError) -> Found:
+def _tensor_model(context: ServiceContext, reference: str, unknown: UnknownModelError) -> Found:
     models = context.application.tensor_models
     try:
-        model = models.find(name, version)
+        model = models.get(reference)
     except (UnknownModelError, UsageError):  # or there is no BentoML here
         raise unknown from None
     session = models.session(model)

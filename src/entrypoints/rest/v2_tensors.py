@@ -10,7 +10,7 @@ import math
 import mmap
 import os
 from collections.abc import Mapping
-from io import BufferedReader, BytesIO
+from tempfile import SpooledTemporaryFile
 from typing import Annotated, Any
 
 import numpy as np
@@ -34,7 +34,7 @@ DATATYPES: Mapping[str, str] = {
     "BYTES": TEXT,
 }
 NAMES = {dtype: name for name, dtype in DATATYPES.items()}
-Body = BytesIO | BufferedReader
+IN_MEMORY = 2**20  # bytes of a body that is not kept in a file
 _MOST_TENSORS, _MOST_AXES, _LONGEST_NAME = 64, 32, 200
 Parameters = Annotated[dict[str, Any], Field(max_length=64)]
 
@@ -75,7 +75,7 @@ class InferRequest(BaseModel, strict=True):
 
 
 def read_request(
-    body: Body, header_length: str | None, max_json_values: int
+    body: SpooledTemporaryFile[bytes], header_length: str | None, max_json_values: int
 ) -> tuple[InferRequest, dict[str, NDArray[Any]]]:
     """Decode a body; binary tensors are views of it, a file's mapped into memory.
 
@@ -91,11 +91,8 @@ def read_request(
         got = f"{length}, and a body of {size} bytes"
         raise UsageError(HEADER_LENGTH, expected="at most the body's length", got=got, do="correct it")
     body.seek(0)
-    request = _request(body, length, max_json_values)
-    raw = memoryview(b"")
-    if size > length:
-        whole = body.getvalue() if isinstance(body, BytesIO) else mmap.mmap(body.fileno(), 0, access=mmap.ACCESS_READ)
-        raw = memoryview(whole)[length:]
+    whole = memoryview(mmap.mmap(body.fileno(), 0, access=mmap.ACCESS_READ) if size > IN_MEMORY else body.read())
+    request, raw = _request(whole[:length], max_json_values), whole[length:]
     inputs: dict[str, NDArray[Any]] = {}
     used = 0
     for tensor in request.inputs:
@@ -118,12 +115,12 @@ def read_request(
     return request, inputs
 
 
-def _request(body: Body, length: int, max_values: int) -> InferRequest:
+def _request(content: memoryview, max_values: int) -> InferRequest:
     do = "send the tensors with the binary extension"
     refused = LimitError("request", expected=f"at most {max_values} values in JSON", got="more", do=do)
-    if length > json_bytes(max_values):
+    if len(content) > json_bytes(max_values):
         raise refused
-    data = load_json(body.read(length), max_values, refused)
+    data = load_json(bytes(content), max_values, refused)
     for what in ("inputs", "outputs"):  # pydantic would list what is wrong with each of a million
         given = data.get(what) if isinstance(data, dict) else None
         if isinstance(given, list) and len(given) > _MOST_TENSORS:

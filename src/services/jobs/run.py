@@ -84,7 +84,10 @@ def run_job(
         progress.check()
         # a folder for each attempt: one that lost the job without noticing must not replace another's results
         below = f"{case.folder}/results-{job.attempts}"
-        results = {name: _stored(blobs, f"{below}/{path.name}", path) for name, path in files.items()}
+        results = {}
+        for name, path in files.items():
+            blob = f"{below}/{path.name}"
+            results[name] = StoredFile(path.name, blob, blobs.put(blob, path))
         checkpoint.clear()
     return results
 
@@ -116,10 +119,6 @@ def _fetched(blobs: BlobStore, file: StoredFile, folder: Path) -> str:
         do = "send it again"
         raise InputError(file.name, expected=f"the bytes that were sent ({file.sha256})", got=sha256, do=do)
     return str(path)
-
-
-def _stored(blobs: BlobStore, blob: str, path: Path) -> StoredFile:
-    return StoredFile(path.name, blob, blobs.put(blob, path))
 
 
 @contextmanager

@@ -6,11 +6,12 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
 from ...domain.errors import OutputError, UnknownJobError, UsageError, VoxportError
 from ...domain.job import ENDED
 from ...ports.folders import WorkFolders
-from ...ports.job_queue import Attempt, Handler, JobQueue, Results
+from ...ports.job_queue import Attempt, Handler, Results
 from ..models.registry import ServedModels
 from .admission import Slots
 from .run import JobSettings
@@ -94,7 +95,11 @@ def sweep(now: float, retention_seconds: float, *, ports: JobPorts) -> int:
     """
     limit = now - retention_seconds
     old = ports.queue.list(states=ENDED, limit=_ALL, ended_before=limit)
-    swept = [job for job in old if _is_forgotten(job.id, ports.queue)]
+    swept = []
+    for job in old:
+        with suppress(UnknownJobError, UsageError):  # deleted or queued again meanwhile
+            ports.queue.forget(job.id)
+            swept.append(job)
     # folders before jobs: one submitted in between is then no stray
     folders = {"/".join(name.split("/")[:2]) for name in ports.blobs.names(CASES)}
     strays = {folder for folder in folders if _begun(folder) < min(limit, now - _SUBMITTING_SECONDS)}
@@ -109,14 +114,6 @@ def sweep(now: float, retention_seconds: float, *, ports: JobPorts) -> int:
     if failed:
         raise failed[0]
     return len(swept)
-
-
-def _is_forgotten(id: str, queue: JobQueue) -> bool:
-    try:
-        queue.forget(id)
-    except (UnknownJobError, UsageError):
-        return False
-    return True
 
 
 def _begun(folder: str) -> float:

@@ -46,10 +46,6 @@ class TensorModels:
         """
         return self._open_session(self.get(tag).path, providers)
 
-    def find(self, name: str, version: str | None = None) -> TensorModel:
-        """The model of a name, and of a version if one is given. Raises UnknownModelError."""
-        return self.get(name if version is None else f"{name}:{version}")
-
     def session(self, model: TensorModel) -> TensorSession:
         """The model's session, loaded at the first call and kept. Raises ModelError."""
         return self._kept(model)[0]

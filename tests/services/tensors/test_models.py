@@ -64,11 +64,11 @@ class Opener:
 def test_a_model_is_saved_found_and_listed_with_what_belongs_to_it() -> None:
     models = TensorModels(Store(), Opener())
     saved = models.save_model("a", "a.onnx", BATCHED, {"stage": "x"}, {"names": ["b"]}, {"n": 1})
-    assert models.get("a") == models.find("a") == models.find("a", "1") == saved
+    assert models.get("a") == models.get("a:1") == saved
     assert models.list() == (saved,)
     assert (saved.signatures, saved.custom_objects) == (BATCHED, {"names": ["b"]})
     with pytest.raises(UnknownModelError):
-        models.find("a", "2")
+        models.get("a:2")
 
 
 def test_a_model_that_is_loaded_has_a_session_of_its_own_with_its_providers() -> None:

@@ -66,12 +66,8 @@ class FsspecBlobs(BlobStore):
                 file.unlink()
 
     def fetch(self, name: str, destination: Path) -> str:
-        digest = hashlib.sha256()
         with self.open(name) as source, destination.open("wb") as copy:
-            while chunk := source.read(CHUNK_BYTES):
-                digest.update(chunk)
-                copy.write(chunk)
-        return digest.hexdigest()
+            return _copy(source, copy)
 
     def link(self, name: str, destination: Path) -> str:
         if not self._local:
@@ -135,16 +131,13 @@ class FsspecBlobs(BlobStore):
         self._is_clear = True
 
     def _write(self, part: str, content: Path | IO[bytes]) -> str:
-        digest = hashlib.sha256()
         reading = content.open("rb") if isinstance(content, Path) else nullcontext(content)
         with reading as source, self._files.open(part, "wb") as target:
-            while chunk := source.read(CHUNK_BYTES):
-                digest.update(chunk)
-                target.write(chunk)
+            sha256 = _copy(source, target)
             if self._local:
                 target.flush()
                 os.fsync(target.fileno())
-        return digest.hexdigest()
+        return sha256
 
     def _publish(self, part: str, path: str) -> None:
         folder = path.rpartition("/")[0]
@@ -166,3 +159,11 @@ class FsspecBlobs(BlobStore):
                 raise
             return False
         return True
+
+
+def _copy(source: IO[bytes], target: IO[bytes]) -> str:
+    digest = hashlib.sha256()
+    while chunk := source.read(CHUNK_BYTES):
+        digest.update(chunk)
+        target.write(chunk)
+    return digest.hexdigest()
