@@ -21,14 +21,18 @@ When = Literal["after_intensity", "before_intensity"]
 
 
 def card_that_crops(
-    crop: Crop | None, *steps: Step, when: When = "after_intensity", own: tuple[Step, ...] | None = None, **options: Any
+    crop: Crop | None,
+    *steps: Step,
+    when: When = "after_intensity",
+    own: tuple[Step, ...] | None = None,
+    rule: ResamplingRule = ResamplingRule(),  # noqa: B008 - a frozen value
+    **options: Any,
 ) -> ModelCard:
     """Make a card; ``own`` are the steps of its last channel."""
     card = make_card(intensity=steps, **options)
     *others, last = card.input.channels
     channels = (*others, replace(last, intensity=own))
-    rule = ResamplingRule(when=when)
-    return replace(card, input=replace(card.input, channels=channels, crop=crop, resampling=rule))
+    return replace(card, input=replace(card.input, channels=channels, crop=crop, resampling=replace(rule, when=when)))
 
 
 def prepared_case(case: Case, card: ModelCard, **options: Any) -> Prepared:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Sequence
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
-from voxport.domain.cards.model_card import Crop
+from voxport.domain.cards.model_card import Crop, ResamplingRule
 from voxport.domain.intensity import Rescale, ShiftScale, Step, Window, ZScore
 from voxport.domain.volume import Volume
 from voxport.services.segmentation.case import Case
@@ -38,23 +40,24 @@ def normalised(opened: Open, values: Floats, crop: Crop, *steps: Step, **options
     return network_input(prepared_case(opened(Volume(values, make_grid(SHAPE))), card))
 
 
-def by_nnunet(values: Floats, schemes: Sequence[str], masked: Sequence[bool]) -> tuple[Floats, list[list[int]]]:
-    """The preprocessor's output for a case at the model's spacing, and its box."""
+def by_nnunet(
+    values: Floats, schemes: Sequence[str], masked: Sequence[bool], spacing: Sequence[float] = (1.0, 1.0, 1.0)
+) -> tuple[Floats, list[list[int]]]:
+    """The preprocessor's output for a case whose spacing is 1, and its box."""
     reason = "nnunetv2 is not installed"
     preprocessing = pytest.importorskip("nnunetv2.preprocessing.preprocessors.default_preprocessor", reason=reason)
-    spacing, properties = [1.0, 1.0, 1.0], {str(channel): CT for channel in range(len(values))}
-    plans = SimpleNamespace(
-        transpose_forward=[0, 1, 2], foreground_intensity_properties_per_channel=properties, spacing=spacing
-    )
+    resampling = importlib.import_module("nnunetv2.preprocessing.resampling.default_resampling")
+    properties = {str(channel): CT for channel in range(len(values))}
+    plans = SimpleNamespace(transpose_forward=[0, 1, 2], foreground_intensity_properties_per_channel=properties)
     configuration = SimpleNamespace(
-        spacing=spacing,
+        spacing=list(spacing),
         normalization_schemes=schemes,
         use_mask_for_norm=masked,
-        resampling_fn_data=lambda data, *_: data,
+        resampling_fn_data=partial(resampling.resample_data_or_seg_to_shape, order=3, order_z=0, force_separate_z=None),
         resampling_fn_seg=lambda data, *_: data,
     )
     run = preprocessing.DefaultPreprocessor(verbose=False).run_case_npy
-    data, _, found = run(values, None, {"spacing": spacing}, plans, configuration, {})
+    data, _, found = run(values, None, {"spacing": [1.0, 1.0, 1.0]}, plans, configuration, {})
     return data, found["bbox_used_for_cropping"]
 
 
@@ -84,6 +87,19 @@ def test_nnunets_preprocessor_gives_the_same_box_and_values(
     assert prepared.crop is not None
     assert [list(ends) for ends in zip(prepared.crop.start, prepared.crop.stop, strict=True)] == box
     np.testing.assert_allclose(network_input(prepared), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("spacing", [(0.7, 0.9, 0.8), (1.6, 1.3, 1.1), (0.9, 0.8, 4.1), (3.7, 1.0, 1.2)])
+def test_nnunets_preprocessor_resamples_to_the_same_values(
+    opened: Open, seed: int, spacing: tuple[float, float, float]
+) -> None:
+    """With cubic splines, and the coarse axis apart where there is one."""
+    expected, _ = by_nnunet(spheres(seed), ["ZScoreNormalization"] * 2, [True, False], spacing)
+    rule = ResamplingRule(3, "auto", align="extent")
+    options: dict[str, Any] = {"rule": rule, "own": (ZScore(),), "spacing": spacing, "unit": "mm"}
+    found = normalised(opened, spheres(seed), Crop("nonzero"), ZScore("crop"), **options)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_the_holes_matter_in_these_cases(opened: Open) -> None:
@@ -142,9 +158,15 @@ def test_monai_normalises_a_resampled_volume_to_the_same_values(
     spacing: tuple[float, float, float] | None,
 ) -> None:
     from monai import transforms
+    from monai.data import MetaTensor
 
-    options: dict[str, Any] = {"when": "before_intensity", "spacing": spacing, "unit": spacing and "mm"}
+    rule = ResamplingRule(align="first")
+    options: dict[str, Any] = {"rule": rule, "when": "before_intensity", "spacing": spacing, "unit": spacing and "mm"}
+    cropped = transforms.CropForeground()(MetaTensor(spheres(5)))
+    by_monai = cropped if spacing is None else transforms.Spacing(spacing, padding_mode="border")(cropped)
     resampled = normalised(opened, spheres(5), Crop("above"), **options)
-    found = normalised(opened, spheres(5), Crop("above"), *steps, **options)
+    np.testing.assert_allclose(resampled, np.asarray(by_monai), rtol=1e-5, atol=1e-5)
+    # of ours: by rounding alone, voxels between zeros are nonzero in MONAI's
     expected = getattr(transforms, name)(**arguments)(resampled)
+    found = normalised(opened, spheres(5), Crop("above"), *steps, **options)
     np.testing.assert_allclose(found, np.asarray(expected), rtol=1e-5, atol=1e-5)
