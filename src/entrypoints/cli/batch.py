@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import sys
-import threading
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -21,10 +20,8 @@ from .serving import needs_package
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-    from ...application import Application
     from ...domain.cases import CasePattern
     from ...services.batch.cohort import CaseResult
-    from ...services.models.loading import LoadedModel
 
 Folder = Annotated[
     Path, typer.Argument(metavar="FOLDER", help="Searched, with all folders below it, for NIfTI volumes.")
@@ -91,14 +88,24 @@ def batch_command(
     command = {"-m": model or found.card.reference} | ({} if card is None else {"--card": str(card)})
     work = BatchWork(found, options, outputs, runtime, precision, command)
     cases = find_cases(folder, results, found.card.input.source_count, chosen, outputs, application.volumes.names)
-    run = partial(run_batch, open_ports=lambda: application.job_ports, locks=application.locks)
+    worker = None
     if not shared:
         loaded = application.load_model(found, runtime=runtime, precision=precision, threads=threads)
         warn(filter(None, (loaded.warning,)))
-        run = partial(run, worker=partial(_work, application, loaded, at_once), at_once=at_once)
+        worker = partial(application.work_on_jobs, at_once, handler=partial(application.run_job, take=lambda _: loaded))
     try:
         with bar_display(quiet, "{task.completed:.1f}/{task.total}") as progress:
-            ended = run(cases, folder, results, work, _Listener(progress, len(cases)))
+            ended = run_batch(
+                cases,
+                folder,
+                results,
+                work,
+                _Listener(progress, len(cases)),
+                open_ports=lambda: application.job_ports,
+                locks=application.locks,
+                worker=worker,
+                at_once=at_once,
+            )
     except (KeyboardInterrupt, SystemExit):
         say("stopped; the same command goes on where this one stopped")
         raise
@@ -112,11 +119,6 @@ def _pattern(pattern: str | None, channels: str | None) -> CasePattern | None:
 
     named = () if channels is None else tuple(name.strip() for name in channels.split(","))
     return CasePattern(pattern or "", named) if pattern is not None or named else None
-
-
-def _work(application: Application, loaded: LoadedModel, at_once: int, stop: threading.Event) -> None:
-    """Run jobs with this model in this process until `stop` is set."""
-    application.work_on_jobs(at_once, stop, handler=partial(application.run_job, take=lambda _: loaded))
 
 
 def _show(ended: Sequence[CaseResult], output: Path, *, as_json: bool, quiet: bool) -> None:

@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from ...domain.errors import OutputError, UsageError
+from ...domain.plain import plain
 from . import options as opt
 from .console import build_application, progress_bar, show_json, warn
-from .models import certificate_lines, parity_mapping
+from .models import card_text, certificate_lines, parity_mapping
 
 if TYPE_CHECKING:
     from ...application import Application
-    from ...domain.cards.model_card import ModelCard
-    from ...domain.parity import PipelineParity
     from ...ports.importer import ImportChoices
     from ...services.models.importing import ImportResult
 
@@ -27,9 +26,6 @@ Folds = Annotated[
 ]
 CheckpointName = Annotated[str, typer.Option("--checkpoint", metavar="final|best", help="Of each fold of an nnU-Net.")]
 NoMirroring = Annotated[bool, typer.Option("--no-mirroring", help="Without the source's test-time mirroring.")]
-NetworkOutput = Annotated[
-    str | None, typer.Option("--network-output", metavar="NAME|INDEX", help="The output with the logits, of several.")
-]
 
 
 def import_command(
@@ -42,7 +38,7 @@ def import_command(
     folds: Folds = None,
     checkpoint: CheckpointName = "final",
     no_mirroring: NoMirroring = False,
-    network_output: NetworkOutput = None,
+    network_output: opt.NetworkOutput = None,
     name: Annotated[str | None, typer.Option("--name", help="Name of the model.")] = None,
     version: Annotated[str | None, typer.Option("--version", help="Version of the model.")] = None,
     changes: Annotated[
@@ -95,7 +91,7 @@ def show_source(application: Application, source: Path, as_json: bool) -> None:
     if as_json:
         show_json({"framework": framework, "card": write_card(found.card), "missing": list(found.missing)})
     else:
-        typer.echo(f"framework: {framework}\n{_card_text(found.card)}")
+        typer.echo(f"framework: {framework}\n{card_text(found.card)}")
     warn(found.notes)
     _warn_missing(found.missing)
 
@@ -141,20 +137,10 @@ def _write_draft(
         raise OutputError(str(draft), expected="a file that does not exist yet", got="one", do="name another one")
     framework, found = application.inspect_source(source, choices)
     card = application.revise_card(found.card, changes)
-    application.artifacts.write(str(draft), _card_text(card).encode())
+    application.artifacts.write(str(draft), card_text(card).encode())
     warn(found.notes)
     _warn_missing(found.missing)
     typer.echo(f"{draft}: the card of a network of {framework}; complete it and import again with --card {draft}")
-
-
-def _card_text(card: ModelCard) -> str:
-    import yaml
-
-    from ...domain.cards.writing import write_card
-
-    data = write_card(card)
-    del data["parity"]
-    return str(yaml.safe_dump(data, sort_keys=False, allow_unicode=True))
 
 
 def _warn_missing(missing: tuple[str, ...]) -> None:
@@ -173,19 +159,13 @@ def _show(done: ImportResult, output: Path, *, as_json: bool, quiet: bool) -> No
                 "sha256": model.sha256,
                 "dynamic": done.exported.dynamic,
                 **parity_mapping(proved.entry),
-                "pipeline": None if done.pipeline is None else _pipeline(done.pipeline),
+                "pipeline": plain(done.pipeline),
                 "missing": list(done.missing),
                 "notes": list(done.exported.notes),
             }
         )
     elif not quiet:
-        typer.echo(_card_text(model.card).rstrip())
+        typer.echo(card_text(model.card).rstrip())
         typer.echo(f"{output}: {model.card.reference}")
         for line in certificate_lines(model.card):
             typer.echo(f"  {line}")
-
-
-def _pipeline(found: PipelineParity) -> dict[str, Any]:
-    from ...domain.plain import plain
-
-    return dict(plain(found))

@@ -104,23 +104,30 @@ def _show_volume(name: str, source: VolumeSource, as_json: bool) -> None:
 
 
 def _show_model(model: Model, as_json: bool) -> None:
+    from ...domain.cards.writing import write_card
+
+    certificate, hashes = model.card.parity, {"sha256": model.sha256, "weights_sha256": model.weights_sha256}
+    if as_json:
+        show_json({**hashes, "card": write_card(model.card)})
+        return
+    typer.echo(card_text(model.card).rstrip())
+    for name, value in hashes.items():
+        typer.echo(f"{name}: {value}")
+    shown = "none" if certificate is None else f"{certificate.date}, {len(certificate.probes)} probes"
+    typer.echo(f"certificate: {shown}")
+    for line in certificate_lines(model.card):
+        typer.echo(f"  {line}")
+
+
+def card_text(card: ModelCard) -> str:
+    """Return a card as YAML, without its certificate."""
     import yaml
 
     from ...domain.cards.writing import write_card
 
-    data = write_card(model.card)
-    if as_json:
-        show_json({"sha256": model.sha256, "weights_sha256": model.weights_sha256, "card": data})
-        return
-    certificate = data.pop("parity")
-    typer.echo(yaml.safe_dump(data, sort_keys=False, allow_unicode=True).rstrip())
-    typer.echo(f"sha256: {model.sha256}\nweights_sha256: {model.weights_sha256}")
-    if certificate is None:
-        typer.echo("certificate: none")
-        return
-    typer.echo(f"certificate: {certificate['date']}, {len(certificate['probes'])} probes")
-    for line in certificate_lines(model.card):
-        typer.echo(f"  {line}")
+    data = write_card(card)
+    del data["parity"]
+    return str(yaml.safe_dump(data, sort_keys=False, allow_unicode=True))
 
 
 def certificate_lines(card: ModelCard) -> Iterator[str]:
@@ -150,10 +157,7 @@ def export_command(
     network_args: Annotated[
         str | None, typer.Option("--network-args", metavar="JSON", help="Its arguments, e.g. '{\"init_filters\": 8}'.")
     ] = None,
-    network_output: Annotated[
-        str | None,
-        typer.Option("--network-output", metavar="NAME|INDEX", help="The output with the logits, of several."),
-    ] = None,
+    network_output: opt.NetworkOutput = None,
     bundle: Annotated[Path | None, typer.Option("--bundle", metavar="DIR", help="A MONAI bundle.")] = None,
     as_json: opt.AsJson = False,
     quiet: opt.Quiet = False,

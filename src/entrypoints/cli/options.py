@@ -52,6 +52,9 @@ Scratch = Annotated[
     Path | None,
     typer.Option("--scratch", help="Folder for temporary files.", show_default="the temporary folder"),
 ]
+NetworkOutput = Annotated[
+    str | None, typer.Option("--network-output", metavar="NAME|INDEX", help="The output with the logits, of several.")
+]
 Host = Annotated[str, typer.Option("--host", help="Address to listen on; 0.0.0.0 for all.")]
 Port = Annotated[int, typer.Option("--port", min=1, max=65535, help="Port to listen on.")]
 Insecure = Annotated[bool, typer.Option("--insecure", help="Listen to other machines without a key.")]
