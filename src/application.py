@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -204,8 +205,8 @@ class Application:
         def revise(read: ModelCard) -> ModelCard:
             return self.revise_card(card or read, changes or {})
 
-        ports = self.container.import_ports()
-        return import_model(source, choices or ImportChoices(), revise, check, destination, progress, ports=ports)
+        ports, choices = self.container.import_ports(), replace(choices or ImportChoices(), card=card)
+        return import_model(source, choices, revise, check, destination, progress, ports=ports)
 
     def verify(self, loaded: LoadedModel, checkpoint: Path | None, progress: ProgressListener) -> Verification:
         """Compare a model with its checkpoint, or with its certificate for None; see ``verify``."""

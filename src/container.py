@@ -196,6 +196,7 @@ class Container(containers.DeclarativeContainer):
         providers.ThreadSafeSingleton(
             _late("importers.nnunet", "NnunetImporter"), _late("runtimes.torch", "read_content")
         ),
+        providers.ThreadSafeSingleton(_late("importers.onnx_slices", "OnnxSlicesImporter"), model_files),
     )
     import_ports = providers.Factory(
         ImportPorts, importers, export_ports, open_model.provided.load, segment_ports, memory_store.provider

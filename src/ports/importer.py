@@ -20,7 +20,8 @@ class ImportChoices:
 
     ``configuration``, ``folds`` and ``checkpoint`` are nnU-Net's words; None takes the only one, or all folds.
     ``mirroring``: keep the source's test-time mirroring. ``output``: name or index of the output with the logits.
-    ``name`` and ``version`` are those of the card; None takes the source's.
+    ``name`` and ``version`` are those of the card; None takes the source's. ``card`` is the user's own, which a source
+    without one needs.
     """
 
     configuration: str | None = None
@@ -30,6 +31,7 @@ class ImportChoices:
     output: str | None = None
     name: str | None = None
     version: str | None = None
+    card: ModelCard | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -69,7 +69,10 @@ class NetworkRuntime:
         if len(inputs) != 1 or inputs[0].dtype != "float32" or len(inputs[0].shape) != 5:
             got = ", ".join(map(str, inputs)) or "no input"
             expected = "a network with one float32 input (N, C, x, y, z)"
-            raise ModelError(subject, expected=expected, got=got, do="export the network in this form")
+            do = "export the network in this form"
+            if len(inputs) == 1 and len(inputs[0].shape) == 4:
+                do = "import it with its card (voxport import): a network for 2-D images is applied slice by slice"
+            raise ModelError(subject, expected=expected, got=got, do=do)
         names = [spec.name for spec in session.outputs]
         choice = output if len(names) > 1 or output is not None else names[0]
         if choice is not None and choice not in names:
