@@ -123,6 +123,13 @@ class Output:
         names = tuple(label.name for label in self.table.labels)
         return names if self.channels == len(names) else ("background", *names)
 
+    @property
+    def activated(self) -> Output:
+        """The output of a network that emits this one's probabilities."""
+        if self.activation not in ("softmax", "sigmoid"):
+            return self
+        return replace(self, activation="none", background=self.activation == "softmax")
+
     def with_threshold(self, threshold: float) -> Output:
         """Return a copy with another threshold. Raises UsageError beyond 0 to 1, or if the largest logit decides."""
         if not 0 < threshold < 1:

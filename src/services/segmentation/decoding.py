@@ -21,7 +21,7 @@ Sinks = dict[Literal["mask", "probabilities"], VolumeSink]
 
 
 class Labeller:
-    """Decodes blocks of logits and writes them; ``contested`` counts voxels of several labels."""
+    """Decodes blocks of logits, or of probabilities, and writes them; ``contested`` counts voxels of several labels."""
 
     def __init__(self, prepared: Prepared, sinks: Sinks, contested: int = 0) -> None:
         self.contested = contested
@@ -31,7 +31,7 @@ class Labeller:
 
     def add(self, block: Block) -> None:
         """Add a block. Its labels may be written later, together with the next."""
-        output, axis = self._prepared.card.output, self._prepared.plan.axis
+        output, axis = self._prepared.returned, self._prepared.plan.axis
         if self._decoded:
             first, last = self._decoded[0][0], self._decoded[-1][0]
             too_thick = block.box.stop[axis] - first.start[axis] > _PLANES_AT_ONCE

@@ -20,6 +20,7 @@ from ...domain.geometry.model_space import ModelSpace
 from ...domain.inference.patches import TilePlan, Tiling, plan_tiles
 from ...domain.inference.sliding_window import LogitRangeError, slab_bytes
 from ...domain.intensity import ChannelSurvey, apply
+from ...domain.labels.label_map import Output
 from ...domain.run import AXES, LARGEST_OVERLAP, RunOptions
 from ...ports.resources import Resources
 from ..models.loading import LoadedModel
@@ -52,6 +53,12 @@ class Prepared:
     options: RunOptions
     batch: int = 1
     ranges: tuple[tuple[float, float], ...] = ()
+
+    @property
+    def returned(self) -> Output:
+        """The output of the values that are brought back to the stored grid: logits, or probabilities."""
+        output = self.card.output
+        return output.activated if self.space.resamples and output.resample == "probabilities" else output
 
     def blame(self, error: LogitRangeError) -> VoxportError:
         """Return an InputError that names the channel whose values took the logits out of range, else the error."""

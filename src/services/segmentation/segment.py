@@ -6,7 +6,7 @@ import hashlib
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -191,6 +191,8 @@ def _infer(
         buffers=scratch,
     )
     if prepared.space.resamples:
+        if (output := prepared.card.output).resample == "probabilities":
+            blocks = (replace(block, logits=output.probabilities(block.logits)) for block in blocks)
         planes = back.planes(assemble_planes(plan, blocks, scratch), axis, begin=done.plane, first=first)
         blocks = _plane_blocks(planes, prepared.space.oriented, axis, done.plane)
     ends = prepared.space.oriented.shape

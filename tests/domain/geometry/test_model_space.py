@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import assume, given
+from hypothesis import given
 from hypothesis import strategies as st
 from voxport.domain.cards.model_card import Channel, Input, ResamplingRule
 from voxport.domain.geometry.grid import Grid, Reorientation, Shape3
@@ -145,24 +145,6 @@ def test_the_first_voxels_coincide_as_in_monai() -> None:
     assert space.resampling.ratio == (1.5, 1.0, 2 / 3)
     np.testing.assert_array_equal(space.grid.world((0, 0, 0)), (0, 0, 0))
     np.testing.assert_allclose(space.grid.spacing, (1.5, 2, 2))
-
-
-@given(st.tuples(*[st.integers(1, 60)] * 3), st.tuples(*[st.floats(0.4, 6)] * 3), st.tuples(*[st.floats(0.4, 6)] * 3))
-def test_the_grid_is_that_of_monais_spacing(
-    shape: Shape3, old: tuple[float, float, float], new: tuple[float, float, float]
-) -> None:
-    from monai.data.utils import compute_shape_offset, zoom_affine
-
-    edges = [(n - 1) * s / t for n, s, t in zip(shape, old, new, strict=True)]
-    assume(all(abs(edge % 1 - 0.5) > 1e-9 for edge in edges))
-    assume(all(abs(s - t) > 2e-3 for s, t in zip(old, new, strict=True)))
-    grid = Grid(shape, np.diag([-old[0], old[1], old[2], 1.0]), "mm")
-    affine = zoom_affine(grid.affine, new, diagonal=False)
-    edge, offset = compute_shape_offset(shape, grid.affine, affine)
-    found = space_of(grid, new, align="first").grid
-    assert found.shape == tuple(edge)
-    np.testing.assert_allclose(found.affine[:3, :3], affine[:3, :3], atol=1e-9)
-    np.testing.assert_allclose(found.affine[:3, 3], offset, atol=1e-9)
 
 
 # The axis that takes the nearest voxel

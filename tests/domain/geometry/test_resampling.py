@@ -220,3 +220,27 @@ def test_samples_are_centred_and_lie_within_the_source(source: int, target: int,
     assert at.max() <= source - 1
     assert (np.diff(at) >= 0).all()
     np.testing.assert_array_equal(at + at[::-1], source - 1)
+
+
+@pytest.mark.parametrize("order", [0, 1, 3])
+@pytest.mark.parametrize("axis", range(3))
+@pytest.mark.parametrize(
+    ("source", "target"),
+    [((60, 70, 80), (120, 130, 150)), ((120, 130, 150), (60, 70, 80)), ((60, 130, 80), (60, 70, 150))],
+)
+def test_it_takes_no_more_memory_than_it_states(order: Order, axis: int, source: Shape3, target: Shape3) -> None:
+    import tracemalloc
+
+    x, y, z = (s / t for s, t in zip(source, target, strict=True))
+    resampling = Resampling(source, target, (x, y, z), order, align="extent")
+    edges = [edge for number, edge in enumerate(source) if number != axis]
+    planes = (np.zeros((2, *edges), np.float32) for _ in range(source[axis]))
+    tracemalloc.start()
+    try:
+        for _ in resampling.planes(planes, axis):
+            pass
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak <= resampling.held_bytes(axis, 2) + 2**16
+    assert resampling.held_bytes(axis, 2) < 10 * peak

@@ -5,17 +5,17 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
 from voxport.adapters.pictures.png import PngPictures
-from voxport.domain.cards.model_card import Crop
+from voxport.domain.cards.model_card import Crop, ResamplingRule
 from voxport.domain.errors import CancelledError
 from voxport.domain.geometry.grid import Box
 from voxport.domain.inference.patches import Tiling
 from voxport.domain.inference.sliding_window import slab_bytes
-from voxport.domain.run import Blending, Outputs, RunOptions
+from voxport.domain.run import AXES, Blending, Outputs, RunOptions
 from voxport.services.models.loading import LoadedModel
 from voxport.services.segmentation.resume import Checkpoint
 from voxport.services.segmentation.segment import Segmentation, SegmentPorts, segment
@@ -115,6 +115,32 @@ def test_a_run_of_a_card_that_crops_is_resumed(
     before = len(calls_of(loaded))
     assert_same(run(bench, loaded, blobs)[0], whole)
     assert len(calls_of(loaded)) - before < tiles or spacing is not None
+
+
+@pytest.mark.parametrize("resample", ["logits", "probabilities"])
+@pytest.mark.parametrize("axis", AXES)
+def test_a_run_that_resamples_by_cubic_splines_is_resumed_to_the_last_bit(
+    bench: Bench, resample: Literal["logits", "probabilities"], axis: str
+) -> None:
+    x, y, z = (80 if axis == along else 12 for along in AXES)
+    bench.put(noise((x, y, z)), make_grid((x, y, z)))
+    loaded = model("halo", spacing=(0.8, 1.0, 1.3), unit="mm")
+    card = loaded.model.card
+    rule = ResamplingRule(3, "auto", "before_intensity", "first")
+    card = replace(
+        card,
+        input=replace(card.input, resampling=rule),
+        output=replace(card.output, order=3, resample=resample),
+        tiling=replace(card.tiling, patch=(8, 8, 8)),
+    )
+    loaded = replace(loaded, model=replace(loaded.model, card=card))
+    whole, tiles = run(bench, loaded, None, axis=axis)
+    blobs = MemoryBlobs()
+    stopped(bench, loaded, blobs, tiles - 1, axis=axis)
+    before = len(calls_of(loaded))
+    again, _ = run(bench, loaded, blobs, axis=axis)
+    assert_same(again, whole)
+    assert len(calls_of(loaded)) - before < tiles
 
 
 def test_it_may_be_stopped_again_and_again(bench: Bench) -> None:
