@@ -14,8 +14,9 @@ from weakref import WeakSet
 import httpx
 
 from ..contract.problem import MEDIA_TYPE as PROBLEM
-from ..domain.errors import LimitError, OutputError, UsageError, VoxportError
+from ..domain.errors import LimitError, UsageError, VoxportError
 from .answers import JSON, json_object
+from .downloads import writing
 from .errors import LostAnswerError, RemoteError, UnreachableError, one_line, problem_error
 from .forms import Form, is_loopback
 
@@ -151,11 +152,9 @@ class Connection:
         total, done = int(length) if length.isdecimal() else 0, 0
         for chunk in response.iter_bytes(_CHUNK_BYTES):
             done += len(chunk)
-            try:
+            with writing("the answer"):
                 file.write(chunk)
                 file.flush()
-            except OSError as error:
-                raise OutputError.cannot_write("the answer", error) from None
             count_bytes(done, total)
 
     def _check(

@@ -117,12 +117,19 @@ def check_outputs(outputs: Iterable[str]) -> None:
 
 
 @contextmanager
+def writing(what: object) -> Iterator[None]:
+    """Raise an OSError as the OutputError of a file."""
+    try:
+        yield
+    except OSError as error:
+        raise OutputError.cannot_write(str(what), error) from None
+
+
+@contextmanager
 def spool(folder: Path) -> Iterator[BinaryIO]:
     """Open an unlinked file in a folder. Raises OutputError."""
-    try:
+    with writing(folder):
         file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - closed below, whatever its last write says
-    except OSError as error:
-        raise OutputError.cannot_write(str(folder), error) from None
     try:
         yield file
     finally:
@@ -143,11 +150,9 @@ class Download:
     def __init__(self, destination: Path, folder: Path | None = None) -> None:
         self.destination = destination
         self._sha256 = hashlib.sha256()
-        try:
+        with writing(destination):
             place = destination.parent if folder is None else folder
             descriptor, name = tempfile.mkstemp(dir=place, prefix=".voxport-", suffix=".part")
-        except OSError as error:
-            raise OutputError.cannot_write(str(destination), error) from None
         self._file, self._path = os.fdopen(descriptor, "wb"), Path(name)
 
     def __enter__(self) -> Download:
@@ -163,15 +168,11 @@ class Download:
         """Write and flush the content. Raises OutputError, and the errors of ``content``."""
         for chunk in content:
             self._sha256.update(chunk)
-            try:
+            with writing(self.destination):
                 self._file.write(chunk)
-            except OSError as error:
-                raise OutputError.cannot_write(str(self.destination), error) from None
-        try:
+        with writing(self.destination):
             self._file.flush()
             os.fsync(self._file.fileno())
-        except OSError as error:
-            raise OutputError.cannot_write(str(self.destination), error) from None
 
     def entry(self) -> dict[str, str]:
         """Name and sha256, as in a report."""
@@ -179,12 +180,10 @@ class Download:
 
     def commit(self) -> None:
         """Rename to the destination. Raises OutputError."""
-        try:
+        with writing(self.destination):
             self.destination.parent.mkdir(exist_ok=True)
             self._path.chmod(0o644)
             self._path.replace(self.destination)
-        except OSError as error:
-            raise OutputError.cannot_write(str(self.destination), error) from None
 
 
 def commit_all(downloads: Iterable[Download], last: Path) -> None:
@@ -199,11 +198,8 @@ def check_place(path: Path) -> None:
         raise OutputError.cannot_write(str(path), "no such folder")
     if path.is_dir():
         raise OutputError.cannot_write(str(path), "a folder of that name")
-    try:
-        with suppress(FileNotFoundError):
-            path.lstat()  # finds names that are too long
-    except OSError as error:
-        raise OutputError.cannot_write(str(path), error) from None
+    with writing(path), suppress(FileNotFoundError):
+        path.lstat()  # finds names that are too long
     # Only opening a file detects read-only mounts and full quotas.
     with spool(path.parent):
         pass

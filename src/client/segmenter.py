@@ -30,12 +30,10 @@ Estimator = Callable[[Sequence[str], ModelCard, Capacity, RunOptions, ProgressLi
 
 
 class RemoteSegmenter:
-    """A Segmenter on a server.
+    """A Segmenter on the server of an address; see `Client` for the key.
 
     Args:
-        url: of the server.
         estimate: estimates a run on a machine of the server's capacity.
-        api_key: for a server that asks for one; ``VOXPORT_API_KEY`` by default.
         as_jobs: run cases as jobs, which report patches as they are done; without, as requests that need no worker.
         transport: makes httpx transports in place of the network.
 
@@ -88,8 +86,8 @@ class RemoteSegmenter:
         progress: ProgressListener,
     ) -> Mapping[str, Any]:
         """See Segmenter. A job, and the server's copies of its files, are deleted in the end."""
-        places = {name: getattr(outputs, name) for name in ("probabilities", "statistics", "preview")}
-        files = {name: place for name, place in places.items() if place is not None}
+        names = ("probabilities", "statistics", "preview")
+        files = {name: place for name in names if (place := getattr(outputs, name)) is not None}
         fields: dict[str, Any] = {"model": model, **{name: getattr(options, name) for name in REMOTE}}
         steps, volumes = _Steps(progress), list(inputs)
         with self._interruptible(progress) as client:
@@ -124,11 +122,9 @@ class _Steps:
         self._stage, self._total, self._done = "", 0, 0
 
     def sent(self, stage: str, done: int, total: int) -> None:
-        """See ``voxport.client.forms.OnProgress``."""
         self._moved(f"{stage} (MB)" if total else stage, -(-done // _MEGABYTE), -(-total // _MEGABYTE))
 
     def job(self, job: RemoteJob) -> None:
-        """See ``voxport.client.following.OnJob``."""
         self._moved("score" if job.state == "running" else "wait", job.tiles_done, job.tiles_total)
 
     def _moved(self, stage: str, done: int, total: int) -> None:

@@ -20,15 +20,8 @@ class PngPictures(PictureEncoder):
         draw = ImageDraw.Draw(image)
         font = ImageFont.load_default(_FONT_SIZE)
         for mark in picture.marks:
-            draw.text(
-                (mark.column, mark.row),
-                mark.text,
-                (255, 255, 255),
-                font,
-                anchor="mm",
-                stroke_width=1,
-                stroke_fill=(0, 0, 0),
-            )
+            place = (mark.column, mark.row)
+            draw.text(place, mark.text, "white", font, anchor="mm", stroke_width=1, stroke_fill="black")
         file = io.BytesIO()
         image.save(file, "PNG", compress_level=1 if quickly else 6)
         return file.getvalue()
