@@ -44,11 +44,11 @@ class TuningStoreContract:
         self.store = self.make_store()
 
     def make_store(self) -> TuningStore:
-        """A store that keeps what it is given below ``self.folder``; two of them keep the same."""
+        """A store below ``self.folder``; all stores of a test share their tunings."""
         raise NotImplementedError
 
     def records(self) -> list[Path]:
-        """The files of all tunings, quantised networks not among them."""
+        """The files of all tunings, without quantised networks."""
         raise NotImplementedError
 
     def quantised_tuning(self, content: bytes = b"network", model: str = "a" * 64) -> tuple[Tuning, Path]:

@@ -48,8 +48,8 @@ class Controller:
         """The machine that segments, in words."""
         return "on this machine" if self.segmenter.url is None else f"on {self.segmenter.url}"
 
-    def open(self, token: str | None, uploads: Sequence[Path]) -> Session:
-        """Open uploaded files as the session's volume.
+    def open(self, token: str | None, uploads: Sequence[Path], *, keep: bool = False) -> Session:
+        """Open uploaded files as the session's volume; they are moved away unless ``keep``.
 
         Raises:
             UsageError: the session has ended.
@@ -59,7 +59,8 @@ class Controller:
         folder = session.new_folder()
         try:
             names = self.application.volumes.names
-            files = tuple(_taken(path, folder, names, uploads[i + 1 :]) for i, path in enumerate(uploads))
+            kept = [keep or path in uploads[i + 1 :] for i, path in enumerate(uploads)]  # one may come twice
+            files = tuple(_taken(path, folder, names, keep=k) for path, k in zip(uploads, kept, strict=True))
             session.show(OpenVolume.open(self.application.volumes, [str(path) for path in files]), files)
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
@@ -68,12 +69,7 @@ class Controller:
 
     def open_sample(self, token: str | None) -> Session:
         """Open a copy of the bundled sample. Raises as ``open``."""
-        session = self.sessions.find(token)
-        copy = Path(shutil.copy(self.application.sample, session.new_folder()))
-        try:
-            return self.open(token, [copy])
-        finally:
-            shutil.rmtree(copy.parent, ignore_errors=True)
+        return self.open(token, [Path(self.application.sample)], keep=True)
 
     def channel_names(self, session: Session) -> tuple[str, ...]:
         """Return the chosen model's names of the volume's channels; none if the number of channels differs."""
@@ -175,15 +171,15 @@ def _volume_of(session: Session) -> OpenVolume:
     return session.volume
 
 
-def _taken(upload: Path, folder: Path, names: VolumeNames, others: Sequence[Path]) -> Path:
-    """Move an upload into the session's folder; copy it if another upload has the same path."""
+def _taken(upload: Path, folder: Path, names: VolumeNames, *, keep: bool) -> Path:
+    """Move an upload into the session's folder, or copy it."""
     # one half of a pair is refused alone
     is_half = names.ending(upload.name) and not names.is_volume(upload.name)
     name = f"{upload.name}{PLAIN}" if is_half else upload.name
     while (folder / name).exists():  # channels of one case may have one name, in several folders
         name = f"next_{name}"
     try:
-        return Path((shutil.copy if upload in others else shutil.move)(upload, folder / name))
+        return Path((shutil.copy if keep else shutil.move)(upload, folder / name))
     except OSError:
         raise InputError(upload.name, expected="an upload", got="one that is gone", do="drop it again") from None
 

@@ -6,7 +6,6 @@ import math
 
 import numpy as np
 
-from ...domain.geometry.grid import Grid
 from ...domain.labels.label_map import Labels, LabelTable
 from ...ports.surfaces import SurfaceMaker
 from ...ports.volume_store import VolumeSource
@@ -22,8 +21,10 @@ def label_surfaces(mask: VolumeSource, table: LabelTable, *, surfaces: SurfaceMa
     A mask of more than 32 Mi voxels is reduced first, to the largest label of each cube, which keeps thin vessels.
     """
     step = max(1, math.ceil((mask.grid.voxel_count / _MOST_VOXELS) ** (1 / 3)))
-    labels = _thinned(mask, step)
-    return surfaces.make(labels, _coarse_affine(mask.grid, step), table, _FACES)
+    affine = mask.grid.affine.copy()  # from the indices of cubes to world coordinates of their centres
+    affine[:3, :3] *= step
+    affine[:3, 3] = mask.grid.world([(step - 1) / 2] * 3)
+    return surfaces.make(_thinned(mask, step), affine, table, _FACES)
 
 
 def _thinned(mask: VolumeSource, step: int) -> Labels:
@@ -39,11 +40,3 @@ def _thinned(mask: VolumeSource, step: int) -> Labels:
         at = tuple(slice(s // step, s // step + n) for s, n in zip(box.start, part.shape, strict=True))
         result[at] = np.maximum(result[at], part)
     return result
-
-
-def _coarse_affine(grid: Grid, step: int) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
-    """Return the affine from cube indices to world coordinates of cube centres."""
-    affine = grid.affine.copy()
-    affine[:3, :3] *= step
-    affine[:3, 3] = grid.world([(step - 1) / 2] * 3)
-    return affine
