@@ -20,7 +20,6 @@ from .serving import needs_package
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-    from ...domain.cases import CasePattern
     from ...services.batch.cohort import CaseResult
 
 Folder = Annotated[
@@ -69,9 +68,10 @@ def batch_command(
 ) -> None:
     """Segment all cases of a folder; another run does new, changed and failed cases only."""
     needs_package("voxport batch", "dbos")
+    from ...domain.cases import CasePattern
     from ...services.batch.cohort import run_batch
     from ...services.batch.discovery import find_cases
-    from ...services.batch.folder import batch_folder
+    from ...services.batch.folder import BatchFolder
     from ...services.batch.record import BatchWork
 
     logging.getLogger("voxport.jobs").setLevel(logging.ERROR)  # other messages are for operators
@@ -79,10 +79,11 @@ def batch_command(
         here = {"card": card, "runtime": runtime, "precision": precision, "threads": threads}
         here |= {"memory": options.memory_bytes, "concurrency": concurrency}
         opt.check_remote_options(model, here, beside="--shared", who="every worker")
-    chosen = _pattern(pattern, channels)
+    named = () if channels is None else opt.names(channels)
+    chosen = CasePattern(pattern or "", named) if pattern is not None or named else None
     wanted = {"mask": True, "probabilities": probabilities, "preview": preview}
     outputs = tuple(name for name in wanted if wanted[name])
-    results, at_once = batch_folder(output), concurrency or 1
+    results, at_once = BatchFolder(output), concurrency or 1
     application = build_application() if shared else build_application(**results.queue_settings(at_once))
     found = application.find_model(model, card)
     command = {"-m": model or found.card.reference} | ({} if card is None else {"--card": str(card)})
@@ -112,13 +113,6 @@ def batch_command(
     _show(ended, output, as_json=as_json, quiet=quiet)
     if any(result.state == "failed" for result in ended):
         raise typer.Exit(1)
-
-
-def _pattern(pattern: str | None, channels: str | None) -> CasePattern | None:
-    from ...domain.cases import CasePattern
-
-    named = () if channels is None else tuple(name.strip() for name in channels.split(","))
-    return CasePattern(pattern or "", named) if pattern is not None or named else None
 
 
 def _show(ended: Sequence[CaseResult], output: Path, *, as_json: bool, quiet: bool) -> None:

@@ -60,8 +60,14 @@ def import_command(
     quiet: opt.Quiet = False,
 ) -> None:
     """Import a network of nnU-Net, MONAI or bioimage.io as one self-describing, certified ONNX file."""
+    from ...ports.importer import ImportChoices
+
+    if checkpoint not in ("final", "best"):
+        raise UsageError("checkpoint", expected="final or best", got=checkpoint, do="name one of them")
+    which: Literal["final", "best"] = "best" if checkpoint == "best" else "final"
+    members = None if folds is None else opt.names(folds)
+    choices = ImportChoices(configuration, members, which, not no_mirroring, network_output, name, version)
     application = build_application()
-    choices = _choices(configuration, folds, checkpoint, no_mirroring, network_output, name, version)
     if draft is not None:
         _write_draft(application, source, choices, _assignments(changes or []), draft)
         return
@@ -94,24 +100,6 @@ def show_source(application: Application, source: Path, as_json: bool) -> None:
         typer.echo(f"framework: {framework}\n{card_text(found.card)}")
     warn(found.notes)
     _warn_missing(found.missing)
-
-
-def _choices(
-    configuration: str | None,
-    folds: str | None,
-    checkpoint: str,
-    no_mirroring: bool,
-    output: str | None,
-    name: str | None,
-    version: str | None,
-) -> ImportChoices:
-    from ...ports.importer import ImportChoices
-
-    if checkpoint not in ("final", "best"):
-        raise UsageError("checkpoint", expected="final or best", got=checkpoint, do="name one of them")
-    members = None if folds is None else tuple(part.strip() for part in folds.split(","))
-    which: Literal["final", "best"] = "best" if checkpoint == "best" else "final"
-    return ImportChoices(configuration, members, which, not no_mirroring, output, name, version)
 
 
 def _assignments(given: list[str]) -> dict[str, Any]:

@@ -113,6 +113,11 @@ def _parameter(word: str, hint: Any, field: Field[Any]) -> inspect.Parameter:
     return inspect.Parameter(word, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
 
 
+def names(text: str) -> tuple[str, ...]:
+    """Return the names of ``A,B``."""
+    return tuple(name.strip() for name in text.split(","))
+
+
 def as_environment(**settings: object) -> dict[str, str]:
     """Return the environment variables of settings, with ``__`` between levels; those that are None are left out."""
     return {f"VOXPORT_{name.upper()}": str(value) for name, value in settings.items() if value is not None}

@@ -80,9 +80,8 @@ def _row(tuned: Tuning, candidate: Candidate, reference: float, bounds: Bounds) 
     way = (choice.runtime, choice.precision, choice.threads, "x".join(map(str, choice.patch)), choice.batch)
     if found is None:
         return (*way, "", "", "", "", candidate.note)
-    verdict = "holds" if candidate.holds(bounds) else "does not hold"
-    if candidate.choice == tuned.choice and candidate.holds(bounds):
-        verdict = "kept"
+    verdict = "kept" if choice == tuned.choice else "holds"
+    verdict = verdict if candidate.holds(bounds) else "does not hold"
     return (
         *way,
         f"{seconds:.3f}",

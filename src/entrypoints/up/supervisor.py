@@ -31,8 +31,7 @@ class Child:
         environment: additional variables.
 
     Attributes:
-        ends: how often it has ended in a row.
-        due: when it starts again.
+        due: when it starts again, after ``ends`` ends in a row.
     """
 
     name: str

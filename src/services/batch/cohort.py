@@ -81,7 +81,7 @@ def run_batch(
             try:
                 ports.queue.stats()  # raises here, before anything begins, where the queue is away
                 own = None if worker is None else at_once
-                cohort = _Cohort(cases, volumes, folder, work, token, ports=ports, listener=listener, at_once=own)
+                cohort = _Cohort(cases, volumes, folder, work, token, ports, listener, own)
                 cohort.drop_strays()
                 with _working_beside(worker) as check:
                     results = cohort.run(check)
@@ -104,6 +104,7 @@ def _working_beside(work: Worker | None) -> Iterator[Callable[[], object]]:
             stop.set()
 
 
+@dataclass
 class _Cohort:
     """The cases of a batch, in a folder that this process has locked.
 
@@ -111,30 +112,27 @@ class _Cohort:
     and whose operators see to failed jobs. ``left``: the own queue holds results that a later run has to copy.
     """
 
-    def __init__(
-        self,
-        cases: Sequence[CaseFiles],
-        volumes: Path,
-        folder: BatchFolder,
-        work: BatchWork,
-        token: str,
-        *,
-        ports: JobPorts,
-        listener: BatchListener,
-        at_once: int | None,
-    ) -> None:
-        self._cases, self._volumes, self._folder, self._work, self._token = cases, volumes, folder, work, token
-        self._queue, self._ports = ports.queue, ports
-        self._listener, self._at_once = listener, at_once
-        self._glance = _SHARED_GLANCE_SECONDS if at_once is None else _GLANCE_SECONDS
-        self._sha256 = cache(lambda name: sha256_of(volumes / name))
-        self._waiting = deque(cases)
+    cases: Sequence[CaseFiles]
+    volumes: Path
+    folder: BatchFolder
+    work: BatchWork
+    token: str
+    ports: JobPorts
+    listener: BatchListener
+    at_once: int | None
+    left: bool = False
+
+    def __post_init__(self) -> None:
+        self._queue = self.ports.queue
+        self._glance = _SHARED_GLANCE_SECONDS if self.at_once is None else _GLANCE_SECONDS
+        self._sha256 = cache(lambda name: sha256_of(self.volumes / name))
+        self._table = CohortTable(self.folder, self.cases)
+        self._waiting = deque(self.cases)
         self._under_way: dict[str, CaseFiles] = {}
         self._shares: dict[str, float] = {}
         self._results: dict[str, CaseResult] = {}
         self._warned: set[str] = set()
         self._looked = 0.0
-        self.left = False
 
     def run(self, check: Callable[[], object]) -> tuple[CaseResult, ...]:
         """Queue cases while slots are free, and copy their results, until all have ended or ``check`` raises.
@@ -142,27 +140,26 @@ class _Cohort:
         Raises:
             OutputError: the folder of results or of the queue cannot be written.
         """
-        self._table = CohortTable(self._folder, self._cases)
         try:
             while self._waiting or self._under_way:
                 check()
                 taken_up = self._take_up_one()
                 if not (self._look_at_jobs() or taken_up):
                     Event().wait(self._glance)
-                self._listener.moved(len(self._results) + sum(self._shares.values()))
+                self.listener.moved(len(self._results) + sum(self._shares.values()))
                 self._table.write(at_least_every=_TABLE_SECONDS)
         except BaseException:
             with suppress(VoxportError):
                 self._table.write()
             raise
         self._table.write()
-        return tuple(self._results[case.name] for case in self._cases)
+        return tuple(self._results[case.name] for case in self.cases)
 
     def drop_strays(self) -> None:
         """Cancel jobs of the own queue whose volumes have changed, before its worker begins. Raises OSError."""
-        for job in self._queue.list(OWNER, limit=_ALL) if self._at_once is not None else ():
+        for job in self._queue.list(OWNER, limit=_ALL) if self.at_once is not None else ():
             names, hashes = [file.name for file in job.case.inputs], [file.sha256 for file in job.case.inputs]
-            alike = (case for case in self._cases if [Path(name).name for name in case.files] == names)
+            alike = (case for case in self.cases if [Path(name).name for name in case.files] == names)
             if not any(self._has(case, hashes) for case in alike):
                 self._queue.cancel(job.id, OWNER)
 
@@ -190,7 +187,7 @@ class _Cohort:
         if len(self._under_way) <= _MORE_THAN_RUN:
             return True
         try:
-            at_once = self._queue.stats().slots if self._at_once is None else self._at_once
+            at_once = self._queue.stats().slots if self.at_once is None else self.at_once
         except OSError as error:
             return self._wait_because(error)
         return len(self._under_way) < at_once + _MORE_THAN_RUN
@@ -199,19 +196,19 @@ class _Cohort:
         """Skip a case that is done; else submit it, or go on with the job that an earlier run submitted."""
         if case.problem is not None:
             raise case.problem
-        hashes, work = self._hashes(case), self._work
-        made = made_before(self._folder, case, work, hashes)
+        hashes, work = self._hashes(case), self.work
+        made = made_before(self.folder, case, work, hashes)
         if made is not None:
             self._end(case, "skipped", made=made)
             return
         job = submit_case(
-            [(name, self._volumes / name) for name in case.files],
+            [(name, self.volumes / name) for name in case.files],
             work.model.card.reference,
             work.options,
             work.outputs,
             OWNER,
-            ports=self._ports,
-            key=hash_of([self._token, case.name, case.files, work.record(hashes)]),
+            ports=self.ports,
+            key=hash_of([self.token, case.name, case.files, work.record(hashes)]),
             model_sha256=work.model.sha256,
         )
         if job.state in ("failed", "cancelled", "parked"):
@@ -230,7 +227,7 @@ class _Cohort:
                 self._end(case, "failed", str(error), id=id)
             except OSError as error:
                 self._wait_because(error)
-        if self._under_way and self._at_once is None:
+        if self._under_way and self.at_once is None:
             with suppress(OSError):
                 if not self._queue.stats().workers:
                     self._wait_because("no worker runs jobs of this queue; start one with voxport worker")
@@ -245,17 +242,17 @@ class _Cohort:
             return
         if job.state == "done":
             try:
-                made = copy_results(self._folder, self._volumes, case, self._work, job, self._ports.blobs)
+                made = copy_results(self.folder, self.volumes, case, self.work, job, self.ports.blobs)
             except (VoxportError, OSError) as error:
                 self._end(case, "failed", str(error), id=job.id)
-                self.left = self._at_once is not None
+                self.left = self.at_once is not None
                 return
             self._end(case, "done", made=made, id=job.id)
         else:
             self._end(case, "failed", job.failure.detail if job.failure else f"its job was {job.state}", id=job.id)
-        if job.state == "done" or self._at_once is not None:
+        if job.state == "done" or self.at_once is not None:
             with suppress(VoxportError, OSError):
-                forget_job(job.id, OWNER, ports=self._ports)
+                forget_job(job.id, OWNER, ports=self.ports)
 
     def _end(
         self, case: CaseFiles, state: CaseState, reason: str | None = None, *, made: Made | None = None, id: str = ""
@@ -283,5 +280,5 @@ class _Cohort:
         key = once or str(reason)
         if key not in self._warned:
             self._warned.add(key)
-            self._listener.warn(f"waiting: {reason}")
+            self.listener.warn(f"waiting: {reason}")
         return False

@@ -9,7 +9,6 @@ import shutil
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,17 +28,20 @@ STATE = ".voxport"
 _LOCK, _RUN = "lock", "run.json"
 
 
-@dataclass(frozen=True)
 class BatchFolder:
-    """A folder of results: ``name`` as the user gave it, ``path`` absolute."""
+    """A folder of results, which need not exist: ``name`` as the user gave it, ``path`` absolute.
 
-    name: Path
-    path: Path
+    ``state`` has the lock, the queue, its files and unfinished results; it is deleted when all cases are done.
 
-    @property
-    def state(self) -> Path:
-        """Folder of the lock, the queue, its files and unfinished results; deleted when all cases are done."""
-        return self.path / STATE
+    Raises:
+        UsageError: a name that cannot be used.
+    """
+
+    def __init__(self, name: Path) -> None:
+        self.name, self.path = name, Path(os.path.realpath(name))
+        self.state = self.path / STATE
+        if "::" in str(self.path):
+            raise UsageError(f"-o {name}", expected="a path without ::", got=str(self.path), do="choose another folder")
 
     def queue_settings(self, at_once: int) -> dict[str, dict[str, Any]]:
         """Settings of the batch's own queue, which runs ``at_once`` jobs and keeps them without limit."""
@@ -97,14 +99,6 @@ class BatchFolder:
         with suppress(OSError):
             (self.state / _RUN).unlink(missing_ok=True)
             shutil.rmtree(self.state)
-
-
-def batch_folder(name: Path) -> BatchFolder:
-    """The folder of this name, which need not exist. Raises UsageError for a name that cannot be used."""
-    folder = BatchFolder(name, Path(os.path.realpath(name)))
-    if "::" in str(folder.path):
-        raise UsageError(f"-o {name}", expected="a path without ::", got=str(folder.path), do="choose another folder")
-    return folder
 
 
 @contextmanager

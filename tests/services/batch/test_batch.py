@@ -30,7 +30,7 @@ from voxport.domain.volume_names import NIFTI, VolumeNames
 from voxport.ports.job_queue import Attempt, JobQueue, QueueLimits, QueueStats, Results
 from voxport.services.batch.cohort import OWNER, CaseResult, run_batch
 from voxport.services.batch.discovery import find_cases
-from voxport.services.batch.folder import BatchFolder, batch_folder, held
+from voxport.services.batch.folder import BatchFolder, held
 from voxport.services.batch.record import BatchWork
 from voxport.services.jobs.run import JobSettings, run_job
 from voxport.services.jobs.submit import JobPorts
@@ -108,7 +108,7 @@ class Bench:
 
     @property
     def results(self) -> BatchFolder:
-        return batch_folder(self.out)
+        return BatchFolder(self.out)
 
     def run(
         self,
@@ -859,7 +859,7 @@ def test_folders_without_cases_are_refused(bench: Bench, monkeypatch: pytest.Mon
     with pytest.raises(InputError, match="got no volumes"):
         find_cases(bench.folder / "empty", bench.results, 1, None, ("mask",), NAMES)
     with pytest.raises(UsageError, match="another folder than that of the volumes"):
-        find_cases(bench.volumes, batch_folder(bench.volumes), 1, None, ("mask",), NAMES)
+        find_cases(bench.volumes, BatchFolder(bench.volumes), 1, None, ("mask",), NAMES)
 
     def refuse(path: object) -> object:
         raise PermissionError(13, "Permission denied", path)
@@ -870,9 +870,9 @@ def test_folders_without_cases_are_refused(bench: Bench, monkeypatch: pytest.Mon
 
 
 def test_odd_folders_give_a_queue_of_their_own_or_are_refused(tmp_path: Path) -> None:
-    odd = batch_folder(tmp_path / "50%? done")
+    odd = BatchFolder(tmp_path / "50%? done")
     settings = odd.queue_settings(3)
     assert settings["jobs"]["database"].endswith("/50%25%3F done/.voxport/jobs.sqlite")
     assert settings["serving"] == {"slots": 3}
     with pytest.raises(UsageError, match="without ::"):
-        batch_folder(tmp_path / "a::b")
+        BatchFolder(tmp_path / "a::b")
