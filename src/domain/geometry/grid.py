@@ -191,10 +191,7 @@ class Grid:
     def resampled(self, shape: Shape3, ratio: Sequence[float], first: Sequence[float]) -> Grid:
         """Return a grid with parallel axes.
 
-        Args:
-            shape: its shape.
-            ratio: its spacing over this grid's, along each axis.
-            first: the position of its first voxel, in voxels of this grid.
+        ``ratio``: its spacing over this grid's. ``first``: the place of its first voxel, in voxels of this grid.
         """
         index_map = np.eye(4)
         index_map[:3, :3] = np.diag(ratio)

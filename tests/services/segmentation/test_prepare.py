@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
-from voxport.domain.cards.model_card import ModelCard
+from voxport.domain.cards.model_card import ModelCard, ResamplingRule
 from voxport.domain.errors import LimitError, UsageError
 from voxport.domain.geometry.grid import Box
 from voxport.domain.inference.patches import Tiling
@@ -136,6 +136,21 @@ def test_a_plan_that_fits_the_stated_memory_stays(prepared: Prepare, bench: Benc
     found = prepared(memory_bytes=100 * MB + needed)
     assert (found.plan.blending, found.stitching_bytes, found.warnings) == ("gaussian", needed, ())
     assert needed == slab(found)
+
+
+@pytest.mark.parametrize("order", [1, 3])
+def test_planes_that_are_resampled_count_as_memory(prepared: Prepare, order: Literal[1, 3]) -> None:
+    card = make_card(spacing=(0.7, 1.3, 0.8), unit="mm")
+    card = replace(
+        card,
+        input=replace(card.input, resampling=ResamplingRule(order)),
+        output=replace(card.output, order=order),
+    )
+    found = prepared(card)
+    there = found.space.resampling.held_bytes(found.plan.axis, 1)
+    back = found.space.way_back(card.output).held_bytes(found.plan.axis, 2)
+    assert min(there, back) > 0
+    assert found.stitching_bytes == slab_bytes(found.plan, 1, 2, assembled=True) + there + back
 
 
 def test_a_plan_that_does_not_fit_changes_to_halo_with_a_warning(prepared: Prepare, bench: Bench) -> None:
