@@ -146,22 +146,18 @@ def _find(context: ServiceContext, name: str, version: str | None) -> Found:
     try:
         served = context.find(reference)
     except UnknownModelError as unknown:
-        return _tensor_model(context, reference, unknown)
+        models = context.application.tensor_models
+        try:
+            model = models.get(reference)
+        except (UnknownModelError, UsageError):  # or there is no BentoML here
+            raise unknown from None
+        session = models.session(model)
+        return Found(model.name, model.version, f"{session.name}_onnx", session.inputs, session.outputs, tensors=model)
     card = served.model.card
     labels = TensorSpec(LABELS, card.output.table.dtype.name, (None, None, None))
     probabilities = TensorSpec(PROBABILITIES, "float32", (card.output.channels, None, None, None))
     platform = "onnxruntime_onnx" if served.loaded is None else f"{served.loaded.runtime.name}_onnx"
     return Found(card.name, card.version, platform, [_VOLUME], [labels, probabilities], served=served)
-
-
-def _tensor_model(context: ServiceContext, reference: str, unknown: UnknownModelError) -> Found:
-    models = context.application.tensor_models
-    try:
-        model = models.get(reference)
-    except (UnknownModelError, UsageError):  # or there is no BentoML here
-        raise unknown from None
-    session = models.session(model)
-    return Found(model.name, model.version, f"{session.name}_onnx", session.inputs, session.outputs, tensors=model)
 
 
 def _metadata(context: ServiceContext, name: str, version: str | None) -> dict[str, Any]:
