@@ -150,14 +150,20 @@ class ZScore:
 
     def fit(self, chunks: Chunks) -> Pointwise:
         """Return shift and scale from the mean and the population standard deviation."""
-        fitted = ShiftScale(*self._shift_and_scale(chunks), nonzero=self.within == "nonzero")
+        nonzero = self.within == "nonzero"
+        fitted = self.given
+        if fitted is None:
+            count, mean, deviation = _moments(chunks, nonzero)
+            scale = 1.0 / deviation if deviation > 0 else 1.0
+            fitted = ShiftScale(-mean, scale, nonzero) if count else ShiftScale(0.0, 1.0)
         return WithinCrop(fitted) if self.within == "crop" else fitted
 
-    def _shift_and_scale(self, chunks: Chunks) -> tuple[float, float]:
-        if self.mean is not None and self.std is not None:
-            return -self.mean, 1.0 / max(self.std, _LEAST_DEVIATION)
-        count, mean, deviation = _moments(chunks, self.within == "nonzero")
-        return (-mean, 1.0 / deviation if deviation > 0 else 1.0) if count else (0.0, 1.0)
+    @property
+    def given(self) -> ShiftScale | None:
+        """Shift and scale where the mean and the deviation are given."""
+        if self.mean is None or self.std is None:
+            return None
+        return ShiftScale(-self.mean, 1.0 / max(self.std, _LEAST_DEVIATION), self.within == "nonzero")
 
 
 @dataclass(frozen=True)

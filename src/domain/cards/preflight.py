@@ -72,7 +72,8 @@ def _intensity(ranges: Sequence[tuple[float, float]], card: ModelCard) -> Iterat
         if low == high:
             yield f"channel {channel.name} has the value {low:g} everywhere: there is nothing to segment"
             continue
-        for step in card.input.steps(channel):
+        for named in card.input.steps(channel):
+            step = (named.given or named) if isinstance(named, ZScore) else named
             if isinstance(step, Window):
                 kept = max(0.0, min(high, step.high) - max(low, step.low))
                 if kept < _LEAST_KEPT * min(high - low, step.high - step.low):

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ...domain.cards.model_card import ModelCard
 from ...domain.geometry.grid import Box, Grid, Shape3, shape3
-from ...domain.intensity import ShiftScale, Window
+from ...domain.intensity import ShiftScale, Step, Window, ZScore
 from ...domain.volume import Volume
 from ...ports.runtime import InferenceRuntime
 from ...ports.volume_store import ArrayStore, VolumeStore
@@ -40,17 +40,17 @@ def put_volumes(references: Sequence[str], card: ModelCard, source: VolumeStore,
 
 
 def put_noise(card: ModelCard, target: ArrayStore) -> list[str]:
-    """Store smooth, reproducible noise in the range of the card's first step, one file a channel."""
+    """Store smooth, reproducible noise in the range of each channel's first step, one file a channel."""
     from scipy.ndimage import gaussian_filter
 
     shape = shape3(edge + edge // 2 if edge else _WHOLE_NOISE for edge in card.tiling.patch)
-    low, high = _range(card)
     spacing = [length or 1.0 for length in card.input.spacing or (1.0, 1.0, 1.0)]
     names = []
     for channel in range(card.input.source_count):
         name = f"noise {channel}"
         slow = gaussian_filter(np.random.default_rng(channel).standard_normal(shape, np.float32), 4)
         spread: NDArray[np.float32] = (slow - slow.min()) / np.ptp(slow)
+        low, high = _range(next((card.input.steps(c) for c in card.input.channels if c.source == channel), ()))
         unit = card.input.spacing_unit or "mm"
         target.put(name, Volume(low + spread * (high - low), Grid(shape, np.diag([*spacing, 1.0]), unit)))
         names.append(name)
@@ -100,8 +100,10 @@ def _stored_patch(card: ModelCard, grid: Grid) -> tuple[int | None, ...]:
     return tuple(e or None for e in edges)
 
 
-def _range(card: ModelCard) -> tuple[float, float]:
-    first = card.input.intensity[0] if card.input.intensity else None
+def _range(steps: Sequence[Step]) -> tuple[float, float]:
+    first = steps[0] if steps else None
+    if isinstance(first, ZScore):
+        first = first.given or first
     if isinstance(first, Window):
         return first.low, first.high
     if isinstance(first, ShiftScale) and first.scale:

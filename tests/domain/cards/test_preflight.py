@@ -113,9 +113,10 @@ def test_a_range_mostly_outside_the_window_is_a_warning(low: float, high: float,
         assert f"ranges from {low:g} to {high:g}, the model expects -57 to 164" in found[0]
 
 
+@pytest.mark.parametrize("step", [ShiftScale(0, 1 / 255), ZScore(mean=0, std=255), ZScore("nonzero", 0, 255)])
 @pytest.mark.parametrize(("high", "warned"), [(255, False), (25000, False), (65535, True)])
-def test_large_values_after_a_fixed_scale_are_a_warning(high: float, warned: bool) -> None:
-    found = warnings(make_card(intensity=[ShiftScale(0, 1 / 255)]), channels=[channel(0, high)])
+def test_large_values_after_a_fixed_scale_are_a_warning(step: Step, high: float, warned: bool) -> None:
+    found = warnings(make_card(intensity=[step]), channels=[channel(0, high)])
     assert len(found) == warned
     if warned:
         assert "0 to 257 after the model's shift and scale" in found[0]

@@ -11,15 +11,21 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import ndimage
+from voxport.adapters.pictures.png import PngPictures
+from voxport.adapters.volumes.memory import MemoryStore
 from voxport.domain.cards.model_card import Crop
 from voxport.domain.geometry.grid import Box
+from voxport.domain.inference.patches import Tiling
 from voxport.domain.intensity import ClipPercentiles, Rescale, ShiftScale, Step, Window, ZScore, apply, fit
-from voxport.domain.run import Outputs
+from voxport.domain.run import Outputs, RunOptions
 from voxport.domain.volume import Volume
 from voxport.services.segmentation.case import Case, slabs
 from voxport.services.segmentation.cropping import Foreground, Region
+from voxport.services.segmentation.estimate import estimate
 from voxport.services.segmentation.model_view import ModelView
+from voxport.services.segmentation.predict import predict
 from voxport.services.segmentation.report import run_report
+from voxport.services.segmentation.segment import SegmentPorts
 from voxport.testing.affine import Floats
 from voxport.testing.strategies import boxes
 
@@ -156,6 +162,30 @@ def test_statistics_are_of_the_whole_volume_and_the_report_has_the_box(bench: Be
     assert report["crop"] == {"start": list(INNER.start), "stop": list(INNER.stop)}
     plain = load(brighter_than(0.5), make_card())
     assert "crop" not in run_report(bench.segment(plain), plain, version="1", command="")
+
+
+def test_arrays_and_estimates_are_cropped_as_files_are(bench: Bench) -> None:
+    scan = bench.put(framed(noise(SHAPE) * np.float32(0.5) + np.float32(0.2)))
+    loaded = load(dark, card_that_crops(Crop("nonzero"), tiling=Tiling((4, 4, 4))))
+    done = bench.segment(loaded, outputs=Outputs("mask", "probabilities"))
+    ports = SegmentPorts(bench.volumes, bench.artifacts, PngPictures(), bench.resources)
+    found = predict(
+        [scan], loaded, RunOptions(), bench.progress, probabilities=True, ports=ports, new_store=MemoryStore
+    )
+    np.testing.assert_array_equal(found.labels.array, bench.array())
+    np.testing.assert_array_equal(found.probabilities, bench.array("probabilities"))
+    planned = estimate(
+        ["scan"], loaded, RunOptions(), bench.progress, volumes=bench.volumes, resources=bench.resources
+    ).prepared
+    assert (planned.plan, planned.crop, planned.case.grid) == (done.prepared.plan, INNER, scan.grid)
+
+
+def test_a_box_smaller_than_the_models_voxel_is_segmented(bench: Bench) -> None:
+    values = np.zeros(SHAPE, np.float32)
+    values[5, 6, 7] = 1
+    bench.put(values)
+    bench.segment(load(brighter_than(0.5), card_that_crops(Crop("nonzero"), spacing=(4.0, 4.0, 4.0), unit="mm")))
+    np.testing.assert_array_equal(bench.array(), values)
 
 
 # Orientations
