@@ -158,7 +158,7 @@ def _fill_background(prepared: Prepared, sinks: Sinks) -> None:
     if prepared.crop is None or "probabilities" not in sinks or not has_background:
         return
     certain = np.zeros((output.channels, 1, 1, 1), np.float32)
-    certain[0] = 1
+    certain[output.channel_names.index("background")] = 1
     for beyond in prepared.crop.around(grid.shape):
         for box in slabs(grid, prepared.case.sources[0].slowest_axis, _BACKGROUND_VOXELS, within=beyond):
             sinks["probabilities"].write(box, np.broadcast_to(certain, (output.channels, *box.shape)))
