@@ -1,9 +1,9 @@
 """The options of a run as forms and JSON bodies carry them, all derived from the fields of `RunOptions`.
 
 To add an option, add a field to ``domain.run.RunOptions`` with ``metadata=_option(...)`` (and to ``RemoteOptions``
-beside it where a server takes it), and use it where it acts, usually ``services/segmentation/prepare.py``. The command
-line, the forms and the OpenAPI document of the service, the client, stored jobs and the commands in reports read the
-field from there. A type that is new here needs a line in `_text_type` and in `encode`.
+beside it where a server takes it), and use it where it acts, usually in ``services/segmentation/preparation``. The
+command line, the forms and the OpenAPI document of the service, the client, stored jobs and the commands in reports
+read the field from there. A type that is new here needs a line in `_text_type` and in `encode`.
 """
 
 from __future__ import annotations

@@ -182,7 +182,7 @@ def _estimate(opened: LoadedModel, found: Estimate) -> dict[str, Any]:
 
 def _show_estimate(opened: LoadedModel, found: Estimate) -> None:
     from ...services.segmentation.case import describe_grid
-    from ...services.segmentation.planning import size
+    from ...services.segmentation.preparation.planning import size
 
     plan, space, runtime = found.prepared.plan, found.prepared.space, opened.runtime
     warn(found.warnings)

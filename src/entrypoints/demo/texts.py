@@ -12,7 +12,7 @@ from urllib.parse import quote
 from ...domain.cards.model_card import ModelCard
 from ...domain.viewing.display import UNIT_NAMES
 from ...ports.segmenter import RunEstimate
-from ...services.segmentation.planning import size
+from ...services.segmentation.preparation.planning import size
 from ...services.viewing.sessions import Result, RunProgress, Session
 
 _STAGES = {

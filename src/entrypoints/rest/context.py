@@ -21,7 +21,7 @@ from ...domain.run import RunOptions
 from ...services.models.loading import LoadedModel
 from ...services.models.registry import Catalogue, ServedModel
 from ...services.segmentation.estimate import Estimate
-from ...services.segmentation.planning import memory_limit
+from ...services.segmentation.preparation.planning import memory_limit
 from .connections import Draining
 from .job_access import JobAccess
 from .metrics import Metrics

@@ -18,7 +18,7 @@ from ...ports.blobs import BlobStore
 from ...ports.folders import WorkFolders
 from ...ports.job_queue import Attempt, Results
 from ..models.loading import LoadedModel
-from ..segmentation.planning import memory_limit
+from ..segmentation.preparation.planning import memory_limit
 from ..segmentation.report import portable_report
 from ..segmentation.resume import Checkpoint
 from ..segmentation.segment import SegmentPorts, segment

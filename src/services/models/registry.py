@@ -15,7 +15,7 @@ from ...domain.inference.patches import plan_tiles
 from ...domain.run import RunOptions
 from ...ports.model import Model
 from ...ports.model_repository import BrokenModel, Listing, ModelRepository
-from ..segmentation.prepare import open_inferer
+from ..segmentation.preparation.prepare import open_inferer
 from .loading import LoadedModel, ModelOpener
 
 State = Literal["loading", "ready", "broken"]

@@ -13,7 +13,7 @@ from ...ports.progress import ProgressListener
 from ...ports.segmenter import Offer, RunEstimate
 from ..jobs.admission import Slots
 from ..segmentation.estimate import estimate
-from ..segmentation.planning import memory_limit
+from ..segmentation.preparation.planning import memory_limit
 from ..segmentation.report import run_report, same_again
 from ..segmentation.segment import Segmentation, SegmentPorts, segment
 from .loading import LoadedModel

@@ -11,7 +11,7 @@ from ...domain.geometry.grid import Box
 from ...domain.inference.blending import Block
 from ...domain.labels.label_map import Labels
 from ...ports.volume_store import VolumeSink
-from .prepare import Prepared
+from .preparation.prepare import Prepared
 
 _PLANES_AT_ONCE = 8
 

@@ -17,8 +17,8 @@ from ...ports.segmenter import Capacity, RunEstimate
 from ...ports.volume_store import VolumeStore
 from ..models.loading import LoadedModel
 from .case import Case
-from .planning import free_bytes
-from .prepare import Prepared, open_inferer, prepare
+from .preparation.planning import free_bytes
+from .preparation.prepare import Prepared, open_inferer, prepare
 
 _CALIBRATION_TILES = 3
 

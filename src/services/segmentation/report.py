@@ -16,7 +16,7 @@ from ...domain.report import FileReport, GridReport, ModelReport, Report, Runtim
 from ...domain.run import RESULT_FILES, RunOptions, option_text
 from ...ports.runtime import InferenceRuntime
 from ..models.loading import LoadedModel
-from .prepare import Prepared
+from .preparation.prepare import Prepared
 from .segment import Segmentation
 
 

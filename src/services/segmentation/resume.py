@@ -22,7 +22,7 @@ from ...ports.blobs import BlobStore
 from ..models.loading import LoadedModel
 from .decoding import Sinks
 from .inference import Inferer
-from .prepare import Prepared
+from .preparation.prepare import Prepared
 
 _log = logging.getLogger("voxport.jobs")
 _SCHEMA = "voxport/slabs/1"

@@ -30,7 +30,7 @@ from .case import Case, replaced, slabs
 from .decoding import Labeller, Sinks
 from .inference import Inferer
 from .outputs import check_outputs
-from .prepare import Prepared, open_inferer, prepare
+from .preparation.prepare import Prepared, open_inferer, prepare
 from .resume import Checkpoint, Reached, fingerprint
 
 _BACKGROUND_VOXELS = 2**20  # written at once

@@ -11,7 +11,7 @@ from voxport.domain.intensity import Step
 from voxport.domain.run import RunOptions
 from voxport.services.segmentation.case import Case
 from voxport.services.segmentation.inference import Inferer
-from voxport.services.segmentation.prepare import Prepared, prepare
+from voxport.services.segmentation.preparation.prepare import Prepared, prepare
 from voxport.testing.affine import Floats
 from voxport.testing.resources import FixedResources
 

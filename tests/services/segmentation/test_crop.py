@@ -20,10 +20,10 @@ from voxport.domain.intensity import ClipPercentiles, Rescale, ShiftScale, Step,
 from voxport.domain.run import Outputs, RunOptions
 from voxport.domain.volume import Volume
 from voxport.services.segmentation.case import Case, slabs
-from voxport.services.segmentation.cropping import Foreground, Region
 from voxport.services.segmentation.estimate import estimate
-from voxport.services.segmentation.model_view import ModelView
 from voxport.services.segmentation.predict import predict
+from voxport.services.segmentation.preparation.cropping import Foreground, Region
+from voxport.services.segmentation.preparation.model_view import ModelView
 from voxport.services.segmentation.report import run_report
 from voxport.services.segmentation.segment import SegmentPorts
 from voxport.testing.affine import Floats

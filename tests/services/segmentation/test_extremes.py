@@ -18,7 +18,7 @@ from voxport.domain.run import RunOptions
 from voxport.domain.volume import Volume
 from voxport.services.segmentation.case import Case
 from voxport.services.segmentation.inference import Inferer
-from voxport.services.segmentation.prepare import Prepared, prepare
+from voxport.services.segmentation.preparation.prepare import Prepared, prepare
 from voxport.testing.resources import FixedResources
 
 from tests.services.conftest import Bench, brighter_than, load, make_card, make_grid

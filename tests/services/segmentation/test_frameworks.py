@@ -14,7 +14,7 @@ from voxport.domain.cards.model_card import Crop, ResamplingRule
 from voxport.domain.intensity import Rescale, ShiftScale, Step, Window, ZScore
 from voxport.domain.volume import Volume
 from voxport.services.segmentation.case import Case
-from voxport.services.segmentation.cropping import Foreground
+from voxport.services.segmentation.preparation.cropping import Foreground
 from voxport.testing.affine import Floats
 
 from tests.services.conftest import make_grid

@@ -19,8 +19,8 @@ from voxport.domain.volume import Volume
 from voxport.ports.runtime import NetworkShape
 from voxport.services.segmentation.case import Case
 from voxport.services.segmentation.inference import Inferer
-from voxport.services.segmentation.planning import size
-from voxport.services.segmentation.prepare import Prepared, prepare
+from voxport.services.segmentation.preparation.planning import size
+from voxport.services.segmentation.preparation.prepare import Prepared, prepare
 
 from tests.services.conftest import ANY, Bench, brighter_than, load, make_card, make_grid, noise
 

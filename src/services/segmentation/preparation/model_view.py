@@ -9,12 +9,12 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from ...domain.cards.model_card import Channel, Input, ModelCard
-from ...domain.errors import InputError, LimitError
-from ...domain.geometry.grid import Box
-from ...domain.geometry.model_space import ModelSpace
-from ...domain.intensity import ChannelSurvey, Chunk, Mask, Pointwise, apply, fit, is_within_crop
-from .case import Case, finite, slabs
+from ....domain.cards.model_card import Channel, Input, ModelCard
+from ....domain.errors import InputError, LimitError
+from ....domain.geometry.grid import Box
+from ....domain.geometry.model_space import ModelSpace
+from ....domain.intensity import ChannelSurvey, Chunk, Mask, Pointwise, apply, fit, is_within_crop
+from ..case import Case, finite, slabs
 from .cropping import Foreground, Region
 
 # Spacings that differ by this factor, on average over the axes, are taken for a mistake in the unit.

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ...domain.cards.model_card import Crop, ModelCard
-from ...domain.geometry.grid import Box, shape3
-from ...domain.intensity import Mask
-from ...domain.labels.holes import Holes
-from .case import Case, finite, slabs
+from ....domain.cards.model_card import Crop, ModelCard
+from ....domain.geometry.grid import Box, shape3
+from ....domain.intensity import Mask
+from ....domain.labels.holes import Holes
+from ..case import Case, finite, slabs
 
 
 @dataclass(frozen=True)

@@ -9,15 +9,15 @@ from dataclasses import replace
 from functools import partial
 from typing import Protocol
 
-from ...domain.cards.model_card import ModelCard
-from ...domain.errors import LimitError, UsageError
-from ...domain.geometry.grid import Shape3, shape3
-from ...domain.geometry.model_space import ModelSpace
-from ...domain.inference.patches import TilePlan, Tiling, plan_tiles
-from ...domain.inference.sliding_window import slab_bytes
-from ...domain.run import AXES, LARGEST_OVERLAP, RunOptions
-from ...ports.resources import Resources
-from .inference import Fixed3
+from ....domain.cards.model_card import ModelCard
+from ....domain.errors import LimitError, UsageError
+from ....domain.geometry.grid import Shape3, shape3
+from ....domain.geometry.model_space import ModelSpace
+from ....domain.inference.patches import TilePlan, Tiling, plan_tiles
+from ....domain.inference.sliding_window import slab_bytes
+from ....domain.run import AXES, LARGEST_OVERLAP, RunOptions
+from ....ports.resources import Resources
+from ..inference import Fixed3
 
 # Rows of tiles along an axis from which visiting it saves memory.
 _SEVERAL_ROWS = 4

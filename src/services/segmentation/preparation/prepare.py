@@ -9,20 +9,20 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from ...domain.cards.model_card import Channel, ModelCard
-from ...domain.cards.preflight import preflight_warnings, rounding_warnings
-from ...domain.errors import InputError, LimitError, VoxportError
-from ...domain.geometry.grid import Box
-from ...domain.geometry.model_space import ModelSpace
-from ...domain.inference.patches import TilePlan
-from ...domain.inference.sliding_window import LogitRangeError
-from ...domain.intensity import ChannelSurvey, apply
-from ...domain.labels.label_map import Output
-from ...domain.run import RunOptions
-from ...ports.resources import Resources
-from ..models.loading import LoadedModel
-from .case import Case, survey
-from .inference import Inferer
+from ....domain.cards.model_card import Channel, ModelCard
+from ....domain.cards.preflight import preflight_warnings, rounding_warnings
+from ....domain.errors import InputError, LimitError, VoxportError
+from ....domain.geometry.grid import Box
+from ....domain.geometry.model_space import ModelSpace
+from ....domain.inference.patches import TilePlan
+from ....domain.inference.sliding_window import LogitRangeError
+from ....domain.intensity import ChannelSurvey, apply
+from ....domain.labels.label_map import Output
+from ....domain.run import RunOptions
+from ....ports.resources import Resources
+from ...models.loading import LoadedModel
+from ..case import Case, survey
+from ..inference import Inferer
 from .model_view import Fitted, ModelView, open_view
 from .planning import TakesPatches, planned
 
