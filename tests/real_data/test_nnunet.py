@@ -1,0 +1,139 @@
+"""Networks that nnU-Net's own trainer wrote, trained shortly on real volumes, against nnU-Net's own inference."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from voxport.entrypoints.cli.main import app
+
+from tests.adapters.nnunet_results import Recipe, exported_zip, predict, write_results
+
+pytestmark = [pytest.mark.real_data, pytest.mark.no_cover]
+
+LEAST_AGREEMENT, LEAST_DICE = 0.999, 0.995
+Volume = NDArray[Any]
+
+SIX_STAGES = Recipe(
+    patch=(32, 64, 64),
+    spacing=(4.0, 3.5, 3.2),
+    strides=((1, 1, 1), (1, 2, 2), (2, 2, 2), (2, 2, 2), (2, 2, 2), (2, 2, 2)),
+    features=(6, 8, 8, 8, 8, 8),
+    labels={"background": 0, "liver": 1, "other": 2},
+    mirroring=None,
+    edge=64,
+)
+SMALL = replace(SIX_STAGES, patch=(16, 32, 32), edge=32, strides=SIX_STAGES.strides[:4], features=(6, 8, 8, 8))
+MR = replace(SMALL, channels=("MR",), schemes=("ZScoreNormalization",))
+RECIPES = {
+    "six-stage": SIX_STAGES,
+    "residual": replace(SMALL, network="ResidualEncoderUNet", old_plans=True),
+    "2d": replace(
+        SMALL,
+        configuration="2d",
+        patch=(32, 48),
+        spacing=(3.5, 3.2),
+        strides=((1, 1), (2, 2), (2, 2), (2, 2)),
+        mirroring=(0, 1),
+    ),
+    "anisotropic": replace(
+        SMALL,
+        patch=(6, 32, 32),
+        spacing=(12.0, 3.5, 3.2),
+        strides=((1, 1, 1), (1, 2, 2), (1, 2, 2), (2, 2, 2)),
+    ),
+    "regions": replace(SMALL, labels={"background": 0, "abdomen": [1, 2], "liver": 1}, regions=(2, 1)),
+    "five folds, mirrored": replace(SMALL, folds=("0", "1", "2", "3", "4"), mirroring=(0, 1, 2), steps=30),
+    "MR, masked z-score": replace(MR, masked=(True,)),
+    "MR, transposed": replace(MR, transpose=(2, 0, 1), spacing=(3.2, 4.0, 3.5), patch=(32, 16, 32), mirroring=(0,)),
+    "MR, rescaled": replace(MR, schemes=("RescaleTo01Normalization",), reader="NibabelIOWithReorient"),
+    "MR, torch resampling": replace(
+        MR,
+        schemes=("NoNormalization",),
+        resampling=dict.fromkeys(("data", "seg", "probabilities"), "resample_torch_fornnunet"),
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    """A stored volume and labels ``(X, Y, Z)``, with their affine."""
+
+    image: Volume
+    labels: Volume
+    affine: NDArray[np.float64]
+
+    @property
+    def spacing(self) -> list[float]:
+        return [float(n) for n in np.linalg.norm(self.affine[:3, :3], axis=0)]
+
+    def every(self, step: int) -> Case:
+        """Every such slice, so that the slices are as far apart."""
+        affine = self.affine.copy()
+        affine[:, 2] *= step
+        return Case(self.image[..., ::step], self.labels[..., ::step], affine)
+
+    def part(self, *box: slice) -> Case:
+        return Case(self.image[box], self.labels[box], self.affine)
+
+    def save(self, path: Path) -> Path:
+        nib.save(nib.Nifti1Image(np.ascontiguousarray(self.image), self.affine), path)
+        return path
+
+
+def case(real_data: Path, recipe: Recipe) -> Case:
+    names = ("mr_sm", "seg_mr", 6) if recipe.channels == ("MR",) else ("ct_sm", "seg", 20)
+    image, labels = (nib.load(real_data / "ct_mr" / f"example_{name}.nii.gz") for name in names[:2])
+    found = np.asarray(labels.dataobj)
+    known = np.where(found == 5, 1, np.where(found == names[2], 2, 0)).astype(np.uint8)
+    whole = Case(np.asarray(image.dataobj), known, image.affine)
+    return whole.every(4) if max(recipe.spacing) > 10 else whole
+
+
+def parts_of(whole: Case) -> dict[str, Case]:
+    x, y, z = (slice(n // 3, n // 3 + edge) for n, edge in zip(whole.image.shape, (40, 35, 5), strict=True))
+    small = tuple(slice(n // 2 - edge // 2, n // 2 + edge // 2) for n, edge in zip(whole.image.shape, (20, 14, 8)))
+    return {"whole": whole, "thin": whole.part(x, y, z), "smaller than the patch": whole.part(*small)}
+
+
+def voxport(*arguments: object) -> None:
+    app(args=[str(a) for a in arguments], standalone_mode=False)
+
+
+def labels_of(path: Path) -> Volume:
+    return np.asarray(nib.load(path).dataobj).astype(int)
+
+
+def dices(mine: Volume, theirs: Volume) -> dict[int, float]:
+    values = set(np.unique(theirs)) | set(np.unique(mine))
+    return {
+        int(v): float(2 * ((mine == v) & (theirs == v)).sum() / ((mine == v).sum() + (theirs == v).sum()))
+        for v in values - {0}
+    }
+
+
+@pytest.mark.parametrize("kind", RECIPES)
+def test_labels_are_those_of_nnunet(real_data: Path, tmp_path: Path, kind: str) -> None:
+    recipe = RECIPES[kind]
+    whole = case(real_data, recipe)
+    source = write_results(tmp_path, recipe, whole.image[None], whole.labels, whole.spacing)
+    model = tmp_path / "model.onnx"
+    voxport("import", source, "-o", model)
+    for name, part in parts_of(whole).items():
+        path = part.save(tmp_path / f"{name}.nii.gz".replace(" ", "-"))
+        mask, theirs = tmp_path / f"mine-{path.name}", tmp_path / f"theirs-{path.name}"
+        voxport("segment", path, "-m", model, "-o", mask, "--quiet")
+        predict(source, [path], theirs, folds=recipe.folds)
+        mine, expected = labels_of(mask), labels_of(theirs)
+        agreement, dice = float((mine == expected).mean()), dices(mine, expected)
+        print(f"{kind}, {name}: {agreement:.5f} {dice}")
+        assert agreement >= LEAST_AGREEMENT, (name, dice)
+        assert min(dice.values(), default=1.0) >= LEAST_DICE, (name, agreement)
+        if name == "whole":
+            assert set(np.unique(expected)) == {0, 1, 2}, "the network finds every label"
