@@ -108,7 +108,7 @@ def test_a_card_says_what_the_plans_say(tmp_path: Path) -> None:
     assert card.input.resampling == ResamplingRule(3, "auto", "after_intensity", "extent")
     assert (card.tiling.patch, card.tiling.divisor) == ((32, 16, 8), (4, 4, 2))
     assert (card.tiling.overlap, card.tiling.blending, card.tiling.padding.to) == (0.5, "gaussian", "patch")
-    assert card.tiling.mirror == (0, 1, 2)
+    assert (card.tiling.mirror, card.tiling.windows) == ((0, 1, 2), "nnunet")
     assert (card.output.activation, card.output.order, card.output.resample) == ("softmax", 1, "logits")
     assert [(label.value, label.name) for label in card.output.table.labels] == [(1, "core"), (2, "shell")]
     assert card.reference == "dataset001-balls-3d-fullres:1.0.0"

@@ -28,12 +28,14 @@ SIX_STAGES = Recipe(
     labels={"background": 0, "liver": 1, "other": 2},
     mirroring=None,
     edge=64,
+    steps=80,
 )
 SMALL = replace(SIX_STAGES, patch=(16, 32, 32), edge=32, strides=SIX_STAGES.strides[:4], features=(6, 8, 8, 8))
 MR = replace(SMALL, channels=("MR",), schemes=("ZScoreNormalization",))
 RECIPES = {
     "six-stage": SIX_STAGES,
-    "residual": replace(SMALL, network="ResidualEncoderUNet", old_plans=True),
+    "older plans": replace(SMALL, old_plans=True),
+    "residual": replace(SMALL, network="ResidualEncoderUNet"),
     "2d": replace(
         SMALL,
         configuration="2d",

@@ -82,6 +82,7 @@ def describe_tiling(plans: Plans, divisor: Sequence[int], mirrored: Sequence[int
         "gaussian",
         Padding("constant", 0.0, "patch"),
         tuple(sorted(2 - plans.transpose[axis + plans.flat] for axis in mirrored)),
+        windows="nnunet",
     )
 
 

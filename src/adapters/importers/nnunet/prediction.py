@@ -40,7 +40,8 @@ def predict(
                 remove_all_but_largest_component_from_segmentation as keep_largest,
             )
     except ImportError:
-        raise UsageError.not_installed("nnU-Net", "the package nnunetv2", "importers") from None
+        expected, do = "the package nnunetv2", "pip install nnunetv2"
+        raise UsageError("nnU-Net", expected=expected, got="none installed", do=do) from None
     with tempfile.TemporaryDirectory(prefix="voxport-") as folder, _quiet():
         predictor = nnUNetPredictor(
             use_mirroring=mirroring, perform_everything_on_device=False, device=torch.device("cpu"), allow_tqdm=False

@@ -22,7 +22,8 @@ _SHOWN = 3
 _WRAPPING = frozenset({"_slices_", "_transpose_", "_members_"})
 _OWN_KEYS = frozenset({"_target_", "_desc_", "_output_"})
 # Packages whose classes an argument may be.
-_CLASS_PREFIXES = ("torch.nn.", "dynamic_network_architectures.")
+_NNUNET_NETWORKS = "dynamic_network_architectures"
+_CLASS_PREFIXES = ("torch.nn.", f"{_NNUNET_NETWORKS}.")
 _Named = tuple[str, "torch.Tensor"]
 
 
@@ -150,6 +151,8 @@ def _find(target: object) -> type[torch.nn.Module]:
     except ImportError as error:
         if module == "monai.networks.nets" and error.name == "monai":
             raise UsageError.not_installed(f"network {name}", "MONAI", "torch") from None
+        if error.name == _NNUNET_NETWORKS:
+            raise UsageError.not_installed(f"network {name}", f"the package {error.name}", "nnunet") from None
         raise _no_such_network(target, first_line(error)) from None
     if found is None:
         raise _no_such_network(target, f"no {name} in {module}")
