@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 from voxport.entrypoints.cli.main import app
 
-from tests.adapters.nnunet_results import Recipe, exported_zip, predict, write_results
+from tests.adapters.nnunet_results import Recipe, predict, write_results
 
 pytestmark = [pytest.mark.real_data, pytest.mark.no_cover]
 
@@ -99,9 +98,14 @@ def case(real_data: Path, recipe: Recipe) -> Case:
 
 
 def parts_of(whole: Case) -> dict[str, Case]:
-    x, y, z = (slice(n // 3, n // 3 + edge) for n, edge in zip(whole.image.shape, (40, 35, 5), strict=True))
-    small = tuple(slice(n // 2 - edge // 2, n // 2 + edge // 2) for n, edge in zip(whole.image.shape, (20, 14, 8)))
-    return {"whole": whole, "thin": whole.part(x, y, z), "smaller than the patch": whole.part(*small)}
+    """Return the volume, a few slices of it, and a piece smaller than the patch, about the labels' middle."""
+    middle = np.argwhere(whole.labels == 1).mean(axis=0).astype(int)
+
+    def around(*edges: int) -> Case:
+        starts = np.clip(middle - np.array(edges) // 2, 0, np.array(whole.labels.shape) - edges)
+        return whole.part(*(slice(start, start + edge) for start, edge in zip(starts, edges, strict=True)))
+
+    return {"whole": whole, "thin": around(60, 50, 4), "smaller than the patch": around(24, 20, 8)}
 
 
 def voxport(*arguments: object) -> None:
