@@ -42,6 +42,7 @@ RECIPES = {
         spacing=(3.5, 3.2),
         strides=((1, 1), (2, 2), (2, 2), (2, 2)),
         mirroring=(0, 1),
+        steps=200,
     ),
     "anisotropic": replace(
         SMALL,
@@ -50,7 +51,13 @@ RECIPES = {
         strides=((1, 1, 1), (1, 2, 2), (1, 2, 2), (2, 2, 2)),
     ),
     "regions": replace(SMALL, labels={"background": 0, "abdomen": [1, 2], "liver": 1}, regions=(2, 1)),
-    "five folds, mirrored": replace(SMALL, folds=("0", "1", "2", "3", "4"), mirroring=(0, 1, 2), steps=30),
+    "five folds, mirrored": replace(
+        SMALL,
+        strides=SMALL.strides[:3],
+        features=(4, 8, 8),
+        folds=("0", "1", "2", "3", "4"),
+        mirroring=(0, 1, 2),
+    ),
     "MR, masked z-score": replace(MR, masked=(True,)),
     "MR, transposed": replace(MR, transpose=(2, 0, 1), spacing=(3.2, 4.0, 3.5), patch=(32, 16, 32), mirroring=(0,)),
     "MR, rescaled": replace(MR, schemes=("RescaleTo01Normalization",), reader="NibabelIOWithReorient"),
