@@ -17,11 +17,12 @@ from ..run import Blending
 _SIGMA_PER_EDGE = 0.125
 # Per axis. A voxel covered by the corner of a tile alone has weight 3e-5 of the centre's, far above 2**-36.
 _SMALLEST_WEIGHT = 0.03
-# Weights are multiples of 2**-14, so the product of three is exact in float64 in any order.
-_WEIGHT_STEPS = float(2**14)
+# Weights are multiples of 2**-14, or 2**-17 where they go below, so the product of three is exact in float64.
+_WEIGHT_STEPS, _FINE_STEPS = float(2**14), float(2**17)
 Windows = Literal["even", "monai", "nnunet"]
-# Of the product over the axes. nnU-Net's are smaller; blended logits keep 16 fractional bits with this one.
-_SMALLEST_PRODUCT: Mapping[Windows, float] = {"monai": 0.001, "nnunet": 2.0**-20}
+# Of the product over the axes. nnU-Net's is the least of its 16-bit numbers, 2**-24, of ten times the weight. Blended
+# logits keep 9 fractional bits with it.
+_SMALLEST_PRODUCT: Mapping[Windows, float] = {"monai": 0.001, "nnunet": 2.0**-27}
 
 
 @dataclass(frozen=True)
@@ -129,9 +130,10 @@ class TilePlan:
         centre = edge // 2 if self.windows == "nnunet" else (edge - 1) / 2
         distance = (np.arange(edge) - centre) / (_SIGMA_PER_EDGE * edge)
         weights = np.exp(-0.5 * distance**2)
+        steps = _FINE_STEPS
         if self.floor is None:
-            weights = np.maximum(weights, _SMALLEST_WEIGHT)
-        rounded: NDArray[np.float64] = np.rint(weights * _WEIGHT_STEPS) / _WEIGHT_STEPS
+            weights, steps = np.maximum(weights, _SMALLEST_WEIGHT), _WEIGHT_STEPS
+        rounded: NDArray[np.float64] = np.rint(weights * steps) / steps
         return rounded
 
     def summed_weights(self, axis: int) -> NDArray[np.float64]:
