@@ -92,7 +92,9 @@ class Output:
 
     softmax: the channel is the label value, 0 is background. sigmoid: the channel is the position in the label table.
     none: the network emits probabilities, in either order; ``fitted`` says which, by the number of channels.
-    The threshold applies to a single label, or where each label has a channel of its own.
+    labels: the network emits a label map, which ``channelled`` turns into a channel for the background and one a label.
+    A label's own ``channel`` counts before this order; where the largest logit decides, a channel of no label is
+    background too. The threshold applies to a single label, or where each label has a channel of its own.
 
     ``tensor`` is the name or index of the output with the logits, of a network that has several. ``bounded``: the
     logits are within [0, 1], or whole numbers, without an activation in the network.
@@ -110,18 +112,37 @@ class Output:
     order: Literal[0, 1, 3] = 1
     postprocessing: tuple[Postprocessing, ...] = ()
     background: bool | None = field(default=None, compare=False)  # whether ``none`` has a channel for it, once known
+    found: int | None = field(default=None, compare=False)  # channels of the network, once known
 
     @property
     def channels(self) -> int:
         """Number of output channels, including background where it has one."""
-        has_background = self.activation != "sigmoid" and self.background is not False
-        return len(self.table.labels) + has_background
+        return self.found or 1 + max(self._label_channels(), default=0)
 
     @property
     def channel_names(self) -> tuple[str, ...]:
         """Names of the output channels."""
-        names = tuple(label.name for label in self.table.labels)
-        return names if self.channels == len(names) else ("background", *names)
+        names = dict(zip(self._label_channels(), (label.name for label in self.table.labels), strict=True))
+        if not self._is_each:
+            names.setdefault(0, "background")
+        return tuple(names.get(channel, f"channel {channel}") for channel in range(self.channels))
+
+    @property
+    def _is_each(self) -> bool:
+        """Whether each label has a channel of its own, beside which the background has none."""
+        return self.activation == "sigmoid" or (self.activation == "none" and self.background is False)
+
+    @property
+    def _names_channels(self) -> bool:
+        return any(label.channel is not None for label in self.table.labels)
+
+    def _label_channels(self) -> tuple[int, ...]:
+        """The channel of each label."""
+        labels = self.table.labels
+        if self.activation == "labels":
+            return tuple(range(1, 1 + len(labels)))
+        default = range(len(labels)) if self._is_each else self.table.values
+        return tuple(n if x.channel is None else x.channel for x, n in zip(labels, default, strict=True))
 
     @property
     def activated(self) -> Output:
@@ -136,7 +157,7 @@ class Output:
             raise UsageError(
                 "threshold", expected="more than 0 and less than 1", got=f"{threshold:g}", do="0.5 is usual"
             )
-        by_largest = self.activation == "softmax" or (self.activation == "none" and self.background is True)
+        by_largest = self.activation in ("softmax", "labels") or (self.activation == "none" and self.background is True)
         if by_largest and len(self.table.labels) != 1:
             raise UsageError(
                 "threshold",
@@ -149,22 +170,53 @@ class Output:
     def fitted(self, channels: int) -> Output:
         """Return the output for so many channels of a network. Raises ModelError if the label table does not fit."""
         values, count = list(self.table.values), len(self.table.labels)
+        if self._names_channels and self.activation != "labels":
+            return self._fitted_by_channel(channels)
         if self.activation == "sigmoid" or (self.activation == "none" and channels == count):
             if channels != count or not count:
                 raise _wrong_channels(f"{count} channels, one for each of the labels {values}", channels)
-            return self if self.activation == "sigmoid" else replace(self, background=False)
+            return replace(self, background=False, found=channels)
         if channels != count + 1 or not count:
             also = f", or {count} without the background" if self.activation == "none" else ""
             raise _wrong_channels(f"{count + 1} channels, the background and the labels {values}{also}", channels)
-        if set(values) != set(range(1, channels)):
+        if set(values) != set(range(1, channels)) and self.activation != "labels":
             raise ModelError(
                 "network output",
                 expected=f"labels with the values of their channels, {list(range(1, channels))}",
                 got=str(values),
-                do="correct output.labels in the model card",
+                do="correct output.labels in the model card, or name the channel of each label (schema 2)",
             )
-        found = replace(self, background=True)
+        found = replace(self, background=True, found=channels)
         return found if self.threshold == found.threshold or count == 1 else found.with_threshold(self.threshold)
+
+    def _fitted_by_channel(self, channels: int) -> Output:
+        """As `fitted`, for labels that name their channels."""
+        stated = [label.channel for label in self.table.labels]
+        each = self.activation == "none" and (0 in stated or channels == len(stated))
+        found = replace(self, found=channels, background=None if self.activation == "sigmoid" else not each)
+        used = found._label_channels()
+        if len(set(used)) != len(used) or max(used) >= channels:
+            raise _wrong_channels(f"a channel of its own, below {channels}, for each label, got {list(used)}", channels)
+        return found if self.threshold == Output.threshold or len(used) == 1 else found.with_threshold(self.threshold)
+
+    def channelled(self, emitted: Logits) -> Logits:
+        """Return logits ``(N, K, ...)`` of what the network emits: the same, except for a label map ``(N, 1, ...)``.
+
+        A label map becomes 1 in the channel of the label, or of the background, and 0 in the others. The network emits
+        a label's ``channel``, else its value; other numbers are background.
+
+        Raises:
+            ModelError: not a label map.
+        """
+        if self.activation != "labels" or not emitted.size:
+            return emitted
+        if emitted.shape[1] != 1 or not bool((emitted == np.rint(emitted)).all()):
+            got = f"shape {emitted.shape}, {float(emitted.min()):g} to {float(emitted.max()):g}"
+            do = "set output.activation to softmax, sigmoid or none in the model card"
+            raise ModelError("network output", expected="a label map (N, 1, ...) of whole numbers", got=got, do=do)
+        numbers = [label.value if label.channel is None else label.channel for label in self.table.labels]
+        inside = np.concatenate([emitted == number for number in numbers], axis=1)
+        return np.concatenate([~inside.any(axis=1, keepdims=True), inside], axis=1).astype(np.float32)
 
     def check_logits(self, logits: Logits) -> None:
         """Raise ModelError for values ``(N, K, ...)`` that were activated in the network already.
@@ -172,7 +224,7 @@ class Output:
         Logits of noise go below 0 or above 1 and are not whole numbers, unlike probabilities and label maps.
         """
         low, high = float(logits.min()), float(logits.max())
-        if self.activation == "none" or self.bounded or low == high:
+        if self.activation in ("none", "labels") or self.bounded or low == high:
             return
         got = None
         if bool((logits == np.rint(logits)).all()):
@@ -183,15 +235,13 @@ class Output:
             return
         do = "set output.activation to none in the model card: the network ends in an activation"
         logits_after_all = "; or, if these are logits, set output.bounded to true"
-        if "label map" in got and len(self.table.labels) > 1:
-            do = "export the network without its arg-max or threshold"
         raise ModelError(
             "network output", expected=f"logits, as for {self.activation}", got=got, do=do + logits_after_all
         )
 
     def probabilities(self, logits: Logits) -> Logits:
         """Return the probabilities ``(K, ...)`` of logits ``(K, ...)``."""
-        if self.activation == "none":
+        if self.activation in ("none", "labels"):
             return logits
         if self.activation == "sigmoid":
             return np.asarray(_sigmoid(logits), dtype=np.float32)
@@ -207,12 +257,17 @@ class Output:
         """
         each = self._of_each_label(logits)
         if each is None:
+            channels = self._label_channels()
             if self.threshold != 0.5:
-                above = self.probabilities(logits)[1] >= self.threshold
+                above = self.probabilities(logits)[channels[0]] >= self.threshold
                 return np.asarray(above * self.table.dtype.type(self.table.values[0]))
             # Equal to argmax for two classes of finite logits, 50 times faster.
             best = logits[1] > logits[0] if len(logits) == 2 else np.argmax(logits, axis=0)
-            return np.asarray(best.astype(self.table.dtype))
+            if channels == self.table.values and not self._names_channels:
+                return np.asarray(best.astype(self.table.dtype))
+            value_of = np.zeros(len(logits), self.table.dtype)
+            value_of[list(channels)] = self.table.values
+            return np.asarray(value_of[best.astype(np.intp)])
         result = np.zeros(logits.shape[1:], self.table.dtype)
         for value, channel in zip(self.table.values, each, strict=True):
             result[channel >= self.threshold] = value
@@ -225,13 +280,22 @@ class Output:
 
     def _of_each_label(self, logits: Logits) -> NDArray[np.floating[Any]] | None:
         """The probability of each label; None where labels share their channels with the background."""
+        chosen = logits if self._is_in_order(logits) else logits[list(self._label_channels())]
         if self.activation == "sigmoid":
-            return _sigmoid(logits)
-        return logits if self.activation == "none" and len(logits) == len(self.table.labels) else None
+            return _sigmoid(chosen)
+        own = self.background is False or (self.background is None and len(logits) == len(self.table.labels))
+        return chosen if self.activation == "none" and own else None
+
+    def _is_in_order(self, logits: Logits) -> bool:
+        """Whether the labels have the network's channels in the table's order, or the largest logit decides."""
+        in_order = self._label_channels() == tuple(range(len(logits)))
+        return in_order or not self._is_each or not self._names_channels
 
 
 def _wrong_channels(expected: str, channels: int) -> ModelError:
     do = "correct output.labels or output.activation in the model card"
+    if channels == 1:
+        do += "; activation labels (schema 2) is for a network that emits a label map"
     return ModelError("network output", expected=expected, got=f"{channels} channels", do=do)
 
 

@@ -36,10 +36,11 @@ def checked_model(model: Model, runtime: InferenceRuntime, *, twice: bool = Fals
             got=str(logits.shape),
             do="export the network with padded convolutions and one output channel for each label",
         )
-    output = model.card.output.fitted(logits.shape[1])
-    output.check_logits(logits)
     if twice:
         check_repeats(runtime, patch, logits, model.path.name)
+    logits = model.card.output.channelled(logits)
+    output = model.card.output.fitted(logits.shape[1])
+    output.check_logits(logits)
     return replace(model, card=replace(model.card, output=output))
 
 

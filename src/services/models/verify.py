@@ -12,7 +12,7 @@ import numpy as np
 
 from ...domain.cards.model_card import ModelCard
 from ...domain.errors import ModelError, UsageError
-from ...domain.labels.label_map import Logits
+from ...domain.labels.label_map import Logits, Output
 from ...domain.parity import (
     BOUNDS,
     FULL_PRECISION,
@@ -78,13 +78,14 @@ def verify_against(
     """
     probes = probe_inputs(model.card, runtime.input_shape)
     progress.stage("compare", 2 * len(probes))
-    expected = _logits(source, probes, progress)
-    found = _logits(runtime, probes, progress)
     output = model.card.output
+    expected = _logits(source, probes, output, progress)
+    found = _logits(runtime, probes, output, progress)
     for logits in expected:
         output = output.fitted(logits.shape[1])
         output.check_logits(logits)
-    check_repeats(source, probes[0].array(), expected[0], model.path.name)
+    if output.activation != "labels":
+        check_repeats(source, probes[0].array(), expected[0], model.path.name)
     _check_shapes(model, expected, found)
     entry = _entry(runtime, compare(expected, found, output))
     sampled = tuple(
@@ -124,8 +125,8 @@ def verify_again(
         do = "prove it `against` the checkpoint, or measure it here with voxport tune MODEL"
         raise UsageError("precision", expected="fp32 without a checkpoint", got=runtime.precision, do=do)
     progress.stage("compare", len(certificate.probes))
-    found = _logits(runtime, certificate.probes, progress)
     output = model.card.output
+    found = _logits(runtime, certificate.probes, output, progress)
     largest = 0.0
     for probe, logits in zip(certificate.probes, found, strict=True):
         output = output.fitted(logits.shape[1])
@@ -196,7 +197,7 @@ def _others(
     for other in other_ways(model, openers, (runtime.name, runtime.precision)):
         with closing(other):
             progress.stage(f"compare {other.name} {other.precision}", len(probes))
-            logits = _logits(other, probes, progress)
+            logits = _logits(other, probes, model.card.output, progress)
             _check_shapes(model, expected, logits)
             found.append(_entry(other, compare(expected, logits, model.card.output)))
     return tuple(found)
@@ -206,10 +207,12 @@ def _entry(runtime: InferenceRuntime, parity: Parity) -> RuntimeParity:
     return RuntimeParity(runtime.name, runtime.precision, runtime.version, parity)
 
 
-def _logits(runtime: InferenceRuntime, probes: Sequence[ProbeInput], progress: ProgressListener) -> list[Logits]:
+def _logits(
+    runtime: InferenceRuntime, probes: Sequence[ProbeInput], output: Output, progress: ProgressListener
+) -> list[Logits]:
     logits = []
     for probe in probes:
-        logits.append(runtime.infer(probe.array()))
+        logits.append(output.channelled(runtime.infer(probe.array())))
         progress.advance(1)
     return logits
 

@@ -112,7 +112,7 @@ class Inferer:
         began = time.perf_counter()
         inferred = self._runtime.infer(handed)
         self.seconds += time.perf_counter() - began
-        logits = self._turned(inferred)[:given]
+        logits = self._card.output.channelled(self._turned(inferred)[:given])
         self._card.output.fitted(logits.shape[1])
         return logits
 

@@ -154,8 +154,7 @@ def _open_sinks(ports: SegmentPorts, outputs: Outputs, case: Case, output: Outpu
 def _fill_background(prepared: Prepared, sinks: Sinks) -> None:
     """Write the probabilities of voxels outside the crop: 1 for background where that has a channel."""
     output, grid = prepared.card.output, prepared.case.grid
-    has_background = output.channels > len(output.table.labels)
-    if prepared.crop is None or "probabilities" not in sinks or not has_background:
+    if prepared.crop is None or "probabilities" not in sinks or "background" not in output.channel_names:
         return
     certain = np.zeros((output.channels, 1, 1, 1), np.float32)
     certain[output.channel_names.index("background")] = 1

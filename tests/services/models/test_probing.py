@@ -105,7 +105,7 @@ def right_labels(x: NDArray[np.float32], rows: Sequence[tuple[float, float]], la
         (SHARED, "sigmoid", "softmax", (1, 2), "probabilities"),
         (SHARED, "softmax", "sigmoid", (1, 2, 3), "probabilities"),
         (ONE, "threshold", "sigmoid", (1,), "label map; set output.activation to none"),
-        (EACH, "threshold", "sigmoid", (1, 2), "label map; export the network without"),
+        (EACH, "threshold", "sigmoid", (1, 2), "label map; set output.activation to none"),
         (SHARED, "arg-max", "sigmoid", (1,), "label map; set output.activation to none"),
         (SHARED, "arg-max", "softmax", (1, 2), "expected 3 channels, .*, got 1 channels"),
         (SHARED, "arg-max", "none", (1, 2), "got 1 channels"),

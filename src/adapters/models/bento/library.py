@@ -14,7 +14,6 @@ import onnx
 from ....domain.cards.model_card import ModelCard
 from ....domain.cards.writing import write_card
 from ....domain.errors import ModelError, UsageError
-from ....domain.labels.label_map import Output
 from ....ports.model import Model
 from ...disk import output_errors
 
@@ -81,7 +80,7 @@ def tag_of(card: ModelCard) -> str:
 def describe(model: Model) -> dict[str, Any]:
     """Return the arguments of ``bentoml.models.create`` except the tag, as plain data."""
     card = json.loads(json.dumps(write_card(model.card)))
-    names = _class_names(model.card.output)
+    names = list(model.card.output.channel_names)
     certified = [] if model.card.parity is None else model.card.parity.runtimes
     return {
         "labels": {"made_by": "voxport", "task": "segmentation", "format": model.format},
@@ -117,10 +116,3 @@ def is_bare(path: Path) -> bool:
     except Exception:  # noqa: BLE001 - protobuf has many errors for what it cannot parse
         return False
     return bool(model.graph.node) and all(entry.key != "voxport.card" for entry in model.metadata_props)
-
-
-def _class_names(output: Output) -> list[str]:
-    """Return class names in the order of output channels."""
-    if output.activation == "sigmoid":
-        return [label.name for label in output.table.labels]
-    return [output.table.name_of(value) for value in range(output.channels)]
