@@ -131,6 +131,23 @@ class ModelCard:
         """Return a copy with another certificate."""
         return replace(self, parity=certificate)
 
+    @property
+    def slice_axis(self) -> int:
+        """The axis (0, 1, 2 for x, y, z) across the slices of a network for 2-D images: where the patch is 1.
+
+        Raises:
+            ModelError: no such axis, or several.
+        """
+        thin = [axis for axis, edge in enumerate(self.tiling.patch) if edge == 1]
+        if len(thin) != 1:
+            raise ModelError(
+                self.reference,
+                expected="a patch with one edge of 1 in the card, across the slices of a network for 2-D images",
+                got=str(list(self.tiling.patch)),
+                do="set that edge of the patch to 1, e.g. [256, 256, 1]",
+            )
+        return thin[0]
+
     def check_weights(self, weights_sha256: str, subject: str) -> None:
         """Raise ModelError if the certificate is for other weights."""
         if self.parity is not None and self.parity.weights_sha256 != weights_sha256:

@@ -158,18 +158,23 @@ def export_command(
         str | None, typer.Option("--network-args", metavar="JSON", help="Its arguments, e.g. '{\"init_filters\": 8}'.")
     ] = None,
     network_output: opt.NetworkOutput = None,
+    slices: Annotated[
+        bool,
+        typer.Option("--slices", help="The network is for 2-D images: apply it where the card's patch is 1 thick."),
+    ] = False,
     bundle: Annotated[Path | None, typer.Option("--bundle", metavar="DIR", help="A MONAI bundle.")] = None,
     as_json: opt.AsJson = False,
     quiet: opt.Quiet = False,
 ) -> None:
     """Export a checkpoint to one self-describing ONNX file, certified to agree with the checkpoint."""
-    from ...services.models.export import describe_checkpoint
+    from ...services.models.export import describe_checkpoint, slice_by_slice
 
     if network is not None:
         sys.path.append(str(Path.cwd()))  # as `python` does; last, so that nothing installed is hidden
     application = build_application()
     read = application.read_card(card)
     given = describe_checkpoint(checkpoint, network, network_args, bundle, application.read_bundle, network_output)
+    given = slice_by_slice(given, read) if slices else given
     with progress_bar(quiet) as progress:
         done = application.export(given, read, output, progress)
     warn(done.notes)

@@ -130,6 +130,16 @@ def describe_checkpoint(
     return Checkpoint(path, described if output is None else {**described, "_output_": output})
 
 
+def slice_by_slice(checkpoint: Checkpoint, card: ModelCard) -> Checkpoint:
+    """Return a checkpoint of a network for 2-D images, to be applied across the axis where the card's patch is 1.
+
+    Raises:
+        ModelError: the card has no such axis.
+    """
+    position = card.input.in_network_order(range(3)).index(card.slice_axis)
+    return Checkpoint(checkpoint.path, {**checkpoint.network, "_slices_": "xyz"[position]})
+
+
 def _arguments(text: str) -> dict[str, Any]:
     try:
         arguments = json.loads(text)

@@ -12,7 +12,6 @@ import onnx
 from google.protobuf.message import DecodeError
 from onnx import helper, numpy_helper
 
-from ....domain.cards.model_card import ModelCard
 from ....domain.errors import ModelError, UsageError
 from ....ports.importer import ImportChoices, Imported, ModelImporter
 from ....ports.model import ModelFiles
@@ -44,7 +43,7 @@ class OnnxSlicesImporter(ModelImporter):
             raise ModelError(source.name, expected="an ONNX file", got="something else", do="get the file again")
         card = choices.card or self._files.read(source).card
         card = replace(card, name=choices.name or card.name, version=choices.version or card.version)
-        axis = _slice_axis(card, source.name)
+        axis = card.slice_axis
         position = 2 + card.input.in_network_order(range(3)).index(axis)
         _wrap(model, position, _output(model.graph, choices.output or card.output.tensor, source.name))
         wrapped = folder / "network.onnx"
@@ -78,18 +77,6 @@ def _images(values: Sequence[onnx.ValueInfoProto], besides: set[str]) -> list[on
     """Return the tensors of four axes that are no weights."""
     free = [value for value in values if value.name not in besides]
     return [value for value in free if len(value.type.tensor_type.shape.dim) == _IMAGE_DIMENSIONS]
-
-
-def _slice_axis(card: ModelCard, subject: str) -> int:
-    thin = [axis for axis, edge in enumerate(card.tiling.patch) if edge == 1]
-    if len(thin) != 1:
-        raise ModelError(
-            subject,
-            expected="a patch with one edge of 1 in the card, along the axis of the slices",
-            got=str(list(card.tiling.patch)),
-            do="set that edge of the patch to 1, e.g. [256, 256, 1]",
-        )
-    return thin[0]
 
 
 def _output(graph: onnx.GraphProto, choice: str | None, subject: str) -> onnx.ValueInfoProto:
