@@ -187,12 +187,14 @@ def read_card(data: object, subject: str = "model card") -> ModelCard:
 
 
 def revise_card(card: ModelCard, changes: Mapping[str, Any]) -> ModelCard:
-    """Return a card with other values of some fields, e.g. ``{"input.orientation": "RAS"}``.
+    """Return a card with other values of some fields, by their names in schema 2, e.g. ``inference.overlap``.
 
     Raises:
         ModelError: names every field that is then unknown or wrong.
     """
     data = write_card(card)
+    if data["schema"] == SCHEMA:  # any change may be to a field that schema 2 alone has
+        data |= {"schema": SCHEMA_2, "inference": data.pop("tiling")}
     for path, value in changes.items():
         *parts, name = path.split(".")
         place: Any = data
@@ -202,9 +204,6 @@ def revise_card(card: ModelCard, changes: Mapping[str, Any]) -> ModelCard:
             got = f"{path}, which is below a value"
             raise ModelError("model card", expected="a field of a card", got=got, do="name one, e.g. licence")
         place[name] = value
-    if data["schema"] == SCHEMA and changes:  # any field may be one that schema 2 alone has
-        data = {**data, "schema": SCHEMA_2, "inference": data["tiling"]}
-        del data["tiling"]
     return read_card(data)
 
 
