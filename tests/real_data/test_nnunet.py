@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,11 @@ import nibabel as nib
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from scipy import ndimage
+from voxport.adapters.models.onnx_files import OnnxModelFiles
 from voxport.entrypoints.cli.main import app
 
-from tests.adapters.nnunet_results import Recipe, predict, write_results
+from tests.adapters.nnunet_results import Recipe, exported_zip, predict, write_results
 
 pytestmark = [pytest.mark.real_data, pytest.mark.no_cover]
 
@@ -49,14 +52,18 @@ RECIPES = {
         patch=(6, 32, 32),
         spacing=(12.0, 3.5, 3.2),
         strides=((1, 1, 1), (1, 2, 2), (1, 2, 2), (2, 2, 2)),
+        steps=80,
     ),
     "regions": replace(SMALL, labels={"background": 0, "abdomen": [1, 2], "liver": 1}, regions=(2, 1)),
     "five folds, mirrored": replace(
         SMALL,
-        strides=SMALL.strides[:3],
+        patch=(8, 48, 48),
+        spacing=(6.0, 3.5, 3.2),
+        strides=((1, 1, 1), (2, 2, 2), (2, 2, 2)),
         features=(4, 8, 8),
         folds=("0", "1", "2", "3", "4"),
         mirroring=(0, 1, 2),
+        steps=60,
     ),
     "MR, masked z-score": replace(MR, masked=(True,)),
     "MR, transposed": replace(MR, transpose=(2, 0, 1), spacing=(3.2, 4.0, 3.5), patch=(32, 16, 32), mirroring=(0,)),
@@ -96,12 +103,13 @@ class Case:
 
 
 def case(real_data: Path, recipe: Recipe) -> Case:
-    names = ("mr_sm", "seg_mr", 6) if recipe.channels == ("MR",) else ("ct_sm", "seg", 20)
-    image, labels = (nib.load(real_data / "ct_mr" / f"example_{name}.nii.gz") for name in names[:2])
-    found = np.asarray(labels.dataobj)
-    known = np.where(found == 5, 1, np.where(found == names[2], 2, 0)).astype(np.uint8)
-    whole = Case(np.asarray(image.dataobj), known, image.affine)
-    return whole.every(4) if max(recipe.spacing) > 10 else whole
+    """Return the CT or MR volume with the liver as label 1 and fat (CT) or the stomach (MR) as label 2."""
+    names = ("mr_sm", "seg_mr") if recipe.channels == ("MR",) else ("ct_sm", "seg")
+    image, segmented = (nib.load(real_data / "ct_mr" / f"example_{name}.nii.gz") for name in names)
+    values, found = np.asarray(image.dataobj), np.asarray(segmented.dataobj)
+    other = found == 6 if recipe.channels == ("MR",) else (values > -115) & (values < -60)
+    labels = np.where(found == 5, 1, np.where(other, 2, 0)).astype(np.uint8)
+    return Case(values, labels, image.affine).every(max(1, int(max(recipe.spacing) // 3)))
 
 
 def parts_of(whole: Case) -> dict[str, Case]:
@@ -150,3 +158,25 @@ def test_labels_are_those_of_nnunet(real_data: Path, tmp_path: Path, kind: str) 
         assert min(dice.values(), default=1.0) >= LEAST_DICE, (name, agreement)
         if name == "whole":
             assert set(np.unique(expected)) == {0, 1, 2}, "the network finds every label"
+
+
+def test_a_file_holds_how_far_its_labels_are_nnunets(real_data: Path, tmp_path: Path) -> None:
+    """With the largest component, from the zip of the export command, which nnU-Net itself reads for the comparison."""
+    whole = case(real_data, SMALL)
+    source = write_results(tmp_path / "results", SMALL, whole.image[None], whole.labels, whole.spacing)
+    step = "remove_all_but_largest_component_from_segmentation"
+    written = {"postprocessing_fns": [step], "postprocessing_kwargs": [{"labels_or_regions": 2}]}
+    (source / "postprocessing.json").write_text(json.dumps(written))
+    archive = exported_zip(source, tmp_path / "results.zip")
+    path, model, mask = whole.save(tmp_path / "case.nii.gz"), tmp_path / "model.onnx", tmp_path / "mask.nii.gz"
+    voxport("import", archive, "-o", model, "--check", path, "--set", "licence=MIT", "--set", "intended_use=Tests")
+    parity = OnnxModelFiles().read(model).card.parity
+    assert parity is not None
+    (found,) = parity.pipeline
+    assert (found.framework, found.volume) == ("nnunetv2", "case.nii.gz")
+    assert found.label_agreement >= LEAST_AGREEMENT
+    assert min(found.dice) >= LEAST_DICE
+    voxport("segment", path, "-m", model, "-o", mask, "--quiet")
+    assert ndimage.label(labels_of(mask) == 2, np.ones((3, 3, 3)))[1] == 1
+    predict(source, [path], tmp_path / "plain.nii.gz")
+    assert ndimage.label(labels_of(tmp_path / "plain.nii.gz") == 2, np.ones((3, 3, 3)))[1] > 1

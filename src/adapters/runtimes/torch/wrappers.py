@@ -67,7 +67,7 @@ def mean_of(members: Sequence[torch.nn.Module]) -> torch.nn.Module:
 
 
 def _wrapper(members: Sequence[torch.nn.Module], run: Callable[[torch.Tensor], torch.Tensor]) -> torch.nn.Module:
-    """Return a network with the weights and the notes of its members, in eval mode."""
+    """Return a network with the weights of its members and their different notes, in eval mode."""
     import torch
 
     class Wrapper(torch.nn.Module):
@@ -75,7 +75,7 @@ def _wrapper(members: Sequence[torch.nn.Module], run: Callable[[torch.Tensor], t
             super().__init__()
             self.members = torch.nn.ModuleList(members)
             self.in_channels = getattr(members[0], "in_channels", None)
-            self.notes = tuple(note for member in members for note in getattr(member, "notes", ()))
+            self.notes = tuple(dict.fromkeys(note for each in members for note in getattr(each, "notes", ())))
 
         def forward(self, image: torch.Tensor) -> torch.Tensor:
             return run(image)
