@@ -176,7 +176,9 @@ class Container(containers.DeclarativeContainer):
     )
     open_model = providers.Factory(ModelOpener, model_files, models, runtimes, config.model, tunings)
     tune_ports = providers.Factory(TunePorts, runtimes, segment_ports, memory_store.provider, tunings, quantiser)
-    read_bundle: providers.Provider[Checkpoint] = providers.Callable(_late("exporters.torch", "checkpoint_from_bundle"))
+    read_bundle: providers.Provider[Checkpoint] = providers.Callable(
+        _late("importers.monai_bundle", "checkpoint_from_bundle")
+    )
     exporter: providers.Provider[ModelExporter] = providers.ThreadSafeSingleton(
         _late("exporters.torch", "TorchExporter"), _late("runtimes.torch", "load_network")
     )
@@ -196,6 +198,7 @@ class Container(containers.DeclarativeContainer):
         providers.ThreadSafeSingleton(
             _late("importers.nnunet", "NnunetImporter"), _late("runtimes.torch", "read_content")
         ),
+        providers.ThreadSafeSingleton(_late("importers.monai_bundle", "BundleImporter")),
         providers.ThreadSafeSingleton(_late("importers.onnx_slices", "OnnxSlicesImporter"), model_files),
     )
     import_ports = providers.Factory(

@@ -1,6 +1,6 @@
 import json
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
@@ -10,7 +10,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from voxport.adapters.exporters.torch import TorchExporter, checkpoint_from_bundle
+from voxport.adapters.exporters.torch import TorchExporter
 from voxport.adapters.runtimes.torch import load_network
 from voxport.domain.errors import ModelError
 from voxport.domain.inference.patches import Tiling
@@ -220,77 +220,3 @@ def test_provenance_says_what_made_the_file(exported_unet: Exported) -> None:
     assert provenance["opset"] == 20
     assert provenance["dynamic"] is True
     assert provenance["date"].endswith("+00:00")
-
-
-def bundle(folder: Path, config: object, suffix: str = "json", weights: str = "model.pt") -> Path:
-    (folder / "configs").mkdir()
-    (folder / "models").mkdir()
-    (folder / "models" / weights).write_bytes(b"weights")
-    (folder / "configs" / f"inference.{suffix}").write_text(json.dumps(config))
-    return folder
-
-
-@pytest.mark.parametrize("suffix", ["json", "yaml", "yml"])
-def test_a_bundles_network_is_read_with_its_references(tmp_path: Path, suffix: str) -> None:
-    config = {
-        "imports": ["$import glob"],
-        "labels": {"count": 3},
-        "sizes": [4, 8],
-        "network_def": {
-            "_target_": "UNet",
-            "out_channels": "@labels#count",
-            "channels": ["@sizes::1", 8],
-            "act": "RELU",
-        },
-        "network": "$@network_def.to(@device)",
-    }
-    found = checkpoint_from_bundle(bundle(tmp_path, config, suffix))
-    assert found.path == tmp_path / "models" / "model.pt"
-    assert found.network == {"_target_": "UNet", "out_channels": 3, "channels": [8, 8], "act": "RELU"}
-
-
-@pytest.mark.parametrize(
-    ("config", "said"),
-    [
-        ({"network_def": {"_target_": "UNet", "in_channels": "$open('sprung', 'w')"}}, "code"),
-        ({"n": "$1 + 1", "network_def": {"_target_": "UNet", "in_channels": "@n"}}, "code"),
-        ({"network_def": "%other.json#network_def"}, "macro"),
-        ({"network_def": {"_target_": "UNet", "in_channels": "@absent"}}, "@absent"),
-        ({"a": "@b", "b": "@a", "network_def": {"_target_": "UNet", "in_channels": "@a"}}, "itself"),
-        ({"a": ["@a"], "network_def": {"_target_": "UNet", "in_channels": "@a"}}, "itself"),
-        ({"network_def": [1]}, "_target_"),
-        ({"network": {"_target_": "UNet"}}, "network_def"),
-        ([1, 2], "mapping"),
-    ],
-)
-def test_a_bundle_that_needs_code_or_is_wrong_is_refused(tmp_path: Path, config: object, said: str) -> None:
-    with pytest.raises(ModelError) as caught:
-        checkpoint_from_bundle(bundle(tmp_path, config))
-    assert said in str(caught.value)
-    assert not (Path.cwd() / "sprung").exists()
-
-
-def test_a_bundle_with_torchscript_only_needs_no_network(tmp_path: Path) -> None:
-    found = checkpoint_from_bundle(bundle(tmp_path, {}, weights="model.ts"))
-    assert found == Checkpoint(tmp_path / "models" / "model.ts")
-
-
-def spoil_config(folder: Path) -> None:
-    (folder / "configs" / "inference.json").write_text("{")
-
-
-def remove_config(folder: Path) -> None:
-    (folder / "configs" / "inference.json").unlink()
-
-
-def remove_weights(folder: Path) -> None:
-    (folder / "models" / "model.pt").unlink()
-
-
-@pytest.mark.parametrize("spoil", [spoil_config, remove_config, remove_weights])
-def test_an_incomplete_bundle_is_refused(tmp_path: Path, spoil: Callable[[Path], None]) -> None:
-    spoil(bundle(tmp_path, {"network_def": {"_target_": "UNet"}}))
-    with pytest.raises(ModelError):
-        checkpoint_from_bundle(tmp_path)
-    with pytest.raises(ModelError, match="no such folder"):
-        checkpoint_from_bundle(tmp_path / "none")

@@ -1,4 +1,4 @@
-"""Export of PyTorch networks to ONNX, and MONAI bundles."""
+"""Export of PyTorch networks to ONNX."""
 
 from __future__ import annotations
 
@@ -19,13 +19,12 @@ from ....domain.geometry.grid import Shape3
 from ....domain.plain import first_line
 from ....ports.exporter import Checkpoint, Exported
 from ...disk import sha256
-from .bundle import checkpoint_from_bundle
 from .graph import OPSET, Shape5, check_against, write_graph
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["TorchExporter", "checkpoint_from_bundle"]
+__all__ = ["TorchExporter"]
 
 # Minimum edge of the traced example, for the kernels of networks without a divisor.
 _LEAST_EDGE = 16
