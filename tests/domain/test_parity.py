@@ -231,3 +231,11 @@ def test_the_bounds_widen_with_the_spread_of_the_logits_up_to_tenfold(
 def test_the_spread_is_that_of_the_references_logits() -> None:
     reference = [np.array([[[[[-3.0, 4.0]]], [[[0.0, 0.0]]]]], np.float32)]
     assert compare(reference, [10 * reference[0]], SOFTMAX).logit_spread == 7
+
+
+def test_labels_that_a_network_emits_are_compared_as_labels_alone() -> None:
+    emitted = Output("labels", TABLE)
+    reference, candidate = one_hot([0, 1, 1, 1]), one_hot([0, 1, 1, 2])
+    parity = compare([reference], [candidate], emitted)
+    assert parity.label_agreement == 3 / 4
+    assert parity.max_probability_difference == 0

@@ -16,6 +16,7 @@ from ...domain.errors import ModelError, OutputError, UsageError
 from ...domain.geometry.grid import Box
 from ...domain.parity import PipelineParity, compare_labels
 from ...domain.run import RunOptions
+from ...domain.volume_names import PACKED
 from ...ports.exporter import Checkpoint
 from ...ports.importer import Example, ImportChoices, Imported, ModelImporter
 from ...ports.model import Model
@@ -157,7 +158,7 @@ def _compared(
     progress.stage("compare runs")
     work = folder / "framework"
     work.mkdir()
-    mask = work / "mask.nii.gz"
+    mask = work / f"mask{PACKED}"
     framework, version = importer.segment(source, choices, check, mask, work)
     loaded = ports.load(model)
     with ExitStack() as stack:

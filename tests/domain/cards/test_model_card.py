@@ -6,7 +6,9 @@ import pytest
 from hypothesis import given, settings
 from voxport.domain.cards.model_card import Channel, Input, ModelCard
 from voxport.domain.errors import ModelError
+from voxport.domain.inference.patches import Tiling
 from voxport.domain.parity import Certificate
+from voxport.testing.affine import affine_card
 from voxport.testing.strategies import cards
 
 few = settings(max_examples=15)
@@ -50,3 +52,17 @@ def test_a_certificate_holds_for_its_own_weights_only(card: ModelCard) -> None:
         "model.onnx: expected the certified weights (sha256 aaaaaaaaaaaa...), got sha256 bbbbbbbbbbbb...; "
         "get the file again, or certify it anew with voxport verify, a `card` without parity, and `against`"
     )
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_slices_lie_across_the_axis_where_the_patch_is_1(axis: int) -> None:
+    edges = [8, 8, 8]
+    edges[axis] = 1
+    card = affine_card(1, 2, tiling=Tiling((edges[0], edges[1], edges[2])))
+    assert card.slice_axis == axis
+
+
+@pytest.mark.parametrize("patch", [(8, 8, 8), (1, 8, 1), (8, 8, None)])
+def test_a_patch_without_one_thin_axis_has_no_slices(patch: tuple[int | None, int | None, int | None]) -> None:
+    with pytest.raises(ModelError, match="set that edge of the patch to 1"):
+        _ = affine_card(1, 2, tiling=Tiling(patch)).slice_axis

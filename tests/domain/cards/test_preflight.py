@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 from voxport.domain.cards.model_card import ModelCard
@@ -131,3 +132,12 @@ def test_a_step_after_normalisation_expects_no_range(first: Step, second: Step) 
 def test_a_window_after_clipped_percentiles_still_speaks_of_the_values() -> None:
     (found,) = warnings(make_card(intensity=[ClipPercentiles(1, 99), Window(-3, 3)]), channels=[channel(1000, 9000)])
     assert "the model expects -3 to 3" in found
+
+
+def test_an_axis_that_the_card_leaves_as_stored_is_not_compared() -> None:
+    spacing: tuple[float | None, float | None, float | None] = (1.0, 1.0, None)
+    card = make_card(spacing=(1.0, 1.0, 1.0), unit="mm")
+    free = replace(card, input=replace(card.input, spacing=spacing))
+    grid = make_grid((32, 32, 32), (1.0, 1.0, 9.0))
+    assert len(warnings(card, grid)) == 1
+    assert warnings(free, grid) == ()

@@ -94,3 +94,9 @@ def test_what_is_no_label_map_is_refused(emitted: NDArray[np.float32]) -> None:
 def test_other_outputs_are_passed_on_as_they_are() -> None:
     emitted = noise(1, 2, 3, 3, 3)
     assert Output("softmax", LabelTable((Label(1, "a"),))).channelled(emitted) is emitted
+
+
+@pytest.mark.parametrize("activation", ["none", "labels"])
+def test_an_output_of_probabilities_or_labels_is_activated_already(activation: Activation) -> None:
+    output = Output(activation, LabelTable((Label(1, "a"),)))
+    assert output.activated is output

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -15,11 +15,12 @@ from voxport.adapters.models.onnx_files import OnnxModelFiles
 from voxport.adapters.runtimes.onnx import OnnxRuntimeSettings, open_onnx_runtime
 from voxport.domain.cards.model_card import ModelCard
 from voxport.domain.errors import ModelError, OutputError
+from voxport.domain.inference.patches import Tiling
 from voxport.domain.parity import Certificate
 from voxport.ports.exporter import Checkpoint, Exported
 from voxport.ports.model import Model
 from voxport.ports.runtime import InferenceRuntime, RuntimeOptions
-from voxport.services.models.export import ExportPorts, ExportResult, export_model, with_network
+from voxport.services.models.export import ExportPorts, ExportResult, export_model, slice_by_slice, with_network
 from voxport.testing.affine import affine_card, write_affine_onnx
 from voxport.testing.fakes import FakeRuntime
 from voxport.testing.progress import RecordingProgress
@@ -211,3 +212,10 @@ def test_a_card_without_a_network_is_handed_on_as_it_is() -> None:
     given = card()
     assert with_network(given, {}) is given
     assert with_network(given, NETWORK).provenance == {"network": NETWORK}
+
+
+@pytest.mark.parametrize(("axes", "axis"), [("XYZ", "z"), ("ZYX", "x")])
+def test_slices_are_named_by_their_place_in_the_networks_arrays(axes: Literal["XYZ", "ZYX"], axis: str) -> None:
+    given = affine_card(1, 2, tiling=Tiling((8, 8, 1)), axes=axes)
+    found = slice_by_slice(Checkpoint(Path("net.pt"), {"_target_": "Net"}), given)
+    assert found == Checkpoint(Path("net.pt"), {"_target_": "Net", "_slices_": axis})

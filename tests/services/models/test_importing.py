@@ -6,12 +6,13 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
 import pytest
 from voxport.application import Application
-from voxport.domain.errors import ModelError, OutputError
+from voxport.domain.errors import ModelError, OutputError, UsageError
 from voxport.injector import providers
 from voxport.ports.importer import Example, ImportChoices, Imported
 from voxport.services.models.importing import ImportResult
@@ -198,4 +199,15 @@ def test_inspecting_shows_the_card_and_writes_nothing(imports: Imports) -> None:
     assert imports.application.recognises(imports.source)
     framework, found = imports.application.inspect_source(imports.source, ImportChoices())
     assert (framework, found.card.name) == ("folders", "found")
+    assert not imports.target.exists()
+
+
+def test_a_run_of_the_framework_on_another_grid_is_refused(imports: Imports, monkeypatch: pytest.MonkeyPatch) -> None:
+    def smaller(*given: Any) -> tuple[str, str]:
+        nib.save(nib.Nifti1Image(np.zeros((3, 3, 3), np.uint8), np.eye(4)), given[3])
+        return "folders", "3.1"
+
+    monkeypatch.setattr(imports.importer, "segment", smaller)
+    with pytest.raises(UsageError, match="on the volume's grid"):
+        imports.run(check=[imports.volume()])
     assert not imports.target.exists()

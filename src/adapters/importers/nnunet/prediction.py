@@ -15,6 +15,7 @@ import numpy as np
 
 from ....domain.errors import ModelError, UsageError
 from ....domain.plain import first_line
+from ....domain.volume_names import PACKED
 from .results import Results
 
 
@@ -49,9 +50,9 @@ def predict(
         name = results.checkpoints[0].name
         try:
             predictor.initialize_from_trained_model_folder(str(results.folder), results.folds, name)
-            predictor.dataset_json = {**predictor.dataset_json, "file_ending": ".nii.gz"}
+            predictor.dataset_json = {**predictor.dataset_json, "file_ending": PACKED}
             predictor.predict_from_files_sequential([[str(path) for path in inputs]], [f"{folder}/mask"])
-            written = f"{folder}/mask.nii.gz"
+            written = f"{folder}/mask{PACKED}"
             if largest:
                 reader = predictor.plans_manager.image_reader_writer_class()
                 labels, properties = reader.read_seg(written)
