@@ -18,9 +18,6 @@ if TYPE_CHECKING:
     from ...ports.importer import ImportChoices
     from ...services.models.importing import ImportResult
 
-Configuration = Annotated[
-    str | None, typer.Option("--configuration", help="Of an nnU-Net with several, e.g. 3d_fullres.")
-]
 Folds = Annotated[
     str | None, typer.Option("--folds", metavar="N,N,...", help="Folds whose logits are averaged; all without it.")
 ]
@@ -34,7 +31,7 @@ def import_command(
         Path | None, typer.Option("-o", "--output", metavar="MODEL.onnx", help="The model file to write.")
     ] = None,
     *,
-    configuration: Configuration = None,
+    configuration: opt.Configuration = None,
     folds: Folds = None,
     checkpoint: CheckpointName = "final",
     no_mirroring: NoMirroring = False,
@@ -88,12 +85,15 @@ def import_command(
     _show(done, destination, as_json=as_json, quiet=quiet)
 
 
-def show_source(application: Application, source: Path, as_json: bool) -> None:
+def show_source(
+    application: Application, source: Path, configuration: str | None, card: Path | None, *, as_json: bool
+) -> None:
     """Show what would be imported of a source."""
     from ...domain.cards.writing import write_card
     from ...ports.importer import ImportChoices
 
-    framework, found = application.inspect_source(source, ImportChoices())
+    own = None if card is None else application.read_card(card)
+    framework, found = application.inspect_source(source, ImportChoices(configuration, card=own))
     if as_json:
         show_json({"framework": framework, "card": write_card(found.card), "missing": list(found.missing)})
     else:

@@ -68,6 +68,7 @@ def inspect_command(
         str, typer.Argument(help="A volume, a model file, the name of a model, or another framework's files.")
     ],
     card: opt.CardFile = None,
+    configuration: opt.Configuration = None,
     as_json: opt.AsJson = False,
 ) -> None:
     """Show a volume's geometry, a model's card and certificate, or what ``import`` would take."""
@@ -76,7 +77,7 @@ def inspect_command(
 
     application = build_application()
     if Path(file).exists() and application.recognises(Path(file)):
-        show_source(application, Path(file), as_json)
+        show_source(application, Path(file), configuration, card, as_json=as_json)
         return
     if names_a_model(file):
         _show_model(application.find_model(file, card), as_json)

@@ -52,6 +52,9 @@ Scratch = Annotated[
     Path | None,
     typer.Option("--scratch", help="Folder for temporary files.", show_default="the temporary folder"),
 ]
+Configuration = Annotated[
+    str | None, typer.Option("--configuration", help="Of an nnU-Net with several, e.g. 3d_fullres.")
+]
 NetworkOutput = Annotated[
     str | None, typer.Option("--network-output", metavar="NAME|INDEX", help="The output with the logits, of several.")
 ]
