@@ -114,7 +114,7 @@ def whole_body() -> dict[str, Any]:
     return {
         "displayable_configs": {"highres": True, "sw_overlap": 0.25},
         "image_key": "image",
-        "pixdim": "$[4.5, 4.5, 4.5] if @displayable_configs#highres else [9.0, 9.0, 9.0]",
+        "pixdim": "$[4.6, 4.6, 4.6] if @displayable_configs#highres else [9.0, 9.0, 9.0]",
         "modelname": "$'model.pt' if @displayable_configs#highres else 'model_lowres.pt'",
         "network_def": {**_SEGRESNET, "in_channels": 1, "out_channels": 5},
         "preprocessing": [
@@ -135,13 +135,26 @@ def whole_body() -> dict[str, Any]:
     }
 
 
+def pediatric() -> dict[str, Any]:
+    """Four classes, CT: cropped to the foreground after a window of intensities."""
+    window = {"_target_": "ScaleIntensityRanged", **_IMAGE, "a_min": -250, "a_max": 400, "b_min": 0, "b_max": 1}
+    crop = {"_target_": "CropForegroundd", **_IMAGE, "source_key": "image", "mode": ["minimum"]}
+    return {
+        "network_def": {**_UNET, "in_channels": 1, "out_channels": 4},
+        "preprocessing": [*_READ, _RAS, _spacing(4.1, 4.1, 4.6), {**window, "clip": True}, crop],
+        "inferer": _window((32, 32, 32), 0.75),
+        "postprocessing": [_SOFTMAX, _invert(nearest=False), _ARGMAX, _SAVE],
+    }
+
+
 NAMES = {
+    "pediatric": ("background", "liver", "spleen", "pancreas"),
     "spleen": ("background", "spleen"),
     "brats": ("Tumor core", "Whole tumor", "Enhancing tumor"),
     "prostate": ("background", "central gland", "peripheral zone"),
     "whole_body": ("background", "liver", "heart", "lung", "bone"),
 }
-KINDS = {"spleen": spleen, "brats": brats, "prostate": prostate, "whole_body": whole_body}
+KINDS = {"spleen": spleen, "brats": brats, "prostate": prostate, "whole_body": whole_body, "pediatric": pediatric}
 
 
 def metadata(kind: str) -> dict[str, Any]:

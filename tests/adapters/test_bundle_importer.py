@@ -123,7 +123,7 @@ def test_the_largest_component_of_each_label_and_nearest_labels(tmp_path: Path) 
 
 def test_replicate_padding_gaussian_windows_and_a_choice_in_the_configuration(tmp_path: Path) -> None:
     card = imported(tmp_path, "whole_body").card
-    assert card.input.spacing == (4.5, 4.5, 4.5)
+    assert card.input.spacing == (4.6, 4.6, 4.6)
     assert card.input.intensity == (ZScore("nonzero"), Rescale(-1, 1))
     assert card.tiling == Tiling((48, 48, 48), 4, 0.25, "gaussian", Padding("edge", to="patch"), windows="monai")
 
