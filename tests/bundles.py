@@ -272,5 +272,5 @@ def _truth(kind: str, image: NDArray[Any]) -> NDArray[Any]:
     smooth = ndimage.gaussian_filter(image[0], 1.5)
     if kind == "brats":
         return np.stack([smooth > level for level in np.quantile(smooth, [0.9, 0.75, 0.97])])
-    levels = np.quantile(smooth, np.linspace(0.6, 0.95, len(NAMES[kind]) - 1))
+    levels = np.quantile(smooth, np.linspace(0.5, 0.85, len(NAMES[kind]) - 1))
     return np.asarray(np.digitize(smooth, levels))

@@ -13,13 +13,11 @@ from ..domain.errors import UsageError
 from ..domain.geometry.grid import check_codes
 from ..domain.inference.patches import Padding, Tiling
 from ..domain.intensity import ClipPercentiles, Rescale, ShiftScale, Step, Window, ZScore, is_within_crop
-from ..domain.labels.label_map import Label, LabelTable, Output
+from ..domain.labels.label_map import PALETTE, Label, LabelTable, Output
 from ..domain.labels.postprocessing import FillHoles, KeepLargest, Postprocessing, RemoveSmall
 from ..domain.run import LARGEST_OVERLAP
 from .reading import Strict, expected, sized, wrong
 
-# Colours of labels that name none, distinct for readers with colour blindness too (Okabe and Ito, 2008).
-_PALETTE = ("#e4572e", "#56b4e9", "#009e73", "#f0e442", "#cc79a7", "#0072b2", "#d55e00", "#999999")
 _LABELS = "at least one label and each value once"
 
 MODEL_NAME, MODEL_VERSION = "[a-z0-9][a-z0-9-]*", "[0-9A-Za-z][0-9A-Za-z.+-]*"
@@ -326,7 +324,7 @@ class OutputFields(Strict):
 
     def value(self) -> Output:
         """Return the domain's value."""
-        table = (label.label(_PALETTE[i % len(_PALETTE)]) for i, label in enumerate(self.labels))
+        table = (label.label(PALETTE[i % len(PALETTE)]) for i, label in enumerate(self.labels))
         tensor = None if self.tensor is None else str(self.tensor)
         output = Output(self.activation, LabelTable(tuple(table)), tensor=tensor, bounded=self.bounded)
         return output if self.threshold == output.threshold else output.with_threshold(self.threshold)

@@ -15,6 +15,8 @@ from .postprocessing import Postprocessing
 
 Activation = Literal["softmax", "sigmoid", "none", "labels"]
 ACTIVATIONS: tuple[Activation, ...] = ("softmax", "sigmoid", "none")  # of values that can be blended
+# Colours of labels in order, distinct for readers with colour blindness too (Okabe and Ito, 2008).
+PALETTE = ("#e4572e", "#56b4e9", "#009e73", "#f0e442", "#cc79a7", "#0072b2", "#d55e00", "#999999")
 Labels = NDArray[np.unsignedinteger[Any]]
 Logits = NDArray[np.float32]
 

@@ -7,13 +7,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from ....domain.labels.label_map import Activation, Label, LabelTable, Output
+from ....domain.labels.label_map import PALETTE, Activation, Label, LabelTable, Output
 from ....domain.labels.postprocessing import KeepLargest, Postprocessing
 from .configuration import Component, Configuration
 from .preprocessing import apply_word
 
 _WITHOUT_EFFECT = frozenset({"SaveImage", "EnsureType", "CastToType", "ToTensor", "ToDevice", "Identity"})
-_COLOURS = ("#e4572e", "#56b4e9", "#009e73", "#f0e442", "#cc79a7", "#0072b2", "#d55e00", "#999999")
 
 
 @dataclass
@@ -39,7 +38,7 @@ class Postprocessed:
         given = self.merged or tuple((c + 1 - first, c) for c in range(first, self.channels))
         usual = self.merged is None
         labels = tuple(
-            Label(value, names.get(c) or f"label {value}", _COLOURS[i % len(_COLOURS)], None if usual else c)
+            Label(value, names.get(c) or f"label {value}", PALETTE[i % len(PALETTE)], None if usual else c)
             for i, (value, c) in enumerate(given)
         )
         output = Output(activation, LabelTable(labels), postprocessing=tuple(self.postprocessing))

@@ -10,7 +10,7 @@ from ....domain.errors import ModelError
 from ....domain.geometry.grid import shape3
 from ....domain.inference.patches import Padding, Tiling
 from ....domain.intensity import Rescale, ShiftScale, Step, Window, ZScore
-from ....domain.labels.label_map import Label, LabelTable, Output
+from ....domain.labels.label_map import PALETTE, Label, LabelTable, Output
 from ....domain.labels.postprocessing import KeepLargest
 from .plans import Plans, wrong
 
@@ -27,7 +27,6 @@ _SPLINES = "resample_data_or_seg_to_shape"
 _TORCH = "resample_torch_fornnunet"
 _NO_RESAMPLING = "no_resampling_hack"
 _COARSE = 3  # times the spacing of the other axes
-_COLOURS = ("#e4572e", "#56b4e9", "#009e73", "#f0e442", "#cc79a7", "#0072b2", "#d55e00", "#999999")
 
 
 def describe_input(plans: Plans) -> Input:
@@ -96,7 +95,7 @@ def describe_output(plans: Plans, postprocessing: tuple[KeepLargest, ...]) -> Ou
     activation: Literal["softmax", "sigmoid"] = "softmax" if regions is None else "sigmoid"
     named = _classes(plans) if regions is None else regions
     labels = tuple(
-        Label(value, name, _COLOURS[i % len(_COLOURS)], also={} if len(parts) == 1 else {"region": list(parts)})
+        Label(value, name, PALETTE[i % len(PALETTE)], also={} if len(parts) == 1 else {"region": list(parts)})
         for i, (name, value, parts) in enumerate(named)
     )
     return Output(activation, LabelTable(labels), order=order, postprocessing=postprocessing)
