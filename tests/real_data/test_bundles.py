@@ -25,7 +25,7 @@ def voxport(*arguments: object) -> None:
     app(args=[str(a) for a in arguments], standalone_mode=False)
 
 
-@pytest.mark.parametrize("kind", ["spleen", "prostate", "whole_body", "pediatric"])
+@pytest.mark.parametrize("kind", ["spleen", "prostate", "whole_body"])
 def test_an_imported_bundle_segments_a_real_volume_as_monai_runs_it(real_data: Path, tmp_path: Path, kind: str) -> None:
     name = "example_mr_sm.nii.gz" if kind == "prostate" else "example_ct_sm.nii.gz"
     compare(tmp_path, kind, [real_data / "ct_mr" / name], [real_data / "ct_mr" / name])

@@ -193,7 +193,9 @@ def _crop(found: Preprocessing, component: Component) -> None:
             raise component.refused("CropForeground before the words that take statistics", got)
     found.crop = Crop(kind, threshold, margin)
     if found.spacing is not None:
-        found.notes.append("CropForeground takes the stored voxels, before Spacing: its box may differ by a voxel")
+        found.notes.append(
+            "CropForeground is taken before Spacing, so patches lie elsewhere than MONAI's: compare both"
+        )
     if margin and not component.get("allow_smaller", False):
         found.notes.append("CropForeground: the margin ends at the volume's border, where MONAI pads beyond it")
 
