@@ -67,7 +67,14 @@ RECIPES = {
     ),
     "MR, masked z-score": replace(MR, masked=(True,)),
     "MR, transposed": replace(MR, transpose=(2, 0, 1), spacing=(3.2, 4.0, 3.5), patch=(32, 16, 32), mirroring=(0,)),
-    "MR, rescaled": replace(MR, schemes=("RescaleTo01Normalization",), reader="NibabelIOWithReorient"),
+    "MR, two channels": replace(
+        MR,
+        channels=("MR", "the same"),
+        schemes=("RescaleTo01Normalization", "ZScoreNormalization"),
+        masked=(False, True),
+        reader="NibabelIOWithReorient",
+        steps=150,
+    ),
     "MR, torch resampling": replace(
         MR,
         schemes=("NoNormalization",),
@@ -97,18 +104,26 @@ class Case:
     def part(self, *box: slice) -> Case:
         return Case(self.image[box], self.labels[box], self.affine)
 
+    def stored_as(self, *axes: int) -> Case:
+        """The same case with its axes in another order, the first of them turned round."""
+        affine = self.affine[:, [*axes, 3]]
+        affine[:, 3] += affine[:, 0] * (self.image.shape[axes[0]] - 1)
+        affine[:, 0] *= -1
+        return Case(self.image.transpose(axes)[::-1], self.labels.transpose(axes)[::-1], affine)
+
     def save(self, path: Path) -> Path:
         nib.save(nib.Nifti1Image(np.ascontiguousarray(self.image), self.affine), path)
         return path
 
 
 def case(real_data: Path, recipe: Recipe) -> Case:
-    """Return the CT or MR volume with the liver as label 1 and fat (CT) or the stomach (MR) as label 2."""
-    names = ("mr_sm", "seg_mr") if recipe.channels == ("MR",) else ("ct_sm", "seg")
+    """Return the CT or MR volume with the liver as label 1 and fat as label 2."""
+    of_mr = recipe.channels[0] == "MR"
+    names = ("mr_sm", "seg_mr") if of_mr else ("ct_sm", "seg")
     image, segmented = (nib.load(real_data / "ct_mr" / f"example_{name}.nii.gz") for name in names)
     values, found = np.asarray(image.dataobj), np.asarray(segmented.dataobj)
-    other = found == 6 if recipe.channels == ("MR",) else (values > -115) & (values < -60)
-    labels = np.where(found == 5, 1, np.where(other, 2, 0)).astype(np.uint8)
+    fat = values > 300 if of_mr else (values > -115) & (values < -60)
+    labels = np.where(found == 5, 1, np.where(fat, 2, 0)).astype(np.uint8)
     return Case(values, labels, image.affine).every(max(1, int(max(recipe.spacing) // 3)))
 
 
@@ -120,7 +135,12 @@ def parts_of(whole: Case) -> dict[str, Case]:
         starts = np.clip(middle - np.array(edges) // 2, 0, np.array(whole.labels.shape) - edges)
         return whole.part(*(slice(start, start + edge) for start, edge in zip(starts, edges, strict=True)))
 
-    return {"whole": whole, "thin": around(60, 50, 4), "smaller than the patch": around(24, 20, 8)}
+    return {
+        "whole": whole,
+        "thin": around(60, 50, 4),
+        "smaller than the patch": around(24, 20, 8),
+        "stored in another order": around(44, 40, 8).stored_as(2, 0, 1),
+    }
 
 
 def voxport(*arguments: object) -> None:
@@ -143,14 +163,16 @@ def dices(mine: Volume, theirs: Volume) -> dict[int, float]:
 def test_labels_are_those_of_nnunet(real_data: Path, tmp_path: Path, kind: str) -> None:
     recipe = RECIPES[kind]
     whole = case(real_data, recipe)
-    source = write_results(tmp_path, recipe, whole.image[None], whole.labels, whole.spacing)
+    image = np.stack([whole.image] * len(recipe.channels))
+    source = write_results(tmp_path, recipe, image, whole.labels, whole.spacing)
     model = tmp_path / "model.onnx"
     voxport("import", source, "-o", model)
     for name, part in parts_of(whole).items():
         path = part.save(tmp_path / f"{name}.nii.gz".replace(" ", "-"))
         mask, theirs = tmp_path / f"mine-{path.name}", tmp_path / f"theirs-{path.name}"
-        voxport("segment", path, "-m", model, "-o", mask, "--quiet")
-        predict(source, [path], theirs, folds=recipe.folds)
+        files = [path] * len(recipe.channels)
+        voxport("segment", *files, "-m", model, "-o", mask, "--quiet")
+        predict(source, files, theirs, folds=recipe.folds)
         mine, expected = labels_of(mask), labels_of(theirs)
         agreement, dice = float((mine == expected).mean()), dices(mine, expected)
         print(f"{kind}, {name}: {agreement:.5f} {dice}")
