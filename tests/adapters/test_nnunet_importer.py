@@ -6,7 +6,7 @@ import json
 import os
 import pickle
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -425,3 +425,38 @@ def test_a_zip_with_a_name_outside_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="leads out of the folder"):
         read(archive)
     assert not (tmp_path.parent / "outside.txt").exists()
+
+
+def places(values: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    parts = values.items() if isinstance(values, dict) else enumerate(values) if isinstance(values, list) else ()
+    for key, value in parts:
+        yield (*path, key)
+        yield from places(value, (*path, key))
+
+
+def changed(values: Any, path: tuple[Any, ...], value: object) -> Any:
+    copy = json.loads(json.dumps(values))
+    place = copy
+    for key in path[:-1]:
+        place = place[key]
+    place[path[-1]] = value
+    return copy
+
+
+@pytest.mark.parametrize("name", ["plans.json", "dataset.json", "postprocessing.json"])
+@pytest.mark.parametrize("value", [None, -1, 1.5, True, "x", "", [], [[1]], {}, {"x": 1}], ids=repr)
+def test_any_other_value_is_taken_or_refused_in_one_line(tmp_path: Path, name: str, value: object) -> None:
+    source = write_source(tmp_path)
+    written = {"postprocessing_fns": [PLAIN], "postprocessing_kwargs": [{"labels_or_regions": 1}]}
+    (source / "postprocessing.json").write_text(json.dumps(written))
+    whole, refused = json.loads((source / name).read_text()), list[str]()
+    for path in places(whole):
+        (source / name).write_text(json.dumps(changed(whole, path, value)))
+        try:
+            read(source)
+        except (ModelError, UsageError) as error:
+            refused.append(str(error))
+        except Exception as error:
+            raise AssertionError(f"{path}: {error!r}") from error
+    assert refused
+    assert not any("\n" in message for message in refused)

@@ -12,6 +12,7 @@ from ....domain.labels.postprocessing import KeepLargest
 from ....ports.exporter import Checkpoint
 from ....ports.importer import ImportChoices, Imported
 from ...archives import file_inside
+from ...disk import sha256
 from .network import describe_network, divisor
 from .pipeline import describe_input, describe_output, describe_postprocessing, describe_tiling, region_values
 from .plans import Plans
@@ -82,6 +83,7 @@ class NnunetImporter:
                 "configuration": plans.configuration,
                 "trainer": trainer,
                 "folds": list(results.folds),
+                "files": {name: sha256(results.folder / name) for name in ("plans.json", "dataset.json")},
             },
             citation=_CITATION,
         )

@@ -31,9 +31,13 @@ def describe_network(plans: Plans, trainer: str, outputs: int) -> dict[str, Any]
     architecture = plans.values.get("architecture", None)
     if architecture is None:
         architecture = _old_architecture(plans)
-    arguments, classes = architecture.get("arch_kwargs"), architecture.get("_kw_requires_import", ())
+    if not isinstance(architecture, Mapping):
+        raise wrong("architecture", "the network's class and arguments", architecture)
+    arguments, classes = architecture.get("arch_kwargs"), architecture.get("_kw_requires_import", [])
     if not isinstance(arguments, Mapping):
         raise wrong("arch_kwargs", "the network's arguments", arguments)
+    if not isinstance(classes, list) or not all(isinstance(key, str) for key in classes):
+        raise wrong("_kw_requires_import", "names of arguments", classes)
     described = {key: _plain(key, value) for key, value in arguments.items()}
     if trainer == "nnUNetTrainerBN":
         described["norm_op"] = f"torch.nn.BatchNorm{len(plans.patch)}d"

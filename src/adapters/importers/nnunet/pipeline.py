@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, TypeVar
 
@@ -26,6 +27,7 @@ _READERS = {
 _SPLINES = "resample_data_or_seg_to_shape"
 _TORCH = "resample_torch_fornnunet"
 _NO_RESAMPLING = "no_resampling_hack"
+_LEAST_DEVIATION = 1e-8  # as in nnU-Net
 _COARSE = 3  # times the spacing of the other axes
 
 
@@ -39,7 +41,7 @@ def describe_input(plans: Plans) -> Input:
     if preprocessor != "DefaultPreprocessor":
         raise wrong("preprocessor_name", "DefaultPreprocessor", preprocessor)
     reader = plans.whole.get("image_reader_writer")
-    if reader not in _READERS:
+    if not isinstance(reader, str) or reader not in _READERS:
         raise wrong("image_reader_writer", f"one of {', '.join(_READERS)}", reader)
     schemes, masked = plans.of_channels("normalization_schemes"), plans.of_channels("use_mask_for_norm")
     channels = [
@@ -63,7 +65,7 @@ def describe_input(plans: Plans) -> Input:
     )
 
 
-def describe_tiling(plans: Plans, divisor: Sequence[int], mirrored: Sequence[int]) -> Tiling:
+def describe_tiling(plans: Plans, divisor: Sequence[int], mirrored: object) -> Tiling:
     """Return the card's sliding window.
 
     Args:
@@ -72,7 +74,8 @@ def describe_tiling(plans: Plans, divisor: Sequence[int], mirrored: Sequence[int
         mirrored: the network's spatial axes to mirror.
     """
     one = (1,) * plans.flat
-    if not set(mirrored) <= set(range(len(plans.patch))):
+    axes = range(len(plans.patch))
+    if not isinstance(mirrored, list | tuple) or not all(axis in axes for axis in mirrored):
         raise wrong("inference_allowed_mirroring_axes", "axes of the network", mirrored)
     return Tiling(
         shape3(_in_xyz(plans, one + plans.patch)),
@@ -121,8 +124,12 @@ def describe_postprocessing(written: Mapping[str, Any]) -> tuple[KeepLargest, ..
         ModelError: another step than the largest component.
     """
     functions, arguments = written.get("postprocessing_fns", []), written.get("postprocessing_kwargs", [])
+    if not isinstance(functions, list) or not isinstance(arguments, list) or len(functions) != len(arguments):
+        raise wrong("postprocessing_kwargs", "the arguments of each of postprocessing_fns", arguments)
     steps = []
     for function, given in zip(functions, arguments, strict=True):
+        if not isinstance(given, Mapping):
+            raise wrong("postprocessing_kwargs", "a mapping", given)
         if function != "remove_all_but_largest_component_from_segmentation":
             raise wrong("postprocessing_fns", "remove_all_but_largest_component_from_segmentation", function)
         steps.append(KeepLargest(tuple(dict.fromkeys(_flat(given.get("labels_or_regions"))))))
@@ -137,15 +144,15 @@ def _in_xyz(plans: Plans, values: Sequence[T]) -> tuple[T, T, T]:
 
 def _steps(plans: Plans, channel: int, scheme: object, masked: bool) -> tuple[Step, ...]:
     within: Literal["all", "crop"] = "crop" if masked else "all"
-    schemes: dict[object, Callable[[], tuple[Step, ...]]] = {
+    schemes: dict[str, Callable[[], tuple[Step, ...]]] = {
         "CTNormalization": lambda: _ct(plans.intensities(channel)),
         "ZScoreNormalization": lambda: (ZScore(within),),
         "NoNormalization": lambda: (),
         "RescaleTo01Normalization": lambda: (Rescale(0.0, 1.0),),
         "RGBTo01Normalization": lambda: (ShiftScale(0.0, 1 / 255),),
     }
-    if scheme not in schemes:
-        raise wrong("normalization_schemes", f"one of {', '.join(map(str, schemes))}", scheme)
+    if not isinstance(scheme, str) or scheme not in schemes:
+        raise wrong("normalization_schemes", f"one of {', '.join(schemes)}", scheme)
     return schemes[scheme]()
 
 
@@ -155,7 +162,9 @@ def _ct(found: Mapping[str, Any]) -> tuple[Step, ...]:
         low, high, mean, deviation = (float(found[key]) for key in keys)
     except (KeyError, TypeError, ValueError):
         raise wrong("foreground_intensity_properties_per_channel", ", ".join(keys), dict(found)) from None
-    return (Window(low, high), ZScore(mean=mean, std=deviation))
+    if not (math.isfinite(mean) and low < high and 0 <= deviation < math.inf):
+        raise wrong("foreground_intensity_properties_per_channel", "finite statistics, of several values", dict(found))
+    return (Window(low, high), ZScore(mean=mean, std=max(deviation, _LEAST_DEVIATION)))
 
 
 def _rule(key: str, plans: Plans, orders: tuple[int, ...]) -> tuple[Any, str | None]:

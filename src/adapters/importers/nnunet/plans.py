@@ -51,15 +51,18 @@ class Plans:
     @property
     def spacing(self) -> tuple[float, ...]:
         """Spacing of the network's axes, two or three numbers."""
-        return self.of_each("spacing", float)
+        lengths = self.of_each("spacing", float)
+        if len(lengths) != len(self.patch):
+            raise wrong("spacing", f"{len(self.patch)} numbers, as patch_size has", lengths)
+        return lengths
 
     @property
     def transpose(self) -> tuple[int, ...]:
         """Axis of the stored array (z, y, x) for each axis of the network's array."""
-        axes = tuple(self.whole.get("transpose_forward", (0, 1, 2)))
-        if sorted(axes) != [0, 1, 2]:
+        axes = self.whole.get("transpose_forward", [0, 1, 2])
+        if not isinstance(axes, list) or sorted(axes, key=str) != [0, 1, 2]:
             raise wrong("transpose_forward", "the axes 0, 1 and 2", axes)
-        return axes
+        return tuple(axes)
 
     @property
     def channels(self) -> tuple[str, ...]:
@@ -109,4 +112,6 @@ def _inherited(configurations: Mapping[str, Any], name: str, seen: tuple[str, ..
         listed = ", ".join(map(str, configurations)) or "none"
         raise wrong("configuration", f"one of {listed}", f"{name}, inherited in a circle" if name in seen else name)
     parent = values.get("inherits_from")
+    if not isinstance(parent, str | None):
+        raise wrong("inherits_from", "the name of a configuration", parent)
     return values if parent is None else {**_inherited(configurations, parent, (*seen, name)), **values}
