@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import copy
 import json
+import sys
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
+import numpy as np
 import pytest
+import torch
 from voxport.adapters.importers.monai_bundle import BundleImporter, checkpoint_from_bundle
 from voxport.adapters.importers.monai_bundle.expressions import NotLiteralError, compute
 from voxport.contract.card import read_card
 from voxport.domain.cards.model_card import Crop, ResamplingRule
 from voxport.domain.cards.writing import write_card
-from voxport.domain.errors import ModelError
+from voxport.domain.errors import ModelError, UsageError
 from voxport.domain.inference.patches import Padding, Tiling
 from voxport.domain.intensity import ClipPercentiles, Rescale, ShiftScale, Window, ZScore
 from voxport.domain.labels.postprocessing import KeepLargest
@@ -23,7 +27,9 @@ from voxport.ports.exporter import Checkpoint
 from voxport.ports.importer import ImportChoices, Imported, ModelImporter
 from voxport.testing.importer import ModelImporterContract
 
-from tests.bundles import KINDS, metadata, write_bundle
+from tests.bundles import KINDS, metadata, volume, write_bundle
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # TorchScript's
 
 Change = Callable[[dict[str, Any]], object]
 CODE = "$open('sprung', 'w')"
@@ -276,6 +282,58 @@ def test_an_output_may_be_chosen(tmp_path: Path) -> None:
     network = read(folder, output="out").network
     assert isinstance(network, Checkpoint)
     assert network.network["_output_"] == "out"
+
+
+def test_an_archive_with_a_path_out_of_it_is_refused(tmp_path: Path) -> None:
+    folder = write_bundle(tmp_path / "a", KINDS["spleen"](), metadata("spleen"), b"weights")
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        for path in folder.rglob("*"):
+            archive.write(path, path.relative_to(tmp_path))
+        archive.writestr("../sprung", "x")
+    assert BundleImporter().recognises(tmp_path / "a.zip")
+    with pytest.raises(ModelError, match="leads out of the folder"):
+        read(tmp_path / "a.zip")
+    assert not list(tmp_path.rglob("sprung"))
+
+
+# MONAI's own run
+
+
+def test_monais_run_of_weights_that_do_not_fit_is_refused_in_one_line(tmp_path: Path) -> None:
+    folder = write_bundle(tmp_path / "a", KINDS["spleen"](), metadata("spleen"), b"no weights")
+    scan = volume(tmp_path / "scan.nii.gz", (12, 10, 8), (3.0, 3.0, 4.0), "RAS", seed=0)
+    with pytest.raises(ModelError, match="a bundle that MONAI runs") as caught:
+        BundleImporter().segment(folder, ImportChoices(), [scan], tmp_path / "mask.nii.gz", tmp_path)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "mask.nii.gz").exists()
+
+
+def test_a_run_by_monai_needs_monai(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = write_bundle(tmp_path / "a", KINDS["spleen"](), metadata("spleen"), b"weights")
+    monkeypatch.setitem(sys.modules, "monai", None)
+    with pytest.raises(UsageError, match="expected MONAI"):
+        BundleImporter().segment(folder, ImportChoices(), [], tmp_path / "mask.nii.gz", tmp_path)
+
+
+def test_monais_run_gives_the_regions_of_a_bundle_that_writes_a_mask_for_each(tmp_path: Path) -> None:
+    """Two regions of a network of one convolution: values above 100, and above 200."""
+    configuration = copy.deepcopy(KINDS["brats"]())
+    configuration["network_def"] = {"_target_": "monai.networks.nets.UNet", "spatial_dims": 3, "in_channels": 1}
+    configuration["network_def"] |= {"out_channels": 2, "channels": [2, 2], "strides": [1]}
+    configuration["preprocessing"] = KINDS["spleen"]()["preprocessing"][:2]
+    del configuration["postprocessing"][3]
+    folder = write_bundle(tmp_path / "a", configuration, None, b"weights")
+    network = torch.nn.Conv3d(1, 2, 1)
+    network.load_state_dict({"weight": torch.ones(2, 1, 1, 1, 1), "bias": torch.tensor([-100.5, -200.5])})
+    torch.jit.script(network).save(folder / "models" / "model.ts")  # type: ignore[no-untyped-call]
+    (folder / "models" / "model.pt").unlink()
+    scan = volume(tmp_path / "scan.nii.gz", (24, 20, 16), (3.0, 3.0, 4.0), "RAS", seed=0)
+    mask = tmp_path / "mask.nii.gz"
+    framework, _ = BundleImporter().segment(folder, ImportChoices(), [scan], mask, tmp_path)
+    values = np.asarray(nib.load(scan).dataobj)
+    assert framework == "monai"
+    np.testing.assert_array_equal(np.asarray(nib.load(mask).dataobj), 1 * (values > 100) + 1 * (values > 200))
+    assert set(np.unique(values > 200)) == {False, True}
 
 
 # Expressions

@@ -14,7 +14,7 @@ from ...archives import unpack
 from .configuration import INFERENCE, METADATA, Configuration, holds_configuration, read_mapping
 from .framework import run_bundle
 from .inferer import network_divisor, read_inferer
-from .network import checkpoint_from_bundle, find_network
+from .network import checkpoint_from_bundle, find_network, stated_argument
 from .postprocessing import read_postprocessing
 from .preprocessing import read_preprocessing
 
@@ -64,8 +64,8 @@ def _imported(folder: Path, source: Path, choices: ImportChoices) -> Imported:
     checkpoint, notes = find_network(folder, configuration)
     network = dict(checkpoint.network)
     inputs, outputs = _format(about, "inputs", "image"), _format(about, "outputs", "pred")
-    channels = _count(configuration, network.get("in_channels"), inputs, "in_channels")
-    classes = _count(configuration, network.get("out_channels", network.get("num_classes")), outputs, "out_channels")
+    channels = _count(configuration, inputs, "in_channels")
+    classes = _count(configuration, outputs, "out_channels", "num_classes")
     preprocessing = read_preprocessing(configuration, channels)
     tiling, more = read_inferer(configuration, network_divisor(network, inputs.get("spatial_shape")))
     postprocessing = read_postprocessing(configuration, classes)
@@ -90,12 +90,14 @@ def _imported(folder: Path, source: Path, choices: ImportChoices) -> Imported:
     return Imported(card, type(checkpoint)(checkpoint.path, network), missing=missing, notes=notes)
 
 
-def _count(configuration: Configuration, given: Any, described: Mapping[str, Any], name: str) -> int:
+def _count(configuration: Configuration, described: Mapping[str, Any], *names: str) -> int:
+    """Return a number of channels: of the network, else of the metadata."""
+    given = stated_argument(configuration, *names)
     found = described.get("num_channels") if given is None else given
     if isinstance(found, int) and not isinstance(found, bool) and found > 0:
         return found
     do = "state num_channels in network_data_format of configs/metadata.json"
-    raise configuration.refused(f"network_def::{name}", "a number of channels", repr(found), do)
+    raise configuration.refused(f"network_def::{names[0]}", "a number of channels", repr(found), do)
 
 
 def _format(about: Mapping[str, Any], side: str, name: str) -> Mapping[str, Any]:

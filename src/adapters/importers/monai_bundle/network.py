@@ -60,6 +60,15 @@ def find_network(folder: Path, configuration: Configuration) -> tuple[Checkpoint
     return Checkpoint(weights, network), ()
 
 
+def stated_argument(configuration: Configuration, *names: str) -> Any:
+    """Return the first of these arguments that ``network_def`` states plainly; None if it does not."""
+    try:
+        component = configuration.component("network_def")
+        return None if component is None else next((component.get(name) for name in names if component.has(name)), None)
+    except ModelError:
+        return None
+
+
 def _network(configuration: Configuration) -> dict[str, Any]:
     if "network_def" not in configuration:
         expected = "network_def in the bundle's inference configuration"
