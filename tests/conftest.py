@@ -19,12 +19,12 @@ pytest.register_assert_rewrite("voxport.testing")
 # What the tests of a folder or a module need, by the longest path that matches.
 NEEDS: Mapping[str, Sequence[str]] = {
     "tests/adapters/test_bento_store.py": ("process",),
+    "tests/adapters/test_bundle_importer.py": ("torch",),
     "tests/adapters/test_dbos_database.py": ("process", "database"),
     "tests/adapters/test_dbos_jobs.py": ("process", "database"),
     "tests/adapters/test_file_locks.py": ("process",),
     "tests/adapters/test_fsspec_blobs.py": ("process",),
     "tests/adapters/test_foreign_files.py": ("process",),
-    "tests/adapters/test_bundle_importer.py": ("torch",),
     "tests/adapters/test_half_weights.py": ("torch",),
     "tests/adapters/test_nnunet_importer.py": ("process", "torch"),
     "tests/adapters/test_onnx_runtime.py": ("process",),

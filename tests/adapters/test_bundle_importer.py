@@ -197,7 +197,7 @@ def test_a_volume_is_inferred_whole_and_padded_to_a_divisor(tmp_path: Path) -> N
     ("word", "said"),
     [
         (on_image("Resized", spatial_size=[64, 64, 64]), "stretches every volume"),
-        (on_image("scripts.transforms.Owned"), "scripts.transforms.Owned"),
+        (on_image("scripts.transforms.Owned"), "own code"),
         (on_image("os.Spacingd", pixdim=[1, 1, 1]), "os.Spacingd"),
         (on_image("Spacingd", pixdim=[1, 1, 0]), "three positive lengths"),
         (on_image("Spacingd", pixdim=[1, 1, 1], mode="nearest"), "mode bilinear"),
@@ -239,6 +239,24 @@ def test_a_word_that_is_not_understood_is_refused_by_its_name_and_place(
 )
 def test_what_a_card_cannot_say_is_refused(tmp_path: Path, change: Change, said: str) -> None:
     assert said in refusal(tmp_path, "spleen", change)
+
+
+def test_the_words_of_several_lists_are_taken_together(tmp_path: Path) -> None:
+    def change(configuration: dict[str, Any]) -> None:
+        first, *others = configuration["preprocessing"]
+        configuration |= {"a": [first], "b": others, "d": "$torch.device('cpu')"}
+        configuration["b"].append(on_image("EnsureTyped", device="@d"))
+        configuration["preprocessing"] = {"_target_": "monai.transforms.Compose", "transforms": "$@a + @b"}
+
+    assert imported(tmp_path, "spleen", change).card.input == imported(tmp_path / "b", "spleen").card.input
+
+
+def test_an_argument_of_older_versions_without_an_effect_is_left_out(tmp_path: Path) -> None:
+    swin = {"_target_": "SwinUNETR", "img_size": 96, "in_channels": 1, "out_channels": 2, "feature_size": 12}
+    found = imported(tmp_path, "spleen", lambda c: c.update(network_def=swin))
+    assert isinstance(found.network, Checkpoint)
+    assert found.network.network == {key: value for key, value in swin.items() if key != "img_size"}
+    assert found.card.tiling.divisor == 32
 
 
 def test_clicks_are_refused_with_the_reason(tmp_path: Path) -> None:

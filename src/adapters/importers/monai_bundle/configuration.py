@@ -39,12 +39,17 @@ class Component:
         """The class without its module."""
         return self.target.rpartition(".")[2]
 
+    @property
+    def is_known(self) -> bool:
+        """Whether the class may be one of MONAI: it is named without a module, or with one of MONAI's."""
+        return "." not in self.target or self.target.startswith("monai.")
+
     def word_of(self, known: Collection[str]) -> str:
         """Return the one of the known words that the class is, in its form for arrays or dictionaries; else itself.
 
         Only classes of MONAI are known words.
         """
-        if "." in self.target and not self.target.startswith("monai."):
+        if not self.is_known:
             return self.target
         forms = (self.word.removesuffix(ending) for ending in ("", "Dict", "D", "d"))
         return next((form for form in forms if form in known), self.word)

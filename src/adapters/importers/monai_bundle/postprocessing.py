@@ -23,7 +23,6 @@ class Postprocessed:
     activation: Activation | None = None
     discrete: bool = False
     threshold: float = 0.5
-    inverted: bool = False
     resample: Literal["logits", "probabilities", "labels"] = "labels"
     order: Literal[0, 1, 3] = 0
     postprocessing: list[Postprocessing] = field(default_factory=list)
@@ -93,7 +92,6 @@ def _invert(found: Postprocessed, component: Component) -> None:
     nearest = component.get("nearest_interp", True)
     if component.arguments.get("post_func") is not None:
         raise component.refused("no post_func", repr(component.arguments["post_func"]))
-    found.inverted = True
     if found.discrete:
         if not nearest:
             found.notes.append("Invert interpolates label values: voxport takes the label of the nearest voxel instead")

@@ -67,7 +67,8 @@ def read_preprocessing(configuration: Configuration, channels: int) -> Preproces
             continue
         if word not in _WORDS:
             expected = f"one of {', '.join(sorted({*_WORDS, *_WITHOUT_EFFECT}))}"
-            got = f"{component.target}{_REASONS.get(component.word_of(_REASONS), '')}"
+            reason = _REASONS.get(component.word_of(_REASONS), "" if component.is_known else _OWN)
+            got = f"{component.target}{reason}"
             raise component.refused(expected, got)
         apply_word(_WORDS[word], found, component)
     return found
@@ -81,6 +82,7 @@ def apply_word(word: Callable[[Any, Component], None], found: Any, component: Co
         raise component.refused(f"arguments that {component.word} takes", first_line(error)) from None
 
 
+_OWN = ", which is the bundle's own code and is not run"
 _REASONS: Mapping[str, str] = {
     "Resize": ", which stretches every volume to one size",
     "ConcatItems": ", which joins several images",
