@@ -199,6 +199,7 @@ class Container(containers.DeclarativeContainer):
             _late("importers.nnunet", "NnunetImporter"), _late("runtimes.torch", "read_content")
         ),
         providers.ThreadSafeSingleton(_late("importers.monai_bundle", "BundleImporter")),
+        providers.ThreadSafeSingleton(_late("importers.bioimageio", "BioimageioImporter"), model_files),
         providers.ThreadSafeSingleton(_late("importers.onnx_slices", "OnnxSlicesImporter"), model_files),
     )
     import_ports = providers.Factory(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
@@ -36,13 +36,19 @@ class ImportChoices:
 
 @dataclass(frozen=True, eq=False)
 class Example:
-    """An input ``(N, C, ., ., .)`` of the network, in its own axes, and the output that its authors state for it."""
+    """An input ``(N, C, ., ., .)`` of the network, in its own axes, and the output that its authors state for it.
+
+    ``finish`` turns what the network gives into what they state, e.g. a sigmoid. ``beyond``: the share of voxels that
+    may differ by more than ``absolute + relative * |output|``.
+    """
 
     name: str
     input: NDArray[np.float32]
     output: NDArray[np.float32]
     relative: float
     absolute: float
+    beyond: float = 0.0
+    finish: Callable[[NDArray[np.float32]], NDArray[np.float32]] = np.asarray
 
 
 @dataclass(frozen=True)
