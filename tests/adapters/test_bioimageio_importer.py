@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+import subprocess
+import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -144,10 +146,34 @@ class TestBioimageioImporter(ModelImporterContract):
         path.write_bytes(path.read_bytes()[:200])
 
 
+# bioimageio.spec 0.5.12 gives serializers of pydantic an argument that pydantic 2.14 refuses: these leave it out.
+_ORACLE = """
+import sys
+from bioimageio.spec._internal import io_packaging
+from bioimageio.spec.model import v0_4
+def file(value, handler, info):
+    found = handler(value)
+    found["source"] = _package(value.source, info, sha256=value.sha256)
+    return found
+def weights(value, handler, info):
+    return handler(value)
+io_packaging.package_file_descr_serializer.__code__ = file.__code__
+v0_4.package_weights.__code__ = weights.__code__
+from bioimageio.core import test_description
+summary = test_description(sys.argv[1])
+print(summary.format())
+sys.exit(summary.status != "passed")
+"""
+
+
+def run_oracle(source: Path) -> None:
+    """Run ``bioimageio test`` on a package, in a process of its own."""
+    done = subprocess.run([sys.executable, "-c", _ORACLE, str(source)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr[-2000:]
+
+
 def test_the_tests_own_package_is_one_that_bioimageio_runs(folder: Path) -> None:
-    core = pytest.importorskip("bioimageio.core")
-    summary = core.test_description(write_package(folder) / "rdf.yaml")
-    assert summary.status in ("passed", "valid-format"), summary.format()
+    run_oracle(write_package(folder) / "rdf.yaml")
 
 
 def test_a_package_is_read_as_a_card(folder: Path) -> None:
@@ -262,7 +288,7 @@ def test_external_data_becomes_part_of_the_file(folder: Path, tmp_path: Path) ->
 def test_torchscript_weights_are_exported(folder: Path, tmp_path: Path) -> None:
     layer = torch.nn.Conv3d(1, 1, (1, 3, 1), padding=(0, 1, 0), bias=False)
     layer.weight.data = torch.from_numpy(kernel("zyx"))
-    torch.jit.trace(layer, torch.zeros(SHAPE)).save(str(folder / "weights.pt"))
+    torch.jit.save(torch.jit.trace(layer, torch.zeros(SHAPE)), folder / "weights.pt")  # type: ignore[no-untyped-call]
 
     def change(description: Description) -> None:
         entry = {"source": "weights.pt", "sha256": sha256(folder / "weights.pt"), "pytorch_version": "2.0"}
