@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 import torch
 from voxport.adapters.exporters.torch import TorchExporter
 from voxport.adapters.runtimes.torch import load_network
-from voxport.domain.errors import ModelError
+from voxport.domain.errors import ModelError, UsageError
 from voxport.domain.inference.patches import Tiling
 from voxport.ports.exporter import Checkpoint
 from voxport.testing.affine import affine_card
@@ -130,6 +131,15 @@ def test_a_class_of_another_package_is_refused(tmp_path: Path, monkeypatch: pyte
     torch.save({"other": torch.zeros(1)}, tmp_path / "empty.pt")
     with pytest.raises(ModelError, match=f"_class_ to be a class of torch.nn or .*, got {name}"):
         load_network(tmp_path / "empty.pt", {**PLAIN, "conv_op": {"_class_": name}})
+
+
+def test_a_missing_package_of_nnunets_networks_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in sys.modules if name.startswith("dynamic_network_architectures.")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "dynamic_network_architectures", None)
+    torch.save({"other": torch.zeros(1)}, tmp_path / "empty.pt")
+    with pytest.raises(UsageError, match=r"the package dynamic_network_architectures, .*voxport\[nnunet\]"):
+        load_network(tmp_path / "empty.pt", {**PLAIN, "conv_op": None, "norm_op": None, "nonlin": None})
 
 
 def test_what_a_module_of_torch_nn_imports_is_not_its_class(tmp_path: Path) -> None:

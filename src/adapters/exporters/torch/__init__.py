@@ -29,7 +29,8 @@ __all__ = ["TorchExporter"]
 # Minimum edge of the traced example, for the kernels of networks without a divisor.
 _LEAST_EDGE = 16
 _LOGGERS = ("torch", "onnxscript", "onnx_ir")
-_PACKAGES = ("torch", "monai", "dynamic-network-architectures", "onnx", "onnxscript")
+_PACKAGES = ("torch", "monai", "onnx", "onnxscript")
+_NNUNET_NETWORKS = "dynamic_network_architectures"
 # SwinUNETR works with dynamic axes, but its export takes 7 minutes.
 _SLOW_DYNAMIC = frozenset({"SwinUNETR"})
 
@@ -135,10 +136,12 @@ def _provenance(checkpoint: Checkpoint, dynamic: bool) -> dict[str, Any]:
     source: dict[str, Any] = {"file": checkpoint.path.name, "sha256": sha256(checkpoint.path)}
     if names := checkpoint.network.get("_members_"):
         source["members"] = [{"file": name, "sha256": sha256(folder / name)} for name in names]
+    of_nnunet = str(checkpoint.network.get("_target_")).startswith(f"{_NNUNET_NETWORKS}.")
+    packages = (*_PACKAGES, _NNUNET_NETWORKS) if of_nnunet else _PACKAGES
     return {
         "source": source,
         "network": dict(checkpoint.network),
-        "versions": {name: found for name in _PACKAGES if (found := _version(name)) is not None},
+        "versions": {name: found for name in packages if (found := _version(name)) is not None},
         "opset": OPSET,
         "dynamic": dynamic,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
