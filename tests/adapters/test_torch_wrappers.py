@@ -133,10 +133,19 @@ def test_a_class_of_another_package_is_refused(tmp_path: Path, monkeypatch: pyte
         load_network(tmp_path / "empty.pt", {**PLAIN, "conv_op": {"_class_": name}})
 
 
+class Absent:
+    """Finds no package of nnU-Net's networks."""
+
+    @staticmethod
+    def find_spec(name: str, *_: object) -> None:
+        if name == "dynamic_network_architectures":
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+
 def test_a_missing_package_of_nnunets_networks_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in [name for name in sys.modules if name.startswith("dynamic_network_architectures.")]:
+    for name in [name for name in sys.modules if name.startswith("dynamic_network_architectures")]:
         monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setitem(sys.modules, "dynamic_network_architectures", None)
+    monkeypatch.setattr(sys, "meta_path", [Absent, *sys.meta_path])
     torch.save({"other": torch.zeros(1)}, tmp_path / "empty.pt")
     with pytest.raises(UsageError, match=r"the package dynamic_network_architectures, .*voxport\[nnunet\]"):
         load_network(tmp_path / "empty.pt", {**PLAIN, "conv_op": None, "norm_op": None, "nonlin": None})
