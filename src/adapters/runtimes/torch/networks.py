@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ....domain.errors import ModelError, UsageError
 from ....domain.plain import first_line
 from .checkpoints import Weights, is_torchscript, read_torchscript, read_weights
-from .wrappers import mean_of, slice_by_slice, with_axes
+from .wrappers import mean_of, one_output, slice_by_slice, with_axes
 
 if TYPE_CHECKING:
     import torch
@@ -24,7 +24,6 @@ _OWN_KEYS = frozenset({"_target_", "_desc_", "_output_"})
 # Packages whose classes an argument may be.
 _NNUNET_NETWORKS = "dynamic_network_architectures"
 _CLASS_PREFIXES = ("torch.nn.", f"{_NNUNET_NETWORKS}.")
-_Named = tuple[str, "torch.Tensor"]
 
 
 def load_network(path: Path, network: Mapping[str, Any]) -> torch.nn.Module:
@@ -36,7 +35,7 @@ def load_network(path: Path, network: Mapping[str, Any]) -> torch.nn.Module:
         path: the checkpoint.
         network: ``_target_``, a class of ``monai.networks.nets`` or ``package.module.Class`` of an installed package,
             and the arguments of the class. Without it, a TorchScript file runs as it is; with it, the network takes
-            the file's weights. ``_output_`` selects one of several outputs, see ``_one_output``. ``_slices_`` applies
+            the file's weights. ``_output_`` selects one of several outputs, see ``one_output``. ``_slices_`` applies
             a 2-D network slice by slice, see ``slice_by_slice``, then ``_transpose_`` reorders axes, see ``with_axes``.
             ``_members_`` are further checkpoints of the same network, relative to the folder of ``path``: the logits
             are the mean over all. An argument ``{"_class_": "torch.nn.Conv3d"}`` is a class.
@@ -68,7 +67,7 @@ def _load_one(path: Path, network: Mapping[str, Any]) -> torch.nn.Module:
     if "_target_" not in network:
         if script is not None and len(network) <= ("_output_" in network):
             plain = output is None and str(script.forward.schema.returns[0].type) == "Tensor"  # type: ignore[attr-defined]
-            return script if plain else _one_output(script, output)
+            return script if plain else one_output(script, output)
         raise ModelError(
             path.name,
             expected="a network to put the weights in",
@@ -79,7 +78,7 @@ def _load_one(path: Path, network: Mapping[str, Any]) -> torch.nn.Module:
     weights = read_weights(path) if script is None else Weights(dict(script.state_dict()))
     built = _build(network)
     notes = _put_in(built, weights, path, str(network["_target_"]))
-    return _one_output(built.eval(), output, notes)
+    return one_output(built.eval(), output, notes)
 
 
 def _check_torch() -> None:
@@ -237,73 +236,3 @@ def _endings(key: str) -> list[str]:
 
 def _some(keys: list[str]) -> str:
     return ", ".join(keys[:_SHOWN]) + (", ..." if len(keys) > _SHOWN else "")
-
-
-def _one_output(
-    network: torch.nn.Module, choice: str | int | None = None, notes: tuple[str, ...] = ()
-) -> torch.nn.Module:
-    """Wrap a network so that it returns one tensor.
-
-    ``choice`` selects one of several tensors by name (``out``, or ``aux.0`` in a list within a mapping) or by index.
-    Without a choice it is the only one of the image's size, e.g. the first of a list of falling resolutions. The first
-    call determines it, and raises ModelError, with a list of all, for no or several such tensors, or a wrong choice.
-    """
-    import torch
-
-    class OneOutput(torch.nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.network = network
-            self.in_channels = getattr(network, "in_channels", None)
-            self.notes = notes
-            self.index: int | None = None
-
-        def forward(self, image: torch.Tensor) -> Any:
-            output = self.network(image)
-            if isinstance(output, torch.Tensor) and choice is None:
-                return output
-            tensors = list(_tensors("", output))
-            if self.index is None:
-                self.index = _index(tensors, tuple(image.shape), choice)
-            return tensors[self.index][1]
-
-    return OneOutput().eval()
-
-
-def _tensors(name: str, output: Any) -> Iterator[_Named]:
-    """Yield the tensors of an output, in order, with their names."""
-    import torch
-
-    if isinstance(output, torch.Tensor):
-        yield name, output
-    elif isinstance(output, Mapping | list | tuple):
-        parts = output.items() if isinstance(output, Mapping) else enumerate(output)
-        for key, part in parts:
-            yield from _tensors(f"{name}.{key}" if name else str(key), part)
-
-
-def _index(tensors: list[_Named], image: tuple[int, ...], choice: str | int | None) -> int:
-    called = ["" if name == str(i) else f" {name}" for i, (name, _) in enumerate(tensors)]
-    shapes = [tuple(tensor.shape) for _, tensor in tensors]
-    listed = ", ".join(f"{i}{name} {shape}" for i, (name, shape) in enumerate(zip(called, shapes, strict=True)))
-    if choice is not None:
-        names = [name for name, _ in tensors]
-        found = [i for i, name in enumerate(names) if name == choice or name.startswith(f"{choice}.")]
-        if str(choice).isdecimal() and int(choice) < len(tensors):
-            found = [int(choice)]
-        if len(found) == 1:
-            return found[0]
-        expected, do = "the name or the index of one output", "choose another `network_output`"
-        raise ModelError("network output", expected=expected, got=f"{choice} of {listed or 'no tensors'}", do=do)
-    grid = (image[0], *image[2:])
-    full = [i for i, shape in enumerate(shapes) if len(shape) == len(image) and (shape[0], *shape[2:]) == grid]
-    if len(full) == 1:
-        return full[0]
-    raise ModelError(
-        "network output",
-        expected="one tensor (N, K, ., ., .) of the image's size",
-        got=f"{len(full)} of them in: {listed or 'no tensors'}",
-        do="name the one that holds the logits, or its index, as `network_output`"
-        if full
-        else "use a network for segmentation",
-    )

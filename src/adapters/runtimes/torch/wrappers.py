@@ -1,9 +1,9 @@
-"""Networks around networks: slice by slice, with other axes, or the mean of several."""
+"""Networks around networks: one of several outputs, slice by slice, other axes, or the mean of several."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from ....domain.errors import ModelError
 
@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     import torch
 
 _AXES = ("x", "y", "z")
+_Named = tuple[str, "torch.Tensor"]
 
 
 def slice_by_slice(network: torch.nn.Module, axis: object) -> torch.nn.Module:
@@ -81,3 +82,73 @@ def _wrapper(members: Sequence[torch.nn.Module], run: Callable[[torch.Tensor], t
             return run(image)
 
     return Wrapper().eval()
+
+
+def one_output(
+    network: torch.nn.Module, choice: str | int | None = None, notes: tuple[str, ...] = ()
+) -> torch.nn.Module:
+    """Wrap a network so that it returns one tensor.
+
+    ``choice`` selects one of several tensors by name (``out``, or ``aux.0`` in a list within a mapping) or by index.
+    Without a choice it is the only one of the image's size, e.g. the first of a list of falling resolutions. The first
+    call determines it, and raises ModelError, with a list of all, for no or several such tensors, or a wrong choice.
+    """
+    import torch
+
+    class OneOutput(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = network
+            self.in_channels = getattr(network, "in_channels", None)
+            self.notes = notes
+            self.index: int | None = None
+
+        def forward(self, image: torch.Tensor) -> Any:
+            output = self.network(image)
+            if isinstance(output, torch.Tensor) and choice is None:
+                return output
+            tensors = list(_tensors("", output))
+            if self.index is None:
+                self.index = _index(tensors, tuple(image.shape), choice)
+            return tensors[self.index][1]
+
+    return OneOutput().eval()
+
+
+def _tensors(name: str, output: Any) -> Iterator[_Named]:
+    """Yield the tensors of an output, in order, with their names."""
+    import torch
+
+    if isinstance(output, torch.Tensor):
+        yield name, output
+    elif isinstance(output, Mapping | list | tuple):
+        parts = output.items() if isinstance(output, Mapping) else enumerate(output)
+        for key, part in parts:
+            yield from _tensors(f"{name}.{key}" if name else str(key), part)
+
+
+def _index(tensors: list[_Named], image: tuple[int, ...], choice: str | int | None) -> int:
+    called = ["" if name == str(i) else f" {name}" for i, (name, _) in enumerate(tensors)]
+    shapes = [tuple(tensor.shape) for _, tensor in tensors]
+    listed = ", ".join(f"{i}{name} {shape}" for i, (name, shape) in enumerate(zip(called, shapes, strict=True)))
+    if choice is not None:
+        names = [name for name, _ in tensors]
+        found = [i for i, name in enumerate(names) if name == choice or name.startswith(f"{choice}.")]
+        if str(choice).isdecimal() and int(choice) < len(tensors):
+            found = [int(choice)]
+        if len(found) == 1:
+            return found[0]
+        expected, do = "the name or the index of one output", "choose another `network_output`"
+        raise ModelError("network output", expected=expected, got=f"{choice} of {listed or 'no tensors'}", do=do)
+    grid = (image[0], *image[2:])
+    full = [i for i, shape in enumerate(shapes) if len(shape) == len(image) and (shape[0], *shape[2:]) == grid]
+    if len(full) == 1:
+        return full[0]
+    raise ModelError(
+        "network output",
+        expected="one tensor (N, K, ., ., .) of the image's size",
+        got=f"{len(full)} of them in: {listed or 'no tensors'}",
+        do="name the one that holds the logits, or its index, as `network_output`"
+        if full
+        else "use a network for segmentation",
+    )
