@@ -196,6 +196,22 @@ def test_a_network_that_has_moved_since_is_found(tmp_path: Path) -> None:
     assert network_of(found)["_target_"] == "dynamic_network_architectures.architectures.unet.ResidualEncoderUNet"
 
 
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ({"n_stages": 10**9}, "n_stages: expected numbers up to 2048, got 1000000000"),
+        ({"features_per_stage": [8, 10**6]}, "features_per_stage: expected numbers up to 2048"),
+        ({"n_conv_per_stage": [1] * 1000}, "n_conv_per_stage: expected at most 16 stages, got 1000 values"),
+    ],
+)
+def test_a_network_beyond_all_sense_is_not_built(tmp_path: Path, arguments: dict[str, Any], expected: str) -> None:
+    architecture = CHEAP.plans["configurations"]["3d_fullres"]["architecture"]
+    changed = {**architecture, "arch_kwargs": {**architecture["arch_kwargs"], **arguments}}
+    with pytest.raises(ModelError) as caught:
+        imported(tmp_path, values={"architecture": changed})
+    assert expected in str(caught.value)
+
+
 def test_the_trainer_with_batch_normalisation_changes_the_network(tmp_path: Path) -> None:
     found = read(write_source(tmp_path), trainer="nnUNetTrainerBN")
     assert network_of(found)["norm_op"] == {"_class_": "torch.nn.BatchNorm3d"}

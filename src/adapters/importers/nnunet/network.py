@@ -12,6 +12,8 @@ from .plans import Plans, wrong
 _PACKAGE = "dynamic_network_architectures"
 _UNETS = f"{_PACKAGE}.architectures.unet"
 _ALLOWED = ("torch.nn.", f"{_PACKAGE}.")
+# nnU-Net plans at most 8 stages of 512 features. A network far larger would be built before its weights are missed.
+_MOST_STAGES, _LARGEST_NUMBER = 16, 2048
 # Networks that halve their input by strides, which is what the divisor is computed from.
 _KNOWN = ("PlainConvUNet", "ResidualEncoderUNet", "ResidualUNet")
 
@@ -83,6 +85,10 @@ def _plain(key: str, value: Any) -> Any:
         return {inner: _plain(key, each) for inner, each in value.items()}
     if key.startswith("_"):
         raise wrong("arch_kwargs", "arguments of the network", key)
+    if isinstance(value, int | float) and abs(value) > _LARGEST_NUMBER:
+        raise wrong(key, f"numbers up to {_LARGEST_NUMBER}", value)
+    if isinstance(value, list) and len(value) > _MOST_STAGES:
+        raise wrong(key, f"at most {_MOST_STAGES} stages", f"{len(value)} values")
     return [_plain(key, each) for each in value] if isinstance(value, list) else value
 
 
