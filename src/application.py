@@ -208,6 +208,16 @@ class Application:
         ports, choices = self.container.import_ports(), replace(choices or ImportChoices(), card=card)
         return import_model(source, choices, revise, check, destination, progress, ports=ports)
 
+    def package_model(self, model: Model, destination: Path) -> tuple[str, ...]:
+        """Write a model as a bioimage.io package; return what the package cannot say of its card.
+
+        Raises:
+            ModelError, OutputError
+        """
+        loaded = self.load_model(model, runtime="onnx", precision="fp32")
+        with closing(loaded.runtime):
+            return self.container.packager().package(loaded.model, loaded.runtime, destination)
+
     def verify(self, loaded: LoadedModel, checkpoint: Path | None, progress: ProgressListener) -> Verification:
         """Compare a model with its checkpoint, or with its certificate for None; see ``verify``."""
         openers = self.container.runtimes()

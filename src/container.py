@@ -22,6 +22,7 @@ from .ports.job_queue import JobQueue, QueueLimits
 from .ports.locks import Locks
 from .ports.model import Model, ModelFiles
 from .ports.model_repository import ModelRepository
+from .ports.packager import Packager
 from .ports.pictures import PictureEncoder
 from .ports.quantiser import Quantiser
 from .ports.resources import Resources
@@ -204,6 +205,10 @@ class Container(containers.DeclarativeContainer):
     )
     import_ports = providers.Factory(
         ImportPorts, importers, export_ports, open_model.provided.load, segment_ports, memory_store.provider
+    )
+
+    packager: providers.Provider[Packager] = providers.ThreadSafeSingleton(
+        _late("packages.bioimageio", "BioimageioPackager"), pictures
     )
 
     slots = providers.ThreadSafeSingleton(Slots, config.serving.slots, config.serving.queue)

@@ -24,6 +24,7 @@ NEEDS: Mapping[str, Sequence[str]] = {
     "tests/adapters/test_dbos_jobs.py": ("process", "database"),
     "tests/adapters/test_file_locks.py": ("process",),
     "tests/adapters/test_bioimageio_importer.py": ("process", "torch"),
+    "tests/adapters/test_bioimageio_packager.py": ("process",),
     "tests/adapters/test_fsspec_blobs.py": ("process",),
     "tests/adapters/test_foreign_files.py": ("process",),
     "tests/adapters/test_half_weights.py": ("torch",),

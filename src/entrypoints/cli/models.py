@@ -63,6 +63,19 @@ def remove_command(
     typer.echo(f"{name} removed")
 
 
+@app.command("package")
+def package_command(
+    model: Annotated[str, typer.Argument(help="An ONNX file, NAME, or NAME:VERSION.")],
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="ZIP", help="The package to write.")],
+    store: opt.StoreName = None,
+) -> None:
+    """Write a model as a bioimage.io package, with test tensors; show what the package cannot say."""
+    application = build_application(store=store)
+    found = application.find_model(model)
+    warn(application.package_model(found, output))
+    typer.echo(f"{output}: {found.card.reference} as a bioimage.io package")
+
+
 def inspect_command(
     file: Annotated[
         str, typer.Argument(help="A volume, a model file, the name of a model, or another framework's files.")

@@ -192,7 +192,7 @@ def _card(package: Package, image: Tensor, result: Tensor, axes: Axes, output: s
         _slug(str(about.get("name", ""))),
         _version(about.get("version")),
         " ".join(str(about.get("description", "")).split()),
-        str(about.get("license") or ""),
+        _licence(about.get("license")),
         "",
         Input(channels, axes, None, spacing, unit, steps[0] if common else ()),
         _tiling(image, result),
@@ -201,6 +201,11 @@ def _card(package: Package, image: Tensor, result: Tensor, axes: Axes, output: s
         authors=tuple(str(a["name"]) for a in _entries(about.get("authors")) if a.get("name")),
         citation="; ".join(_cited(entry) for entry in _entries(about.get("cite"))),
     )
+
+
+def _licence(found: Any) -> str:
+    """Return an identifier; the text of a licence in a file is for the user to read."""
+    return found.strip() if isinstance(found, str) else ""
 
 
 def _entries(found: Any) -> list[dict[str, Any]]:

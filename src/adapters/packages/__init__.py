@@ -1,0 +1,1 @@
+"""Packages of models for other frameworks, one folder a format."""
