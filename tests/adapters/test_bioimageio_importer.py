@@ -351,6 +351,12 @@ def test_a_step_that_a_card_cannot_say_is_refused_by_name(folder: Path, step: De
         read(write_package(folder, preprocessed([step])))
 
 
+def test_statistics_behind_another_step_are_refused(folder: Path) -> None:
+    steps: list[Description] = [{"id": "clip", "kwargs": {"min": 0, "max": 1}}, {"id": "zero_mean_unit_variance"}]
+    with pytest.raises(ModelError, match="behind another step"):
+        read(write_package(folder, preprocessed(steps)))
+
+
 def write_output(folder: Path, array: np.ndarray[Any, Any], steps: list[Description], names: list[str]) -> Path:
     np.save(folder / "stated.npy", array.astype(np.float32))
 

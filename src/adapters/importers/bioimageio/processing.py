@@ -33,11 +33,20 @@ def _steps(package: Package, tensor: Tensor, channel: int, channels: int) -> lis
     operations = list(tensor.operations)
     while operations:
         operation = operations.pop(0)
+        if steps and _has_statistics(operation):
+            expected = "statistics at the first step alone: bioimage.io takes those of the input as it is stored"
+            raise package.refused("preprocessing", expected, f"{_text(operation)} behind another step")
         if operation.name == "scale_range":
             steps += _ranged(package, operation, operations, tensor, channels)
         else:
             steps += _step(package, operation, tensor, channel, channels)
     return steps
+
+
+def _has_statistics(operation: Operation) -> bool:
+    of_clip = operation.name == "clip" and any(key.endswith("_percentile") for key in operation.values)
+    of_values = operation.name == "zero_mean_unit_variance" and operation.values.get("mode") != "fixed"
+    return operation.name == "scale_range" or of_clip or of_values
 
 
 def _step(package: Package, operation: Operation, tensor: Tensor, channel: int, channels: int) -> list[Step]:
