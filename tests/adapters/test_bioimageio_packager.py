@@ -13,13 +13,18 @@ import pytest
 import voxport
 import yaml
 from voxport.adapters.models.onnx_files import CARD_KEY, OnnxModelFiles
+from voxport.adapters.packages.bioimageio import BioimageioPackager
+from voxport.adapters.pictures.png import PngPictures
+from voxport.adapters.runtimes.onnx import OnnxRuntimeSettings, open_onnx_runtime
 from voxport.application import Application
 from voxport.domain.cards.model_card import Crop, ModelCard
-from voxport.domain.errors import ModelError, OutputError
 from voxport.domain.inference.patches import Tiling
 from voxport.domain.intensity import ClipPercentiles, Rescale, ShiftScale, Step, Window, ZScore
 from voxport.domain.labels.postprocessing import KeepLargest
+from voxport.ports.model import Model
+from voxport.ports.runtime import InferenceRuntime, RuntimeOptions
 from voxport.testing.affine import affine_card, write_affine_onnx
+from voxport.testing.packager import PackagerContract
 from voxport.testing.progress import RecordingProgress
 
 from .test_bioimageio_importer import run_oracle
@@ -61,6 +66,16 @@ CHAINS: list[tuple[Step, ...]] = [
     (Rescale(-1, 1),),
     (ClipPercentiles(1, 99), Rescale(-1, 1), ShiftScale(0.5, 1)),
 ]
+
+
+class TestBioimageioPackager(PackagerContract):
+    suffix = ".zip"
+
+    def make_packager(self) -> BioimageioPackager:
+        return BioimageioPackager(PngPictures())
+
+    def open(self, model: Model) -> InferenceRuntime:
+        return open_onnx_runtime(model, RuntimeOptions(), OnnxRuntimeSettings())
 
 
 def test_a_written_package_passes_bioimageios_test_and_gives_the_same_labels(
@@ -134,22 +149,3 @@ def test_what_a_package_cannot_say_is_listed_and_the_card_comes_back(application
     run_oracle(made)
     found = application.import_model(made, tmp_path / "again.onnx", RecordingProgress()).exported.model.card
     assert replace(found, parity=None, provenance={}) == replace(card, provenance={})
-
-
-def test_a_package_of_the_same_model_has_the_same_bytes(application: Application, tmp_path: Path) -> None:
-    model = write_model(tmp_path, card_of())
-    first = package(application, model, tmp_path)[0].read_bytes()
-    assert package(application, model, tmp_path)[0].read_bytes() == first
-
-
-def test_a_package_has_a_name_that_ends_in_zip(application: Application, tmp_path: Path) -> None:
-    found = application.find_model(str(write_model(tmp_path, card_of())))
-    with pytest.raises(OutputError, match=r"ends in \.zip"):
-        application.package_model(found, tmp_path / "package.tar")
-
-
-def test_one_of_several_outputs_is_refused(application: Application, tmp_path: Path) -> None:
-    card = card_of()
-    card = replace(card, output=replace(card.output, tensor="0"))
-    with pytest.raises(ModelError, match="one of several outputs"):
-        package(application, write_model(tmp_path, card), tmp_path)
