@@ -25,6 +25,13 @@ def test_models_are_added_listed_used_by_name_and_removed(voxport: Command, scan
     assert [m["name"] for m in left["models"]] == ["two-photon-vessels"]
 
 
+def test_a_packaged_model_is_imported_again(voxport: Command, model: Path) -> None:
+    packaged = voxport("models", "package", model, "-o", "package.zip")
+    assert packaged.stdout == "package.zip: affine:1.0.0 as a bioimage.io package\n"
+    assert "not in bioimage.io's words: blending" in packaged.stderr
+    assert voxport("import", "package.zip", "-o", "again.onnx").returncode == 0
+
+
 def test_a_broken_model_is_reported_and_the_others_go_on(voxport: Command, model: Path, tmp_path: Path) -> None:
     voxport("models", "add", model)
     (tmp_path / "data" / "voxport" / "models" / "broken.onnx").write_bytes(b"no model")
