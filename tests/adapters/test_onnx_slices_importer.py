@@ -28,12 +28,12 @@ KERNEL = np.array([[0.5, 1, 0], [2, -3, 1], [0, 0.25, 1]], np.float32)  # withou
 CUT = 1.2
 
 
-def write_network(path: Path, *, opset: int = 20, outputs: int = 1) -> None:
+def write_network(path: Path, *, opset: int = 20, outputs: int = 1, pad: int = 1) -> None:
     """Two classes: label 1 where the correlation of a slice with KERNEL is above CUT."""
     weights = np.stack([np.zeros_like(KERNEL), KERNEL])[:, None]
     bias = np.array([CUT, 0], np.float32)
     names = [f"logits{i}" for i in range(outputs)]
-    nodes = [helper.make_node("Conv", ["picture", "weights", "bias"], [name], pads=[1, 1, 1, 1]) for name in names]
+    nodes = [helper.make_node("Conv", ["picture", "weights", "bias"], [name], pads=[pad] * 4) for name in names]
     graph = helper.make_graph(
         nodes,
         "flat",
@@ -93,6 +93,15 @@ def test_graphs_of_old_and_new_opsets_are_wrapped(tmp_path: Path, opset: int) ->
     write_network(source, opset=opset)
     done = application.import_model(source, tmp_path / "model.onnx", RecordingProgress())
     assert done.exported.verification.entry.holds()
+
+
+def test_a_network_that_gives_smaller_slices_is_refused(tmp_path: Path) -> None:
+    application = Application.build(models_dir=tmp_path / "models")
+    source, target = write_source(tmp_path), tmp_path / "model.onnx"
+    write_network(source, pad=0)
+    with pytest.raises(ModelError, match="logits on the patch's grid"):
+        application.import_model(source, target, RecordingProgress())
+    assert not target.exists()
 
 
 def test_a_card_without_a_thin_axis_is_refused_with_what_to_set(tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ from ..segmentation.predict import predict
 from ..segmentation.segment import SegmentPorts
 from .export import ExportPorts, ExportResult, export_model
 from .loading import LoadedModel
+from .probing import checked_model
 from .verify import certified, verify_against
 
 
@@ -119,6 +120,7 @@ def _exported(
         closing(ports.target(model, RuntimeOptions())) as source,
         closing(ports.target(model, RuntimeOptions())) as got,
     ):
+        checked_model(model, source)
         proved = verify_against(model, got, source, progress, openers=ports.openers, bounds=ports.bounds)
         dynamic = None in got.input_shape[2:]
     model = ports.files.write(draft, certified(model, proved, ports.bounds), draft)
