@@ -15,6 +15,7 @@ from voxport.domain.errors import CancelledError
 from voxport.domain.geometry.grid import Box
 from voxport.domain.inference.patches import Tiling
 from voxport.domain.inference.sliding_window import slab_bytes
+from voxport.domain.labels.postprocessing import FillHoles, KeepLargest
 from voxport.domain.run import AXES, Blending, Outputs, RunOptions
 from voxport.services.models.loading import LoadedModel
 from voxport.services.segmentation.resume import Checkpoint
@@ -115,6 +116,25 @@ def test_a_run_of_a_card_that_crops_is_resumed(
     before = len(calls_of(loaded))
     assert_same(run(bench, loaded, blobs)[0], whole)
     assert len(calls_of(loaded)) - before < tiles or spacing is not None
+
+
+def test_postprocessing_of_a_resumed_run_is_of_the_whole_mask(bench: Bench) -> None:
+    values = np.zeros(SHAPE, np.float32)
+    values[:4, :4, :4] = 1  # the smaller of two components is first
+    values[6:, 5:, 4:] = 1
+    values[8:11, 7:10, 7:10] = 0  # a hole
+    bench.put(values, make_grid(SHAPE))
+    loaded = model()
+    steps = (KeepLargest((1,)), FillHoles((1,)))
+    card = replace(loaded.model.card, output=replace(loaded.model.card.output, postprocessing=steps))
+    loaded = replace(loaded, model=replace(loaded.model, card=card))
+    whole, tiles = run(bench, loaded, None)
+    assert all(change.voxels for change in whole.postprocessing)
+    blobs = MemoryBlobs()
+    stopped(bench, loaded, blobs, tiles - 1)
+    again, _ = run(bench, loaded, blobs)
+    assert_same(again, whole)
+    assert again.postprocessing == whole.postprocessing
 
 
 @pytest.mark.parametrize("resample", ["logits", "probabilities"])
