@@ -119,12 +119,11 @@ def test_a_run_of_a_card_that_crops_is_resumed(
 
 
 def test_postprocessing_of_a_resumed_run_is_of_the_whole_mask(bench: Bench) -> None:
-    values = np.zeros(SHAPE, np.float32)
-    values[:4, :4, :4] = 1  # the smaller of two components is first
-    values[6:, 5:, 4:] = 1
-    values[8:11, 7:10, 7:10] = 0  # a hole
+    values = np.ones(SHAPE, np.float32)
+    values[3:6] = 0  # between the smaller component, which comes first, and the larger one
+    values[8:12, 4:8, 4:9] = 0  # a hole
     bench.put(values, make_grid(SHAPE))
-    loaded = model()
+    loaded = load(brighter_than(0.5), make_card(tiling=Tiling((4, 4, 4), overlap=0.25)))
     steps = (KeepLargest((1,)), FillHoles((1,)))
     card = replace(loaded.model.card, output=replace(loaded.model.card.output, postprocessing=steps))
     loaded = replace(loaded, model=replace(loaded.model, card=card))
