@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from functools import partial
 from typing import Any
 
@@ -106,7 +105,7 @@ def _mapping(found: Prediction, loaded: LoadedModel, queued_seconds: float) -> d
     answer = {
         "segmentation": np.ascontiguousarray(labels.array),
         "shape": list(labels.grid.shape),
-        "labels": [asdict(label) for label in labels.table.labels],
+        "labels": [{"value": x.value, "name": x.name, "colour": x.colour} for x in labels.table.labels],
         "statistics": statistics_mapping(found.done.statistics, labels.grid),
         "model": {"name": card.name, "version": card.version, "sha256": loaded.model.sha256},
         "runtime": {"name": runtime.name, "device": runtime.device, "precision": runtime.precision},
