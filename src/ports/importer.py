@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..domain.cards.model_card import ModelCard
+from ..domain.errors import UsageError
 from .exporter import Checkpoint
 
 
@@ -84,13 +85,20 @@ class ModelImporter(Protocol):
         """
 
     def segment(
-        self, source: Path, choices: ImportChoices, inputs: Sequence[Path], mask: Path, folder: Path
+        self,
+        source: Path,
+        choices: ImportChoices,  # noqa: ARG002 - for frameworks with an inference of their own
+        inputs: Sequence[Path],  # noqa: ARG002
+        mask: Path,  # noqa: ARG002
+        folder: Path,  # noqa: ARG002
     ) -> tuple[str, str]:
         """Segment NIfTI files, one a channel, with the framework itself; return its name and version.
 
         Writes a NIfTI label map with the card's label values on the inputs' grid. Runs what the source brings.
 
         Raises:
-            UsageError: the framework is not installed.
+            UsageError: the framework is not installed, or has no inference of its own, as here.
             ModelError: it fails.
         """
+        do = "leave the comparison out: the certificate compares the networks"
+        raise UsageError("check", expected="a framework with an inference of its own", got=source.name, do=do)

@@ -81,17 +81,6 @@ class BioimageioImporter(ModelImporter):
         examples = _examples(package, image, result, described)
         return _named(card or described, network, choices, examples, tuple(notes))
 
-    def segment(
-        self,
-        source: Path,
-        choices: ImportChoices,  # noqa: ARG002 - there is nothing to run
-        inputs: Sequence[Path],  # noqa: ARG002
-        mask: Path,  # noqa: ARG002
-        folder: Path,  # noqa: ARG002
-    ) -> tuple[str, str]:
-        do = "leave the comparison out: the package's test tensors are compared"
-        raise UsageError("check", expected="a framework that segments NIfTI files", got=source.name, do=do)
-
 
 def _named(
     card: ModelCard,
@@ -244,8 +233,8 @@ def _tiling(image: Tensor, result: Tensor) -> Tiling:
         least, step = axis.least or 1, axis.step
         edge = least
         if step:
-            told = test.shape[image.kinds.index(name)] if test is not None and test.ndim == len(image.axes) else 0
-            wanted = told or _USUAL_EDGE
+            stated = test.shape[image.kinds.index(name)] if test is not None and test.ndim == len(image.axes) else 0
+            wanted = stated or _USUAL_EDGE
             edge = least + step * max(0, -(-(wanted - least) // step))
         edges.append(edge)
         steps.append(step if step and edge % step == 0 else edge)

@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ....domain.cards.model_card import ModelCard
-from ....ports.importer import ImportChoices, Imported
+from ....ports.importer import ImportChoices, Imported, ModelImporter
 from ...archives import unpack
 from .configuration import INFERENCE, METADATA, Configuration, holds_configuration, read_mapping
 from .framework import run_bundle
@@ -23,7 +23,7 @@ __all__ = ["BundleImporter", "checkpoint_from_bundle"]
 _VERSION = "1.0.0"
 
 
-class BundleImporter:
+class BundleImporter(ModelImporter):
     """Imports a bundle: a folder, or a zip of one, with ``configs`` and ``models``."""
 
     name = "monai_bundle"

@@ -10,7 +10,7 @@ from typing import Any
 from ....domain.cards.model_card import ModelCard
 from ....domain.labels.postprocessing import KeepLargest
 from ....ports.exporter import Checkpoint
-from ....ports.importer import ImportChoices, Imported
+from ....ports.importer import ImportChoices, Imported, ModelImporter
 from ...archives import file_inside
 from ...disk import sha256
 from .network import describe_network, divisor
@@ -28,7 +28,7 @@ _CITATION = (
 )
 
 
-class NnunetImporter:
+class NnunetImporter(ModelImporter):
     """Imports a trainer's folder, a folder of several, or the zip that nnU-Net's export command writes.
 
     Args:

@@ -12,7 +12,7 @@ import onnx
 from google.protobuf.message import DecodeError
 from onnx import helper, numpy_helper
 
-from ....domain.errors import ModelError, UsageError
+from ....domain.errors import ModelError
 from ....ports.importer import ImportChoices, Imported, ModelImporter
 from ....ports.model import ModelFiles
 
@@ -49,17 +49,6 @@ class OnnxSlicesImporter(ModelImporter):
         wrapped = folder / "network.onnx"
         onnx.save(model, wrapped)
         return Imported(card, wrapped, notes=(f"the network is applied to each slice along {'xyz'[axis]}",))
-
-    def segment(
-        self,
-        source: Path,
-        choices: ImportChoices,  # noqa: ARG002 - there is nothing to run
-        inputs: Sequence[Path],  # noqa: ARG002
-        mask: Path,  # noqa: ARG002
-        folder: Path,  # noqa: ARG002
-    ) -> tuple[str, str]:
-        do = "leave the comparison out: the certificate compares the networks"
-        raise UsageError("check", expected="a framework with an inference of its own", got=source.name, do=do)
 
 
 def _parsed(source: Path) -> onnx.ModelProto | None:
