@@ -134,7 +134,7 @@ def _write_draft(
 def _warn_missing(missing: tuple[str, ...]) -> None:
     if missing:
         fields = " ".join(f"--set {name}=..." for name in missing)
-        warn([f"the source does not state {', '.join(missing)}: add them with {fields}, or with --card-draft FILE"])
+        warn([f"the source does not state {', '.join(missing)}: add with {fields}, or with --card-draft FILE"])
 
 
 def _show(done: ImportResult, output: Path, *, as_json: bool, quiet: bool) -> None:
