@@ -18,6 +18,7 @@ from .contract.card import revise_card
 from .domain.cards.model_card import ModelCard
 from .domain.job import Job
 from .domain.labels.label_map import LabelTable
+from .domain.reading import Reading
 from .domain.run import Outputs, RunOptions
 from .domain.tuning import Tuning
 from .domain.viewing.slicing import Plane
@@ -323,9 +324,12 @@ class Application:
             seconds_per_voxel=seconds_per_voxel,
         )
 
-    def threshold_preview(self, inputs: Sequence[str], outputs: Outputs, progress: ProgressListener) -> dict[str, Any]:
+    def threshold_preview(
+        self, inputs: Sequence[str], outputs: Outputs, progress: ProgressListener, reading: Reading | None = None
+    ) -> dict[str, Any]:
         """Segment a case by Otsu's threshold, without a model; see ``threshold_preview``."""
-        return threshold_preview(inputs, outputs, progress, volumes=self.volumes, artifacts=self.artifacts)
+        volumes, artifacts = self.volumes, self.artifacts
+        return threshold_preview(inputs, outputs, progress, volumes=volumes, artifacts=artifacts, reading=reading)
 
     def label_surfaces(self, mask: VolumeSource, table: LabelTable) -> bytes:
         """The surfaces of a mask's labels as binary glTF; see ``label_surfaces``."""

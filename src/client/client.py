@@ -13,7 +13,7 @@ from urllib.parse import quote
 from numpy.typing import ArrayLike
 
 from ..domain.errors import UsageError
-from ..domain.run import RESULT_FILES, RemoteOptions
+from ..domain.run import RESULT_FILES, ArrayOptions, RemoteOptions
 from .answers import ModelResult, PredictResult, predict_result
 from .downloads import check_destinations, check_outputs, check_place, commit_all, spool
 from .errors import one_line
@@ -243,7 +243,7 @@ class Client:
         unit: str | None = None,
         model: str | None = None,
         probabilities: bool = False,
-        **options: Unpack[RemoteOptions],
+        **options: Unpack[ArrayOptions],
     ) -> PredictResult:
         """Segment a small array.
 

@@ -17,8 +17,8 @@ from pydantic import Field
 from ..domain.errors import UsageError
 from ..domain.run import RunOptions, option_text
 
-_LONGEST_TEXT = 40
-_EDGES = "^ *[0-9]+ *, *[0-9]+ *, *[0-9]+ *$"
+_LONGEST_TEXT, _LONGEST_NAME = 40, 200
+_PATTERNS = {int: "^ *[0-9]+ *, *[0-9]+ *, *[0-9]+ *$", float: "^ *[0-9.eE+-]+ *, *[0-9.eE+-]+ *, *[0-9.eE+-]+ *$"}
 REMOTE = tuple(field.name for field in fields(RunOptions) if field.metadata.get("remote"))
 
 
@@ -37,9 +37,10 @@ def option_fields() -> dict[str, tuple[Any, str]]:
 
 def options_of(values: Mapping[str, Any], *, memory_bytes: int | None) -> RunOptions:
     """Return the options of a form or a JSON body. Raises UsageError."""
-    given = {name: values.get(name) for name in REMOTE}
-    if given["patch"] is not None:
-        given["patch"] = edges(given["patch"])
+    given: dict[str, Any] = {name: values.get(name) for name in REMOTE}
+    for name, parse in (("patch", edges), ("spacing", lengths)):
+        if given[name] is not None:
+            given[name] = parse(given[name])
     return RunOptions(**given, memory_bytes=memory_bytes)
 
 
@@ -52,6 +53,16 @@ def edges(text: str) -> tuple[int, int, int]:
     return x, y, z
 
 
+def lengths(text: str) -> tuple[float, float, float]:
+    """Return the three voxel sizes of ``SX,SY,SZ``. Raises UsageError."""
+    try:
+        x, y, z = (float(part) for part in text.split(","))
+    except ValueError:
+        do = "give three numbers"
+        raise UsageError("spacing", expected="SX,SY,SZ, e.g. 0.5,0.5,2", got=text[:40], do=do) from None
+    return x, y, z
+
+
 def encode(options: Mapping[str, Any]) -> dict[str, list[str]]:
     """Return form fields of the options that are given. Raises TypeError for an option that servers do not take."""
     if unknown := set(options).difference(REMOTE):
@@ -61,19 +72,22 @@ def encode(options: Mapping[str, Any]) -> dict[str, list[str]]:
 
 
 def _encoded(hint: Any, value: Any) -> str:
-    if float in get_args(hint):
-        return option_text(float(value))
-    return option_text(value if isinstance(value, str) else tuple(map(int, value)))
+    (kind,) = (kind for kind in get_args(hint) if kind is not type(None))
+    if get_origin(kind) is tuple:
+        return option_text(tuple(map(get_args(kind)[0], value)))
+    return option_text(kind(value) if kind in (int, float) else str(value))
 
 
 def _text_type(hint: Any, schema: Mapping[str, Any]) -> Any:
     """Return the type of an option's text in a form; None is left out."""
     (kind,) = (kind for kind in get_args(hint) if kind is not type(None))
     if get_origin(kind) is tuple:
-        return Annotated[str, Field(max_length=_LONGEST_TEXT, json_schema_extra={"pattern": _EDGES})]
+        pattern = _PATTERNS[get_args(kind)[0]]
+        return Annotated[str, Field(max_length=_LONGEST_TEXT, json_schema_extra={"pattern": pattern})]
     if get_origin(kind) is Literal:
         return Annotated[str, Field(max_length=_LONGEST_TEXT, json_schema_extra={"enum": list(get_args(kind))})]
-    return Annotated[kind, Field(json_schema_extra=dict(schema))]
+    longest = _LONGEST_NAME if kind is str else None
+    return Annotated[kind, Field(max_length=longest, json_schema_extra=dict(schema))]
 
 
 def _description(metadata: Mapping[str, Any]) -> str:

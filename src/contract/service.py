@@ -6,8 +6,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, create_model
 
+from ..domain.reading import LONGEST, SHORTEST
 from ..domain.report import GridReport, Report, StatisticsReport, Unit
-from ..domain.run import LONGEST, SHORTEST, Axis
+from ..domain.run import Axis
 from .card import CertificateFields, CertificateSummary
 from .options import option_fields
 from .problem import ProblemDetails, not_null

@@ -7,10 +7,11 @@ service, to the client and to OpenAPI, which read them from here.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import astuple, dataclass, field
+from dataclasses import astuple, dataclass, field, fields
 from typing import Any, Literal, TypedDict
 
 from .errors import UsageError
+from .reading import LengthUnit, Reading
 from .volume_names import PACKED
 
 # Names of results that the user does not name.
@@ -26,8 +27,6 @@ STATISTICS_TABLE = "statistics.csv"
 Blending = Literal["gaussian", "constant", "halo"]
 BLENDINGS: tuple[Blending, ...] = ("gaussian", "constant", "halo")
 LARGEST_OVERLAP = 0.75
-# Bounds of an array's spacing, in its unit.
-SHORTEST, LONGEST = 1e-12, 1e12
 Axis = Literal["x", "y", "z"]
 AXES: tuple[Axis, ...] = ("x", "y", "z")
 OutputName = Literal["mask", "probabilities", "statistics", "preview", "report"]
@@ -41,12 +40,17 @@ def _option(
     return {"description": description, "shown": shown, "metavar": metavar, "remote": remote, "schema": schema}
 
 
+def _stated(description: str, *, shown: str = "what the file states", **more: Any) -> Mapping[str, Any]:
+    """Return the metadata of an option that says how a volume is stored."""
+    return _option(description, shown=shown, **more)
+
+
 @dataclass(frozen=True)
 class RunOptions:
     """Options of a run. None means the card's value, or one chosen for the machine.
 
     Raises:
-        UsageError: an unknown blending mode, or a ``nan_as`` that is not finite.
+        UsageError: an unknown blending mode, a ``nan_as`` that is not finite, or what no volume can have.
     """
 
     overlap: float | None = field(
@@ -83,6 +87,36 @@ class RunOptions:
     batch: int | None = field(
         default=None, metadata=_option("Tiles a call of the network.", shown="1", remote=False, minimum=1)
     )
+    spacing: tuple[float, float, float] | None = field(
+        default=None, metadata=_stated("Voxel sizes along x, y and z.", metavar="SX,SY,SZ")
+    )
+    unit: LengthUnit | None = field(default=None, metadata=_stated("Unit of the voxel sizes."))
+    axes: str | None = field(
+        default=None,
+        metadata=_stated("Axes of the stored array in their order, of X, Y, Z, C and T, e.g. ZYX.", metavar="LETTERS"),
+    )
+    channel: str | None = field(
+        default=None, metadata=_stated("Channels to take, by name or index from 0.", shown="all", metavar="NAME|INDEX")
+    )
+    timepoint: int | None = field(
+        default=None, metadata=_stated("Point in time to take, from 0.", shown="the only one", minimum=0)
+    )
+    level: int | None = field(
+        default=None, metadata=_stated("Level of a pyramid to read, from 0.", shown="0, full resolution", minimum=0)
+    )
+    series: str | None = field(
+        default=None,
+        metadata=_stated(
+            "Which image of several: UID of a DICOM series, path of a dataset, name of a scene.",
+            shown="the only one",
+            metavar="NAME",
+        ),
+    )
+
+    @property
+    def reading(self) -> Reading:
+        """What the options state of the volumes to read."""
+        return Reading(**{stated.name: getattr(self, stated.name) for stated in fields(Reading)})
 
     def __post_init__(self) -> None:
         if self.blending is not None and self.blending not in BLENDINGS:
@@ -93,17 +127,18 @@ class RunOptions:
         if self.nan_as is not None and not abs(self.nan_as) <= _FLOAT32_MAX:
             expected = "a finite number that float32 can hold"
             raise UsageError("nan_as", expected=expected, got=f"{self.nan_as:g}", do="0 is usual")
+        object.__setattr__(self, "axes", self.reading.axes)
 
 
 def option_text(value: object) -> str:
     """Return an option's value as the command line and forms take it: ``0.5``, ``64,64,16``, ``halo``."""
     if isinstance(value, tuple):
-        return ",".join(map(str, value))
+        return ",".join(map(option_text, value))
     return repr(value) if isinstance(value, float) else str(value)
 
 
-class RemoteOptions(TypedDict, total=False):
-    """The options that a server takes, as keyword arguments of the client."""
+class ArrayOptions(TypedDict, total=False):
+    """The options that a server takes for an array, as keyword arguments of the client."""
 
     overlap: float | None
     patch: Sequence[int] | None
@@ -111,6 +146,18 @@ class RemoteOptions(TypedDict, total=False):
     nan_as: float | None
     threshold: float | None
     axis: str | None
+
+
+class RemoteOptions(ArrayOptions, total=False):
+    """The options that a server takes for stored volumes, as keyword arguments of the client."""
+
+    spacing: Sequence[float] | None
+    unit: str | None
+    axes: str | None
+    channel: str | None
+    timepoint: int | None
+    level: int | None
+    series: str | None
 
 
 @dataclass(frozen=True)

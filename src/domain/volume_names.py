@@ -16,6 +16,7 @@ class VolumeFormat:
         pairs: endings of header and voxels of volumes of two files.
         folders: endings of volumes that are folders.
         writable: endings that a new volume may have.
+        inside: the text between a file or folder of this format and the name of a volume inside it; empty for none.
     """
 
     name: str
@@ -23,6 +24,7 @@ class VolumeFormat:
     pairs: tuple[tuple[str, str], ...] = ()
     folders: tuple[str, ...] = ()
     writable: tuple[str, ...] = ()
+    inside: str = ""
 
     @property
     def endings(self) -> tuple[str, ...]:
@@ -53,13 +55,20 @@ class VolumeNames:
         return ", ".join(f"{known.name} ({', '.join((*known.single, *known.folders))})" for known in self.formats)
 
     def ending(self, name: str) -> str:
-        """Return the ending of a name, in lower case; empty if it has none. The longest counts."""
-        found = [ending for known in self.formats for ending in known.endings if name.lower().endswith(ending)]
-        return max(found, key=len, default="")
+        """Return the ending of a name, in lower case; empty if it has none. The longest counts.
+
+        The name of a volume inside a file or folder has the ending of that, e.g. ``scan.zarr/labels/vessels``.
+        """
+        low = name.lower()
+        found = [ending for known in self.formats for ending in known.endings if low.endswith(ending)]
+        inside = [e for known in self.formats if known.inside for e in known.endings if e + known.inside in low]
+        return max(found or inside, key=len, default="")
 
     def stem(self, name: str) -> str:
         """Return a name, or path, without its ending; as it is if nothing else would be left of the name."""
         ending = self.ending(name)
+        if not name.lower().endswith(ending):  # inside a file or folder
+            return name
         return name[: len(name) - len(ending)] if len(PurePosixPath(name).name) > len(ending) else name
 
     def is_volume(self, name: str, *, is_folder: bool = False) -> bool:
@@ -69,7 +78,7 @@ class VolumeNames:
 
     def files(self, path: str) -> tuple[str, ...]:
         """Return the paths that a volume may occupy: its own and, for half of a pair, those of the other half."""
-        own = self.ending(path)
+        own = self.ending(path) if path.lower().endswith(self.ending(path)) else ""
         halves = [pair for known in self.formats for pair in known.pairs if own in pair]
         stem = path[: len(path) - len(own)]
         others = [stem + form for pair in halves for half in pair for form in (half, half.upper())]
@@ -82,6 +91,26 @@ NIFTI = VolumeFormat(
     pairs=((".hdr", ".img"), (".hdr.gz", ".img.gz")),
     writable=(".nii", ".nii.gz", ".hdr", ".img"),
 )
+TIFF = VolumeFormat(
+    "TIFF",
+    (".ome.tif", ".ome.tiff", ".tif", ".tiff", ".ome.btf", ".btf"),
+    writable=(".ome.tif", ".ome.tiff", ".tif", ".tiff"),
+)
+OME_ZARR = VolumeFormat(
+    "OME-Zarr",
+    (".ome.zarr.zip", ".zarr.zip"),
+    folders=(".ome.zarr", ".zarr"),
+    writable=(".ome.zarr", ".zarr", ".ome.zarr.zip", ".zarr.zip"),
+    inside="/labels/",
+)
+SEGMENTATION_NRRD = VolumeFormat("segmentation NRRD", (".seg.nrrd",), writable=(".seg.nrrd",))
+NRRD = VolumeFormat("NRRD", (".nrrd", ".nhdr"), writable=(".nrrd",))
+META_IMAGE = VolumeFormat("MetaImage", (".mha", ".mhd"), writable=(".mha", ".mhd"))
+DICOM = VolumeFormat("DICOM", (".dcm",), writable=(".dcm",))
+HDF5 = VolumeFormat("HDF5", (".h5", ".hdf5", ".hdf"), inside=":/")
+NUMPY = VolumeFormat("NumPy", (".npy", ".npz"))
+MGH = VolumeFormat("MGH", (".mgz", ".mgh"))
+VENDORS = VolumeFormat("vendor", (".czi", ".lif", ".nd2", ".oir"))
 PLAIN, PACKED = NIFTI.single
 GZIP_MAGIC = b"\x1f\x8b"
 

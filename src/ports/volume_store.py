@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from ..domain.geometry.grid import Box, Grid, Shape3
 from ..domain.labels.label_map import LabelTable
+from ..domain.reading import Reading
 from ..domain.volume import Volume
 from ..domain.volume_names import VolumeNames
 
@@ -58,6 +59,10 @@ class VolumeSource(OpenVolume, Protocol):
         """Name of each channel, as stored; empty where the volume states none."""
 
     @property
+    def spacing_sources(self) -> tuple[str, str, str]:
+        """Where the voxel size along x, y and z was found, e.g. ``PhysicalSizeX``; ``given`` for one of the user."""
+
+    @property
     def notes(self) -> tuple[str, ...]:
         """What a reader should know about how the volume is stored, e.g. two affines that disagree."""
 
@@ -74,6 +79,10 @@ class VolumeSource(OpenVolume, Protocol):
 
 class VolumeSink(OpenVolume, Protocol):
     """A volume being written box by box, in any order. Without ``commit`` nothing appears under its name."""
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the format cannot say of the volume, e.g. its directions; empty where it says all."""
 
     def write(self, box: Box, values: NDArray[Any]) -> None:
         """Set the voxels of ``box`` to ``(C, x, y, z)`` or, for one channel, ``(x, y, z)``.
@@ -115,12 +124,14 @@ class VolumeStore(Protocol):
         Two references whose places intersect cannot be input and output of one run.
         """
 
-    def open(self, reference: str) -> VolumeSource:
-        """Open a volume for reading.
+    def open(self, reference: str, reading: Reading | None = None) -> VolumeSource:
+        """Open a volume for reading, as ``reading`` states it where the user states more than the file.
 
         Raises:
-            InputError: it is missing, damaged, or of a kind that cannot be segmented.
+            InputError: it is missing, damaged, or of a kind that cannot be segmented; or it does not state its axes or
+                voxel sizes, and ``reading`` does not either.
             LimitError: it has more voxels than the stated limit.
+            UsageError: ``reading`` does not fit the volume, or a package that reads it is not installed.
         """
 
     def create(
@@ -147,7 +158,8 @@ class VolumeStore(Protocol):
             labels: of a label map. Their names and colours are kept where the format can hold them.
 
         Raises:
-            OutputError: the place does not exist, is read-only, or is full.
+            OutputError: the place does not exist, is read-only, or is full; or the store writes no such volume.
+            UsageError: a package that writes it is not installed.
             ValueError: ``like`` is on another grid, or the number of names is wrong.
         """
 

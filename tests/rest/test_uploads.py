@@ -15,6 +15,7 @@ import pytest
 from starlette.testclient import TestClient
 from voxport.adapters.volumes.nifti import NiftiStore
 from voxport.application import Application
+from voxport.domain.reading import Reading
 from voxport.entrypoints.rest.app import create_app
 from voxport.ports.volume_store import VolumeSource
 from voxport.testing.job_queue import wait_until
@@ -32,8 +33,8 @@ class GatedStore(NiftiStore):
         self.gate = threading.Event()
         self.waiting = 0
 
-    def open(self, reference: str) -> Any:
-        source: VolumeSource = super().open(reference)
+    def open(self, reference: str, reading: Reading | None = None) -> Any:
+        source: VolumeSource = super().open(reference, reading)
         if source.grid.shape[0] == GATED_EDGE:
             self.waiting += 1
             assert self.gate.wait(60)

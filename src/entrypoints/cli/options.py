@@ -13,7 +13,7 @@ import typer
 
 from ...domain.errors import UsageError
 from ...domain.run import RunOptions
-from .console import parse_bytes, parse_patch
+from .console import parse_bytes, parse_patch, parse_spacing
 
 
 def absolute(folder: str) -> Path:
@@ -107,7 +107,7 @@ def _parameter(word: str, hint: Any, field: Field[Any]) -> inspect.Parameter:
     option = typer.Option(
         f"--{word.replace('_', '-')}",
         metavar=metadata["metavar"],
-        parser={"SIZE": parse_bytes, "X,Y,Z": parse_patch}.get(metadata["metavar"]),
+        parser={"SIZE": parse_bytes, "X,Y,Z": parse_patch, "SX,SY,SZ": parse_spacing}.get(metadata["metavar"]),
         help=metadata["description"],
         show_default=metadata["shown"] or False,
         min=metadata["schema"].get("minimum") if kind is int else None,

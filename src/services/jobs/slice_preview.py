@@ -18,6 +18,7 @@ from ...ports.progress import ProgressListener
 from ..segmentation.case import Case, survey
 from ..segmentation.segment import SegmentPorts
 from ..viewing.preview import display_window, slice_pictures
+from .run import options_of
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
@@ -43,7 +44,7 @@ def job_slice(
     """
     with folders.new() as folder, ExitStack() as stack:
         volume = _unpacked(blobs, job.case.inputs[0], folder / "volume")
-        case = Case.open(ports.volumes, [volume], stack)
+        case = Case.open(ports.volumes, [volume], stack, options_of(job.case.options).reading)
         mask = stack.enter_context(ports.volumes.open(_unpacked(blobs, job.results["mask"], folder / "mask")))
         view = PlaneView.of(case.grid, plane)
         box = _slice(case, view.stored_axis, index)

@@ -15,6 +15,7 @@ from ...domain.cards.model_card import ModelCard
 from ...domain.errors import InputError
 from ...domain.geometry.grid import Box, Grid
 from ...domain.intensity import ChannelSurvey, Chunk, extremes
+from ...domain.reading import Reading
 from ...ports.volume_store import VolumeSource, VolumeStore
 
 _CHUNK_VOXELS = 2**22
@@ -32,11 +33,16 @@ class Case:
     misfits: tuple[str, ...] = ()
 
     @classmethod
-    def open(cls, store: VolumeStore, references: Sequence[str], stack: ExitStack) -> Case:
-        """Open a case; ``stack`` closes it. Raises InputError for an unreadable volume, or one on another grid."""
+    def open(
+        cls, store: VolumeStore, references: Sequence[str], stack: ExitStack, reading: Reading | None = None
+    ) -> Case:
+        """Open a case, each volume as ``reading`` states it; ``stack`` closes it.
+
+        Raises InputError for an unreadable volume, or one on another grid.
+        """
         if not references:
             raise InputError("case", expected="at least one volume", got="none", do="name one")
-        sources = tuple(stack.enter_context(store.open(reference)) for reference in references)
+        sources = tuple(stack.enter_context(store.open(reference, reading)) for reference in references)
         first, misfits = sources[0].grid, []
         for reference, source in zip(references, sources, strict=True):
             comparable = source.grid.shape == first.shape and source.grid.unit == first.unit

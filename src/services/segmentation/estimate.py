@@ -55,7 +55,7 @@ def estimate(
     with ExitStack() as stack:
         progress.stage("prepare")
         began = time.perf_counter()
-        case = Case.open(volumes, inputs, stack)
+        case = Case.open(volumes, inputs, stack, options.reading)
         inferer = stack.enter_context(open_inferer(loaded, options))
         free = None if scratch is None else scratch.available_bytes()
         prepared = prepare(case, loaded.model.card, inferer, options, resources=resources, scratch_bytes=free)
@@ -93,7 +93,7 @@ def estimate_elsewhere(
     with ExitStack() as stack:
         progress.stage("prepare")
         began = time.perf_counter()
-        case = Case.open(volumes, inputs, stack)
+        case = Case.open(volumes, inputs, stack, options.reading)
         options = replace(options, memory_bytes=capacity.free_bytes + resources.resident_bytes())
         prepared = prepare(case, card, capacity, options, resources=resources, scratch_bytes=math.inf)
         reading = time.perf_counter() - began

@@ -13,7 +13,8 @@ from ...domain.errors import InputError
 from ...domain.geometry.grid import UNITS, FloatArray, Grid, shape3
 from ...domain.labels.label_map import LabelMap, Logits
 from ...domain.labels.statistics import LabelStatistics
-from ...domain.run import LONGEST, SHORTEST, Outputs, RunOptions
+from ...domain.reading import LONGEST, SHORTEST, Reading
+from ...domain.run import Outputs, RunOptions
 from ...domain.volume import Volume
 from ...ports.progress import ProgressListener
 from ...ports.volume_store import ArrayStore, VolumeSource, VolumeStore
@@ -87,9 +88,9 @@ class _IntoMemory:
         """See VolumeStore.places."""
         return self._holder(reference).places(reference)
 
-    def open(self, reference: str) -> VolumeSource:
+    def open(self, reference: str, reading: Reading | None = None) -> VolumeSource:
         """See VolumeStore.open."""
-        return self._holder(reference).open(reference)
+        return self._holder(reference).open(reference, reading)
 
     def _holder(self, reference: str) -> VolumeStore:
         return self._memory if reference in self._held else self._stored

@@ -96,7 +96,7 @@ def segment(
     with ExitStack() as stack:
         changed: tuple[Changed, ...] = ()
         with clock.stage("read"):
-            case = Case.open(ports.volumes, inputs, stack)
+            case = Case.open(ports.volumes, inputs, stack, options.reading)
             inferer = stack.enter_context(open_inferer(loaded, options))
             hashes = tuple((name, source.sha256()) for name, source in zip(inputs, case.sources, strict=True))
         with clock.stage("prepare"):
@@ -122,7 +122,8 @@ def segment(
             for reference, content in files:
                 ports.artifacts.write(reference, content)
                 written.append((reference, hashlib.sha256(content).hexdigest()))
-    warnings = tuple(filter(None, (loaded.warning, *prepared.warnings, *notes)))
+    unsaid = dict.fromkeys(note for sink in sinks.values() for note in sink.notes)
+    warnings = tuple(filter(None, (loaded.warning, *prepared.warnings, *notes, *unsaid)))
     return Segmentation(
         hashes,
         tuple(written),

@@ -11,6 +11,7 @@ import numpy as np
 
 from ...domain.labels.label_map import Label, LabelTable
 from ...domain.labels.statistics_file import statistics_bytes
+from ...domain.reading import Reading
 from ...domain.report import grid_mapping, statistics_mapping
 from ...domain.run import Outputs
 from ...domain.viewing.display import otsu
@@ -31,8 +32,11 @@ def threshold_preview(
     *,
     volumes: VolumeStore,
     artifacts: ArtifactWriter,
+    reading: Reading | None = None,
 ) -> dict[str, Any]:
     """Label voxels above Otsu's threshold in the first channel; returns a report without model and command.
+
+    ``reading`` says how the volumes are stored where they do not.
 
     ``progress`` receives slabs as tiles.
 
@@ -42,7 +46,7 @@ def threshold_preview(
     began = time.perf_counter()
     with ExitStack() as stack:
         progress.stage("read")
-        case = Case.open(volumes, inputs, stack)
+        case = Case.open(volumes, inputs, stack, reading)
         first = survey(case, 0.0)[0]
         level = otsu(first.chunks, first.low, first.high)
         sink = stack.enter_context(volumes.create(outputs.mask, case.grid, np.dtype(np.uint8), like=case.sources[0]))

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from ...domain.geometry.grid import Box, Shape3, shape3
 from ...domain.labels.label_map import Labels, LabelTable
+from ...domain.reading import Reading
 from ...domain.viewing.display import Display, plane_picture, plane_pixels, window_of
 from ...domain.viewing.slicing import PLANES, Convention, Picture, Plane, PlaneView, side_by_side
 from ...ports.volume_store import VolumeSource, VolumeStore
@@ -64,10 +65,13 @@ class OpenVolume:
         self.ranges = tuple((float(s.min()), float(s.max())) if s.size else (0.0, 1.0) for s in samples)
 
     @classmethod
-    def open(cls, volumes: VolumeStore, references: Sequence[str]) -> OpenVolume:
-        """Open the volumes of a case and sample a few planes. Raises InputError or LimitError."""
+    def open(cls, volumes: VolumeStore, references: Sequence[str], reading: Reading | None = None) -> OpenVolume:
+        """Open the volumes of a case, as ``reading`` states them, and sample a few planes.
+
+        Raises InputError, UsageError or LimitError.
+        """
         with ExitStack() as stack:
-            case = Case.open(volumes, references, stack)
+            case = Case.open(volumes, references, stack, reading)
             return cls(case, stack.pop_all())
 
     def plane(self, plane: Plane, index: int, look: Look, mask: ShownMask | None) -> Picture:
@@ -110,10 +114,16 @@ class OpenVolume:
         return plane_pixels(view, values, labels, look.display, _LONGEST_EDGE)
 
 
-def cut_out(volumes: VolumeStore, references: Sequence[str], box: Box, places: Iterable[str]) -> None:
+def cut_out(
+    volumes: VolumeStore,
+    references: Sequence[str],
+    box: Box,
+    places: Iterable[str],
+    reading: Reading | None = None,
+) -> None:
     """Write a box of each volume as a smaller volume at the same world position. Raises the errors of the store."""
     for reference, place in zip(references, places, strict=True):
-        with volumes.open(reference) as source:
+        with volumes.open(reference, reading) as source:
             grid = source.grid.part(box)
             with volumes.create(place, grid, source.dtype, channels=source.channels) as sink:
                 sink.write(Box.whole(grid.shape), source.read(box))

@@ -12,9 +12,11 @@ from numpy.typing import NDArray
 from ....domain.errors import InputError
 from ....domain.geometry.grid import Box, Grid, shape3
 from ....domain.labels.label_map import LabelTable
+from ....domain.reading import Reading, StoredArray
 from ....domain.volume import Volume
 from ....domain.volume_names import VolumeNames
 from ....ports.volume_store import OpenVolume, VolumeSink, VolumeSource
+from ...spool import check_new_volume
 
 
 class MemoryStore:
@@ -47,8 +49,21 @@ class MemoryStore:
     def places(self, reference: str) -> tuple[str, ...]:
         return (reference,)
 
-    def open(self, reference: str) -> MemorySource:
-        return MemorySource(self.get(reference))
+    def open(self, reference: str, reading: Reading | None = None) -> MemorySource:
+        volume, reading = self.get(reference), reading or Reading()
+        if reading == Reading():
+            return MemorySource(volume)
+        stored = StoredArray(
+            volume.array.shape,
+            volume.array.dtype,
+            "CXYZ",
+            unit=volume.grid.unit,
+            sources=dict.fromkeys("XYZ", "affine"),
+            affine=volume.grid.affine,
+            channel_names=volume.channel_names,
+        )
+        view = stored.view(reading, reference)
+        return MemorySource(Volume(view.values(volume.array), view.grid, view.channel_names), view.sources)
 
     def create(
         self,
@@ -61,10 +76,7 @@ class MemoryStore:
         channel_names: Sequence[str] = (),
         labels: LabelTable | None = None,
     ) -> MemorySink:
-        if like is not None and like.grid != grid:
-            raise ValueError("like: expected a source on the same grid")
-        if len(channel_names) not in (0, channels):
-            raise ValueError(f"channel_names: expected {channels} or none, got {len(channel_names)}")
+        check_new_volume(grid, channels, channel_names, like)
         if like is not None and like.slowest_axis == 2:  # in the memory order of its values
             array = np.zeros((channels, *grid.shape[::-1]), dtype).swapaxes(1, 3)
         else:
@@ -83,8 +95,8 @@ class MemorySource(OpenVolume):
 
     notes: tuple[str, ...] = ()
 
-    def __init__(self, volume: Volume) -> None:
-        self._volume = volume
+    def __init__(self, volume: Volume, spacing_sources: tuple[str, str, str] = ("affine", "affine", "affine")) -> None:
+        self._volume, self.spacing_sources = volume, spacing_sources
         self.grid, self.channels, self.channel_names = volume.grid, volume.channels, volume.channel_names
         self.dtype: np.dtype[Any] = volume.array.dtype
         # the axis with the longest steps in memory: 0 for an array in C order, 2 for one in Fortran's
@@ -115,6 +127,8 @@ class MemorySource(OpenVolume):
 
 class MemorySink(VolumeSink):
     """A volume being written; ``keep`` stores it on commit."""
+
+    notes: tuple[str, ...] = ()
 
     def __init__(self, array: NDArray[Any], keep: Callable[[NDArray[Any]], Volume]) -> None:
         self._keep = keep

@@ -14,7 +14,9 @@ import numpy as np
 from ....domain.errors import InputError
 from ....domain.geometry.grid import Grid
 from ....domain.labels.label_map import LabelTable
+from ....domain.reading import Reading
 from ....ports.volume_store import VolumeSource
+from ...spool import check_new_volume
 from .files import NAMES
 from .header import is_header
 from .sink import NiftiSink, new_header
@@ -55,10 +57,10 @@ class NiftiStore:
         """Return the real paths of a volume's files; for a pair, in any case of letters that is read or written."""
         return tuple(dict.fromkeys(os.path.realpath(path) for path in NAMES.files(reference)))
 
-    def open(self, reference: str) -> NiftiSource:
+    def open(self, reference: str, reading: Reading | None = None) -> NiftiSource:
         """Open a volume for reading; see VolumeStore.open. Raises LimitError also without space to inflate it."""
         scratch = Path(tempfile.gettempdir()) if self._scratch is None else self._scratch
-        return open_source(Path(reference), scratch, self.max_voxels)
+        return open_source(Path(reference), scratch, self.max_voxels, reading or Reading())
 
     def create(
         self,
@@ -76,9 +78,6 @@ class NiftiStore:
         The header's sform, qform, codes and unit are those of ``like``; without it, or where it comes from another
         store, the affine becomes an sform of code 2 (aligned). Names and labels are not stored.
         """
-        if len(channel_names) not in (0, channels):
-            raise ValueError(f"channel_names: expected {channels} or none, got {len(channel_names)}")
-        if like is not None and like.grid != grid:
-            raise ValueError("like: expected a source on the same grid")
-        known = like.header.fields if isinstance(like, NiftiSource) else None
+        check_new_volume(grid, channels, channel_names, like)
+        known = like.header.fields if isinstance(like, NiftiSource) and like.header.grid == grid else None
         return NiftiSink(Path(reference), new_header(grid, np.dtype(dtype), channels, known))

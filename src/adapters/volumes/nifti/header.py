@@ -50,6 +50,11 @@ class Header:
     notes: tuple[str, ...]
 
     @property
+    def stored_shape(self) -> tuple[int, ...]:
+        """Shape of the stored array, x first."""
+        return self.grid.shape if self.channels == 1 else (*self.grid.shape, self.channels)
+
+    @property
     def value_count(self) -> int:
         return self.grid.voxel_count * self.channels
 

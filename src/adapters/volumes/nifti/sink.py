@@ -106,6 +106,8 @@ def _fits_single_precision(grid: Grid) -> bool:
 class NiftiSink(VolumeSink):
     """A volume being written; nothing appears under its name before ``commit``."""
 
+    notes: tuple[str, ...] = ()
+
     def __init__(self, path: Path, header: NewHeader) -> None:
         self._path = path
         self._header = header

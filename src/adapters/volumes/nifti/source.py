@@ -10,24 +10,22 @@ import os
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
-from threading import Lock
 from typing import Any
 
 import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 
-from ....domain.errors import InputError, LimitError
-from ....domain.geometry.grid import Box, Shape3
+from ....domain.errors import InputError
+from ....domain.reading import ArrayView, Reading, StoredArray
 from ....domain.volume import Volume
-from ....ports.volume_store import OpenVolume
+from ...arrays import ArraySource, Index, check_voxels
 from .files import (
     HEADERS,
     IMAGES,
     LARGEST_EXPANSION,
     NAMES,
     StoredFile,
-    box_view,
     check_length,
     head,
     inflate,
@@ -41,64 +39,51 @@ from .header import HEADER_BYTES, Header, is_header, read_header
 _SUBJECT = "image"
 
 
-class NiftiSource(OpenVolume):
+class NiftiSource(ArraySource):
     """A stored volume, open for reading; see VolumeSource. ``dtype`` is float32 or float64 where the header scales."""
 
-    slowest_axis = 2  # x runs fastest in a NIfTI file
-    channel_names: tuple[str, ...] = ()  # a NIfTI header does not name channels
-
-    def __init__(self, header: Header, mapped: mmap.mmap, files: Sequence[StoredFile], cleanup: ExitStack) -> None:
-        self.header, self.grid, self.notes = header, header.grid, header.notes
-        self.channels, self.dtype = header.channels, header.dtype
-        self.chunk: Shape3 = (*header.grid.shape[:2], 1)
+    def __init__(
+        self, header: Header, mapped: mmap.mmap, files: Sequence[StoredFile], cleanup: ExitStack, view: ArrayView
+    ) -> None:
+        self.header = header
         self._mapped: mmap.mmap | None = mapped
-        self._files = tuple(files)
-        self._cleanup = cleanup
-        self._hash: str | None = None
-        self._lock = Lock()
 
-    def read(self, box: Box, channels: Sequence[int] | None = None) -> NDArray[Any]:
-        """Copy the values ``(C, x, y, z)`` in ``box``, scaled, in ``dtype``; only the pages of those channels are read.
+        def release_all() -> None:
+            self._mapped = None  # reads in other threads still complete
+            cleanup.close()
 
-        The array lies in memory as in the file, x fastest: a C-ordered copy would take 40 times as long.
-        """
+        super().__init__(view, self._values, lambda: sha256(file.descriptor for file in files), release_all)
+        self.slowest_axis = 2  # x runs fastest in a NIfTI file
+
+    def _values(self, index: Index) -> NDArray[Any]:
+        """Copy values, scaled, in the order of the file, x fastest: a C-ordered copy would take 40 times as long."""
         mapped = self._mapped
         if mapped is None:
             raise ValueError("the volume is closed")
         header = self.header
-        stored = box_view(mapped, header.stored, header.grid.shape, header.channels, header.offset, box)
-        if channels is not None:
-            stored = _chosen(stored, channels)
-        values = header.scaled(stored)
+        stored = np.ndarray(header.stored_shape, header.stored, buffer=mapped, offset=header.offset, order="F")
+        values = header.scaled(stored[index])
         release(mapped)
         return values
 
-    def sha256(self) -> str:
-        """Return the hash of the stored file; of header and voxels, in this order, for a pair."""
-        with self._lock:
-            if self._hash is None:
-                if self._mapped is None:
-                    raise ValueError("the volume is closed")
-                self._hash = sha256(file.descriptor for file in self._files)
-            return self._hash
 
-    def close(self) -> None:
-        """Release the map and the files; reads in other threads still complete."""
-        with self._lock:
-            self._mapped = None
-            self._cleanup.close()
-
-
-def _chosen(values: NDArray[Any], channels: Sequence[int]) -> NDArray[Any]:
-    """Return some channels of ``(C, x, y, z)``, as a view where they are consecutive."""
-    if not channels or not all(0 <= channel < len(values) for channel in channels):
-        raise ValueError(f"channels: expected some of 0 to {len(values) - 1}, got {list(channels)}")
-    if list(channels) == list(range(channels[0], channels[0] + len(channels))):
-        return values[channels[0] : channels[0] + len(channels)]
-    return np.concatenate([values[channel : channel + 1] for channel in channels])
+def stored_array(header: Header) -> StoredArray:
+    """Return what a header states of the voxels. The axes are in the order of its ``dim`` field."""
+    shape = header.stored_shape
+    source = "sform" if header.fields["sform_code"] > 0 else "qform"
+    return StoredArray(
+        shape,
+        header.dtype,
+        "XYZC"[: len(shape)],
+        unit=header.grid.unit,
+        sources=dict.fromkeys("XYZ", source),
+        affine=header.grid.affine,
+        chunk=(*shape[:2], *(1 for _ in shape[2:])),
+        notes=header.notes,
+    )
 
 
-def open_source(path: Path, scratch: Path, max_voxels: int) -> NiftiSource:
+def open_source(path: Path, scratch: Path, max_voxels: int, reading: Reading) -> NiftiSource:
     """Open the volume at ``path``, which may name either file of a pair.
 
     Raises:
@@ -118,13 +103,10 @@ def open_source(path: Path, scratch: Path, max_voxels: int) -> NiftiSource:
             check_length(LARGEST_EXPANSION * data.size + HEADER_BYTES, header.end, subject, is_estimate=True)
         else:
             check_length(data.size, header.end, subject)
-        if header.value_count > max_voxels:
-            got = f"{header.value_count}"
-            raise LimitError(
-                subject, expected=f"at most {max_voxels} voxels", got=got, do="crop it, or raise the limit"
-            )
+        view = stored_array(header).view(reading, subject)
+        check_voxels(view, max_voxels, subject)
         mapped = _map(data, header, scratch, subject)
-        return NiftiSource(header, mapped, files, stack.pop_all())
+        return NiftiSource(header, mapped, files, stack.pop_all(), view)
 
 
 def files_of(path: Path, subject: str, stack: ExitStack) -> tuple[list[StoredFile], bytes]:

@@ -11,6 +11,7 @@ import numpy as np
 from ....domain.errors import InputError, OutputError
 from ....domain.geometry.grid import Grid
 from ....domain.labels.label_map import LabelTable
+from ....domain.reading import Reading
 from ....domain.volume_names import VolumeNames
 from ....ports.volume_store import VolumeSink, VolumeSource, VolumeStore
 from .foreign import describe
@@ -43,12 +44,12 @@ class RoutedStore:
     def places(self, reference: str) -> tuple[str, ...]:
         return (self._named(reference) or self._stores[0]).places(reference)
 
-    def open(self, reference: str) -> VolumeSource:
+    def open(self, reference: str, reading: Reading | None = None) -> VolumeSource:
         store = next((store for store in self._stores if store.recognises(reference)), None)
         if store is None and (foreign := describe(reference)):
             formats = " or ".join(known.name for known in self.names.formats)
             raise InputError(PurePath(reference).name, expected=f"a {formats} volume", got=foreign[0], do=foreign[1])
-        return (store or self._named(reference) or self._stores[0]).open(reference)
+        return (store or self._named(reference) or self._stores[0]).open(reference, reading)
 
     def create(
         self,
