@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ..domain.errors import LimitError, UsageError
 from ..domain.geometry.grid import Box
-from ..domain.reading import ArrayView
+from ..domain.stored_array import ArrayView
 from ..ports.volume_store import OpenVolume
 
 Index = tuple[slice | int, ...]

@@ -1,22 +1,12 @@
-"""How a stored array becomes a volume: what a file states, what the user states, and what follows from both.
-
-A file states some of: the meaning of its axes, voxel sizes, a unit, a place in space. What it does not state, or states
-against itself, is asked for and never guessed.
-"""
+"""What the user states of a volume to read, where its file does not state it or should not be believed."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Literal
 
-import numpy as np
-from numpy.typing import NDArray
-
-from .errors import InputError, UsageError
-from .geometry.grid import Box, FloatArray, Grid, Shape3, shape3
+from .errors import UsageError
 
 LengthUnit = Literal["nm", "um", "mm", "cm", "m"]
 # Unit of a grid, and the factor to it.
@@ -29,9 +19,7 @@ LENGTH_UNITS: Mapping[str, tuple[str, float]] = {
 }
 # Bounds of voxel sizes; squares still fit double precision.
 SHORTEST, LONGEST = 1e-12, 1e12
-_SPATIAL = "XYZ"
-_AXES = "TCZYX"
-_MOST_SAMPLES = 4  # red, green, blue and opacity
+AXES = "TCZYX"
 
 
 @dataclass(frozen=True)
@@ -62,12 +50,12 @@ class Reading:
     def __post_init__(self) -> None:
         if self.spacing is not None and not all(SHORTEST <= edge <= LONGEST for edge in self.spacing):
             expected = f"three numbers from {SHORTEST:g} to {LONGEST:g}"
-            raise UsageError("spacing", expected=expected, got=_numbers(self.spacing), do="correct it")
+            raise UsageError("spacing", expected=expected, got=numbers(self.spacing), do="correct it")
         if self.unit is not None and self.unit not in LENGTH_UNITS:
             raise UsageError("unit", expected=f"one of {', '.join(LENGTH_UNITS)}", got=self.unit[:40], do="correct it")
         if self.axes is not None:
             letters = self.axes.upper()
-            if not {"X", "Y"} <= set(letters) <= set(_AXES) or len(set(letters)) != len(letters):
+            if not {"X", "Y"} <= set(letters) <= set(AXES) or len(set(letters)) != len(letters):
                 expected = "letters of X, Y, Z, C and T, each at most once, X and Y among them"
                 raise UsageError("axes", expected=expected, got=self.axes[:40], do="give one letter an axis, e.g. ZYX")
             object.__setattr__(self, "axes", letters)
@@ -76,259 +64,6 @@ class Reading:
                 raise UsageError(name, expected="an index from 0", got=str(value), do="correct it")
 
 
-@dataclass(frozen=True, eq=False)
-class StoredArray:
-    """What a file states of the array in it.
-
-    Args:
-        shape: of the array as stored.
-        dtype: of its values as they are read.
-        axes: a letter for each axis in stored order: X, Y, Z, C (channel), T (time), S (samples of a colour picture),
-            any other for an axis of another meaning; empty where the file does not say.
-        spacing: voxel sizes stated, by letter.
-        unit: mm, um or unknown.
-        sources: where each voxel size was found, by letter, e.g. ``{"Z": "PhysicalSizeZ"}``; also the name of the
-            field that lacks, where none was.
-        origin: world position of the first voxel along x, y and z, in ``unit``.
-        affine: ``(4, 4)`` from index ``(x, y, z)`` to RAS+ world, where the file states directions; it goes before
-            ``spacing`` and ``origin``.
-        channel_names: one a channel, or none.
-        chunk: shape of the block that is read at the least cost; the whole array where empty.
-        conflicts: what the file states against itself about voxel sizes; refused unless the user states them.
-        notes: what the reader should know.
-    """
-
-    shape: tuple[int, ...]
-    dtype: np.dtype[Any]
-    axes: str = ""
-    spacing: Mapping[str, float] = field(default_factory=dict)
-    unit: str = "unknown"
-    sources: Mapping[str, str] = field(default_factory=dict)
-    origin: tuple[float, float, float] = (0.0, 0.0, 0.0)
-    affine: FloatArray | None = None
-    channel_names: tuple[str, ...] = ()
-    chunk: tuple[int, ...] = ()
-    conflicts: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
-
-    def view(self, reading: Reading, subject: str) -> ArrayView:
-        """Return the array as a volume.
-
-        Raises:
-            InputError: what the file does not state, or states against itself, and ``reading`` does not either.
-            UsageError: ``reading`` does not fit the file.
-        """
-        axes, notes = _axes(self, reading, subject), list(self.notes)
-        fixed = _fixed(self, axes, reading, subject)
-        grid, sources = _grid(self, axes, reading, subject, notes)
-        along = axes.find("C")
-        names = self.channel_names if along >= 0 and len(self.channel_names) == self.shape[along] else ()
-        if along < 0 and len(self.channel_names) == 1:
-            names = self.channel_names
-        count = self.shape[along] if along >= 0 else 1
-        chosen = tuple(range(count)) if reading.channel is None else _channels(reading.channel, count, names, subject)
-        named = tuple(names[channel] for channel in chosen if names)
-        return ArrayView(self, axes, fixed, grid, chosen, named, sources, tuple(notes))
-
-
-@dataclass(frozen=True, eq=False)
-class ArrayView:
-    """A stored array seen as a volume ``(C, x, y, z)``; made by ``StoredArray.view``.
-
-    ``axes`` has a letter each stored axis; ``fixed`` is the index taken along each axis that the volume lacks, by
-    position; ``chosen`` are the stored channels that the volume has. ``sources`` says where the voxel size along x, y
-    and z comes from.
-    """
-
-    stored: StoredArray
-    axes: str
-    fixed: Mapping[int, int]
-    grid: Grid
-    chosen: tuple[int, ...]
-    channel_names: tuple[str, ...]
-    sources: tuple[str, str, str]
-    notes: tuple[str, ...]
-
-    @property
-    def channels(self) -> int:
-        """Number of channels of the volume."""
-        return len(self.chosen)
-
-    @cached_property
-    def chunk(self) -> Shape3:
-        """Shape of the box that is read at the least cost."""
-        return shape3(self._edge(letter, self.stored.chunk or self.stored.shape) for letter in _SPATIAL)
-
-    @property
-    def slowest_axis(self) -> int:
-        """The axis with the most chunks across; the one stored first of several."""
-        across = [-(-edge // part) for edge, part in zip(self.grid.shape, self.chunk, strict=True)]
-        return min(range(3), key=lambda axis: (-across[axis], self.axes.find(_SPATIAL[axis])))
-
-    def index(self, box: Box, channel: int) -> tuple[slice | int, ...]:
-        """Return the index of a box of one of the volume's channels in the stored array, an entry an axis.
-
-        Raises ValueError for a box or a channel that the volume does not have.
-        """
-        if not 0 <= channel < self.channels:
-            raise ValueError(f"channels: expected some of 0 to {self.channels - 1}, got {channel}")
-        limits = zip(box.start, box.stop, self.grid.shape, strict=True)
-        if not all(0 <= start <= stop <= edge for start, stop, edge in limits):
-            raise ValueError(f"box: expected one within {self.grid.shape}, got {box.start} to {box.stop}")
-        parts = dict(zip(_SPATIAL, box.slices, strict=True))
-        return tuple(
-            parts[letter] if letter in parts else self.chosen[channel] if letter == "C" else self.fixed[position]
-            for position, letter in enumerate(self.axes)
-        )
-
-    def arrange(self, values: NDArray[Any]) -> NDArray[Any]:
-        """Return what the stored array has at an ``index`` as a view ``(x, y, z)``."""
-        present = [letter for letter in self.axes if letter in _SPATIAL]
-        moved = values.transpose([present.index(letter) for letter in _SPATIAL if letter in present])
-        return moved if len(present) == 3 else moved[..., np.newaxis]  # only z may be absent
-
-    def values(self, array: NDArray[Any]) -> NDArray[Any]:
-        """Return the volume ``(C, x, y, z)`` of a stored array that is in memory."""
-        whole = Box.whole(self.grid.shape)
-        return np.stack([self.arrange(array[self.index(whole, channel)]) for channel in range(self.channels)])
-
-    def _edge(self, letter: str, shape: Sequence[int]) -> int:
-        position = self.axes.find(letter)
-        return 1 if position < 0 else max(1, min(shape[position], self.stored.shape[position]))
-
-
-def _axes(stored: StoredArray, reading: Reading, subject: str) -> str:
-    """Return the meaning of each stored axis. One that the user leaves out must have a length of 1."""
-    shown = f"an array of {'x'.join(map(str, stored.shape))}"
-    if reading.axes is not None:
-        long = [position for position, edge in enumerate(stored.shape) if edge > 1]
-        for positions in (range(len(stored.shape)), long):
-            if len(reading.axes) == len(positions):
-                letters = dict(zip(positions, reading.axes, strict=True))
-                return "".join(letters.get(position, "-") for position in range(len(stored.shape)))
-        expected = f"{len(stored.shape)} letters, one for each axis of {shown}"
-        raise UsageError("axes", expected=expected, got=reading.axes, do="correct it")
-    do = "name them with `axes`, e.g. ZYX or CZYX"
-    if not stored.axes:
-        raise InputError(subject, expected="named axes", got=f"{shown} without names", do=do)
-    axes, samples = stored.axes, stored.axes.find("S")
-    if samples >= 0 and stored.shape[samples] == 1:
-        axes = axes.replace("S", "-")
-    elif samples >= 0 and "C" not in axes and reading.channel is not None:
-        axes = axes.replace("S", "C")
-    elif samples >= 0 and stored.shape[samples] <= _MOST_SAMPLES:
-        do = "take one of its colours with `channel`, e.g. 0, or give the volume that it was made from"
-        raise InputError(subject, expected="one intensity a voxel", got="a picture in colours (RGB)", do=do)
-    unknown = [letter for at, letter in enumerate(axes) if letter not in _AXES and stored.shape[at] > 1]
-    if unknown or not {"X", "Y"} <= set(axes):
-        raise InputError(subject, expected="axes of X, Y, Z, C and T", got=f"{stored.axes} in {shown}", do=do)
-    return axes
-
-
-def _fixed(stored: StoredArray, axes: str, reading: Reading, subject: str) -> dict[int, int]:
-    """Return the index to take along each axis that a volume lacks."""
-    fixed = {position: 0 for position, letter in enumerate(axes) if letter not in "XYZC"}
-    at = axes.find("T")
-    count = stored.shape[at] if at >= 0 else 1
-    if reading.timepoint is None:
-        if count > 1:
-            do = "choose one with `timepoint`, counted from 0"
-            raise InputError(subject, expected="one point in time", got=f"{count}", do=do)
-        return fixed
-    if at < 0 and reading.timepoint > 0:
-        do = "name the axis of time with `axes`, e.g. TZYX, or leave the timepoint out"
-        raise UsageError("timepoint", expected="a volume with an axis of time", got=f"axes {axes}", do=do)
-    if reading.timepoint >= count:
-        raise UsageError("timepoint", expected=f"0 to {count - 1}", got=str(reading.timepoint), do="choose another")
-    return fixed | ({at: reading.timepoint} if at >= 0 else {})
-
-
-def _grid(
-    stored: StoredArray, axes: str, reading: Reading, subject: str, notes: list[str]
-) -> tuple[Grid, tuple[str, str, str]]:
-    """Return the grid, and where the voxel size along x, y and z comes from."""
-    shape = shape3(stored.shape[axes.find(letter)] if letter in axes else 1 for letter in _SPATIAL)
-    unit, factor = stored.unit, 1.0
-    if reading.unit is not None:
-        unit, factor = LENGTH_UNITS[reading.unit]
-    affine = _affine(stored, axes, subject)
-    own = _lengths(stored, affine)
-    if reading.spacing is None:
-        if stored.conflicts:
-            do = "give `spacing` and `unit`"
-            raise InputError(subject, expected="one voxel size", got=" and ".join(stored.conflicts), do=do)
-        lacking = [letter for letter in _SPATIAL if not SHORTEST <= own.get(letter, math.nan) <= LONGEST]
-        if lacking:
-            raise _no_spacing(stored, lacking, own, subject)
-        lengths = tuple(own[letter] * factor for letter in _SPATIAL)
-        sources = [stored.sources.get(letter, "stated") for letter in _SPATIAL]
-        if reading.unit is not None and stored.unit not in ("unknown", unit):
-            notes.append(f"{subject} states its lengths in {stored.unit}; {reading.unit} was given and is taken")
-    else:
-        if unit == "unknown":
-            raise UsageError("spacing", expected="its unit beside it", got="none", do="give `unit`, e.g. um")
-        lengths = tuple(edge * factor for edge in reading.spacing)
-        sources = ["given"] * 3
-        if all(letter in own for letter in _SPATIAL) and not np.allclose(
-            lengths, [own[letter] for letter in _SPATIAL], rtol=1e-6, atol=0
-        ):
-            stated = _numbers([own[letter] for letter in _SPATIAL])
-            notes.append(f"{subject} states a spacing of {stated} {stored.unit}; {_numbers(lengths)} {unit} is taken")
-        notes.extend(stored.conflicts)
-    if affine is None:
-        affine = np.diag([*lengths, 1.0])
-        affine[:3, 3] = np.multiply(stored.origin, factor)
-    elif reading.spacing is not None or factor != 1.0:
-        affine = affine.copy()
-        affine[:3, :3] *= np.divide(lengths, [own[letter] for letter in _SPATIAL])
-        affine[:3, 3] *= factor
-    return Grid(shape, affine, unit), (sources[0], sources[1], sources[2])
-
-
-def _affine(stored: StoredArray, axes: str, subject: str) -> FloatArray | None:
-    """Return the file's affine with its columns in the order that the axes have now."""
-    if stored.affine is None or stored.axes == axes:
-        return stored.affine
-    affine = np.array(stored.affine, np.float64)
-    for column, letter in enumerate(_SPATIAL):
-        at = axes.find(letter)
-        was = _SPATIAL.find(stored.axes[at]) if at >= 0 else column
-        if was < 0:
-            got = f"{letter} for the axis that the file calls {stored.axes[at]}"
-            raise UsageError("axes", expected=f"directions that {subject} states", got=got, do="correct it")
-        affine[:, column] = stored.affine[:, was]
-    return affine
-
-
-def _lengths(stored: StoredArray, affine: FloatArray | None) -> dict[str, float]:
-    if affine is None:
-        return {letter: float(length) for letter, length in stored.spacing.items() if letter in _SPATIAL}
-    lengths = np.sqrt((affine[:3, :3] ** 2).sum(axis=0))
-    return dict(zip(_SPATIAL, map(float, lengths), strict=True))
-
-
-def _no_spacing(stored: StoredArray, lacking: Sequence[str], own: Mapping[str, float], subject: str) -> InputError:
-    named = [f"{letter.lower()} ({stored.sources[letter]})" for letter in lacking if letter in stored.sources]
-    found = [f"{own[letter]:g} along {letter.lower()}" for letter in lacking if letter in own]
-    where = ", ".join(named or [letter.lower() for letter in lacking])
-    do = "give `spacing` along x, y and z, and its `unit`, e.g. 0.5,0.5,2 and um"
-    return InputError(subject, expected=f"a voxel size along {where}", got=", ".join(found) or "none", do=do)
-
-
-def _channels(text: str, count: int, names: Sequence[str], subject: str) -> tuple[int, ...]:
-    """Return the indices of channels by name or index."""
-    chosen = []
-    for word in [text] if text in names else [part.strip() for part in text.split(",")]:
-        if word in names:
-            chosen.append(list(names).index(word))
-        elif word.isascii() and word.isdigit() and int(word) < count:
-            chosen.append(int(word))
-        else:
-            known = f" or {', '.join(names)}" if names else ""
-            expected = f"a channel of {subject}: 0 to {count - 1}{known}"
-            raise UsageError("channel", expected=expected, got=word[:40], do="choose another")
-    return tuple(chosen)
-
-
-def _numbers(values: Sequence[float]) -> str:
+def numbers(values: Sequence[float]) -> str:
+    """Return lengths in words, e.g. ``0.5 x 0.5 x 2``."""
     return " x ".join(f"{value:.6g}" for value in values)

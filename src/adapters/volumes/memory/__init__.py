@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from ....domain.errors import InputError
 from ....domain.geometry.grid import Box, Grid, shape3
 from ....domain.labels.label_map import LabelTable
-from ....domain.reading import Reading, StoredArray
+from ....domain.reading import Reading
+from ....domain.stored_array import StoredArray
 from ....domain.volume import Volume
 from ....domain.volume_names import VolumeNames
 from ....ports.volume_store import OpenVolume, VolumeSink, VolumeSource

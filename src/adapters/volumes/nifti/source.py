@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ....domain.errors import InputError
-from ....domain.reading import ArrayView, Reading, StoredArray
+from ....domain.reading import Reading
+from ....domain.stored_array import ArrayView, StoredArray
 from ....domain.volume import Volume
 from ...arrays import ArraySource, Index, check_voxels
 from .files import (
