@@ -6,6 +6,7 @@ import io
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -50,9 +51,17 @@ def application(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Application:
     return Application.build(model="edges", models_dir=tmp_path / "models", scratch_dir=tmp_path / "scratch")
 
 
+@contextmanager
+def served(application: Application) -> Iterator[TestClient]:
+    """A client of the application's service, whose models are loaded."""
+    with TestClient(create_app(application)) as client:
+        assert application.served_models.wait(60)  # until then a submission is answered with 503
+        yield client
+
+
 @pytest.fixture
 def http(application: Application) -> Iterator[TestClient]:
-    with TestClient(create_app(application)) as client:
+    with served(application) as client:
         yield client
 
 
@@ -95,12 +104,13 @@ def test_two_slow_submissions_do_not_hold_up_a_third(application: Application, t
     store = GatedStore(tmp_path / "scratch")
     with (
         application.container.volumes.override(store),
-        TestClient(create_app(application)) as http,
+        served(application) as http,
         ThreadPoolExecutor(3) as pool,
     ):
         slow = [pool.submit(submit, http, volume(GATED_EDGE)) for _ in range(2)]
         try:
-            wait_until(lambda: store.waiting == 2, 60)
+            wait_until(lambda: store.waiting == 2 or any(upload.done() for upload in slow), 60)
+            assert store.waiting == 2, [upload.result().text for upload in slow if upload.done()]
             assert pool.submit(submit, http, volume(8)).result(60).status_code == 202
             assert not any(upload.done() for upload in slow)
         finally:
