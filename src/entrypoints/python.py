@@ -134,7 +134,8 @@ class Predictor:
         Args:
             case: one volume with all channels, or one volume a channel, each a file name, a NIfTI image of nibabel, or
                 an array ``(x, y, z)`` or ``(channel, x, y, z)``.
-            spacing: of an array's voxels along its axes, which run to the right, anterior and superior.
+            spacing: of an array's voxels along its axes, which run to the right, anterior and superior; of a file that
+                does not state it.
             unit: of ``spacing`` and ``affine``: ``mm``, ``um`` or ``unknown``.
             affine: an array's ``(4, 4)`` matrix from voxel index to RAS+ world, in place of ``spacing``.
             probabilities: return the class probabilities too.
@@ -146,11 +147,13 @@ class Predictor:
         """
         if not self._close.alive:
             raise UsageError("model", expected="a loaded one", got="one that is closed", do="load it again")
-        wanted = _options(options)
         place = {"spacing": spacing, "unit": unit, "affine": affine}
         volumes = [self._volume(given, place) for given in case]
+        if any(isinstance(volume, str) for volume in volumes):
+            options |= {name: place[name] for name in ("spacing", "unit") if place[name] is not None}
         if all(isinstance(volume, str) for volume in volumes):
-            _check_absent(place)
+            _check_absent({"affine": affine})
+        wanted = _options(options)
         with _listener(progress) as listener:
             return self._application.predict_case(volumes, self._loaded, wanted, listener, probabilities=probabilities)
 

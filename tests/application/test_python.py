@@ -338,11 +338,24 @@ def test_an_array_needs_a_usable_place(
         predictor(VALUES, **place)
 
 
-def test_files_and_images_state_their_place_themselves(predictor: voxport.Predictor, tmp_path: Path) -> None:
+def test_an_image_of_nibabel_states_its_place_itself(predictor: voxport.Predictor, tmp_path: Path) -> None:
     image = saved(tmp_path / "scan.nii", VALUES)
-    for given_ in ("scan.nii", image):
-        with pytest.raises(UsageError, match="spacing: expected no spacing beside a volume that states it"):
-            predictor(given_, spacing=(1, 1, 1))
+    with pytest.raises(UsageError, match="spacing: expected no spacing beside a volume that states it"):
+        predictor(image, spacing=(1, 1, 1))
+
+
+def test_a_file_takes_the_voxel_sizes_that_are_stated_as_on_the_command_line(
+    predictor: voxport.Predictor, tmp_path: Path, model: Path
+) -> None:
+    saved(tmp_path / "scan.nii", VALUES)
+    by_command_into(tmp_path, tmp_path / "scan.nii", model, "--spacing", "0.5,0.25,2", "--unit", "um")
+    found = predictor("scan.nii", spacing=(0.5, 0.25, 2), unit="um", probabilities=True)
+    written = nib.load(tmp_path / "mask.nii")
+    np.testing.assert_array_equal(found.labels.array, np.asarray(written.dataobj))
+    np.testing.assert_allclose(found.labels.grid.affine, written.affine, rtol=1e-6)
+    np.testing.assert_allclose(found.labels.grid.spacing, (0.5, 0.25, 2), rtol=1e-12)
+    with pytest.raises(UsageError, match="affine: expected no affine beside a volume that states it"):
+        predictor("scan.nii", affine=np.eye(4))
 
 
 def test_what_is_no_volume_is_an_input_error(predictor: voxport.Predictor) -> None:
