@@ -41,6 +41,7 @@ from .services.models.loading import AUTO, LoadedModel, ModelOpener
 from .services.models.segmenter import LoadedSegmenter
 from .services.models.tune import tune
 from .services.models.verify import Verification, verify
+from .services.segmentation.convert import Conversion, convert
 from .services.segmentation.estimate import Estimate, estimate
 from .services.segmentation.outputs import check_outputs
 from .services.segmentation.predict import Prediction, predict
@@ -323,6 +324,10 @@ class Application:
             scratch=ports.scratch,
             seconds_per_voxel=seconds_per_voxel,
         )
+
+    def convert(self, reference: str, destination: str, reading: Reading, progress: ProgressListener) -> Conversion:
+        """Copy a volume into the format of another name; see ``convert``."""
+        return convert(reference, destination, reading, progress, volumes=self.volumes, artifacts=self.artifacts)
 
     def threshold_preview(
         self, inputs: Sequence[str], outputs: Outputs, progress: ProgressListener, reading: Reading | None = None

@@ -90,7 +90,9 @@ class RunOptions:
     spacing: tuple[float, float, float] | None = field(
         default=None, metadata=_stated("Voxel sizes along x, y and z.", metavar="SX,SY,SZ")
     )
-    unit: LengthUnit | None = field(default=None, metadata=_stated("Unit of the voxel sizes."))
+    unit: LengthUnit | None = field(
+        default=None, metadata=_stated("Unit of the voxel sizes: nm, um, mm, cm or m.", metavar="UNIT")
+    )
     axes: str | None = field(
         default=None,
         metadata=_stated("Axes of the stored array in their order, of X, Y, Z, C and T, e.g. ZYX.", metavar="LETTERS"),

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ...domain.plain import plain
+from ...domain.reading import Reading
 from . import options as opt
 from .console import build_application, progress_bar, show_json, show_table, warn
 
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from ...domain.cards.model_card import ModelCard
     from ...domain.parity import Bounds, RuntimeParity
     from ...ports.model import Model
-    from ...ports.volume_store import VolumeSource
     from ...services.models.verify import Verification
 
 app = typer.Typer(no_args_is_help=True, help="Manage the models that -m can name.")
@@ -76,45 +76,32 @@ def package_command(
     typer.echo(f"{output}: {found.card.reference} as a bioimage.io package")
 
 
+@opt.takes_reading
 def inspect_command(
     file: Annotated[
         str, typer.Argument(help="A volume, a model file, the name of a model, or another framework's files.")
     ],
     card: opt.CardFile = None,
     configuration: opt.Configuration = None,
+    *,
+    reading: Reading,
     as_json: opt.AsJson = False,
 ) -> None:
     """Show a volume's geometry, a model's card and certificate, or what ``import`` would take."""
     from ...services.models.loading import names_a_model
     from .importing import show_source
+    from .volumes import show_volume
 
     application = build_application()
     if Path(file).exists() and application.recognises(Path(file)):
         show_source(application, Path(file), configuration, card, as_json=as_json)
         return
-    if names_a_model(file):
+    is_folder_of_a_volume = Path(file).is_dir() and application.volumes.recognises(file)
+    if names_a_model(file) and not is_folder_of_a_volume:
         _show_model(application.find_model(file, card), as_json)
         return
-    with application.volumes.open(file) as source:
-        _show_volume(Path(file).name, source, as_json)
-
-
-def _show_volume(name: str, source: VolumeSource, as_json: bool) -> None:
-    from ...domain.report import grid_mapping
-    from ...services.segmentation.case import describe_grid
-
-    grid = source.grid
-    if as_json:
-        data: dict[str, Any] = {"name": name, **grid_mapping(grid)}
-        data |= {"channels": source.channels, "dtype": str(source.dtype), "sheared": grid.is_sheared}
-        show_json(data | {"notes": list(source.notes)})
-        return
-    typer.echo(f"{name}: {describe_grid(grid)}")
-    typer.echo(f"channels  {source.channels} of {source.dtype}")
-    typer.echo(f"affine    {'sheared, ' if grid.is_sheared else ''}voxel to RAS+ world")
-    for row in grid.affine[:3]:
-        typer.echo("          " + "  ".join(f"{value:12.6g}" for value in row))
-    warn(source.notes)
+    with application.volumes.open(file, reading) as source:
+        show_volume(PurePath(file).name, source, as_json)
 
 
 def _show_model(model: Model, as_json: bool) -> None:

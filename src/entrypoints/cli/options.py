@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import Field, fields
 from functools import wraps
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import Annotated, Any, get_args, get_type_hints
 import typer
 
 from ...domain.errors import UsageError
+from ...domain.reading import Reading
 from ...domain.run import RunOptions
 from .console import parse_bytes, parse_patch, parse_spacing
 
@@ -79,20 +80,32 @@ Quiet = Annotated[bool, typer.Option("--quiet", help="Print errors only.")]
 
 def takes_run_options(*omitted: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Give a command an option for each field of its parameter ``options``, a `RunOptions`, but ``omitted`` ones."""
+    return _takes("options", RunOptions, [field.name for field in fields(RunOptions) if field.name not in omitted])
+
+
+def takes_reading(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command an option for each field of its parameter ``reading``, a `Reading`."""
+    return _takes("reading", Reading, [field.name for field in fields(Reading)])(command)
+
+
+def _takes(
+    name: str, made: type[RunOptions | Reading], names: Sequence[str]
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Replace a command's parameter by an option for each of these fields of `RunOptions`."""
     hints = get_type_hints(RunOptions)
     # a size has no suffix, as its value states the unit
-    taken = {field.name.removesuffix("_bytes"): field for field in fields(RunOptions) if field.name not in omitted}
+    taken = {field.name.removesuffix("_bytes"): field for field in fields(RunOptions) if field.name in names}
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         @wraps(command)
         def run(**given: Any) -> None:
             values = {field.name: given.pop(word) for word, field in taken.items()}
-            command(**given, options=RunOptions(**values))
+            command(**given, **{name: made(**values)})
 
         signature = inspect.signature(command, eval_str=True)
         parameters = []
         for parameter in signature.parameters.values():
-            if parameter.name == "options":
+            if parameter.name == name:
                 parameters += [_parameter(word, hints[field.name], field) for word, field in taken.items()]
             else:
                 parameters.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY))
