@@ -8,22 +8,25 @@ read the field from there. A type that is new here needs a line in `_text_type` 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 from pydantic import Field
 
 from ..domain.errors import UsageError
+from ..domain.reading import Reading
 from ..domain.run import RunOptions, option_text
 
 _LONGEST_TEXT, _LONGEST_NAME = 40, 200
 _PATTERNS = {int: "^ *[0-9]+ *, *[0-9]+ *, *[0-9]+ *$", float: "^ *[0-9.eE+-]+ *, *[0-9.eE+-]+ *, *[0-9.eE+-]+ *$"}
+# Options that a server takes for stored volumes, and for arrays, which nothing has to be stated of.
 REMOTE = tuple(field.name for field in fields(RunOptions) if field.metadata.get("remote"))
+ARRAY = tuple(name for name in REMOTE if name not in {stated.name for stated in fields(Reading)})
 
 
-def option_fields() -> dict[str, tuple[Any, str]]:
-    """Return the type, with its JSON schema, and the description of each option that a server takes.
+def option_fields(names: Iterable[str] = REMOTE) -> dict[str, tuple[Any, str]]:
+    """Return the type, with its JSON schema, and the description of each option.
 
     The schema describes what `RunOptions` and the run check themselves, in better words than a schema has.
     """
@@ -31,15 +34,15 @@ def option_fields() -> dict[str, tuple[Any, str]]:
     return {
         field.name: (_text_type(hints[field.name], field.metadata["schema"]), _description(field.metadata))
         for field in fields(RunOptions)
-        if field.name in REMOTE
+        if field.name in names
     }
 
 
-def options_of(values: Mapping[str, Any], *, memory_bytes: int | None) -> RunOptions:
-    """Return the options of a form or a JSON body. Raises UsageError."""
-    given: dict[str, Any] = {name: values.get(name) for name in REMOTE}
+def options_of(values: Mapping[str, Any], *, memory_bytes: int | None, names: Iterable[str] = REMOTE) -> RunOptions:
+    """Return the options with these names in a form or a JSON body. Raises UsageError."""
+    given: dict[str, Any] = {name: values.get(name) for name in names}
     for name, parse in (("patch", edges), ("spacing", lengths)):
-        if given[name] is not None:
+        if given.get(name) is not None:
             given[name] = parse(given[name])
     return RunOptions(**given, memory_bytes=memory_bytes)
 

@@ -10,7 +10,7 @@ from ..domain.reading import LONGEST, SHORTEST
 from ..domain.report import GridReport, Report, StatisticsReport, Unit
 from ..domain.run import Axis
 from .card import CertificateFields, CertificateSummary
-from .options import option_fields
+from .options import ARRAY, option_fields
 from .problem import ProblemDetails, not_null
 
 # the library checks the bounds, and refuses in better words than a schema has
@@ -160,7 +160,7 @@ class ArrayFields(BaseModel, extra="forbid"):
 
 
 OPTION_FIELDS: Any = {
-    name: (kind | None, Field(None, description=text)) for name, (kind, text) in option_fields().items()
+    name: (kind | None, Field(None, description=text)) for name, (kind, text) in option_fields(ARRAY).items()
 }
 _VOLUME: Any = (list[list[list[float | bool | list[float | bool]]]], Field(description="(x, y, z), or channels first."))
 PredictFields = create_model(

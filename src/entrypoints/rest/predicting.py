@@ -14,7 +14,7 @@ from starlette.datastructures import UploadFile
 from starlette.responses import Response
 
 from ...contract import service as schemas
-from ...contract.options import options_of
+from ...contract.options import ARRAY, options_of
 from ...domain.errors import OutputError, UsageError
 from ...domain.report import statistics_mapping
 from ...services.models.loading import LoadedModel
@@ -53,7 +53,7 @@ async def predict(request: Request, context: Context) -> Response:
     is_json = request.headers["content-type"].lower().startswith(JSON)
     array, fields = await (_from_json if is_json else _from_form)(request, context)
     context.find(fields.model)
-    options = options_of(fields.model_dump(), memory_bytes=context.memory_bytes)
+    options = options_of(fields.model_dump(), memory_bytes=context.memory_bytes, names=ARRAY)
 
     def run(progress: RequestProgress, queued_seconds: float) -> bytes:
         loaded = context.models.take(fields.model)

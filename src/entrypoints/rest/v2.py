@@ -22,7 +22,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 
 from ... import __version__
-from ...contract.options import options_of
+from ...contract.options import ARRAY, options_of
 from ...contract.service import OPTION_FIELDS
 from ...domain.errors import InputError, OutputError, UnknownModelError, UsageError
 from ...domain.report import Unit
@@ -198,7 +198,7 @@ def _run(
         affine=None if parameters.affine is None else np.array(parameters.affine).reshape(4, 4),
         unit=parameters.unit,
     )
-    options = options_of(parameters.model_dump(), memory_bytes=context.memory_bytes)
+    options = options_of(parameters.model_dump(), memory_bytes=context.memory_bytes, names=ARRAY)
     case = context.application.predict_case([volume], loaded, options, progress, probabilities=PROBABILITIES in names)
     context.metrics.inferred(loaded, case.done, queued_seconds)
     outputs: dict[str, Any] = {LABELS: case.labels.array, PROBABILITIES: case.probabilities}
