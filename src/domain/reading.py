@@ -20,6 +20,7 @@ LENGTH_UNITS: Mapping[str, tuple[str, float]] = {
 # Bounds of voxel sizes; squares still fit double precision.
 SHORTEST, LONGEST = 1e-12, 1e12
 AXES = "TCZYX"
+SPATIAL = "XYZ"
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class Reading:
 
     Args:
         spacing: voxel sizes along x, y and z.
-        unit: of ``spacing``; of the file's voxel sizes without it.
+        unit: of ``spacing``; without it, of the voxel sizes and the place that the file states.
         axes: a letter of X, Y, Z, C (channel) and T (time) for each axis of the stored array, in stored order.
         channel: names or indices of the channels to take, separated by commas; indices count from 0.
         timepoint: index of the point in time to take, from 0.

@@ -5,7 +5,6 @@ What the file does not state, or states against itself, is asked for and never g
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -16,9 +15,9 @@ from numpy.typing import NDArray
 
 from .errors import InputError, UsageError
 from .geometry.grid import Box, FloatArray, Grid, Shape3, shape3
-from .reading import AXES, LENGTH_UNITS, LONGEST, SHORTEST, Reading, numbers
+from .reading import AXES, SPATIAL, Reading
+from .stored_grid import stored_grid
 
-_SPATIAL = "XYZ"
 _MOST_SAMPLES = 4  # red, green, blue and opacity
 
 
@@ -64,9 +63,14 @@ class StoredArray:
             InputError: what the file does not state, or states against itself, and ``reading`` does not either.
             UsageError: ``reading`` does not fit the file.
         """
+        if 0 in self.shape:
+            do = "write it again; it has no voxels"
+            raise InputError(subject, expected="at least one voxel", got=_shown(self.shape), do=do)
         axes, notes = _axes(self, reading, subject), list(self.notes)
+        if any(was != now for was, now in zip(self.axes, axes, strict=False) if was in AXES and now in AXES):
+            notes.append(f"{subject} calls its axes {self.axes}; {reading.axes} was given and is taken")
         fixed = _fixed(self, axes, reading, subject)
-        grid, sources = _grid(self, axes, reading, subject, notes)
+        grid, sources = stored_grid(self, axes, reading, subject, notes)
         along = axes.find("C")
         names = self.channel_names if along >= 0 and len(self.channel_names) == self.shape[along] else ()
         if along < 0 and len(self.channel_names) == 1:
@@ -103,13 +107,13 @@ class ArrayView:
     @cached_property
     def chunk(self) -> Shape3:
         """Shape of the box that is read at the least cost."""
-        return shape3(self._edge(letter, self.stored.chunk or self.stored.shape) for letter in _SPATIAL)
+        return shape3(self._edge(letter, self.stored.chunk or self.stored.shape) for letter in SPATIAL)
 
     @property
     def slowest_axis(self) -> int:
         """The axis with the most chunks across; the one stored first of several."""
         across = [-(-edge // part) for edge, part in zip(self.grid.shape, self.chunk, strict=True)]
-        return min(range(3), key=lambda axis: (-across[axis], self.axes.find(_SPATIAL[axis])))
+        return min(range(3), key=lambda axis: (-across[axis], self.axes.find(SPATIAL[axis])))
 
     def index(self, box: Box, channel: int) -> tuple[slice | int, ...]:
         """Return the index of a box of one of the volume's channels in the stored array, an entry an axis.
@@ -121,7 +125,7 @@ class ArrayView:
         limits = zip(box.start, box.stop, self.grid.shape, strict=True)
         if not all(0 <= start <= stop <= edge for start, stop, edge in limits):
             raise ValueError(f"box: expected one within {self.grid.shape}, got {box.start} to {box.stop}")
-        parts = dict(zip(_SPATIAL, box.slices, strict=True))
+        parts = dict(zip(SPATIAL, box.slices, strict=True))
         return tuple(
             parts[letter] if letter in parts else self.chosen[channel] if letter == "C" else self.fixed[position]
             for position, letter in enumerate(self.axes)
@@ -129,8 +133,8 @@ class ArrayView:
 
     def arrange(self, values: NDArray[Any]) -> NDArray[Any]:
         """Return what the stored array has at an ``index`` as a view ``(x, y, z)``."""
-        present = [letter for letter in self.axes if letter in _SPATIAL]
-        moved = values.transpose([present.index(letter) for letter in _SPATIAL if letter in present])
+        present = [letter for letter in self.axes if letter in SPATIAL]
+        moved = values.transpose([present.index(letter) for letter in SPATIAL if letter in present])
         return moved if len(present) == 3 else moved[..., np.newaxis]  # only z may be absent
 
     def values(self, array: NDArray[Any]) -> NDArray[Any]:
@@ -145,7 +149,7 @@ class ArrayView:
 
 def _axes(stored: StoredArray, reading: Reading, subject: str) -> str:
     """Return the meaning of each stored axis. One that the user leaves out must have a length of 1."""
-    shown = f"an array of {'x'.join(map(str, stored.shape))}"
+    shown = _shown(stored.shape)
     if reading.axes is not None:
         long = [position for position, edge in enumerate(stored.shape) if edge > 1]
         for positions in (range(len(stored.shape)), long):
@@ -160,10 +164,12 @@ def _axes(stored: StoredArray, reading: Reading, subject: str) -> str:
     axes, samples = stored.axes, stored.axes.find("S")
     if samples >= 0 and stored.shape[samples] == 1:
         axes = axes.replace("S", "-")
-    elif samples >= 0 and "C" not in axes and reading.channel is not None:
-        axes = axes.replace("S", "C")
     elif samples >= 0 and stored.shape[samples] <= _MOST_SAMPLES:
-        do = "take one of its colours with `channel`, e.g. 0, or give the volume that it was made from"
+        is_single = "C" not in axes or stored.shape[axes.find("C")] == 1
+        if is_single and reading.channel is not None:
+            return axes.replace("C", "-").replace("S", "C")
+        do = "give the volume that it was made from"
+        do = f"take one of its colours with `channel`, e.g. 0, or {do}" if is_single else do
         raise InputError(subject, expected="one intensity a voxel", got="a picture in colours (RGB)", do=do)
     unknown = [letter for at, letter in enumerate(axes) if letter not in AXES and stored.shape[at] > 1]
     if unknown or not {"X", "Y"} <= set(axes):
@@ -189,83 +195,14 @@ def _fixed(stored: StoredArray, axes: str, reading: Reading, subject: str) -> di
     return fixed | ({at: reading.timepoint} if at >= 0 else {})
 
 
-def _grid(
-    stored: StoredArray, axes: str, reading: Reading, subject: str, notes: list[str]
-) -> tuple[Grid, tuple[str, str, str]]:
-    """Return the grid, and where the voxel size along x, y and z comes from."""
-    shape = shape3(stored.shape[axes.find(letter)] if letter in axes else 1 for letter in _SPATIAL)
-    unit, factor = stored.unit, 1.0
-    if reading.unit is not None:
-        unit, factor = LENGTH_UNITS[reading.unit]
-    affine = _affine(stored, axes, subject)
-    own = _lengths(stored, affine)
-    if reading.spacing is None:
-        if stored.conflicts:
-            do = "give `spacing` and `unit`"
-            raise InputError(subject, expected="one voxel size", got=" and ".join(stored.conflicts), do=do)
-        lacking = [letter for letter in _SPATIAL if not SHORTEST <= own.get(letter, math.nan) <= LONGEST]
-        if lacking:
-            raise _no_spacing(stored, lacking, own, subject)
-        lengths = tuple(own[letter] * factor for letter in _SPATIAL)
-        sources = [stored.sources.get(letter, "stated") for letter in _SPATIAL]
-        if reading.unit is not None and stored.unit not in ("unknown", unit):
-            notes.append(f"{subject} states its lengths in {stored.unit}; {reading.unit} was given and is taken")
-    else:
-        if unit == "unknown":
-            raise UsageError("spacing", expected="its unit beside it", got="none", do="give `unit`, e.g. um")
-        lengths = tuple(edge * factor for edge in reading.spacing)
-        sources = ["given"] * 3
-        if all(letter in own for letter in _SPATIAL) and not np.allclose(
-            lengths, [own[letter] for letter in _SPATIAL], rtol=1e-6, atol=0
-        ):
-            stated = numbers([own[letter] for letter in _SPATIAL])
-            notes.append(f"{subject} states a spacing of {stated} {stored.unit}; {numbers(lengths)} {unit} is taken")
-        notes.extend(stored.conflicts)
-    if affine is None:
-        affine = np.diag([*lengths, 1.0])
-        affine[:3, 3] = np.multiply(stored.origin, factor)
-    elif reading.spacing is not None or factor != 1.0:
-        affine = affine.copy()
-        affine[:3, :3] *= np.divide(lengths, [own[letter] for letter in _SPATIAL])
-        affine[:3, 3] *= factor
-    return Grid(shape, affine, unit), (sources[0], sources[1], sources[2])
-
-
-def _affine(stored: StoredArray, axes: str, subject: str) -> FloatArray | None:
-    """Return the file's affine with its columns in the order that the axes have now."""
-    if stored.affine is None or stored.axes == axes:
-        return stored.affine
-    affine = np.array(stored.affine, np.float64)
-    for column, letter in enumerate(_SPATIAL):
-        at = axes.find(letter)
-        was = _SPATIAL.find(stored.axes[at]) if at >= 0 else column
-        if was < 0:
-            got = f"{letter} for the axis that the file calls {stored.axes[at]}"
-            raise UsageError("axes", expected=f"directions that {subject} states", got=got, do="correct it")
-        affine[:, column] = stored.affine[:, was]
-    return affine
-
-
-def _lengths(stored: StoredArray, affine: FloatArray | None) -> dict[str, float]:
-    if affine is None:
-        return {letter: float(length) for letter, length in stored.spacing.items() if letter in _SPATIAL}
-    lengths = np.sqrt((affine[:3, :3] ** 2).sum(axis=0))
-    return dict(zip(_SPATIAL, map(float, lengths), strict=True))
-
-
-def _no_spacing(stored: StoredArray, lacking: Sequence[str], own: Mapping[str, float], subject: str) -> InputError:
-    named = [f"{letter.lower()} ({stored.sources[letter]})" for letter in lacking if letter in stored.sources]
-    found = [f"{own[letter]:g} along {letter.lower()}" for letter in lacking if letter in own]
-    where = ", ".join(named or [letter.lower() for letter in lacking])
-    do = "give `spacing` along x, y and z, and its `unit`, e.g. 0.5,0.5,2 and um"
-    return InputError(subject, expected=f"a voxel size along {where}", got=", ".join(found) or "none", do=do)
-
-
 def _channels(text: str, count: int, names: Sequence[str], subject: str) -> tuple[int, ...]:
     """Return the indices of channels by name or index."""
     chosen = []
     for word in [text] if text in names else [part.strip() for part in text.split(",")]:
         if word in names:
+            if list(names).count(word) > 1:
+                got = f"{word[:40]}, the name of {list(names).count(word)}"
+                raise UsageError("channel", expected=f"one channel of {subject}", got=got, do="give its index, from 0")
             chosen.append(list(names).index(word))
         elif word.isascii() and word.isdigit() and int(word) < count:
             chosen.append(int(word))
@@ -274,3 +211,7 @@ def _channels(text: str, count: int, names: Sequence[str], subject: str) -> tupl
             expected = f"a channel of {subject}: 0 to {count - 1}{known}"
             raise UsageError("channel", expected=expected, got=word[:40], do="choose another")
     return tuple(chosen)
+
+
+def _shown(shape: Sequence[int]) -> str:
+    return f"an array of {'x'.join(map(str, shape))}"
