@@ -273,6 +273,10 @@ class Application:
             new_store=self.container.memory_store,
         )
 
+    def format_of(self, reference: str) -> str:
+        """Return the name of the format of a stored volume; empty for an unknown one."""
+        return self.container.format_of(reference)
+
     def image_volume(self, image: object) -> Volume:
         """Make a volume of a nibabel image. Raises InputError unless it is a NIfTI image that can be segmented."""
         return self.container.image_volume(image)

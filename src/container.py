@@ -114,6 +114,7 @@ class Container(containers.DeclarativeContainer):
     volumes: providers.Provider[VolumeStore] = providers.ThreadSafeSingleton(
         _late("volumes.routed", "RoutedStore"), nifti_volumes
     )
+    format_of: providers.Provider[str] = providers.Callable(_late("volumes.routed", "format_of"), volumes)
     memory_store: providers.Provider[ArrayStore] = providers.Factory(_late("volumes.memory", "MemoryStore"))
     image_volume: providers.Provider[Volume] = providers.Callable(_late("volumes.nifti", "volume_of_image"))
     artifacts: providers.Provider[ArtifactWriter] = providers.ThreadSafeSingleton(

@@ -9,7 +9,7 @@ read the field from there. A type that is new here needs a line in `_text_type` 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 from pydantic import Field
@@ -36,6 +36,28 @@ def option_fields(names: Iterable[str] = REMOTE) -> dict[str, tuple[Any, str]]:
         for field in fields(RunOptions)
         if field.name in names
     }
+
+
+@dataclass(frozen=True)
+class StatedOption:
+    """An option that states how a volume is stored, as a form asks for it: any text, a choice, or a whole number."""
+
+    description: str
+    metavar: str
+    choices: tuple[str, ...]
+    is_whole: bool
+
+
+def stated_options() -> dict[str, StatedOption]:
+    """Return the options that state how a volume is stored, by name."""
+    found = {}
+    for field in fields(RunOptions):
+        if field.name in Reading.__dataclass_fields__:
+            (kind,) = _kinds(get_type_hints(RunOptions)[field.name])
+            choices = get_args(kind) if get_origin(kind) is Literal else ()
+            metadata = field.metadata
+            found[field.name] = StatedOption(metadata["description"], metadata["metavar"] or "", choices, kind is int)
+    return found
 
 
 def options_of(values: Mapping[str, Any], *, memory_bytes: int | None, names: Iterable[str] = REMOTE) -> RunOptions:
@@ -75,15 +97,20 @@ def encode(options: Mapping[str, Any]) -> dict[str, list[str]]:
 
 
 def _encoded(hint: Any, value: Any) -> str:
-    (kind,) = (kind for kind in get_args(hint) if kind is not type(None))
+    (kind,) = _kinds(hint)
     if get_origin(kind) is tuple:
         return option_text(tuple(map(get_args(kind)[0], value)))
     return option_text(kind(value) if kind in (int, float) else str(value))
 
 
+def _kinds(hint: Any) -> tuple[Any, ...]:
+    """Return the types of an option besides None."""
+    return tuple(kind for kind in get_args(hint) if kind is not type(None))
+
+
 def _text_type(hint: Any, schema: Mapping[str, Any]) -> Any:
     """Return the type of an option's text in a form; None is left out."""
-    (kind,) = (kind for kind in get_args(hint) if kind is not type(None))
+    (kind,) = _kinds(hint)
     if get_origin(kind) is tuple:
         pattern = _PATTERNS[get_args(kind)[0]]
         return Annotated[str, Field(max_length=_LONGEST_TEXT, json_schema_extra={"pattern": pattern})]

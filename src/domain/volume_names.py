@@ -54,6 +54,11 @@ class VolumeNames:
         """Formats and endings that a search of a folder finds, in words."""
         return ", ".join(f"{known.name} ({', '.join((*known.single, *known.folders))})" for known in self.formats)
 
+    def format(self, name: str) -> str:
+        """Return the name of the format that a name's ending stands for; empty if it has none."""
+        ending = self.ending(name)
+        return next((known.name for known in self.formats if ending and ending in known.endings), "")
+
     def ending(self, name: str) -> str:
         """Return the ending of a name, in lower case; empty if it has none. The longest counts.
 
@@ -113,6 +118,7 @@ MGH = VolumeFormat("MGH", (".mgz", ".mgh"))
 VENDORS = VolumeFormat("vendor", (".czi", ".lif", ".nd2", ".oir"))
 PLAIN, PACKED = NIFTI.single
 GZIP_MAGIC = b"\x1f\x8b"
+DICOM_MAGIC, DICOM_START = b"DICM", 128
 
 
 def sent_name(number: int, start: bytes) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from voxport.adapters.volumes.memory import MemoryStore
 from voxport.adapters.volumes.nifti import NiftiStore
-from voxport.adapters.volumes.routed import RoutedStore
+from voxport.adapters.volumes.routed import RoutedStore, format_of
 from voxport.domain.errors import InputError, OutputError
 from voxport.domain.geometry.grid import Box, Grid
 from voxport.domain.volume import Volume
@@ -109,3 +109,16 @@ def test_both_files_of_a_pair_are_places_of_either_in_any_case_of_letters(store:
         for other in others:
             assert {*store.places(f"{tmp_path}/{ours}")} & {*store.places(f"{tmp_path}/{other}")}, (ours, other)
     assert not {*store.places("a.nii")} & {*store.places("a.nii.gz")}
+
+
+def test_the_format_is_the_contents_then_the_names(tmp_path: Path) -> None:
+    memory = MemoryStore(MEMORY)
+    memory.put("scan.nii", Volume(np.zeros((2, 3, 4), np.uint8), Grid((2, 3, 4), np.eye(4))))
+    store = RoutedStore(NiftiStore(tmp_path), memory)
+    (tmp_path / "volume").write_bytes(nifti1_header() + bytes(120))
+    assert format_of(store, str(tmp_path / "volume")) == "NIfTI"
+    assert format_of(store, "scan.nii") == "memory"
+    assert format_of(store, "absent.nii.gz") == "NIfTI"
+    assert format_of(store, "absent.memory") == "memory"
+    assert format_of(store, "absent") == ""
+    assert format_of(memory, "absent.memory") == "memory"

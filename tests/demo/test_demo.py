@@ -18,12 +18,15 @@ import pytest
 from fastapi.testclient import TestClient
 from PIL import Image
 from voxport.application import Application
-from voxport.domain.errors import CancelledError, InputError, UsageError
+from voxport.domain.errors import CancelledError, InputError, LimitError, UsageError
+from voxport.domain.run import RunOptions
+from voxport.domain.volume_names import DICOM, NIFTI, VolumeNames
 from voxport.entrypoints.demo import texts
 from voxport.entrypoints.demo.app import create_app
 from voxport.entrypoints.demo.controller import THRESHOLD, Controller
 from voxport.entrypoints.demo.page import build_page
 from voxport.entrypoints.demo.scene import scene_of
+from voxport.entrypoints.demo.uploads import take
 from voxport.entrypoints.rest.keys import parse_keys
 from voxport.services.viewing.sessions import Session, Sessions
 
@@ -292,6 +295,55 @@ def test_channels_have_the_names_of_the_models_card(controller: Controller, sess
     assert names() == expected
     session.model = "two-photon-vessels:1.0.0"  # of one channel
     assert names() == ["a.nii", "b.nii"]
+
+
+def test_dropped_dicom_files_are_one_folder_without_what_lies_beside_them(tmp_path: Path) -> None:
+    names = VolumeNames((DICOM, NIFTI))
+    uploads = [tmp_path / str(number) / "IM0" for number in range(3)] + [tmp_path / "0" / "notes.txt"]
+    for number, path in enumerate(uploads):
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(bytes(128) + b"DICM%d" % number if path.name == "IM0" else b"hello")
+    (tmp_path / "one").mkdir()
+    with pytest.raises(LimitError, match="399 in 3 files"):
+        take(uploads, tmp_path / "one", names, 398)
+    (tmp_path / "two").mkdir()
+    (series,) = take(uploads, tmp_path / "two", names, 399)
+    assert sorted(path.read_bytes()[128:] for path in series.iterdir()) == [b"DICM0", b"DICM1", b"DICM2"]
+    assert not any(path.exists() for path in uploads)
+
+
+def test_the_files_of_a_zarr_folder_are_asked_for_as_a_zip(tmp_path: Path) -> None:
+    for name in (".zattrs", "0"):
+        (tmp_path / name).touch()
+    with pytest.raises(InputError, match="drop the zip"):
+        take([tmp_path / ".zattrs", tmp_path / "0"], tmp_path, VolumeNames((NIFTI,)), 1)
+
+
+def test_a_volume_is_read_again_as_it_is_stated(controller: Controller, session: Session, tmp_path: Path) -> None:
+    values = np.stack([np.full((5, 4, 3), channel, np.uint8) for channel in (10, 20)], axis=-1)
+    controller.open(session.token, [save(tmp_path / "pair.nii", values, np.eye(4))])
+    (folder,) = {path.parent for path in session.files}
+    first = scene_of(session)
+    controller.reopen(session.token, RunOptions(channel="1", spacing=(2.0, 2.0, 3.0), unit="um"))
+    second = scene_of(session)
+    assert session.volume is not None
+    assert session.volume.at((0, 0, 0), None)[0] == [20]
+    assert session.volume.case.grid.spacing == (2.0, 2.0, 3.0)
+    assert first is not None
+    assert second is not None
+    assert first["volume"] != second["volume"]
+    run(controller, session, THRESHOLD)
+    assert session.result is not None
+    assert session.result.mask.source.grid == session.volume.case.grid
+    with pytest.raises(UsageError, match="channel"):
+        controller.reopen(session.token, RunOptions(channel="7"))
+    assert session.volume.at((0, 0, 0), None)[0] == [20]
+    assert folder.exists()
+
+
+def test_nothing_is_read_again_before_a_volume_is_dropped(controller: Controller, session: Session) -> None:
+    with pytest.raises(UsageError, match="none yet"):
+        controller.reopen(session.token, RunOptions())
 
 
 def test_errors_name_the_file_alone(controller: Controller, session: Session, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from anyio import CapacityLimiter
 
-from ...domain.errors import InputError, UsageError, VoxportError
+from ...domain.errors import UsageError, VoxportError
 from ...domain.geometry.grid import Box, Shape3
 from ...domain.labels.label_map import LabelTable
 from ...domain.run import RESULT_FILES, STATISTICS_TABLE, Outputs, RunOptions
@@ -23,6 +23,7 @@ from ...services.segmentation.report import curl_line, same_again_there
 from ...services.viewing.sessions import Result, Run, RunProgress, Session, Sessions
 from ...services.viewing.threshold_preview import TABLE
 from ...services.viewing.volume_viewer import OpenVolume, ShownMask, cut_out
+from .uploads import asks_for_reading, take
 
 if TYPE_CHECKING:
     from ...application import Application
@@ -51,25 +52,50 @@ class Controller:
     def open(self, token: str | None, uploads: Sequence[Path], *, keep: bool = False) -> Session:
         """Open uploaded files as the session's volume; they are moved away unless ``keep``.
 
+        Files that do not state how they are stored are kept for ``reopen``.
+
         Raises:
             UsageError: the session has ended.
-            InputError, LimitError: the files are not volumes, or are on several grids. The previous volume stays open.
+            InputError, LimitError: the files are not volumes, are on several grids, or do not state how they are
+                stored. The previous volume stays open.
         """
         session = self.sessions.find(token)
-        folder = session.new_folder()
+        folder, limit = session.new_folder(), self.application.settings.demo.max_upload_bytes
         try:
-            names = self.application.volumes.names
-            kept = [keep or path in uploads[i + 1 :] for i, path in enumerate(uploads)]  # one may come twice
-            files = tuple(_taken(path, folder, names, keep=k) for path, k in zip(uploads, kept, strict=True))
-            session.show(OpenVolume.open(self.application.volumes, [str(path) for path in files]), files)
+            files = take(uploads, folder, self.application.volumes.names, limit, keep=keep)
+            try:
+                self._show(session, files, RunOptions())
+            except VoxportError as error:
+                if not asks_for_reading(error):
+                    raise
+                session.wait_for_reading(files)
+                raise error from None
         except BaseException:
-            shutil.rmtree(folder, ignore_errors=True)
+            if folder not in {path.parent for path in session.dropped}:
+                shutil.rmtree(folder, ignore_errors=True)
             raise
+        return session
+
+    def reopen(self, token: str | None, options: RunOptions) -> Session:
+        """Open the latest files as ``options`` state them.
+
+        Raises:
+            UsageError: there are no files, the options do not fit them, or the session has ended.
+            InputError, LimitError: see ``open``.
+        """
+        session = self.sessions.find(token)
+        if not session.dropped:
+            raise UsageError("volume", expected="one to read", got="none yet", do="drop one, or try the sample")
+        self._show(session, session.dropped, options)
         return session
 
     def open_sample(self, token: str | None) -> Session:
         """Open a copy of the bundled sample. Raises as ``open``."""
         return self.open(token, [Path(self.application.sample)], keep=True)
+
+    def formats(self, session: Session) -> tuple[str, ...]:
+        """Return the format of each of the session's volumes."""
+        return tuple(self.application.format_of(str(path)) for path in session.files)
 
     def channel_names(self, session: Session) -> tuple[str, ...]:
         """Return the chosen model's names of the volume's channels; none if the number of channels differs."""
@@ -87,7 +113,7 @@ class Controller:
         """Estimate a run. Raises the errors of the run."""
         session = self.sessions.find(token)
         _volume_of(session)
-        return self.segmenter.estimate([str(path) for path in session.files], model, RunOptions(), RunProgress())
+        return self.segmenter.estimate([str(path) for path in session.files], model, session.options, RunProgress())
 
     def start(self, token: str | None, model: str, voxel: Shape3 | None) -> Run:
         """Start to segment the volume, or the part around a voxel. Raises UsageError: no volume, or a second run."""
@@ -111,24 +137,33 @@ class Controller:
         """Return the commands that reproduce a result's mask, by title; none for a part, or without a model."""
         if "model" not in result.report or result.box is not None:
             return {}
-        remote, names = self.segmenter.url, [path.name for path in session.files]
+        shown = {"On the command line": str(result.report["command"])}
+        if any(path.is_dir() for path in session.files):  # curl sends files
+            return shown
+        remote, names, mask = self.segmenter.url, [path.name for path in session.files], RESULT_FILES["mask"]
         key = remote is not None and self.application.settings.api_key is not None
-        curl = curl_line(remote or _SERVE_URL, names, RESULT_FILES["mask"], result.report, with_key=key)
-        return {"On the command line": str(result.report["command"]), "Over HTTP": curl}
+        curl = curl_line(remote or _SERVE_URL, names, mask, result.report, session.options.reading, with_key=key)
+        return {**shown, "Over HTTP": curl}
 
     def sentence(self, error: VoxportError) -> str:
         """Return an error as the page shows it, with file names instead of paths."""
         do = error.do[:1].upper() + error.do[1:]
         return self.sessions.public(f"{error.subject}: expected {error.expected}, got {error.got}. {do}.")
 
+    def _show(self, session: Session, files: tuple[Path, ...], options: RunOptions) -> None:
+        volume = OpenVolume.open(self.application.volumes, [str(path) for path in files], options.reading)
+        session.show(volume, files, options)
+
     def _infer(self, session: Session, volume: OpenVolume, model: str, box: Box | None, progress: RunProgress) -> None:
         folder = session.new_folder()
         try:
-            inputs = session.files
+            inputs, options = session.files, session.options
             if box is not None:
-                inputs = tuple(folder / f"part_{i + 1}{PLAIN}" for i in range(len(session.files)))
-                cut_out(self.application.volumes, [str(f) for f in session.files], box, [str(f) for f in inputs])
-            table, report = self._segmented(inputs, model, folder, progress)
+                parts = tuple(folder / f"part_{i + 1}{PLAIN}" for i in range(len(inputs)))
+                whole, places = [str(f) for f in inputs], [str(f) for f in parts]
+                cut_out(self.application.volumes, whole, box, places, options.reading)
+                inputs, options = parts, RunOptions()
+            table, report = self._segmented(inputs, model, options, folder, progress)
             (folder / RESULT_FILES["report"]).write_text(json.dumps(report, indent=2) + "\n")
             mask = self.application.volumes.open(str(folder / RESULT_FILES["mask"]))
             shown = ShownMask(mask, table, box or Box.whole(volume.case.grid.shape))
@@ -139,13 +174,13 @@ class Controller:
             raise
 
     def _segmented(
-        self, inputs: Sequence[Path], model: str, folder: Path, progress: RunProgress
+        self, inputs: Sequence[Path], model: str, options: RunOptions, folder: Path, progress: RunProgress
     ) -> tuple[LabelTable, Mapping[str, Any]]:
         names = [str(path) for path in inputs]
         outputs = Outputs(str(folder / RESULT_FILES["mask"]), statistics=str(folder / STATISTICS_TABLE))
         if model == THRESHOLD:
-            return TABLE, self._public(self.application.threshold_preview(names, outputs, progress))
-        table, options = self.segmenter.card(model).output.table, RunOptions()
+            return TABLE, self._public(self.application.threshold_preview(names, outputs, progress, options.reading))
+        table = self.segmenter.card(model).output.table
         report = self._public(self.segmenter.segment(names, model, outputs, options, progress))
         if self.segmenter.url is not None:
             bare = [path.name for path in inputs]
@@ -169,19 +204,6 @@ def _volume_of(session: Session) -> OpenVolume:
     if session.volume is None:
         raise UsageError("volume", expected="one to segment", got="none yet", do="drop one, or try the sample")
     return session.volume
-
-
-def _taken(upload: Path, folder: Path, names: VolumeNames, *, keep: bool) -> Path:
-    """Move an upload into the session's folder, or copy it."""
-    # one half of a pair is refused alone
-    is_half = names.ending(upload.name) and not names.is_volume(upload.name)
-    name = f"{upload.name}{PLAIN}" if is_half else upload.name
-    while (folder / name).exists():  # channels of one case may have one name, in several folders
-        name = f"next_{name}"
-    try:
-        return Path((shutil.copy if keep else shutil.move)(upload, folder / name))
-    except OSError:
-        raise InputError(upload.name, expected="an upload", got="one that is gone", do="drop it again") from None
 
 
 def _named(volume: Path, folder: Path, names: VolumeNames) -> dict[str, Path]:

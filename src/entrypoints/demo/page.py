@@ -10,12 +10,13 @@ from typing import Any
 
 import gradio as gr
 
+from ...contract.options import options_of, stated_options
 from ...domain.errors import CancelledError, VoxportError
-from ...domain.volume_names import NIFTI, PLAIN
 from ...services.viewing.sessions import Run, Session
 from . import texts
 from .controller import QUICK_EDGE, THRESHOLD, Controller
 from .scene import scene_of
+from .uploads import asks_for_reading
 
 _NO_MODEL = "No model: threshold preview"
 _CROSSHAIR = "(token, model, voxel) => [token, model, window.voxport ? window.voxport.crosshair() : '']"
@@ -51,17 +52,21 @@ class Page:
     def _add_steps(self) -> None:
         _html('<h2 class="vx-step">1. Volume</h2>')
         self.upload = gr.File(
-            label=f"{NIFTI.name} files: {', '.join(NIFTI.single)}",
-            file_count="multiple",
-            file_types=[PLAIN, ".gz"],
+            label=", ".join(known.name for known in self.controller.application.volumes.names.formats),
+            file_count="multiple",  # of any name: DICOM files often have no ending
             height=148,
             interactive=False,
             elem_id="vx-upload",
         )
         limit = self.controller.application.settings.demo.max_upload_bytes
         _html(f'<p class="vx-tip">{texts.upload_tip(limit)}</p>')
-        self.sample = gr.Button("Try the sample", size="sm", interactive=False, elem_id="vx-sample")
+        with gr.Row():
+            folder: dict[str, Any] = {"file_count": "directory", "size": "sm", "interactive": False}
+            self.folder = gr.UploadButton("Open a folder of DICOM", elem_id="vx-folder", **folder)
+            self.sample = gr.Button("Try the sample", size="sm", interactive=False, elem_id="vx-sample")
         self.facts = _html(elem_id="vx-facts")
+        with gr.Accordion("How it is stored", open=False, visible=False, elem_id="vx-stored") as self.stored:
+            self._add_reading()
         _html('<h2 class="vx-step">2. Model</h2>')
         self.model = gr.Dropdown([], label="Model (being loaded …)", interactive=False, elem_id="vx-model")
         with gr.Accordion("About this model", open=False):
@@ -75,12 +80,27 @@ class Page:
         self.status = _html(elem_id="vx-status")
         self.downloads = _html(elem_id="vx-downloads")
 
+    def _add_reading(self) -> None:
+        """Add a field for each option that states how a volume is stored."""
+        _html('<p class="vx-tip">What is left empty is as the file states it.</p>')
+        self.reading: dict[str, Any] = {}
+        for name, stated in stated_options().items():
+            more: dict[str, Any] = {"label": name.capitalize(), "info": stated.description, "elem_id": f"vx-{name}"}
+            if stated.choices:
+                self.reading[name] = gr.Dropdown([("as stated", ""), *stated.choices], value="", **more)
+            elif stated.is_whole:
+                self.reading[name] = gr.Number(None, precision=0, minimum=0, **more)
+            else:
+                self.reading[name] = gr.Textbox(placeholder=stated.metavar, max_lines=1, max_length=200, **more)
+        self.reopen = gr.Button("Read it so", size="sm", elem_id="vx-reopen")
+
     def connect(self, blocks: gr.Blocks) -> None:
         """Connect the parts to the events."""
         quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
         inputs = [self.token, self.model]
         changing = [
-            *(self.viewer, self.upload, self.sample, self.facts, self.model, self.card, self.preflight),
+            *(self.viewer, self.upload, self.folder, self.sample, self.facts, self.stored, *self.reading.values()),
+            *(self.model, self.card, self.preflight),
             *(self.run, self.quick, self.cancel, self.status, self.results, self.table, self.downloads),
         ]
         entered = blocks.load(self.enter, self.kept, [self.token, *changing], js=_KEPT_TOKEN, **quiet)
@@ -88,7 +108,9 @@ class Page:
         blocks.unload(self.leave)
         for changed in (
             self.upload.upload(self.drop, [self.token, self.upload], changing, **quiet),
+            self.folder.upload(self.drop, [self.token, self.folder], changing, **quiet),
             self.sample.click(self.take_sample, self.token, changing, **quiet),
+            self.reopen.click(self.read_again, [self.token, *self.reading.values()], changing, **quiet),
             self.model.change(self.choose, inputs, changing, **quiet),
         ):
             changed.then(self.estimate, inputs, self.preflight, **quiet)
@@ -114,6 +136,7 @@ class Page:
             self.model: gr.Dropdown(choices=choices, value=session.model, label="Model", interactive=True),
             self.card: texts.card(cards.get(session.model)),
             self.upload: gr.File(interactive=True),
+            self.folder: gr.UploadButton(interactive=True),
             self.sample: gr.Button(interactive=True),
         }
         if session.volume is None:
@@ -131,7 +154,18 @@ class Page:
         try:
             return self._opened(self.controller.open(token, [Path(path) for path in uploads]))
         except VoxportError as error:
-            return {self.upload: None, self.facts: self._error(error)}
+            asked: Updates = self._emptied(is_open=True) if asks_for_reading(error) else {}
+            return {self.upload: None, self.folder: None, self.facts: self._error(error), **asked}
+
+    def read_again(self, token: str, *values: Any) -> Updates:
+        """Open the latest files again, as the fields state them."""
+        stated = {name: value for name, value in zip(self.reading, values, strict=True) if value not in ("", None)}
+        try:
+            options = options_of(stated, memory_bytes=None)
+            kept = {self.stored: gr.skip(), **{part: gr.skip() for part in self.reading.values()}}
+            return {**self._opened(self.controller.reopen(token, options)), **kept}
+        except VoxportError as error:
+            return {self.facts: self._error(error)}
 
     def take_sample(self, token: str) -> Updates:
         """Open the sample."""
@@ -227,8 +261,10 @@ class Page:
     def _opened(self, session: Session) -> Updates:
         return {
             self.upload: None,
+            self.folder: None,
             self.viewer: self._viewer(session),
-            self.facts: texts.facts(session),
+            self.facts: texts.facts(session, self.controller.formats(session)),
+            **self._emptied(is_open=False),
             self.preflight: texts.note("Looking the volume over …"),
             self.status: "",
             self.results: gr.Column(visible=False),
@@ -236,6 +272,12 @@ class Page:
             self.run: gr.Button(interactive=True),
             self.quick: gr.Button(interactive=True),
         }
+
+    def _emptied(self, *, is_open: bool) -> Updates:
+        """Show the fields of how a volume is stored, empty."""
+        parts = self.reading.values()
+        empty = {part: "" if isinstance(part, gr.Dropdown) else None for part in parts}
+        return {self.stored: gr.Accordion(visible=True, open=is_open), **empty}
 
     def _viewer(self, session: Session) -> str:
         return texts.viewer(scene_of(session, self.controller.channel_names(session)))

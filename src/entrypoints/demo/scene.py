@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from ...domain.geometry.grid import Grid
@@ -17,11 +16,12 @@ def scene_of(session: Session, model_channels: tuple[str, ...] = ()) -> dict[str
     if volume is None:
         return None
     grid = volume.case.grid
+    names = _channels(session, volume.case.channel_names, model_channels)
     extents = [n * s for n, s in zip(grid.shape, grid.spacing, strict=True)]
     return {
         "id": session.id,
         "token": session.token,
-        "volume": "+".join(path.parent.name for path in session.files),
+        "volume": f"{session.id}-{session.openings}",
         "revision": session.revision,
         "shape": list(grid.shape),
         "affine": grid.affine.tolist(),
@@ -29,8 +29,8 @@ def scene_of(session: Session, model_channels: tuple[str, ...] = ()) -> dict[str
         "bars": bar_steps(min(extents) / 100, max(extents)),
         "planes": {plane: _plane(grid, plane) for plane in PLANES},
         "channels": [
-            {"name": _channel(session.files, channel, model_channels), "window": window, "range": extent}
-            for channel, (window, extent) in enumerate(zip(volume.windows, volume.ranges, strict=True))
+            {"name": name, "window": window, "range": extent}
+            for name, window, extent in zip(names, volume.windows, volume.ranges, strict=True)
         ],
         "mask": None
         if result is None
@@ -64,7 +64,8 @@ def _plane(grid: Grid, plane: Plane) -> dict[str, Any]:
     }
 
 
-def _channel(files: tuple[Path, ...], channel: int, names: tuple[str, ...]) -> str:
-    if channel < len(names):
-        return names[channel]
-    return files[channel].name if channel < len(files) and len(files) > 1 else f"channel {channel + 1}"
+def _channels(session: Session, stored: tuple[str, ...], names: tuple[str, ...]) -> list[str]:
+    """Return the name of each channel: the model's, else the file's where each has one, else the stored one."""
+    files = [path.name for path in session.files] if 1 < len(session.files) == len(stored) else [""] * len(stored)
+    found = names or [file or name for file, name in zip(files, stored, strict=True)]
+    return [name or f"channel {number}" for number, name in enumerate(found, 1)]

@@ -58,26 +58,43 @@ def _warnings(messages: Iterable[str]) -> str:
 
 def upload_tip(limit_bytes: int) -> str:
     """Return the limits of an upload in words."""
-    return f"Up to {size(limit_bytes)} a file. Files that are dropped together are the channels of one volume."
+    return (
+        f"Up to {size(limit_bytes)} a file. Files that are dropped together are the channels of one volume; DICOM "
+        "files are the slices of one. Drop an OME-Zarr folder as a zip."
+    )
 
 
-def facts(session: Session) -> str:
-    """Return names, size, spacing and orientation of the open volume."""
+def facts(session: Session, formats: Sequence[str]) -> str:
+    """Return names, formats, size, spacing with its sources, orientation and channels of the open volume."""
     volume = session.volume
     if volume is None:
         return ""
     grid, notes = volume.case.grid, volume.case.notes
-    names = "".join(f"<li>{plain(path.name)}</li>" for path in session.files)
+    files = zip(session.files, formats, strict=True)
+    names = "".join(f"<li>{plain(path.name)} <small>{plain(kind)}</small></li>" for path, kind in files)
     sizes = _TIMES.join(str(n) for n in grid.shape)
     spacing = _TIMES.join(f"{s:.4g}" for s in grid.spacing)
     if _is_oblique(grid.affine):
         notes = (*notes, "the voxel axes are turned against the world's: letters name the nearest direction")
     unit = "(unit unknown)" if grid.unit == "unknown" else UNIT_NAMES[grid.unit]
+    stored = [name for name in volume.case.channel_names if name]
+    channels = f": {', '.join(stored)}" if stored else ""
     return (
         f'<div class="vx-facts" role="status"><ul>{names}</ul>{sizes} voxels, {volume.case.channels} '
-        f"channel{'s' if volume.case.channels > 1 else ''}<br>{spacing} {unit}, stored {grid.axis_codes}</div>"
+        f"channel{'s' if volume.case.channels > 1 else ''}{plain(channels)}<br>{spacing} {unit}, "
+        f"stored {grid.axis_codes}<br><small>{plain(_sources(volume.case.sources[0].spacing_sources))}</small></div>"
         f"{_warnings(notes)}"
     )
+
+
+def _sources(sources: Sequence[str]) -> str:
+    """Return where the voxel sizes come from: ``spacing from x, y: XResolution; z: spacing``."""
+    axes: dict[str, list[str]] = {}
+    for axis, source in zip("xyz", sources, strict=True):
+        axes.setdefault(source, []).append(axis)
+    if len(axes) == 1:
+        return f"spacing: {sources[0]}"
+    return "spacing from " + "; ".join(f"{', '.join(named)}: {source}" for source, named in axes.items())
 
 
 def card(model: ModelCard | None) -> str:

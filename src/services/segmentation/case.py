@@ -69,6 +69,11 @@ class Case:
         return sum(source.channels for source in self.sources)
 
     @property
+    def channel_names(self) -> tuple[str, ...]:
+        """Name of each channel, as stored; empty for one that has none."""
+        return tuple(name for s in self.sources for name in s.channel_names or [""] * s.channels)
+
+    @property
     def notes(self) -> tuple[str, ...]:
         """Notes of all volumes."""
         return (*self.misfits, *(note for source in self.sources for note in source.notes))

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ...domain.cards.writing import write_card
+from ...domain.reading import Reading
 from ...domain.report import FileReport, GridReport, ModelReport, Report, RuntimeReport, StatisticsReport, TilesReport
 from ...domain.run import RESULT_FILES, RunOptions, option_text
 from ...ports.runtime import InferenceRuntime
@@ -133,13 +134,16 @@ def _flags(options: Mapping[str, Any]) -> dict[str, str | None]:
     }
 
 
-def curl_line(url: str, inputs: Sequence[str], mask: str, report: Mapping[str, Any], *, with_key: bool) -> str:
+def curl_line(
+    url: str, inputs: Sequence[str], mask: str, report: Mapping[str, Any], reading: Reading, *, with_key: bool
+) -> str:
     """The same request to a server as ``curl`` makes it; a key is taken from ``VOXPORT_API_KEY``."""
     tiles = report["tiles"]
     fields = [
         f"model={_reference(report)}",
         f"patch={','.join(map(str, tiles['tile']))}",
         f"blending={tiles['blending']}",
+        *(f"{name}={option_text(value)}" for name, value in vars(reading).items() if value is not None),
     ]
     parts = [word for field in (*(f"volume=@{name}" for name in inputs), *fields) for word in ("-F", field)]
     line = shlex.join(["curl", "-sS", "--fail-with-body", *parts, "-o", mask, f"{url}/segment"])

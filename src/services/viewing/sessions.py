@@ -8,13 +8,14 @@ import secrets
 import shutil
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ...domain.errors import CancelledError, UsageError
 from ...domain.geometry.grid import Box
+from ...domain.run import RunOptions
 from .volume_viewer import OpenVolume, ShownMask
 
 
@@ -101,11 +102,13 @@ class Session:
 
     def __init__(self, id: str, token: str, folder: Path, idle_seconds: float) -> None:
         self.id, self.token, self.folder = id, token, folder
-        self.revision = 0
+        self.revision, self.openings = 0, 0
         self.pages, self.left = 0, False
         self.model = ""
         self.volume: OpenVolume | None = None
         self.files: tuple[Path, ...] = ()
+        self.options = RunOptions()  # how the open volume is read
+        self.dropped: tuple[Path, ...] = ()  # the latest files, which may lack what they do not state
         self.result: Result | None = None
         self.surfacing = threading.Lock()
         self._idle_seconds = idle_seconds
@@ -119,19 +122,27 @@ class Session:
         if not self.left:
             self.ends = time.monotonic() + self._idle_seconds
 
-    def show(self, volume: OpenVolume, files: tuple[Path, ...]) -> None:
-        """Replace the volume; deletes the files, run and result of the previous one."""
+    def wait_for_reading(self, files: tuple[Path, ...]) -> None:
+        """Keep files that cannot be opened before the user states how they are stored, in place of earlier ones."""
+        with self._lock:
+            self._refuse_if_closed()
+            old, self.dropped = self.dropped, files
+            kept = {path.parent for path in (*files, *self.files)}
+        _delete({path.parent for path in old} - kept)
+
+    def show(self, volume: OpenVolume, files: tuple[Path, ...], options: RunOptions) -> None:
+        """Replace the volume; deletes the run and the result of the previous one, and all files but the given ones."""
         with self._lock:
             self._refuse_if_closed(volume.close)
-            old = self.files
+            old = (*self.files, *self.dropped)
             self._drop_result()
             self._cancel()
             if self.volume is not None:
                 self.volume.close()
-            self.volume, self.files = volume, files
+            self.volume, self.files, self.dropped, self.options = volume, files, files, options
+            self.openings += 1
             self.revision += 1
-        for path in {path.parent for path in old}:
-            shutil.rmtree(path, ignore_errors=True)
+        _delete({path.parent for path in old} - {path.parent for path in files})
 
     def take_result(self, result: Result, volume: OpenVolume) -> None:
         """Show a result over its volume; drops it if another volume is shown."""
@@ -192,6 +203,11 @@ class Session:
         if self._closed:
             release()
             raise CancelledError
+
+
+def _delete(folders: Iterable[Path]) -> None:
+    for folder in folders:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 class Sessions:

@@ -12,6 +12,7 @@ from voxport.contract.card import read_card
 from voxport.domain.inference.patches import Tiling
 from voxport.domain.intensity import Rescale
 from voxport.domain.parity import Certificate, Parity, RuntimeParity
+from voxport.domain.reading import Reading
 from voxport.domain.report import grid_mapping
 from voxport.domain.run import Outputs, RunOptions
 from voxport.domain.tuning import Choice
@@ -179,10 +180,13 @@ def test_requests_and_commands_for_a_server_spell_out_what_was_chosen() -> None:
         "voxport segment 'a b.nii' --server https://lab.example -m edges:1.0.0 -o mask.nii.gz "
         "--patch 8,8,16 --blending halo --threshold 0.3"
     )
-    request = curl_line("https://lab.example", ["a b.nii", "c.nii"], "mask.nii.gz", report, with_key=False)
+    request = curl_line("https://lab.example", ["a b.nii", "c.nii"], "mask.nii.gz", report, Reading(), with_key=False)
     assert request == (
         "curl -sS --fail-with-body -F 'volume=@a b.nii' -F volume=@c.nii -F model=edges:1.0.0 -F patch=8,8,16 "
         "-F blending=halo -o mask.nii.gz https://lab.example/segment"
     )
-    keyed = curl_line("https://lab.example", ["c.nii"], "mask.nii.gz", report, with_key=True)
+    stated = Reading((0.5, 0.5, 2.0), "um", "ZYX", timepoint=0)
+    request = curl_line("https://lab.example", ["a.tif"], "mask.nii.gz", report, stated, with_key=False)
+    assert "-F blending=halo -F spacing=0.5,0.5,2.0 -F unit=um -F axes=ZYX -F timepoint=0 -o mask.nii.gz" in request
+    keyed = curl_line("https://lab.example", ["c.nii"], "mask.nii.gz", report, Reading(), with_key=True)
     assert keyed.endswith('-H "Authorization: Bearer $VOXPORT_API_KEY"')

@@ -12,6 +12,7 @@ from voxport.adapters.volumes.memory import MemoryStore
 from voxport.domain.errors import CancelledError, UsageError
 from voxport.domain.geometry.grid import Box, Grid
 from voxport.domain.labels.label_map import LabelTable
+from voxport.domain.run import RunOptions
 from voxport.domain.volume import Volume
 from voxport.ports.progress import ProgressListener
 from voxport.services.viewing.sessions import Result, RunProgress, Session, Sessions
@@ -40,7 +41,7 @@ def show(session: Session) -> tuple[OpenVolume, Path]:
     file = session.new_folder() / "scan.nii"
     file.touch()
     volume = opened()
-    session.show(volume, (file,))
+    session.show(volume, (file,), RunOptions())
     return volume, file
 
 
@@ -80,7 +81,27 @@ def test_ending_a_session_deletes_its_files_and_no_others(sessions: Sessions) ->
     with pytest.raises(CancelledError):
         one.new_folder()
     with pytest.raises(CancelledError):
-        one.show(opened(), ())
+        one.show(opened(), (), RunOptions())
+
+
+def test_files_that_wait_for_a_reading_stay_until_others_come(sessions: Sessions) -> None:
+    session = sessions.open()
+    _, shown = show(session)
+    waiting, later = (session.new_folder() / "scan.tif" for _ in range(2))
+    for file in (waiting, later):
+        file.touch()
+        session.wait_for_reading((file,))
+    assert shown.exists()
+    assert not waiting.exists()
+    assert later.exists()
+    options = RunOptions(unit="um")
+    session.show(opened(), (later,), options)
+    assert not shown.exists()
+    session.show(opened(), (later,), RunOptions())
+    assert later.exists()
+    assert session.openings == 3
+    show(session)
+    assert not later.exists()
 
 
 def test_idle_sessions_are_swept(tmp_path: Path) -> None:

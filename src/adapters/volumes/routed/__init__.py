@@ -28,28 +28,28 @@ class RoutedStore:
     """
 
     def __init__(self, *stores: VolumeStore) -> None:
-        self._stores = stores
+        self.stores = stores
 
     @property
     def names(self) -> VolumeNames:
-        return VolumeNames(tuple(known for store in self._stores for known in store.names.formats))
+        return VolumeNames(tuple(known for store in self.stores for known in store.names.formats))
 
     @property
     def max_voxels(self) -> int:
-        return min(store.max_voxels for store in self._stores)
+        return min(store.max_voxels for store in self.stores)
 
     def recognises(self, reference: str) -> bool:
-        return any(store.recognises(reference) for store in self._stores)
+        return any(store.recognises(reference) for store in self.stores)
 
     def places(self, reference: str) -> tuple[str, ...]:
-        return (self._named(reference) or self._stores[0]).places(reference)
+        return (self._named(reference) or self.stores[0]).places(reference)
 
     def open(self, reference: str, reading: Reading | None = None) -> VolumeSource:
-        store = next((store for store in self._stores if store.recognises(reference)), None)
+        store = next((store for store in self.stores if store.recognises(reference)), None)
         if store is None and (foreign := describe(reference)):
             formats = " or ".join(known.name for known in self.names.formats)
             raise InputError(PurePath(reference).name, expected=f"a {formats} volume", got=foreign[0], do=foreign[1])
-        return (store or self._named(reference) or self._stores[0]).open(reference, reading)
+        return (store or self._named(reference) or self.stores[0]).open(reference, reading)
 
     def create(
         self,
@@ -77,5 +77,13 @@ class RoutedStore:
 
     def _named(self, reference: str) -> VolumeStore | None:
         """Return the store with the longest ending that matches the name."""
-        found = max(self._stores, key=lambda store: len(store.names.ending(reference)))
+        found = max(self.stores, key=lambda store: len(store.names.ending(reference)))
         return found if found.names.ending(reference) else None
+
+
+def format_of(store: VolumeStore, reference: str) -> str:
+    """Return the name of the format of a stored volume, by content, then by name; empty for an unknown one."""
+    stores = store.stores if isinstance(store, RoutedStore) else (store,)
+    found = next((known for known in stores if known.recognises(reference)), store)
+    formats = found.names.formats
+    return found.names.format(reference) or (formats[0].name if formats and found is not store else "")

@@ -37,7 +37,7 @@ const EMPTY = `
   <div class="vx-empty"><svg viewBox="0 0 64 64" aria-hidden="true"><rect x="8" y="8" width="22" height="22" rx="3"/>
   <rect x="34" y="8" width="22" height="22" rx="3"/><rect x="8" y="34" width="22" height="22" rx="3"/>
   <path d="M45 34l11 6v11l-11 6-11-6V40z"/></svg>
-  <p><b>Nothing is open yet.</b></p><p>Drop a NIfTI volume on the left, or try the sample.</p>
+  <p><b>Nothing is open yet.</b></p><p>Drop a volume on the left, or try the sample.</p>
   <p class="vx-hint">You will see axial, coronal and sagittal slices here, and the mask in 3-D once there is one.</p></div>`;
 
 const HELP =
