@@ -5,17 +5,20 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..contract.card import read_card
 from ..contract.options import REMOTE
 from ..domain.cards.model_card import ModelCard
 from ..domain.errors import CancelledError, VoxportError
+from ..domain.labels.label_file import label_file_bytes
 from ..domain.run import Outputs, RunOptions
 from ..ports.progress import ProgressListener
 from ..ports.segmenter import Capacity, Offer, RunEstimate
 from .answers import RemoteJob, checked
 from .client import Client
+from .downloads import Download
 
 if TYPE_CHECKING:
     import httpx
@@ -92,11 +95,12 @@ class RemoteSegmenter:
         steps, volumes = _Steps(progress), list(inputs)
         with self._interruptible(progress) as client:
             if not self._as_jobs:
-                return client.segment(volumes, outputs.mask, outputs=files, on_progress=steps.sent, **fields)
+                report = client.segment(volumes, outputs.mask, outputs=files, on_progress=steps.sent, **fields)
+                return _with_label_table(report, outputs)
             job = client.jobs.submit(volumes, outputs=files, on_progress=steps.sent, **fields)
         with self._client() as client, _deleted_in_the_end(client, job, progress):
             client.jobs.wait(job, on_progress=steps.job)
-            return client.jobs.download(job, outputs.mask, outputs=files)
+            return _with_label_table(client.jobs.download(job, outputs.mask, outputs=files), outputs)
 
     def _client(self, seconds: float = _PATIENCE_SECONDS) -> Client:
         transport = None if self._transport is None else self._transport()
@@ -176,6 +180,17 @@ def _watched(progress: ProgressListener, stop: Callable[[], None]) -> Iterator[C
     finally:
         ended.set()
         thread.join()
+
+
+def _with_label_table(report: Mapping[str, Any], outputs: Outputs) -> Mapping[str, Any]:
+    """Write the label table of the report's card, if it is asked for; return the report with it. Raises OutputError."""
+    if outputs.label_table is None:
+        return report
+    content = label_file_bytes(outputs.label_table, read_card(report["model"]["card"]).output.table)
+    with Download(Path(outputs.label_table)) as file:
+        file.fill([content])
+        file.commit()
+        return {**report, "outputs": [*report["outputs"], file.entry()]}
 
 
 def _card(details: Mapping[str, Any]) -> ModelCard:

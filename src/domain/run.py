@@ -175,6 +175,7 @@ class Outputs:
     statistics: str | None = None
     preview: str | None = None
     report: str | None = None
+    label_table: str | None = None
 
     def __post_init__(self) -> None:
         given = [r for r in astuple(self) if r is not None]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import json
 import resource
 import shlex
@@ -69,6 +70,19 @@ def test_the_report_is_of_the_files_here(voxport: Command, scan: Path, server: s
     (tmp_path / "mask.nii.gz").unlink()
     assert voxport(*command[1:]).returncode == 0
     assert (tmp_path / "mask.nii.gz").read_bytes() == first
+
+
+def test_the_label_table_is_that_of_a_run_here(
+    voxport: Command, scan: Path, model: Path, server: str, tmp_path: Path
+) -> None:
+    for name, chosen in (("here", ("-m", model)), ("there", ("--server", server))):
+        files = ("-o", f"{name}.nii.gz", "--label-table", f"{name}.tsv", "--report", f"{name}.json")
+        result = voxport("segment", scan, *chosen, *files)
+        assert result.returncode == 0, result.stderr
+    there = (tmp_path / "there.tsv").read_bytes()
+    assert (tmp_path / "here.tsv").read_bytes() == there
+    written = {entry["name"]: entry["sha256"] for entry in json.loads((tmp_path / "there.json").read_text())["outputs"]}
+    assert written["there.tsv"] == hashlib.sha256(there).hexdigest()
 
 
 def test_json_has_the_fields_of_a_run_here(voxport: Command, scan: Path, model: Path, server: str) -> None:

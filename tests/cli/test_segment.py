@@ -56,7 +56,7 @@ def test_the_mask_lies_on_the_inputs_own_grid(voxport: Command, scan: Path, mode
 def test_everything_beside_the_mask(voxport: Command, scan: Path, model: Path, tmp_path: Path) -> None:
     result = voxport(
         *("segment", scan, "-m", model, "-o", "mask.nii.gz", "--probabilities", "p.nii.gz"),
-        *("--statistics", "s.json", "--preview", "p.png", "--report", "r.json"),
+        *("--statistics", "s.json", "--preview", "p.png", "--label-table", "l.tsv", "--report", "r.json"),
     )
     assert result.returncode == 0, result.stderr
     mask = np.asarray(nib.load(tmp_path / "mask.nii.gz").dataobj)
@@ -72,6 +72,10 @@ def test_everything_beside_the_mask(voxport: Command, scan: Path, model: Path, t
     scan_values = np.asarray(nib.load(scan).dataobj)[mask == 1]
     assert label["channels"][0]["mean"] == pytest.approx(scan_values.mean())
     assert (tmp_path / "p.png").read_bytes().startswith(b"\x89PNG")
+    names = [line.split("\t")[:2] for line in (tmp_path / "l.tsv").read_text().splitlines()]
+    assert names == [["index", "name"], ["1", label["name"]]]
+    report = json.loads((tmp_path / "r.json").read_text())
+    assert {"mask.nii.gz", "p.nii.gz", "s.json", "p.png", "l.tsv"} == {entry["name"] for entry in report["outputs"]}
     assert "label 1" in result.stdout
     assert str(label["voxels"]) in result.stdout
 

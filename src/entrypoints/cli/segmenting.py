@@ -34,6 +34,10 @@ Statistics = Annotated[
     str | None, typer.Option("--statistics", metavar="FILE", help="Write statistics per label, .json or .csv.")
 ]
 Preview = Annotated[str | None, typer.Option("--preview", metavar="FILE.png", help="Write a picture of the result.")]
+LabelFile = Annotated[
+    str | None,
+    typer.Option("--label-table", metavar="FILE", help="Write the labels, .tsv (BIDS), .txt or .label (ITK-SNAP)."),
+]
 Report = Annotated[str | None, typer.Option("--report", metavar="FILE.json", help="Write the provenance of the run.")]
 
 
@@ -52,6 +56,7 @@ def segment_command(
     probabilities: Probabilities = None,
     statistics: Statistics = None,
     preview: Preview = None,
+    label_table: LabelFile = None,
     report: Report = None,
     server: opt.Server = None,
     as_json: opt.AsJson = False,
@@ -65,7 +70,7 @@ def segment_command(
     inputs, output = _case(inputs, output, application.sample if sample else None)
     if sample:
         statistics, preview = statistics or "sample_statistics.json", preview or "sample_preview.png"
-    outputs = Outputs(output, probabilities, statistics, preview, report)
+    outputs = Outputs(output, probabilities, statistics, preview, report, label_table)
     here: dict[str, Any] = {"card": card, "runtime": runtime, "precision": precision, "threads": threads}
     if server is not None:
         opt.check_remote_options(model, here | {"memory": options.memory_bytes, "batch": options.batch})

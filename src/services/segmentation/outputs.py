@@ -8,6 +8,7 @@ from dataclasses import fields
 from pathlib import Path
 
 from ...domain.errors import UsageError
+from ...domain.labels.label_file import check_label_file_name
 from ...domain.labels.statistics_file import check_statistics_name
 from ...domain.run import Outputs
 from ...ports.artifacts import ArtifactWriter
@@ -53,6 +54,8 @@ def _check_ending(name: str, reference: str, volumes: VolumeStore) -> None:
     """UsageError where a name ends in what the result is not."""
     if name == "statistics":
         check_statistics_name(reference)
+    elif name == "label_table":
+        check_label_file_name(reference)
     elif name == "preview" and not reference.lower().endswith(".png"):
         raise UsageError(name, expected="a name in .png", got=reference, do="rename it")
     elif name in _VOLUMES and volumes.names.formats and volumes.names.ending(reference) not in volumes.names.writable:

@@ -13,6 +13,7 @@ import numpy as np
 from ...domain.geometry.grid import Box, Grid
 from ...domain.inference.blending import Block
 from ...domain.inference.sliding_window import LogitRangeError, assemble_planes, stitch
+from ...domain.labels.label_file import label_file_bytes
 from ...domain.labels.label_map import LabelTable, Logits, Output
 from ...domain.labels.postprocessing import Changed, postprocess
 from ...domain.labels.statistics import LabelStatistics, StatisticsAccumulator
@@ -248,11 +249,13 @@ def _small_files(
     statistics: Sequence[LabelStatistics],
     window: tuple[float, float] | None,
 ) -> list[tuple[str, bytes]]:
-    files = []
+    files, table = [], prepared.card.output.table
+    if outputs.label_table is not None:
+        files.append((outputs.label_table, label_file_bytes(outputs.label_table, table)))
     if outputs.statistics is not None:
         files.append((outputs.statistics, statistics_bytes(outputs.statistics, statistics, case.grid)))
     if outputs.preview is not None and window is not None:
-        picture = preview_picture(case, mask, window, prepared.card.output.table, statistics)
+        picture = preview_picture(case, mask, window, table, statistics)
         files.append((outputs.preview, ports.pictures.encode(picture)))
     return files
 

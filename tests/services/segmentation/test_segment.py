@@ -513,7 +513,7 @@ def test_two_outputs_of_one_name_are_a_usage_error(names: Sequence[str | None]) 
         Outputs(mask, *others)
 
 
-@pytest.mark.parametrize("field", ["mask", "probabilities", "statistics", "preview", "report"])
+@pytest.mark.parametrize("field", ["mask", "probabilities", "statistics", "preview", "report", "label_table"])
 def test_an_output_never_replaces_an_input(bench: Bench, field: str) -> None:
     scan = bench.put(noise((12, 10, 9)))
     outputs = Outputs(**{"mask": "mask", field: "scan"})
