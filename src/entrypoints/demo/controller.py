@@ -17,12 +17,12 @@ from ...domain.geometry.grid import Box, Shape3
 from ...domain.labels.label_map import LabelTable
 from ...domain.run import RESULT_FILES, STATISTICS_TABLE, Outputs, RunOptions
 from ...domain.viewing.display import around
-from ...domain.volume_names import PLAIN, VolumeNames
+from ...domain.volume_names import DICOM, NIFTI, PACKED, PLAIN, VolumeNames
 from ...ports.segmenter import RunEstimate, Segmenter
 from ...services.segmentation.report import curl_line, same_again_there
 from ...services.viewing.sessions import Result, Run, RunProgress, Session, Sessions
 from ...services.viewing.threshold_preview import TABLE
-from ...services.viewing.volume_viewer import OpenVolume, ShownMask, cut_out
+from ...services.viewing.volume_viewer import OpenVolume, ShownMask, cut_out, save_mask
 from .uploads import asks_for_reading, take
 
 if TYPE_CHECKING:
@@ -133,6 +133,33 @@ class Controller:
             yield run.progress
         run.check()
 
+    def mask_endings(self, session: Session) -> tuple[str, ...]:
+        """Return the endings that a mask of the session's volume may have, one a format."""
+        refers = DICOM.name in self.formats(session)  # a DICOM mask refers to the images of its volume
+        formats = [f for f in self.application.volumes.names.formats if f != NIFTI and (f != DICOM or refers)]
+        endings = [[ending for ending in known.writable if ending in known.single] for known in formats]
+        return (PACKED, *(written[0] for written in endings if written))
+
+    def save_as(self, token: str | None, ending: str) -> tuple[Session, tuple[str, ...]]:
+        """Offer the mask in another format; return the session and what the format cannot say.
+
+        Raises:
+            UsageError: there is no mask, or no such format.
+            OutputError: the mask cannot be written so.
+        """
+        session = self.sessions.find(token)
+        result, volume, endings = session.result, _volume_of(session), self.mask_endings(session)
+        if result is None or not result.files:
+            raise UsageError("mask", expected="one of the whole volume", got="none yet", do="segment the volume")
+        if ending not in endings:
+            raise UsageError("format", expected=f"one of {', '.join(endings)}", got=ending[:40], do="choose another")
+        names, place = self.application.volumes.names, result.folder / f"mask{ending}"
+        notes: tuple[str, ...] = ()
+        if ending != PACKED:
+            notes = save_mask(self.application.volumes, result.mask, str(place), volume.case.sources[0])
+        session.offer(_named(session.files[0], result.folder, names, place.name), result)
+        return session, notes
+
     def commands(self, session: Session, result: Result) -> dict[str, str]:
         """Return the commands that reproduce a result's mask, by title; none for a part, or without a model."""
         if "model" not in result.report or result.box is not None:
@@ -206,6 +233,6 @@ def _volume_of(session: Session) -> OpenVolume:
     return session.volume
 
 
-def _named(volume: Path, folder: Path, names: VolumeNames) -> dict[str, Path]:
-    files = (RESULT_FILES["mask"], STATISTICS_TABLE, RESULT_FILES["report"])
+def _named(volume: Path, folder: Path, names: VolumeNames, mask: str = RESULT_FILES["mask"]) -> dict[str, Path]:
+    files = (mask, STATISTICS_TABLE, RESULT_FILES["report"])
     return {f"{names.stem(volume.name)}_{file}": folder / file for file in files}

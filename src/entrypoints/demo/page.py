@@ -79,6 +79,7 @@ class Page:
         self.cancel = gr.Button("Cancel", variant="stop", visible=False, elem_id="vx-cancel")
         self.status = _html(elem_id="vx-status")
         self.downloads = _html(elem_id="vx-downloads")
+        self.form = gr.Dropdown([], label="Format of the mask", visible=False, elem_id="vx-format")
 
     def _add_reading(self) -> None:
         """Add a field for each option that states how a volume is stored."""
@@ -101,7 +102,7 @@ class Page:
         changing = [
             *(self.viewer, self.upload, self.folder, self.sample, self.facts, self.stored, *self.reading.values()),
             *(self.model, self.card, self.preflight),
-            *(self.run, self.quick, self.cancel, self.status, self.results, self.table, self.downloads),
+            *(self.run, self.quick, self.cancel, self.status, self.results, self.table, self.downloads, self.form),
         ]
         entered = blocks.load(self.enter, self.kept, [self.token, *changing], js=_KEPT_TOKEN, **quiet)
         entered.then(self.resume, self.token, changing, **quiet)
@@ -116,6 +117,7 @@ class Page:
             changed.then(self.estimate, inputs, self.preflight, **quiet)
         self.run.click(self.run_all, inputs, changing, **quiet)
         self.quick.click(self.run_part, [*inputs, self.voxel], changing, js=_CROSSHAIR, **quiet)
+        self.form.input(self.save_as, [self.token, self.form], changing, **quiet)
         self.cancel.click(self.stop, self.token, changing, **quiet)
 
     def enter(self, token: str, request: gr.Request) -> Updates:
@@ -220,6 +222,13 @@ class Page:
             if run is not None and not run.wait(0):
                 yield from self._followed(token, lambda: run)
 
+    def save_as(self, token: str, ending: str) -> Updates:
+        """Offer the mask in another format."""
+        try:
+            return self._offered(*self.controller.save_as(token, ending))
+        except VoxportError as error:
+            return {self.status: self._error(error)}
+
     def stop(self, token: str) -> Updates:
         """Cancel the run."""
         try:
@@ -255,7 +264,19 @@ class Page:
             self.status: texts.summary(result, self.controller.place),
             self.results: gr.Column(visible=result.box is None),
             self.table: gr.Dataframe(value={"headers": headers, "data": rows}),
-            self.downloads: texts.downloads(session, self.controller.commands(session, result)),
+            **self._offered(session),
+        }
+
+    def _offered(self, session: Session, notes: Sequence[str] = ()) -> Updates:
+        """Offer the files of the result, and the other formats of its mask."""
+        result = session.result
+        if result is None or not result.files:
+            return {self.downloads: "", self.form: gr.Dropdown(visible=False)}
+        endings, mask = self.controller.mask_endings(session), next(iter(result.files))
+        kept = max((ending for ending in endings if mask.endswith(ending)), key=len)
+        return {
+            self.downloads: texts.downloads(session, self.controller.commands(session, result), notes),
+            self.form: gr.Dropdown(choices=list(endings), value=kept, visible=True),
         }
 
     def _opened(self, session: Session) -> Updates:
@@ -269,6 +290,7 @@ class Page:
             self.status: "",
             self.results: gr.Column(visible=False),
             self.downloads: "",
+            self.form: gr.Dropdown(visible=False),
             self.run: gr.Button(interactive=True),
             self.quick: gr.Button(interactive=True),
         }

@@ -144,8 +144,8 @@ def progress(run: RunProgress, elapsed: float) -> str:
     )
 
 
-def downloads(session: Session, commands: Mapping[str, str]) -> str:
-    """Return links to a result's files, and commands that reproduce its mask."""
+def downloads(session: Session, commands: Mapping[str, str], notes: Sequence[str] = ()) -> str:
+    """Return links to a result's files, what the mask's format cannot say, and commands that reproduce the mask."""
     result = session.result
     if result is None or not result.files:
         return ""
@@ -154,7 +154,7 @@ def downloads(session: Session, commands: Mapping[str, str]) -> str:
         title = next(text for kind, text in _FILES.items() if f"_{kind}." in name)
         links.append(f'<a class="vx-file" href="session/{session.id}/files/{plain(quote(name))}" download>{title}</a>')
     shown = _commands(commands) if commands else ""
-    return f'<h2 class="vx-step">4. Take home</h2><div class="vx-files">{"".join(links)}</div>{shown}'
+    return f'<h2 class="vx-step">4. Take home</h2><div class="vx-files">{"".join(links)}</div>{_warnings(notes)}{shown}'
 
 
 def summary(result: Result, place: str) -> str:

@@ -9,7 +9,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -153,6 +153,13 @@ class Session:
             self._drop_result()
             self.result = result
             self.revision += 1
+
+    def offer(self, files: Mapping[str, Path], result: Result) -> None:
+        """Offer other files of the result that is shown; CancelledError if another one is."""
+        with self._lock:
+            if self._closed or self.result is not result:
+                raise CancelledError
+            self.result = replace(result, files=files)
 
     def start(self, work: Callable[[RunProgress], None]) -> Run:
         """Start a run. Raises UsageError while another one goes on."""

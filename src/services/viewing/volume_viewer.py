@@ -15,7 +15,7 @@ from ...domain.reading import Reading
 from ...domain.viewing.display import Display, plane_picture, plane_pixels, window_of
 from ...domain.viewing.slicing import PLANES, Convention, Picture, Plane, PlaneView, side_by_side
 from ...ports.volume_store import VolumeSource, VolumeStore
-from ..segmentation.case import Case, finite
+from ..segmentation.case import Case, finite, slabs
 
 _SAMPLED_PLANES, _SAMPLED_VALUES = 16, 2**20
 _LONGEST_EDGE = 1024
@@ -128,6 +128,18 @@ def cut_out(
             with volumes.create(place, grid, source.dtype, channels=source.channels) as sink:
                 sink.write(Box.whole(grid.shape), source.read(box))
                 sink.commit()
+
+
+def save_mask(volumes: VolumeStore, mask: ShownMask, place: str, like: VolumeSource) -> tuple[str, ...]:
+    """Write a mask of the whole volume ``like`` under another name; return what the format cannot say of it.
+
+    Raises the errors of the store.
+    """
+    with volumes.create(place, like.grid, mask.source.dtype, like=like, labels=mask.table) as sink:
+        for box in slabs(like.grid, mask.source.slowest_axis):
+            sink.write(box, mask.source.read(box))
+        sink.commit()
+        return tuple(sink.notes)
 
 
 def _sample(case: Case, channel: int) -> NDArray[np.float32]:
