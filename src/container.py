@@ -111,8 +111,11 @@ class Container(containers.DeclarativeContainer):
     nifti_volumes: providers.Provider[VolumeStore] = providers.ThreadSafeSingleton(
         _late("volumes.nifti", "NiftiStore"), scratch=config.scratch_dir, max_voxels=config.max_voxels
     )
+    dicom_volumes: providers.Provider[VolumeStore] = providers.ThreadSafeSingleton(
+        _late("volumes.dicom", "DicomStore"), scratch=config.scratch_dir, max_voxels=config.max_voxels
+    )
     volumes: providers.Provider[VolumeStore] = providers.ThreadSafeSingleton(
-        _late("volumes.routed", "RoutedStore"), nifti_volumes
+        _late("volumes.routed", "RoutedStore"), nifti_volumes, dicom_volumes
     )
     format_of: providers.Provider[str] = providers.Callable(_late("volumes.routed", "format_of"), volumes)
     memory_store: providers.Provider[ArrayStore] = providers.Factory(_late("volumes.memory", "MemoryStore"))
