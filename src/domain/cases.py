@@ -34,7 +34,8 @@ def numbered_cases(names: Iterable[str], channels: int, endings: VolumeNames) ->
     """Return cases named as nnU-Net's, sorted.
 
     ``A_0000`` and ``A_0001`` are the channels of case ``A``; any other file is a case of its own. A number beyond the
-    network's ``channels``, as in ``scan_2024``, is part of the name.
+    network's ``channels``, as in ``scan_2024``, is part of the name. ``a.tif`` and ``a.nii``, of different formats, are
+    two cases, which keep their endings.
     """
     wanted = [f"_{number:04d}" for number in range(channels)]
     numbered: dict[str, _Places] = {}
@@ -53,7 +54,13 @@ def numbered_cases(names: Iterable[str], channels: int, endings: VolumeNames) ->
         else:
             for number, files in places.items():
                 single.setdefault(f"{case}_{number:04d}", []).extend(files)
-    cases.extend(_twins(case, files) if files[1:] else CaseFiles(case, tuple(files)) for case, files in single.items())
+    for case, files in single.items():
+        formats: dict[str, list[str]] = {}
+        for name in files:
+            formats.setdefault(endings.format(name), []).append(name)
+        for alike in formats.values():
+            own = alike[0] if len(formats) > 1 else case
+            cases.append(_twins(own, alike) if alike[1:] else CaseFiles(own, tuple(alike)))
     return tuple(sorted(cases, key=lambda case: case.name))
 
 

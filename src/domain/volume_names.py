@@ -16,6 +16,7 @@ class VolumeFormat:
         pairs: endings of header and voxels of volumes of two files.
         folders: endings of volumes that are folders.
         writable: endings that a new volume may have.
+        is_input: whether a search of a folder takes volumes of this format; results of others are none.
         inside: the text between a file or folder of this format and the name of a volume inside it; empty for none.
     """
 
@@ -24,6 +25,7 @@ class VolumeFormat:
     pairs: tuple[tuple[str, str], ...] = ()
     folders: tuple[str, ...] = ()
     writable: tuple[str, ...] = ()
+    is_input: bool = True
     inside: str = ""
 
     @property
@@ -52,7 +54,9 @@ class VolumeNames:
     @property
     def searched(self) -> str:
         """Formats and endings that a search of a folder finds, in words."""
-        return ", ".join(f"{known.name} ({', '.join((*known.single, *known.folders))})" for known in self.formats)
+        return ", ".join(
+            f"{known.name} ({', '.join((*known.single, *known.folders))})" for known in self.formats if known.is_input
+        )
 
     def format(self, name: str) -> str:
         """Return the name of the format that a name's ending stands for; empty if it has none."""
@@ -78,7 +82,8 @@ class VolumeNames:
 
     def is_volume(self, name: str, *, is_folder: bool = False) -> bool:
         """Return whether a search of a folder takes a file, or folder, for a volume."""
-        endings = [e for known in self.formats for e in (known.folders if is_folder else known.single)]
+        inputs = [known for known in self.formats if known.is_input]
+        endings = [e for known in inputs for e in (known.folders if is_folder else known.single)]
         return self.ending(name) in endings and self.stem(name) != name
 
     def files(self, path: str) -> tuple[str, ...]:
@@ -108,7 +113,7 @@ OME_ZARR = VolumeFormat(
     writable=(".ome.zarr", ".zarr", ".ome.zarr.zip", ".zarr.zip"),
     inside="/labels/",
 )
-SEGMENTATION_NRRD = VolumeFormat("segmentation NRRD", (".seg.nrrd",), writable=(".seg.nrrd",))
+SEGMENTATION_NRRD = VolumeFormat("segmentation NRRD", (".seg.nrrd",), writable=(".seg.nrrd",), is_input=False)
 NRRD = VolumeFormat("NRRD", (".nrrd", ".nhdr"), writable=(".nrrd",))
 META_IMAGE = VolumeFormat("MetaImage", (".mha", ".mhd"), writable=(".mha", ".mhd"))
 DICOM = VolumeFormat("DICOM", (".dcm",), writable=(".dcm",))

@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from voxport.domain import cases as domain_cases
 from voxport.domain.cases import CaseFiles, CasePattern, without_clashes
 from voxport.domain.errors import InputError, UsageError
-from voxport.domain.volume_names import NIFTI, VolumeNames
+from voxport.domain.volume_names import NIFTI, OME_ZARR, SEGMENTATION_NRRD, TIFF, VolumeNames
 
 
 def numbered_cases(names: Iterable[str], channels: int) -> tuple[CaseFiles, ...]:
-    return domain_cases.numbered_cases(names, channels, VolumeNames((NIFTI,)))
+    return domain_cases.numbered_cases(names, channels, VolumeNames((NIFTI, TIFF, OME_ZARR)))
 
 
 def sound(cases: tuple[CaseFiles, ...]) -> dict[str, tuple[str, ...]]:
@@ -94,6 +94,23 @@ def test_a_case_with_too_few_or_too_many_files_has_a_problem_and_others_have_non
     assert sound(cases) == {"good": ("good.nii",)}
     (problem,) = problems(cases).values()
     assert told in problem
+
+
+def test_files_of_different_formats_are_cases_of_their_own_that_keep_their_endings() -> None:
+    names = ["a.tif", "a.nii.gz", "a.ome.zarr", "b.ome.tif", "c/d.nii", "c/d.tif", "c/d.ome.tif"]
+    cases = numbered_cases(names, 1)
+    assert sound(cases) == {
+        **{name: (name,) for name in ("a.tif", "a.nii.gz", "a.ome.zarr", "c/d.nii")},
+        "b": ("b.ome.tif",),
+    }
+    assert "got c/d.ome.tif, c/d.tif;" in problems(cases)["c/d.ome.tif"]
+
+
+def test_a_search_takes_no_masks_of_the_format_for_masks() -> None:
+    names = VolumeNames((NIFTI, SEGMENTATION_NRRD))
+    assert not names.is_volume("a.seg.nrrd")
+    assert ".seg.nrrd" in names.writable
+    assert "seg.nrrd" not in names.searched
 
 
 BIDS = "sub-{case}/anat/sub-{case}_{channel}.nii.gz"

@@ -88,7 +88,7 @@ def batch_command(
     found = application.find_model(model, card)
     command = {"-m": model or found.card.reference} | ({} if card is None else {"--card": str(card)})
     work = BatchWork(found, options, outputs, runtime, precision, command)
-    cases = find_cases(folder, results, found.card.input.source_count, chosen, outputs, application.volumes.names)
+    cases = find_cases(folder, results, found.card.input.source_count, chosen, outputs, application.volumes)
     worker = None
     if not shared:
         loaded = application.load_model(found, runtime=runtime, precision=precision, threads=threads)

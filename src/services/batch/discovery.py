@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ...domain.cases import CaseFiles, CasePattern, numbered_cases, without_clashes
 from ...domain.errors import InputError, UsageError
-from ...domain.volume_names import VolumeNames
+from ...domain.volume_names import DICOM
+from ...ports.volume_store import VolumeStore
 from .folder import BatchFolder
 
 
@@ -20,13 +21,13 @@ def find_cases(
     channels: int,
     pattern: CasePattern | None,
     outputs: Sequence[str],
-    endings: VolumeNames,
+    volumes: VolumeStore,
 ) -> tuple[CaseFiles, ...]:
     """Find the cases of a folder and of all folders below it, hidden ones and the results' excepted.
 
     A case with a file that cannot be read, e.g. a link to nothing, is found too, with its problem. Without a pattern,
-    files are assigned to cases by nnU-Net's names. A pattern that states an ending also finds files that ``endings``
-    lacks.
+    files are assigned to cases by nnU-Net's names. A pattern that states an ending also finds files whose endings
+    ``volumes`` lacks.
 
     Raises:
         InputError: no such folder, or no case in it.
@@ -40,10 +41,14 @@ def find_cases(
             "output", expected="another folder than that of the volumes", got=str(folder), do="name another"
         )
     takes_all = pattern is not None and pattern.ends_literally
-    names = sorted(_files(root, out.path, lambda name: takes_all or endings.is_volume(name)))
-    cases = numbered_cases(names, channels, endings) if pattern is None else pattern.cases(names)
+    search = _Search(root, out.path, volumes, lambda name: takes_all or volumes.names.is_volume(name))
+    names = sorted(path.relative_to(root).as_posix() for path in search.volumes_in(root))
+    if names == ["."]:
+        do = "use voxport segment, or name the folder above it"
+        raise InputError(str(folder), expected="a folder of volumes", got="one volume", do=do)
+    cases = numbered_cases(names, channels, volumes.names) if pattern is None else pattern.cases(names)
     if not cases:
-        expected = f"volumes: {endings.searched}" if pattern is None else f"volumes that match {pattern.text}"
+        expected = f"volumes: {volumes.names.searched}" if pattern is None else f"volumes that match {pattern.text}"
         got = f"{len(names)} volumes that do not" if names else "no volumes"
         raise InputError(str(folder), expected=expected, got=got, do="check the folder and the pattern")
     cases = tuple(_checked(case, root) for case in cases)
@@ -52,10 +57,11 @@ def find_cases(
 
 
 def _checked(case: CaseFiles, root: Path) -> CaseFiles:
-    """Return the case, with a problem if one of its files is no file that can be opened."""
+    """Return the case, with a problem if one of its files is nothing that can be opened."""
     for name in case.files if case.problem is None else ():
         try:
-            if stat.S_ISREG((root / name).stat().st_mode):
+            mode = (root / name).stat().st_mode
+            if stat.S_ISREG(mode) or stat.S_ISDIR(mode):
                 continue
             got, do = "something that is not a regular file", "remove it, or name a folder without it"
         except OSError as error:
@@ -71,22 +77,53 @@ def _place(path: Path) -> str:
     return os.path.join(os.path.realpath(path.parent), path.name)  # noqa: PTH118 - realpath gives a text
 
 
-def _files(root: Path, out: Path, is_wanted: Callable[[str], bool]) -> Iterator[str]:
-    """Yield wanted files below a folder, and below folders elsewhere that it links to, as paths from the root."""
+@dataclass(frozen=True)
+class _Search:
+    """A search for volumes below ``root``, and below folders elsewhere that it links to, but not in ``out``.
 
-    def refuse(error: OSError) -> None:
-        got = (error.strerror or "an error").lower()
-        raise InputError(str(error.filename), expected="a folder that can be read", got=got, do="check who may read it")
+    A folder that ``volumes`` recognises, such as an OME-Zarr or a DICOM series, is one volume. A collection of volumes
+    with the ending of one, such as a plate of OME-Zarr, is searched.
+    """
 
-    visited = {root}
-    for place, folders, files in os.walk(root, onerror=refuse, followlinks=True):
-        here = Path(place)
-        kept = []
-        for name in sorted(folders):
-            real = Path(os.path.realpath(here / name))
-            is_seen = (here / name).is_symlink() and (real in visited or real.is_relative_to(root))
-            if name[0] != "." and real != out and not is_seen:
-                visited.add(real)
-                kept.append(name)
-        folders[:] = kept
-        yield from ((here / name).relative_to(root).as_posix() for name in files if name[0] != "." and is_wanted(name))
+    root: Path
+    out: Path
+    volumes: VolumeStore
+    is_wanted: Callable[[str], bool]
+    visited: set[Path] = field(default_factory=set)
+
+    def volumes_in(self, folder: Path) -> Iterator[Path]:
+        """Yield the volumes in a folder, which may be one itself."""
+        self.visited.add(Path(os.path.realpath(folder)))
+        folders, files = self._entries(folder)
+        if self._is_volume(folder, files):
+            yield folder
+            return
+        yield from (folder / name for name in files if self.is_wanted(name))
+        for name in folders:
+            found = self.volumes_in(folder / name) if self._is_new(folder / name) else iter(())
+            if self.volumes.names.is_volume(name, is_folder=True):
+                yield from list(found) or [folder / name]  # a damaged one has a line of its own
+            else:
+                yield from found
+
+    def _entries(self, folder: Path) -> tuple[list[str], list[str]]:
+        """Return the names of a folder's folders and files, sorted, without hidden ones."""
+        try:
+            with os.scandir(folder) as entries:
+                names = sorted(entry.name for entry in entries if entry.name[0] != ".")
+        except OSError as error:
+            got, do = (error.strerror or "an error").lower(), "check who may read it"
+            raise InputError(str(folder), expected="a folder that can be read", got=got, do=do) from None
+        folders = [name for name in names if os.path.isdir(folder / name)]  # noqa: PTH112 - False for a loop of links
+        return folders, [name for name in names if name not in set(folders)]
+
+    def _is_new(self, folder: Path) -> bool:
+        real = Path(os.path.realpath(folder))
+        is_seen = folder.is_symlink() and (real in self.visited or real.is_relative_to(self.root))
+        return real != self.out and not is_seen
+
+    def _is_volume(self, folder: Path, files: Sequence[str]) -> bool:
+        """Whether a folder is one volume; not where it holds files of another format beside slices of DICOM."""
+        names = self.volumes.names
+        others = any(names.is_volume(name) and names.format(name) != DICOM.name for name in files)
+        return not others and self.volumes.recognises(str(folder))

@@ -26,7 +26,6 @@ from voxport.domain.errors import BusyError, InputError, OutputError, UsageError
 from voxport.domain.inference.patches import Tiling
 from voxport.domain.job import Job, JobCase
 from voxport.domain.run import Outputs, RunOptions
-from voxport.domain.volume_names import NIFTI, VolumeNames
 from voxport.ports.job_queue import Attempt, JobQueue, QueueLimits, QueueStats, Results
 from voxport.services.batch.cohort import OWNER, CaseResult, run_batch
 from voxport.services.batch.discovery import find_cases
@@ -47,9 +46,6 @@ SETTINGS = JobSettings("1.0", keep_every_seconds=0.0)
 PORTS = SegmentPorts(NiftiStore(), LocalFiles(), PngPictures(), FixedResources())
 LOCKS = FileLocks()
 Handling = Callable[[Attempt], Results]
-
-
-NAMES = VolumeNames((NIFTI,))
 
 
 class Listener:
@@ -119,7 +115,7 @@ class Bench:
         open_ports: Callable[[], JobPorts] | None = None,
     ) -> dict[str, CaseResult]:
         """Run the batch; what became of each case."""
-        cases = find_cases(self.volumes, self.results, 1, self.pattern, self.work.outputs, NAMES)
+        cases = find_cases(self.volumes, self.results, 1, self.pattern, self.work.outputs, PORTS.volumes)
 
         def worker(stop: threading.Event) -> None:
             self.queue.work(handler or self.handler, at_once, stop)
@@ -787,7 +783,7 @@ def test_hidden_files_other_files_and_results_are_no_cases(bench: Bench) -> None
         path = bench.volumes / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
-    names = [case.name for case in find_cases(bench.volumes, bench.results, 1, None, ("mask",), NAMES)]
+    names = [case.name for case in find_cases(bench.volumes, bench.results, 1, None, ("mask",), PORTS.volumes)]
     assert names == ["a", "folder.nii/deep", "sub/b"]
 
 
@@ -810,7 +806,7 @@ def test_a_missing_channel_file_fails_its_case_alone(bench: Bench) -> None:
     (bench.volumes / "c_T1.nii").symlink_to("nowhere")
     (bench.volumes / "c_T2.nii").symlink_to(bench.volumes / "a.nii")
     pattern = CasePattern("{case}_{channel}.nii", ("T1", "T2"))
-    (case,) = find_cases(bench.volumes, bench.results, 2, pattern, ("mask",), NAMES)
+    (case,) = find_cases(bench.volumes, bench.results, 2, pattern, ("mask",), PORTS.volumes)
     assert case.files == ("c_T1.nii", "c_T2.nii")
     assert "c_T1.nii: expected a file that can be read" in str(case.problem)
 
@@ -830,7 +826,7 @@ def test_folders_elsewhere_that_are_linked_to_are_looked_through_once(bench: Ben
     (bench.volumes / "linked").symlink_to(elsewhere)
     (bench.volumes / "linked again").symlink_to(elsewhere)
     (bench.volumes / "twin").symlink_to("sub")
-    names = [case.name for case in find_cases(bench.volumes, bench.results, 1, None, ("mask",), NAMES)]
+    names = [case.name for case in find_cases(bench.volumes, bench.results, 1, None, ("mask",), PORTS.volumes)]
     assert names == ["a", "linked/c", "sub/b"]
 
 
@@ -852,21 +848,21 @@ def test_results_never_replace_volumes(bench: Bench) -> None:
 
 def test_folders_without_cases_are_refused(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InputError, match="got 2 volumes that do not"):
-        find_cases(bench.volumes, bench.results, 1, CasePattern("x/{case}.nii"), ("mask",), NAMES)
+        find_cases(bench.volumes, bench.results, 1, CasePattern("x/{case}.nii"), ("mask",), PORTS.volumes)
     with pytest.raises(InputError, match="got no folder"):
-        find_cases(bench.folder / "x", bench.results, 1, None, ("mask",), NAMES)
+        find_cases(bench.folder / "x", bench.results, 1, None, ("mask",), PORTS.volumes)
     (bench.folder / "empty").mkdir()
     with pytest.raises(InputError, match="got no volumes"):
-        find_cases(bench.folder / "empty", bench.results, 1, None, ("mask",), NAMES)
+        find_cases(bench.folder / "empty", bench.results, 1, None, ("mask",), PORTS.volumes)
     with pytest.raises(UsageError, match="another folder than that of the volumes"):
-        find_cases(bench.volumes, BatchFolder(bench.volumes), 1, None, ("mask",), NAMES)
+        find_cases(bench.volumes, BatchFolder(bench.volumes), 1, None, ("mask",), PORTS.volumes)
 
     def refuse(path: object) -> object:
         raise PermissionError(13, "Permission denied", path)
 
     monkeypatch.setattr(os, "scandir", refuse)
     with pytest.raises(InputError, match="permission denied"):
-        find_cases(bench.volumes, bench.results, 1, None, ("mask",), NAMES)
+        find_cases(bench.volumes, bench.results, 1, None, ("mask",), PORTS.volumes)
 
 
 def test_odd_folders_give_a_queue_of_their_own_or_are_refused(tmp_path: Path) -> None:
