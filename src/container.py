@@ -114,8 +114,14 @@ class Container(containers.DeclarativeContainer):
     dicom_volumes: providers.Provider[VolumeStore] = providers.ThreadSafeSingleton(
         _late("volumes.dicom", "DicomStore"), scratch=config.scratch_dir, max_voxels=config.max_voxels
     )
+    itk_volumes: providers.Provider[VolumeStore] = providers.ThreadSafeSingleton(
+        _late("volumes.itk", "ItkStore"), scratch=config.scratch_dir, max_voxels=config.max_voxels
+    )
+    mgh_volumes: providers.Provider[VolumeStore] = providers.ThreadSafeSingleton(
+        _late("volumes.mgh", "MghStore"), scratch=config.scratch_dir, max_voxels=config.max_voxels
+    )
     volumes: providers.Provider[VolumeStore] = providers.ThreadSafeSingleton(
-        _late("volumes.routed", "RoutedStore"), nifti_volumes, dicom_volumes
+        _late("volumes.routed", "RoutedStore"), nifti_volumes, itk_volumes, dicom_volumes, mgh_volumes
     )
     format_of: providers.Provider[str] = providers.Callable(_late("volumes.routed", "format_of"), volumes)
     memory_store: providers.Provider[ArrayStore] = providers.Factory(_late("volumes.memory", "MemoryStore"))

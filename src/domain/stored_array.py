@@ -30,7 +30,7 @@ class StoredArray:
         dtype: of its values as they are read.
         axes: a letter for each axis in stored order: X, Y, Z, C (channel), T (time), S (samples of a colour picture),
             any other for an axis of another meaning; empty where the file does not say.
-        spacing: voxel sizes stated, by letter.
+        spacing: voxel sizes stated, by letter; NaN for an axis of which ``affine`` states the direction alone.
         unit: mm, um or unknown.
         sources: where each voxel size was found, by letter, e.g. ``{"Z": "PhysicalSizeZ"}``; also the name of the
             field that lacks, where none was.

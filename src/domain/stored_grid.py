@@ -34,7 +34,7 @@ def stored_grid(
     else:
         affine = affine.copy()
         affine[:3, 3] *= factor
-        stretch = factor if reading.spacing is None else np.divide(lengths, [own[letter] for letter in SPATIAL])
+        stretch = factor if reading.spacing is None else np.divide(lengths, _norms(affine))
         affine[:3, :3] *= stretch
     try:
         grid = Grid(shape, affine, unit)
@@ -114,8 +114,11 @@ def _affine(stored: StoredArray, axes: str, subject: str) -> FloatArray | None:
 def _lengths(stored: StoredArray, axes: str, affine: FloatArray | None) -> dict[str, float]:
     """Return the voxel sizes that the file states, by letter; none for an axis that it calls by another's name."""
     if affine is not None:
-        lengths = np.sqrt((affine[:3, :3] ** 2).sum(axis=0))
-        return dict(zip(SPATIAL, map(float, lengths), strict=True))
+        called = {letter: stored.axes[axes.find(letter)] if letter in axes else letter for letter in SPATIAL}
+        sized = [letter for letter in SPATIAL if not math.isnan(stored.spacing.get(called[letter], 0.0))]
+        return {
+            letter: float(length) for letter, length in zip(SPATIAL, _norms(affine), strict=True) if letter in sized
+        }
     own = {letter: float(length) for letter, length in stored.spacing.items() if letter in SPATIAL}
     renamed = [
         now
@@ -125,13 +128,17 @@ def _lengths(stored: StoredArray, axes: str, affine: FloatArray | None) -> dict[
     return {letter: length for letter, length in own.items() if letter not in renamed}
 
 
+def _norms(affine: FloatArray) -> FloatArray:
+    return np.asarray(np.sqrt((affine[:3, :3] ** 2).sum(axis=0)))
+
+
 def _no_spacing(stored: StoredArray, lacking: Sequence[str], own: Mapping[str, float], subject: str) -> InputError:
     named = [
         f"{letter.lower()} ({stored.sources[letter]})" if letter in stored.sources else letter.lower()
         for letter in lacking
     ]
     found = [f"{own[letter]:g} along {letter.lower()}" for letter in lacking if letter in own]
-    if not found and any(letter in stored.spacing for letter in lacking):
+    if not found and not all(math.isnan(stored.spacing.get(letter, math.nan)) for letter in lacking):
         found = [f"sizes of axes that the file calls {stored.axes}"]
     do = "give `spacing` along x, y and z, and its `unit`, e.g. 0.5,0.5,2 and um"
     got = ", ".join(found) or "none"

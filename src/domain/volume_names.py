@@ -17,6 +17,7 @@ class VolumeFormat:
         folders: endings of volumes that are folders.
         writable: endings that a new volume may have.
         is_input: whether a search of a folder takes volumes of this format; results of others are none.
+        beside: endings of a header and of the file that may hold its voxels, which is no volume by itself.
         inside: the text between a file or folder of this format and the name of a volume inside it; empty for none.
     """
 
@@ -26,6 +27,7 @@ class VolumeFormat:
     folders: tuple[str, ...] = ()
     writable: tuple[str, ...] = ()
     is_input: bool = True
+    beside: tuple[tuple[str, str], ...] = ()
     inside: str = ""
 
     @property
@@ -87,10 +89,11 @@ class VolumeNames:
         return self.ending(name) in endings and self.stem(name) != name
 
     def files(self, path: str) -> tuple[str, ...]:
-        """Return the paths that a volume may occupy: its own and, for half of a pair, those of the other half."""
+        """Return the paths that a volume may occupy: its own and those of the other half, or of a header's voxels."""
         own = self.ending(path) if path.lower().endswith(self.ending(path)) else ""
-        halves = [pair for known in self.formats for pair in known.pairs if own in pair]
+        halves: list[tuple[str, ...]] = [pair for known in self.formats for pair in known.pairs if own in pair]
         stem = path[: len(path) - len(own)]
+        halves += [(voxels,) for known in self.formats for header, voxels in known.beside if header == own]
         others = [stem + form for pair in halves for half in pair for form in (half, half.upper())]
         return tuple(dict.fromkeys([path, *others]))
 
@@ -114,8 +117,10 @@ OME_ZARR = VolumeFormat(
     inside="/labels/",
 )
 SEGMENTATION_NRRD = VolumeFormat("segmentation NRRD", (".seg.nrrd",), writable=(".seg.nrrd",), is_input=False)
-NRRD = VolumeFormat("NRRD", (".nrrd", ".nhdr"), writable=(".nrrd",))
-META_IMAGE = VolumeFormat("MetaImage", (".mha", ".mhd"), writable=(".mha", ".mhd"))
+NRRD = VolumeFormat("NRRD", (".nrrd", ".nhdr"), writable=(".nrrd",), beside=((".nhdr", ".raw"), (".nhdr", ".raw.gz")))
+META_IMAGE = VolumeFormat(
+    "MetaImage", (".mha", ".mhd"), writable=(".mha", ".mhd"), beside=((".mhd", ".raw"), (".mhd", ".zraw"))
+)
 DICOM = VolumeFormat("DICOM", (".dcm",), writable=(".dcm",))
 HDF5 = VolumeFormat("HDF5", (".h5", ".hdf5", ".hdf"), inside=":/")
 NUMPY = VolumeFormat("NumPy", (".npy", ".npz"))

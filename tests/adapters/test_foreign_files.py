@@ -52,9 +52,6 @@ def refusal(folder: Path, name: str) -> InputError:
 
 # What files begin with, what they are, and a part of the advice.
 STARTS = [
-    (b"NRRD0004\ntype: uchar\n", "an NRRD volume", "SimpleITK.ReadImage("),
-    (b"ObjectType = Image\nNDims = 3\n", "a MetaImage", "SimpleITK.WriteImage("),
-    (b"NDims = 3\nDimSize = 4 5 6\n", "a MetaImage", "SimpleITK"),
     (b"II*\0" + bytes(20), "a TIFF file", "tifffile.imread("),
     (b"MM\0*" + bytes(20), "a TIFF file", "tifffile.imread("),
     (b"II+\0" + bytes(20), "a BigTIFF file", "tifffile.imread("),
@@ -120,11 +117,6 @@ def test_a_link_to_a_missing_file_is_named_for_what_it_is(tmp_path: Path) -> Non
     assert error.do == "fetch it: git annex get 'a scan.nii.gz'"
 
 
-def _mgz(folder: Path) -> str:
-    nib.save(nib.MGHImage(VALUES, np.diag([2.0, 3.0, 4.0, 1.0])), folder / "brain.mgz")
-    return "brain.mgz"
-
-
 def _npy(folder: Path) -> str:
     np.save(folder / "stack.npy", VALUES)
     return "stack.npy"
@@ -140,9 +132,7 @@ def _analyze(folder: Path) -> str:
     return "old.hdr"
 
 
-@pytest.mark.parametrize(
-    ("made", "what"), [(_mgz, "MGH"), (_npy, "NumPy"), (_long_npy, "NumPy"), (_analyze, "Analyze 7.5")]
-)
+@pytest.mark.parametrize(("made", "what"), [(_npy, "NumPy"), (_long_npy, "NumPy"), (_analyze, "Analyze 7.5")])
 def test_a_conversion_as_advised_is_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, made: Callable[[Path], str], what: str
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from itertools import permutations
 from typing import Any
@@ -414,3 +415,12 @@ def test_the_slowest_axis_has_the_most_chunks(
     view = view_of(axes, chunk)
     assert view.chunk == expected
     assert view.slowest_axis == slowest
+
+
+def test_a_direction_without_a_voxel_size_asks_for_the_size_and_is_kept() -> None:
+    turned = np.array([[0.0, 2.0, 0.0, 5.0], [2.0, 0.0, 0.0, 6.0], [0.0, 0.0, 1.0, 7.0], [0.0, 0.0, 0.0, 1.0]])
+    stored = StoredArray((4, 5), np.dtype(np.uint8), "XY", spacing={"Z": math.nan}, unit="um", affine=turned)
+    with pytest.raises(InputError, match="a voxel size along z, got none"):
+        stored.view(Reading(), "a")
+    found = stored.view(Reading(spacing=(1.0, 2.0, 3.0)), "a").grid.affine
+    np.testing.assert_array_equal(found, [[0, 2, 0, 5], [1, 0, 0, 6], [0, 0, 3, 7], [0, 0, 0, 1]])

@@ -21,20 +21,18 @@ from ....domain.reading import Reading
 from ....domain.stored_array import ArrayView, StoredArray
 from ....domain.volume import Volume
 from ...arrays import ArraySource, Index, check_voxels
-from .files import (
-    HEADERS,
-    IMAGES,
+from ...stored_files import (
     LARGEST_EXPANSION,
-    NAMES,
     StoredFile,
     check_length,
     head,
     inflate,
+    map_file,
     open_file,
     release,
     sha256,
-    siblings,
 )
+from .files import HEADERS, IMAGES, NAMES, siblings
 from .header import HEADER_BYTES, Header, is_header, read_header
 
 _SUBJECT = "image"
@@ -130,15 +128,13 @@ def _sibling(names: list[Path], what: str, subject: str, stack: ExitStack) -> St
 
 
 def _map(data: StoredFile, header: Header, scratch: Path, subject: str) -> mmap.mmap:
-    spool = inflate(data, header.end, scratch, subject) if data.is_gzip else None
+    if not data.is_gzip:
+        return map_file(data.descriptor, header.end, subject)
+    spool = inflate(data, header.end, scratch, subject)
     try:
-        return mmap.mmap(data.descriptor if spool is None else spool, header.end, access=mmap.ACCESS_READ)
-    except (OSError, ValueError) as error:
-        do = "try again when nothing else is writing it"
-        raise InputError(subject, expected="a file that can be mapped", got=str(error), do=do) from None
+        return map_file(spool, header.end, subject)
     finally:
-        if spool is not None:
-            os.close(spool)
+        os.close(spool)
 
 
 def volume_of_image(image: Any) -> Volume:

@@ -63,7 +63,7 @@ class RoutedStore:
         labels: LabelTable | None = None,
     ) -> VolumeSink:
         store = self._named(reference)
-        if store is None:
+        if store is None or store.names.ending(reference) not in self.names.writable:
             name = PurePath(reference)
             raise OutputError(
                 name.name or reference,

@@ -14,11 +14,6 @@ from ....domain.volume_names import GZIP_MAGIC, PACKED, PLAIN
 _HEAD_BYTES = 1024
 _MOST_ENTRIES = 100
 
-_ITK = (
-    "convert it, e.g. with SimpleITK: s = SimpleITK.ReadImage('{name}'); SimpleITK.WriteImage(s, '{stem}"
-    + PACKED
-    + "')"
-)
 _NIBABEL = (
     "convert it with nibabel: i = nibabel.load('{name}'); "
     "nibabel.save(nibabel.Nifti1Image(i.dataobj, i.affine), '{stem}" + PACKED + "')"
@@ -39,15 +34,12 @@ _DICOM = "convert the series: dcm2niix -z y -o OUTPUT_FOLDER FOLDER_OF_THE_SERIE
 _TIFF = _array("tifffile", "tifffile.imread('{name}').T")
 # Offset and content (or contents) of a file's magic, its kind, and advice.
 _KINDS: tuple[tuple[int, bytes | tuple[bytes, ...], str, str], ...] = (
-    (0, b"NRRD", "an NRRD volume", _ITK),
-    (0, (b"ObjectType", b"NDims"), "a MetaImage (MHA or MHD)", _ITK),
     (0, (b"II*\0", b"MM\0*"), "a TIFF file", _TIFF),
     (0, (b"II+\0", b"MM\0+"), "a BigTIFF file", _TIFF),
     (106, b"minc-2.0", "a MINC file", _NIBABEL),  # in HDF5; 106 or 720 by the library's version
     (720, b"minc-2.0", "a MINC file", _NIBABEL),
     (0, b"\x89HDF\r\n", "an HDF5 file", _array("h5py", "h5py.File('{name}')[DATASET][:].T")),
     (0, b"CDF", "a netCDF or MINC file", _NIBABEL),
-    (0, b"\0\0\0\x01\0\0", "an MGH volume (MGZ)", _NIBABEL),
     (0, b"\x93NUMPY", "a NumPy array, which states no voxel sizes", _array("numpy", "numpy.load('{name}')")),
     (0, b"BZh", "a file packed with bzip2", "unpack it: bzip2 -dc '{name}' > unpacked"),
     (0, b"\xfd7zXZ\0", "a file packed with xz", "unpack it: xz -dc '{name}' > unpacked"),

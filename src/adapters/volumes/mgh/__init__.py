@@ -1,0 +1,155 @@
+"""FreeSurfer's MGH volumes, ``.mgh`` and ``.mgz``; read only."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Sequence
+from contextlib import ExitStack, closing
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from nibabel.freesurfer.mghformat import MGHHeader
+from numpy.typing import NDArray
+
+from ....domain.errors import InputError, OutputError
+from ....domain.geometry.grid import Grid
+from ....domain.labels.label_map import LabelTable
+from ....domain.reading import Reading
+from ....domain.stored_array import StoredArray
+from ....domain.volume_names import MGH, VolumeNames
+from ....ports.volume_store import VolumeSink, VolumeSource
+from ...arrays import ArraySource, Index, check_voxels
+from ...stored_files import (
+    LARGEST_EXPANSION,
+    StoredFile,
+    check_length,
+    head,
+    inflate,
+    map_file,
+    open_file,
+    release,
+    sha256,
+)
+
+# https://surfer.nmr.mgh.harvard.edu/fswiki/FsTutorial/MghFormat
+_VERSION = b"\0\0\0\1"
+_OFFSET = 284
+_TYPES = {0: ">u1", 1: ">i4", 3: ">f4", 4: ">i2", 10: ">u2"}
+_DAMAGED = "write the file again: its header is damaged"
+
+
+class MghStore:
+    """Volumes as MGH files, compressed or not; a reference is a path. Lengths are in mm; frames are channels.
+
+    Args:
+        scratch: folder for inflated copies of compressed volumes; they have no name and vanish when closed.
+        max_voxels: the most voxels, all channels counted, that a volume may have to be opened.
+    """
+
+    names = VolumeNames((MGH,))
+
+    def __init__(self, scratch: Path | None = None, max_voxels: int = 2**33) -> None:
+        self._scratch = scratch
+        self.max_voxels = max_voxels
+
+    def recognises(self, reference: str) -> bool:
+        """Return whether a file starts as an MGH header: its version, and a known voxel type."""
+        path = Path(reference)
+        try:
+            with closing(open_file(path, path.name)) as file:
+                start = head(file, 24, path.name)
+        except InputError:
+            return False
+        return len(start) == 24 and start[:4] == _VERSION and int.from_bytes(start[20:], "big") <= max(_TYPES)
+
+    def places(self, reference: str) -> tuple[str, ...]:
+        """Return the real path of a volume."""
+        return (os.path.realpath(reference),)
+
+    def open(self, reference: str, reading: Reading | None = None) -> ArraySource:
+        """Open a volume for reading; see VolumeStore.open. Raises LimitError also without space to inflate it."""
+        path = Path(reference)
+        subject = path.name or reference
+        with ExitStack() as stack:
+            file = stack.enter_context(closing(open_file(path, subject)))
+            stored = _read(head(file, _OFFSET, subject), subject)
+            view = stored.view(reading or Reading(), subject)
+            check_voxels(view, self.max_voxels, subject)
+            voxels = np.dtype(stored.dtype.newbyteorder(">"))
+            scratch = Path(tempfile.gettempdir()) if self._scratch is None else self._scratch
+            size = _OFFSET + int(np.prod(stored.shape, dtype=object)) * voxels.itemsize
+            held = [_map(file, size, scratch, subject)]
+            stack.callback(held.clear)  # reads in other threads still complete
+
+            def values(index: Index) -> NDArray[Any]:
+                mapped = held[0]
+                array = np.ndarray(stored.shape, voxels, buffer=mapped, offset=_OFFSET, order="F")
+                copied = np.array(array[index], stored.dtype, order="K")
+                release(mapped)
+                return copied
+
+            digest = partial(sha256, [file.descriptor])
+            return ArraySource(view, values, digest, stack.pop_all().close)
+
+    def create(
+        self,
+        reference: str,
+        grid: Grid,  # noqa: ARG002
+        dtype: np.dtype[Any],  # noqa: ARG002
+        *,
+        channels: int = 1,  # noqa: ARG002
+        like: VolumeSource | None = None,  # noqa: ARG002
+        channel_names: Sequence[str] = (),  # noqa: ARG002
+        labels: LabelTable | None = None,  # noqa: ARG002
+    ) -> VolumeSink:
+        """Raise OutputError: MGH is read only."""
+        name = Path(reference)
+        raise OutputError(
+            name.name, expected="a format that is written", got=name.suffix, do="name it .nii.gz; FreeSurfer reads it"
+        )
+
+
+def _map(file: StoredFile, size: int, scratch: Path, subject: str) -> Any:
+    if not file.is_gzip:
+        check_length(file.size, size, subject)
+        return map_file(file.descriptor, size, subject)
+    check_length(LARGEST_EXPANSION * file.size, size, subject, is_estimate=True)
+    spool = inflate(file, size, scratch, subject)
+    try:
+        return map_file(spool, size, subject)
+    finally:
+        os.close(spool)
+
+
+def _read(block: bytes, subject: str) -> StoredArray:
+    """Return what a header states. Raises InputError."""
+    if len(block) < _OFFSET or block[:4] != _VERSION:
+        got = f"a header cut short after {len(block)} bytes" if block[:4] == _VERSION else "something else"
+        raise InputError(subject, expected="an MGH volume", got=got, do="name a volume, or copy it again")
+    fields = MGHHeader(block, check=False)
+    edges = tuple(int(edge) for edge in fields["dims"])
+    if min(edges) < 1:
+        got = "x".join(map(str, edges))
+        raise InputError(subject, expected="axes of at least one voxel each", got=got, do=_DAMAGED)
+    code = int(fields["type"])
+    if code not in _TYPES:
+        do = "convert it to a real type with mri_convert"
+        raise InputError(subject, expected="one real number a voxel", got=f"the type {code}", do=do)
+    shape = edges if edges[3] > 1 else edges[:3]
+    stored = StoredArray(
+        shape,
+        np.dtype(_TYPES[code]).newbyteorder("="),
+        "XYZC"[: len(shape)],
+        unit="mm",
+        sources=dict.fromkeys("XYZ", "delta"),
+        chunk=(*shape[:2], *(1 for _ in shape[2:])),
+    )
+    if not int.from_bytes(block[28:30], "big", signed=True):  # goodRASFlag
+        notes = (f"{subject} states no directions; its axes are taken as right, anterior and superior",)
+        return replace(stored, notes=notes)
+    with np.errstate(all="ignore"):
+        return replace(stored, affine=np.asarray(fields.get_affine(), np.float64))
