@@ -183,9 +183,9 @@ def test_the_longest_name_that_a_file_may_have_is_written(
 @pytest.mark.parametrize(
     ("option", "name", "endings"),
     [
-        ("-o", "mask.tif", ".nii, .nii.gz, .hdr or .img"),
-        ("-o", "mask", ".nii, .nii.gz, .hdr or .img"),
-        ("--probabilities", "mask.npy", ".nii, .nii.gz, .hdr or .img"),
+        ("-o", "mask.xyz", ".nii, .nii.gz, .hdr, .img"),
+        ("-o", "mask", ".nii, .nii.gz, .hdr, .img"),
+        ("--probabilities", "mask.mgz", ".nii, .nii.gz, .hdr, .img"),
         ("--statistics", "mask.xlsx", ".json or .csv"),
         ("--preview", "mask.jpg", ".png"),
     ],
@@ -195,7 +195,7 @@ def test_a_name_of_another_format_is_a_usage_error_before_a_volume_is_read(
     voxport: Command, tmp_path: Path, option: str, name: str, endings: str, place: list[str]
 ) -> None:
     result = voxport("segment", "no.nii", *with_output(option, name), *place)
-    refused(result, 2, tmp_path, f"voxport: {option}: expected a name in {endings}, got {name}")
+    refused(result, 2, tmp_path, f"voxport: {option}: expected a name in {endings}", f", got {name}")
 
 
 SPELLINGS = ["{0}", "./{0}", "folder/../{0}", "link/{0}", "{1}"]

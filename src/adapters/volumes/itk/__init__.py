@@ -17,7 +17,7 @@ from ....domain.errors import InputError, OutputError
 from ....domain.geometry.grid import Grid
 from ....domain.labels.label_map import LabelTable
 from ....domain.reading import Reading
-from ....domain.volume_names import META_IMAGE, NRRD, SEGMENTATION_NRRD, VolumeNames
+from ....domain.volume_names import META_IMAGE, NRRD, PACKED, SEGMENTATION_NRRD, VolumeNames
 from ....ports.volume_store import VolumeSource
 from ...arrays import ArraySource
 from ...spool import SpooledSink, check_new_volume
@@ -90,12 +90,12 @@ class ItkStore:
         if ending in SEGMENTATION_NRRD.endings:
             if channels != 1 or np.dtype(dtype).kind not in "iu":
                 got = f"{channels} channels of {np.dtype(dtype)}"
-                do = "name it .nrrd"
+                do = f"name it {NRRD.writable[0]}"
                 raise OutputError(path.name, expected="a label map of one channel", got=got, do=do)
             write = partial(_write_segmentation, path.name, grid, labels)
         elif ending in META_IMAGE.writable:
             if grid.is_sheared:
-                do = "write it as .nrrd or NIfTI, which hold a shear"
+                do = f"name it {NRRD.writable[0]} or {PACKED}: they hold a shear"
                 raise OutputError(path.name, expected="axes at right angles, as ITK reads", got="a shear", do=do)
             if grid.unit != "unknown":
                 notes.append(f"{path.name} does not state that its lengths are in {grid.unit}: MetaImage has no unit")

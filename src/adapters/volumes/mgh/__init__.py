@@ -20,7 +20,7 @@ from ....domain.geometry.grid import Grid
 from ....domain.labels.label_map import LabelTable
 from ....domain.reading import Reading
 from ....domain.stored_array import StoredArray
-from ....domain.volume_names import MGH, VolumeNames
+from ....domain.volume_names import MGH, PACKED, VolumeNames
 from ....ports.volume_store import VolumeSink, VolumeSource
 from ...arrays import ArraySource, Index, check_voxels
 from ...stored_files import (
@@ -108,9 +108,8 @@ class MghStore:
     ) -> VolumeSink:
         """Raise OutputError: MGH is read only."""
         name = Path(reference)
-        raise OutputError(
-            name.name, expected="a format that is written", got=name.suffix, do="name it .nii.gz; FreeSurfer reads it"
-        )
+        do = f"name it {PACKED}, which FreeSurfer reads"
+        raise OutputError(name.name, expected="a format that is written", got=name.suffix, do=do)
 
 
 def _map(file: StoredFile, size: int, scratch: Path, subject: str) -> Any:
