@@ -37,6 +37,8 @@ class SpooledSink(VolumeSink):
             folder; the one named as ``path`` is published last, and may be a folder.
         digest: the hash of the volume at ``path``, as its source gives it.
         notes: what the format cannot say of the volume.
+        beside: an existing folder on the same file system, for files in the making; by default that of ``path``.
+        publish: moves what ``write`` wrote to its place.
     """
 
     def __init__(
@@ -49,20 +51,23 @@ class SpooledSink(VolumeSink):
         write: Callable[[NDArray[Any], Path], None],
         digest: Callable[[Path], str],
         notes: Sequence[str] = (),
+        beside: Path | None = None,
+        publish: Callable[[Path, Path], None] | None = None,
     ) -> None:
         native = np.dtype(dtype).newbyteorder("=")
         if native.kind not in "iuf" or native.itemsize > 8 or native == np.float16:
             raise ValueError(f"dtype: expected an integer type, float32 or float64, got {dtype}")
         self._notes = tuple(notes)
         self._path, self._write, self._digest = path, write, digest
+        self._beside, self._publish = beside or path.parent, publish or _publish
         self._shape, self._dtype = (channels, *grid.shape), native
         self._size = int(np.prod(self._shape)) * native.itemsize
         self._hash: str | None = None
         self._spool: IO[bytes] | None = None
         self._mapped: mmap.mmap | None = None
-        check_destination(path)
+        check_destination(path if beside is None else beside / path.name)
         with output_errors(path.name):
-            self._spool = tempfile.TemporaryFile(dir=path.parent, buffering=0)  # noqa: SIM115 - closed by close
+            self._spool = tempfile.TemporaryFile(dir=self._beside, buffering=0)  # noqa: SIM115 - closed by close
             try:
                 reserve(self._spool.fileno(), self._size)  # writing to a map on a full disk would kill the process
                 self._mapped = mmap.mmap(self._spool.fileno(), self._size)
@@ -99,9 +104,9 @@ class SpooledSink(VolumeSink):
             return self._hash
         mapped = self._open_map()
         try:
-            with output_errors(self._path.name), _hidden_folder(self._path) as folder:
+            with output_errors(self._path.name), _hidden_folder(self._beside, self._path.name) as folder:
                 self._write(self._array(mapped), folder)
-                publish(folder, self._path)
+                self._publish(folder, self._path)
             self._hash = self._digest(self._path)
         except BaseException:
             self.close()
@@ -122,6 +127,15 @@ class SpooledSink(VolumeSink):
         if self._mapped is None:
             raise ValueError("the volume is closed")
         return self._mapped
+
+
+def dropped(values: NDArray[Any]) -> None:
+    """Take the pages of a sink's volume out of memory; they are read again when they are needed."""
+    base: Any = values
+    while isinstance(base, np.ndarray):
+        base = base.base
+    if isinstance(base, mmap.mmap):
+        base.madvise(mmap.MADV_DONTNEED)
 
 
 def check_new_volume(grid: Grid, channels: int, channel_names: Sequence[str], like: VolumeSource | None) -> None:
@@ -158,6 +172,9 @@ def publish(folder: Path, path: Path) -> None:
         flush(path.parent)
 
 
+_publish = publish  # the name is also that of an argument
+
+
 def tree_sha256(path: Path) -> str:
     """Return the hash of a file's content; of a folder's files with their names, in the order of the names."""
     digest = hashlib.sha256()
@@ -175,9 +192,9 @@ def _files(path: Path) -> Iterable[Path]:
 
 
 @contextmanager
-def _hidden_folder(path: Path) -> Iterator[Path]:
-    """Make an empty folder beside a path, deleted at the end; its files may be renamed to the path."""
-    folder = Path(tempfile.mkdtemp(prefix=f".{path.name[:40]}.", suffix=".part", dir=path.parent))
+def _hidden_folder(beside: Path, name: str) -> Iterator[Path]:
+    """Make an empty folder in another one, deleted at the end; its files may be renamed to their place."""
+    folder = Path(tempfile.mkdtemp(prefix=f".{name[:40]}.", suffix=".part", dir=beside))
     try:
         yield folder
     finally:
