@@ -111,17 +111,26 @@ class Container(containers.DeclarativeContainer):
     nifti_volumes: providers.Provider[VolumeStore] = providers.ThreadSafeSingleton(
         _late("volumes.nifti", "NiftiStore"), scratch=config.scratch_dir, max_voxels=config.max_voxels
     )
-    dicom_volumes: providers.Provider[VolumeStore] = providers.ThreadSafeSingleton(
-        _late("volumes.dicom", "DicomStore"), scratch=config.scratch_dir, max_voxels=config.max_voxels
+    ome_zarr_volumes: providers.Provider[VolumeStore] = providers.ThreadSafeSingleton(
+        _late("volumes.ome_zarr", "OmeZarrStore"), max_voxels=config.max_voxels
     )
     itk_volumes: providers.Provider[VolumeStore] = providers.ThreadSafeSingleton(
         _late("volumes.itk", "ItkStore"), scratch=config.scratch_dir, max_voxels=config.max_voxels
     )
+    dicom_volumes: providers.Provider[VolumeStore] = providers.ThreadSafeSingleton(
+        _late("volumes.dicom", "DicomStore"), scratch=config.scratch_dir, max_voxels=config.max_voxels
+    )
     mgh_volumes: providers.Provider[VolumeStore] = providers.ThreadSafeSingleton(
         _late("volumes.mgh", "MghStore"), scratch=config.scratch_dir, max_voxels=config.max_voxels
     )
+    # in the order in which they are asked whether they recognise a volume
     volumes: providers.Provider[VolumeStore] = providers.ThreadSafeSingleton(
-        _late("volumes.routed", "RoutedStore"), nifti_volumes, itk_volumes, dicom_volumes, mgh_volumes
+        _late("volumes.routed", "RoutedStore"),
+        nifti_volumes,
+        ome_zarr_volumes,
+        itk_volumes,
+        dicom_volumes,
+        mgh_volumes,
     )
     format_of: providers.Provider[str] = providers.Callable(_late("volumes.routed", "format_of"), volumes)
     memory_store: providers.Provider[ArrayStore] = providers.Factory(_late("volumes.memory", "MemoryStore"))

@@ -38,7 +38,7 @@ class SpooledSink(VolumeSink):
         digest: the hash of the volume at ``path``, as its source gives it.
         notes: what the format cannot say of the volume.
         beside: an existing folder on the same file system, for files in the making; by default that of ``path``.
-        publish: moves what ``write`` wrote to its place.
+        move: takes what ``write`` wrote to its place; by default `publish`.
     """
 
     def __init__(
@@ -52,14 +52,14 @@ class SpooledSink(VolumeSink):
         digest: Callable[[Path], str],
         notes: Sequence[str] = (),
         beside: Path | None = None,
-        publish: Callable[[Path, Path], None] | None = None,
+        move: Callable[[Path, Path], None] | None = None,
     ) -> None:
         native = np.dtype(dtype).newbyteorder("=")
         if native.kind not in "iuf" or native.itemsize > 8 or native == np.float16:
             raise ValueError(f"dtype: expected an integer type, float32 or float64, got {dtype}")
         self._notes = tuple(notes)
         self._path, self._write, self._digest = path, write, digest
-        self._beside, self._publish = beside or path.parent, publish or _publish
+        self._beside, self._move = beside or path.parent, move or publish
         self._shape, self._dtype = (channels, *grid.shape), native
         self._size = int(np.prod(self._shape)) * native.itemsize
         self._hash: str | None = None
@@ -106,7 +106,7 @@ class SpooledSink(VolumeSink):
         try:
             with output_errors(self._path.name), _hidden_folder(self._beside, self._path.name) as folder:
                 self._write(self._array(mapped), folder)
-                self._publish(folder, self._path)
+                self._move(folder, self._path)
             self._hash = self._digest(self._path)
         except BaseException:
             self.close()
@@ -170,9 +170,6 @@ def publish(folder: Path, path: Path) -> None:
         entry.rename(target)
     with suppress(OSError):  # the volume is complete, also where the file system cannot flush a folder
         flush(path.parent)
-
-
-_publish = publish  # the name is also that of an argument
 
 
 def tree_sha256(path: Path) -> str:

@@ -239,9 +239,7 @@ def _letter(name: str, kind: object) -> str:
     return "?"
 
 
-def _placed(
-    transformations: Sequence[Mapping[str, Any]], count: int, subject: str
-) -> tuple[list[float], list[float]]:
+def _placed(transformations: Sequence[Mapping[str, Any]], count: int, subject: str) -> tuple[list[float], list[float]]:
     """Return scale and translation along each axis, of transformations applied one after the other."""
     scale, shift = [1.0] * count, [0.0] * count
     for each in transformations:
@@ -262,9 +260,7 @@ def _placed(
     return scale, shift
 
 
-def _units(
-    axes: str, units: Sequence[object]
-) -> tuple[str, Mapping[str, float], tuple[str, ...], tuple[str, ...]]:
+def _units(axes: str, units: Sequence[object]) -> tuple[str, Mapping[str, float], tuple[str, ...], tuple[str, ...]]:
     """Return the unit of all spatial axes, the factor to it by letter, conflicts and notes."""
     stated = {letter: unit for letter, unit in zip(axes, units, strict=True) if letter in _SPATIAL}
     known = {letter: _length(unit) for letter, unit in stated.items()}
@@ -299,7 +295,8 @@ def _between(own: str, unit: str) -> float:
 
 def _channel_names(omero: object) -> tuple[str, ...]:
     labels = [channel.get("label") for channel in _dicts(_dict(omero).get("channels"))]
-    return tuple(labels) if all(isinstance(label, str) and label for label in labels) else ()
+    names = tuple(label for label in labels if isinstance(label, str) and label)
+    return names if len(names) == len(labels) else ()
 
 
 def _is_number(value: object) -> bool:

@@ -89,6 +89,12 @@ class Statement:
         return stated | ({"source": {"image": "../../"}} if self.inside else {})
 
 
+def _channel(name: str) -> dict[str, Any]:
+    """Return how a viewer shows a channel of probabilities; OME-NGFF has no channel without it."""
+    window = {"min": 0.0, "max": 1.0, "start": 0.0, "end": 1.0}
+    return {"label": name, "color": "FFFFFF", "active": True, "window": window}
+
+
 def new_sink(
     reference: str,
     grid: Grid,
@@ -114,10 +120,8 @@ def new_sink(
     statement = Statement(grid, channel_names, labels, image.zarr_format, inside=True)
     write = partial(_write, statement, path.name)
     folder = path.parent.parent
-    publishing = partial(_publish_label, folder, image.zarr_format)
-    return SpooledSink(
-        path, grid, dtype, channels, write=write, digest=digest, notes=notes, beside=folder, publish=publishing
-    )
+    moving = partial(_publish_label, folder, image.zarr_format)
+    return SpooledSink(path, grid, dtype, channels, write=write, digest=digest, notes=notes, beside=folder, move=moving)
 
 
 def _notes(grid: Grid) -> tuple[str, ...]:
@@ -222,9 +226,7 @@ def _levels(shape: Sequence[int], spacing: Sequence[float]) -> list[tuple[int, i
 def _fill(array: Any, values: NDArray[Any]) -> None:
     """Write the first level row by row of chunks."""
     deep, high = array.chunks[-3:-1]
-    for channel, z, y in product(
-        range(len(values)), range(0, values.shape[3], deep), range(0, values.shape[2], high)
-    ):
+    for channel, z, y in product(range(len(values)), range(0, values.shape[3], deep), range(0, values.shape[2], high)):
         row = np.array(values[channel, :, y : y + high, z : z + deep].T, order="C")
         index = (slice(z, z + deep), slice(y, y + high), slice(None))
         array[(channel, *index) if len(values) > 1 else index] = row

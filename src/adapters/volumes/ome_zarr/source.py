@@ -23,10 +23,10 @@ from .metadata import Image, find_image
 _MOST_CHUNK_BYTES = 2**32
 _WRITE_AGAIN = "write the volume again"
 # Codecs that decode numbers and do nothing else; some others run code of the file.
-_CODECS = frozenset(
-    "blosc zstd zlib gzip lz4 bz2 lzma delta shuffle bitround fixedscaleoffset quantize packbits astype crc32 crc32c "
-    "adler32 fletcher32 jenkins_lookup3 bytes transpose sharding_indexed endian zfpy pcodec".split()
-)
+_COMPRESSORS = frozenset({"blosc", "zstd", "zlib", "gzip", "lz4", "bz2", "lzma", "zfpy", "pcodec"})
+_FILTERS = frozenset({"delta", "shuffle", "bitround", "fixedscaleoffset", "quantize", "packbits", "astype"})
+_SUMS = frozenset({"crc32", "crc32c", "adler32", "fletcher32", "jenkins_lookup3"})
+_CODECS = frozenset({"bytes", "transpose", "sharding_indexed"}) | _COMPRESSORS | _FILTERS | _SUMS
 _DAMAGES = (
     ValueError,
     RuntimeError,
@@ -103,7 +103,8 @@ class _Array:
 
     def fetch(self, index: Index) -> NDArray[Any]:
         """Read the values at an index. Raises InputError for a chunk that cannot be decoded."""
-        edges = [len(range(*part.indices(edge))) for part, edge in zip(index, self.shape, strict=True) if _cut(part)]
+        parts = [(part, edge) for part, edge in zip(index, self.shape, strict=True) if isinstance(part, slice)]
+        edges = [len(range(*part.indices(edge))) for part, edge in parts]
         if 0 in edges:
             return np.zeros(edges, self.dtype)
         try:
@@ -117,10 +118,6 @@ class _Array:
 
     def close(self) -> None:
         self.array.store.close()
-
-
-def _cut(part: slice | int) -> Any:
-    return isinstance(part, slice)
 
 
 def _check_codecs(array: Mapping[str, Any], subject: str) -> None:

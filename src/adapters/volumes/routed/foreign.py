@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
-from ....domain.volume_names import GZIP_MAGIC, PACKED, PLAIN
+from ....domain.volume_names import GZIP_MAGIC, OME_ZARR, PACKED, PLAIN
 
 _HEAD_BYTES = 1024
 _MOST_ENTRIES = 100
@@ -29,6 +29,7 @@ def _array(library: str, array: str) -> str:
     )
 
 
+_SEVERAL = "an OME-Zarr folder without an image of its own", "name an image in it, e.g. plate.zarr/A/1/0"
 _PICTURE = "give the volume that it was made from, or stack pictures of slices into one"
 _DICOM = "convert the series: dcm2niix -z y -o OUTPUT_FOLDER FOLDER_OF_THE_SERIES"
 _TIFF = _array("tifffile", "tifffile.imread('{name}').T")
@@ -94,12 +95,10 @@ def _head(path: Path) -> bytes:
         return b""
 
 
-def _folder(path: Path) -> tuple[str, str]:
+def _folder(path: Path) -> tuple[str, str] | None:
     name = path.name
     if any((path / marker).is_file() for marker in (".zattrs", ".zgroup", ".zarray", "zarr.json")):
-        array = "zarr.open('{name}')[LEVEL][:].T"
-        do = _array("zarr", array).replace("{name}", name).replace("{stem}", name.split(".")[0] or "volume")
-        return "an OME-Zarr folder", do
+        return None if name.lower().endswith(OME_ZARR.folders) else _SEVERAL
     for entry in _files(path):
         if _head(entry)[128:132] == b"DICM":
             return "a folder of DICOM files", f"convert the series: dcm2niix -z y -o OUTPUT_FOLDER '{name}'"
