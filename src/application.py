@@ -23,6 +23,7 @@ from .domain.run import Outputs, RunOptions
 from .domain.tuning import Tuning
 from .domain.viewing.slicing import Plane
 from .domain.volume import Volume
+from .domain.volume_names import USUAL_FORMAT, MaskFormat
 from .ports.exporter import Checkpoint
 from .ports.importer import ImportChoices, Imported
 from .ports.job_queue import Attempt, Handler, Results
@@ -315,6 +316,7 @@ class Application:
         progress: ProgressListener,
         *,
         seconds_per_voxel: float | None = None,
+        mask: str | None = None,
     ) -> Estimate:
         """Estimate tiles, memory and time of a run; see ``estimate``."""
         ports = self.container.segment_ports()
@@ -327,6 +329,7 @@ class Application:
             resources=ports.resources,
             scratch=ports.scratch,
             seconds_per_voxel=seconds_per_voxel,
+            mask=mask,
         )
 
     def convert(self, reference: str, destination: str, reading: Reading, progress: ProgressListener) -> Conversion:
@@ -383,6 +386,7 @@ class Application:
         estimate_seconds: float | None = None,
         folder: str | None = None,
         hashes: Sequence[str] = (),
+        mask_format: MaskFormat = USUAL_FORMAT,
     ) -> Job:
         """Store a case's volumes and queue it as a job; see ``submit_case``."""
         return submit_case(
@@ -397,6 +401,7 @@ class Application:
             estimate_seconds=estimate_seconds,
             folder=folder,
             hashes=hashes,
+            mask_format=mask_format,
         )
 
     def forget_job(self, id: str, owner: str | None) -> None:

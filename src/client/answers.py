@@ -22,6 +22,7 @@ from ..domain.job import ENDED, JobFailure, JobState
 from ..domain.labels.label_map import Label, Labels, Logits
 from ..domain.report import FileReport, Report
 from ..domain.run import RESULT_FILES
+from ..domain.volume_names import USUAL_FORMAT, MaskFormat
 from .errors import RemoteError, one_line, problem_error
 from .forms import is_model_reference, localised
 
@@ -29,7 +30,19 @@ JSON = "application/json"
 T = TypeVar("T")
 JobInput = FileReport
 # Fields that a job has here as in the server's answer.
-_SAME = ("id", "state", "cancelling", "model", "submitted", "started", "ended", "expires", "position", "attempts")
+_SAME = (
+    "id",
+    "state",
+    "cancelling",
+    "model",
+    "submitted",
+    "started",
+    "ended",
+    "expires",
+    "position",
+    "attempts",
+    "format",
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,6 +110,7 @@ class RemoteJob:
         failure: why the last run failed, also while the job waits for its next attempt.
         results: sha256 of each result, by output; none until it is done.
         volumes: the files that were sent; none if the job is known by its id alone.
+        format: of the mask.
     """
 
     id: str
@@ -117,6 +131,7 @@ class RemoteJob:
     failure: JobFailure | None
     results: Mapping[str, str] = field(hash=False)
     volumes: tuple[Path, ...] = ()
+    format: MaskFormat = USUAL_FORMAT
 
     @property
     def has_ended(self) -> bool:

@@ -13,7 +13,8 @@ from urllib.parse import quote
 from numpy.typing import ArrayLike
 
 from ..domain.errors import UsageError
-from ..domain.run import RESULT_FILES, ArrayOptions, RemoteOptions
+from ..domain.run import ArrayOptions, RemoteOptions
+from ..domain.volume_names import USUAL_FORMAT, ZIP, MaskFormat
 from .answers import ModelResult, PredictResult, predict_result
 from .downloads import check_destinations, check_outputs, check_place, commit_all, spool
 from .errors import one_line
@@ -33,12 +34,13 @@ from .forms import (
     silent,
 )
 from .jobs import Jobs
-from .results import MEMBERS, ZIP, Archive, asked_outputs, member_of, received
+from .results import ZIP_TYPE, Archive, asked_format, asked_outputs, members_of, places_of, received
 
 if TYPE_CHECKING:
     import httpx
 
 _LARGEST_BYTES = 2**30
+Members = Mapping[str, tuple[str, ...]]
 
 
 class Client:
@@ -160,14 +162,23 @@ class Client:
         Files are streamed. Result files appear together when all are complete, the mask last; none after a failure.
 
         Args:
-            volumes: files whose channels make up the case, ``.nii`` or ``.nii.gz``.
-            destination: the mask, ``.nii`` or ``.nii.gz``.
+            volumes: files whose channels make up the case, of any format that the server reads; a DICOM series or an
+                OME-Zarr as a folder.
+            destination: the mask; its ending is its format: ``.nii.gz``, ``.ome.tif``, ``.ome.zarr`` and so on.
             model: ``NAME`` or ``NAME:VERSION``; by default the server's.
             overlap: of tiles, 0 to 0.75; this and the next three default to the model card's.
             patch: edges in voxels, ``(x, y, z)``.
             blending: gaussian, constant or halo.
             threshold: probability threshold, for models with independent labels.
             nan_as: replaces NaN and Inf, which are otherwise refused.
+            spacing: voxel sizes ``(x, y, z)``; this and the next six say how the volumes are stored, where the files do
+                not, see `Reading`.
+            unit: of the voxel sizes.
+            axes: letters of the stored axes, e.g. ``ZYX``.
+            channel: names or indices of channels.
+            timepoint: index of the point in time.
+            level: of a pyramid.
+            series: which image of several.
             outputs: further files: ``probabilities`` (.nii, .nii.gz), ``statistics`` (.json, .csv), ``preview``
                 (.png), ``report`` (.json).
             on_progress: called as ``on_progress(stage, done, total)``, in bytes; stages are upload, score and download.
@@ -184,10 +195,11 @@ class Client:
         paths, mask = paths_of(volumes), Path(destination)
         places = {"mask": mask} | {output: Path(path) for output, path in (outputs or {}).items()}
         check_destinations(places, paths)
-        members = {member_of(output, path): path for output, path in places.items()}
-        fields = fields_of([model], options, asked_outputs(places))
+        asked = asked_format(mask)
+        members = places_of(places, asked)
+        fields = fields_of([model], options, asked_outputs(places), asked)
         with (
-            self._results(paths, fields, mask.parent, on_progress) as (archive, uploads),
+            self._results(paths, fields, members_of(asked), mask.parent, on_progress) as (archive, uploads),
             received(archive.members(archive.only()), uploads.sent(), members) as (report, downloads),
         ):
             commit_all(downloads, last=mask)
@@ -200,6 +212,7 @@ class Client:
         *,
         models: Sequence[str],
         outputs: Iterable[str] = (),
+        format: MaskFormat = USUAL_FORMAT,
         on_progress: OnProgress = silent,
         **options: Unpack[RemoteOptions],
     ) -> tuple[ModelResult, ...]:
@@ -211,6 +224,7 @@ class Client:
                 ``probabilities.nii.gz``, ``statistics.json`` and ``.csv``, ``preview.png``, ``report.json``.
             models: ``NAME`` or ``NAME:VERSION`` of each.
             outputs: besides the mask: probabilities, statistics, preview, report.
+            format: of the masks: ``nii.gz``, ``ome.tif``, ``ome.zarr`` and so on.
 
         Raises:
             VoxportError: as `segment`; the first model's error if all fail.
@@ -218,16 +232,21 @@ class Client:
         wanted, into = list(dict.fromkeys(["mask", *outputs])), Path(folder)
         check_outputs(wanted)
         check_place(into / "results")
-        fields = fields_of(models, options, asked_outputs(wanted))
-        with self._results(paths_of(volumes), fields, into, on_progress) as (archive, uploads), ExitStack() as stack:
+        asked = None if format == USUAL_FORMAT else format
+        named = members_of(format)
+        fields = fields_of(models, options, asked_outputs(wanted), asked)
+        with (
+            self._results(paths_of(volumes), fields, named, into, on_progress) as (archive, uploads),
+            ExitStack() as stack,
+        ):
             found, downloads = [], []
             for result in archive.results:
                 if result.error is not None:
                     found.append(ModelResult(result.model, None, {}, result.error))
                     continue
                 members = archive.members(result)
-                names = [name for output in wanted for name in MEMBERS[output] if archive.has(result, name)]
-                files = {name: into / result.folder / name for name in [RESULT_FILES["mask"], *names]}
+                names = [name for output in wanted for name in named[output] if archive.has(result, name)]
+                files = {name: into / result.folder / name.removesuffix(ZIP) for name in [*named["mask"], *names]}
                 report, written = stack.enter_context(received(members, uploads.sent(), files, into))
                 found.append(ModelResult(result.model, report, files))
                 downloads += written
@@ -267,10 +286,11 @@ class Client:
 
     @contextmanager
     def _results(
-        self, paths: Sequence[Path], fields: Fields, folder: Path, on_progress: OnProgress
+        self, paths: Sequence[Path], fields: Fields, named: Members, folder: Path, on_progress: OnProgress
     ) -> Iterator[tuple[Archive, Uploads]]:
         """Send volumes for segmentation, and keep the archive of results in a temporary folder."""
         with Uploads(paths, on_progress) as uploads, spool(folder) as file:
-            with self._connection.answer("POST", "/segment", ZIP, form=uploads.form(fields)) as answer:
+            with self._connection.answer("POST", "/segment", ZIP_TYPE, form=uploads.form(fields)) as answer:
                 self._connection.save(answer, file, lambda done, total: on_progress("download", done, total))
-            yield Archive(file, self.url, fields["outputs"], uploads.localised), uploads
+            asked = [member for output in fields["outputs"] for member in named[output]]
+            yield Archive(file, self.url, asked, uploads.localised), uploads

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import os
+import shutil
 import struct
 import tempfile
 import zlib
@@ -15,8 +16,9 @@ from pathlib import Path
 from typing import IO, BinaryIO
 
 from ..domain.errors import OutputError, UsageError
-from ..domain.volume_names import NIFTI
+from ..domain.volume_names import NIFTI, SENT_MASKS, ZIP, mask_format
 from .errors import RemoteError
+from .folders import is_zarr_folder, new_folder, unzip_folder
 
 _HEADER_BYTES = 540
 _CHUNK_BYTES = 2**20
@@ -78,9 +80,9 @@ def _wrong(url: str, got: str) -> RemoteError:
     return RemoteError.wrong_answer(url, expected="a NIfTI volume", got=got)
 
 
-# Suffixes of each output's destination.
-_ENDINGS = {
-    "mask": NIFTI.single,
+# Suffixes of each output's destination; those of the mask are those of formats.
+_ENDINGS: dict[str, tuple[str, ...]] = {
+    "mask": tuple(f".{form}" for form in SENT_MASKS),
     "probabilities": NIFTI.single,
     "statistics": (".json", ".csv"),
     "preview": (".png",),
@@ -98,15 +100,16 @@ def check_destinations(destinations: dict[str, Path], inputs: Iterable[Path]) ->
     check_outputs(destinations)
     taken = {path.resolve(): "an input" for path in inputs}
     for output, path in destinations.items():
-        if not path.name.endswith(_ENDINGS[output]):
+        fits = mask_format(path.name) is not None if output == "mask" else path.name.endswith(_ENDINGS[output])
+        if not fits:
             endings = " or ".join(_ENDINGS[output])
             raise UsageError(str(path), expected=f"a name in {endings} for the {output}", got="another", do="rename it")
         if path.resolve() in taken:
             got = taken[path.resolve()]
             raise UsageError(str(path), expected="a name of its own for each output", got=got, do="rename one")
         taken[path.resolve()] = "another output"
-    for path in destinations.values():
-        check_place(path)
+    for output, path in destinations.items():
+        check_place(path, is_folder=output == "mask" and _is_folder(path))
 
 
 def check_outputs(outputs: Iterable[str]) -> None:
@@ -136,6 +139,12 @@ def spool(folder: Path) -> Iterator[BinaryIO]:
         # what a failed write left in the buffer fails again
         with suppress(OSError):
             file.close()
+
+
+def _is_folder(mask: Path) -> bool:
+    """Whether a mask of this name is a folder, sent as a zip."""
+    form, low = mask_format(mask.name), mask.name.lower()
+    return form is not None and SENT_MASKS[form].ending.endswith(ZIP) and not low.endswith(ZIP)
 
 
 class Download:
@@ -186,17 +195,48 @@ class Download:
             self._path.replace(self.destination)
 
 
+class FolderDownload(Download):
+    """A zip of an OME-Zarr, which is unpacked and becomes the folder ``destination``.
+
+    An OME-Zarr of this name is replaced.
+    """
+
+    def __init__(self, destination: Path, folder: Path | None, url: str) -> None:
+        super().__init__(destination, folder)
+        with writing(destination):
+            self._unpacked = new_folder(self._path.parent)
+        self._url = url
+
+    def __exit__(self, *error: object) -> None:
+        super().__exit__(*error)
+        shutil.rmtree(self._unpacked, ignore_errors=True)
+
+    def fill(self, content: Iterable[bytes]) -> None:
+        """Write and unpack the content. Raises OutputError, RemoteError, and the errors of ``content``."""
+        super().fill(content)
+        with writing(self.destination), self._path.open("rb") as file:
+            unzip_folder(file, self._unpacked / "new", self._url)
+
+    def commit(self) -> None:
+        """Rename to the destination. Raises OutputError."""
+        with writing(self.destination):
+            self.destination.parent.mkdir(exist_ok=True)
+            if is_zarr_folder(self.destination):
+                self.destination.rename(self._unpacked / "old")
+            (self._unpacked / "new").rename(self.destination)
+
+
 def commit_all(downloads: Iterable[Download], last: Path) -> None:
     """Commit all files, one of them last. Raises OutputError."""
     for download in sorted(downloads, key=lambda d: d.destination == last):
         download.commit()
 
 
-def check_place(path: Path) -> None:
-    """Raise OutputError unless a file of this name can be written."""
+def check_place(path: Path, *, is_folder: bool = False) -> None:
+    """Raise OutputError unless a file, or an OME-Zarr, of this name can be written."""
     if not path.parent.is_dir():
         raise OutputError.cannot_write(str(path), "no such folder")
-    if path.is_dir():
+    if path.is_dir() and not (is_folder and is_zarr_folder(path)):
         raise OutputError.cannot_write(str(path), "a folder of that name")
     with writing(path), suppress(FileNotFoundError):
         path.lstat()  # finds names that are too long

@@ -8,6 +8,7 @@ import ipaddress
 import os
 import re
 import stat
+import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -21,12 +22,14 @@ from numpy.typing import ArrayLike, NDArray
 
 from ..contract.card import MODEL_NAME, MODEL_VERSION
 from ..contract.options import encode
-from ..domain.errors import InputError, UsageError
+from ..domain.errors import InputError, OutputError, UsageError
 from ..domain.report import FileReport
-from ..domain.volume_names import GZIP_MAGIC, NIFTI, PACKED, PLAIN, sent_name
+from ..domain.volume_names import GZIP_MAGIC, NIFTI, PACKED, PLAIN, MaskFormat, sent_name
 from .errors import one_line
+from .folders import zip_folder
 
-_SENT_NAME = re.compile(rf"(?:[^\s'\"]*/)?volume_(\d+)(?:{re.escape(PACKED)}|{re.escape(PLAIN)})")
+_SENT_NAME = re.compile(r"(?:[^\s'\"]*/)?volume_(\d+)(?:\.[a-z0-9]+)+")
+_START_BYTES = 4  # of a volume, which tell its kind
 _LONGEST_KEY = 255
 
 StrPath = str | os.PathLike[str]
@@ -118,12 +121,18 @@ class Form:
     localised: Callable[[str], str] = str
 
 
-def fields_of(models: Iterable[str | None], options: Mapping[str, Any], outputs: Iterable[str] = ()) -> Fields:
+def fields_of(
+    models: Iterable[str | None],
+    options: Mapping[str, Any],
+    outputs: Iterable[str] = (),
+    mask_format: MaskFormat | None = None,
+) -> Fields:
     """Return the fields that are given. Raises UsageError for an invalid model reference."""
     named = [model for model in models if model is not None]
     for model in named:
         check_model(model)
-    given = {"model": named, **encode(options), "outputs": list(outputs)}
+    formats: list[str] = [] if mask_format is None else [mask_format]
+    given: Fields = {"model": named, **encode(options), "outputs": list(outputs), "format": formats}
     return {name: values for name, values in given.items() if values}
 
 
@@ -173,8 +182,8 @@ def paths_of(volumes: Volumes) -> list[Path]:
 class Uploads:
     """The volumes of one case as files of a form; a context manager.
 
-    The server receives neutral names: ``volume_1.nii.gz``, or ``.nii``, by content. ``on_progress`` receives the bytes
-    sent, and the stage ``score`` after the last.
+    A DICOM series or an OME-Zarr in a folder is sent as a zip. The server receives neutral names, such as
+    ``volume_1.nii.gz``. ``on_progress`` receives the bytes sent, and the stage ``score`` after the last.
 
     Raises:
         UsageError: no volumes.
@@ -217,11 +226,11 @@ class Uploads:
 
 
 class _Upload(io.BufferedReader):
-    """A file that hashes and counts what is read, and detects changes."""
+    """A file that hashes and counts what is read, and detects changes; ``sent_as`` is its name for the server."""
 
-    def __init__(self, path: Path, count_bytes: Callable[[int], None]) -> None:
-        super().__init__(io.FileIO(path))
-        self._path = path
+    def __init__(self, file: io.FileIO, path: Path, sent_as: str, count_bytes: Callable[[int], None]) -> None:
+        super().__init__(file)
+        self._path, self.sent_as = path, sent_as
         self._count_bytes = count_bytes
         self._state = self._present_state()
         self.sha256 = hashlib.sha256()
@@ -246,12 +255,14 @@ def _open(path: Path, count_bytes: Callable[[int], None]) -> _Upload:
     try:
         mode = path.stat().st_mode  # First, because opening a named pipe would wait for a writer.
         if not stat.S_ISREG(mode):
-            what = "a folder" if stat.S_ISDIR(mode) else "something that is not a regular file"
-            raise InputError(str(path), expected="a file", got=what, do="name the volume itself")
+            if stat.S_ISDIR(mode):
+                return _zipped(path, count_bytes)
+            got = "something that is not a regular file"
+            raise InputError(str(path), expected="a file", got=got, do="name the volume itself")
         if path.name.lower().endswith(tuple(half for pair in NIFTI.pairs for half in pair)):
             do = f"save it as one file, e.g. nibabel.save(nibabel.load('{path.name}'), 'volume{PACKED}')"
             raise InputError(str(path), expected=f"{PLAIN} or {PACKED} to send to a server", got="one of a pair", do=do)
-        return _Upload(path, count_bytes)
+        return _Upload(io.FileIO(path), path, path.name, count_bytes)
     except FileNotFoundError:
         raise InputError(str(path), expected="a file", got="no such file", do="check the path") from None
     except (OSError, ValueError) as error:
@@ -259,8 +270,22 @@ def _open(path: Path, count_bytes: Callable[[int], None]) -> _Upload:
         raise InputError(str(path), expected="a readable file", got=got.lower(), do="check the path") from None
 
 
+def _zipped(folder: Path, count_bytes: Callable[[int], None]) -> _Upload:
+    try:
+        file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - the upload closes it
+    except OSError as error:
+        raise OutputError.cannot_write(tempfile.gettempdir(), error) from None
+    try:
+        name = zip_folder(folder, file)
+        file.seek(0)
+        return _Upload(file, folder, name, count_bytes)
+    except BaseException:
+        file.close()
+        raise
+
+
 def _part(file: _Upload, number: int) -> tuple[str, BinaryIO, str]:
     """Return neutral name, content and media type, as httpx takes a file."""
-    start = file.peek(len(GZIP_MAGIC))[: len(GZIP_MAGIC)]
-    kind = "application/gzip" if start == GZIP_MAGIC else "application/octet-stream"
-    return sent_name(number, start), file, kind
+    start = file.peek(_START_BYTES)
+    kind = "application/gzip" if start.startswith(GZIP_MAGIC) else "application/octet-stream"
+    return sent_name(number, file.sent_as, start), file, kind

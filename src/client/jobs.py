@@ -13,12 +13,13 @@ from urllib.parse import urlencode
 from ..domain.errors import UsageError
 from ..domain.job import JOB_STATES
 from ..domain.run import RemoteOptions
+from ..domain.volume_names import USUAL_FORMAT, MaskFormat, mask_format
 from .answers import JSON, RemoteJob, remote_job
 from .downloads import check_destinations, check_outputs, commit_all
 from .errors import LostAnswerError, RemoteError, UnreachableError, one_line
 from .following import Clock, Follower, OnJob
 from .forms import Fields, OnProgress, StrPath, Uploads, Volumes, checked_request_key, fields_of, paths_of, silent
-from .results import asked_outputs, check_received, job_members, member_of, received
+from .results import asked_format, asked_outputs, check_received, job_members, places_of, received
 
 if TYPE_CHECKING:
     from .connection import Connection
@@ -58,6 +59,7 @@ class Jobs:
         *,
         model: str | None = None,
         outputs: Iterable[str] = (),
+        format: MaskFormat = USUAL_FORMAT,
         key: str | None = None,
         on_progress: OnProgress = silent,
         **options: Unpack[RemoteOptions],
@@ -70,6 +72,7 @@ class Jobs:
         Args:
             volumes: as other arguments not listed, see `Client.segment`.
             outputs: besides the mask: probabilities (only stored on request), statistics, preview, report.
+            format: of the mask: ``nii.gz``, ``ome.tif``, ``ome.zarr`` and so on.
             key: idempotency key, 1 to 255 printable ASCII characters; random by default.
             on_progress: called as ``on_progress("upload", done, total)``, in bytes.
 
@@ -81,7 +84,8 @@ class Jobs:
         key = str(uuid.uuid4()) if key is None else checked_request_key(key)
         wanted = asked_outputs(["mask", *outputs])
         check_outputs(wanted)
-        paths, fields = paths_of(volumes), fields_of([model], options, wanted)
+        asked = None if format == USUAL_FORMAT else format
+        paths, fields = paths_of(volumes), fields_of([model], options, wanted, asked)
         try:
             return self._submitted(paths, fields, key, on_progress)
         except LostAnswerError:
@@ -203,7 +207,7 @@ class Jobs:
 
         Args:
             job: the job or its id.
-            destination: the mask, ``.nii`` or ``.nii.gz``.
+            destination: the mask, with an ending of the job's format.
             outputs: further files, as for `Client.segment`.
             on_progress: called as ``on_progress("download", done, total)``, in bytes of each file.
 
@@ -220,7 +224,10 @@ class Jobs:
         check_destinations(places, _volumes(job))
         now = self.get(job)
         _check_done(now, places)
-        members = {member_of(output, path): path for output, path in places.items()}
+        if now.format not in (mask_format(places["mask"].name), asked_format(places["mask"]) or USUAL_FORMAT):
+            expected = f"a name in .{now.format} for the mask of this job"
+            raise UsageError(str(destination), expected=expected, got="another", do="rename it")
+        members = places_of(places, None if now.format == USUAL_FORMAT else now.format)
         files = job_members(self._connection, _path(now), now, Path(destination).parent, on_progress)
         with received(files, now.inputs, members) as (report, downloads):
             got = f"{report['model']['name']}:{report['model']['version']}"

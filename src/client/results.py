@@ -15,21 +15,17 @@ from ..contract.job import PATHS
 from ..contract.service import Results
 from ..domain.errors import VoxportError
 from ..domain.report import FileReport
-from ..domain.run import RESULT_FILES, STATISTICS_TABLE, OutputName
-from ..domain.volume_names import PACKED
+from ..domain.run import RESULT_FILES, STATISTICS_TABLE, OutputName, result_files
+from ..domain.volume_names import NIFTI, PACKED, SENT_MASKS, USUAL_FORMAT, ZIP, MaskFormat, mask_format
 from .answers import RemoteJob, checked, checked_report, json_object
-from .downloads import Download, chunks, spool
+from .downloads import Download, FolderDownload, chunks, spool
 from .errors import RemoteError, one_line, problem_error
 from .forms import OnProgress, is_model_reference
 
 if TYPE_CHECKING:
     from .connection import Connection
 
-ZIP = "application/zip"
-# The members of one model, by output.
-MEMBERS: Mapping[str, tuple[str, ...]] = {
-    output: (name, STATISTICS_TABLE) if output == "statistics" else (name,) for output, name in RESULT_FILES.items()
-}
+ZIP_TYPE = "application/zip"
 _REPORT, _LISTED = RESULT_FILES["report"], "results.json"
 _MEDIA_TYPES = {".gz": "application/gzip", ".json": "application/json", ".csv": "text/csv", ".png": "image/png"}
 _LARGEST_JSON_BYTES = 2**26
@@ -41,9 +37,22 @@ def asked_outputs(outputs: Iterable[str]) -> list[str]:
     return list(dict.fromkeys([*outputs, "report"]))
 
 
-def member_of(output: str, path: Path) -> str:
-    """Return the member that is written to a path."""
-    return next((name for name in MEMBERS[output] if Path(name).suffix == path.suffix), MEMBERS[output][0])
+def asked_format(mask: Path) -> MaskFormat | None:
+    """Return the format to ask for a mask of this name; None for the usual one, which is inflated here if need be."""
+    return None if mask.name.lower().endswith(NIFTI.single) else mask_format(mask.name)
+
+
+def members_of(asked: MaskFormat | None = None) -> Mapping[str, tuple[str, ...]]:
+    """Return the members of one model's results, by output."""
+    names = result_files(asked or USUAL_FORMAT)
+    return {out: (name, STATISTICS_TABLE) if out == "statistics" else (name,) for out, name in names.items()}
+
+
+def places_of(places: Mapping[str, Path], asked: MaskFormat | None) -> dict[str, Path]:
+    """Return the path of each member that is written, from those of outputs."""
+    members = members_of(asked)
+    same = {o: next((n for n in members[o] if Path(n).suffix == p.suffix), members[o][0]) for o, p in places.items()}
+    return {same[output]: path for output, path in places.items()}
 
 
 @dataclass(frozen=True)
@@ -91,7 +100,9 @@ def received(
         downloads = []
         for member, place in places.items():
             if member != _REPORT:
-                download = stack.enter_context(Download(place, folder))
+                is_folder = member.endswith(ZIP) and not place.name.lower().endswith(ZIP)
+                made = FolderDownload(place, folder, members.url) if is_folder else Download(place, folder)
+                download = stack.enter_context(made)
                 with members.open(member) as content:
                     download.fill(_content(content, member, place, members.url))
                 downloads.append(download)
@@ -105,7 +116,7 @@ def received(
 
 def _content(stored: IO[bytes], member: str, place: Path, url: str) -> Iterator[bytes]:
     if member.endswith(PACKED):
-        yield from chunks(stored, inflate=not place.name.endswith(".gz"), url=url)
+        yield from chunks(stored, inflate=not place.name.lower().endswith(".gz"), url=url)
         return
     yield from iter(lambda: stored.read(2**20), b"")
 
@@ -125,21 +136,21 @@ class Archive:
     Args:
         file: the archive; it must be seekable and stays the caller's to close.
         url: the server.
-        outputs: keys of ``MEMBERS`` that were requested; no others may come.
+        asked: names of members that were requested; no others may come.
         localised: replaces the server's names of volumes by local ones.
 
     Raises:
         RemoteError: it is not such an archive.
     """
 
-    def __init__(self, file: BinaryIO, url: str, outputs: Iterable[str], localised: Callable[[str], str]) -> None:
+    def __init__(self, file: BinaryIO, url: str, asked: Iterable[str], localised: Callable[[str], str]) -> None:
         self.url = url
         self._localised = localised
         with self._clear_errors():
             self._zip = zipfile.ZipFile(file)
             self._check_stored(file.seek(0, 2))
         self.results = tuple(self._results())
-        asked = [member for output in outputs for member in MEMBERS[output]]
+        asked = list(asked)
         self._check_names([f"{r.folder}/{member}" for r in self.results if r.error is None for member in asked])
 
     def only(self) -> Result:
@@ -212,13 +223,15 @@ class Archive:
 
 def job_members(connection: Connection, path: str, job: RemoteJob, folder: Path, on_progress: OnProgress) -> Members:
     """Return the results of a job that is done; ``folder`` holds each result until its hash has been checked."""
-    outputs: dict[str, OutputName] = {member: output for output in PATHS for member in MEMBERS[output]}
+    known = members_of(job.format)
+    outputs: dict[str, OutputName] = {member: output for output in PATHS for member in known[output]}
 
     @contextmanager
     def opened(member: str) -> Iterator[IO[bytes]]:
         output = outputs[member]
         with spool(folder) as file:
-            media_type = _MEDIA_TYPES[Path(member).suffix]
+            is_mask = output == "mask"
+            media_type = SENT_MASKS[job.format].media_type if is_mask else _MEDIA_TYPES[Path(member).suffix]
             with connection.answer("GET", f"{path}/{PATHS[output]}", media_type) as answer:
                 due = job.results[output]
                 if member == STATISTICS_TABLE:  # the job has the hash of the other form; a proxy may weaken an ETag

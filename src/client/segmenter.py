@@ -14,11 +14,13 @@ from ..domain.cards.model_card import ModelCard
 from ..domain.errors import CancelledError, VoxportError
 from ..domain.labels.label_file import label_file_bytes
 from ..domain.run import Outputs, RunOptions
+from ..domain.volume_names import USUAL_FORMAT
 from ..ports.progress import ProgressListener
 from ..ports.segmenter import Capacity, Offer, RunEstimate
 from .answers import RemoteJob, checked
 from .client import Client
 from .downloads import Download
+from .results import asked_format
 
 if TYPE_CHECKING:
     import httpx
@@ -97,7 +99,8 @@ class RemoteSegmenter:
             if not self._as_jobs:
                 report = client.segment(volumes, outputs.mask, outputs=files, on_progress=steps.sent, **fields)
                 return _with_label_table(report, outputs)
-            job = client.jobs.submit(volumes, outputs=files, on_progress=steps.sent, **fields)
+            asked = asked_format(Path(outputs.mask)) or USUAL_FORMAT
+            job = client.jobs.submit(volumes, outputs=files, format=asked, on_progress=steps.sent, **fields)
         with self._client() as client, _deleted_in_the_end(client, job, progress):
             client.jobs.wait(job, on_progress=steps.job)
             return _with_label_table(client.jobs.download(job, outputs.mask, outputs=files), outputs)

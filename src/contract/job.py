@@ -12,6 +12,7 @@ from ..domain.job import Job, JobState
 from ..domain.plain import iso_time, one_line
 from ..domain.report import FileReport
 from ..domain.run import OutputName
+from ..domain.volume_names import USUAL_FORMAT, MaskFormat
 from .card import MODEL_NAME, MODEL_VERSION
 from .problem import KINDS, URN
 
@@ -62,6 +63,7 @@ class JobAnswer(BaseModel):
     model: str = Field(description="NAME:VERSION", pattern=f"^{MODEL_NAME}:{MODEL_VERSION}$")
     inputs: list[FileReport] = Field(min_length=1, max_length=1000)
     outputs: list[OutputName]
+    format: MaskFormat = Field(USUAL_FORMAT, description="Of the mask.")
     submitted: Time
     started: Time | None
     ended: Time | None
@@ -100,6 +102,7 @@ def job_mapping(
         "model": case.model,
         "inputs": [{"name": file.name, "sha256": file.sha256} for file in case.inputs],
         "outputs": list(case.outputs),
+        "format": case.mask_format,
         "submitted": iso_time(job.submitted),
         "started": iso_time(job.started),
         "ended": iso_time(job.ended),

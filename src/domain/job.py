@@ -18,6 +18,7 @@ from .errors import (
     VoxportError,
     kind_of,
 )
+from .volume_names import USUAL_FORMAT, MaskFormat
 
 JobState = Literal["queued", "running", "done", "failed", "cancelled", "parked"]
 JOB_STATES: tuple[JobState, ...] = ("queued", "running", "done", "failed", "cancelled", "parked")
@@ -56,6 +57,7 @@ class JobCase:
         outputs: the results wanted, the mask among them.
         model_sha256: of the model's file at submission; empty accepts any.
         estimate_seconds: estimated run time, if it was estimated.
+        mask_format: format of the mask.
     """
 
     folder: str
@@ -65,11 +67,12 @@ class JobCase:
     outputs: tuple[str, ...] = ("mask",)
     model_sha256: str = ""
     estimate_seconds: float | None = None
+    mask_format: MaskFormat = USUAL_FORMAT
 
     def same_work(self, other: JobCase) -> bool:
-        """Whether both cases name the same bytes, model, options and outputs."""
+        """Whether both cases name the same bytes, model, options, outputs and format."""
         ours, theirs = (
-            ([(f.name, f.sha256) for f in case.inputs], case.model, dict(case.options), case.outputs)
+            ([(f.name, f.sha256) for f in case.inputs], case.model, dict(case.options), case.outputs, case.mask_format)
             for case in (self, other)
         )
         return ours == theirs

@@ -12,7 +12,7 @@ from typing import Any, Literal, TypedDict
 
 from .errors import UsageError
 from .reading import LengthUnit, Reading
-from .volume_names import PACKED
+from .volume_names import PACKED, SENT_MASKS, USUAL_FORMAT, MaskFormat
 
 # Names of results that the user does not name.
 RESULT_FILES: Mapping[str, str] = {
@@ -23,6 +23,12 @@ RESULT_FILES: Mapping[str, str] = {
     "report": "report.json",
 }
 STATISTICS_TABLE = "statistics.csv"
+
+
+def result_files(mask_format: MaskFormat = USUAL_FORMAT) -> Mapping[str, str]:
+    """Return the names of results that the user does not name, the mask in a format."""
+    return {**RESULT_FILES, "mask": f"mask{SENT_MASKS[mask_format].ending}"}
+
 
 Blending = Literal["gaussian", "constant", "halo"]
 BLENDINGS: tuple[Blending, ...] = ("gaussian", "constant", "halo")

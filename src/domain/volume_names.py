@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
+from types import MappingProxyType
+from typing import Literal
 
 
 @dataclass(frozen=True)
@@ -127,10 +130,59 @@ NUMPY = VolumeFormat("NumPy", (".npy", ".npz"))
 MGH = VolumeFormat("MGH", (".mgz", ".mgh"))
 VENDORS = VolumeFormat("vendor", (".czi", ".lif", ".nd2", ".oir"))
 PLAIN, PACKED = NIFTI.single
-GZIP_MAGIC = b"\x1f\x8b"
+GZIP_MAGIC, ZIP_MAGIC, ZIP = b"\x1f\x8b", b"PK\x03\x04", ".zip"
 DICOM_MAGIC, DICOM_START = b"DICM", 128
+_KNOWN = VolumeNames((NIFTI, TIFF, OME_ZARR, SEGMENTATION_NRRD, NRRD, META_IMAGE, DICOM, HDF5, NUMPY, MGH, VENDORS))
+
+MaskFormat = Literal["nii.gz", "nii", "ome.tif", "tif", "ome.zarr", "zarr", "nrrd", "seg.nrrd", "mha", "dcm"]
+USUAL_FORMAT: MaskFormat = "nii.gz"
 
 
-def sent_name(number: int, start: bytes) -> str:
-    """Return the name that a volume has on a server: its number in the case, and the ending of its content."""
-    return f"volume_{number}{PACKED if start[:2] == GZIP_MAGIC else PLAIN}"
+@dataclass(frozen=True)
+class SentFile:
+    """How a server sends a mask: the ending of the one file that it is, and its media type."""
+
+    ending: str
+    media_type: str
+
+
+_BYTES = "application/octet-stream"
+SENT_MASKS: Mapping[MaskFormat, SentFile] = MappingProxyType(
+    {
+        "nii.gz": SentFile(PACKED, "application/gzip"),
+        "nii": SentFile(PLAIN, _BYTES),
+        "ome.tif": SentFile(".ome.tif", "image/tiff"),
+        "tif": SentFile(".tif", "image/tiff"),
+        "ome.zarr": SentFile(".ome.zarr.zip", "application/zip"),
+        "zarr": SentFile(".zarr.zip", "application/zip"),
+        "nrrd": SentFile(".nrrd", _BYTES),
+        "seg.nrrd": SentFile(".seg.nrrd", _BYTES),
+        "mha": SentFile(".mha", _BYTES),
+        "dcm": SentFile(".dcm", "application/dicom"),
+    }
+)
+
+
+def mask_format(name: str) -> MaskFormat | None:
+    """Return the format that a server sends for a mask of this name; None for a name that it has no format for."""
+    ending = _KNOWN.ending(name)
+    if not ending or not name.lower().endswith(ending):
+        return None
+    known = ending[1:].removesuffix(ZIP).replace("tiff", "tif")
+    return next((form for form in SENT_MASKS if form == known), None)
+
+
+def sent_name(number: int, name: str, start: bytes) -> str:
+    """Return the name of an uploaded volume: its number in the case and an ending.
+
+    Args:
+        number: of the volume in its case.
+        name: that the sender gave it; only an ending of a known format is kept of it.
+        start: the first bytes of the content. They decide for NIfTI and for a name of no format.
+    """
+    ending = _KNOWN.ending(name)
+    if ending in OME_ZARR.folders:
+        ending += ZIP
+    elif not ending or ending in NIFTI.endings:
+        ending = PACKED if start.startswith(GZIP_MAGIC) else ZIP if start.startswith(ZIP_MAGIC) else PLAIN
+    return f"volume_{number}{ending}"

@@ -7,7 +7,19 @@ from pathlib import Path
 
 import pytest
 import voxport
-from voxport.domain.volume_names import NIFTI, VolumeFormat, VolumeNames, sent_name
+from voxport.domain.volume_names import (
+    DICOM,
+    META_IMAGE,
+    NIFTI,
+    NRRD,
+    OME_ZARR,
+    SEGMENTATION_NRRD,
+    SENT_MASKS,
+    VolumeFormat,
+    VolumeNames,
+    mask_format,
+    sent_name,
+)
 
 ZARR = VolumeFormat("OME-Zarr", (), folders=(".ome.zarr", ".zarr"), writable=(".ome.zarr",))
 TIFF = VolumeFormat("TIFF", (".tif", ".ome.tif"), writable=(".ome.tif", ".tif"))
@@ -43,9 +55,50 @@ def test_a_store_without_endings_has_names_of_no_parts() -> None:
     assert (nothing.stem("a.nii"), nothing.ending("a.nii"), nothing.files("a")) == ("a.nii", "", ("a",))
 
 
-def test_a_volume_on_a_server_is_named_by_number_and_content() -> None:
-    assert sent_name(3, b"\x1f\x8b\x08") == "volume_3.nii.gz"
-    assert sent_name(1, b"\x5c\x01\0\0") == "volume_1.nii"
+@pytest.mark.parametrize(
+    ("name", "start", "ending"),
+    [
+        ("a.nii", b"\x1f\x8b\x08\0", ".nii.gz"),
+        ("a.nii.gz", b"\x5c\x01\0\0", ".nii"),
+        ("a.hdr", b"\x5c\x01\0\0", ".nii"),
+        ("", b"\x5c\x01\0\0", ".nii"),
+        ("a.txt", b"PK\x03\x04", ".zip"),
+        ("series.zip", b"PK\x03\x04", ".zip"),
+        ("../../a.OME.TIF", b"II*\0", ".ome.tif"),
+        ("a.mgz", b"\x1f\x8b\x08\0", ".mgz"),
+        ("a.npz", b"PK\x03\x04", ".npz"),
+        ("a.ome.zarr", b"PK\x03\x04", ".ome.zarr.zip"),
+        ("a.zarr.zip", b"PK\x03\x04", ".zarr.zip"),
+    ],
+)
+def test_an_upload_keeps_its_number_and_the_ending_of_its_format(name: str, start: bytes, ending: str) -> None:
+    assert sent_name(3, name, start) == f"volume_3{ending}"
+
+
+@pytest.mark.parametrize(
+    ("name", "form"),
+    [
+        ("m.nii", "nii"),
+        ("M.NII.GZ", "nii.gz"),
+        ("m.ome.tiff", "ome.tif"),
+        ("m.ome.zarr", "ome.zarr"),
+        ("m.ome.zarr.zip", "ome.zarr"),
+        ("m.seg.nrrd", "seg.nrrd"),
+        ("m.dcm", "dcm"),
+        ("m.hdr", None),
+        ("m.npy", None),
+        ("in.zarr/labels/m", None),
+        ("m", None),
+    ],
+)
+def test_the_name_of_a_mask_says_which_format_a_server_sends(name: str, form: str | None) -> None:
+    assert mask_format(name) == form
+
+
+def test_masks_are_sent_in_formats_that_can_be_written() -> None:
+    known = VolumeNames((NIFTI, TIFF, OME_ZARR, SEGMENTATION_NRRD, NRRD, META_IMAGE, DICOM))
+    assert {sent.ending for sent in SENT_MASKS.values()} <= set(known.writable)
+    assert {mask_format(f"m.{form}") for form in SENT_MASKS} == set(SENT_MASKS)
 
 
 def test_no_other_module_knows_an_ending() -> None:

@@ -96,13 +96,20 @@ class ServiceContext:
         return cut(text, self.private_paths)
 
     def estimate(
-        self, inputs: Sequence[str], model: str | None, options: RunOptions, progress: RequestProgress
+        self,
+        inputs: Sequence[str],
+        model: str | None,
+        options: RunOptions,
+        progress: RequestProgress,
+        *,
+        mask: str | None = None,
     ) -> tuple[LoadedModel, Estimate]:
-        """The loaded model of this name, and the estimate of a run on this machine."""
+        """The loaded model of this name, and the estimate of a run on this machine; a ``mask`` is begun for trial."""
         speed = self.find(model).seconds_per_voxel
         loaded = self.models.take(model)
         options = replace(options, memory_bytes=self.memory_bytes)
-        return loaded, self.application.estimate(inputs, loaded, options, progress, seconds_per_voxel=speed)
+        estimated = self.application.estimate(inputs, loaded, options, progress, seconds_per_voxel=speed, mask=mask)
+        return loaded, estimated
 
     async def in_slot(self, request: Request, work: Callable[[RequestProgress, float], T]) -> T:
         """Run ``work`` in a slot; it receives the seconds waited for the slot, and stops if the caller disconnects.

@@ -15,6 +15,7 @@ from ...domain.errors import UsageError
 from ...domain.job import Job, StoredFile
 from ...domain.report import Report, StatisticsReport
 from ...domain.viewing.slicing import Plane
+from ...domain.volume_names import SENT_MASKS
 from ...ports.blobs import BlobStore
 from ...services.jobs.run import TABLE
 from . import uploads
@@ -51,18 +52,19 @@ router = APIRouter(
 )
 
 
-def _file(media_type: str) -> dict[str, Any]:
-    return {"description": "The file.", "content": {media_type: binary(media_type)}, "headers": _HEADERS}
+def _file(*media_types: str) -> dict[str, Any]:
+    content = {media_type: binary(media_type) for media_type in media_types}
+    return {"description": "The file.", "content": content, "headers": _HEADERS}
 
 
 def _get(path: str, summary: str, responses: Responses) -> Callable[[Endpoint], Endpoint]:
     return router.get(f"/v1/jobs/{{id}}/{path}", response_class=Response, responses=responses, summary=summary)
 
 
-@_get("mask", "The mask of a job", {200: _file(_GZIP)})
+@_get("mask", "The mask of a job", {200: _file(*dict.fromkeys(sent.media_type for sent in SENT_MASKS.values()))})
 async def job_mask(context: Context, job: OwnJob, known: IfNoneMatch = None) -> Response:
-    """The mask, on the voxels of the first volume."""
-    return await _stored(context, job, "mask", _GZIP, known)
+    """The mask, on the voxels of the first volume, in the format that the submission asked for."""
+    return await _stored(context, job, "mask", SENT_MASKS[job.case.mask_format].media_type, known)
 
 
 @_get("probabilities", "The probabilities of a job", {200: _file(_GZIP)})

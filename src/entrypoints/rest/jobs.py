@@ -16,6 +16,8 @@ from starlette.responses import JSONResponse, Response
 from ...contract.job import JobAnswer, JobsAnswer, job_path
 from ...domain.errors import UnknownJobError
 from ...domain.job import Job, JobState
+from ...domain.run import result_files
+from ...domain.volume_names import USUAL_FORMAT
 from ...services.jobs.submit import case_folder
 from ..public_address import prefix_of
 from . import uploads
@@ -53,6 +55,7 @@ _FORM = form(
         "outputs": ["mask", "probabilities"],
         "overlap": 0.25,
     },
+    a_volume_that_states_no_voxel_sizes={"volume": [VOLUME], "spacing": "0.5,0.5,2", "unit": "um", "format": "nii"},
 )
 RequestKey = Annotated[
     str | uploads.None_,
@@ -96,6 +99,7 @@ async def submit_job(
     options: uploads.Options,
     model: uploads.ModelName = None,
     outputs: uploads.Outputs = ["mask"],  # noqa: B006 - FastAPI copies it
+    mask_format: uploads.MaskIn = None,
     key: RequestKey = None,
 ) -> Response:
     """Queue a case. It is checked first: a case that no worker can run is refused at once."""
@@ -105,7 +109,9 @@ async def submit_job(
     owner = principal(request)
 
     def submit(progress: RequestProgress) -> tuple[Job, bool]:
-        loaded, planned = context.estimate(inputs, model, options, progress)
+        name = result_files(mask_format)["mask"] if mask_format else None
+        trial = None if name is None else str(request.state.folder / name)
+        loaded, planned = context.estimate(inputs, model, options, progress, mask=trial)
         folder = case_folder()
         job = reached(
             lambda: context.application.submit_case(
@@ -119,6 +125,7 @@ async def submit_job(
                 estimate_seconds=planned.seconds,
                 folder=folder,
                 hashes=[uploads.received(upload).sha256 for upload in volume],
+                mask_format=mask_format or USUAL_FORMAT,
             )
         )
         return job, job.case.folder != folder

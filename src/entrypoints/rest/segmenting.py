@@ -19,8 +19,9 @@ from ...contract import service as schemas
 from ...domain.errors import BusyError, CancelledError, TimeLimitError, UnknownModelError, VoxportError
 from ...domain.labels.statistics_file import statistics_bytes
 from ...domain.report import grid_mapping
-from ...domain.run import RESULT_FILES, STATISTICS_TABLE, RunOptions
+from ...domain.run import STATISTICS_TABLE, RunOptions, result_files
 from ...domain.run import Outputs as OutputFiles
+from ...domain.volume_names import SENT_MASKS, USUAL_FORMAT, MaskFormat
 from ...services.segmentation.report import portable_report, tiles_mapping
 from . import uploads
 from .context import Context, RequestProgress, ServiceContext
@@ -29,7 +30,10 @@ from .problems import problem_body, problem_of
 from .routing import MULTIPART, BodyRoute, accepted, body, request_id, without_paths
 
 REPORT_HEADER = "Voxport-Report"
-_GZIP, _JSON, _ZIP = "application/gzip", "application/json", "application/zip"
+_JSON, _ZIP = "application/json", "application/zip"
+_MASK_TYPES = dict.fromkeys(sent.media_type for sent in SENT_MASKS.values())
+# Formats that Accept alone asks for, by media type; the other types have several formats.
+_BY_ACCEPT: Mapping[str, MaskFormat] = {SENT_MASKS[form].media_type: form for form in (USUAL_FORMAT, "ome.tif", "dcm")}
 _LONGEST_HEADER = 12_000  # characters; many clients and proxies limit all headers to 16 KB
 
 
@@ -42,10 +46,10 @@ router = APIRouter(route_class=BodyRoute, tags=["segment"], responses=problems(*
     responses={
         **problems("not-acceptable"),
         200: {
-            "description": "The mask, gzipped NIfTI; a zip where several models or other outputs are asked for; or "
-            "reports alone, where Accept prefers JSON.",
+            "description": "The mask, in the format that `format` or Accept asks for; a zip where several models or "
+            "other outputs are asked for; or reports alone, where Accept prefers JSON.",
             "model": schemas.Results,
-            "content": {_GZIP: binary(_GZIP), _ZIP: binary(_ZIP)},
+            "content": {media_type: binary(media_type) for media_type in _MASK_TYPES},
             "headers": {
                 REPORT_HEADER: {
                     "description": "Of one mask: its report, as JSON in ASCII, without the model's card.",
@@ -62,6 +66,12 @@ router = APIRouter(route_class=BodyRoute, tags=["segment"], responses=problems(*
             "model": ["two-photon-vessels"],
             "outputs": ["mask", "statistics"],
         },
+        a_volume_that_states_no_voxel_sizes={
+            "volume": [VOLUME],
+            "spacing": "0.5,0.5,2",
+            "unit": "um",
+            "format": "nii",
+        },
         two_models={"volume": [VOLUME], "model": ["two-photon-vessels", "nuclei:1.2.0"], "overlap": 0.25},
     ),
     summary="Segment a case",
@@ -74,24 +84,28 @@ async def segment(
     options: uploads.Options,
     model: uploads.ModelNames = [],  # noqa: B006 - FastAPI copies it
     outputs: uploads.Outputs = ["mask"],  # noqa: B006
+    mask_format: uploads.MaskIn = None,
 ) -> Response:
     """Segment a case; the mask lies on the voxels of the first volume."""
     single = len(set(model)) < 2 and set(outputs) == {"mask"}
-    kind = accepted(request, _GZIP if single else _ZIP, _JSON)
+    offers = [_ZIP] if not single else [SENT_MASKS[mask_format].media_type] if mask_format else [*_BY_ACCEPT]
+    kind = accepted(request, offers[0], _JSON, *offers[1:])
+    mask_format = mask_format or _BY_ACCEPT.get(kind, USUAL_FORMAT)
     options = replace(options, memory_bytes=context.memory_bytes)
     models = _each_once(context, model)
     inputs = await uploads.name_volumes(volume)
     folder: Path = request.state.folder
-    case = _Case(context, inputs, [] if kind == _JSON else outputs, options, folder)
+    names = result_files(mask_format)
+    case = _Case(context, inputs, [] if kind == _JSON else outputs, options, folder, names)
     results = await context.in_slot(request, partial(case.run, models))
     if all(result.error is not None for result in results):
         raise next(result.error for result in results if result.error is not None)
-    if kind == _GZIP:
-        return _one_mask(results[0])
+    if single and kind != _JSON:
+        return _one_mask(results[0], names["mask"], kind)
     listed = _listed(results, (f"{folder}/", *context.private_paths), request_id(request))
     if kind == _JSON:
         return JSONResponse(listed)
-    archive = await to_thread.run_sync(partial(_archive, results, outputs, listed, folder))
+    archive = await to_thread.run_sync(partial(_archive, results, _files(outputs, names), listed, folder))
     return FileResponse(archive, media_type=_ZIP, filename="segmentation.zip")
 
 
@@ -142,13 +156,14 @@ class Result:
 
 @dataclass(frozen=True)
 class _Case:
-    """A case in files, the outputs to make of it, and the folder for them."""
+    """A case in files, the outputs to make of it, and the folder and names for them."""
 
     context: ServiceContext
     inputs: Sequence[str]
     outputs: Sequence[str]
     options: RunOptions
     folder: Path
+    names: Mapping[str, str]
 
     def run(self, models: Sequence[str], progress: RequestProgress, queued_seconds: float) -> list[Result]:
         """One result per model; a model that fails does not stop the others."""
@@ -165,17 +180,17 @@ class _Case:
         return results
 
     def _run_one(self, model: str, folder: Path, progress: RequestProgress, queued_seconds: float) -> Result:
-        context, outputs = self.context, self.outputs
+        context, outputs, names = self.context, self.outputs, self.names
         loaded = context.models.take(model)
-        files = {name: str(folder / RESULT_FILES[name]) for name in ("mask", *outputs) if name != "report"}
+        files = {name: str(folder / names[name]) for name in ("mask", *outputs) if name != "report"}
         done = context.application.segment(self.inputs, loaded, OutputFiles(**files), self.options, progress)
         context.metrics.inferred(loaded, done, queued_seconds)
-        report = portable_report(done, loaded, version=__version__)
+        report = portable_report(done, loaded, version=__version__, mask=names["mask"])
         report["seconds"] = {"queued": round(queued_seconds, 4), **report["seconds"]}
         if "statistics" in outputs:
             (folder / STATISTICS_TABLE).write_bytes(statistics_bytes(STATISTICS_TABLE, done.statistics, done.grid))
         if "report" in outputs:
-            (folder / RESULT_FILES["report"]).write_text(json.dumps(report, indent=2) + "\n")
+            (folder / names["report"]).write_text(json.dumps(report, indent=2) + "\n")
         del report["model"]["card"]  # /v1/models has it, and a header must stay small
         return Result(loaded.model.card.reference, folder, report)
 
@@ -194,13 +209,12 @@ def _each_once(context: ServiceContext, names: Sequence[str]) -> list[str]:
     return list(models)
 
 
-def _one_mask(result: Result) -> Response:
+def _one_mask(result: Result, name: str, media_type: str) -> Response:
     report = json.dumps(result.report, separators=(",", ":"))
     if len(report) > _LONGEST_HEADER and result.report is not None:
         short = {name: value for name, value in result.report.items() if name != "statistics"}
         report = json.dumps(short, separators=(",", ":"))
-    mask = result.folder / RESULT_FILES["mask"]
-    return FileResponse(mask, media_type=_GZIP, filename=mask.name, headers={REPORT_HEADER: report})
+    return FileResponse(result.folder / name, media_type=media_type, filename=name, headers={REPORT_HEADER: report})
 
 
 def _listed(results: Sequence[Result], private_paths: Sequence[str], request: str) -> dict[str, Any]:
@@ -212,17 +226,17 @@ def _listed(results: Sequence[Result], private_paths: Sequence[str], request: st
     return {"results": [{"model": result.model, **outcome(result)} for result in results]}
 
 
-def _archive(results: Sequence[Result], outputs: Sequence[str], listed: Mapping[str, Any], folder: Path) -> Path:
+def _archive(results: Sequence[Result], files: Sequence[str], listed: Mapping[str, Any], folder: Path) -> Path:
     """A zip of all results' files, not compressed: they are small or compressed already."""
     archive = folder / "segmentation.zip"
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_STORED, allowZip64=True) as members:
         members.writestr("results.json", json.dumps(listed, indent=2) + "\n")
         for result in results:
-            for file in _files(outputs) if result.error is None else ():
+            for file in files if result.error is None else ():
                 members.write(result.folder / file, f"{result.model.replace(':', '-')}/{file}")
     return archive
 
 
-def _files(outputs: Sequence[str]) -> list[str]:
+def _files(outputs: Sequence[str], names: Mapping[str, str]) -> list[str]:
     table = [STATISTICS_TABLE] if "statistics" in outputs else []
-    return [*(RESULT_FILES[name] for name in dict.fromkeys(outputs)), *table]
+    return [*(names[name] for name in dict.fromkeys(outputs)), *table]

@@ -21,9 +21,10 @@ from ...contract import service as schemas
 from ...contract.options import option_fields, options_of
 from ...domain.errors import InputError, OutputError, UsageError
 from ...domain.run import OutputName, RunOptions
-from ...domain.volume_names import GZIP_MAGIC, sent_name
+from ...domain.volume_names import MaskFormat, sent_name
 
 _MOST_CHANNELS = 64
+_START_BYTES = 4  # of an upload, which tell a zip and gzip from the rest
 _MOST_MODELS = 16
 
 # an absent field; forms have no null
@@ -32,7 +33,8 @@ Volumes = Annotated[
     list[UploadFile],
     File(
         alias="volume",
-        description="NIfTI, plain or gzipped; repeated, the channels of the case in order.",
+        description="A file of any format that is read, under its own name; a DICOM series or an OME-Zarr as a zip. "
+        "Repeated, the channels of the case in order.",
         min_length=1,
         max_length=_MOST_CHANNELS,
     ),
@@ -43,6 +45,11 @@ ModelNames = Annotated[
 ]
 ModelName = Annotated[schemas.ModelName | None_, Form(description="NAME or NAME:VERSION; the default where absent.")]
 Outputs = Annotated[list[OutputName], Form(description="What to send back.", max_length=len(get_args(OutputName)))]
+
+MaskIn = Annotated[
+    MaskFormat | None_,
+    Form(alias="format", description="Of the mask; gzipped NIfTI where absent. A zarr comes as zip."),
+]
 
 
 class ReceivedFile(io.FileIO):
@@ -140,7 +147,7 @@ Options = Annotated[RunOptions, Depends(_options_from_form())]
 
 
 async def name_volumes(uploads: Sequence[UploadFile]) -> list[str]:
-    """Rename received files, with endings by their content; return their paths.
+    """Rename received files, with the endings of their formats; return their paths.
 
     Raises:
         InputError: an upload is empty.
@@ -150,10 +157,10 @@ async def name_volumes(uploads: Sequence[UploadFile]) -> list[str]:
 
 def _named(upload: UploadFile, number: int) -> str:
     file = received(upload)
-    start = file.read(len(GZIP_MAGIC))
+    start = file.read(_START_BYTES)
     if not start:
-        raise InputError(f"volume {number}", expected="a NIfTI file", got="an empty upload", do="send the file")
-    return str(file.path.rename(file.path.with_name(sent_name(number, start))))
+        raise InputError(f"volume {number}", expected="a file", got="an empty upload", do="send the file")
+    return str(file.path.rename(file.path.with_name(sent_name(number, upload.filename or "", start))))
 
 
 def received(upload: UploadFile) -> ReceivedFile:

@@ -13,7 +13,7 @@ from typing import Any
 from ...domain.errors import InputError, UnknownModelError, VoxportError
 from ...domain.job import JobCase, StoredFile
 from ...domain.labels.statistics_file import statistics_bytes
-from ...domain.run import RESULT_FILES, STATISTICS_TABLE, Outputs, RunOptions
+from ...domain.run import STATISTICS_TABLE, Outputs, RunOptions, result_files
 from ...ports.blobs import BlobStore
 from ...ports.folders import WorkFolders
 from ...ports.job_queue import Attempt, Results
@@ -23,7 +23,7 @@ from ..segmentation.report import portable_report
 from ..segmentation.resume import Checkpoint
 from ..segmentation.segment import SegmentPorts, segment
 
-# a result beside those of ``RESULT_FILES``: the statistics once more, as a table
+# a result beside those of ``result_files``: the statistics once more, as a table
 TABLE = "statistics_table"
 
 
@@ -65,7 +65,8 @@ def run_job(
         inputs = [_fetched(blobs, file, scratch / f"input-{n}") for n, file in enumerate(case.inputs)]
         folder = scratch / "results"
         folder.mkdir()
-        files = {name: folder / RESULT_FILES[name] for name in case.outputs}
+        names = result_files(case.mask_format)
+        files = {name: folder / names[name] for name in case.outputs}
         outputs = Outputs(**{name: str(path) for name, path in files.items() if name != "report"})
         checkpoint = Checkpoint(
             blobs, f"{case.folder}/planes", version=settings.version, every_seconds=settings.keep_every_seconds
@@ -77,7 +78,7 @@ def run_job(
                 options, memory_bytes=settings.memory_bytes or memory_limit(settings.at_once, ports.resources)
             )
         done = segment(inputs, loaded, outputs, options, progress, ports=ports, checkpoint=checkpoint)
-        report = portable_report(done, loaded, version=settings.version)
+        report = portable_report(done, loaded, version=settings.version, mask=names["mask"])
         files["report"].write_text(json.dumps(report, indent=2) + "\n")
         files[TABLE] = folder / STATISTICS_TABLE
         files[TABLE].write_bytes(statistics_bytes(STATISTICS_TABLE, done.statistics, done.grid))

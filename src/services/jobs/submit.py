@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ...domain.job import Job, JobCase, StoredFile
 from ...domain.run import RESULT_FILES, RunOptions
+from ...domain.volume_names import USUAL_FORMAT, MaskFormat
 from ...ports.blobs import BlobStore
 from ...ports.job_queue import JobQueue
 
@@ -39,6 +40,7 @@ def submit_case(
     estimate_seconds: float | None = None,
     folder: str | None = None,
     hashes: Sequence[str] = (),
+    mask_format: MaskFormat = USUAL_FORMAT,
 ) -> Job:
     """Store a case's volumes and queue it.
 
@@ -51,6 +53,7 @@ def submit_case(
         estimate_seconds: estimated run time.
         folder: of ``case_folder``. The job of an earlier request with the same key has another one.
         hashes: sha256 of each file. Where they are given, the store takes the files over instead of copying them.
+        mask_format: format of the mask.
 
     Raises:
         BusyError, UsageError: as ``JobQueue.submit``.
@@ -66,7 +69,9 @@ def submit_case(
                 ports.blobs.take(blob, path, hashes[number])
             sha256 = hashes[number] if hashes else ports.blobs.put(blob, path)
             stored.append(StoredFile(Path(name).name, blob, sha256))
-        case = JobCase(folder, tuple(stored), model, asdict(options), wanted, model_sha256, estimate_seconds)
+        case = JobCase(
+            folder, tuple(stored), model, asdict(options), wanted, model_sha256, estimate_seconds, mask_format
+        )
         job = ports.queue.submit(case, owner, key=key)
     except BaseException:
         ports.blobs.delete_prefix(folder)

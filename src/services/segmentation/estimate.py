@@ -44,13 +44,15 @@ def estimate(
     resources: Resources,
     scratch: Scratch | None = None,
     seconds_per_voxel: float | None = None,
+    mask: str | None = None,
 ) -> Estimate:
     """Read and survey the case, plan tiles, and infer a few tiles of noise to measure speed and memory.
 
-    ``seconds_per_voxel``, if known, replaces the measurement.
+    ``seconds_per_voxel``, if known, replaces the measurement. A ``mask`` is begun under this name and dropped: its
+    format may be unable to store one of this case.
 
     Raises:
-        InputError, ModelError, UsageError, LimitError: as `segment`.
+        InputError, ModelError, UsageError, LimitError: as `segment`. OutputError: the mask cannot be begun.
     """
     with ExitStack() as stack:
         progress.stage("prepare")
@@ -60,6 +62,9 @@ def estimate(
         free = None if scratch is None else scratch.available_bytes()
         prepared = prepare(case, loaded.model.card, inferer, options, resources=resources, scratch_bytes=free)
         reading = time.perf_counter() - began
+        if mask is not None:
+            table = prepared.card.output.table
+            volumes.create(mask, case.grid, table.dtype, like=case.sources[0], labels=table).close()
         if seconds_per_voxel is None:
             progress.stage("calibrate", _CALIBRATION_TILES)
             per_tile = inferer.measure(prepared.plan.tile, _CALIBRATION_TILES, lambda: progress.advance(1))

@@ -21,11 +21,13 @@ from .preparation.prepare import Prepared
 from .segment import Segmentation
 
 
-def portable_report(done: Segmentation, loaded: LoadedModel, *, version: str) -> dict[str, Any]:
+def portable_report(
+    done: Segmentation, loaded: LoadedModel, *, version: str, mask: str = RESULT_FILES["mask"]
+) -> dict[str, Any]:
     """Return the report for readers elsewhere: files have their bare names, without folders."""
     bare = replace(done, inputs=_bare(done.inputs), outputs=_bare(done.outputs))
     names = [name for name, _ in bare.inputs]
-    command = same_again(names, loaded.model.card.reference, RESULT_FILES["mask"], loaded, bare)
+    command = same_again(names, loaded.model.card.reference, mask, loaded, bare)
     return run_report(bare, loaded, version=version, command=command)
 
 
