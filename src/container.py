@@ -111,6 +111,9 @@ class Container(containers.DeclarativeContainer):
     nifti_volumes: providers.Provider[VolumeStore] = providers.ThreadSafeSingleton(
         _late("volumes.nifti", "NiftiStore"), scratch=config.scratch_dir, max_voxels=config.max_voxels
     )
+    tiff_volumes: providers.Provider[VolumeStore] = providers.ThreadSafeSingleton(
+        _late("volumes.tiff", "TiffStore"), max_voxels=config.max_voxels
+    )
     ome_zarr_volumes: providers.Provider[VolumeStore] = providers.ThreadSafeSingleton(
         _late("volumes.ome_zarr", "OmeZarrStore"), max_voxels=config.max_voxels
     )
@@ -127,6 +130,7 @@ class Container(containers.DeclarativeContainer):
     volumes: providers.Provider[VolumeStore] = providers.ThreadSafeSingleton(
         _late("volumes.routed", "RoutedStore"),
         nifti_volumes,
+        tiff_volumes,
         ome_zarr_volumes,
         itk_volumes,
         dicom_volumes,

@@ -52,10 +52,6 @@ def refusal(folder: Path, name: str) -> InputError:
 
 # What files begin with, what they are, and a part of the advice.
 STARTS = [
-    (b"II*\0" + bytes(20), "a TIFF file", "tifffile.imread("),
-    (b"MM\0*" + bytes(20), "a TIFF file", "tifffile.imread("),
-    (b"II+\0" + bytes(20), "a BigTIFF file", "tifffile.imread("),
-    (b"MM\0+" + bytes(20), "a BigTIFF file", "tifffile.imread("),
     (b"\x89HDF\r\n\x1a\n", "an HDF5 file", "h5py.File("),
     (b"\x89HDF\r\n\x1a\n" + bytes(98) + b"minc-2.0", "a MINC file", "nibabel.load("),
     (b"\x89HDF\r\n\x1a\n" + bytes(712) + b"minc-2.0", "a MINC file", "nibabel.load("),

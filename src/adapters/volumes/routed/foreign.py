@@ -32,11 +32,8 @@ def _array(library: str, array: str) -> str:
 _SEVERAL = "an OME-Zarr folder without an image of its own", "name an image in it, e.g. plate.zarr/A/1/0"
 _PICTURE = "give the volume that it was made from, or stack pictures of slices into one"
 _DICOM = "convert the series: dcm2niix -z y -o OUTPUT_FOLDER FOLDER_OF_THE_SERIES"
-_TIFF = _array("tifffile", "tifffile.imread('{name}').T")
 # Offset and content (or contents) of a file's magic, its kind, and advice.
 _KINDS: tuple[tuple[int, bytes | tuple[bytes, ...], str, str], ...] = (
-    (0, (b"II*\0", b"MM\0*"), "a TIFF file", _TIFF),
-    (0, (b"II+\0", b"MM\0+"), "a BigTIFF file", _TIFF),
     (106, b"minc-2.0", "a MINC file", _NIBABEL),  # in HDF5; 106 or 720 by the library's version
     (720, b"minc-2.0", "a MINC file", _NIBABEL),
     (0, b"\x89HDF\r\n", "an HDF5 file", _array("h5py", "h5py.File('{name}')[DATASET][:].T")),

@@ -1,0 +1,52 @@
+"""Units of length as TIFF files name them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from ....domain.reading import LENGTH_UNITS
+
+# Names of OME, ImageJ and instruments: the unit of a grid and the factor to it.
+_NAMES: Mapping[str, tuple[str, float]] = {
+    **LENGTH_UNITS,
+    **dict.fromkeys(("µm", "\u03bcm", "\\u00B5m", "\\u00b5m", "micron", "microns", "micrometer"), ("um", 1.0)),
+    **dict.fromkeys(("micrometre", "micrometers", "micrometres"), ("um", 1.0)),
+    **dict.fromkeys(("nanometer", "nanometre", "nanometers"), ("um", 1e-3)),
+    **dict.fromkeys(("millimeter", "millimetre", "millimeters"), ("mm", 1.0)),
+    **dict.fromkeys(("centimeter", "centimetre"), ("mm", 10.0)),
+    **dict.fromkeys(("meter", "metre"), ("mm", 1e3)),
+    **dict.fromkeys(("inch", "inches", "in"), ("mm", 25.4)),
+    **dict.fromkeys(("angstrom", "Å", "\u212b"), ("um", 1e-4)),
+    "pm": ("um", 1e-6),
+    "dm": ("mm", 100.0),
+}
+_UM_IN_MM = 1e3
+
+
+def grid_unit(name: str) -> tuple[str, float] | None:
+    """Return the unit of a grid and the factor to it; None for a name that is no length, e.g. ``pixel``.
+
+    The case of short names counts: Mm is a megametre.
+    """
+    name = name.strip().strip("\0").strip('"')
+    return _NAMES.get(name) or (_NAMES.get(name.lower()) if len(name) > 3 else None)
+
+
+def in_one_unit(lengths: Mapping[str, tuple[float, str]]) -> tuple[dict[str, float], str] | None:
+    """Return lengths, each with the name of its unit, in one unit of a grid.
+
+    Names that are no lengths give ``unknown``; None where some are lengths and some are not.
+    """
+    known = {letter: grid_unit(name) for letter, (_, name) in lengths.items()}
+    if not any(known.values()):
+        return {letter: value for letter, (value, _) in lengths.items()}, "unknown"
+    scaled, units = {}, set()
+    for letter, unit in known.items():
+        if unit is None:
+            return None
+        units.add(unit[0])
+        scaled[letter] = lengths[letter][0] * unit[1]
+    if len(units) == 1:
+        return scaled, units.pop()
+    in_mm = [letter for letter, unit in known.items() if unit is not None and unit[0] == "mm"]
+    return {letter: value * (_UM_IN_MM if letter in in_mm else 1.0) for letter, value in scaled.items()}, "um"
