@@ -126,6 +126,12 @@ class Container(containers.DeclarativeContainer):
     mgh_volumes: providers.Provider[VolumeStore] = providers.ThreadSafeSingleton(
         _late("volumes.mgh", "MghStore"), scratch=config.scratch_dir, max_voxels=config.max_voxels
     )
+    hdf5_volumes: providers.Provider[VolumeStore] = providers.ThreadSafeSingleton(
+        _late("volumes.hdf5", "Hdf5Store"), config.max_voxels
+    )
+    numpy_volumes: providers.Provider[VolumeStore] = providers.ThreadSafeSingleton(
+        _late("volumes.numpy", "NumpyStore"), config.scratch_dir, config.max_voxels
+    )
     # in the order in which they are asked whether they recognise a volume
     volumes: providers.Provider[VolumeStore] = providers.ThreadSafeSingleton(
         _late("volumes.routed", "RoutedStore"),
@@ -135,6 +141,8 @@ class Container(containers.DeclarativeContainer):
         itk_volumes,
         dicom_volumes,
         mgh_volumes,
+        hdf5_volumes,
+        numpy_volumes,
     )
     format_of: providers.Provider[str] = providers.Callable(_late("volumes.routed", "format_of"), volumes)
     memory_store: providers.Provider[ArrayStore] = providers.Factory(_late("volumes.memory", "MemoryStore"))

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..domain.errors import LimitError, UsageError
+from ..domain.errors import InputError, LimitError, UsageError
 from ..domain.geometry.grid import Box
 from ..domain.stored_array import ArrayView
 from ..ports.volume_store import OpenVolume
@@ -89,3 +89,19 @@ def package(name: str, extra: str, subject: str) -> Any:
         return import_module(name)
     except ImportError:
         raise UsageError.not_installed(subject, f"the package {name.partition('.')[0]}", extra) from None
+
+
+def real_dtype(dtype: np.dtype[Any], subject: str) -> np.dtype[Any]:
+    """Return the dtype that stored values are read as: uint8 for truth values, float32 or float64 for other floats.
+
+    Raises InputError for values that are not real numbers.
+    """
+    native = np.dtype(dtype).newbyteorder("=")
+    if native.kind == "b":
+        return np.dtype(np.uint8)
+    if native.kind == "f" and native.itemsize not in (4, 8):
+        return np.dtype(np.float32 if native.itemsize < 4 else np.float64)
+    if native.kind not in "iuf":
+        do = "convert its array to integers, float32 or float64"
+        raise InputError(subject, expected="real numbers", got=str(native)[:60], do=do)
+    return native

@@ -17,6 +17,13 @@ LENGTH_UNITS: Mapping[str, tuple[str, float]] = {
     "cm": ("mm", 10.0),
     "m": ("mm", 1e3),
 }
+_SPELLINGS: Mapping[LengthUnit, str] = {
+    "nm": "nanometer nanometre",
+    "um": "\u00b5m \u03bcm micron micrometer micrometre",
+    "mm": "millimeter millimetre",
+    "cm": "centimeter centimetre",
+    "m": "meter metre",
+}
 # Bounds of voxel sizes; squares still fit double precision.
 SHORTEST, LONGEST = 1e-12, 1e12
 AXES = "TCZYX"
@@ -68,3 +75,12 @@ class Reading:
 def numbers(values: Sequence[float]) -> str:
     """Return lengths in words, e.g. ``0.5 x 0.5 x 2``."""
     return " x ".join(f"{value:.6g}" for value in values)
+
+
+def length_unit(text: str) -> LengthUnit | None:
+    """Return the unit that a file names, in any usual spelling; None for another word."""
+    word = text.strip().lower()
+    for unit, spellings in _SPELLINGS.items():
+        if word in (unit, *spellings.split(), *(f"{spelling}s" for spelling in spellings.split())):
+            return unit
+    return None

@@ -125,8 +125,8 @@ META_IMAGE = VolumeFormat(
     "MetaImage", (".mha", ".mhd"), writable=(".mha", ".mhd"), beside=((".mhd", ".raw"), (".mhd", ".zraw"))
 )
 DICOM = VolumeFormat("DICOM", (".dcm",), writable=(".dcm",))
-HDF5 = VolumeFormat("HDF5", (".h5", ".hdf5", ".hdf"), inside=":/")
-NUMPY = VolumeFormat("NumPy", (".npy", ".npz"))
+HDF5 = VolumeFormat("HDF5", (".h5", ".hdf5", ".hdf", ".ims"), inside=":/")
+NUMPY = VolumeFormat("NumPy", (".npy", ".npz"), inside=":/")
 MGH = VolumeFormat("MGH", (".mgz", ".mgh"))
 VENDORS = VolumeFormat("vendor", (".czi", ".lif", ".nd2", ".oir"))
 PLAIN, PACKED = NIFTI.single

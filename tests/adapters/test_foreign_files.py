@@ -52,11 +52,9 @@ def refusal(folder: Path, name: str) -> InputError:
 
 # What files begin with, what they are, and a part of the advice.
 STARTS = [
-    (b"\x89HDF\r\n\x1a\n", "an HDF5 file", "h5py.File("),
     (b"\x89HDF\r\n\x1a\n" + bytes(98) + b"minc-2.0", "a MINC file", "nibabel.load("),
     (b"\x89HDF\r\n\x1a\n" + bytes(712) + b"minc-2.0", "a MINC file", "nibabel.load("),
     (b"CDF\x01" + bytes(20), "a netCDF or MINC file", "nibabel.load("),
-    (b"\x93NUMPY\x01\0", "a NumPy array", "numpy.load("),
     (b"\x28\xb5\x2f\xfd" + bytes(20), "packed with Zstandard", "zstd -dc"),
     (bytes(128) + b"DICM" + bytes(400), "a DICOM file", "dcm2niix"),
     (b"version https://git-lfs.github.com/spec/v1\noid sha256:1\n", "a pointer of Git LFS", "git lfs pull"),
@@ -113,22 +111,12 @@ def test_a_link_to_a_missing_file_is_named_for_what_it_is(tmp_path: Path) -> Non
     assert error.do == "fetch it: git annex get 'a scan.nii.gz'"
 
 
-def _npy(folder: Path) -> str:
-    np.save(folder / "stack.npy", VALUES)
-    return "stack.npy"
-
-
-def _long_npy(folder: Path) -> str:
-    np.save(folder / "stack.npy", VALUES.astype(np.int64))
-    return "stack.npy"
-
-
 def _analyze(folder: Path) -> str:
     nib.save(nib.AnalyzeImage(VALUES, None), folder / "old.img")
     return "old.hdr"
 
 
-@pytest.mark.parametrize(("made", "what"), [(_npy, "NumPy"), (_long_npy, "NumPy"), (_analyze, "Analyze 7.5")])
+@pytest.mark.parametrize(("made", "what"), [(_analyze, "Analyze 7.5")])
 def test_a_conversion_as_advised_is_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, made: Callable[[Path], str], what: str
 ) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from voxport.domain.errors import UsageError
-from voxport.domain.reading import Reading
+from voxport.domain.reading import Reading, length_unit
 
 
 @pytest.mark.parametrize(
@@ -40,3 +40,24 @@ def test_the_case_of_the_axes_does_not_matter() -> None:
 @pytest.mark.parametrize("axes", ["YX", "XYZ", "TCZYX", "YXZTC"])
 def test_any_order_of_axes_may_be_stated(axes: str) -> None:
     assert Reading(axes=axes).axes == axes
+
+
+@pytest.mark.parametrize(
+    ("text", "unit"),
+    [
+        ("um", "um"),
+        ("\u00b5m", "um"),
+        ("\u03bcm", "um"),
+        (" Microns ", "um"),
+        ("micrometre", "um"),
+        ("nanometers", "nm"),
+        ("mm", "mm"),
+        ("centimeter", "cm"),
+        ("metres", "m"),
+        ("pixel", None),
+        ("inch", None),
+        ("", None),
+    ],
+)
+def test_units_are_known_in_every_usual_spelling(text: str, unit: str | None) -> None:
+    assert length_unit(text) == unit

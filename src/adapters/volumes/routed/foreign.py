@@ -36,9 +36,7 @@ _DICOM = "convert the series: dcm2niix -z y -o OUTPUT_FOLDER FOLDER_OF_THE_SERIE
 _KINDS: tuple[tuple[int, bytes | tuple[bytes, ...], str, str], ...] = (
     (106, b"minc-2.0", "a MINC file", _NIBABEL),  # in HDF5; 106 or 720 by the library's version
     (720, b"minc-2.0", "a MINC file", _NIBABEL),
-    (0, b"\x89HDF\r\n", "an HDF5 file", _array("h5py", "h5py.File('{name}')[DATASET][:].T")),
     (0, b"CDF", "a netCDF or MINC file", _NIBABEL),
-    (0, b"\x93NUMPY", "a NumPy array, which states no voxel sizes", _array("numpy", "numpy.load('{name}')")),
     (0, b"BZh", "a file packed with bzip2", "unpack it: bzip2 -dc '{name}' > unpacked"),
     (0, b"\xfd7zXZ\0", "a file packed with xz", "unpack it: xz -dc '{name}' > unpacked"),
     (0, b"\x28\xb5\x2f\xfd", "a file packed with Zstandard", "unpack it: zstd -dc '{name}' > unpacked"),
