@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
+import zlib
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 import nrrd
 import numpy as np
+import pytest
 import SimpleITK
 import slicerio
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from voxport.adapters.volumes.itk import ItkStore
-from voxport.domain.geometry.grid import FloatArray, Grid, shape3
+from voxport.domain.errors import OutputError, VoxportError
+from voxport.domain.geometry.grid import Box, FloatArray, Grid, shape3
 from voxport.domain.labels.label_map import Label, LabelTable
+from voxport.domain.reading import Reading
 from voxport.domain.volume import Volume
 from voxport.ports.volume_store import VolumeStore
+from voxport.testing.strategies import DTYPES
 from voxport.testing.volume_store import VolumeStoreContract
 
 sitk: Any = SimpleITK
@@ -178,3 +187,534 @@ def write_meta_image(path: Path, volume: Volume, is_big: bool = False) -> None:
 
 def _colour(parts: list[float]) -> str:
     return "#" + "".join(f"{round(part * 255):02x}" for part in parts)
+
+
+# Odd forms
+
+
+VALUES = np.arange(120, dtype=np.int16).reshape((4, 5, 6), order="F")
+TURNED = np.array([[0.0, -0.5, 0.0, 7.0], [0.25, 0.0, 0.0, -3.0], [0.0, 0.0, 2.0, 1.0], [0.0, 0.0, 0.0, 1.0]])
+NRRD = {
+    "type": "short",
+    "dimension": "3",
+    "space": "left-posterior-superior",
+    "sizes": "4 5 6",
+    "space directions": "(0,-0.25,0) (0.5,0,0) (0,0,2)",
+    "kinds": "domain domain domain",
+    "endian": "little",
+    "encoding": "raw",
+    "space origin": "(-7,3,1)",
+}
+META = {
+    "ObjectType": "Image",
+    "NDims": "3",
+    "TransformMatrix": "0 -1 0 1 0 0 0 0 1",
+    "Offset": "-7 3 1",
+    "ElementSpacing": "0.25 0.5 2",
+    "DimSize": "4 5 6",
+    "ElementType": "MET_SHORT",
+    "ElementDataFile": "LOCAL",
+}
+STORED = VALUES.astype("<i2").tobytes("F")
+
+
+def write_nrrd(path: Path, voxels: bytes = STORED, **changes: Any) -> Path:
+    """Write an NRRD file by hand with some fields changed, or left out for None; ``_`` in a name is a space."""
+    fields = NRRD | {name.replace("_", " "): value for name, value in changes.items()}
+    lines = [f"{name}: {value}" for name, value in fields.items() if value is not None]
+    path.write_bytes("\n".join(["NRRD0004", "# a comment", *lines, "", ""]).encode() + voxels)
+    return path
+
+
+def write_meta(path: Path, voxels: bytes = STORED, **changes: Any) -> Path:
+    """Write a MetaImage by hand with some tags changed, or left out for None; the last tag stays the last."""
+    tags = META | changes
+    tags["ElementDataFile"] = tags.pop("ElementDataFile")
+    lines = [f"{name} = {value}" for name, value in tags.items() if value is not None]
+    path.write_bytes("\n".join([*lines, ""]).encode() + voxels)
+    return path
+
+
+def whole(path: Path, reading: Reading | None = None) -> tuple[Any, Any]:
+    """The source of a volume, closed, and its values."""
+    with ItkStore(path.parent).open(str(path), reading) as source:
+        return source, source.read(Box.whole(source.grid.shape))
+
+
+def refusal(path: Path, reading: Reading | None = None) -> str:
+    with pytest.raises(VoxportError) as refused:
+        whole(path, reading)
+    assert "\n" not in str(refused.value)
+    assert refused.value.subject in (path.name, "axes", "timepoint", "spacing")
+    return str(refused.value)
+
+
+TEXT = " ".join(map(str, VALUES.ravel("F"))).encode()
+NRRD_FORMS: list[tuple[bytes, dict[str, Any]]] = [
+    (STORED, {}),
+    (VALUES.astype(">i2").tobytes("F"), {"endian": "big"}),
+    (gzip.compress(STORED), {"encoding": "gzip"}),
+    (gzip.compress(STORED[:50]) + gzip.compress(STORED[50:]), {"encoding": "gz"}),
+    (bz2.compress(STORED), {"encoding": "bzip2"}),
+    (TEXT, {"encoding": "ascii", "endian": None}),
+    (TEXT.replace(b" ", b",\n"), {"encoding": "text"}),
+    (b"two lines\nto skip\n" + STORED, {"line_skip": "2"}),
+    (b"12345" + STORED, {"byte_skip": "5"}),
+    (b"12345" + STORED, {"byteskip": "-1"}),
+    (gzip.compress(b"123" + STORED), {"encoding": "gzip", "byte_skip": "3"}),
+    (STORED, {"type": "signed short int", "space": "LPS", "kinds": None}),
+    (
+        STORED,
+        {
+            "space": "right-anterior-superior",
+            "space_directions": "(0,.25,0)  (-.5,0,0) (0,0,2)",
+            "space_origin": "(7,-3,1)",
+        },
+    ),
+    (STORED, {"space": "LAS", "space_directions": "(0,.25,0) (.5,0,0) (0,0,2)", "space_origin": "(-7, -3, 1)"}),
+]
+
+
+@pytest.mark.parametrize(("voxels", "changes"), NRRD_FORMS)
+def test_every_form_of_an_nrrd_file_is_the_same_volume(tmp_path: Path, voxels: bytes, changes: dict[str, Any]) -> None:
+    source, values = whole(write_nrrd(tmp_path / "a.nrrd", voxels, **changes))
+    np.testing.assert_array_equal(values[0], VALUES)
+    assert source.grid == Grid((4, 5, 6), TURNED)
+    assert source.spacing_sources == ("space directions",) * 3
+    assert source.notes == ()
+
+
+META_FORMS: list[tuple[bytes, dict[str, Any]]] = [
+    (STORED, {}),
+    (VALUES.astype(">i2").tobytes("F"), {"BinaryDataByteOrderMSB": "True"}),
+    (VALUES.astype(">i2").tobytes("F"), {"ElementByteOrderMSB": "True", "BinaryData": "True"}),
+    (zlib.compress(STORED), {"CompressedData": "True"}),
+    (gzip.compress(STORED), {"CompressedData": "True"}),
+    (
+        zlib.compress(STORED) + b"tail",
+        {"CompressedData": "True", "CompressedDataSize": str(len(zlib.compress(STORED)))},
+    ),
+    (TEXT, {"BinaryData": "False"}),
+    (
+        STORED,
+        {"TransformMatrix": None, "Rotation": META["TransformMatrix"], "Offset": None, "Position": META["Offset"]},
+    ),
+    (STORED, {"ElementSpacing": None, "ElementSize": META["ElementSpacing"], "ElementNumberOfChannels": "1"}),
+]
+
+
+@pytest.mark.parametrize(("voxels", "changes"), META_FORMS)
+def test_every_form_of_a_metaimage_is_the_same_volume(tmp_path: Path, voxels: bytes, changes: dict[str, Any]) -> None:
+    source, values = whole(write_meta(tmp_path / "a.mha", voxels, **changes))
+    np.testing.assert_array_equal(values[0], VALUES)
+    assert source.grid == Grid((4, 5, 6), TURNED)
+    assert source.spacing_sources == ("ElementSize" if "ElementSize" in changes else "ElementSpacing",) * 3
+
+
+def _pieces(folder: Path) -> None:
+    for number in range(3):
+        (folder / f"piece{number + 1:02d}.raw").write_bytes(b"head" + STORED[number * 80 : number * 80 + 80])
+
+
+@pytest.mark.parametrize(
+    "name", ["LIST\npiece01.raw\npiece02.raw\npiece03.raw", "piece%02d.raw 1 3 1", "whole.raw", "./whole.raw"]
+)
+@pytest.mark.parametrize("kind", ["nrrd", "meta"])
+def test_voxels_in_files_beside_the_header_are_read(tmp_path: Path, name: str, kind: str) -> None:
+    _pieces(tmp_path)
+    (tmp_path / "whole.raw").write_bytes(b"head" + STORED)
+    if kind == "nrrd":
+        path = write_nrrd(tmp_path / "a.nhdr", b"", byte_skip="4", data_file=name)
+        path.write_bytes(path.read_bytes().rstrip())
+    else:
+        path = write_meta(tmp_path / "a.mhd", b"", HeaderSize="4", ElementDataFile=name)
+    _, values = whole(path)
+    np.testing.assert_array_equal(values[0], VALUES)
+    places = ItkStore(tmp_path).places(str(path))
+    assert {
+        str(tmp_path / file.strip("./")) for file in name.splitlines()[1:] or ["whole.raw"] if "%" not in name
+    } <= set(places)
+    with ItkStore(tmp_path).open(str(path)) as again:
+        first = again.sha256()
+    (tmp_path / "piece02.raw").write_bytes(b"head" + bytes(80))
+    (tmp_path / "whole.raw").write_bytes(b"head" + bytes(240))
+    with ItkStore(tmp_path).open(str(path)) as again:
+        assert again.sha256() != first
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["/etc/passwd", "../secret.raw", "sub/secret.raw", "..", "a\\b.raw", "LIST\n../secret.raw", "../%d.raw 1 1 1"],
+)
+def test_voxels_elsewhere_than_beside_the_header_are_refused(tmp_path: Path, name: str) -> None:
+    (tmp_path / "secret.raw").write_bytes(STORED)
+    (tmp_path / "case").mkdir()
+    for path in (
+        write_nrrd(tmp_path / "case" / "a.nhdr", b"", data_file=name),
+        write_meta(tmp_path / "case" / "a.mhd", b"", ElementDataFile=name),
+    ):
+        assert "beside the header" in refusal(path)
+
+
+@pytest.mark.parametrize("kind", ["nrrd", "mha"])
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("packed", [False, True])
+def test_files_of_simpleitk_are_read_as_it_reads_them(tmp_path: Path, kind: str, dtype: str, packed: bool) -> None:
+    values = (np.arange(24) % 100).astype(dtype).reshape(4, 3, 2)
+    image = sitk.GetImageFromArray(values)
+    image.SetSpacing((0.5, 0.25, 2.0))
+    image.SetOrigin((1.0, 2.0, 3.0))
+    image.SetDirection((0.0, 1.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0, -1.0))
+    for name in (f"a.{kind}", f"a.{kind.replace('mha', 'mhd').replace('nrrd', 'nhdr')}"):
+        sitk.WriteImage(image, str(tmp_path / name), packed)
+        source, found = whole(tmp_path / name)
+        np.testing.assert_array_equal(found[0], values.T)
+        assert found.dtype == np.dtype(dtype)
+        np.testing.assert_array_equal(source.grid.affine, affine_of(image))
+
+
+def test_vectors_of_simpleitk_are_channels(tmp_path: Path) -> None:
+    values = np.arange(120, dtype=np.float32).reshape(4, 3, 2, 5)
+    for name in ("a.nrrd", "a.mha"):
+        sitk.WriteImage(sitk.GetImageFromArray(values, isVector=True), str(tmp_path / name))
+        _, found = whole(tmp_path / name)
+        np.testing.assert_array_equal(found, values.T)
+        _, one = whole(tmp_path / name, Reading(channel="3"))
+        np.testing.assert_array_equal(one[0], values[..., 3].T)
+
+
+@pytest.mark.parametrize("name", ["a.nrrd", "a.mha"])
+def test_a_fourth_axis_of_simpleitk_has_the_meaning_that_the_user_states(tmp_path: Path, name: str) -> None:
+    values = np.arange(120, dtype=np.float32).reshape(5, 4, 3, 2)
+    image = sitk.GetImageFromArray(values, isVector=False)
+    image.SetSpacing((0.5, 0.25, 2.0, 1.0))
+    sitk.WriteImage(image, str(tmp_path / name))
+    assert "`axes`" in refusal(tmp_path / name)
+    source, found = whole(tmp_path / name, Reading(axes="XYZT", timepoint=3))
+    np.testing.assert_array_equal(found[0], values[3].T)
+    assert source.grid.spacing == (0.5, 0.25, 2.0)
+    _, found = whole(tmp_path / name, Reading(axes="XYZC"))
+    np.testing.assert_array_equal(found, values.transpose(0, 3, 2, 1))
+
+
+def test_kinds_say_what_an_axis_means(tmp_path: Path) -> None:
+    four: dict[str, Any] = {"dimension": "4", "space_directions": "none (1,0,0) (0,1,0) (0,0,1)", "sizes": "2 3 4 5"}
+    for kind, words in {
+        "list": "",
+        "vector": "",
+        "covariant-vector": "",
+        "time": "`timepoint`",
+        "RGB-color": "RGB",
+        "???": "`axes`",
+        "complex": "`axes`",
+    }.items():
+        path = write_nrrd(tmp_path / "a.nrrd", kinds=f"{kind} domain domain domain", **four)
+        if words:
+            assert words in refusal(path)
+        else:
+            assert whole(path)[1].shape == (2, 3, 4, 5)
+    path = write_nrrd(tmp_path / "a.nrrd", kinds="list domain domain domain", **four)
+    path.write_bytes(path.read_bytes().replace(b"\n\n", b"\naxis 0 index type:=time\n\n", 1))
+    assert "`timepoint`" in refusal(path)
+    assert whole(path, Reading(timepoint=1))[1].shape == (1, 3, 4, 5)
+
+
+def test_a_space_with_time_has_the_affine_of_its_axes_in_space(tmp_path: Path) -> None:
+    path = write_nrrd(
+        tmp_path / "a.nrrd",
+        dimension="4",
+        sizes="3 4 5 2",
+        space="left-posterior-superior-time",
+        space_directions="(-2,0,0,0) (0,-3,0,0) (0,0,4,0) (0,0,0,9)",
+        kinds="domain domain domain time",
+        space_origin="(1,2,3,0)",
+    )
+    source, _ = whole(path, Reading(timepoint=0))
+    np.testing.assert_array_equal(source.grid.affine, [[2, 0, 0, -1], [0, 3, 0, -2], [0, 0, 4, 3], [0, 0, 0, 1]])
+
+
+@pytest.mark.parametrize(
+    ("units", "unit", "factor"),
+    [
+        ({"space_units": '"mm" "mm" "mm"'}, "mm", 1.0),
+        ({"space_units": '"um" "um" "um"'}, "um", 1.0),
+        ({"space_units": '"µm" "micron" "microns"'}, "um", 1.0),
+        ({"space_units": '"nm" "nm" "nm"'}, "um", 1e-3),
+        ({"space_units": '"cm" "cm" "cm"'}, "mm", 10.0),
+        ({"units": '"um" "um" "um"'}, "um", 1.0),
+        ({"space_units": '"parsec" "parsec" "parsec"'}, "unknown", 1.0),
+        ({}, "unknown", 1.0),
+    ],
+)
+def test_units_are_those_stated(tmp_path: Path, units: dict[str, Any], unit: str, factor: float) -> None:
+    source, _ = whole(write_nrrd(tmp_path / "a.nrrd", **units))
+    assert source.grid.unit == unit
+    np.testing.assert_allclose(source.grid.affine[:3], TURNED[:3] * factor, rtol=1e-15)
+    if unit == "unknown":
+        assert whole(tmp_path / "a.nrrd", Reading(unit="um"))[0].grid.unit == "um"
+
+
+def test_units_that_disagree_are_refused(tmp_path: Path) -> None:
+    path = write_nrrd(tmp_path / "a.nrrd", space_units='"mm" "mm" "um"')
+    assert "lengths in mm and lengths in um" in refusal(path)
+    assert whole(path, Reading(spacing=(1.0, 1.0, 2.0), unit="um"))[0].grid.spacing == (1.0, 1.0, 2.0)
+
+
+PLAIN: dict[str, Any] = {"space": None, "space_directions": None, "space_origin": None}
+
+
+def test_spacings_without_directions_are_in_the_frame_of_itk_with_a_note(tmp_path: Path) -> None:
+    source, _ = whole(write_nrrd(tmp_path / "a.nrrd", spacings="0.5 0.25 2", units='"um" "um" "um"', **PLAIN))
+    np.testing.assert_array_equal(source.grid.affine, affine_of(sitk.ReadImage(str(tmp_path / "a.nrrd"))))
+    assert source.grid.unit == "um"
+    assert source.spacing_sources == ("spacings",) * 3
+    assert "left, posterior and superior" in source.notes[0]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"spacings": None, **PLAIN},
+        {"spacings": "nan nan nan", **PLAIN},
+        {"spacings": "0.5 0.25 0", **PLAIN},
+        {"spacings": "0.5 0.25 -1", **PLAIN},
+        {"spacings": "0.5 0.25 inf", **PLAIN},
+        {"space_directions": "(0,-0.25,0) (0.5,0,0) (0,0,0)"},
+        {"space_directions": "(0,-0.25,0) (0.5,0,0) (nan,nan,nan)"},
+    ],
+)
+def test_a_voxel_size_that_nrrd_does_not_state_is_asked_for(tmp_path: Path, changes: dict[str, Any]) -> None:
+    path = write_nrrd(tmp_path / "a.nrrd", **changes)
+    assert "give `spacing`" in refusal(path)
+    source, values = whole(path, Reading(spacing=(0.25, 0.5, 2.0), unit="um"))
+    assert (source.grid.spacing, source.grid.unit) == ((0.25, 0.5, 2.0), "um")
+    np.testing.assert_array_equal(values[0], VALUES)
+
+
+@pytest.mark.parametrize("spacing", [None, "0.25 0.5 0", "0.25 0.5 nan", "0.25 -0.5 2"])
+def test_a_voxel_size_that_metaimage_does_not_state_is_asked_for_and_directions_are_kept(
+    tmp_path: Path, spacing: str | None
+) -> None:
+    path = write_meta(tmp_path / "a.mha", ElementSpacing=spacing)
+    assert "give `spacing`" in refusal(path)
+    source, _ = whole(path, Reading(spacing=(0.25, 0.5, 2.0), unit="mm"))
+    np.testing.assert_array_equal(source.grid.affine, TURNED)
+
+
+@pytest.mark.parametrize("name", ["a.nrrd", "a.mha"])
+def test_an_image_of_two_axes_is_one_slice_whose_thickness_the_user_states(tmp_path: Path, name: str) -> None:
+    values = np.arange(12, dtype=np.float32).reshape(4, 3)
+    image = sitk.GetImageFromArray(values)
+    image.SetSpacing((0.5, 0.25))
+    sitk.WriteImage(image, str(tmp_path / name))
+    assert "a voxel size along z" in refusal(tmp_path / name)
+    source, found = whole(tmp_path / name, Reading(spacing=(0.5, 0.25, 2.0), unit="um"))
+    assert (source.grid.shape, source.grid.spacing) == ((3, 4, 1), (0.5, 0.25, 2.0))
+    np.testing.assert_array_equal(found[0, ..., 0], values.T)
+
+
+# What cannot be read
+
+
+@pytest.mark.parametrize(
+    ("voxels", "changes", "words"),
+    [
+        (STORED[:-1], {}, "expected 240 bytes"),
+        (gzip.compress(STORED)[:-9], {"encoding": "gzip"}, "cut short"),
+        (gzip.compress(STORED[:-2]), {"encoding": "gzip"}, "expected 240 bytes"),
+        (gzip.compress(STORED, mtime=0)[:40] + bytes(20), {"encoding": "gzip"}, "stream"),
+        (bz2.compress(STORED)[:-9], {"encoding": "bzip2"}, "cut short"),
+        (b"no bzip2 at all", {"encoding": "bzip2"}, "damaged"),
+        (TEXT[:-4], {"encoding": "text"}, "expected 240 bytes"),
+        (TEXT + b" word", {"encoding": "text"}, "numbers of int16"),
+        (TEXT.replace(b"119", b"99999"), {"encoding": "text"}, "numbers of int16"),
+        (STORED, {"encoding": "hex"}, "an encoding"),
+        (STORED, {"encoding": None}, "an encoding"),
+        (STORED, {"endian": None}, "endian"),
+        (STORED, {"type": "block"}, "the type block"),
+        (STORED, {"type": None}, "the type none"),
+        (STORED, {"sizes": "4 5"}, "3 whole numbers (sizes)"),
+        (STORED, {"sizes": "4 5 0"}, "at least one voxel"),
+        (STORED, {"sizes": "4 5 -6"}, "at least one voxel"),
+        (STORED, {"sizes": "4 5 6.5"}, "3 whole numbers"),
+        (STORED, {"dimension": None}, "dimension"),
+        (STORED, {"dimension": "17"}, "at most 16 axes"),
+        (STORED, {"space_directions": "(1,0,0) (0,1,0)"}, "for each of 3 axes"),
+        (STORED, {"space_directions": "(1,0,0) (0,1,0) (0,0,x)"}, "numbers"),
+        (STORED, {"space_directions": "(1,0,0) (0,1,0) (0,2,0)"}, "three directions"),
+        (STORED, {"sizes": "10000 10000 10000"}, "2000000000000 bytes, as its header says"),
+        (gzip.compress(STORED), {"sizes": "10000 10000 10000", "encoding": "gzip"}, "as its header says"),
+        (TEXT, {"sizes": "10000 10000 10000", "encoding": "text"}, "as its header says"),
+        (STORED, {"sizes": "999999999999 999999999999 999999999999"}, "at most"),
+        (STORED, {"data_file": "absent.raw"}, "no such file"),
+        (STORED, {"data_file": "LIST"}, "names of files"),
+        (STORED, {"data_file": "a%d.raw 1 7 1"}, "a number of files that divides"),
+        (STORED, {"data_file": "a%d.raw 1 3 1"}, "no such file"),
+        (STORED, {"data_file": "a%s.raw 1 3 1"}, "a pattern"),
+        (STORED, {"data_file": "a%d.raw 1 999999999 1"}, "a pattern"),
+        (STORED, {"byte_skip": "-2"}, "to skip"),
+        (STORED, {"byte_skip": "9" * 18}, "as its header says"),
+    ],
+)
+def test_a_damaged_nrrd_file_is_refused_in_one_line(
+    tmp_path: Path, voxels: bytes, changes: dict[str, Any], words: str
+) -> None:
+    path = write_nrrd(tmp_path / "a.nrrd", voxels, **changes)
+    with pytest.raises(VoxportError) as refused:
+        ItkStore(tmp_path, max_voxels=2**50).open(str(path))
+    assert words in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("voxels", "changes", "words"),
+    [
+        (STORED[:-1], {}, "expected 240 bytes"),
+        (zlib.compress(STORED)[:-9], {"CompressedData": "True"}, "cut short"),
+        (b"no zlib at all", {"CompressedData": "True"}, "damaged"),
+        (TEXT[:-4], {"BinaryData": "False"}, "expected 240 bytes"),
+        (STORED, {"ObjectType": "Tube"}, "type Tube"),
+        (STORED, {"NDims": "5"}, "2, 3 or 4 axes"),
+        (STORED, {"NDims": None}, "NDims"),
+        (STORED, {"DimSize": "4 5"}, "3 whole numbers (DimSize)"),
+        (STORED, {"DimSize": "10000 10000 10000"}, "as its header says"),
+        (STORED, {"ElementType": "MET_OTHER"}, "the type MET_OTHER"),
+        (STORED, {"TransformMatrix": "1 0 0"}, "9 numbers"),
+        (STORED, {"TransformMatrix": "1 0 0 1 0 0 0 0 1"}, "three directions"),
+        (STORED, {"TransformMatrix": "nan 0 0 0 1 0 0 0 1"}, "finite"),
+        (STORED, {"Offset": "1 2"}, "3 numbers"),
+        (STORED, {"ElementDataFile": "absent.raw"}, "no such file"),
+        (STORED, {"ElementDataFile": ""}, "ElementDataFile"),
+        (STORED, {"ElementDataFile": "a.raw", "HeaderSize": "-7"}, "HeaderSize"),
+    ],
+)
+def test_a_damaged_metaimage_is_refused_in_one_line(
+    tmp_path: Path, voxels: bytes, changes: dict[str, Any], words: str
+) -> None:
+    path = write_meta(tmp_path / "a.mha", voxels, **changes)
+    with pytest.raises(VoxportError) as refused:
+        ItkStore(tmp_path, max_voxels=2**50).open(str(path))
+    assert words in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+_fuzz = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+@_fuzz
+@given(data=st.data(), kind=st.sampled_from(["nrrd", "mha"]))
+def test_mutated_files_never_end_in_a_traceback(data: st.DataObject, kind: str, tmp_path: Path) -> None:
+    path = (write_nrrd if kind == "nrrd" else write_meta)(tmp_path / f"a.{kind}")
+    content = bytearray(path.read_bytes())
+    for _ in range(data.draw(st.integers(1, 4))):
+        at = data.draw(st.integers(0, len(content) - 1))
+        part = data.draw(
+            st.sampled_from([b"nan", b"-1", b"9" * 19, b"(", b"%d", b"\n", b":", b"\xff"]) | st.binary(max_size=4)
+        )
+        content[at : at + data.draw(st.integers(0, 8))] = part
+    path.write_bytes(content)
+    try:
+        source = ItkStore(tmp_path, max_voxels=10**6).open(str(path))
+    except VoxportError:
+        return
+    with source:
+        assert source.read(Box.whole(source.grid.shape)).shape == (source.channels, *source.grid.shape)
+
+
+# Writing
+
+
+def test_simpleitk_reads_what_is_written(tmp_path: Path) -> None:
+    volume = Volume(np.arange(360, dtype=np.float32).reshape(3, 4, 5, 6), Grid((4, 5, 6), TURNED, "um"))
+    for name in ("a.nrrd", "a.mha", "a.mhd"):
+        with ItkStore().create(str(tmp_path / name), volume.grid, np.dtype(np.float32), channels=3) as sink:
+            sink.write(Box.whole((4, 5, 6)), volume.array)
+            sink.commit()
+            assert bool(sink.notes) == (name != "a.nrrd")
+        image = sitk.ReadImage(str(tmp_path / name))
+        np.testing.assert_array_equal(sitk.GetArrayFromImage(image).T, volume.array)
+        np.testing.assert_array_equal(affine_of(image), TURNED)
+
+
+@pytest.mark.parametrize("name", ["a.nrrd", "a.mha", "a.mhd", "a.seg.nrrd"])
+def test_equal_volumes_are_equal_files(tmp_path: Path, name: str) -> None:
+    hashes = set()
+    for folder in ("one", "two"):
+        (tmp_path / folder).mkdir()
+        with ItkStore().create(str(tmp_path / folder / name), Grid((4, 5, 6), TURNED), np.dtype(np.int16)) as sink:
+            sink.write(Box.whole((4, 5, 6)), VALUES)
+            hashes.add(sink.commit())
+    assert len(hashes) == 1
+
+
+def test_a_segmentation_has_the_fields_that_slicer_expects(tmp_path: Path) -> None:
+    table = LabelTable((Label(1, "vessel", "#ff0080"), Label(7, "soma, left"), Label(9, "absent")))
+    mask = np.zeros((4, 5, 6), np.uint8)
+    mask[1:3, 2:4, 3:6], mask[0, 0, 0] = 1, 7
+    path = tmp_path / "a.seg.nrrd"
+    with ItkStore().create(str(path), Grid((4, 5, 6), TURNED, "um"), mask.dtype, labels=table) as sink:
+        sink.write(Box.whole(mask.shape), mask)
+        sink.commit()
+    found = slicerio.read_segmentation(str(path))
+    np.testing.assert_array_equal(found["voxels"], mask)
+    np.testing.assert_allclose(found["ijkToLPS"], LPS @ TURNED)
+    assert found["masterRepresentation"] == "Binary labelmap"
+    assert found["containedRepresentationNames"] == ["Binary labelmap"]
+    assert found["referenceImageExtentOffset"] == [0, 0, 0]
+    assert [(s["name"], s["labelValue"], s["layer"], s["id"]) for s in found["segments"]] == [
+        ("vessel", 1, 0, "Segment_1"),
+        ("soma, left", 7, 0, "Segment_7"),
+        ("absent", 9, 0, "Segment_9"),
+    ]
+    assert found["segments"][0]["extent"] == [1, 2, 2, 3, 3, 5]
+    assert found["segments"][2]["extent"] == [0, -1, 0, -1, 0, -1]
+    np.testing.assert_allclose(found["segments"][0]["color"], [1, 0, 128 / 255], atol=1e-6)
+    assert found["segments"][0]["status"] == "inprogress"
+
+
+def test_a_segmentation_without_a_table_names_a_segment_for_each_value(tmp_path: Path) -> None:
+    with ItkStore().create(str(tmp_path / "a.seg.nrrd"), Grid((4, 5, 6), TURNED), np.dtype(np.int16)) as sink:
+        sink.write(Box.whole((4, 5, 6)), VALUES % 3)
+        sink.commit()
+    segments = slicerio.read_segmentation(str(tmp_path / "a.seg.nrrd"))["segments"]
+    assert [(segment["name"], segment["labelValue"]) for segment in segments] == [("Segment_1", 1), ("Segment_2", 2)]
+
+
+def test_a_segmentation_of_slicer_with_layers_is_read_as_channels(tmp_path: Path) -> None:
+    layers = np.zeros((2, 4, 5, 6), np.uint8)
+    layers[0, 1], layers[1, 2] = 1, 1
+    header = {
+        "space": "left-posterior-superior",
+        "space directions": [[np.nan] * 3, *np.eye(3)],
+        "kinds": ["list", *["domain"] * 3],
+    }
+    nrrd.write(str(tmp_path / "a.seg.nrrd"), layers, header | {"space origin": [0, 0, 0]}, index_order="F")
+    np.testing.assert_array_equal(whole(tmp_path / "a.seg.nrrd")[1], layers)
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype", "channels", "words"),
+    [
+        ("a.seg.nrrd", "float32", 1, "a label map"),
+        ("a.seg.nrrd", "uint8", 2, "a label map"),
+        ("a.nhdr", "uint8", 1, "expected a name in .nrrd, .seg.nrrd, .mha or .mhd"),
+        ("a.raw", "uint8", 1, "expected a name in"),
+    ],
+)
+def test_what_a_format_cannot_hold_is_refused_before_anything_is_written(
+    tmp_path: Path, name: str, dtype: str, channels: int, words: str
+) -> None:
+    with pytest.raises(OutputError, match=words):
+        ItkStore().create(str(tmp_path / name), Grid((4, 5, 6), TURNED), np.dtype(dtype), channels=channels)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_shear_is_kept_by_nrrd_and_refused_for_metaimage(tmp_path: Path) -> None:
+    sheared = TURNED.copy()
+    sheared[0, 2] = 0.3
+    grid = Grid((4, 5, 6), sheared, "mm")
+    with ItkStore().create(str(tmp_path / "a.nrrd"), grid, np.dtype(np.int16)) as sink:
+        sink.commit()
+    assert whole(tmp_path / "a.nrrd")[0].grid == grid
+    with pytest.raises(OutputError, match="a shear"):
+        ItkStore().create(str(tmp_path / "a.mha"), grid, np.dtype(np.int16))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import bz2
 import hashlib
-import io
 import mmap
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -234,9 +233,9 @@ def _inflated(stream: IO[bytes], layout: Layout) -> Iterator[bytes]:
 
 def _parsed(stream: IO[bytes], layout: Layout) -> Iterator[bytes]:
     """Parse numbers as text, separated by spaces or commas."""
-    text, rest = io.TextIOWrapper(stream, "ascii", "replace"), ""
-    while chunk := text.read(CHUNK_BYTES):
-        *words, rest = (rest + chunk.replace(",", " ") + "|").split()
+    rest = ""
+    for chunk in _plain(stream, layout):
+        *words, rest = (rest + chunk.decode("ascii", "replace").replace(",", " ") + "|").split()
         rest = rest.removesuffix("|")
         yield _bytes_of(words, layout)
     yield _bytes_of(rest.split(), layout)
