@@ -11,6 +11,7 @@ from ..domain.errors import (
     InputError,
     LimitError,
     ModelError,
+    NotInstalledError,
     OutputError,
     TimeLimitError,
     UnknownJobError,
@@ -57,6 +58,7 @@ class _Kind(NamedTuple):
 _ASK = "ask who runs the server"
 _KINDS = {
     "usage": _Kind(UsageError, "fields that the server takes", "correct the request"),
+    "not-installed": _Kind(NotInstalledError, "a package on the server", f"{_ASK} to install it"),
     "input": _Kind(InputError, "a volume that can be segmented", "correct the volume"),
     "model": _Kind(ModelError, "a model that can do this", "choose another model"),
     "unknown-model": _Kind(UnknownModelError, "a model that the server has", "choose one of its models"),

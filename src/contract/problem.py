@@ -35,6 +35,7 @@ KINDS: Mapping[str, Kind] = {
     "model": Kind(422, "The model cannot be used like this"),
     "rate": Kind(429, "Too many requests"),
     "internal": Kind(500, "The service failed"),
+    "not-installed": Kind(501, "The service lacks a package"),
     "busy": Kind(503, "The service is busy"),
     "unavailable": Kind(503, "The job queue cannot be reached"),
     "cancelled": Kind(503, "The run was cancelled"),

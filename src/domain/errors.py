@@ -26,9 +26,14 @@ class UsageError(VoxportError):
     """An invalid option or argument, or a combination that conflicts."""
 
     @classmethod
-    def not_installed(cls, subject: str, package: str, extra: str) -> UsageError:
+    def not_installed(cls, subject: str, package: str, extra: str) -> NotInstalledError:
         """Build the error for a package that is missing; one of voxport's extras installs it."""
-        return cls(subject, expected=package, got="none installed", do=f"pip install 'voxport[{extra}]'")
+        do = f"pip install 'voxport[{extra}]'"
+        return NotInstalledError(subject, expected=package, got="none installed", do=do)
+
+
+class NotInstalledError(UsageError):
+    """A package is missing."""
 
 
 class InputError(VoxportError):
@@ -77,6 +82,10 @@ class OutputError(VoxportError):
         return cls(subject, expected="a place with room that can be written", got=got, do="choose another place")
 
 
+class FormatError(OutputError):
+    """The format of a result's name cannot store the result; trying again does not help."""
+
+
 class CancelledError(VoxportError):
     """The run was cancelled. No file remains under the names of its outputs."""
 
@@ -87,6 +96,7 @@ class CancelledError(VoxportError):
 # Published: part of the HTTP interface and of stored jobs. The most derived class decides.
 _KINDS: dict[type[VoxportError], str] = {
     UsageError: "usage",
+    NotInstalledError: "not-installed",
     InputError: "input",
     ModelError: "model",
     UnknownModelError: "unknown-model",
@@ -96,6 +106,7 @@ _KINDS: dict[type[VoxportError], str] = {
     NoSpaceError: "limit",
     BusyError: "busy",
     OutputError: "output",
+    FormatError: "usage",
     CancelledError: "cancelled",
 }
 

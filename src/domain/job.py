@@ -10,6 +10,7 @@ from typing import Any, Literal
 from .errors import (
     BusyError,
     CancelledError,
+    FormatError,
     NoSpaceError,
     OutputError,
     UnknownJobError,
@@ -165,7 +166,8 @@ def settled(job: Job, now: float, error: BaseException, *, attempts_allowed: int
     if isinstance(error, CancelledError):  # the worker stops
         return job.to("queued", tiles_done=0)
     failure = failure_of(error)
-    if isinstance(error, OutputError | NoSpaceError | BusyError | OSError):
+    passing = isinstance(error, OutputError | NoSpaceError | BusyError | OSError)
+    if passing and not isinstance(error, FormatError):
         return job.to("queued", failure=failure, tiles_done=0)
     if isinstance(error, VoxportError) and not isinstance(error, UnknownModelError):
         return job.to("failed", ended=now, failure=failure)

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from voxport.domain.errors import (
     BusyError,
     CancelledError,
+    FormatError,
     InputError,
     LimitError,
     ModelError,
@@ -84,7 +85,7 @@ def test_an_ended_job_can_only_be_queued_again_and_every_state_is_reachable() ->
     assert set().union(*FOLLOWING.values()) == set(JOB_STATES)
 
 
-@pytest.mark.parametrize("error", [InputError, ModelError, UsageError, LimitError])
+@pytest.mark.parametrize("error", [InputError, ModelError, UsageError, LimitError, FormatError])
 def test_what_the_case_is_to_blame_for_fails_at_once(error: type[VoxportError]) -> None:
     job = after(RUNNING, words(error))
     assert (job.state, job.failed_attempts, job.ended) == ("failed", 0, 120.0)

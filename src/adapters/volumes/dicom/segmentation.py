@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ....domain.errors import OutputError
+from ....domain.errors import FormatError
 from ....domain.geometry.grid import Grid
 from ....domain.labels.label_map import Label, LabelTable
+from ....domain.volume_names import PACKED
 from ....ports.volume_store import VolumeSource
 from ...arrays import package
 from ...spool import SpooledSink, tree_sha256
@@ -36,18 +37,18 @@ def new_segmentation(
     """Begin a DICOM segmentation of a series.
 
     Raises:
-        OutputError: not a label map of at most 16 bits, or ``like`` is no DICOM series as its files state it.
+        FormatError: not a label map of at most 16 bits, or ``like`` is no DICOM series as its files state it.
     """
-    do = "name the output in another format, e.g. .nii.gz"
+    do = f"name the output in another format, e.g. {PACKED}"
     if dtype.kind != "u" or dtype.itemsize > 2 or channels != 1:
         got = f"{channels} channels of {dtype}" if channels > 1 else f"values of {dtype}"
-        raise OutputError(path.name, expected="a label map of uint8 or uint16 for DICOM", got=got, do=do)
+        raise FormatError(path.name, expected="a label map of uint8 or uint16 for DICOM", got=got, do=do)
     if not isinstance(like, DicomSource):
         expected = "a DICOM series as input, to which a DICOM SEG refers"
-        raise OutputError(path.name, expected=expected, got="an input of another format", do=do)
+        raise FormatError(path.name, expected=expected, got="an input of another format", do=do)
     if not like.is_as_stored:
         expected = "voxel sizes and axes of the series, as a DICOM SEG has them"
-        raise OutputError(path.name, expected=expected, got="others, which were given", do=do)
+        raise FormatError(path.name, expected=expected, got="others, which were given", do=do)
     for name in ("pydicom", "highdicom"):
         package(name, "medical", path.name)
     writer = _Writer(path.name, like.frames, _headers(like.frames), labels)
@@ -98,8 +99,8 @@ class _Writer:
             )
         except (ValueError, TypeError, AttributeError, KeyError) as error:
             got = f"one that lacks what it needs ({type(error).__name__})"
-            do = "name the output in another format, e.g. .nii.gz"
-            raise OutputError(self.name, expected="a series that a DICOM SEG can refer to", got=got, do=do) from None
+            do = f"name the output in another format, e.g. {PACKED}"
+            raise FormatError(self.name, expected="a series that a DICOM SEG can refer to", got=got, do=do) from None
         segmentation.SeriesDescription = "Segmentation"
         _fix_date(segmentation, self.headers[0], organisation)
         segmentation.save_as(folder / self.name)

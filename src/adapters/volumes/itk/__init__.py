@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ....domain.errors import InputError, OutputError
+from ....domain.errors import FormatError, InputError, OutputError
 from ....domain.geometry.grid import Grid
 from ....domain.labels.label_map import LabelTable
 from ....domain.reading import Reading
@@ -79,7 +79,7 @@ class ItkStore:
     ) -> SpooledSink:
         """Begin a volume filled with zeros; see VolumeStore.create. Names of channels are not stored.
 
-        Raises OutputError for what the format cannot hold: a ``.seg.nrrd`` of several channels or real numbers, a
+        Raises FormatError for what the format cannot hold: a ``.seg.nrrd`` of several channels or real numbers, a
         MetaImage whose axes are not at right angles.
         """
         check_new_volume(grid, channels, channel_names, like)
@@ -91,12 +91,12 @@ class ItkStore:
             if channels != 1 or np.dtype(dtype).kind not in "iu":
                 got = f"{channels} channels of {np.dtype(dtype)}"
                 do = f"name it {NRRD.writable[0]}"
-                raise OutputError(path.name, expected="a label map of one channel", got=got, do=do)
+                raise FormatError(path.name, expected="a label map of one channel", got=got, do=do)
             write = partial(_write_segmentation, path.name, grid, labels)
         elif ending in META_IMAGE.writable:
             if grid.is_sheared:
                 do = f"name it {NRRD.writable[0]} or {PACKED}: they hold a shear"
-                raise OutputError(path.name, expected="axes at right angles, as ITK reads", got="a shear", do=do)
+                raise FormatError(path.name, expected="axes at right angles, as ITK reads", got="a shear", do=do)
             if grid.unit != "unknown":
                 notes.append(f"{path.name} does not state that its lengths are in {grid.unit}: MetaImage has no unit")
             write = partial(_write_meta_image, path.name, grid)
