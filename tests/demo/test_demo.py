@@ -15,10 +15,12 @@ import gradio as gr
 import nibabel as nib
 import numpy as np
 import pytest
+import SimpleITK as itk  # noqa: N813 - the name that its users give it
 from fastapi.testclient import TestClient
 from PIL import Image
 from voxport.application import Application
 from voxport.domain.errors import CancelledError, InputError, LimitError, UsageError
+from voxport.domain.geometry.grid import Box
 from voxport.domain.run import RunOptions
 from voxport.domain.volume_names import DICOM, NIFTI, VolumeNames
 from voxport.entrypoints.demo import texts
@@ -32,6 +34,7 @@ from voxport.services.viewing.sessions import Session, Sessions
 
 from tests.adapters.test_foreign_files import FOREIGN
 from tests.cli.conftest import environment
+from tests.real_data.writers import FORMATS
 from tests.rest.conftest import named_model
 from tests.rest.serving import free_port
 
@@ -97,7 +100,7 @@ def entered(client: TestClient, controller: Controller) -> Session:
     return session
 
 
-@pytest.mark.parametrize(("start", "what", "helps"), FOREIGN)
+@pytest.mark.parametrize(("start", "what", "helps"), [kind for kind in FOREIGN if "DICOM" not in kind[1]])
 def test_a_foreign_file_is_named_for_what_it_is(
     controller: Controller, session: Session, tmp_path: Path, start: bytes, what: str, helps: str
 ) -> None:
@@ -310,6 +313,49 @@ def test_dropped_dicom_files_are_one_folder_without_what_lies_beside_them(tmp_pa
     (series,) = take(uploads, tmp_path / "two", names, 399)
     assert sorted(path.read_bytes()[128:] for path in series.iterdir()) == [b"DICM0", b"DICM1", b"DICM2"]
     assert not any(path.exists() for path in uploads)
+
+
+def test_two_files_of_one_volume_stay_together(controller: Controller, session: Session, tmp_path: Path) -> None:
+    values = np.arange(60, dtype=np.uint8).reshape(3, 4, 5)
+    itk.WriteImage(itk.GetImageFromArray(values), str(tmp_path / "scan.mhd"))
+    nib.save(nib.Nifti1Pair(values, np.eye(4)), tmp_path / "pair.hdr")
+    for uploads in (["scan.raw", "scan.mhd"], ["pair.hdr", "pair.img"]):
+        controller.open(session.token, [tmp_path / name for name in uploads])
+        assert len(session.files) == 1
+        assert session.volume is not None
+        assert session.volume.at((2, 1, 0), None)[0] in ([7], [45])
+
+
+def test_a_series_is_shown_with_its_format_and_its_mask_offered_as_dicom(
+    app: tuple[TestClient, Controller], tmp_path: Path
+) -> None:
+    client, controller = app
+    session = entered(client, controller)
+    values = np.random.default_rng(0).integers(0, 100, (1, 12, 10, 8)).astype(np.int16)
+    affine = np.diag([0.75, 0.75, 2.0, 1.0])
+    folder, _ = FORMATS["DICOM"].write(tmp_path, values, affine, "mm")
+    controller.open(session.token, list(folder.iterdir()))
+    shown = texts.facts(session, controller.formats(session))
+    for said in ("DICOM", "12 \N{MULTIPLICATION SIGN} 10", "0.75", "x, y: PixelSpacing; z: "):
+        assert said in shown
+    run(controller, session, THRESHOLD)
+    endings = controller.mask_endings(session)
+    assert {".nii.gz", ".dcm", ".seg.nrrd", ".nrrd", ".mha"} <= set(endings)
+    assert session.result is not None
+    mask = np.asarray(nib.as_closest_canonical(nib.load(session.result.files["series_mask.nii.gz"])).dataobj)
+    for ending in endings:
+        _, notes = controller.save_as(session.token, ending)
+        name = f"series_mask{ending}"
+        assert next(iter(session.result.files)) == name
+        assert f"files/{name}" in texts.downloads(session, {}, notes)
+        (tmp_path / name).write_bytes(client.get(f"/session/{session.id}/files/{name}").content)
+        if ending != ".dcm":
+            with controller.application.volumes.open(str(tmp_path / name)) as source:
+                found = nib.Nifti1Image(source.read(Box.whole(source.grid.shape))[0], source.grid.affine)
+                np.testing.assert_array_equal(np.asarray(nib.as_closest_canonical(found).dataobj), mask)
+    assert (tmp_path / "series_mask.dcm").read_bytes()[128:132] == b"DICM"
+    with pytest.raises(UsageError, match="choose another"):
+        controller.save_as(session.token, ".png")
 
 
 def test_the_files_of_a_zarr_folder_are_asked_for_as_a_zip(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+import tifffile
 
 from tests.cli.conftest import environment
 from tests.rest.conftest import named_model
@@ -174,6 +175,52 @@ def test_two_files_are_the_channels_of_one_volume(visitor: Visitor, tmp_path: Pa
     visitor.page.locator("voxport-viewer select[name=channel]").select_option("1")
     visitor.wait_for_slices()
     assert (visitor.pixels("axial") != one).any()
+
+
+def test_a_tiff_without_voxel_sizes_is_segmented_once_they_are_stated(
+    visitor: Visitor, demo: Server, tmp_path: Path
+) -> None:
+    stack = tmp_path / "stack.tif"
+    values = np.random.default_rng(4).integers(0, 256, (12, 30, 40), np.uint8)
+    tifffile.imwrite(stack, values, metadata=None, photometric="minisblack")
+    visitor.choose("edges")
+    visitor.drop(stack)
+    visitor.page.wait_for_selector("#vx-facts [role=alert]")
+    said = visitor.page.inner_text("#vx-facts")
+    assert said.startswith("stack.tif: expected ")
+    assert "axes" in said
+    visitor.page.fill("#vx-axes textarea, #vx-axes input", "ZYX")
+    visitor.page.click("#vx-reopen")
+    visitor.page.wait_for_selector("#vx-facts [role=alert]:has-text('spacing')")
+    visitor.page.fill("#vx-spacing textarea, #vx-spacing input", "0.5, 0.25, 2")
+    visitor.page.click("#vx-unit input")
+    visitor.page.locator("[role=option]").filter(has_text="um").first.click()
+    visitor.page.click("#vx-reopen")
+    visitor.page.wait_for_selector("#vx-facts .vx-facts")
+    visitor.wait_for_slices()
+    facts = visitor.page.inner_text("#vx-facts")
+    times = "\N{MULTIPLICATION SIGN}"
+    for said in ("stack.tif TIFF", f"40 {times} 30 {times} 12", f"0.5 {times} 0.25 {times} 2 \N{MICRO SIGN}m", "given"):
+        assert said in facts
+    assert "edges" in visitor.run()
+    stated = (
+        "--axes",
+        "ZYX",
+        "--spacing",
+        "0.5,0.25,2",
+        "--unit",
+        "um",
+        "-m",
+        str(demo.log.parent / "models" / "edges-1.0.0.onnx"),
+    )
+    expected = command_line_mask(tmp_path, stack, *stated)
+    assert visitor.download("Mask", tmp_path).read_bytes() == expected
+    visitor.page.click("#vx-format input")
+    visitor.page.locator("[role=option]").filter(has_text=".ome.tif").first.click()
+    visitor.page.wait_for_selector(".vx-file[href$='stack_mask.ome.tif']")
+    with tifffile.TiffFile(visitor.download("Mask", tmp_path)) as file:
+        labels = np.asarray(nib.load(tmp_path / "by_command.nii.gz").dataobj)
+        np.testing.assert_array_equal(file.asarray(), labels.T)
 
 
 def test_a_corrupt_file_gives_its_sentence_and_leaves_what_is_open(

@@ -69,6 +69,7 @@ FOLLOWED: dict[str, Callable[[Path], None]] = {
     "upgrade.md": two_versions,
     "adapter.md": nothing,
     "geometry.md": nothing,
+    "formats.md": nothing,
     "tiling.md": nothing,
     "parity.md": nothing,
 }

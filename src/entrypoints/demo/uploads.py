@@ -37,11 +37,14 @@ def take(
             raise LimitError(f"{DICOM.name} files", expected=expected, got=got, do="drop one series of them")
         (folder / _SERIES).mkdir()
     place, taken = (folder / _SERIES if slices else folder), slices or list(uploads)
-    kept = [keep or path in taken[i + 1 :] for i, path in enumerate(taken)]  # one may come twice
-    files = tuple(_taken(path, place, names, keep=k) for path, k in zip(taken, kept, strict=True))
+    voxels = {} if slices else _voxels(taken, names)
+    whole, files = {*voxels, *voxels.values()}, []
+    for number, path in enumerate(taken, 1):
+        again = path in taken[number:]  # one may come twice
+        files.append(_taken(path, place, names, path in whole, keep=keep or again))
     for path in set(uploads).difference(taken):
         path.unlink(missing_ok=True)
-    return (place,) if slices else files
+    return (place,) if slices else tuple(file for file, path in zip(files, taken, strict=True) if path not in voxels)
 
 
 def asks_for_reading(error: VoxportError) -> bool:
@@ -58,9 +61,19 @@ def _is_dicom(path: Path) -> bool:
         raise _gone(path) from None
 
 
-def _taken(upload: Path, folder: Path, names: VolumeNames, *, keep: bool) -> Path:
-    # one half of a pair is refused alone
-    is_half = names.ending(upload.name) and not names.is_volume(upload.name)
+def _voxels(uploads: Sequence[Path], names: VolumeNames) -> dict[Path, Path]:
+    """Return the header of each upload that is the second file of a volume."""
+    voxels: dict[Path, Path] = {}
+    for header in uploads:
+        if header not in voxels:
+            both = names.files(header.name)
+            voxels |= {path: header for path in uploads if path.name in both and path.name != header.name}
+    return voxels
+
+
+def _taken(upload: Path, folder: Path, names: VolumeNames, is_whole: bool, *, keep: bool) -> Path:
+    halves = {ending for known in names.formats for pair in known.pairs for ending in pair}
+    is_half = names.ending(upload.name) in halves and not is_whole  # refused alone
     name = f"{upload.name}{PLAIN}" if is_half else upload.name
     while (folder / name).exists():  # channels of one case may have one name, in several folders
         name = f"next_{name}"
