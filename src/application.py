@@ -17,6 +17,7 @@ from .container import BUNDLED, Container
 from .contract.card import revise_card
 from .domain.cards.model_card import ModelCard
 from .domain.job import Job
+from .domain.labels.label_file import check_label_file_name, label_file_bytes
 from .domain.labels.label_map import LabelTable
 from .domain.reading import Reading
 from .domain.run import Outputs, RunOptions
@@ -307,6 +308,15 @@ class Application:
         """Write the report of a run, if ``outputs`` names one."""
         if outputs.report is not None:
             self.artifacts.write(outputs.report, (json.dumps(report, indent=2) + "\n").encode())
+
+    def check_label_table(self, reference: str) -> None:
+        """Check that a label table can be written under this name. Raises UsageError, OutputError."""
+        check_label_file_name(reference)
+        self.artifacts.check(reference)
+
+    def write_label_table(self, reference: str, card: ModelCard) -> None:
+        """Write the labels of a model in the format of a name: BIDS or ITK-SNAP. Raises UsageError, OutputError."""
+        self.artifacts.write(reference, label_file_bytes(reference, card.output.table))
 
     def estimate(
         self,

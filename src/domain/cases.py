@@ -137,7 +137,8 @@ def without_clashes(
         if owner is None and case.problem is None:
             owners |= dict.fromkeys(places, f"those of case {case.name}")
         elif owner is not None:
-            expected, do = "results with names of their own", "rename it, or choose another folder for the results"
+            expected = "results with names of their own"
+            do = "rename it, choose another folder for the results, or say by a `pattern` which files are cases"
             case = replace(case, problem=InputError(case.name, expected=expected, got=owner, do=do))
         checked.append(case)
     return tuple(checked)

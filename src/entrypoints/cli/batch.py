@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ...domain.errors import UsageError
 from ...domain.run import RunOptions
-from ...domain.volume_names import PACKED
+from ...domain.volume_names import PACKED, SENT_MASKS, USUAL_FORMAT, MaskFormat
+from ...domain.volume_names import mask_format as mask_format_of
 from . import options as opt
 from .console import bar_display, build_application, say, show_json, show_table, warn, with_flags
 from .serving import needs_package
@@ -22,9 +24,7 @@ if TYPE_CHECKING:
 
     from ...services.batch.cohort import CaseResult
 
-Folder = Annotated[
-    Path, typer.Argument(metavar="FOLDER", help="Searched, with all folders below it, for NIfTI volumes.")
-]
+Folder = Annotated[Path, typer.Argument(metavar="FOLDER", help="Searched, with all folders below it, for volumes.")]
 Results = Annotated[Path, typer.Option("-o", "--output", metavar="FOLDER", help="Where the results go.")]
 Pattern = Annotated[
     str | None,
@@ -37,6 +37,20 @@ Pattern = Annotated[
 ]
 Channels = Annotated[
     str | None, typer.Option("--channels", metavar="A,B", help="What {channel} is, in the network's order.")
+]
+LayoutName = Annotated[
+    str,
+    typer.Option(
+        "--layout", help="Names of cases and results: plain, bids (a dataset of derivatives), or nnunet (masks alone)."
+    ),
+]
+Format = Annotated[
+    str | None,
+    typer.Option("--format", metavar="ENDING", help="Format of masks, e.g. .ome.tif.", show_default=PACKED),
+]
+LabelFile = Annotated[
+    str | None,
+    typer.Option("--label-table", metavar="FILE", help="Write the labels, .tsv (BIDS), .txt or .label (ITK-SNAP)."),
 ]
 Probabilities = Annotated[bool, typer.Option("--probabilities", help="Write class probabilities too.")]
 Preview = Annotated[bool, typer.Option("--preview", help="Write a picture of each result too.")]
@@ -59,8 +73,11 @@ def batch_command(
     threads: opt.Threads = None,
     *,
     options: RunOptions,
+    layout: LayoutName = "plain",
+    mask_format: Format = None,
     probabilities: Probabilities = False,
     preview: Preview = False,
+    label_table: LabelFile = None,
     concurrency: Concurrency = None,
     shared: Shared = False,
     as_json: opt.AsJson = False,
@@ -68,10 +85,13 @@ def batch_command(
 ) -> None:
     """Segment all cases of a folder; another run does new, changed and failed cases only."""
     needs_package("voxport batch", "dbos")
+    from ... import __version__
+    from ...client.folders import zip_folder
     from ...domain.cases import CasePattern
     from ...services.batch.cohort import run_batch
     from ...services.batch.discovery import find_cases
     from ...services.batch.folder import BatchFolder
+    from ...services.batch.layouts import layout_named
     from ...services.batch.record import BatchWork
 
     logging.getLogger("voxport.jobs").setLevel(logging.ERROR)  # other messages are for operators
@@ -83,12 +103,16 @@ def batch_command(
     chosen = CasePattern(pattern or "", named) if pattern is not None or named else None
     wanted = {"mask": True, "probabilities": probabilities, "preview": preview}
     outputs = tuple(name for name in wanted if wanted[name])
-    results, at_once = BatchFolder(output), concurrency or 1
+    form = _mask_format(mask_format)
+    laid_out = layout_named(layout, mask=SENT_MASKS[form].ending, version=__version__, volumes=folder, out=output)
+    results, at_once = BatchFolder(output, laid_out), concurrency or 1
     application = build_application() if shared else build_application(**results.queue_settings(at_once))
     found = application.find_model(model, card)
     command = {"-m": model or found.card.reference} | ({} if card is None else {"--card": str(card)})
-    work = BatchWork(found, options, outputs, runtime, precision, command)
+    work = BatchWork(found, options, outputs, runtime, precision, command, form)
     cases = find_cases(folder, results, found.card.input.source_count, chosen, outputs, application.volumes)
+    if label_table is not None:
+        application.check_label_table(label_table)
     worker = None
     if not shared:
         loaded = application.load_model(found, runtime=runtime, precision=precision, threads=threads)
@@ -104,15 +128,27 @@ def batch_command(
                 _Listener(progress, len(cases)),
                 open_ports=lambda: application.job_ports,
                 locks=application.locks,
+                pack=zip_folder,
                 worker=worker,
                 at_once=at_once,
             )
     except (KeyboardInterrupt, SystemExit):
         say("stopped; the same command goes on where this one stopped")
         raise
+    if label_table is not None:
+        application.write_label_table(label_table, found.card)
     _show(ended, output, as_json=as_json, quiet=quiet)
     if any(result.state == "failed" for result in ended):
         raise typer.Exit(1)
+
+
+def _mask_format(ending: str | None) -> MaskFormat:
+    """Return the format of an ending, with or without its dot. Raises UsageError."""
+    found = USUAL_FORMAT if ending is None else mask_format_of(f"mask.{ending.removeprefix('.')}")
+    if found is None:
+        endings = ", ".join(f".{form}" for form in SENT_MASKS)
+        raise UsageError("format", expected=f"one of {endings}", got=ending or "nothing", do="choose another")
+    return found
 
 
 def _show(ended: Sequence[CaseResult], output: Path, *, as_json: bool, quiet: bool) -> None:

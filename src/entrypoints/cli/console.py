@@ -21,14 +21,12 @@ if TYPE_CHECKING:
     from ...ports.progress import ProgressListener
 
 # the argument of each field that errors name
-_OTHERS = (
-    "runtime precision threads card statistics preview probabilities label_table report against network network_args"
-)
+_OTHERS = "runtime precision threads card statistics preview probabilities label_table report against network"
 FIELDS = {
     name: f"--{name.replace('_', '-')}"
     for name in (
         *(option.name.removesuffix("_bytes") for option in fields(RunOptions)),
-        *(*_OTHERS.split(), "network_output", "bundle", "pattern", "channels"),
+        *(*_OTHERS.split(), "network_args", "network_output", "bundle", "pattern", "channels", "layout", "format"),
     )
 } | {"checkpoint": "CHECKPOINT", "mask": "-o"}
 _WIDEST = 100_000  # characters of a table's line

@@ -6,9 +6,9 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from threading import Event
 from typing import Literal, Protocol
@@ -19,7 +19,8 @@ from ...domain.job import Job
 from ...ports.locks import Locks
 from ..jobs.admin import queue_errors
 from ..jobs.submit import JobPorts, forget_job, submit_case
-from .folder import STATE, BatchFolder, held, sha256_of
+from .folder import STATE, BatchFolder, held
+from .packing import Pack, Packer
 from .record import BatchWork, CohortTable, Made, copy_results, hash_of, made_before
 
 OWNER = "batch"
@@ -61,13 +62,14 @@ def run_batch(
     *,
     open_ports: Callable[[], JobPorts],
     locks: Locks,
+    pack: Pack,
     worker: Worker | None = None,
     at_once: int = 1,
 ) -> tuple[CaseResult, ...]:
     """Segment all cases that are not done, and write their results and one table of statistics.
 
     Cases have unique names, and their files lie below ``volumes``. ``worker`` runs ``at_once`` jobs at a time until its
-    event is set; None for a shared queue.
+    event is set; None for a shared queue. ``pack`` makes a zip of a volume that is a folder.
 
     Raises:
         UsageError: another batch writes to the folder now.
@@ -81,7 +83,10 @@ def run_batch(
             try:
                 ports.queue.stats()  # raises here, before anything begins, where the queue is away
                 own = None if worker is None else at_once
-                cohort = _Cohort(cases, volumes, folder, work, token, ports, listener, own)
+                packer = Packer(volumes, folder, pack)
+                cohort = _Cohort(cases, packer, folder, work, token, ports, listener, own)
+                for name, content in folder.layout.shared_files(work.model.card).items():
+                    folder.land(folder.path / name, partial(Path.write_bytes, data=content))
                 cohort.drop_strays()
                 with _working_beside(worker) as check:
                     results = cohort.run(check)
@@ -113,7 +118,7 @@ class _Cohort:
     """
 
     cases: Sequence[CaseFiles]
-    volumes: Path
+    packer: Packer
     folder: BatchFolder
     work: BatchWork
     token: str
@@ -125,7 +130,7 @@ class _Cohort:
     def __post_init__(self) -> None:
         self._queue = self.ports.queue
         self._glance = _SHARED_GLANCE_SECONDS if self.at_once is None else _GLANCE_SECONDS
-        self._sha256 = cache(lambda name: sha256_of(self.volumes / name))
+        self._sha256 = cache(self.packer.sha256)
         self._table = CohortTable(self.folder, self.cases)
         self._waiting = deque(self.cases)
         self._under_way: dict[str, CaseFiles] = {}
@@ -159,7 +164,7 @@ class _Cohort:
         """Cancel jobs of the own queue whose volumes have changed, before its worker begins. Raises OSError."""
         for job in self._queue.list(OWNER, limit=_ALL) if self.at_once is not None else ():
             names, hashes = [file.name for file in job.case.inputs], [file.sha256 for file in job.case.inputs]
-            alike = (case for case in self.cases if [Path(name).name for name in case.files] == names)
+            alike = (case for case in self.cases if [self.packer.name(name) for name in case.files] == names)
             if not any(self._has(case, hashes) for case in alike):
                 self._queue.cancel(job.id, OWNER)
 
@@ -201,16 +206,19 @@ class _Cohort:
         if made is not None:
             self._end(case, "skipped", made=made)
             return
-        job = submit_case(
-            [(name, self.volumes / name) for name in case.files],
-            work.model.card.reference,
-            work.options,
-            work.outputs,
-            OWNER,
-            ports=self.ports,
-            key=hash_of([self.token, case.name, case.files, work.record(hashes)]),
-            model_sha256=work.model.sha256,
-        )
+        with ExitStack() as stack:
+            files = [(self.packer.name(name), stack.enter_context(self.packer.file(name))) for name in case.files]
+            job = submit_case(
+                files,
+                work.model.card.reference,
+                work.options,
+                work.outputs,
+                OWNER,
+                ports=self.ports,
+                key=hash_of([self.token, case.name, case.files, work.record(hashes)]),
+                model_sha256=work.model.sha256,
+                mask_format=work.mask_format,
+            )
         if job.state in ("failed", "cancelled", "parked"):
             self._queue.retry(job.id, OWNER)
         self._under_way[job.id] = case
@@ -242,7 +250,7 @@ class _Cohort:
             return
         if job.state == "done":
             try:
-                made = copy_results(self.folder, self.volumes, case, self.work, job, self.ports.blobs)
+                made = copy_results(self.folder, self.packer.volumes, case, self.work, job, self.ports.blobs)
             except (VoxportError, OSError) as error:
                 self._end(case, "failed", str(error), id=job.id)
                 self.left = self.at_once is not None

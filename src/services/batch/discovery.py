@@ -26,7 +26,7 @@ def find_cases(
     """Find the cases of a folder and of all folders below it, hidden ones and the results' excepted.
 
     A case with a file that cannot be read, e.g. a link to nothing, is found too, with its problem. Without a pattern,
-    files are assigned to cases by nnU-Net's names. A pattern that states an ending also finds files whose endings
+    the layout of ``out`` assigns files to cases. A pattern that states an ending also finds files whose endings
     ``volumes`` lacks.
 
     Raises:
@@ -40,19 +40,21 @@ def find_cases(
         raise UsageError(
             "output", expected="another folder than that of the volumes", got=str(folder), do="name another"
         )
+    pattern = pattern or out.layout.pattern(channels)
     takes_all = pattern is not None and pattern.ends_literally
     search = _Search(root, out.path, volumes, lambda name: takes_all or volumes.names.is_volume(name))
     names = sorted(path.relative_to(root).as_posix() for path in search.volumes_in(root))
     if names == ["."]:
         do = "use voxport segment, or name the folder above it"
         raise InputError(str(folder), expected="a folder of volumes", got="one volume", do=do)
-    cases = numbered_cases(names, channels, volumes.names) if pattern is None else pattern.cases(names)
+    found = numbered_cases(names, channels, volumes.names) if pattern is None else pattern.cases(names)
+    cases = tuple(case for case in map(out.layout.checked, found) if case is not None)
     if not cases:
         expected = f"volumes: {volumes.names.searched}" if pattern is None else f"volumes that match {pattern.text}"
         got = f"{len(names)} volumes that do not" if names else "no volumes"
         raise InputError(str(folder), expected=expected, got=got, do="check the folder and the pattern")
     cases = tuple(_checked(case, root) for case in cases)
-    places = {case.name: [_place(out.place(case.name, output)) for output in outputs] for case in cases}
+    places = {case.name: [_place(out.place(case, output)) for output in outputs] for case in cases}
     return without_clashes(cases, places, (str(root / name) for name in names))
 
 

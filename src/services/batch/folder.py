@@ -12,17 +12,11 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from ...domain.cases import CaseFiles
 from ...domain.errors import OutputError, UsageError
-from ...domain.volume_names import PACKED
 from ...ports.locks import Locks
+from .layouts import Layout
 
-# endings of results after the case's name
-ENDINGS = {
-    "mask": PACKED,
-    "probabilities": f".probabilities{PACKED}",
-    "preview": ".preview.png",
-    "report": ".report.json",
-}
 TABLE = "statistics.csv"
 STATE = ".voxport"
 _LOCK, _RUN = "lock", "run.json"
@@ -31,14 +25,15 @@ _LOCK, _RUN = "lock", "run.json"
 class BatchFolder:
     """A folder of results, which need not exist: ``name`` as the user gave it, ``path`` absolute.
 
+    ``layout`` names the results.
     ``state`` has the lock, the queue, its files and unfinished results; it is deleted when all cases are done.
 
     Raises:
         UsageError: a name that cannot be used.
     """
 
-    def __init__(self, name: Path) -> None:
-        self.name, self.path = name, Path(os.path.realpath(name))
+    def __init__(self, name: Path, layout: Layout | None = None) -> None:
+        self.name, self.path, self.layout = name, Path(os.path.realpath(name)), layout or Layout()
         self.state = self.path / STATE
         if "::" in str(self.path):
             raise UsageError(f"-o {name}", expected="a path without ::", got=str(self.path), do="choose another folder")
@@ -55,9 +50,9 @@ class BatchFolder:
         }
         return {"jobs": jobs, "serving": {"slots": at_once}}
 
-    def place(self, case: str, output: str) -> Path:
+    def place(self, case: CaseFiles, output: str) -> Path:
         """Path of a case's mask, probabilities, preview or report."""
-        return self.path / f"{case}{ENDINGS[output]}"
+        return self.path / self.layout.place(case, output)
 
     def token(self, work: str) -> str:
         """Token of the unfinished run: the same for the same work until all cases are done.

@@ -22,6 +22,7 @@ from ...domain.job import Job
 from ...domain.labels.statistics_file import statistics_rows, table_bytes
 from ...domain.plain import plain
 from ...domain.run import RunOptions
+from ...domain.volume_names import USUAL_FORMAT, MaskFormat
 from ...ports.blobs import BlobStore
 from ...ports.model import Model
 from ..segmentation.report import segment_line
@@ -44,10 +45,12 @@ class BatchWork:
     runtime: str = "auto"
     precision: str = "auto"
     command: Mapping[str, str] = field(default_factory=dict)
+    mask_format: MaskFormat = USUAL_FORMAT
 
     def record(self, inputs: Sequence[str]) -> dict[str, Any]:
         """All that the results depend on, as plain data; ``inputs`` are the sha256 of a case's volumes."""
         return {
+            **({} if self.mask_format == USUAL_FORMAT else {"format": self.mask_format}),
             "schema": _SCHEMA,
             "inputs": list(inputs),
             "model": self.model.sha256,
@@ -69,13 +72,16 @@ class Made:
 
 def made_before(folder: BatchFolder, case: CaseFiles, work: BatchWork, inputs: Sequence[str]) -> Made | None:
     """The results of a case if they were made of these volumes by this work and are unchanged; else None."""
-    report = read_json(folder.place(case.name, "report"))
-    places = {output: folder.place(case.name, output) for output in work.outputs}
+    report = read_json(folder.place(case, "report"))
+    places = {output: folder.place(case, output) for output in work.outputs}
     written = report.get("batch")
     if not isinstance(written, dict) or not all(place.is_file() for place in places.values()):
         return None
     kept = {name: written.get(name) for name in ("mask", "outputs")}
-    if written != {**work.record(inputs), **kept} or not set(work.outputs) <= {"mask", *_optional(written)}:
+    if _stated(written) != _stated({**work.record(inputs), **kept}) or not set(work.outputs) <= {
+        "mask",
+        *_optional(written),
+    }:
         return None
     with suppress(OSError):
         return _made(report) if written["mask"] == sha256_of(places["mask"]) else None
@@ -93,14 +99,14 @@ def copy_results(
         OutputError: the folder cannot be written.
         InputError: a result is missing.
     """
-    report = folder.place(case.name, "report")
+    report = folder.place(case, "report")
     earlier = read_json(report).get("batch")
     with writing(report):
         report.unlink(missing_ok=True)
         for output in set(_optional(earlier)) - set(work.outputs):
-            folder.place(case.name, output).unlink(missing_ok=True)
+            folder.place(case, output).unlink(missing_ok=True)
     for output in sorted(work.outputs, key="mask".__eq__):
-        folder.land(folder.place(case.name, output), partial(blobs.fetch, job.results[output].blob))
+        folder.land(folder.place(case, output), partial(blobs.fetch, job.results[output].blob))
     with blobs.open(job.results["report"].blob) as stream:
         data = _report(json.load(stream), folder, volumes, case, work, job)
     folder.land(report, lambda part: part.write_text(json.dumps(data, indent=2) + "\n"))
@@ -114,12 +120,14 @@ def _report(
     report: dict[str, Any], folder: BatchFolder, volumes: Path, case: CaseFiles, work: BatchWork, job: Job
 ) -> dict[str, Any]:
     """A job's report with the names of its files in this folder, and the record of what they depend on."""
-    names = {output: folder.place(case.name, output).relative_to(folder.path).as_posix() for output in work.outputs}
+    names = {output: folder.place(case, output).relative_to(folder.path).as_posix() for output in work.outputs}
     inputs = [file.sha256 for file in job.case.inputs]
     words = shlex.split(report["command"])[2 + len(inputs) :]
     options = dict(zip(words[::2], words[1::2], strict=True)) | dict(work.command)
     options["-o"] = str(folder.name / names["mask"])
-    return report | {
+    return {
+        **folder.layout.about(case),
+        **report,
         "command": segment_line([str(volumes / name) for name in case.files], options),
         "inputs": [{"name": name, "sha256": sha} for name, sha in zip(case.files, inputs, strict=True)],
         "outputs": [{"name": name, "sha256": job.results[output].sha256} for output, name in names.items()],
@@ -132,6 +140,14 @@ def _made(report: Mapping[str, Any]) -> Made | None:
         return Made(tuple(statistics_rows(report["statistics"])), tuple(map(str, report["warnings"])))
     except (KeyError, TypeError, ValueError, AttributeError):
         return None
+
+
+def _stated(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a record with the options that have a value: the others are as in versions that lacked them."""
+    options = record.get("options")
+    if not isinstance(options, dict):
+        return dict(record)
+    return {**record, "options": {name: value for name, value in options.items() if value is not None}}
 
 
 def _optional(record: object) -> list[str]:

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import threading
+import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -30,6 +31,7 @@ from voxport.ports.job_queue import Attempt, JobQueue, QueueLimits, QueueStats, 
 from voxport.services.batch.cohort import OWNER, CaseResult, run_batch
 from voxport.services.batch.discovery import find_cases
 from voxport.services.batch.folder import BatchFolder, held
+from voxport.services.batch.layouts import Layout
 from voxport.services.batch.record import BatchWork
 from voxport.services.jobs.run import JobSettings, run_job
 from voxport.services.jobs.submit import JobPorts
@@ -46,6 +48,13 @@ SETTINGS = JobSettings("1.0", keep_every_seconds=0.0)
 PORTS = SegmentPorts(NiftiStore(), LocalFiles(), PngPictures(), FixedResources())
 LOCKS = FileLocks()
 Handling = Callable[[Attempt], Results]
+
+
+def zip_of(folder: Path, file: Any) -> None:
+    """Write all files of a folder as a zip."""
+    with zipfile.ZipFile(file, "w") as archive:
+        for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+            archive.writestr(zipfile.ZipInfo(path.relative_to(folder).as_posix()), path.read_bytes())
 
 
 class Listener:
@@ -79,6 +88,7 @@ class Bench:
         self.ran: list[str] = []
         self.fails = False
         self.pattern: CasePattern | None = None
+        self.layout = Layout()
 
     def put(self, name: str, seed: int = 0, shape: Sequence[int] = (14, 12, 13)) -> Path:
         path = self.volumes / name
@@ -104,7 +114,7 @@ class Bench:
 
     @property
     def results(self) -> BatchFolder:
-        return BatchFolder(self.out)
+        return BatchFolder(self.out, self.layout)
 
     def run(
         self,
@@ -128,6 +138,7 @@ class Bench:
             self.listener,
             open_ports=open_ports or self.ports,
             locks=LOCKS,
+            pack=zip_of,
             worker=None if shared else worker,
             at_once=at_once,
         )
