@@ -132,6 +132,9 @@ class Container(containers.DeclarativeContainer):
     numpy_volumes: providers.Provider[VolumeStore] = providers.ThreadSafeSingleton(
         _late("volumes.numpy", "NumpyStore"), config.scratch_dir, config.max_voxels
     )
+    vendor_volumes: providers.Provider[VolumeStore] = providers.ThreadSafeSingleton(
+        _late("volumes.vendors", "VendorStore"), config.max_voxels
+    )
     # in the order in which they are asked whether they recognise a volume
     volumes: providers.Provider[VolumeStore] = providers.ThreadSafeSingleton(
         _late("volumes.routed", "RoutedStore"),
@@ -143,6 +146,7 @@ class Container(containers.DeclarativeContainer):
         mgh_volumes,
         hdf5_volumes,
         numpy_volumes,
+        vendor_volumes,
     )
     format_of: providers.Provider[str] = providers.Callable(_late("volumes.routed", "format_of"), volumes)
     memory_store: providers.Provider[ArrayStore] = providers.Factory(_late("volumes.memory", "MemoryStore"))

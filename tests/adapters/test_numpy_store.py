@@ -164,6 +164,16 @@ def test_a_file_that_is_cut_short_or_damaged_is_refused(tmp_path: Path, ending: 
         assert isinstance(refused(tmp_path, path, STATED), InputError)
 
 
+@pytest.mark.parametrize(
+    "text", ["{'shape': (", "{'shape': (4, 5, 'x')}", "[1]", "{" * 5000, "{'shape': (4, -5, 6), 'descr': '<u2'}", "\0"]
+)
+def test_a_header_that_is_none_is_refused(tmp_path: Path, text: str) -> None:
+    content = text.encode()
+    start = b"\x93NUMPY\x01\0" + len(content).to_bytes(2, "little")
+    (tmp_path / "a.npy").write_bytes(start + content + bytes(500))
+    assert isinstance(refused(tmp_path, tmp_path / "a.npy", STATED), InputError)
+
+
 def claiming(shape: tuple[int, ...]) -> bytes:
     """The start of an array that claims a shape."""
     content = BytesIO()

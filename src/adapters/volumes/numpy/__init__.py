@@ -140,8 +140,12 @@ def _header(content: IO[bytes], subject: str) -> _Header:
     """Read the header of an array. Raises InputError, also for Python objects and records."""
     version = np.lib.format.read_magic(content)
     read = np.lib.format.read_array_header_2_0 if version[0] > 1 else np.lib.format.read_array_header_1_0
-    with warnings.catch_warnings(category=UserWarning, action="ignore"):  # Python 2 wrote it
-        shape, is_fortran, dtype = read(content)
+    try:
+        with warnings.catch_warnings(category=UserWarning, action="ignore"):  # Python 2 wrote it
+            shape, is_fortran, dtype = read(content)
+    except Exception as error:  # noqa: BLE001 - the header is Python code to numpy: its parser has many errors
+        got = (str(error).splitlines() or [type(error).__name__])[0][:120]
+        raise InputError(subject, expected="a header of NumPy", got=got, do=_AGAIN) from None
     if len(shape) not in _DIMENSIONS:
         raise InputError(subject, expected="2 to 5 dimensions", got=str(len(shape)), do="reshape the array")
     if dtype.hasobject:

@@ -20,15 +20,6 @@ _NIBABEL = (
 )
 
 
-def _array(library: str, array: str) -> str:
-    """Return advice for an array without an affine; SX, SY and SZ stand for its voxel sizes."""
-    return (
-        f"convert it with {library} and nibabel, giving its voxel sizes: "
-        f"a = {array}; i = nibabel.Nifti1Image(a, numpy.diag([SX, SY, SZ, 1]), dtype=a.dtype); "
-        f"i.header.set_xyzt_units('micron'); nibabel.save(i, '{{stem}}{PACKED}')"
-    )
-
-
 _SEVERAL = "an OME-Zarr folder without an image of its own", "name an image in it, e.g. plate.zarr/A/1/0"
 _PICTURE = "give the volume that it was made from, or stack pictures of slices into one"
 _DICOM = "convert the series: dcm2niix -z y -o OUTPUT_FOLDER FOLDER_OF_THE_SERIES"
