@@ -19,6 +19,9 @@ from ...domain.reading import Reading
 from ...ports.volume_store import VolumeSource, VolumeStore
 
 _CHUNK_VOXELS = 2**22
+_MOST_SLAB_VOXELS = 2**25
+# Of decoded chunks that a source keeps between slabs.
+_MOST_ROW_BYTES = 2**30
 # In voxels. Rounding in headers and between tools moves grids by a few thousandths; more than this shifts a channel.
 _LARGEST_MISFIT = 0.1
 
@@ -74,6 +77,17 @@ class Case:
         return tuple(name for s in self.sources for name in s.channel_names or [""] * s.channels)
 
     @property
+    def reading_bytes(self) -> int:
+        """Bytes of the chunks that sources keep decoded while slabs thinner than a chunk are read."""
+        total = 0
+        for source in self.sources:
+            axis = source.slowest_axis
+            if source.chunk[axis] > 1:
+                row = self.grid.voxel_count // self.grid.shape[axis] * source.chunk[axis]
+                total += min(row * source.dtype.itemsize * source.channels, _MOST_ROW_BYTES)
+        return total
+
+    @property
     def notes(self) -> tuple[str, ...]:
         """Notes of all volumes."""
         return (*self.misfits, *(note for source in self.sources for note in source.notes))
@@ -117,10 +131,12 @@ def slabs(
 ) -> Iterator[Box]:
     """Yield boxes of whole planes along ``axis``, each of about ``voxels`` voxels and ``multiple`` planes, or more.
 
+    A ``multiple`` of planes that memory should not hold does not count: sources keep the chunks between slabs.
     ``within``: the part of the grid to take; None takes all. Boxes are no thicker for it: stores may read whole planes.
     """
     whole = within or Box.whole(grid.shape)
     plane = grid.voxel_count // grid.shape[axis]
+    multiple = multiple if multiple * plane <= _MOST_SLAB_VOXELS else 1
     thick = max(1, voxels // plane // multiple) * multiple
     for start in range(whole.start[axis], whole.stop[axis], thick):
         yield whole.with_range(axis, start, min(start + thick, whole.stop[axis]))

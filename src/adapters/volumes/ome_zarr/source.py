@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from ....domain.errors import InputError
 from ....domain.reading import Reading
-from ...arrays import ArraySource, Index, check_voxels, package
+from ...arrays import ArraySource, check_voxels, package
+from ...chunks import ChunkRows
 from .containers import EXTRA, Archive, ZarrFiles, check_whole
 from .metadata import Image, find_image
 
@@ -55,7 +56,8 @@ def open_source(files: ZarrFiles, max_voxels: int, reading: Reading) -> OmeZarrS
     array = _Array.open(files, image)
     view = image.stored(array.shape, array.dtype, array.chunk).view(reading, files.subject)
     check_voxels(view, max_voxels, files.subject)
-    source = OmeZarrSource(view, array.fetch, lambda: files.digest(image.node, image.array), array.close)
+    rows = ChunkRows(array.shape, array.chunk, array.dtype.itemsize, array.fetch)
+    source = OmeZarrSource(view, rows.read, lambda: files.digest(image.node, image.array), array.close)
     source.zarr_format = image.node.zarr_format
     return source
 
@@ -101,12 +103,8 @@ class _Array:
         """Shape of the block that is decoded at once; of a shard, the chunks in it."""
         return tuple(self.array.chunks)
 
-    def fetch(self, index: Index) -> NDArray[Any]:
+    def fetch(self, index: tuple[slice, ...]) -> NDArray[Any]:
         """Read the values at an index. Raises InputError for a chunk that cannot be decoded."""
-        parts = [(part, edge) for part, edge in zip(index, self.shape, strict=True) if isinstance(part, slice)]
-        edges = [len(range(*part.indices(edge))) for part, edge in parts]
-        if 0 in edges:
-            return np.zeros(edges, self.dtype)
         try:
             values = np.asarray(self.array[index]).astype(self.dtype, copy=False)
         except _DAMAGES as error:

@@ -128,7 +128,9 @@ def prepare(
     fewest_reads_first = sorted(range(3), key=lambda axis: abs(axis - slowest))
     axes = [space.model_axis(axis) for axis in fewest_reads_first]
     fitted = view.fit(within, axes[0])
-    plan, overlap, needed, notes = planned(card, space, inferer, options, axes, resources, scratch_bytes)
+    plan, overlap, needed, notes = planned(
+        card, space, inferer, options, axes, resources, scratch_bytes, case.reading_bytes
+    )
     _check_effort(case, plan)
     ranges = _normalised_ranges(case, card, within, fitted)
     warnings = (
