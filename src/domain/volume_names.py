@@ -75,8 +75,20 @@ class VolumeNames:
         """
         low = name.lower()
         found = [ending for known in self.formats for ending in known.endings if low.endswith(ending)]
-        inside = [e for known in self.formats if known.inside for e in known.endings if e + known.inside in low]
-        return max(found or inside, key=len, default="")
+        return max(found, key=len, default="") or self._outer_ending(low)
+
+    def is_inside(self, name: str) -> bool:
+        """Return whether a name is that of a volume inside a file or folder, e.g. ``scan.zarr/labels/vessels``."""
+        return bool(self._outer_ending(name.lower()))
+
+    def _outer_ending(self, low: str) -> str:
+        """Return the ending of the file or folder that a volume lies inside, also deeper in it."""
+        found = []
+        for known in self.formats:
+            outer, mark, own = low.rpartition(known.inside) if known.inside else ("", "", "")
+            if mark and own:
+                found += [e for e in known.endings if outer.endswith(e) or f"{e}/" in outer]
+        return max(found, key=len, default="")
 
     def stem(self, name: str) -> str:
         """Return a name, or path, without its ending; as it is if nothing else would be left of the name."""

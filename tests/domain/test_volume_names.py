@@ -21,7 +21,7 @@ from voxport.domain.volume_names import (
     sent_name,
 )
 
-ZARR = VolumeFormat("OME-Zarr", (), folders=(".ome.zarr", ".zarr"), writable=(".ome.zarr",))
+ZARR = VolumeFormat("OME-Zarr", (), folders=(".ome.zarr", ".zarr"), writable=(".ome.zarr",), inside="/labels/")
 TIFF = VolumeFormat("TIFF", (".tif", ".ome.tif"), writable=(".ome.tif", ".tif"))
 NAMES = VolumeNames((NIFTI, TIFF, ZARR))
 
@@ -41,6 +41,23 @@ NAMES = VolumeNames((NIFTI, TIFF, ZARR))
 )
 def test_a_name_falls_into_stem_and_longest_ending(name: str, stem: str, ending: str) -> None:
     assert (NAMES.stem(name), NAMES.ending(name)) == (stem, ending)
+
+
+@pytest.mark.parametrize(
+    ("name", "ending"),
+    [
+        ("a.zarr/labels/vessels", ".zarr"),
+        ("x/A.OME.ZARR/Labels/b", ".ome.zarr"),
+        ("plate.zarr/A/1/0/labels/b", ".zarr"),
+        ("a.zarr/labels/", ""),
+        ("a.zarr/0", ""),
+        ("labels/a.zarr", ".zarr"),
+        ("a/labels/b", ""),
+    ],
+)
+def test_a_volume_inside_another_has_the_ending_of_that(name: str, ending: str) -> None:
+    assert NAMES.ending(name) == ending
+    assert NAMES.is_inside(name) == bool(ending and not name.endswith(ending))
 
 
 def test_a_search_finds_single_files_and_folders_and_no_halves_of_pairs() -> None:

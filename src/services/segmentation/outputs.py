@@ -11,6 +11,7 @@ from ...domain.errors import UsageError
 from ...domain.labels.label_file import check_label_file_name
 from ...domain.labels.statistics_file import check_statistics_name
 from ...domain.run import Outputs
+from ...domain.volume_names import VolumeNames
 from ...ports.artifacts import ArtifactWriter
 from ...ports.volume_store import VolumeStore
 
@@ -39,15 +40,32 @@ def check_outputs(
         # two names that differ by case alone are one file on many file systems
         places = volumes.places(reference) if name in _VOLUMES else [reference]
         keys = [*_keys(places), *(os.path.realpath(place).casefold() for place in places)]
-        used = next((taken[key] for key in keys if key in taken), None)
+        used = next((taken[key] for key in keys if key in taken), None) or _overlapped(name, reference, inputs, volumes)
         if used is not None:
             got = f"{reference}, the place of {used}"
             raise UsageError(name, expected="a place of its own", got=got, do="rename it")
         taken |= dict.fromkeys(keys, f"the {name}")
     for name, reference in given.items():
         _check_ending(name, reference, volumes)
-        if name not in _VOLUMES or volumes.names.formats:
+        if name not in _VOLUMES or (volumes.names.formats and not _is_in_folders(reference, volumes.names)):
             artifacts.check(reference)
+
+
+def _overlapped(name: str, reference: str, inputs: Sequence[str], volumes: VolumeStore) -> str | None:
+    """Return the input that a result would hold, or lie inside of, except where volumes belong inside it."""
+    place = Path(os.path.realpath(reference))
+    belongs = name in _VOLUMES and volumes.names.is_inside(reference)
+    for given in inputs:
+        for other in map(Path, volumes.places(given)):
+            is_folder = any(other.name.lower().endswith(known.folders) for known in volumes.names.formats)
+            if place in other.parents or (is_folder and not belongs and other in place.parents):
+                return f"the input {given}"
+    return None
+
+
+def _is_in_folders(reference: str, names: VolumeNames) -> bool:
+    """Return whether a volume is a folder, or lies inside one; then its store alone can try the place."""
+    return names.is_inside(reference) or any(names.ending(reference) in known.folders for known in names.formats)
 
 
 def _check_ending(name: str, reference: str, volumes: VolumeStore) -> None:
