@@ -17,6 +17,7 @@ import httpx
 import nibabel as nib
 import numpy as np
 import pytest
+import tifffile
 import voxport
 from voxport.client import Client
 from voxport.contract.problem import KINDS
@@ -149,7 +150,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 def reader(server: Server, tmp_path: Path) -> Reader:
     for name in ("volume", "green", "red"):
         corner = cropped(tmp_path / f"{name}.nii.gz")
-    nib.save(corner, tmp_path / "volume.nii")
+    tifffile.imwrite(tmp_path / "stack.tif", np.asarray(corner.dataobj).T, photometric="minisblack")
     np.save(tmp_path / "array.npy", np.asarray(corner.dataobj)[:12, :10, :4])
     return Reader(tmp_path, server.url)
 
@@ -175,7 +176,8 @@ def test_masks(reader: Reader) -> None:
     assert "--overlap 0.25" in report["command"]
     told = {"model", "runtime", "grid", "tiles", "statistics", "seconds", "warnings", "command"}
     assert told <= set(report)
-    assert np.allclose(nib.load(reader.folder / "mask.nii").header.get_zooms(), (0.5, 0.5, 2))
+    with tifffile.TiffFile(reader.folder / "mask.ome.tif") as mask:
+        assert 'PhysicalSizeZ="2' in (mask.ome_metadata or "")
     (result,) = parsed(reader.folder / "results.json")["results"]
     assert result["report"]["statistics"]["labels"][0]["name"] == "vessel"
 

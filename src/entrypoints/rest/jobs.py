@@ -55,7 +55,7 @@ _FORM = form(
         "outputs": ["mask", "probabilities"],
         "overlap": 0.25,
     },
-    a_volume_that_states_no_voxel_sizes={"volume": [VOLUME], "spacing": "0.5,0.5,2", "unit": "um", "format": "nii"},
+    a_volume_that_states_no_voxel_sizes={"volume": [VOLUME], "spacing": "0.5,0.5,2", "unit": "um", "format": "ome.tif"},
 )
 RequestKey = Annotated[
     str | uploads.None_,

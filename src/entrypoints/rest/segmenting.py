@@ -70,7 +70,7 @@ router = APIRouter(route_class=BodyRoute, tags=["segment"], responses=problems(*
             "volume": [VOLUME],
             "spacing": "0.5,0.5,2",
             "unit": "um",
-            "format": "nii",
+            "format": "ome.tif",
         },
         two_models={"volume": [VOLUME], "model": ["two-photon-vessels", "nuclei:1.2.0"], "overlap": 0.25},
     ),
