@@ -108,8 +108,9 @@ def _broken_streams(voxels: bytes) -> dict[str, tuple[str, bytes]]:
 def _unusable_headers(voxels: bytes) -> dict[str, tuple[str, bytes]]:
     singular = (1.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 1.0, 1.0, 0.0, 0.0)
     headers = {
-        "2-D": nifti1_header((2, 10, 12, 1, 1, 1, 1, 1)),
-        "5-D": nifti1_header((5, 4, 5, 2, 1, 3, 1, 1)),
+        "1-D": nifti1_header((1, 120, 1, 1, 1, 1, 1, 1)),
+        "4-D with components": nifti1_header((5, 4, 5, 2, 3, 2, 1, 1)),
+        "6-D": nifti1_header((6, 4, 5, 2, 1, 1, 3, 1)),
         "zero-length axis": nifti1_header((3, 4, 0, 6, 1, 1, 1, 1)),
         "negative axis": nifti1_header((3, 4, -5, 6, 1, 1, 1, 1)),
         "no dimensions": nifti1_header((0, 4, 5, 6, 1, 1, 1, 1)),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import gzip
 import hashlib
+import io
 import math
 import os
 import resource
@@ -19,12 +20,15 @@ from typing import Any
 import nibabel
 import numpy as np
 import pytest
+import SimpleITK
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from voxport.adapters.volumes.memory import MemoryStore
 from voxport.adapters.volumes.nifti import NiftiStore
+from voxport.adapters.volumes.nifti.source import NiftiSource
 from voxport.domain.errors import InputError, LimitError, NoSpaceError, OutputError, VoxportError
 from voxport.domain.geometry.grid import Box, Grid, shape3
+from voxport.domain.reading import Reading
 from voxport.domain.volume import Volume
 from voxport.ports.volume_store import VolumeStore
 from voxport.testing.bad_files import bad_nifti_files, nifti1_header
@@ -32,6 +36,7 @@ from voxport.testing.strategies import DTYPES
 from voxport.testing.volume_store import VolumeStoreContract
 
 nib: Any = nibabel  # which is typed only in parts
+sitk: Any = SimpleITK
 _NIBABEL_UNITS = {"mm": "mm", "um": "micron", "unknown": "unknown"}
 
 
@@ -112,8 +117,9 @@ def test_every_bad_file_is_refused_in_one_line(tmp_path: Path) -> None:
         ("gz with a wrong checksum", "CRC"),
         ("10^12 voxels claimed", "expected 1000000000352 bytes"),
         ("10^12 voxels claimed, gz", "expected 1000000000352 bytes"),
-        ("2-D", "got 2-D (10 x 12)"),
-        ("5-D", "got 5-D"),
+        ("1-D", "got 1-D (120)"),
+        ("4-D with components", "choose one with `timepoint`"),
+        ("6-D", "got 6-D"),
         ("complex64", "complex64"),
         ("RGB", "RGB"),
         ("zero zoom", "1 x 0 x 1"),
@@ -268,11 +274,178 @@ def test_every_real_type_reads_in_native_order(dtype: str, order: str, tmp_path:
         np.testing.assert_array_equal(source.read(Box.whole((2, 3, 4)))[0], values)
 
 
-@pytest.mark.skipif(np.finfo(np.longdouble).nmant == 112, reason="this machine has the type")
-def test_a_float128_is_refused_where_the_machine_lacks_it(tmp_path: Path) -> None:
-    (tmp_path / "a.nii").write_bytes(nifti1_header(datatype=1536, bits=128) + bytes(16 * 120))
-    with pytest.raises(InputError, match="float128"):
+def _quad(value: float, order: str) -> bytes:
+    """IEEE 754's binary128 of a number that is not subnormal, byte by byte."""
+    if not math.isfinite(value) or value == 0:
+        exponent, fraction = (0x7FFF if value else 0), int(math.isnan(value)) << 111
+    else:
+        mantissa, power = math.frexp(abs(value))
+        exponent, fraction = power - 1 + 16383, (int(mantissa * 2**53) << 60) - 2**112
+    bits = (int(math.copysign(1, value) < 0) << 127) | (exponent << 112) | fraction
+    return bits.to_bytes(16, "little" if order == "<" else "big")
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_a_float128_is_read_as_float64_with_a_note(order: str, tmp_path: Path) -> None:
+    some = [0.0, -1.0, math.pi, -1e300, 2.5e-300, math.inf, -math.inf, math.nan, 1 / 3, 65536.0]
+    values = np.resize(some, 120)
+    voxels = b"".join(_quad(value, order) for value in values.tolist())
+    (tmp_path / "a.nii").write_bytes(nifti1_header(datatype=1536, bits=128, order=order) + voxels)
+    with NiftiStore(tmp_path).open(str(tmp_path / "a.nii")) as source:
+        assert source.dtype == np.float64
+        assert "64 bits" in source.notes[0]
+        found = source.read(Box.whole((4, 5, 6)))[0]
+        np.testing.assert_array_equal(found, values.reshape((4, 5, 6), order="F"))
+        box = Box((1, 2, 3), (3, 4, 5))
+        np.testing.assert_array_equal(source.read(box)[0], found[box.slices])
+
+
+def test_a_float128_beyond_double_precision_is_infinite_or_zero(tmp_path: Path) -> None:
+    quads = [(0x7FFE << 112).to_bytes(16, "little"), (1 << 112).to_bytes(16, "little")]
+    (tmp_path / "a.nii").write_bytes(nifti1_header(datatype=1536, bits=128) + b"".join(quads * 60))
+    with NiftiStore(tmp_path).open(str(tmp_path / "a.nii")) as source:
+        assert set(np.unique(source.read(Box.whole((4, 5, 6))))) == {0.0, math.inf}
+
+
+def test_the_long_doubles_of_intel_are_refused(tmp_path: Path) -> None:
+    extended = b"".join((2**63 + number).to_bytes(8, "little") + b"\xff\x3f" + b"garbag" for number in range(120))
+    (tmp_path / "a.nii").write_bytes(nifti1_header(datatype=1536, bits=128) + extended)
+    with pytest.raises(InputError, match="Intel's 80-bit"):
         NiftiStore(tmp_path).open(str(tmp_path / "a.nii"))
+
+
+# Vectors, images of two axes, and what the user states
+
+
+def _opened(path: Path, reading: Reading | None = None) -> tuple[NiftiSource, Any]:
+    with NiftiStore(path.parent).open(str(path), reading) as source:
+        return source, source.read(Box.whole(source.grid.shape))
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_vectors_as_simpleitk_writes_them_are_channels(packed: bool, tmp_path: Path) -> None:
+    values = np.arange(120, dtype=np.float32).reshape(4, 3, 2, 5)
+    path = tmp_path / ("a.nii.gz" if packed else "a.nii")
+    sitk.WriteImage(sitk.GetImageFromArray(values, isVector=True), str(path))
+    source, found = _opened(path)
+    assert nib.Nifti1Header.from_fileobj(io.BytesIO(_head(path)))["dim"][0] == 5
+    assert source.channels == 5
+    np.testing.assert_array_equal(found, values.T)
+    np.testing.assert_array_equal(_opened(path, Reading(channel="3"))[1][0], values[..., 3].T)
+
+
+def _head(path: Path) -> bytes:
+    content = path.read_bytes()
+    return (gzip.decompress(content) if path.suffix == ".gz" else content)[:348]
+
+
+@pytest.mark.parametrize("intent", [0, 1007])
+def test_a_fifth_axis_is_the_channel_whatever_the_intent(intent: int, tmp_path: Path) -> None:
+    values = np.arange(240, dtype=np.int16).reshape(4, 5, 2, 1, 6)
+    image = nib.Nifti1Image(values, np.eye(4))
+    image.header["intent_code"] = intent
+    nib.save(image, tmp_path / "a.nii")
+    np.testing.assert_array_equal(_opened(tmp_path / "a.nii")[1], np.moveaxis(values[:, :, :, 0], 3, 0))
+
+
+def test_time_and_channels_are_told_apart_by_their_axes(tmp_path: Path) -> None:
+    values = np.arange(240, dtype=np.int16).reshape(4, 5, 2, 3, 2)
+    nib.save(nib.Nifti1Image(values, np.eye(4)), tmp_path / "five.nii")
+    nib.save(nib.Nifti1Image(values[..., 0], np.eye(4)), tmp_path / "four.nii")
+    _, found = _opened(tmp_path / "five.nii", Reading(timepoint=2))
+    np.testing.assert_array_equal(found, np.moveaxis(values[:, :, :, 2], 3, 0))
+    assert _opened(tmp_path / "four.nii")[0].channels == 3
+    _, found = _opened(tmp_path / "four.nii", Reading(axes="XYZT", timepoint=1))
+    np.testing.assert_array_equal(found[0], values[..., 1, 0])
+    _, found = _opened(tmp_path / "four.nii", Reading(channel="2,0"))
+    np.testing.assert_array_equal(found, np.moveaxis(values[..., [2, 0], 0], 3, 0))
+    with pytest.raises(InputError, match="`timepoint`"):
+        _opened(tmp_path / "four.nii", Reading(axes="XYZT"))
+
+
+@pytest.mark.parametrize(("axes", "slowest"), [("XYZ", 2), ("ZYX", 0), ("ZXY", 1)])
+def test_axes_of_the_user_turn_the_array_with_its_affine(axes: str, slowest: int, tmp_path: Path) -> None:
+    values = np.arange(120, dtype=np.int16).reshape(4, 5, 6)
+    affine = np.diag([1.0, 2.0, 3.0, 1.0])
+    nib.save(nib.Nifti1Image(values, affine), tmp_path / "a.nii")
+    source, found = _opened(tmp_path / "a.nii", Reading(axes=axes))
+    order = [axes.index(letter) for letter in "XYZ"]
+    np.testing.assert_array_equal(found[0], values.transpose(order))
+    np.testing.assert_array_equal(source.grid.affine[:, :3], affine[:, order])
+    assert source.slowest_axis == slowest
+
+
+@pytest.mark.parametrize("library", ["nibabel", "SimpleITK"])
+def test_an_image_of_two_axes_is_one_slice(library: str, tmp_path: Path) -> None:
+    values = np.arange(12, dtype=np.float32).reshape(4, 3)
+    if library == "nibabel":
+        nib.save(nib.Nifti1Image(values, np.diag([0.5, 0.25, 2.0, 1.0])), tmp_path / "a.nii")
+    else:
+        image = sitk.GetImageFromArray(values.T)
+        image.SetSpacing((0.5, 0.25))
+        sitk.WriteImage(image, str(tmp_path / "a.nii"))
+    source, found = _opened(tmp_path / "a.nii")
+    assert source.grid.shape == (4, 3, 1)
+    assert source.grid.spacing == (0.5, 0.25, 2.0 if library == "nibabel" else 1.0)
+    np.testing.assert_array_equal(found[0, ..., 0], values)
+
+
+ROWS = (0.5, 0.0, 0.0, 7.0, 0.0, -0.25, 0.0, 8.0, 0.0, 0.0, 0.0, 9.0)
+
+
+def test_a_slice_whose_thickness_is_not_stated_asks_for_it(tmp_path: Path) -> None:
+    header = nifti1_header((2, 10, 12, 1, 1, 1, 1, 1), pixdim=(1, 0.5, 0.25, 0, 0, 0, 0, 0), sform_rows=ROWS)
+    (tmp_path / "a.nii").write_bytes(header + bytes(120))
+    with pytest.raises(InputError, match="a voxel size along z"):
+        _opened(tmp_path / "a.nii")
+    source, _ = _opened(tmp_path / "a.nii", Reading(spacing=(0.5, 0.25, 2.0)))
+    np.testing.assert_array_equal(source.grid.affine, [[0.5, 0, 0, 7], [0, -0.25, 0, 8], [0, 0, -2, 9], [0, 0, 0, 1]])
+
+
+UNUSABLE: dict[str, dict[str, Any]] = {
+    "no codes": {"sform_code": 0},
+    "pixdim of 0 beside an sform": {"pixdim": (1, 1, 0, 1, 1, 1, 1, 1)},
+    "negative pixdim beside an sform": {"pixdim": (1, 1, 1, -2, 1, 1, 1, 1)},
+    "pixdim of 0 beside a qform": {"sform_code": 0, "qform_code": 1, "pixdim": (1, 0, 0, 0, 0, 0, 0, 0)},
+    "pixdim of NaN beside a qform": {"sform_code": 0, "qform_code": 1, "pixdim": (1, 1, math.nan, 1, 0, 0, 0, 0)},
+}
+
+
+@pytest.mark.parametrize("fault", UNUSABLE)
+def test_voxel_sizes_of_the_user_mend_a_header_without_usable_ones(fault: str, tmp_path: Path) -> None:
+    (tmp_path / "a.nii").write_bytes(nifti1_header(**UNUSABLE[fault]) + bytes(range(120)))
+    with pytest.raises(InputError, match="`spacing`"):
+        _opened(tmp_path / "a.nii")
+    reading = Reading(spacing=(0.5, 0.25, 2.0), unit="um")
+    source, found = _opened(tmp_path / "a.nii", reading)
+    assert source.grid == Grid((4, 5, 6), np.diag([0.5, 0.25, 2.0, 1.0]), "um")
+    assert source.spacing_sources == ("given", "given", "given")
+    with NiftiStore(tmp_path).create(
+        str(tmp_path / "mask.nii.gz"), source.grid, np.dtype(np.uint8), like=source
+    ) as sink:
+        sink.commit()
+    written = nib.load(tmp_path / "mask.nii.gz")
+    np.testing.assert_array_equal(written.affine, source.grid.affine)
+    assert written.header.get_zooms() == (0.5, 0.25, 2.0)
+    assert written.header.get_xyzt_units()[0] == "micron"
+    assert _opened(tmp_path / "mask.nii.gz")[0].grid == source.grid
+    np.testing.assert_array_equal(found[0].ravel("F"), range(120))
+
+
+def test_a_mask_has_the_voxel_sizes_that_the_user_states_and_otherwise_the_bits_of_the_header(tmp_path: Path) -> None:
+    affine = np.array([[0, -0.5, 0, 7], [0.25, 0, 0, -3], [0, 0, 2, 1], [0, 0, 0, 1]], dtype=np.float64)
+    image = nib.Nifti1Image(np.zeros((4, 5, 6), np.int16), affine)
+    image.set_qform(affine @ np.diag([1, 1, 1.01, 1]), 3)
+    nib.save(image, tmp_path / "a.nii")
+    store = NiftiStore(tmp_path)
+    for reading, spacing in ((None, (0.25, 0.5, 2.0)), (Reading(spacing=(1.0, 2.0, 3.0), unit="um"), (1.0, 2.0, 3.0))):
+        source, _ = _opened(tmp_path / "a.nii", reading)
+        with store.create(str(tmp_path / "mask.nii"), source.grid, np.dtype(np.uint8), like=source) as sink:
+            sink.commit()
+        header = nib.load(tmp_path / "mask.nii").header
+        assert _opened(tmp_path / "mask.nii")[0].grid == source.grid
+        assert source.grid.spacing == spacing
+        assert int(header["qform_code"]) == (3 if reading is None else 0)
 
 
 @pytest.mark.parametrize(

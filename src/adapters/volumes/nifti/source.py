@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from ....domain.errors import InputError
 from ....domain.reading import Reading
-from ....domain.stored_array import ArrayView, StoredArray
+from ....domain.stored_array import ArrayView
 from ....domain.volume import Volume
 from ...arrays import ArraySource, Index, check_voxels
 from ...stored_files import (
@@ -34,8 +34,10 @@ from ...stored_files import (
 )
 from .files import HEADERS, IMAGES, NAMES, siblings
 from .header import HEADER_BYTES, Header, is_header, read_header
+from .quads import is_extended
 
 _SUBJECT = "image"
+_QUADS_CHECKED = 2**16
 
 
 class NiftiSource(ArraySource):
@@ -52,7 +54,7 @@ class NiftiSource(ArraySource):
             cleanup.close()
 
         super().__init__(view, self._values, lambda: sha256(file.descriptor for file in files), release_all)
-        self.slowest_axis = 2  # x runs fastest in a NIfTI file
+        self.slowest_axis = _slowest(view)
 
     def _values(self, index: Index) -> NDArray[Any]:
         """Copy values, scaled, in the order of the file, x fastest: a C-ordered copy would take 40 times as long."""
@@ -60,26 +62,10 @@ class NiftiSource(ArraySource):
         if mapped is None:
             raise ValueError("the volume is closed")
         header = self.header
-        stored = np.ndarray(header.stored_shape, header.stored, buffer=mapped, offset=header.offset, order="F")
+        stored = np.ndarray(header.array.shape, header.stored, buffer=mapped, offset=header.offset, order="F")
         values = header.scaled(stored[index])
         release(mapped)
         return values
-
-
-def stored_array(header: Header) -> StoredArray:
-    """Return what a header states of the voxels. The axes are in the order of its ``dim`` field."""
-    shape = header.stored_shape
-    source = "sform" if header.fields["sform_code"] > 0 else "qform"
-    return StoredArray(
-        shape,
-        header.dtype,
-        "XYZC"[: len(shape)],
-        unit=header.grid.unit,
-        sources=dict.fromkeys("XYZ", source),
-        affine=header.grid.affine,
-        chunk=(*shape[:2], *(1 for _ in shape[2:])),
-        notes=header.notes,
-    )
 
 
 def open_source(path: Path, scratch: Path, max_voxels: int, reading: Reading) -> NiftiSource:
@@ -92,7 +78,7 @@ def open_source(path: Path, scratch: Path, max_voxels: int, reading: Reading) ->
     subject = path.name or str(path)
     with ExitStack() as stack:
         files, block = files_of(path, subject, stack)
-        header = read_header(block, subject)
+        header = read_header(block, subject, reading)
         if header.is_pair and len(files) == 1:
             files.append(_sibling(siblings(path, IMAGES), "voxels", subject, stack))
         elif not header.is_pair:
@@ -102,9 +88,10 @@ def open_source(path: Path, scratch: Path, max_voxels: int, reading: Reading) ->
             check_length(LARGEST_EXPANSION * data.size + HEADER_BYTES, header.end, subject, is_estimate=True)
         else:
             check_length(data.size, header.end, subject)
-        view = stored_array(header).view(reading, subject)
+        view = header.array.view(reading, subject)
         check_voxels(view, max_voxels, subject)
         mapped = _map(data, header, scratch, subject)
+        _check_quads(header, mapped, subject)
         return NiftiSource(header, mapped, files, stack.pop_all(), view)
 
 
@@ -137,6 +124,21 @@ def _map(data: StoredFile, header: Header, scratch: Path, subject: str) -> mmap.
         os.close(spool)
 
 
+def _slowest(view: ArrayView) -> int:
+    """Return the axis of the volume that is stored last, because the first runs fastest; z where none is."""
+    last = max(view.axes.find(letter) for letter in "XYZ")
+    return "XYZ".find(view.axes[last]) if "Z" in view.axes else 2
+
+
+def _check_quads(header: Header, mapped: mmap.mmap, subject: str) -> None:
+    if header.stored.kind != "V":
+        return
+    sample = np.frombuffer(mapped, header.stored, min(header.value_count, _QUADS_CHECKED), header.offset)
+    if is_extended(sample):
+        do = "convert it to float64 on the machine that wrote it"
+        raise InputError(subject, expected="128-bit numbers by IEEE 754", got="Intel's 80-bit ones", do=do)
+
+
 def volume_of_image(image: Any) -> Volume:
     """Copy a NIfTI image of nibabel; the last axis of four is the channel.
 
@@ -153,9 +155,10 @@ def volume_of_image(image: Any) -> Volume:
     if is_scaled:
         fields["scl_slope"], fields["scl_inter"] = stored.slope, stored.inter
     header = read_header(fields.binaryblock, _SUBJECT)
+    view = header.array.view(Reading(), _SUBJECT)
     values = header.scaled(raw, "F")  # as in a file
-    values = values.reshape((*header.grid.shape, header.channels), order="F")
-    return Volume(np.moveaxis(values, -1, 0), header.grid)
+    values = values.reshape((*view.grid.shape, view.channels), order="F")
+    return Volume(np.moveaxis(values, -1, 0), view.grid)
 
 
 def _fields(image: Any, raw: np.ndarray[Any, Any]) -> Any:
