@@ -19,12 +19,13 @@ _UNEVEN, _DIFFERENT = 0.1, 0.05
 
 @dataclass(frozen=True)
 class OmeImage:
-    """One image in OME-XML: its name, and attributes of its pixels, channels and planes."""
+    """One image in OME-XML: its name, attributes of its pixels, channels and planes, and the planes that it claims."""
 
     name: str
     pixels: Mapping[str, str]
     channels: Sequence[Mapping[str, str]]
     planes: Sequence[Mapping[str, str]]
+    most_planes: int
 
     def stated(self) -> Stated:
         """Return what the image states."""
@@ -132,9 +133,11 @@ def read_ome(text: str) -> OmeFile:
         for pixels in _children(image, "Pixels"):
             channels = [channel.attrib for channel in _children(pixels, "Channel")]
             planes = [plane.attrib for plane in _children(pixels, "Plane")]
-            images.append(OmeImage(image.attrib.get("Name", ""), pixels.attrib, channels, planes))
+            most = math.prod(_index(pixels.attrib, f"Size{letter}") or 1 for letter in "ZCT")
             for data in _children(pixels, "TiffData"):
+                most = max(most, *(_index(data.attrib, name) for name in ("PlaneCount", "NumPlanes", "IFD")))
                 files |= {uuid.attrib.get("FileName", "") for uuid in _children(data, "UUID")}
+            images.append(OmeImage(image.attrib.get("Name", ""), pixels.attrib, channels, planes, most))
     binary = [element.attrib.get("MetadataFile", "another file") for element in _children(root, "BinaryOnly")]
     return OmeFile(tuple(images), frozenset(files - {""}), binary[0] if binary else "")
 

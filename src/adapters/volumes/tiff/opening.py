@@ -30,6 +30,7 @@ _COPY = "copy it again"
 # What tifffile logs of a file whose chain of pages is broken, before it goes on with the pages that it found.
 _BROKEN_CHAIN = ("page offset", "tag list", "offset to page", "circular", "corrupted file")
 _MOST_NAMED = 6
+_LEAST_PAGE_BYTES = 16
 
 
 def open_tiff(path: Path, reading: Reading, max_voxels: int) -> ArraySource:
@@ -38,7 +39,8 @@ def open_tiff(path: Path, reading: Reading, max_voxels: int) -> ArraySource:
     tifffile = package("tifffile", EXTRA, name)
     _check_file(path, name)
     with _readable(name) as logged:
-        tiff = tifffile.TiffFile(path)
+        # the two kinds name files elsewhere; they hold OME-XML or a description of ImageJ as well
+        tiff = tifffile.TiffFile(path, is_ndtiff=False, is_mmstack=False)
         try:
             return _opened(tiff, reading, max_voxels, name, logged)
         except BaseException:
@@ -48,11 +50,7 @@ def open_tiff(path: Path, reading: Reading, max_voxels: int) -> ArraySource:
 
 def _opened(tiff: Any, reading: Reading, max_voxels: int, name: str, logged: list[str]) -> ArraySource:
     ome = _ome(tiff, name)
-    found = [series for series in tiff.series if series.shape and 0 not in series.shape]
-    if broken := next((text for text in logged if any(word in text for word in _BROKEN_CHAIN)), None):
-        raise InputError(name, expected=_WHOLE, got=f"a broken chain of pages ({_said(broken)})", do=_COPY)
-    if not found:
-        raise InputError(name, expected="a TIFF file with an image", got="none", do=_COPY)
+    found = _images(tiff, name, logged)
     series = _series(found, reading.series, name)
     level = reading.level or 0
     if level >= len(series.levels):
@@ -71,6 +69,20 @@ def _opened(tiff: Any, reading: Reading, max_voxels: int, name: str, logged: lis
     check_voxels(view, max_voxels, name)
     descriptors = reader.descriptors
     return ArraySource(view, reader.fetch, lambda: _sha256(descriptors), tiff.close)
+
+
+def _images(tiff: Any, name: str, logged: list[str]) -> list[Any]:
+    """Return tifffile's series that are not empty. Raises InputError for a file that is cut short, or has none."""
+    size = tiff.filehandle.size
+    if any(tag.valueoffset + tag.valuebytecount > size for tag in tiff.pages.first.tags):
+        raise InputError(name, expected=_WHOLE, got=f"{size} bytes, of which a tag is beyond the end", do=_COPY)
+    found = [series for series in tiff.series if series.shape and 0 not in series.shape]
+    if broken := next((text for text in logged if any(word in text for word in _BROKEN_CHAIN)), None):
+        said = _said(broken.rpartition("> ")[2])
+        raise InputError(name, expected=_WHOLE, got=f"a broken chain of pages ({said})", do=_COPY)
+    if not found:
+        raise InputError(name, expected="a TIFF file with an image", got="none", do=_COPY)
+    return found
 
 
 def _check_file(path: Path, name: str) -> None:
@@ -142,7 +154,16 @@ def _ome(tiff: Any, name: str) -> OmeFile | None:
         if not inside or not (Path(tiff.filehandle.dirname) / file).is_file():
             do = "put all files of the set into one folder"
             raise InputError(name, expected=f"{_said(file)} beside it", got="none", do=do)
+    _check_claims(ome, Path(tiff.filehandle.dirname), tiff.filehandle.size, name)
     return ome
+
+
+def _check_claims(ome: OmeFile, folder: Path, size: int, name: str) -> None:
+    """Raise InputError where OME-XML claims more planes than its files have room for: tifffile would make a list."""
+    sizes = [(folder / file).stat().st_size for file in ome.files] if len(ome.files) > 1 else [size]
+    claimed = max((image.most_planes for image in ome.images), default=0)
+    if claimed > sum(sizes) // _LEAST_PAGE_BYTES:
+        raise InputError(name, expected=f"room for {claimed} planes", got=f"{sum(sizes)} bytes", do=_COPY)
 
 
 def _series(found: list[Any], chosen: str | None, name: str) -> Any:

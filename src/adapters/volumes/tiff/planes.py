@@ -6,6 +6,7 @@ import math
 import os
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import product
 from threading import Lock
@@ -206,7 +207,7 @@ class SeriesReader:
     def _located(self, series: Any) -> list[_Page]:
         """Return the pages. Raises InputError where one is missing or the file ends before it."""
         count = math.prod(self.shape[: self._lead])
-        pages = list(series) if count else []
+        pages = _pages_of(series)
         if len(pages) == 1 < count and series.keyframe.is_final and pages[0] is not None:
             step, start = int(series.keyframe.nbytes), int(pages[0].dataoffsets[0])
             if start + count * step > (size := pages[0].parent.filehandle.size):
@@ -232,6 +233,15 @@ class SeriesReader:
         if any(offset + size > handle.size for offset, size in zip(offsets, sizes, strict=False)):
             raise self._damaged(f"{handle.size} bytes, of which a page is beyond the end")
         return _Page(handle.fileno(), offsets, sizes, getattr(page, "jpegtables", None), page.keyframe, is_plain)
+
+
+def _pages_of(series: Any) -> list[Any]:
+    """Return the pages that are there; a list of the series would first make room for all that are claimed."""
+    pages: list[Any] = []
+    with suppress(IndexError):
+        for number in range(len(series)):
+            pages.append(series[number])
+    return pages
 
 
 def _inner_axes(shape: Sequence[int], shaped: Sequence[int]) -> tuple[int, ...]:
