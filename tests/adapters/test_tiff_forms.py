@@ -7,6 +7,7 @@ import struct
 import sys
 import tracemalloc
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ import tifffile
 from numpy.typing import NDArray
 from PIL import Image
 from voxport.adapters.volumes.tiff import TiffStore
+from voxport.adapters.volumes.tiff.instruments import instrument_sizes
 from voxport.domain.errors import InputError, LimitError, OutputError, UsageError, VoxportError
 from voxport.domain.geometry.grid import Box, Grid
 from voxport.domain.labels.label_map import Label, LabelTable
@@ -249,6 +251,47 @@ def test_a_plain_stack_needs_axes_and_sizes(tmp_path: Path) -> None:
     assert grid.spacing == (0.5, 0.25, 2.0)
 
 
+def test_scanimage_states_the_step_along_z_beside_the_tags(tmp_path: Path) -> None:
+    path = tmp_path / "scan.tif"
+    tifffile.imwrite(path, STACK, resolution=(12500, 12500), resolutionunit="CENTIMETER", photometric="minisblack")
+    meta = {"FrameData": {"SI.hStackManager.stackZStepSize": -3}}
+    with tifffile.TiffFile(path) as tiff:
+        assert instrument_sizes(tiff) is None
+        known = {f"is_{name}": False for name in ("lsm", "stk", "fluoview", "micromanager")}
+        stated = instrument_sizes(
+            SimpleNamespace(is_scanimage=True, scanimage_metadata=meta, pages=tiff.pages, **known)
+        )
+    assert stated is not None
+    assert stated.unit == "um"
+    np.testing.assert_allclose([stated.spacing[letter] for letter in "XYZ"], (0.8, 0.8, 3))
+
+
+@pytest.mark.parametrize(
+    ("kind", "meta", "spacing"),
+    [
+        ("lsm", {"VoxelSizeX": 2e-7, "VoxelSizeY": 3e-7, "VoxelSizeZ": 1e-6}, (0.2, 0.3, 1.0)),
+        (
+            "stk",
+            {"XCalibration": 0.2, "YCalibration": 0.3, "CalibrationUnits": "um", "ZDistance": np.ones(4)},
+            (0.2, 0.3, 1.0),
+        ),
+        (
+            "fluoview",
+            {"Dimensions": (("X", 9, 0.0, 0.2, "um"), ("Y", 9, 0.0, 0.3, "um"), ("Z", 4, 0.0, 1.0, "um"))},
+            (0.2, 0.3, 1.0),
+        ),
+        ("micromanager", {"Summary": {"PixelSize_um": 0.2, "z-step_um": 1.0, "ChNames": ["DAPI"]}}, (0.2, 0.2, 1.0)),
+    ],
+)
+def test_metadata_of_instruments_give_sizes_in_um(kind: str, meta: Any, spacing: tuple[float, ...]) -> None:
+    kinds = ("lsm", "stk", "fluoview", "micromanager", "scanimage")
+    tiff = SimpleNamespace(**{f"is_{name}": name == kind for name in kinds}, **{f"{kind}_metadata": meta})
+    stated = instrument_sizes(tiff)
+    assert stated is not None
+    assert stated.unit == "um"
+    np.testing.assert_allclose([stated.spacing[letter] for letter in "XYZ"], spacing)
+
+
 # Channels, colours and several images
 
 
@@ -444,7 +487,7 @@ def test_nothing_of_the_library_is_logged(file: Path, caplog: pytest.LogCaptureF
 
 
 @pytest.mark.parametrize(
-    ("name", "words"), [("none.tif", "no such file"), ("", "a folder"), ("a.tif/b.tif", "no such")]
+    ("name", "words"), [("none.tif", "no such file"), ("", "a folder"), ("a.tif/b.tif", "Not a directory")]
 )
 def test_what_is_no_file_is_said(tmp_path: Path, name: str, words: str) -> None:
     (tmp_path / "a.tif").write_bytes(b"II*\0")
@@ -467,7 +510,9 @@ def test_the_same_volume_gives_the_same_bytes(tmp_path: Path) -> None:
     grid = Grid((60, 70, 5), np.diag([0.1 + 0.2, 0.25, 2, 1]), "um")
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()
-    hashes = {written(tmp_path / folder / "m.ome.tif", grid, STACK.T[np.newaxis], labels=TABLE)[0] for folder in "ab"}
+    hashes = {
+        written(tmp_path / folder / f"{folder}.ome.tif", grid, STACK.T[np.newaxis], labels=TABLE)[0] for folder in "ab"
+    }
     assert len(hashes) == 1
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -23,8 +24,9 @@ def instrument_sizes(tiff: Any) -> Stated | None:
         return _stk(tiff.stk_metadata)
     if tiff.is_fluoview:
         return _fluoview(tiff.fluoview_metadata)
-    if tiff.is_micromanager and isinstance(tiff.micromanager_metadata, Mapping):
-        return _micromanager(tiff.micromanager_metadata)
+    if tiff.is_micromanager:
+        with suppress(ValueError):  # newer versions keep it in another file
+            return _micromanager(tiff.micromanager_metadata)
     if tiff.is_scanimage and isinstance(tiff.scanimage_metadata, Mapping):
         return _scanimage(tiff.scanimage_metadata, tiff.pages[0])
     return None

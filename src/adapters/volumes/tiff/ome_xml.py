@@ -24,14 +24,14 @@ _NOT_IN_XML = re.compile("[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 def ome_xml(
-    name: str, grid: Grid, dtype: np.dtype[Any], channel_names: Sequence[str], channels: int, labels: LabelTable | None
+    grid: Grid, dtype: np.dtype[Any], channel_names: Sequence[str], channels: int, labels: LabelTable | None
 ) -> bytes:
     """Return the OME-XML of a volume whose pages are along z, then channels."""
     root = ElementTree.Element("OME", {
         "xmlns": _NAMESPACE, "xmlns:xsi": "http://www.w3.org/2001/XMLSchema-instance",
         "xsi:schemaLocation": _SCHEMA, "Creator": "voxport",
     })  # fmt: skip
-    image = ElementTree.SubElement(root, "Image", {"ID": "Image:0", "Name": _clean(name)})
+    image = ElementTree.SubElement(root, "Image", {"ID": "Image:0"})
     unit = _UNITS[grid.unit]
     sizes = dict(zip("XYZ", grid.shape, strict=True))
     attributes = {"ID": "Pixels:0", "DimensionOrder": "XYZCT", "Type": TYPES[dtype.name] or dtype.name}

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import errno
-import hashlib
 import logging
-import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,7 +14,7 @@ from ....domain.errors import InputError, UsageError, VoxportError
 from ....domain.reading import Reading
 from ....domain.stored_array import StoredArray
 from ...arrays import ArraySource, check_voxels, package
-from ...disk import CHUNK_BYTES
+from ...stored_files import head, open_file, sha256
 from .imagej import imagej_sizes, tag_sizes
 from .instruments import instrument_sizes
 from .ome import OmeFile, OmeImage, read_ome
@@ -37,7 +34,11 @@ def open_tiff(path: Path, reading: Reading, max_voxels: int) -> ArraySource:
     """Open a file for reading; see VolumeStore.open."""
     name = path.name or str(path)
     tifffile = package("tifffile", EXTRA, name)
-    _check_file(path, name)
+    file = open_file(path, name)
+    start = head(file, len(MAGIC[0]), name)
+    file.close()
+    if start not in MAGIC:
+        raise InputError(name, expected="a TIFF file", got="other content" if start else "an empty file", do=_COPY)
     with _readable(name) as logged:
         # the two kinds name files elsewhere; they hold OME-XML or a description of ImageJ as well
         tiff = tifffile.TiffFile(path, is_ndtiff=False, is_mmstack=False)
@@ -67,8 +68,7 @@ def _opened(tiff: Any, reading: Reading, max_voxels: int, name: str, logged: lis
     )  # fmt: skip
     view = (_at_level(stored, series, level) if level else stored).view(reading, name)
     check_voxels(view, max_voxels, name)
-    descriptors = reader.descriptors
-    return ArraySource(view, reader.fetch, lambda: _sha256(descriptors), tiff.close)
+    return ArraySource(view, reader.fetch, lambda: sha256(reader.descriptors), tiff.close)
 
 
 def _images(tiff: Any, name: str, logged: list[str]) -> list[Any]:
@@ -83,27 +83,6 @@ def _images(tiff: Any, name: str, logged: list[str]) -> list[Any]:
     if not found:
         raise InputError(name, expected="a TIFF file with an image", got="none", do=_COPY)
     return found
-
-
-def _check_file(path: Path, name: str) -> None:
-    """Raise InputError for what is no file with the first bytes of TIFF."""
-    try:
-        if path.is_dir():
-            raise InputError(name, expected="a TIFF file", got="a folder", do="name the file itself")
-        if path.exists() and not path.is_file():
-            raise InputError(name, expected="a TIFF file", got="not a regular file", do="copy it to one")
-        with path.open("rb") as file:
-            start = file.read(4)
-    except OSError as error:
-        missing = error.errno in (errno.ENOENT, errno.ENOTDIR)
-        got = "no such file" if missing else (error.strerror or "an error").lower()
-        do = "check the path" if missing else "check that it can be read"
-        raise InputError(name, expected="a TIFF file", got=got, do=do) from None
-    except ValueError:
-        raise InputError(name, expected="a usable path", got="a NUL character in it", do="check the path") from None
-    if start not in MAGIC:
-        got = "an empty file" if not start else "other content"
-        raise InputError(name, expected="a TIFF file", got=got, do=_COPY)
 
 
 @contextmanager
@@ -222,13 +201,3 @@ def _factor(full: int, reduced: int) -> float:
     """Return how many voxels became one: a whole number where it explains the edge with rounding."""
     whole = round(full / reduced)
     return whole if reduced in (full // whole, -(-full // whole)) else full / reduced
-
-
-def _sha256(descriptors: tuple[int, ...]) -> str:
-    digest = hashlib.sha256()
-    for descriptor in descriptors:
-        position = 0
-        while chunk := os.pread(descriptor, CHUNK_BYTES, position):
-            digest.update(chunk)
-            position += len(chunk)
-    return digest.hexdigest()

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from ....domain.geometry.grid import Grid
 from ....domain.labels.label_map import LabelTable
 from ...arrays import package
+from ...spool import dropped
 from .ome_xml import ome_xml
 from .planes import EXTRA
 
@@ -36,7 +37,7 @@ def writer_of(
     tifffile = package("tifffile", EXTRA, path.name)
 
     def write(values: NDArray[Any], folder: Path) -> None:
-        description = ome_xml(path.name, grid, dtype, channel_names, channels, labels)
+        description = ome_xml(grid, dtype, channel_names, channels, labels)
         tile = (_TILE, _TILE) if min(grid.shape[:2]) >= 2 * _TILE else None
         is_big = values.nbytes + len(description) > _MOST_CLASSIC_BYTES
         with tifffile.TiffWriter(folder / path.name, bigtiff=is_big, byteorder="<", ome=False) as writer:
@@ -52,6 +53,7 @@ def writer_of(
                     contiguous=False,
                     maxworkers=1,
                 )
+                dropped(values)
 
     return write
 
