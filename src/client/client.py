@@ -29,7 +29,7 @@ from .forms import (
     checked_key,
     checked_url,
     fields_of,
-    paths_of,
+    files_of,
     real_array,
     silent,
 )
@@ -142,8 +142,9 @@ class Client:
         **options: Unpack[RemoteOptions],
     ) -> Mapping[str, Any]:
         """Estimate tiles, seconds and peak memory of a run on the server, with warnings; see `segment`."""
-        fields = fields_of([model], options)
-        with Uploads(paths_of(volumes), on_progress) as uploads:
+        paths, stated = files_of(volumes, options)
+        fields = fields_of([model], stated)
+        with Uploads(paths, on_progress) as uploads:
             answer = self._connection.json("POST", "/v1/plan", form=uploads.form(fields))
             return answer | {"warnings": [uploads.localised(one_line(w)) for w in answer.get("warnings") or ()]}
 
@@ -192,12 +193,12 @@ class Client:
             BusyError: a full queue or a rate limit; contains the time to wait.
             RemoteError: the server is unreachable, fails, or is not voxport.
         """
-        paths, mask = paths_of(volumes), Path(destination)
+        (paths, stated), mask = files_of(volumes, options), Path(destination)
         places = {"mask": mask} | {output: Path(path) for output, path in (outputs or {}).items()}
         check_destinations(places, paths)
         asked = asked_format(mask)
         members = places_of(places, asked)
-        fields = fields_of([model], options, asked_outputs(places), asked)
+        fields = fields_of([model], stated, asked_outputs(places), asked)
         with (
             self._results(paths, fields, members_of(asked), mask.parent, on_progress) as (archive, uploads),
             received(archive.members(archive.only()), uploads.sent(), members) as (report, downloads),
@@ -234,9 +235,10 @@ class Client:
         check_place(into / "results")
         asked = None if format == USUAL_FORMAT else format
         named = members_of(format)
-        fields = fields_of(models, options, asked_outputs(wanted), asked)
+        paths, stated = files_of(volumes, options)
+        fields = fields_of(models, stated, asked_outputs(wanted), asked)
         with (
-            self._results(paths_of(volumes), fields, named, into, on_progress) as (archive, uploads),
+            self._results(paths, fields, named, into, on_progress) as (archive, uploads),
             ExitStack() as stack,
         ):
             found, downloads = [], []

@@ -24,7 +24,7 @@ from ..contract.card import MODEL_NAME, MODEL_VERSION
 from ..contract.options import encode
 from ..domain.errors import InputError, OutputError, UsageError
 from ..domain.report import FileReport
-from ..domain.volume_names import GZIP_MAGIC, NIFTI, PACKED, PLAIN, MaskFormat, sent_name
+from ..domain.volume_names import GZIP_MAGIC, HDF5, NIFTI, PACKED, PLAIN, MaskFormat, sent_name
 from .errors import one_line
 from .folders import zip_folder
 
@@ -177,6 +177,24 @@ def silent(*progress: object) -> None:
 def paths_of(volumes: Volumes) -> list[Path]:
     """Return the paths as a list."""
     return [Path(path) for path in ([volumes] if isinstance(volumes, str | os.PathLike) else volumes)]
+
+
+def files_of(volumes: Volumes, options: Mapping[str, Any]) -> tuple[list[Path], dict[str, Any]]:
+    """Return the files to send and the options: a dataset, as in ``FILE.h5:/raw``, becomes the option ``series``.
+
+    Raises:
+        UsageError: datasets of different names.
+    """
+    files, names = [], {options["series"]} if options.get("series") is not None else set()
+    for path in paths_of(volumes):
+        file, mark, name = str(path).partition(HDF5.inside)
+        inside = bool(mark) and Path(file).is_file()
+        files.append(Path(file) if inside else path)
+        names |= {f"/{name}"} if inside else set()
+    if len(names) > 1:
+        do = "send files whose datasets have one name"
+        raise UsageError("series", expected="one", got=" and ".join(sorted(names)), do=do)
+    return files, {**options, "series": names.pop()} if names else dict(options)
 
 
 class Uploads:

@@ -18,7 +18,7 @@ from .answers import JSON, RemoteJob, remote_job
 from .downloads import check_destinations, check_outputs, commit_all
 from .errors import LostAnswerError, RemoteError, UnreachableError, one_line
 from .following import Clock, Follower, OnJob
-from .forms import Fields, OnProgress, StrPath, Uploads, Volumes, checked_request_key, fields_of, paths_of, silent
+from .forms import Fields, OnProgress, StrPath, Uploads, Volumes, checked_request_key, fields_of, files_of, silent
 from .results import asked_format, asked_outputs, check_received, job_members, places_of, received
 
 if TYPE_CHECKING:
@@ -85,7 +85,8 @@ class Jobs:
         wanted = asked_outputs(["mask", *outputs])
         check_outputs(wanted)
         asked = None if format == USUAL_FORMAT else format
-        paths, fields = paths_of(volumes), fields_of([model], options, wanted, asked)
+        paths, stated = files_of(volumes, options)
+        fields = fields_of([model], stated, wanted, asked)
         try:
             return self._submitted(paths, fields, key, on_progress)
         except LostAnswerError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import zipfile
 from collections.abc import Callable, Sequence
 from itertools import count
@@ -121,6 +122,11 @@ class TestPydicomZip(_DicomContract):
             for file in folder.iterdir():
                 archive.write(file, f"study/{file.name}")
         return reference
+
+    def test_the_hash_is_that_of_the_zip_as_it_was_sent(self) -> None:
+        reference = self.place(Volume(np.zeros((1, *_EXAMPLE.shape), np.uint8), _EXAMPLE))
+        with self.make_store().open(reference) as source:
+            assert source.sha256() == hashlib.sha256(Path(reference).read_bytes()).hexdigest()
 
 
 class TestGdcmFolder(_DicomContract):

@@ -17,6 +17,7 @@ from ....domain.reading import Reading
 from ....domain.stored_array import ArrayView, StoredArray
 from ...arrays import ArraySource, check_voxels
 from ...disk import CHUNK_BYTES
+from ...spool import tree_sha256
 from .files import Part, find_parts
 from .headers import Frame, quiet, read_frames
 from .pixels import FramePixels, check_pixels, value_dtype
@@ -68,7 +69,8 @@ def open_source(path: Path, scratch: Path, max_voxels: int, reading: Reading) ->
         check_voxels(view, max_voxels, subject)
         array = _array(volumes.frames)
         time = view.fixed.get(0, 0) if len(volumes.frames) > 1 else 0
-        digest = partial(_digest, dict.fromkeys(f.stored.part for volume in volumes.frames for f in volume))
+        used = dict.fromkeys(f.stored.part for volume in volumes.frames for f in volume)
+        digest = partial(_digest, used) if descriptor < 0 else partial(tree_sha256, path)  # a zip has its own hash
         release = partial(os.close, descriptor) if descriptor >= 0 else _nothing
         return DicomSource(view, volumes.frames[time], FramePixels(array, view.stored.dtype), digest, release)
     except BaseException:
