@@ -12,7 +12,7 @@ import numpy as np
 from ..domain.errors import OutputError
 from ..domain.geometry.grid import Grid
 from ..domain.labels.label_map import LabelTable
-from ..domain.volume_names import VolumeNames
+from ..domain.volume_names import PACKED, VolumeNames
 from ..ports.volume_store import VolumeSink, VolumeSource
 
 INSIDE = ":/"
@@ -51,7 +51,9 @@ class ReadOnlyStore:
             raise ValueError(f"channel_names: expected {channels} or none, got {len(channel_names)}")
         path = split_inside(reference)[0]
         got = f"one in {self.names.ending(path.name) or path.suffix or 'none'}, which is read only"
-        raise OutputError(path.name, expected="a name of a format that is written", got=got, do="name it e.g. .nii.gz")
+        raise OutputError(
+            path.name, expected="a name of a format that is written", got=got, do=f"name it e.g. {PACKED}"
+        )
 
 
 def split_inside(reference: str) -> tuple[Path, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -116,6 +117,19 @@ def test_two_slow_submissions_do_not_hold_up_a_third(application: Application, t
         finally:
             store.gate.set()
         assert [upload.result(60).status_code for upload in slow] == [202, 202]
+
+
+@pytest.mark.parametrize("route", ["/segment", "/v1/jobs"])
+def test_a_package_that_the_service_lacks_is_named_with_its_extra(
+    http: TestClient, monkeypatch: pytest.MonkeyPatch, route: str
+) -> None:
+    monkeypatch.setitem(sys.modules, "tifffile", None)
+    files = {"volume": ("scan.tif", b"II*\0" + b"\0" * 100)}
+    answers = [http.post(route, files=files)]
+    answers.append(http.post(route, files={"volume": ("scan.nii", volume(8))}, data={"format": "ome.tif"}))
+    for answer in answers:
+        assert (answer.status_code, answer.json()["type"]) == (501, "urn:voxport:problem:not-installed"), answer.text
+        assert answer.json()["do"] == "pip install 'voxport[microscopy]'"
 
 
 def test_an_upload_that_never_becomes_a_job_leaves_nothing_behind(http: TestClient, tmp_path: Path) -> None:
