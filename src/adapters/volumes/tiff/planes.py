@@ -197,7 +197,7 @@ class SeriesReader:
             except KeyError as error:
                 if "imagecodecs" in str(error):
                     raise UsageError.not_installed(self._subject, "the package imagecodecs", EXTRA) from None
-                raise self._unread(f"compression {getattr(code, 'name', code)}") from None
+                raise self._unread(f"compression {getattr(code, 'name', code)}"[:40]) from None
         segment = math.prod(page.chunks) * np.dtype(page.dtype).itemsize
         if not page.is_final and segment > _MOST_SEGMENT_BYTES:
             expected = f"strips or tiles of at most {_MOST_SEGMENT_BYTES} bytes"
