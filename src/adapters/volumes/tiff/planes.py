@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ....domain.errors import InputError, LimitError, UsageError
-from ...arrays import Index
+from ...arrays import Index, real_dtype
 
 EXTRA = "microscopy"
 # Decoded strips and tiles that are kept for the next box; a larger one is decoded again.
@@ -53,8 +53,9 @@ class SeriesReader:
     def __init__(self, series: Any, subject: str) -> None:
         self._subject, self.keyframe = subject, series.keyframe
         self.shape: tuple[int, ...] = tuple(int(edge) for edge in series.shape)
-        self._is_scaled = series.transform is not None
-        self.dtype = self._dtype(series.dtype)
+        if series.transform is not None:
+            raise self._unread("values behind a formula of the instrument")
+        self.dtype = real_dtype(series.dtype, subject)
         self._lead = self._leading_axes()
         self._inner = _inner_axes(self.shape[self._lead :], self.keyframe.shaped)
         self._check_codec()
@@ -163,19 +164,6 @@ class SeriesReader:
     def _unread(self, got: str) -> InputError:
         do = "save it as OME-TIFF with integer or floating-point values"
         return InputError(self._subject, expected="pages of plain intensities", got=got, do=do)
-
-    def _dtype(self, stored: Any) -> np.dtype[Any]:
-        """Return the type that values are read in."""
-        dtype: np.dtype[Any] = np.dtype(stored)
-        if self._is_scaled:
-            raise self._unread("values behind a formula of the instrument")
-        if dtype.kind == "b":
-            return np.dtype(np.uint8)
-        if dtype == np.float16:
-            return np.dtype(np.float32)
-        if dtype.kind not in "iuf" or dtype.itemsize > 8:
-            raise self._unread(f"values of type {dtype}")
-        return dtype.newbyteorder("=")
 
     def _leading_axes(self) -> int:
         """Return the number of axes that pages are along; the rest is within a page."""

@@ -4,19 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ....domain.reading import LENGTH_UNITS
+from ....domain.reading import LENGTH_UNITS, length_unit
 
-# Names of OME, ImageJ and instruments: the unit of a grid and the factor to it.
+# Names of OME, ImageJ and instruments beside those of the domain: the unit of a grid and the factor to it.
 _NAMES: Mapping[str, tuple[str, float]] = {
-    **LENGTH_UNITS,
-    **dict.fromkeys(("µm", "\u03bcm", "\\u00B5m", "\\u00b5m", "micron", "microns", "micrometer"), ("um", 1.0)),
-    **dict.fromkeys(("micrometre", "micrometers", "micrometres"), ("um", 1.0)),
-    **dict.fromkeys(("nanometer", "nanometre", "nanometers"), ("um", 1e-3)),
-    **dict.fromkeys(("millimeter", "millimetre", "millimeters"), ("mm", 1.0)),
-    **dict.fromkeys(("centimeter", "centimetre"), ("mm", 10.0)),
-    **dict.fromkeys(("meter", "metre"), ("mm", 1e3)),
+    "\\u00b5m": ("um", 1.0),  # as ImageJ escapes it
     **dict.fromkeys(("inch", "inches", "in"), ("mm", 25.4)),
-    **dict.fromkeys(("angstrom", "Å", "\u212b"), ("um", 1e-4)),
+    **dict.fromkeys(("angstrom", "Å", "å", "\u212b"), ("um", 1e-4)),
     "pm": ("um", 1e-6),
     "dm": ("mm", 100.0),
 }
@@ -29,7 +23,10 @@ def grid_unit(name: str) -> tuple[str, float] | None:
     The case of short names counts: Mm is a megametre.
     """
     name = name.strip().strip("\0").strip('"')
-    return _NAMES.get(name) or (_NAMES.get(name.lower()) if len(name) > 3 else None)
+    if len(name) > 3 or name == name.lower():
+        known = length_unit(name)
+        return LENGTH_UNITS[known] if known else _NAMES.get(name.lower())
+    return _NAMES.get(name)
 
 
 def in_one_unit(lengths: Mapping[str, tuple[float, str]]) -> tuple[dict[str, float], str] | None:
