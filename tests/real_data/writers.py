@@ -215,6 +215,8 @@ FORMATS: Mapping[str, Format] = {
     "NRRD": Format(_itk(".nrrd"), _NUMBERS, channels=True, directions=True),
     "MHA": Format(_itk(".mha"), _NUMBERS, channels=True, directions=True),
     "DICOM": Format(_dicom, ("uint8", "int16", "uint16"), directions=True, units=("mm",)),
+    "HDF5": Format(_hdf5, _NUMBERS, channels=True, origin=False),
+    "NumPy": Format(_numpy, _NUMBERS, channels=True, origin=False),
     "MGZ": Format(_mgz, ("uint8", "int16", "int32", "float32"), channels=True, directions=True, units=("mm",)),
 }
 
