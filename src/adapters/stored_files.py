@@ -120,6 +120,25 @@ def map_file(descriptor: int, size: int, subject: str) -> mmap.mmap:
         raise InputError(subject, expected="a file that can be mapped", got=str(error), do=do) from None
 
 
+def map_content(file: StoredFile, size: int, scratch: Path, subject: str) -> mmap.mmap:
+    """Map the first ``size`` bytes of a file's content, inflated into ``scratch`` where it is a gzip stream."""
+    if not file.is_gzip:
+        return map_file(file.descriptor, size, subject)
+    spool = inflate(file, size, scratch, subject)
+    try:
+        return map_file(spool, size, subject)
+    finally:
+        os.close(spool)
+
+
+def check_content(file: StoredFile, size: int, subject: str) -> None:
+    """Raise InputError for a file that cannot hold ``size`` bytes of content, before anything is allocated."""
+    if file.is_gzip:
+        check_length(LARGEST_EXPANSION * file.size, size, subject, is_estimate=True)
+    else:
+        check_length(file.size, size, subject)
+
+
 def check_length(size: int, promised: int, subject: str, *, is_estimate: bool = False) -> None:
     """Raise InputError unless ``size`` bytes (with ``is_estimate``, at most) hold what a header promises."""
     if size < promised:

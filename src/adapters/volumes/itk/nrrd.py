@@ -12,7 +12,7 @@ import numpy as np
 
 from ....domain.errors import InputError
 from ....domain.geometry.grid import FloatArray
-from ....domain.reading import LENGTH_UNITS
+from ....domain.reading import LENGTH_UNITS, length_unit
 from ....domain.stored_array import StoredArray
 from .layout import DAMAGED, LPS, Encoding, Layout, beside, edges, numbered, numbers, placed, slabs, third, whole
 
@@ -53,14 +53,6 @@ _CHANNEL_KINDS = (
     *("2-vector", "3-vector", "4-vector", "3-gradient", "3-normal"),
 )
 _COLOUR_KINDS = ("rgb-color", "rgba-color", "hsv-color", "xyz-color", "3-color", "4-color")
-_UNITS = {
-    **{name: name for name in LENGTH_UNITS},
-    **dict.fromkeys(("µm", "μm", "micron", "microns", "micrometer", "micrometers", "micrometre"), "um"),
-    **dict.fromkeys(("millimeter", "millimeters", "millimetre", "millimetres"), "mm"),
-    **dict.fromkeys(("nanometer", "nanometers", "nanometre"), "nm"),
-    **dict.fromkeys(("centimeter", "centimeters", "centimetre"), "cm"),
-    **dict.fromkeys(("meter", "meters", "metre", "metres"), "m"),
-}
 
 
 def length(block: bytes) -> int | None:
@@ -255,11 +247,12 @@ def _unit(fields: dict[str, str], axes: str) -> tuple[str, float, tuple[str, ...
     if not words:
         each = re.findall(r'"([^"]*)"', fields.get("units", ""))
         words = [word for word, letter in zip(each, axes, strict=False) if letter in "XYZ"]
-    units = {_UNITS.get(word.strip().lower(), "") for word in words}
-    if len(units) != 1 or not all(units):
-        known = [word for word in dict.fromkeys(words) if _UNITS.get(word.strip().lower())]
+    units = {length_unit(word) for word in words}
+    only = units.pop() if len(units) == 1 else None
+    if only is None:
+        known = [word for word in dict.fromkeys(words) if length_unit(word)]
         return "unknown", 1.0, tuple(f"lengths in {word}" for word in known) if len(known) > 1 else ()
-    return *LENGTH_UNITS[units.pop()], ()
+    return *LENGTH_UNITS[only], ()
 
 
 def _sources(fields: dict[str, str], space: _Space) -> dict[str, str]:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
-from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from dataclasses import replace
 from functools import partial
@@ -15,25 +13,13 @@ import numpy as np
 from nibabel.freesurfer.mghformat import MGHHeader
 from numpy.typing import NDArray
 
-from ....domain.errors import InputError, OutputError
-from ....domain.geometry.grid import Grid
-from ....domain.labels.label_map import LabelTable
+from ....domain.errors import InputError
 from ....domain.reading import Reading
 from ....domain.stored_array import StoredArray
-from ....domain.volume_names import MGH, PACKED, VolumeNames
-from ....ports.volume_store import VolumeSink, VolumeSource
+from ....domain.volume_names import MGH, VolumeNames
 from ...arrays import ArraySource, Index, check_voxels
-from ...stored_files import (
-    LARGEST_EXPANSION,
-    StoredFile,
-    check_length,
-    head,
-    inflate,
-    map_file,
-    open_file,
-    release,
-    sha256,
-)
+from ...read_only import ReadOnlyStore
+from ...stored_files import check_content, head, map_content, open_file, release, sha256
 
 # https://surfer.nmr.mgh.harvard.edu/fswiki/FsTutorial/MghFormat
 _VERSION = b"\0\0\0\1"
@@ -42,7 +28,7 @@ _TYPES = {0: ">u1", 1: ">i4", 3: ">f4", 4: ">i2", 10: ">u2"}
 _DAMAGED = "write the file again: its header is damaged"
 
 
-class MghStore:
+class MghStore(ReadOnlyStore):
     """Volumes as MGH files, compressed or not; a reference is a path. Lengths are in mm; frames are channels.
 
     Args:
@@ -53,8 +39,8 @@ class MghStore:
     names = VolumeNames((MGH,))
 
     def __init__(self, scratch: Path | None = None, max_voxels: int = 2**33) -> None:
+        super().__init__(max_voxels)
         self._scratch = scratch
-        self.max_voxels = max_voxels
 
     def recognises(self, reference: str) -> bool:
         """Return whether a file starts as an MGH header: its version, and a known voxel type."""
@@ -65,10 +51,6 @@ class MghStore:
         except InputError:
             return False
         return len(start) == 24 and start[:4] == _VERSION and int.from_bytes(start[20:], "big") <= max(_TYPES)
-
-    def places(self, reference: str) -> tuple[str, ...]:
-        """Return the real path of a volume."""
-        return (os.path.realpath(reference),)
 
     def open(self, reference: str, reading: Reading | None = None) -> ArraySource:
         """Open a volume for reading; see VolumeStore.open. Raises LimitError also without space to inflate it."""
@@ -82,7 +64,8 @@ class MghStore:
             voxels = np.dtype(stored.dtype.newbyteorder(">"))
             scratch = Path(tempfile.gettempdir()) if self._scratch is None else self._scratch
             size = _OFFSET + int(np.prod(stored.shape, dtype=object)) * voxels.itemsize
-            held = [_map(file, size, scratch, subject)]
+            check_content(file, size, subject)
+            held = [map_content(file, size, scratch, subject)]
             stack.callback(held.clear)  # reads in other threads still complete
 
             def values(index: Index) -> NDArray[Any]:
@@ -94,34 +77,6 @@ class MghStore:
 
             digest = partial(sha256, [file.descriptor])
             return ArraySource(view, values, digest, stack.pop_all().close)
-
-    def create(
-        self,
-        reference: str,
-        grid: Grid,  # noqa: ARG002
-        dtype: np.dtype[Any],  # noqa: ARG002
-        *,
-        channels: int = 1,  # noqa: ARG002
-        like: VolumeSource | None = None,  # noqa: ARG002
-        channel_names: Sequence[str] = (),  # noqa: ARG002
-        labels: LabelTable | None = None,  # noqa: ARG002
-    ) -> VolumeSink:
-        """Raise OutputError: MGH is read only."""
-        name = Path(reference)
-        do = f"name it {PACKED}, which FreeSurfer reads"
-        raise OutputError(name.name, expected="a format that is written", got=name.suffix, do=do)
-
-
-def _map(file: StoredFile, size: int, scratch: Path, subject: str) -> Any:
-    if not file.is_gzip:
-        check_length(file.size, size, subject)
-        return map_file(file.descriptor, size, subject)
-    check_length(LARGEST_EXPANSION * file.size, size, subject, is_estimate=True)
-    spool = inflate(file, size, scratch, subject)
-    try:
-        return map_file(spool, size, subject)
-    finally:
-        os.close(spool)
 
 
 def _read(block: bytes, subject: str) -> StoredArray:

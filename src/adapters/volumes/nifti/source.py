@@ -6,7 +6,6 @@ Boxes of a file are read lazily through a read-only map, so that resident memory
 from __future__ import annotations
 
 import mmap
-import os
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
@@ -21,17 +20,7 @@ from ....domain.reading import Reading
 from ....domain.stored_array import ArrayView
 from ....domain.volume import Volume
 from ...arrays import ArraySource, Index, check_voxels
-from ...stored_files import (
-    LARGEST_EXPANSION,
-    StoredFile,
-    check_length,
-    head,
-    inflate,
-    map_file,
-    open_file,
-    release,
-    sha256,
-)
+from ...stored_files import StoredFile, check_content, head, map_content, open_file, release, sha256
 from .files import HEADERS, IMAGES, NAMES, siblings
 from .header import HEADER_BYTES, Header, is_header, read_header
 from .quads import is_extended
@@ -84,13 +73,10 @@ def open_source(path: Path, scratch: Path, max_voxels: int, reading: Reading) ->
         elif not header.is_pair:
             del files[1:]
         data = files[-1]
-        if data.is_gzip:  # checked before anything is allocated
-            check_length(LARGEST_EXPANSION * data.size + HEADER_BYTES, header.end, subject, is_estimate=True)
-        else:
-            check_length(data.size, header.end, subject)
+        check_content(data, header.end, subject)
         view = header.array.view(reading, subject)
         check_voxels(view, max_voxels, subject)
-        mapped = _map(data, header, scratch, subject)
+        mapped = map_content(data, header.end, scratch, subject)
         _check_quads(header, mapped, subject)
         return NiftiSource(header, mapped, files, stack.pop_all(), view)
 
@@ -112,16 +98,6 @@ def _sibling(names: list[Path], what: str, subject: str, stack: ExitStack) -> St
     raise InputError(
         subject, expected=f"its {what} in {names[0].name} beside it", got="no such file", do="keep both files together"
     )
-
-
-def _map(data: StoredFile, header: Header, scratch: Path, subject: str) -> mmap.mmap:
-    if not data.is_gzip:
-        return map_file(data.descriptor, header.end, subject)
-    spool = inflate(data, header.end, scratch, subject)
-    try:
-        return map_file(spool, header.end, subject)
-    finally:
-        os.close(spool)
 
 
 def _slowest(view: ArrayView) -> int:
