@@ -22,6 +22,7 @@ class VolumeFormat:
         is_input: whether a search of a folder takes volumes of this format; results of others are none.
         beside: endings of a header and of the file that may hold its voxels, which is no volume by itself.
         inside: the text between a file or folder of this format and the name of a volume inside it; empty for none.
+        is_nested: whether a folder is a volume whose files may lie deeper in it.
     """
 
     name: str
@@ -32,6 +33,7 @@ class VolumeFormat:
     is_input: bool = True
     beside: tuple[tuple[str, str], ...] = ()
     inside: str = ""
+    is_nested: bool = False
 
     @property
     def endings(self) -> tuple[str, ...]:
@@ -136,7 +138,7 @@ NRRD = VolumeFormat("NRRD", (".nrrd", ".nhdr"), writable=(".nrrd",), beside=((".
 META_IMAGE = VolumeFormat(
     "MetaImage", (".mha", ".mhd"), writable=(".mha", ".mhd"), beside=((".mhd", ".raw"), (".mhd", ".zraw"))
 )
-DICOM = VolumeFormat("DICOM", (".dcm",), writable=(".dcm",))
+DICOM = VolumeFormat("DICOM", (".dcm",), writable=(".dcm",), is_nested=True)
 HDF5 = VolumeFormat("HDF5", (".h5", ".hdf5", ".hdf", ".ims"), inside=":/")
 NUMPY = VolumeFormat("NumPy", (".npy", ".npz"), inside=":/")
 MGH = VolumeFormat("MGH", (".mgz", ".mgh"))

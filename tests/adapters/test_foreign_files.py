@@ -56,7 +56,6 @@ STARTS = [
     (b"\x89HDF\r\n\x1a\n" + bytes(712) + b"minc-2.0", "a MINC file", "nibabel.load("),
     (b"CDF\x01" + bytes(20), "a netCDF or MINC file", "nibabel.load("),
     (b"\x28\xb5\x2f\xfd" + bytes(20), "packed with Zstandard", "zstd -dc"),
-    (bytes(128) + b"DICM" + bytes(400), "a DICOM file", "dcm2niix"),
     (b"version https://git-lfs.github.com/spec/v1\noid sha256:1\n", "a pointer of Git LFS", "git lfs pull"),
     (b"/annex/objects/SHA256E-s1--1.nii.gz\n", "a pointer of git-annex", "git annex get"),
     (b"\n<!DOCTYPE html><html><head>", "a web page", "login"),
@@ -138,12 +137,6 @@ def test_a_conversion_as_advised_is_read(
 @pytest.mark.parametrize(
     ("entry", "content", "what", "helps"),
     [
-        (
-            "IM0001",
-            bytes(128) + b"DICM" + bytes(400),
-            "a folder of DICOM files",
-            "dcm2niix -z y -o OUTPUT_FOLDER",
-        ),
         (".zattrs", b"{}", "an OME-Zarr folder without an image of its own", "plate.zarr/A/1/0"),
         ("zarr.json", b"{}", "an OME-Zarr folder without an image of its own", "plate.zarr/A/1/0"),
         ("a.nii.gz", gzip.compress(VOLUME), "a folder of volumes", "voxport batch"),

@@ -113,9 +113,12 @@ def find_parts(path: Path, scratch: Path, subject: str) -> tuple[list[Part], int
             parts, descriptor = _unpacked(path, scratch, subject)
         else:
             parts = [Part(path.name, path.stat().st_size, path=path)] if _is_dicom(path) else []
+    if not parts and path.is_dir():
+        do = "name the volume itself, or the folder of a DICOM series"
+        raise InputError(subject, expected="a volume", got="a folder without DICOM files", do=do)
     if not parts:
-        do = "name a DICOM file with the text DICM at byte 128, or the folder or zip of a series"
-        raise InputError(subject, expected="DICOM images", got="no DICOM file", do=do)
+        do = "add its file header, e.g. with dcmtk: dcmconv IN OUT"
+        raise InputError(subject, expected="a DICOM file with DICM at byte 128", got="none", do=do)
     return parts, descriptor
 
 
@@ -141,13 +144,17 @@ def _starts(path: Path, offset: int, magic: bytes) -> bool:
 
 
 def _is_dicom(path: Path) -> bool:
-    return path.is_file() and path.name != "DICOMDIR" and _starts(path, MAGIC_AT, MAGIC)
+    return path.is_file() and _starts(path, MAGIC_AT, MAGIC)
+
+
+def _may_be_image(name: str) -> bool:
+    return not name.startswith(".") and name != "DICOMDIR"
 
 
 def _shallow(folder: Path) -> Iterator[Path]:
     with os.scandir(folder) as entries:
         for entry in entries:
-            if entry.is_file() and not entry.name.startswith("."):
+            if entry.is_file() and _may_be_image(entry.name):
                 yield Path(entry.path)
 
 
@@ -155,7 +162,7 @@ def _deep(folder: Path, subject: str) -> Sequence[Path]:
     found: list[Path] = []
     for where, folders, names in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith(".") and name not in _HIDDEN)
-        found.extend(Path(where, name) for name in sorted(names) if not name.startswith("."))
+        found.extend(Path(where, name) for name in sorted(names) if _may_be_image(name))
         if len(found) > _MOST_FILES:
             do = "name the folder of one series"
             raise InputError(subject, expected=f"at most {_MOST_FILES} files", got="more", do=do)
@@ -168,7 +175,7 @@ def _members(archive: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
 
 
 def _member_is_dicom(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bool:
-    if PurePath(member.filename).name == "DICOMDIR" or member.file_size <= MAGIC_AT:
+    if not _may_be_image(PurePath(member.filename).name) or member.file_size <= MAGIC_AT:
         return False
     with archive.open(member) as stream:
         return stream.read(MAGIC_AT + len(MAGIC))[MAGIC_AT:] == MAGIC

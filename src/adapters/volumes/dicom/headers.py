@@ -24,8 +24,8 @@ _TAGS = (
     "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "PixelPaddingValue", "ModalityLUTSequence",
     "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SliceThickness", "SpacingBetweenSlices",
     "RescaleSlope", "RescaleIntercept", "TemporalPositionIdentifier", "EchoTime", "DiffusionBValue", "TriggerTime",
-    "AcquisitionNumber", "AcquisitionTime", "ContentTime", "SegmentationType", "SharedFunctionalGroupsSequence",
-    "PerFrameFunctionalGroupsSequence", "SegmentSequence",
+    "AcquisitionNumber", "AcquisitionTime", "ContentTime", "SharedFunctionalGroupsSequence",
+    "PerFrameFunctionalGroupsSequence",
 )  # fmt: skip
 # Distinguishes images at one place, the plainest statement first.
 TIMES = (
@@ -42,16 +42,18 @@ _FUNCTIONAL = {
     "MRDiffusionSequence": ("DiffusionBValue",),
     "CTImageFrameTypeSequence": ("FrameType",),
     "MRImageFrameTypeSequence": ("FrameType",),
-    "SegmentIdentificationSequence": ("ReferencedSegmentNumber",),
 }
 _MOST_FRAMES = 10**6
-SEGMENTATION = "1.2.840.10008.5.1.4.1.1.66.4"
-LABEL_MAP = "1.2.840.10008.5.1.4.1.1.66.7"
+_SEGMENTATION, _LABEL_MAP = "1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7"
+_DOSE = "1.2.840.10008.5.1.4.1.1.481.2"
 
 
 @dataclass(frozen=True, eq=False)
 class Stored:
-    """How the frames of one file are stored; ``offset`` is that of the element of pixel data."""
+    """How the frames of one file are stored; ``offset`` is that of the element of pixel data.
+
+    ``is_mask``: the file is a segmentation; ``has_segments``: one with frames for each segment, not a label map.
+    """
 
     part: Part
     offset: int
@@ -66,7 +68,8 @@ class Stored:
     high: int
     signed: bool
     padding: bool
-    sop_class: str
+    is_mask: bool
+    has_segments: bool
     sop_uid: str
 
     @property
@@ -93,7 +96,6 @@ class Frame:
     slope: float
     intercept: float
     times: Mapping[str, float | str] = field(default_factory=dict)
-    segment: int | None = None
 
 
 def quiet() -> Any:
@@ -131,7 +133,7 @@ def read_frames(part: Part) -> list[Frame]:
         with part.stream() as stream:
             header = pydicom.dcmread(stream, stop_before_pixels=True, specific_tags=[*_TAGS])
             offset = stream.tell()
-        if "Rows" not in header or "Columns" not in header:
+        if "Rows" not in header or "Columns" not in header or header.get("SOPClassUID") == _DOSE:
             return []
         if "ModalityLUTSequence" in header:
             do = "export it with a rescale slope and intercept"
@@ -165,7 +167,8 @@ def _stored(header: Any, part: Part, offset: int) -> Stored:
         high=high if bits - 1 <= high < allocated else bits - 1,
         signed=bool(header.get("PixelRepresentation") or 0),
         padding="PixelPaddingValue" in header,
-        sop_class=str(header.get("SOPClassUID") or ""),
+        is_mask=header.get("SOPClassUID") in (_LABEL_MAP, _SEGMENTATION),
+        has_segments=header.get("SOPClassUID") == _SEGMENTATION,
         sop_uid=str(header.get("SOPInstanceUID") or ""),
     )
 
@@ -197,7 +200,6 @@ def _frames(header: Any, stored: Stored) -> Iterator[Frame]:
             slope=_number(stated.get("RescaleSlope"), 1.0),
             intercept=_number(stated.get("RescaleIntercept"), 0.0),
             times={name: _time(stated[name]) for name in TIMES if stated.get(name) not in (None, "")},
-            segment=None if "ReferencedSegmentNumber" not in stated else int(stated["ReferencedSegmentNumber"]),
         )
 
 

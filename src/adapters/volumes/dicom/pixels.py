@@ -46,6 +46,9 @@ def _limits(stored: Stored) -> tuple[int, int]:
 def check_pixels(stored: Stored) -> None:
     """Raise InputError for pixels that a header promises and the file lacks, or that nothing here decodes."""
     name = stored.part.name
+    if stored.has_segments:
+        do = "save it as a label map (LABELMAP), or in another format"
+        raise InputError(name, expected="images or a label map", got="a segmentation with frames a segment", do=do)
     if stored.samples != 1 or stored.photometric.startswith(("RGB", "YBR")):
         do = "give the series of intensities that it was made from"
         raise InputError(name, expected="one intensity a voxel", got="a picture in colours (RGB)", do=do)

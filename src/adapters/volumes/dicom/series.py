@@ -34,8 +34,8 @@ class Ordered:
     notes: tuple[str, ...] = ()
 
 
-def chosen_stack(frames: Sequence[Frame], wanted: str | None, subject: str) -> tuple[list[Frame], str]:
-    """Return the frames that make one volume, and their name.
+def chosen_stack(frames: Sequence[Frame], wanted: str | None, subject: str) -> list[Frame]:
+    """Return the frames that make one volume.
 
     A series with frames of several sizes, directions or kinds (a scout beside the slices, water beside fat) counts as
     several, named ``UID:1``, ``UID:2`` and so on.
@@ -51,13 +51,12 @@ def chosen_stack(frames: Sequence[Frame], wanted: str | None, subject: str) -> t
         if len(stacks) > 1:
             do = "choose one with `series`, its UID or the start of it"
             raise InputError(subject, expected="one series", got=f"{len(stacks)}: {listed}{more}", do=do)
-        name, stack = next(iter(stacks.items()))
-        return stack, name
+        return next(iter(stacks.values()))
     found = [wanted] if wanted in stacks else [name for name in stacks if name.startswith(wanted)]
     if len(found) != 1:
         got = f"{wanted[:80]!r}, which {'none' if not found else len(found)} of them match"
         raise UsageError("series", expected=f"one of {listed}{more}", got=got, do="name one of them")
-    return stacks[found[0]], found[0]
+    return stacks[found[0]]
 
 
 def ordered(frames: Sequence[Frame], subject: str) -> Ordered:

@@ -60,7 +60,9 @@ def open_source(path: Path, scratch: Path, max_voxels: int, reading: Reading) ->
         if not frames:
             do = "name the file or folder of a series of images"
             raise InputError(subject, expected="DICOM images", got="DICOM files without pixels", do=do)
-        stack, _ = chosen_stack(frames, reading.series, subject)
+        if reading.series is None:  # masks may lie beside the images that they were made from
+            frames = [frame for frame in frames if not frame.stored.is_mask] or frames
+        stack = chosen_stack(frames, reading.series, subject)
         for stored in dict.fromkeys(frame.stored for frame in stack):
             check_pixels(stored)
         volumes = ordered(stack, subject)
@@ -115,7 +117,7 @@ def _notes(frames: Sequence[Frame], subject: str, *, is_one: bool) -> list[str]:
         notes.append(f"{subject} is one slice; name the folder for the whole series")
     if any(frame.stored.photometric == "MONOCHROME1" for frame in frames):
         notes.append(f"{subject} shows high values dark (MONOCHROME1); values are taken as stored")
-    if any(frame.stored.padding for frame in frames):
+    if any(frame.stored.padding and not frame.stored.is_mask for frame in frames):
         notes.append(f"{subject} marks voxels outside the image by a PixelPaddingValue, which is kept as a value")
     if len({(frame.slope, frame.intercept) for frame in frames}) > 1:
         notes.append(f"{subject} has another rescale slope or intercept at some slices; each slice has its own")

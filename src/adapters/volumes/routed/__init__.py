@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
@@ -20,8 +20,9 @@ from .foreign import describe
 class RoutedStore:
     """Volumes of several formats.
 
-    Reading: the first store that recognises the content, else the store of the name's ending, else the first store,
-    which raises the error. Writing: the store of the name's ending.
+    Reading: the first store that recognises the content, else the store of the name's ending, else the store whose
+    volumes may lie deeper in a folder, else the first store, which raises the error.
+    Writing: the store of the name's ending.
 
     Args:
         stores: one a format, the commonest first.
@@ -49,7 +50,7 @@ class RoutedStore:
         if store is None and (foreign := describe(reference)):
             formats = " or ".join(known.name for known in self.names.formats)
             raise InputError(PurePath(reference).name, expected=f"a {formats} volume", got=foreign[0], do=foreign[1])
-        return (store or self._named(reference) or self.stores[0]).open(reference, reading)
+        return (store or self._named(reference) or self._nested(reference) or self.stores[0]).open(reference, reading)
 
     def create(
         self,
@@ -74,6 +75,11 @@ class RoutedStore:
         return store.create(
             reference, grid, dtype, channels=channels, like=like, channel_names=channel_names, labels=labels
         )
+
+    def _nested(self, reference: str) -> VolumeStore | None:
+        """Return the store whose volumes may lie deeper in a folder, for a folder."""
+        stores = [store for store in self.stores if any(known.is_nested for known in store.names.formats)]
+        return stores[0] if stores and Path(reference).is_dir() else None
 
     def _named(self, reference: str) -> VolumeStore | None:
         """Return the store with the longest ending that matches the name."""

@@ -22,7 +22,6 @@ _NIBABEL = (
 
 _SEVERAL = "an OME-Zarr folder without an image of its own", "name an image in it, e.g. plate.zarr/A/1/0"
 _PICTURE = "give the volume that it was made from, or stack pictures of slices into one"
-_DICOM = "convert the series: dcm2niix -z y -o OUTPUT_FOLDER FOLDER_OF_THE_SERIES"
 # Offset and content (or contents) of a file's magic, its kind, and advice.
 _KINDS: tuple[tuple[int, bytes | tuple[bytes, ...], str, str], ...] = (
     (106, b"minc-2.0", "a MINC file", _NIBABEL),  # in HDF5; 106 or 720 by the library's version
@@ -36,7 +35,6 @@ _KINDS: tuple[tuple[int, bytes | tuple[bytes, ...], str, str], ...] = (
     (257, b"ustar", "a tar archive", "unpack it: tar xf '{name}'"),
     (0, b"version https://git-lfs", "a pointer of Git LFS, not the file", "fetch it: git lfs pull -I '{name}'"),
     (0, b"/annex/objects/", "a pointer of git-annex, not the file", "fetch it: git annex get '{name}'"),
-    (128, b"DICM", "a DICOM file", _DICOM),
     (0, b"\x89PNG", "a PNG picture", _PICTURE),
     (0, b"\xff\xd8\xff", "a JPEG picture", _PICTURE),
     (0, b"GIF8", "a GIF picture", _PICTURE),
@@ -86,11 +84,9 @@ def _folder(path: Path) -> tuple[str, str] | None:
     if any((path / marker).is_file() for marker in (".zattrs", ".zgroup", ".zarray", "zarr.json")):
         return None if name.lower().endswith(OME_ZARR.folders) else _SEVERAL
     for entry in _files(path):
-        if _head(entry)[128:132] == b"DICM":
-            return "a folder of DICOM files", f"convert the series: dcm2niix -z y -o OUTPUT_FOLDER '{name}'"
         if entry.name.lower().endswith((PLAIN, PACKED)):
             return "a folder of volumes", f"name one of them, e.g. {entry.name}, or segment all: voxport batch"
-    return "a folder", "name the volume itself"
+    return None
 
 
 def _files(path: Path) -> Iterator[Path]:
