@@ -12,12 +12,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ....domain.errors import InputError
-from ...arrays import Index
+from ...arrays import Index, package
 from .headers import Frame, Stored, damage_errors, quiet
 
 _IMPLICIT, _EXPLICIT, _DEFLATED, _BIG = (
     "1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.2",
 )  # fmt: skip
+# Compressions for which pydicom needs packages of other licences, and imagecodecs' decoder.
+_IMAGECODECS = {
+    "1.2.840.10008.1.2.4.57": "jpegsof3_decode",  # JPEG lossless
+    "1.2.840.10008.1.2.4.70": "jpegsof3_decode",
+    "1.2.840.10008.1.2.4.201": "htj2k_decode",  # JPEG 2000, high throughput
+    "1.2.840.10008.1.2.4.202": "htj2k_decode",
+    "1.2.840.10008.1.2.4.203": "htj2k_decode",
+}
 _PIXEL_DATA = b"\xe0\x7f\x10\x00"
 _UNDEFINED = 0xFFFFFFFF
 _FRAMES_KEPT = 4
@@ -65,16 +73,23 @@ def check_pixels(stored: Stored) -> None:
         return
     if stored.part.read(stored.offset, 4) != _PIXEL_DATA:
         raise InputError(name, expected="pixel data", got="none", do=_AGAIN)
-    pixels = quiet().pixels
-    syntax = quiet().uid.UID(stored.syntax)
+    _check_decoder(stored)
+
+
+def _check_decoder(stored: Stored) -> None:
+    name, pydicom = stored.part.name, quiet()
+    if stored.syntax in _IMAGECODECS:
+        package("imagecodecs", "medical", name)
+        return
+    syntax = pydicom.uid.UID(stored.syntax)
     try:
-        decoder = pixels.get_decoder(syntax)
+        is_available = pydicom.pixels.get_decoder(syntax).is_available
     except NotImplementedError:
-        decoder = None
-    if decoder is None or not decoder.is_available:
-        got = syntax.name if not syntax.is_private else "a private compression"
-        do = "install its decoder with pip install 'pylibjpeg[all]', or decompress it, e.g. with gdcmconv --raw IN OUT"
-        raise InputError(name, expected="a transfer syntax that is decoded here", got=got, do=do)
+        is_available = False
+    if not is_available:
+        got = "an unknown one" if syntax.is_private or syntax.name == syntax else syntax.name
+        do = "decompress it, e.g. with gdcmconv --raw IN OUT"
+        raise InputError(name, expected="a compression that is decoded here", got=got, do=do)
 
 
 def data_start(stored: Stored) -> int | None:
@@ -148,10 +163,16 @@ def _decoded(frame: Frame) -> NDArray[Any]:
     stored = frame.stored
     pydicom = quiet()
     with damage_errors(stored.part.name, "pixel data that decode"), stored.part.stream() as stream:
-        values = np.asarray(pydicom.pixels.pixel_array(stream, index=frame.index, raw=True))
+        if stored.syntax in _IMAGECODECS:
+            stream.seek(stored.offset + 12)
+            code = pydicom.encaps.get_frame(stream, frame.index, number_of_frames=stored.frames)
+            values = getattr(package("imagecodecs", "medical", stored.part.name), _IMAGECODECS[stored.syntax])(code)
+            values = values.view(stored.dtype) if values.dtype.itemsize == stored.dtype.itemsize else values
+        else:
+            values = np.asarray(pydicom.pixels.pixel_array(stream, index=frame.index, raw=True))
         if values.shape != (stored.rows, stored.columns):
             raise ValueError("another size than in the header")
-        return values
+        return np.asarray(values)
 
 
 def _significant(values: NDArray[Any], stored: Stored) -> NDArray[Any]:

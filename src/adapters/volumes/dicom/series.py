@@ -66,8 +66,9 @@ def ordered(frames: Sequence[Frame], subject: str) -> Ordered:
         InputError: no geometry; slices that are missing, doubled or unevenly spaced.
     """
     first = frames[0]
-    if first.position is None or first.orientation is None or first.spacing is None:
-        raise _no_geometry(frames, subject)
+    for frame in frames:
+        if frame.position is None or frame.orientation is None or frame.spacing is None:
+            raise _no_geometry(frame, subject)
     right, down = _directions(first, subject)
     normal = np.cross(right, down)
     spacing = np.array(first.spacing)
@@ -92,7 +93,7 @@ def _stacks(frames: Sequence[Frame]) -> Iterable[tuple[str, list[Frame]]]:
     for frame in frames:
         by_series.setdefault(frame.series, []).append(frame)
     for uid, members in by_series.items():
-        stacks = [part for alike in _alike(members) for part in _by_kind(alike)]
+        stacks = sorted((part for alike in _alike(members) for part in _by_kind(alike)), key=len, reverse=True)
         for number, stack in enumerate(stacks, 1):
             yield (uid if len(stacks) == 1 else f"{uid}:{number}"), stack
 
@@ -141,13 +142,13 @@ def _described(name: str, frames: Sequence[Frame]) -> str:
     return f"{name} ({', '.join(filter(None, (first.modality, words, count)))} of {size})"
 
 
-def _no_geometry(frames: Sequence[Frame], subject: str) -> InputError:
-    first = frames[0]
+def _no_geometry(frame: Frame, subject: str) -> InputError:
     names = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing")
-    stated = (first.position, first.orientation, first.spacing)
+    stated = (frame.position, frame.orientation, frame.spacing)
     lacking = [name for name, value in zip(names, stated, strict=True) if value is None]
     do = "export the original series instead of pictures of it (secondary captures)"
-    return InputError(subject, expected="slices with a place in space", got=f"no {' and no '.join(lacking)}", do=do)
+    got = f"no {' and no '.join(lacking)} in {frame.stored.part.name}"
+    return InputError(subject, expected="slices with a place in space", got=got, do=do)
 
 
 def _directions(frame: Frame, subject: str) -> tuple[FloatArray, FloatArray]:
