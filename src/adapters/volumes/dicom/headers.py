@@ -15,7 +15,8 @@ import numpy as np
 
 from ....domain.errors import InputError
 from ...arrays import package
-from .files import Part
+from ...disk import CHUNK_BYTES
+from .files import MAGIC_AT, Part
 
 Vector = tuple[float, ...]
 _TAGS = (
@@ -43,7 +44,8 @@ _FUNCTIONAL = {
     "CTImageFrameTypeSequence": ("FrameType",),
     "MRImageFrameTypeSequence": ("FrameType",),
 }
-_MOST_FRAMES = 10**6
+DEFLATED = "1.2.840.10008.1.2.1.99"
+_MOST_FRAMES, _MOST_INFLATED = 10**6, 2**30
 _SEGMENTATION, _LABEL_MAP = "1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7"
 _DOSE = "1.2.840.10008.5.1.4.1.1.481.2"
 
@@ -130,6 +132,7 @@ def read_frames(part: Part) -> list[Frame]:
     """Return the frames of a DICOM file; none of one without pixels. Raises InputError: damaged."""
     pydicom = quiet()
     with damage_errors(part.name, "a DICOM header"):
+        _check_deflated(part)
         with part.stream() as stream:
             header = pydicom.dcmread(stream, stop_before_pixels=True, specific_tags=[*_TAGS])
             offset = stream.tell()
@@ -139,6 +142,23 @@ def read_frames(part: Part) -> list[Frame]:
             do = "export it with a rescale slope and intercept"
             raise InputError(part.name, expected="values on a line", got="a modality look-up table", do=do)
         return list(_frames(header, _stored(header, part, offset)))
+
+
+def _check_deflated(part: Part) -> None:
+    """Raise InputError for a deflated data set that grows beyond all images: pydicom inflates all of it in memory."""
+    head = part.read(MAGIC_AT + 4, 2**12)
+    if head[:4] != b"\x02\0\0\0":  # the group's length comes first
+        return
+    length = 12 + struct.unpack("<I", head[8:12])[0]
+    if DEFLATED.encode() not in head[:length]:
+        return
+    at, stream, count = MAGIC_AT + 4 + length, zlib.decompressobj(-zlib.MAX_WBITS), 0
+    while chunk := stream.unconsumed_tail or part.read(at, CHUNK_BYTES):
+        at += 0 if stream.unconsumed_tail else len(chunk)
+        count += len(stream.decompress(chunk, CHUNK_BYTES))
+        if count > _MOST_INFLATED:
+            do = "write it without deflation, e.g. with dcmtk: dcmconv +te IN OUT"
+            raise InputError(part.name, expected=f"at most {_MOST_INFLATED} bytes deflated", got="more", do=do)
 
 
 def _stored(header: Any, part: Part, offset: int) -> Stored:

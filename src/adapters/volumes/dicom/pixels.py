@@ -13,11 +13,9 @@ from numpy.typing import NDArray
 
 from ....domain.errors import InputError
 from ...arrays import Index, package
-from .headers import Frame, Stored, damage_errors, quiet
+from .headers import DEFLATED, Frame, Stored, damage_errors, quiet
 
-_IMPLICIT, _EXPLICIT, _DEFLATED, _BIG = (
-    "1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.2",
-)  # fmt: skip
+_IMPLICIT, _EXPLICIT, _BIG = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2"
 # Compressions for which pydicom needs packages of other licences, and imagecodecs' decoder.
 _IMAGECODECS = {
     "1.2.840.10008.1.2.4.57": "jpegsof3_decode",  # JPEG lossless
@@ -69,7 +67,7 @@ def check_pixels(stored: Stored) -> None:
         if min(found, stated) < needed:
             raise InputError(name, expected=f"{needed} bytes of pixels", got=str(min(found, stated)), do=_AGAIN)
         return
-    if stored.syntax in (_DEFLATED, _BIG):
+    if stored.syntax in (DEFLATED, _BIG):
         return
     if stored.part.read(stored.offset, 4) != _PIXEL_DATA:
         raise InputError(name, expected="pixel data", got="none", do=_AGAIN)
@@ -169,7 +167,8 @@ def _decoded(frame: Frame) -> NDArray[Any]:
             values = getattr(package("imagecodecs", "medical", stored.part.name), _IMAGECODECS[stored.syntax])(code)
             values = values.view(stored.dtype) if values.dtype.itemsize == stored.dtype.itemsize else values
         else:
-            values = np.asarray(pydicom.pixels.pixel_array(stream, index=frame.index, raw=True))
+            source = pydicom.dcmread(stream) if stored.syntax == DEFLATED else stream
+            values = np.asarray(pydicom.pixels.pixel_array(source, index=frame.index, raw=True))
         if values.shape != (stored.rows, stored.columns):
             raise ValueError("another size than in the header")
         return np.asarray(values)
