@@ -233,7 +233,7 @@ def _uneven(frames: Sequence[Frame], along: FloatArray, off: float, subject: str
         got += f" ({missing} missing)"
         do = "copy or export the series again with all slices"
     else:
-        do = "resample it to even steps, e.g. with dcm2niix -z y -o OUTPUT_FOLDER FOLDER, and take the file NAME_Eq"
+        do = "resample it to even steps: dcm2niix -z y -o OUTPUT_FOLDER FOLDER makes a file with _Eq in its name"
     return InputError(subject, expected="evenly spaced slices", got=got, do=do)
 
 
