@@ -12,7 +12,7 @@ import numpy as np
 from ....domain.errors import InputError, UsageError
 from ....domain.reading import LENGTH_UNITS, Reading
 from ....domain.stored_array import StoredArray
-from .containers import Node, ZarrFiles, joined
+from .containers import Node, ZarrFiles, checked, joined
 
 _SHOWN = 8  # fields in an error
 _SPATIAL = "XYZ"
@@ -197,6 +197,7 @@ def _image(files: ZarrFiles, node: Node, multiscale: Mapping[str, Any], level: i
     path = dataset.get("path")
     if not isinstance(path, str):
         raise _bad(subject, "a path of the dataset", repr(path)[:40])
+    checked(path, subject)
     axes, units = _axes(multiscale, subject)
     transformations = [*_dicts(dataset.get("coordinateTransformations"))]
     has_scale = any(each.get("type") == "scale" for each in transformations)

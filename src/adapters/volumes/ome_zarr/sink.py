@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import tempfile
 import zipfile
 from collections.abc import Callable, Sequence
@@ -138,9 +139,12 @@ def _image_of_labels(path: Path) -> Node | None:
     Raises OutputError for any other place inside a volume of zarr.
     """
     above = next((folder for folder in path.absolute().parents if _is_zarr(folder)), None)
-    if above is None:
-        return None
     folder = path.absolute().parent
+    if above is None:
+        if folder.name == "labels" and _NAMES.is_inside(str(path)):
+            do = "write the image first, or name a volume of its own"
+            raise OutputError(path.name, expected="an OME-Zarr image", got=f"none at {folder.parent}", do=do)
+        return None
     image = _node(folder.parent) if folder.name == "labels" else None
     if image is not None and "multiscales" in image.ome and path.name and not path.name.startswith("."):
         return image
@@ -268,6 +272,7 @@ def _publish_label(image: Path, zarr_format: int, folder: Path, path: Path) -> N
                 labels.rmdir()
         raise
     _list_label(labels, path.name, zarr_format)
+    shutil.rmtree(folder)  # it is empty, or holds the label image that was replaced
     _consolidate(image, zarr_format)
 
 
