@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
+import warnings
 import zipfile
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -303,7 +304,9 @@ def _consolidate(image: Path, zarr_format: int) -> None:
     if above is None:
         return
     zarr = package("zarr", EXTRA, image.name)
-    zarr.consolidate_metadata(zarr.storage.LocalStore(above), zarr_format=zarr_format)
+    with warnings.catch_warnings():  # that it is no part of format 3, and of other files in the folder
+        warnings.simplefilter("ignore", zarr.errors.ZarrUserWarning)
+        zarr.consolidate_metadata(zarr.storage.LocalStore(above), zarr_format=zarr_format)
 
 
 def _is_consolidated(folder: Path) -> bool:
