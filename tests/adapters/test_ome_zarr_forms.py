@@ -204,7 +204,7 @@ def test_units_are_converted(
 def test_units_of_some_axes_alone_are_asked_for(tmp_path: Path) -> None:
     axes = [{"name": "z", "type": "space"}, *AXES[1:]]
     folder = image(tmp_path / "a.zarr", axes=axes)
-    with pytest.raises(InputError, match="z in no unit.*`spacing`"):
+    with pytest.raises(InputError, match=r"z in no unit.*`spacing`"):
         read(folder)
     assert_read(folder, Reading(spacing=(0.25, 0.5, 2), unit="um"))
 
@@ -225,14 +225,14 @@ def test_version_one_has_five_axes_and_no_voxel_sizes(tmp_path: Path) -> None:
     folder = image(tmp_path / "a.zarr", version="0.1", axes=None, datasets=[{"path": "0"}])
     shutil.rmtree(folder / "0")
     write_array(folder / "0", VALUES[np.newaxis, np.newaxis], (1, 1, 2, 3, 4), 2, separator=".")
-    with pytest.raises(InputError, match="voxel size along x .*`spacing`"):
+    with pytest.raises(InputError, match=r"voxel size along x .*`spacing`"):
         read(folder)
     assert_read(folder, Reading(spacing=(0.25, 0.5, 2), unit="um"))
 
 
 def test_a_bare_array_is_read_with_axes_and_spacing(tmp_path: Path) -> None:
     write_array(tmp_path / "a.zarr", VALUES, (2, 3, 4), 3)
-    with pytest.raises(InputError, match="named axes.*`axes`"):
+    with pytest.raises(InputError, match=r"named axes.*`axes`"):
         read(tmp_path / "a.zarr")
     with pytest.raises(InputError, match="`spacing`"):
         read(tmp_path / "a.zarr", Reading(axes="ZYX"))
@@ -283,7 +283,7 @@ def test_a_plate_lists_its_fields(plate: Path) -> None:
     assert_read(plate, Reading(series="A/1/1"))
     assert_read(plate / "B/2/0")
     assert_read(plate / "B/2")
-    with pytest.raises(UsageError, match="an image of plate.zarr: A/1/0"):
+    with pytest.raises(UsageError, match=r"an image of plate\.zarr: A/1/0"):
         read(plate, Reading(series="C/1/0"))
 
 
@@ -562,7 +562,7 @@ def test_a_label_image_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: py
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(zarr, "create_array", full)
-    with pytest.raises(OutputError, match="in.zarr|vessels"):
+    with pytest.raises(OutputError, match=r"in\.zarr|vessels"):
         write(folder / "labels" / "vessels")
     assert sorted(tmp_path.rglob("*")) == before
 
