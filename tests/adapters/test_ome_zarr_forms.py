@@ -14,6 +14,7 @@ import imagecodecs
 import numpy as np
 import pytest
 import zarr
+import zarr.codecs
 from voxport.adapters.volumes.memory import MemoryStore
 from voxport.adapters.volumes.nifti import NiftiStore
 from voxport.adapters.volumes.ome_zarr import OmeZarrStore
@@ -493,7 +494,8 @@ def test_labels_have_colours_names_and_every_level(tmp_path: Path) -> None:
     root = zarr.open_group(tmp_path / "mask.zarr", mode="r")
     for number in range(3):
         step = 2**number
-        np.testing.assert_array_equal(root[str(number)][...].T, values[::step, ::step])
+        stored: Any = root[str(number)]
+        np.testing.assert_array_equal(stored[...].T, values[::step, ::step])
 
 
 def test_each_chunk_is_written_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -542,7 +544,8 @@ def test_metadata_that_are_kept_at_the_top_know_the_new_label_image(tmp_path: Pa
     with OmeZarrStore().open(str(tmp_path / "a.zarr")) as source:
         write(tmp_path / "a.zarr" / "labels" / "vessels", like=source)
     root = zarr.open_group(tmp_path / "a.zarr", mode="r")
-    assert root["labels/vessels/0"].shape == VALUES.shape
+    labels: Any = root["labels/vessels/0"]
+    assert labels.shape == VALUES.shape
 
 
 @pytest.mark.parametrize("name", ["in.zarr/0/x.zarr", "in.zarr/x.zarr", "in.zarr/labels/a/b", "in.zarr/0/labels/x"])
@@ -583,6 +586,7 @@ def test_channels_have_names(tmp_path: Path) -> None:
         sink.write(Box.whole(grid.shape), volume.array)
         sink.commit()
     found = ngff_zarr.from_ngff_zarr(str(tmp_path / "p.zarr"), validate=True, version="0.5")
+    assert found.metadata.omero is not None
     assert [channel.label for channel in found.metadata.omero.channels] == list(names)
     with store.open(str(tmp_path / "p.zarr")) as source:
         assert source.channel_names == names
