@@ -84,7 +84,7 @@ def test_the_table_lists_every_port_that_has_a_suite_and_every_suite() -> None:
         for path in (SRC / "testing").glob("*.py")
         for name in re.findall(r"^class (\w+Contract)\b", path.read_text(), flags=re.MULTILINE)
     }
-    assert set(listed.values()) == suites
+    assert set(listed.values()) == suites - {"volume_store.VolumeReadingContract"}  # a part of VolumeStoreContract
     # what a port hands out is proved by the port's own suite
     parts = {"OpenVolume", "VolumeSource", "VolumeSink", "ArrayStore", "Attempt"}
     parts |= {"LoadedNetwork", "NetworkRuntime", "Serialisable"}

@@ -207,7 +207,7 @@ def test_real_jobs_are_answered_in_every_form(
 ) -> None:
     seen: set[str] = set()
 
-    @settings(FEW, max_examples=40)
+    @settings(FEW, max_examples=100)
     @given(
         case=described[path]["GET"].as_strategy(),
         id=st.sampled_from(jobs),

@@ -48,8 +48,9 @@ class RoutedStore:
     def open(self, reference: str, reading: Reading | None = None) -> VolumeSource:
         store = next((store for store in self.stores if store.recognises(reference)), None)
         if store is None and (foreign := describe(reference)):
-            formats = " or ".join(known.name for known in self.names.formats)
-            raise InputError(PurePath(reference).name, expected=f"a {formats} volume", got=foreign[0], do=foreign[1])
+            first = self.names.formats[0].name
+            expected = f"a volume in a format that is read, such as {first}"
+            raise InputError(PurePath(reference).name, expected=expected, got=foreign[0], do=foreign[1])
         return (store or self._named(reference) or self._nested(reference) or self.stores[0]).open(reference, reading)
 
     def create(
