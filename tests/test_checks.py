@@ -64,7 +64,9 @@ def test_other_skips_only_give_their_reason(tmp_path: Path, reason: str, variabl
 
 def test_each_listed_skip_says_where_the_test_runs_and_is_used() -> None:
     reasons = skips.listed_reasons(skips.LISTED.read_text(encoding="utf-8"))
-    code = "\n".join(file.read_text(encoding="utf-8") for file in (ROOT / "tests").rglob("*.py") if file != Path(__file__))
+    code = "\n".join(
+        file.read_text(encoding="utf-8") for file in (ROOT / "tests").rglob("*.py") if file != Path(__file__)
+    )
     assert [reason for reason in reasons if reason.rstrip("*") not in code] == []
     with pytest.raises(AssertionError, match="where"):
         skips.listed_reasons("a reason")

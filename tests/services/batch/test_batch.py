@@ -433,7 +433,9 @@ def test_a_foreign_file_fails_its_case_by_what_it_is(bench: Bench, monkeypatch: 
     assert {ended[name].state for name in ("a", "sub/b")} == {"done"}
     for number, (_, what, helps) in enumerate(FOREIGN):
         reason = str(ended[f"foreign-{number}"].reason)
-        assert reason.startswith(f"foreign-{number}.nii: expected a volume in a format that is read, such as NIfTI, got "), reason
+        assert reason.startswith(
+            f"foreign-{number}.nii: expected a volume in a format that is read, such as NIfTI, got "
+        ), reason
         assert what in reason
         assert helps in reason
 
