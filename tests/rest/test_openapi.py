@@ -141,7 +141,7 @@ def test_real_volumes_are_answered_in_every_form(
     """The fields are random; the volume and the models are some that the service has."""
     seen: set[str] = set()
 
-    @FEW
+    @settings(FEW, max_examples=80)
     @given(case=described[path]["POST"].as_strategy(), accept=st.sampled_from(accepts), data=st.data())
     def send(case: Case, accept: str, data: st.DataObject) -> None:
         form = case.media_type == "multipart/form-data"
@@ -207,7 +207,7 @@ def test_real_jobs_are_answered_in_every_form(
 ) -> None:
     seen: set[str] = set()
 
-    @settings(FEW, max_examples=100)
+    @settings(FEW, max_examples=40)
     @given(
         case=described[path]["GET"].as_strategy(),
         id=st.sampled_from(jobs),
