@@ -21,11 +21,51 @@ from ..domain.errors import OutputError
 from ..domain.geometry.grid import Box, Grid
 from ..ports.volume_store import VolumeSink, VolumeSource
 from .disk import CHUNK_BYTES, flush, output_errors, reserve
+from .stored_files import release
 
 _PLANES_AT_ONCE = 4
 
 
-class SpooledSink(VolumeSink):
+class MappedSink(VolumeSink):
+    """Base of the sinks that keep a volume in a map of a file until it is committed; see VolumeSink.
+
+    A subclass sets ``_mapped``, and ``_hash`` once the volume is committed.
+    """
+
+    _mapped: mmap.mmap | None = None
+    _hash: str | None = None
+
+    def write(self, box: Box, values: NDArray[Any]) -> None:
+        mapped = self._open_map()
+        if self._hash is not None:
+            raise ValueError("the volume is committed")
+        view = box.view(self._voxels(mapped))
+        if values.shape != view.shape and (len(view) != 1 or values.shape != box.shape):
+            raise ValueError(f"values: expected {view.shape}, got {values.shape}")
+        values = values.reshape(view.shape)
+        # touching a page may map megabytes around it, so only a few planes are held at a time
+        for start in range(0, max(box.shape[2], 1), _PLANES_AT_ONCE):
+            part = (..., slice(start, start + _PLANES_AT_ONCE))
+            np.copyto(view[part], values[part], casting="same_kind")
+            release(mapped)
+
+    def read(self, box: Box) -> NDArray[Any]:
+        mapped = self._open_map()
+        values = np.array(box.view(self._voxels(mapped)), order="K")
+        release(mapped)
+        return values
+
+    def _voxels(self, mapped: mmap.mmap) -> NDArray[Any]:
+        """Return a view ``(C, x, y, z)`` of all voxels."""
+        raise NotImplementedError
+
+    def _open_map(self) -> mmap.mmap:
+        if self._mapped is None:
+            raise ValueError("the volume is closed")
+        return self._mapped
+
+
+class SpooledSink(MappedSink):
     """A volume being written; see VolumeSink.
 
     Args:
@@ -54,19 +94,15 @@ class SpooledSink(VolumeSink):
         beside: Path | None = None,
         move: Callable[[Path, Path], None] | None = None,
     ) -> None:
-        native = np.dtype(dtype).newbyteorder("=")
-        if native.kind not in "iuf" or native.itemsize > 8 or native == np.float16:
-            raise ValueError(f"dtype: expected an integer type, float32 or float64, got {dtype}")
+        native = written_dtype(dtype)
         self._notes = tuple(notes)
         self._path, self._write, self._digest = path, write, digest
         self._beside, self._move = beside or path.parent, move or publish
         self._shape, self._dtype = (channels, *grid.shape), native
         self._size = int(np.prod(self._shape)) * native.itemsize
-        self._hash: str | None = None
         self._spool: IO[bytes] | None = None
-        self._mapped: mmap.mmap | None = None
-        check_destination(path if beside is None else beside / path.name)
         with output_errors(path.name):
+            check_destination(path if beside is None else beside / path.name)
             self._spool = tempfile.TemporaryFile(dir=self._beside, buffering=0)  # noqa: SIM115 - closed by close
             try:
                 reserve(self._spool.fileno(), self._size)  # writing to a map on a full disk would kill the process
@@ -79,33 +115,13 @@ class SpooledSink(VolumeSink):
     def notes(self) -> tuple[str, ...]:
         return self._notes
 
-    def write(self, box: Box, values: NDArray[Any]) -> None:
-        mapped = self._open_map()
-        if self._hash is not None:
-            raise ValueError("the volume is committed")
-        view = box.view(self._array(mapped))
-        if values.shape != view.shape and (self._shape[0] != 1 or values.shape != box.shape):
-            raise ValueError(f"values: expected {view.shape}, got {values.shape}")
-        values = values.reshape(view.shape)
-        # touching a page may map megabytes around it, so only a few planes are held at a time
-        for start in range(0, max(box.shape[2], 1), _PLANES_AT_ONCE):
-            part = (..., slice(start, start + _PLANES_AT_ONCE))
-            np.copyto(view[part], values[part], casting="same_kind")
-            mapped.madvise(mmap.MADV_DONTNEED)
-
-    def read(self, box: Box) -> NDArray[Any]:
-        mapped = self._open_map()
-        values = np.array(box.view(self._array(mapped)), order="K")
-        mapped.madvise(mmap.MADV_DONTNEED)
-        return values
-
     def commit(self) -> str:
         if self._hash is not None:
             return self._hash
         mapped = self._open_map()
         try:
             with output_errors(self._path.name), _hidden_folder(self._beside, self._path.name) as folder:
-                self._write(self._array(mapped), folder)
+                self._write(self._voxels(mapped), folder)
                 self._move(folder, self._path)
             self._hash = self._digest(self._path)
         except BaseException:
@@ -119,14 +135,9 @@ class SpooledSink(VolumeSink):
             self._spool.close()
             self._spool = None
 
-    def _array(self, mapped: mmap.mmap) -> NDArray[Any]:
+    def _voxels(self, mapped: mmap.mmap) -> NDArray[Any]:
         channels, x, y, z = self._shape
         return np.ndarray((channels, z, y, x), self._dtype, buffer=mapped).transpose(0, 3, 2, 1)
-
-    def _open_map(self) -> mmap.mmap:
-        if self._mapped is None:
-            raise ValueError("the volume is closed")
-        return self._mapped
 
 
 def dropped(values: NDArray[Any]) -> None:
@@ -135,7 +146,7 @@ def dropped(values: NDArray[Any]) -> None:
     while isinstance(base, np.ndarray):
         base = base.base
     if isinstance(base, mmap.mmap):
-        base.madvise(mmap.MADV_DONTNEED)
+        release(base)
 
 
 def check_new_volume(grid: Grid, channels: int, channel_names: Sequence[str], like: VolumeSource | None) -> None:
@@ -146,17 +157,28 @@ def check_new_volume(grid: Grid, channels: int, channel_names: Sequence[str], li
         raise ValueError("like: expected a source on the same grid")
 
 
+def written_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """Return a type that a sink takes, in native byte order. Raises ValueError for another one."""
+    native = np.dtype(dtype).newbyteorder("=")
+    if native.kind not in "iuf" or native.itemsize > 8 or native == np.float16:
+        raise ValueError(f"dtype: expected an integer type, float32 or float64, got {dtype}")
+    return native
+
+
 def check_destination(path: Path) -> None:
-    """Raise OutputError unless a file or folder may be made at a path."""
+    """Raise OutputError unless a file or folder may be made at a path; OSError where that cannot be known."""
     subject, folder = path.name or str(path), path.parent
     if "\0" in str(path):
         raise OutputError(subject, expected="a usable path", got="a NUL character in it", do="name another one")
-    try:
-        if not folder.is_dir():
-            got = f"{folder}, which is not a folder" if folder.exists() else f"no folder {folder}"
-            raise OutputError(subject, expected="an existing folder", got=got, do="make the folder first")
-    except OSError as error:
-        raise OutputError.cannot_write(subject, error) from None
+    if not folder.is_dir():
+        got = f"{folder}, which is not a folder" if folder.exists() else f"no folder {folder}"
+        raise OutputError(subject, expected="an existing folder", got=got, do="make the folder first")
+
+
+def check_file_name(path: Path) -> None:
+    """Raise OutputError for a folder, where a file is to be made."""
+    if path.is_dir():
+        raise OutputError(path.name, expected="a file name", got="a folder", do="name a file in it")
 
 
 def publish(folder: Path, path: Path) -> None:

@@ -18,15 +18,14 @@ from nibabel.nifti2 import Nifti2Header
 from numpy.typing import NDArray
 
 from ....domain.errors import OutputError
-from ....domain.geometry.grid import Box, Grid
+from ....domain.geometry.grid import Grid
 from ....domain.volume_names import NIFTI, PACKED
-from ....ports.volume_store import VolumeSink
 from ...disk import CHUNK_BYTES, flush, reserve, write_at
+from ...spool import MappedSink, check_destination, check_file_name, written_dtype
 from ...stored_files import deflated, release, sha256
-from .files import NAMES, box_view
+from .files import NAMES
 from .header import UNIT_BITS
 
-_PLANES_AT_ONCE = 4
 _NO_ROOM = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
 _NO_PERMISSION = (errno.EACCES, errno.EPERM, errno.EROFS)
 _LARGEST_NIFTI1_EDGE = 2**15 - 1
@@ -66,9 +65,7 @@ def new_header(grid: Grid, dtype: np.dtype[Any], channels: int, like: Nifti1Head
     Raises:
         ValueError: not an integer type, float32 or float64.
     """
-    native = dtype.newbyteorder("=")
-    if native.kind not in "iuf" or native.itemsize > 8 or native == np.float16:
-        raise ValueError(f"dtype: expected an integer type, float32 or float64, got {dtype}")
+    native = written_dtype(dtype)
     edges = grid.shape if channels == 1 else (*grid.shape, channels)
     is_second = isinstance(like, Nifti2Header) or max(edges) > _LARGEST_NIFTI1_EDGE
     if like is None and not is_second:
@@ -100,7 +97,7 @@ def _fits_single_precision(grid: Grid) -> bool:
         return False
 
 
-class NiftiSink(VolumeSink):
+class NiftiSink(MappedSink):
     """A volume being written; nothing appears under its name before ``commit``."""
 
     notes: tuple[str, ...] = ()
@@ -111,8 +108,6 @@ class NiftiSink(VolumeSink):
         self._suffix = NAMES.ending(path.name)
         self._parts: list[Path] = []
         self._descriptor = -1
-        self._mapped: mmap.mmap | None = None
-        self._hash: str | None = None
         self._targets = _targets(path, self._suffix)
         for target in self._targets:
             _check_destination(target)
@@ -128,27 +123,6 @@ class NiftiSink(VolumeSink):
     @property
     def _is_pair(self) -> bool:
         return len(self._targets) > 1
-
-    def write(self, box: Box, values: NDArray[Any]) -> None:
-        mapped = self._open_map()
-        if self._hash is not None:
-            raise ValueError("the volume is committed")
-        view = self._view(mapped, box)
-        expected = (self._header.channels, *box.shape)
-        if values.shape != expected and (self._header.channels != 1 or values.shape != box.shape):
-            raise ValueError(f"values: expected {expected}, got {values.shape}")
-        values = values.reshape(expected)
-        # touching a page may map megabytes around it, so only a few planes are held at a time
-        for start in range(0, max(box.shape[2], 1), _PLANES_AT_ONCE):
-            part = (..., slice(start, start + _PLANES_AT_ONCE))
-            np.copyto(view[part], values[part], casting="same_kind")
-            release(mapped)
-
-    def read(self, box: Box) -> NDArray[Any]:
-        mapped = self._open_map()
-        values = np.array(self._view(mapped, box), order="K")
-        release(mapped)
-        return values
 
     def commit(self) -> str:
         """See VolumeSink.commit. The hash of a pair is that of header and voxels, in this order."""
@@ -177,14 +151,10 @@ class NiftiSink(VolumeSink):
         while self._parts:
             self._parts.pop().unlink(missing_ok=True)
 
-    def _open_map(self) -> mmap.mmap:
-        if self._mapped is None:
-            raise ValueError("the volume is closed")
-        return self._mapped
-
-    def _view(self, mapped: mmap.mmap, box: Box) -> NDArray[Any]:
-        header = self._header
-        return box_view(mapped, header.dtype, header.grid.shape, header.channels, len(self._lead), box)
+    def _voxels(self, mapped: mmap.mmap) -> NDArray[Any]:
+        header, lead = self._header, len(self._lead)
+        shape = (*header.grid.shape, header.channels)
+        return np.moveaxis(np.ndarray(shape, header.dtype, buffer=mapped, offset=lead, order="F"), 3, 0)
 
     def _allocate(self) -> None:
         size = len(self._lead) + self._header.data_bytes
@@ -247,19 +217,13 @@ def _targets(path: Path, suffix: str) -> tuple[Path, ...]:
 
 
 def _check_destination(path: Path) -> None:
-    subject, folder = path.name or str(path), path.parent
     if NAMES.ending(path.name) not in NAMES.writable:
         got = path.suffix or "no suffix"
         expected = f"a name in {NAMES.writable_text}"
-        raise OutputError(subject, expected=expected, got=got, do="name the output so")
-    if "\0" in str(path):
-        raise OutputError(subject, expected="a usable path", got="a NUL character in it", do="name another one")
+        raise OutputError(path.name or str(path), expected=expected, got=got, do="name the output so")
     try:
-        if path.is_dir():
-            raise OutputError(subject, expected="a file name", got="a folder", do="name a file in it")
-        if not folder.is_dir():
-            got = f"{folder}, which is not a folder" if folder.exists() else f"no folder {folder}"
-            raise OutputError(subject, expected="an existing folder", got=got, do="make the folder first")
+        check_destination(path)
+        check_file_name(path)
     except OSError as error:
         raise _output_error(path, error, 0) from None
 

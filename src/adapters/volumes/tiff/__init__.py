@@ -17,7 +17,7 @@ from ....domain.volume_names import TIFF, VolumeNames
 from ....ports.volume_store import VolumeSource
 from ...arrays import ArraySource
 from ...disk import sha256
-from ...spool import SpooledSink, check_new_volume
+from ...spool import SpooledSink, check_file_name, check_new_volume
 from .ome_xml import TYPES
 from .opening import MAGIC, open_tiff
 from .writing import lost, writer_of
@@ -78,8 +78,7 @@ class TiffStore:
         if native.kind in "iu" and native.name not in TYPES:
             do = "write another format, e.g. NIfTI"
             raise OutputError(path.name, expected="values that OME-TIFF holds", got=str(native), do=do)
-        if path.is_dir():
-            raise OutputError(path.name, expected="a file name", got="a folder", do="name a file in it")
+        check_file_name(path)
         return SpooledSink(
             path, grid, native, channels,
             write=writer_of(path, grid, native, channels, channel_names, labels), digest=sha256, notes=lost(grid),
