@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ....domain.errors import InputError
 from ....domain.geometry.grid import FloatArray
@@ -51,10 +50,6 @@ class Layout:
     def size(self) -> int:
         """Bytes of all decoded voxels."""
         return math.prod(self.array.shape) * self.stored.itemsize
-
-    def part(self, buffer: Any, offset: int) -> NDArray[Any]:
-        """Return the stored array as a view of decoded voxels."""
-        return np.ndarray(self.array.shape, self.stored, buffer=buffer, offset=offset, order="F")
 
 
 def beside(header: Path, name: str, subject: str) -> Path:

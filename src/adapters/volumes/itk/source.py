@@ -10,24 +10,23 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from functools import partial
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import numpy as np
-from numpy.typing import NDArray
 from zlib_ng import gzip_ng, zlib_ng
 
 from ....domain.errors import InputError
 from ....domain.reading import Reading
-from ...arrays import ArraySource, Index, check_voxels
+from ...arrays import ArraySource, check_voxels
 from ...disk import CHUNK_BYTES
 from ...stored_files import (
     LARGEST_EXPANSION,
+    MappedArray,
     StoredFile,
     check_length,
     map_file,
     open_file,
     reading_errors,
-    release,
     sha256,
     unpack,
 )
@@ -98,24 +97,14 @@ def open_source(path: Path, scratch: Path, max_voxels: int, reading: Reading) ->
         if not files and len(layout.files) == 1:
             files = [stack.enter_context(closing(_open_beside(layout.files[0], subject)))]
         mapped, offset = _mapped(layout, files, scratch, subject)
-        held: list[mmap.mmap] = [mapped]
+        values = MappedArray(mapped, layout.array.shape, layout.stored, offset=offset)
         hashed: Callable[[], str]
         if files:
             hashed = partial(sha256, [file.descriptor for file in dict.fromkeys((header, *files))])
         else:
             hashed = partial(str, _digest(path, header, layout, subject))
-        stack.callback(held.clear)  # reads in other threads still complete
-        return ArraySource(view, partial(_values, layout, held, offset), hashed, stack.pop_all().close)
-
-
-def _values(layout: Layout, held: Sequence[mmap.mmap], offset: int, index: Index) -> NDArray[Any]:
-    """Copy values in the order of the file: a C-ordered copy would take 40 times as long."""
-    if not held:
-        raise ValueError("the volume is closed")
-    mapped = held[0]
-    values = np.array(layout.part(mapped, offset)[index], layout.array.dtype, order="K")
-    release(mapped)
-    return values
+        stack.callback(values.close)
+        return ArraySource(view, values.fetch, hashed, stack.pop_all().close)
 
 
 def _digest(path: Path, header: StoredFile, layout: Layout, subject: str) -> str:

@@ -7,19 +7,17 @@ from contextlib import ExitStack, closing
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from nibabel.freesurfer.mghformat import MGHHeader
-from numpy.typing import NDArray
 
 from ....domain.errors import InputError
 from ....domain.reading import Reading
 from ....domain.stored_array import StoredArray
 from ....domain.volume_names import MGH, VolumeNames
-from ...arrays import ArraySource, Index, check_voxels
+from ...arrays import ArraySource, check_voxels
 from ...read_only import ReadOnlyStore
-from ...stored_files import check_content, head, map_content, open_file, release, sha256
+from ...stored_files import MappedArray, check_content, head, map_content, open_file, sha256
 
 # https://surfer.nmr.mgh.harvard.edu/fswiki/FsTutorial/MghFormat
 _VERSION = b"\0\0\0\1"
@@ -65,18 +63,11 @@ class MghStore(ReadOnlyStore):
             scratch = Path(tempfile.gettempdir()) if self._scratch is None else self._scratch
             size = _OFFSET + int(np.prod(stored.shape, dtype=object)) * voxels.itemsize
             check_content(file, size, subject)
-            held = [map_content(file, size, scratch, subject)]
-            stack.callback(held.clear)  # reads in other threads still complete
-
-            def values(index: Index) -> NDArray[Any]:
-                mapped = held[0]
-                array = np.ndarray(stored.shape, voxels, buffer=mapped, offset=_OFFSET, order="F")
-                copied = np.array(array[index], stored.dtype, order="K")
-                release(mapped)
-                return copied
-
+            mapped = map_content(file, size, scratch, subject)
+            values = MappedArray(mapped, stored.shape, voxels, offset=_OFFSET)
+            stack.callback(values.close)
             digest = partial(sha256, [file.descriptor])
-            return ArraySource(view, values, digest, stack.pop_all().close)
+            return ArraySource(view, values.fetch, digest, stack.pop_all().close)
 
 
 def _read(block: bytes, subject: str) -> StoredArray:

@@ -15,16 +15,15 @@ from pathlib import Path
 from typing import IO, Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ....domain.errors import InputError
 from ....domain.reading import Reading
 from ....domain.stored_array import StoredArray
 from ....domain.volume_names import NUMPY, VolumeNames
-from ...arrays import ArraySource, Index, check_voxels, real_dtype
+from ...arrays import ArraySource, check_voxels, real_dtype
 from ...disk import CHUNK_BYTES
 from ...read_only import ReadOnlyStore, listed, split_inside
-from ...stored_files import StoredFile, check_length, map_file, open_file, release, sha256, unpack
+from ...stored_files import MappedArray, StoredFile, check_length, map_file, open_file, sha256, unpack
 
 _MAGIC = b"\x93NUMPY"
 _ZIP_MAGIC = b"PK\x03\x04"
@@ -126,14 +125,9 @@ class NumpyStore(ReadOnlyStore):
 
 def _source(view: Any, header: _Header, mapped: mmap.mmap, file: StoredFile, stack: ExitStack) -> ArraySource:
     order: Literal["C", "F"] = "F" if header.is_fortran else "C"
-
-    def fetch(index: Index) -> NDArray[Any]:
-        stored = np.ndarray(header.shape, header.dtype, buffer=mapped, offset=header.offset, order=order)
-        values = np.array(stored[index], order="K")
-        release(mapped)
-        return values
-
-    return ArraySource(view, fetch, lambda: sha256([file.descriptor]), stack.pop_all().close)
+    values = MappedArray(mapped, header.shape, header.dtype, offset=header.offset, order=order)
+    stack.callback(values.close)
+    return ArraySource(view, values.fetch, lambda: sha256([file.descriptor]), stack.pop_all().close)
 
 
 def _header(content: IO[bytes], subject: str) -> _Header:
