@@ -57,6 +57,11 @@ def flush(path: str | Path) -> None:
         os.close(descriptor)
 
 
+def scratch_folder(given: Path | None) -> Path:
+    """Return the folder for temporary files: the one given, else the system's."""
+    return Path(tempfile.gettempdir()) if given is None else given
+
+
 def unlinked_file(folder: Path, size: int, expected: str) -> IO[bytes]:
     """Create a file without a name, which disappears with the process, for ``size`` bytes.
 

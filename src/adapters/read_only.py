@@ -14,6 +14,7 @@ from ..domain.geometry.grid import Grid
 from ..domain.labels.label_map import LabelTable
 from ..domain.volume_names import PACKED, VolumeNames
 from ..ports.volume_store import VolumeSink, VolumeSource
+from .spool import check_new_volume
 
 INSIDE = ":/"
 _SHOWN = 6
@@ -38,17 +39,16 @@ class ReadOnlyStore:
     def create(
         self,
         reference: str,
-        grid: Grid,  # noqa: ARG002
+        grid: Grid,
         dtype: np.dtype[Any],  # noqa: ARG002
         *,
         channels: int = 1,
-        like: VolumeSource | None = None,  # noqa: ARG002
+        like: VolumeSource | None = None,
         channel_names: Sequence[str] = (),
         labels: LabelTable | None = None,  # noqa: ARG002
     ) -> VolumeSink:
         """Raise OutputError."""
-        if len(channel_names) not in (0, channels):
-            raise ValueError(f"channel_names: expected {channels} or none, got {len(channel_names)}")
+        check_new_volume(grid, channels, channel_names, like)
         path = split_inside(reference)[0]
         got = f"one in {self.names.ending(path.name) or path.suffix or 'none'}, which is read only"
         raise OutputError(

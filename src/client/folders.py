@@ -11,10 +11,9 @@ from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 from ..domain.errors import InputError
-from ..domain.volume_names import DICOM_MAGIC, DICOM_START, OME_ZARR, ZIP
+from ..domain.volume_names import DICOM_MAGIC, DICOM_START, OME_ZARR, ZARR_FILES, ZIP
 from .errors import RemoteError
 
-_ZARR_MARKERS = (".zattrs", ".zgroup", ".zarray", "zarr.json")
 _SINCE = (1980, 1, 1, 0, 0, 0)  # the earliest time in a zip: the same files give the same bytes
 _MODE = (stat.S_IFREG | 0o644) << 16
 _LARGEST_ZIP32 = 2**31
@@ -31,7 +30,7 @@ def zip_folder(folder: Path, file: BinaryIO) -> str:
         InputError: the folder is neither, or holds a link to a folder, or one that leads nowhere.
     """
     files = list(_files(folder))
-    if any((folder / marker).is_file() for marker in _ZARR_MARKERS):
+    if is_zarr_folder(folder):
         known = folder.name.lower().endswith(OME_ZARR.folders)
         name = folder.name if known else f"image{OME_ZARR.folders[-1]}"
     else:
@@ -79,7 +78,7 @@ def new_folder(beside: Path) -> Path:
 
 def is_zarr_folder(path: Path) -> bool:
     """Return whether a folder is an OME-Zarr, which another may replace."""
-    return path.is_dir() and any((path / marker).is_file() for marker in _ZARR_MARKERS)
+    return path.is_dir() and any((path / marker).is_file() for marker in ZARR_FILES)
 
 
 def _check(archive: zipfile.ZipFile, size: int, url: str) -> None:

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 from pydantic import Field
 
 from ..domain.errors import UsageError
-from ..domain.reading import Reading
+from ..domain.reading import Reading, parse_spacing
 from ..domain.run import RunOptions, option_text
 
 _LONGEST_TEXT, _LONGEST_NAME = 40, 200
@@ -63,7 +63,7 @@ def stated_options() -> dict[str, StatedOption]:
 def options_of(values: Mapping[str, Any], *, memory_bytes: int | None, names: Iterable[str] = REMOTE) -> RunOptions:
     """Return the options with these names in a form or a JSON body. Raises UsageError."""
     given: dict[str, Any] = {name: values.get(name) for name in names}
-    for name, parse in (("patch", edges), ("spacing", lengths)):
+    for name, parse in (("patch", edges), ("spacing", parse_spacing)):
         if given.get(name) is not None:
             given[name] = parse(given[name])
     return RunOptions(**given, memory_bytes=memory_bytes)
@@ -75,16 +75,6 @@ def edges(text: str) -> tuple[int, int, int]:
     if len(parts) != 3 or not all(part.strip().isascii() and part.strip().isdigit() for part in parts):
         raise UsageError("patch", expected="X,Y,Z in voxels", got=text, do="give three whole numbers")
     x, y, z = (int(part) for part in parts)
-    return x, y, z
-
-
-def lengths(text: str) -> tuple[float, float, float]:
-    """Return the three voxel sizes of ``SX,SY,SZ``. Raises UsageError."""
-    try:
-        x, y, z = (float(part) for part in text.split(","))
-    except ValueError:
-        do = "give three numbers"
-        raise UsageError("spacing", expected="SX,SY,SZ, e.g. 0.5,0.5,2", got=text[:40], do=do) from None
     return x, y, z
 
 

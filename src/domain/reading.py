@@ -72,6 +72,16 @@ class Reading:
                 raise UsageError(name, expected="an index from 0", got=str(value), do="correct it")
 
 
+def parse_spacing(text: str) -> tuple[float, float, float]:
+    """Return the three voxel sizes of ``SX,SY,SZ``. Raises UsageError."""
+    try:
+        x, y, z = (float(part) for part in text.split(","))
+    except ValueError:
+        expected = "three numbers such as 0.5,0.5,2"
+        raise UsageError("spacing", expected=expected, got=text[:40], do="correct it") from None
+    return x, y, z
+
+
 def numbers(values: Sequence[float]) -> str:
     """Return lengths in words, e.g. ``0.5 x 0.5 x 2``."""
     return " x ".join(f"{value:.6g}" for value in values)

@@ -145,6 +145,8 @@ MGH = VolumeFormat("MGH", (".mgz", ".mgh"))
 VENDORS = VolumeFormat("vendor", (".czi", ".lif", ".nd2", ".oir"))
 PLAIN, PACKED = NIFTI.single
 GZIP_MAGIC, ZIP_MAGIC, ZIP = b"\x1f\x8b", b"PK\x03\x04", ".zip"
+# Files of metadata, one of which each folder of zarr has.
+ZARR_FILES = (".zattrs", ".zgroup", ".zarray", "zarr.json")
 DICOM_MAGIC, DICOM_START = b"DICM", 128
 _KNOWN = VolumeNames((NIFTI, TIFF, OME_ZARR, SEGMENTATION_NRRD, NRRD, META_IMAGE, DICOM, HDF5, NUMPY, MGH, VENDORS))
 

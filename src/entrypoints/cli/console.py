@@ -49,16 +49,6 @@ def parse_patch(text: str) -> tuple[int, int, int]:
     return x, y, z
 
 
-def parse_spacing(text: str) -> tuple[float, float, float]:
-    """Parse ``SX,SY,SZ`` as three voxel sizes. Raises UsageError."""
-    try:
-        x, y, z = (float(part) for part in text.split(","))
-    except ValueError:
-        expected = "three numbers such as 0.5,0.5,2"
-        raise UsageError("--spacing", expected=expected, got=text, do="correct it") from None
-    return x, y, z
-
-
 def parse_bytes(text: str) -> int:
     """Parse a size such as 4GB, 800MB or 2e9. Raises UsageError."""
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?(?:e\d+)?)\s*([kmgt]?)(i?)b?\s*", text.lower())

@@ -12,9 +12,9 @@ from typing import Annotated, Any, get_args, get_type_hints
 import typer
 
 from ...domain.errors import UsageError
-from ...domain.reading import Reading
+from ...domain.reading import Reading, parse_spacing
 from ...domain.run import RunOptions
-from .console import parse_bytes, parse_patch, parse_spacing
+from .console import parse_bytes, parse_patch
 
 
 def absolute(folder: str) -> Path:

@@ -9,10 +9,9 @@ from pathlib import Path
 
 from ...domain.errors import InputError, LimitError, VoxportError
 from ...domain.reading import Reading
-from ...domain.volume_names import DICOM, DICOM_MAGIC, DICOM_START, OME_ZARR, PLAIN, VolumeNames
+from ...domain.volume_names import DICOM, DICOM_MAGIC, DICOM_START, OME_ZARR, PLAIN, ZARR_FILES, VolumeNames
 
 _SERIES = "series"  # the folder of a DICOM series
-_ZARR_FILES = {".zattrs", ".zgroup", ".zarray", "zarr.json"}
 
 
 def take(
@@ -26,7 +25,7 @@ def take(
         InputError: an upload is gone, or the files are those of an OME-Zarr folder.
         LimitError: the DICOM files together exceed the limit of a file.
     """
-    if len(uploads) > 1 and _ZARR_FILES & {path.name for path in uploads}:
+    if len(uploads) > 1 and {path.name for path in uploads}.intersection(ZARR_FILES):
         do = f"zip the folder as NAME{OME_ZARR.single[0]} and drop the zip"
         raise InputError(OME_ZARR.name, expected="one file", got="the files of a folder", do=do)
     slices = [path for path in uploads if _is_dicom(path)] if len(uploads) > 1 else []

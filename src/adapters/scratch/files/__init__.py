@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 import sys
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
@@ -13,7 +12,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from ...disk import no_space, reserve, unlinked_file
+from ...disk import no_space, reserve, scratch_folder, unlinked_file
 
 
 class ScratchFiles:
@@ -28,7 +27,7 @@ class ScratchFiles:
 
     @property
     def _folder(self) -> Path:
-        return Path(tempfile.gettempdir()) if self._given is None else self._given
+        return scratch_folder(self._given)
 
     def available_bytes(self) -> int:
         """See Scratch.available_bytes. A buffer names the reason where it is unknown."""

@@ -14,8 +14,9 @@ from ....domain.labels.label_map import LabelTable
 from ....domain.reading import Reading
 from ....domain.volume_names import DICOM, VolumeNames
 from ....ports.volume_store import VolumeSource
+from ...disk import scratch_folder
 from ...spool import SpooledSink, check_new_volume
-from .files import recognised, scratch_folder
+from .files import recognised
 from .segmentation import new_segmentation
 from .source import DicomSource, open_source
 

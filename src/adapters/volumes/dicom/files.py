@@ -6,7 +6,6 @@ import io
 import os
 import shutil
 import stat
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
@@ -214,8 +213,3 @@ def _unpacked(path: Path, scratch: Path, subject: str) -> tuple[list[Part], int]
                 parts.append((member.filename, start, spool.tell() - start))
             descriptor = os.dup(spool.fileno())
     return [Part(name, size, descriptor=descriptor, start=start) for name, start, size in parts], descriptor
-
-
-def scratch_folder(scratch: Path | None) -> Path:
-    """Return the folder for unpacked files: the system's without one."""
-    return Path(tempfile.gettempdir()) if scratch is None else scratch

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from functools import partial
@@ -20,6 +19,7 @@ from ....domain.reading import Reading
 from ....domain.volume_names import META_IMAGE, NRRD, PACKED, SEGMENTATION_NRRD, VolumeNames
 from ....ports.volume_store import VolumeSource
 from ...arrays import ArraySource
+from ...disk import scratch_folder
 from ...spool import SpooledSink, check_new_volume
 from ...stored_files import open_file
 from .segments import segment_fields
@@ -63,7 +63,7 @@ class ItkStore:
 
     def open(self, reference: str, reading: Reading | None = None) -> ArraySource:
         """Open a volume for reading; see VolumeStore.open. Raises LimitError also without space to decode it."""
-        scratch = Path(tempfile.gettempdir()) if self._scratch is None else self._scratch
+        scratch = scratch_folder(self._scratch)
         return open_source(Path(reference), scratch, self.max_voxels, reading or Reading())
 
     def create(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from contextlib import ExitStack, closing
 from dataclasses import replace
 from functools import partial
@@ -16,6 +15,7 @@ from ....domain.reading import Reading
 from ....domain.stored_array import StoredArray
 from ....domain.volume_names import MGH, VolumeNames
 from ...arrays import ArraySource, check_voxels
+from ...disk import scratch_folder
 from ...read_only import ReadOnlyStore
 from ...stored_files import MappedArray, check_content, head, map_content, open_file, sha256
 
@@ -60,7 +60,7 @@ class MghStore(ReadOnlyStore):
             view = stored.view(reading or Reading(), subject)
             check_voxels(view, self.max_voxels, subject)
             voxels = np.dtype(stored.dtype.newbyteorder(">"))
-            scratch = Path(tempfile.gettempdir()) if self._scratch is None else self._scratch
+            scratch = scratch_folder(self._scratch)
             size = _OFFSET + int(np.prod(stored.shape, dtype=object)) * voxels.itemsize
             check_content(file, size, subject)
             mapped = map_content(file, size, scratch, subject)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -16,6 +15,7 @@ from ....domain.geometry.grid import Grid
 from ....domain.labels.label_map import LabelTable
 from ....domain.reading import Reading
 from ....ports.volume_store import VolumeSource
+from ...disk import scratch_folder
 from ...spool import check_new_volume
 from .files import NAMES
 from .header import is_header
@@ -59,7 +59,7 @@ class NiftiStore:
 
     def open(self, reference: str, reading: Reading | None = None) -> NiftiSource:
         """Open a volume for reading; see VolumeStore.open. Raises LimitError also without space to inflate it."""
-        scratch = Path(tempfile.gettempdir()) if self._scratch is None else self._scratch
+        scratch = scratch_folder(self._scratch)
         return open_source(Path(reference), scratch, self.max_voxels, reading or Reading())
 
     def create(

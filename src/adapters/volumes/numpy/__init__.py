@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import mmap
 import os
-import tempfile
 import warnings
 import zipfile
 import zlib
@@ -21,7 +20,7 @@ from ....domain.reading import Reading
 from ....domain.stored_array import StoredArray
 from ....domain.volume_names import NUMPY, VolumeNames
 from ...arrays import ArraySource, check_voxels, real_dtype
-from ...disk import CHUNK_BYTES
+from ...disk import CHUNK_BYTES, scratch_folder
 from ...read_only import ReadOnlyStore, listed, split_inside
 from ...stored_files import MappedArray, StoredFile, check_length, map_file, open_file, sha256, unpack
 
@@ -115,7 +114,7 @@ class NumpyStore(ReadOnlyStore):
             check_voxels(view, self.max_voxels, subject)  # before anything is unpacked
             values = _Header(header.shape, header.dtype, header.is_fortran, 0)
             chunks = iter(lambda: content.read(CHUNK_BYTES), b"")
-            descriptor = unpack(chunks, values.end, self._scratch or Path(tempfile.gettempdir()), subject)
+            descriptor = unpack(chunks, values.end, scratch_folder(self._scratch), subject)
         try:
             mapped = map_file(descriptor, values.end, subject)
         finally:

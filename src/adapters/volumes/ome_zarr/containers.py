@@ -14,6 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ....domain.errors import InputError
+from ....domain.volume_names import ZARR_FILES
 from ...arrays import package
 from ...spool import tree_sha256
 
@@ -138,7 +139,7 @@ class Archive(ZarrFiles):
     def root(self) -> str:
         """Path of the hierarchy within the archive: empty, or that of the only folder at the top."""
         tops = {name.split("/", 1)[0] for name in self._sizes}
-        has_root = any(name in self._sizes for name in ("zarr.json", ".zgroup", ".zattrs", ".zarray"))
+        has_root = any(name in self._sizes for name in ZARR_FILES)
         return "" if has_root or len(tops) != 1 else tops.pop()
 
     def read(self, key: str) -> bytes | None:
@@ -284,7 +285,7 @@ def _starts_as_zarr(path: Path) -> bool:
     """Return whether the first names in a zip archive are those of zarr; for one without its directory."""
     with path.open("rb") as file:
         head = file.read(2**16)
-    return any(name in head for name in (b".zgroup", b".zattrs", b".zarray", b"zarr.json"))
+    return any(name.encode() in head for name in ZARR_FILES)
 
 
 def real(reference: str) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ....domain.errors import InputError, UsageError
+from ....domain.geometry.grid import unit_factor
 from ....domain.reading import LENGTH_UNITS, Reading
 from ....domain.stored_array import StoredArray
 from .containers import Node, ZarrFiles, checked, joined
@@ -274,7 +275,7 @@ def _units(axes: str, units: Sequence[object]) -> tuple[str, Mapping[str, float]
         words = [f"{letter.lower()} in {stated[letter] or 'no unit'}" for letter in sorted(stated)]
         return "unknown", {}, (f"voxel sizes along {', '.join(words)}",), ()
     unit = found[min(found)][0]
-    factors = {letter: factor * _between(own, unit) for letter, (own, factor) in found.items()}
+    factors = {letter: factor * unit_factor(own, unit) for letter, (own, factor) in found.items()}
     return unit, factors, (), notes
 
 
@@ -288,10 +289,6 @@ def _length(unit: object) -> tuple[str, float] | None:
         return None
     in_mm = _METRES[name] / _MM_IN_METRES
     return ("um", in_mm / _UM_IN_MM) if in_mm < 1 else ("mm", in_mm)
-
-
-def _between(own: str, unit: str) -> float:
-    return 1.0 if own == unit else _UM_IN_MM if own == "um" else 1 / _UM_IN_MM
 
 
 def _channel_names(omero: object) -> tuple[str, ...]:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from ....domain.errors import InputError, OutputError
 from ....domain.geometry.grid import Grid
 from ....domain.labels.label_map import LabelTable
-from ....domain.volume_names import OME_ZARR, VolumeNames
+from ....domain.volume_names import OME_ZARR, ZARR_FILES, VolumeNames
 from ...arrays import package
 from ...disk import write_whole
 from ...spool import SpooledSink, dropped, publish
@@ -154,10 +154,9 @@ def _image_of_labels(path: Path) -> Node | None:
 
 
 def _is_zarr(folder: Path) -> bool:
-    names = ("zarr.json", ".zgroup", ".zattrs", ".zarray")
     if folder.is_file() and _NAMES.ending(folder.name) in OME_ZARR.single:
         return True
-    return any((folder / name).is_file() for name in names)
+    return any((folder / name).is_file() for name in ZARR_FILES)
 
 
 def _node(folder: Path) -> Node | None:
@@ -252,7 +251,7 @@ def _thin(finer: Any, array: Any, steps: Sequence[int]) -> None:
 def _pack(tree: Path, path: Path) -> None:
     """Pack a folder as an archive without compression: the same bytes for the same files, metadata first."""
     files = sorted(file for file in tree.rglob("*") if file.is_file())
-    files.sort(key=lambda file: file.name not in ("zarr.json", ".zattrs", ".zgroup", ".zarray"))
+    files.sort(key=lambda file: file.name not in ZARR_FILES)
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
         for file in files:
             entry = zipfile.ZipInfo(file.relative_to(tree).as_posix(), _ZIP_DATE)

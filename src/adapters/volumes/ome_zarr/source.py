@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from ....domain.errors import InputError
 from ....domain.reading import Reading
-from ...arrays import ArraySource, check_voxels, package
+from ...arrays import ArraySource, check_voxels, package, real_dtype
 from ...chunks import ChunkRows
 from .containers import EXTRA, Archive, ZarrFiles, check_whole
 from .metadata import Image, find_image
@@ -92,7 +92,7 @@ class _Array:
         found = np.dtype(array.dtype)
         if isinstance(files, Archive):
             files.check_sizes(image.array, math.prod(array.shards or array.chunks) * found.itemsize)
-        return cls(files, image.array, array, _readable(found, subject), stamp)
+        return cls(files, image.array, array, real_dtype(found, subject), stamp)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -156,15 +156,6 @@ def _check_sizes(array: Mapping[str, Any], subject: str) -> None:
             got = " x ".join(map(str, shape))
             do = "store it in smaller chunks, e.g. of 64 x 64 x 64"
             raise InputError(subject, expected=f"chunks of at most {_MOST_CHUNK_BYTES} values", got=got, do=do)
-
-
-def _readable(dtype: np.dtype[Any], subject: str) -> np.dtype[Any]:
-    """Return the type that values are read as. Raises InputError for what is no real number."""
-    if dtype.kind == "b":
-        return np.dtype(np.uint8)
-    if dtype.kind not in "iuf" or dtype.itemsize > 8:
-        raise InputError(subject, expected="real numbers", got=str(dtype)[:40], do="convert it to integers or floats")
-    return np.dtype(np.float32) if dtype.itemsize == 2 and dtype.kind == "f" else dtype.newbyteorder("=")
 
 
 def _damaged(subject: str, path: str, error: BaseException) -> InputError:

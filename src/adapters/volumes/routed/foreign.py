@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
-from ....domain.volume_names import GZIP_MAGIC, OME_ZARR, PACKED, PLAIN
+from ....domain.volume_names import GZIP_MAGIC, OME_ZARR, PACKED, PLAIN, ZARR_FILES
 
 _HEAD_BYTES = 1024
 _MOST_ENTRIES = 100
@@ -81,7 +81,7 @@ def _head(path: Path) -> bytes:
 
 def _folder(path: Path) -> tuple[str, str] | None:
     name = path.name
-    if any((path / marker).is_file() for marker in (".zattrs", ".zgroup", ".zarray", "zarr.json")):
+    if any((path / marker).is_file() for marker in ZARR_FILES):
         return None if name.lower().endswith(OME_ZARR.folders) else _SEVERAL
     for entry in _files(path):
         if entry.name.lower().endswith((PLAIN, PACKED)):

@@ -6,7 +6,8 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-_UNITS_IN_UM = {"um": 1.0, "mm": 1e3}
+from ....domain.geometry.grid import unit_factor
+
 # Rational numbers of tags and rounded texts agree within a hundredth.
 _TOLERANCE = 0.01
 
@@ -25,14 +26,14 @@ class Stated:
 
     def against(self, other: Stated) -> Stated:
         """Return this statement with the voxel sizes that another part of the file states differently as conflicts."""
-        mine, its = _UNITS_IN_UM.get(self.unit), _UNITS_IN_UM.get(other.unit)
-        if mine is None or its is None:
+        if "unknown" in (self.unit, other.unit):
             return self
+        factor = unit_factor(other.unit, self.unit)
         differing = [
             f"{self.sources[letter]} of {self.spacing[letter]:.6g} {self.unit} along {letter.lower()}, "
             f"{other.sources[letter]} of {other.spacing[letter]:.6g} {other.unit}"
             for letter in "XYZ"
             if letter in self.spacing and letter in other.spacing
-            and not math.isclose(self.spacing[letter] * mine, other.spacing[letter] * its, rel_tol=_TOLERANCE)
+            and not math.isclose(self.spacing[letter], other.spacing[letter] * factor, rel_tol=_TOLERANCE)
         ]  # fmt: skip
         return replace(self, conflicts=(*self.conflicts, *differing))

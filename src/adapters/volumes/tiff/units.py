@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from ....domain.geometry.grid import unit_factor
 from ....domain.reading import LENGTH_UNITS, length_unit
 
 # Names of OME, ImageJ and instruments beside those of the domain: the unit of a grid and the factor to it.
@@ -14,7 +15,6 @@ _NAMES: Mapping[str, tuple[str, float]] = {
     "pm": ("um", 1e-6),
     "dm": ("mm", 100.0),
 }
-_UM_IN_MM = 1e3
 
 
 def grid_unit(name: str) -> tuple[str, float] | None:
@@ -45,5 +45,5 @@ def in_one_unit(lengths: Mapping[str, tuple[float, str]]) -> tuple[dict[str, flo
         scaled[letter] = lengths[letter][0] * unit[1]
     if len(units) == 1:
         return scaled, units.pop()
-    in_mm = [letter for letter, unit in known.items() if unit is not None and unit[0] == "mm"]
-    return {letter: value * (_UM_IN_MM if letter in in_mm else 1.0) for letter, value in scaled.items()}, "um"
+    own = {letter: unit[0] for letter, unit in known.items() if unit is not None}
+    return {letter: value * unit_factor(own[letter], "um") for letter, value in scaled.items()}, "um"
