@@ -12,7 +12,7 @@ PARTS = ("domain", "services")
 
 def main() -> int:
     """Print each part's coverage of lines and branches together; 1 if one is below the floor."""
-    files = json.loads(Path(sys.argv[1]).read_text())["files"]
+    files = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))["files"]
     low = False
     for part in PARTS:
         found = [f["summary"] for name, f in files.items() if f"/{part}/" in f"/{name}"]

@@ -98,5 +98,5 @@ PAGES = {"cli.md": cli_page, "ports.md": ports_page}
 
 if __name__ == "__main__":
     for page, write in PAGES.items():
-        (DOCS / page).write_text(write())
+        (DOCS / page).write_text(write(), encoding="utf-8")
         sys.stdout.write(f"{DOCS / page}\n")

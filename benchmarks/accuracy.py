@@ -46,7 +46,7 @@ def main() -> None:
         if wanted.robustness:
             found[f"{folder.name}, stored otherwise"] = _robustness(pairs, wanted.model)
     if wanted.json is not None:
-        wanted.json.write_text(json.dumps(found, indent=2) + "\n")
+        wanted.json.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
 
 
 def _pairs(folder: Path) -> dict[str, tuple[Path, Path]]:

@@ -127,7 +127,7 @@ def main() -> None:
     print(f"shared batches: {rates['shared']:.0f} requests/s; alone: {rates['alone']:.0f} requests/s")
     print(f"ratio: {findings['ratio']:.2f} ({min(ratios):.2f} to {max(ratios):.2f}); all answers equal")
     if wanted.json is not None:
-        wanted.json.write_text(json.dumps(findings, indent=2) + "\n")
+        wanted.json.write_text(json.dumps(findings, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

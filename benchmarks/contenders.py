@@ -25,7 +25,7 @@ Run = Callable[[str], Answer]  # of a volume
 
 def main() -> None:
     """Load the contender, report that it is ready or missing, and run a case for each line of stdin."""
-    kind, spec = sys.argv[1], json.loads(Path(sys.argv[2]).read_text())
+    kind, spec = sys.argv[1], json.loads(Path(sys.argv[2]).read_text(encoding="utf-8"))
     out = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # keep libraries' output out of the answers
     os.chdir(spec["folder"])
@@ -47,7 +47,7 @@ def main() -> None:
 def peak_bytes() -> int:
     """Return the peak resident memory of this process; without /proc, including that inherited from its parent."""
     file = Path("/proc/self/status")
-    lines = file.read_text().splitlines() if file.exists() else []
+    lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
     kilobytes = next((int(line.split()[1]) for line in lines if line.startswith("VmHWM:")), None)
     return 1024 * (kilobytes or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 

@@ -64,7 +64,7 @@ def main() -> None:
             f"{row['peak_mb']:.0f} MB at the most while looked at; the volume is {row['volume_mb']:.0f} MB"
         )
     if wanted.json is not None:
-        wanted.json.write_text(json.dumps({"machine": machine(), "rows": rows}, indent=2) + "\n")
+        wanted.json.write_text(json.dumps({"machine": machine(), "rows": rows}, indent=2) + "\n", encoding="utf-8")
 
 
 def measured(folder: Path, shape: tuple[int, int, int]) -> list[dict[str, Any]]:

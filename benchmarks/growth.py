@@ -75,13 +75,13 @@ def main() -> None:
     result = {"memory": wanted.memory, "threads": wanted.threads, "tiling": CARD["tiling"], **summary(sizes)}
     _show(result)
     if wanted.json is not None:
-        wanted.json.write_text(json.dumps(result, indent=2) + "\n")
+        wanted.json.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
 
 
 def write_network(folder: Path) -> None:
     """Write two blurs and a threshold as ONNX with a card, in a separate process to keep this one small."""
     subprocess.run([sys.executable, "-c", _NETWORK], cwd=folder, check=True)
-    (folder / "card.yaml").write_text(json.dumps(CARD))
+    (folder / "card.yaml").write_text(json.dumps(CARD), encoding="utf-8")
 
 
 def _measured(folder: Path, shape: tuple[int, int, int], wanted: argparse.Namespace, repeats: int) -> dict[str, Any]:
@@ -95,7 +95,7 @@ def _measured(folder: Path, shape: tuple[int, int, int], wanted: argparse.Namesp
     while len(runs) < repeats and sum(run["seconds"] for run in runs) < wanted.each:
         print(f"{'x'.join(map(str, shape))}: run {len(runs) + 1}", file=sys.stderr)
         runs.append(_run(command, folder))
-    report = json.loads((folder / "report.json").read_text())
+    report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
     voxels = shape[0] * shape[1] * shape[2]
     return {
         "shape": list(shape),
@@ -131,7 +131,7 @@ def _watch(pid: int, anonymous: list[int]) -> None:
     status = Path(f"/proc/{pid}/status")
     while True:
         try:
-            lines = status.read_text().splitlines()
+            lines = status.read_text(encoding="utf-8").splitlines()
         except OSError:
             return
         found = next((int(line.split()[1]) * 1024 for line in lines if line.startswith("RssAnon:")), None)

@@ -54,7 +54,7 @@ def main() -> None:
             result[extras] = summary(_installed(Path(name), extras), BOUNDS_BYTES.get(extras))
         _show(extras, result[extras])
     if wanted.json is not None:
-        wanted.json.write_text(json.dumps(result, indent=2) + "\n")
+        wanted.json.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
 
 
 def _installed(folder: Path, extras: str) -> dict[str, Any]:

@@ -92,7 +92,7 @@ def main() -> None:
         seconds = time.perf_counter() - began
         if status:
             raise SystemExit(f"segment ended with {os.waitstatus_to_exitcode(status)}")
-        counts = json.loads((folder / "counts.json").read_text())
+        counts = json.loads((folder / "counts.json").read_text(encoding="utf-8"))
     # a patch reads a voxel once along each axis, and once more where patches overlap
     asked = 2 * 8
     reads = [n for key, n in counts["get"].items() if key.startswith("scan.zarr/0/c/")]
@@ -112,7 +112,7 @@ def main() -> None:
     for key, value in found.items():
         print(f"{key:20} {round(value, 3) if isinstance(value, float) else value}")
     if wanted.json is not None:
-        wanted.json.write_text(json.dumps(found, indent=2) + "\n")
+        wanted.json.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
     if not found["passed"]:
         raise SystemExit(1)
 

@@ -55,7 +55,7 @@ def main() -> None:
     with TemporaryDirectory() as name:
         bench = Bench(Path(name))
         write_convolution_onnx(bench.folder / "convolution.onnx", radius=3)
-        (bench.folder / "convolution.card.yaml").write_text(yaml.safe_dump(CARD))
+        (bench.folder / "convolution.card.yaml").write_text(yaml.safe_dump(CARD), encoding="utf-8")
         bundled = bench.load(None, wanted.runtime, wanted.precision)
         plain = bench.load(str(bench.folder / "convolution.onnx"), wanted.runtime, wanted.precision)
         noise = saved(bench.folder / "noise.nii.gz", smooth_noise((192, 160, 96)))
@@ -71,7 +71,7 @@ def main() -> None:
             "background": bench.background(bundled, values),
         }
     if wanted.json is not None:
-        wanted.json.write_text(json.dumps(found, indent=2) + "\n")
+        wanted.json.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
 
 
 def mirrored(shape: tuple[int, int, int]) -> NDArray[np.uint8]:

@@ -50,7 +50,7 @@ class Findings:
     def end(self, file: Path | None) -> None:
         """Write JSON if requested. SystemExit if a measurement failed."""
         if file is not None:
-            file.write_text(json.dumps(self._found, indent=2) + "\n")
+            file.write_text(json.dumps(self._found, indent=2) + "\n", encoding="utf-8")
         if not all(values.get("passed", True) for values in self._found.values()):
             raise SystemExit(1)
 
@@ -70,7 +70,7 @@ def segmenter(folder: Path, model: str) -> Callable[[Path], bytes]:
 def machine() -> dict[str, str]:
     """Return processors, memory, load and library versions."""
     file = Path("/proc/cpuinfo")
-    lines = file.read_text().splitlines() if file.exists() else []
+    lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
     told_of = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
     able = told_of.get("flags", "").split()
     return {

@@ -69,7 +69,7 @@ def main() -> None:
     with TemporaryDirectory() as name:
         folder = Path(name)
         subprocess.run([sys.executable, "-c", PREPARE, *map(str, wanted.shape)], cwd=folder, check=True)
-        (folder / "card.yaml").write_text(json.dumps(CARD))
+        (folder / "card.yaml").write_text(json.dumps(CARD), encoding="utf-8")
         export = ["export", "network.pt", "--card", "card.yaml", "-o", "network.onnx", "--quiet"]
         options = ["--network", "UNet", "--network-args", json.dumps(NETWORK)]
         subprocess.run([sys.executable, "-m", "voxport", *export, *options], cwd=folder, check=True)
@@ -95,7 +95,7 @@ def main() -> None:
         f"labels agree on {found['label_agreement']:.6f} of the voxels"
     )
     if wanted.json is not None:
-        wanted.json.write_text(json.dumps(found, indent=2) + "\n")
+        wanted.json.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
 
 
 def _measured(command: list[str], folder: Path) -> dict[str, float]:

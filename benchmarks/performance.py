@@ -45,7 +45,9 @@ def main() -> None:
         "--json", type=Path, default=DOCS / "performance.json", help="numbers; page and plot are written beside it"
     )
     wanted = parser.parse_args()
-    found: dict[str, Any] = json.loads(wanted.json.read_text()) if wanted.write_only or wanted.only else {}
+    found: dict[str, Any] = (
+        json.loads(wanted.json.read_text(encoding="utf-8")) if wanted.write_only or wanted.only else {}
+    )
     if wanted.write_only:
         _write(found, wanted.json)
         return
@@ -75,9 +77,9 @@ def _lasting(machine: dict[str, Any]) -> dict[str, Any]:
 
 
 def _write(found: dict[str, Any], file: Path) -> None:
-    file.write_text(json.dumps(found, indent=1) + "\n")
-    file.with_suffix(".md").write_text(page(found))
-    file.with_suffix(".svg").write_text(svg(found))
+    file.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    file.with_suffix(".md").write_text(page(found), encoding="utf-8")
+    file.with_suffix(".svg").write_text(svg(found), encoding="utf-8")
 
 
 def _measure(name: str, found: dict[str, Any], less: list[str]) -> None:
@@ -104,7 +106,7 @@ def _result(name: str, command: list[str]) -> dict[str, Any] | None:
         if ended.returncode != 0:
             print(f"{name} ended with {ended.returncode}", file=sys.stderr)
             return None
-        result: dict[str, Any] = json.loads(file.read_text())
+        result: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     return result
 
 

@@ -79,7 +79,7 @@ def main() -> None:
         }
     _show(result)
     if wanted.json is not None:
-        wanted.json.write_text(json.dumps(result, indent=2) + "\n")
+        wanted.json.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
 
 
 def _arguments() -> argparse.Namespace:
@@ -121,13 +121,13 @@ def _prepared(folder: Path, wanted: argparse.Namespace) -> dict[str, Any]:
         spec |= {"patch": CARD["tiling"]["patch"], "padding": "constant"}
     saved(folder / spec["volume"], values)
     saved(folder / spec["small"], values[tuple(slice(edge) for edge in spec["patch"])])
-    (folder / "spec.json").write_text(json.dumps(spec))
+    (folder / "spec.json").write_text(json.dumps(spec), encoding="utf-8")
     return spec
 
 
 def _export_segresnet(folder: Path, steps: int, threads: int) -> None:
-    (folder / "arguments.json").write_text(json.dumps(SEGRESNET))
-    (folder / "card.yaml").write_text(json.dumps(CARD))
+    (folder / "arguments.json").write_text(json.dumps(SEGRESNET), encoding="utf-8")
+    (folder / "card.yaml").write_text(json.dumps(CARD), encoding="utf-8")
     train = [sys.executable, "-W", "ignore", str(HERE / "training.py"), "network.pt", "arguments.json"]
     train += ["--steps", str(steps), "--threads", str(threads)]
     # what benchmarks print is their result
@@ -139,7 +139,7 @@ def _export_segresnet(folder: Path, steps: int, threads: int) -> None:
 
 def _measured(kinds: list[str], file: Path, repeats: int) -> tuple[Found, dict[str, str]]:
     """Return the answers of each contender without the warm-up, and the reason for each that is missing."""
-    spec = json.loads(file.read_text())
+    spec = json.loads(file.read_text(encoding="utf-8"))
     processes = {kind: _started(kind, file) for kind in kinds}
     found: Found = {}
     missing: dict[str, str] = {}

@@ -57,7 +57,7 @@ def main() -> None:
     for name, seconds in found.items():
         print(f"{name:34} {seconds:6.3f} s  {seconds / bare:5.1f} x")
     if wanted.json is not None:
-        wanted.json.write_text(json.dumps(found, indent=2) + "\n")
+        wanted.json.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
 
 
 def _median_seconds(arguments: list[str], repeats: int) -> float:

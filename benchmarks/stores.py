@@ -166,7 +166,7 @@ def main() -> None:
         seconds = one(*given.one, shape)
         print(json.dumps([seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024]))
         return
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     flags = next((line for line in lines if line.startswith("flags")), "").split()
     known = [name for name in ("avx2", "avx512f", "avx512_vnni", "amx_tile") if name in flags]
     print(f"{os.cpu_count()} processors with {', '.join(known)}; {given.shape} voxels of uint16; labels of uint8\n")
@@ -192,7 +192,7 @@ def main() -> None:
         cells = [cell(row.get(what), first[what]) for what in ("planes", "boxes", "write labels")]
         print(f"| {name} | {' | '.join(cells)} |")
     if given.json:
-        given.json.write_text(json.dumps(rows, indent=2))
+        given.json.write_text(json.dumps(rows, indent=2), encoding="utf-8")
 
 
 def cell(found: tuple[float, float] | None, beside: tuple[float, float]) -> str:

@@ -28,7 +28,7 @@ def main() -> None:
     wanted = parser.parse_args()
     torch.manual_seed(SEED)
     torch.set_num_threads(wanted.threads)
-    network = SegResNet(**json.loads(wanted.arguments.read_text()))
+    network = SegResNet(**json.loads(wanted.arguments.read_text(encoding="utf-8")))
     random, (picture, inside) = np.random.default_rng(SEED), blobs(PICTURE, SEED)
     optimizer = torch.optim.AdamW(network.parameters())
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 4e-3, wanted.steps)

@@ -190,9 +190,9 @@ def write_bundle(
     for name in ("preprocessing", "postprocessing"):
         if isinstance(whole.get(name), list):
             whole[name] = {"_target_": "Compose", "transforms": whole[name]}
-    (folder / "configs" / "inference.json").write_text(json.dumps(whole, indent=1))
+    (folder / "configs" / "inference.json").write_text(json.dumps(whole, indent=1), encoding="utf-8")
     if about is not None:
-        (folder / "configs" / "metadata.json").write_text(json.dumps(about))
+        (folder / "configs" / "metadata.json").write_text(json.dumps(about), encoding="utf-8")
     if weights:
         (folder / "models" / "model.pt").write_bytes(weights)
     return folder

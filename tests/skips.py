@@ -51,7 +51,7 @@ class Skips:
 
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         """Fail a run in CI that has an unlisted skip."""
-        found = sorted(unlisted(self.skipped, listed_reasons(LISTED.read_text())))
+        found = sorted(unlisted(self.skipped, listed_reasons(LISTED.read_text(encoding="utf-8"))))
         if found and os.environ.get("CI"):
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
             print("", "skipped, and not listed in tests/skips.txt:", *found, sep="\n")

@@ -116,8 +116,20 @@ def test_a_module_outside_the_layers_is_found(architecture: Architecture) -> Non
 def test_the_core_reads_no_environment_variables() -> None:
     for layer in ("domain", "ports", "services"):
         for path in (ROOT / "src" / layer).rglob("*.py"):
-            names = {node.attr for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Attribute)}
+            names = {
+                node.attr
+                for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+                if isinstance(node, ast.Attribute)
+            }
             assert names.isdisjoint({"environ", "getenv", "putenv"}), path
+
+
+def test_text_files_are_read_and_written_in_utf8_under_any_locale() -> None:
+    for folder in ("src", "tests", "benchmarks", ".ci"):
+        for path in (ROOT / folder).rglob("*.py"):
+            for call in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                if isinstance(call, ast.Call) and getattr(call.func, "attr", "") in ("read_text", "write_text"):
+                    assert any(keyword.arg == "encoding" for keyword in call.keywords), f"{path}:{call.lineno}"
 
 
 def test_no_folder_of_services_holds_more_than_ten_modules() -> None:
@@ -131,7 +143,7 @@ def test_every_adapter_runs_a_contract_suite(adapter: Path) -> None:
     package = f"voxport.adapters.{adapter.parent.name}.{adapter.name}"
     suites = []
     for module in (ROOT / "tests" / "adapters").glob("test_*.py"):
-        tree = ast.parse(module.read_text())
+        tree = ast.parse(module.read_text(encoding="utf-8"))
         imported = [node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
         if any(name == package or name.startswith(f"{package}.") for name in imported):
             suites += [

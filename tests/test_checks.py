@@ -39,7 +39,7 @@ def test_children_of_tests_do_not_inherit_an_ignored_ctrl_c() -> None:
 
 def run_with_a_skip(folder: Path, reason: str, **variables: str) -> subprocess.CompletedProcess[str]:
     body = f"import pytest\n\n\ndef test_one():\n    pytest.skip({reason!r})\n\n\ndef test_two():\n    pass\n"
-    (folder / "test_some.py").write_text(body)
+    (folder / "test_some.py").write_text(body, encoding="utf-8")
     command = [sys.executable, "-m", "pytest", "-q", "-rs", "-p", "tests.skips", "-p", "no:cacheprovider", str(folder)]
     env = {name: value for name, value in os.environ.items() if name != "CI"} | variables
     return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False)

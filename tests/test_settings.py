@@ -27,10 +27,10 @@ def keys() -> list[str]:
 
 
 def test_secrets_are_files_called_like_variables(secrets: Path) -> None:
-    (secrets / "voxport_api_keys").write_text(f"{KEY}, {OTHER}\n")
-    (secrets / "VOXPORT_API_KEY").write_text(f"{KEY}\n")
-    (secrets / "voxport_jobs__database").write_text("postgresql://voxport:hush@postgres/voxport\n")
-    (secrets / "postgres_password").write_text("hush")
+    (secrets / "voxport_api_keys").write_text(f"{KEY}, {OTHER}\n", encoding="utf-8")
+    (secrets / "VOXPORT_API_KEY").write_text(f"{KEY}\n", encoding="utf-8")
+    (secrets / "voxport_jobs__database").write_text("postgresql://voxport:hush@postgres/voxport\n", encoding="utf-8")
+    (secrets / "postgres_password").write_text("hush", encoding="utf-8")
     settings = load_settings()
     assert keys() == [KEY, OTHER]
     assert settings.api_key is not None
@@ -42,9 +42,9 @@ def test_secrets_are_files_called_like_variables(secrets: Path) -> None:
 def test_variables_come_before_secrets_and_secrets_before_the_file(
     secrets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "settings.yaml").write_text(f"api_keys: ['{OTHER}']\nthreads: 3\n")
+    (tmp_path / "settings.yaml").write_text(f"api_keys: ['{OTHER}']\nthreads: 3\n", encoding="utf-8")
     assert keys() == [OTHER]
-    (secrets / "voxport_api_keys").write_text(KEY)
+    (secrets / "voxport_api_keys").write_text(KEY, encoding="utf-8")
     assert keys() == [KEY]
     assert load_settings().threads == 3
     monkeypatch.setenv("VOXPORT_API_KEYS", OTHER)
@@ -52,14 +52,14 @@ def test_variables_come_before_secrets_and_secrets_before_the_file(
 
 
 def test_a_setting_of_one_level_may_come_from_several_places(secrets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (secrets / "voxport_jobs__database").write_text("sqlite:////data/jobs.sqlite")
+    (secrets / "voxport_jobs__database").write_text("sqlite:////data/jobs.sqlite", encoding="utf-8")
     monkeypatch.setenv("VOXPORT_JOBS__CONCURRENCY", "3")
     assert load_settings().jobs.database == "sqlite:////data/jobs.sqlite"
     assert load_settings().jobs.concurrency == 3
 
 
 def test_a_wrong_secret_is_named_and_not_shown(secrets: Path) -> None:
-    (secrets / "voxport_threads").write_text("hush")
+    (secrets / "voxport_threads").write_text("hush", encoding="utf-8")
     with pytest.raises(UsageError, match=r"settings: .*threads: ") as caught:
         load_settings()
     assert "hush" not in str(caught.value)
@@ -72,6 +72,6 @@ def test_a_folder_of_secrets_that_is_not_there_is_an_error(secrets: Path) -> Non
 
 
 def test_secrets_show_in_no_picture_of_the_settings(secrets: Path) -> None:
-    (secrets / "voxport_api_keys").write_text(KEY)
-    (secrets / "voxport_api_key").write_text(KEY)
+    (secrets / "voxport_api_keys").write_text(KEY, encoding="utf-8")
+    (secrets / "voxport_api_key").write_text(KEY, encoding="utf-8")
     assert KEY not in repr(load_settings())

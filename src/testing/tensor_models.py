@@ -81,7 +81,7 @@ class TensorModelStoreContract:
             self.store.get(tag)
 
     def test_a_file_that_is_no_network_is_refused(self, tmp_path: Path) -> None:
-        (tmp_path / "text.onnx").write_text("no model")
+        (tmp_path / "text.onnx").write_text("no model", encoding="utf-8")
         for path in (tmp_path / "text.onnx", tmp_path / "missing.onnx"):
             with pytest.raises(ModelError):
                 self.store.save_model("sums", path)

@@ -215,8 +215,8 @@ def write_results(root: Path, recipe: Recipe, image: Volume, labels: Volume, spa
             trainer.save_checkpoint(str(folder / "checkpoint_final.pth"))
             (folder / "progress.png").touch()
     parent = folder.parent
-    (parent / "plans.json").write_text(json.dumps(plans))
-    (parent / "dataset.json").write_text(json.dumps(dataset))
+    (parent / "plans.json").write_text(json.dumps(plans), encoding="utf-8")
+    (parent / "dataset.json").write_text(json.dumps(dataset), encoding="utf-8")
     return parent
 
 

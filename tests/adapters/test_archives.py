@@ -24,7 +24,7 @@ def test_a_zip_is_unpacked_and_its_single_top_folder_entered(tmp_path: Path) -> 
     folder.mkdir()
     found = unpack(source, folder)
     assert found == folder / "top"
-    assert (found / "models" / "m.pt").read_text() == "w"
+    assert (found / "models" / "m.pt").read_text(encoding="utf-8") == "w"
 
 
 def test_a_zip_with_several_entries_is_its_own_folder(tmp_path: Path) -> None:
@@ -84,11 +84,11 @@ def test_a_damaged_zip_is_refused(tmp_path: Path) -> None:
 def test_a_link_out_of_a_folder_is_refused_and_one_within_it_followed(tmp_path: Path) -> None:
     folder = tmp_path / "bundle"
     folder.mkdir()
-    (tmp_path / "secret").write_text("s")
+    (tmp_path / "secret").write_text("s", encoding="utf-8")
     (folder / "out").symlink_to(tmp_path / "secret")
-    (folder / "own").write_text("w")
+    (folder / "own").write_text("w", encoding="utf-8")
     (folder / "in").symlink_to(folder / "own")
-    assert file_inside(folder, "in").read_text() == "w"
+    assert file_inside(folder, "in").read_text(encoding="utf-8") == "w"
     assert not file_inside(folder, "models", "absent").exists()
     for outside in ("out", "../secret", str(tmp_path / "secret")):
         with pytest.raises(ModelError, match="leads out of it"):

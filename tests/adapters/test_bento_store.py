@@ -252,7 +252,7 @@ def test_a_model_that_bentoml_cannot_read_hides_no_other_and_can_be_replaced_and
     for version in ("1.0.0", "2.0.0", "3.0.0"):
         store.repository.put(store.model(version=version))
     for version in ("1.0.0", "2.0.0"):
-        (store.models / "vessels" / version / "model.yaml").write_text("[1")
+        (store.models / "vessels" / version / "model.yaml").write_text("[1", encoding="utf-8")
     assert len(store.repository.list().models) == 3
     store.repository.put(store.model(version="1.0.0"))
     assert store.get("vessels:1.0.0").info.metadata["reference"] == "vessels:1.0.0"

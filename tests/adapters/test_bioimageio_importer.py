@@ -70,7 +70,7 @@ def write_package(folder: Path, change: Callable[[Description], None] = lambda _
     write_weights(folder / "weights.onnx")
     np.save(folder / "in.npy", VALUES)
     np.save(folder / "out.npy", expected_output(VALUES))
-    (folder / "README.md").write_text("# Validation\nNone.\n")
+    (folder / "README.md").write_text("# Validation\nNone.\n", encoding="utf-8")
     size = {"min": 8, "step": 4}
     space = [
         {"type": "space", "id": name, "size": dict(size), "unit": "micrometer", "scale": 1.0 if name == "z" else 0.5}
@@ -111,7 +111,7 @@ def write_package(folder: Path, change: Callable[[Description], None] = lambda _
         "weights": {"onnx": {"source": "weights.onnx", "sha256": sha256(folder / "weights.onnx"), "opset_version": 17}},
     }
     change(description)
-    (folder / "rdf.yaml").write_text(yaml.safe_dump(description, sort_keys=False))
+    (folder / "rdf.yaml").write_text(yaml.safe_dump(description, sort_keys=False), encoding="utf-8")
     return folder
 
 
@@ -224,7 +224,7 @@ def test_test_tensors_that_do_not_fit_the_weights_are_refused(folder: Path, tmp_
 
 def test_axes_in_another_order_are_transposed_in_the_graph(folder: Path, tmp_path: Path) -> None:
     source = write_package(folder)
-    description = yaml.safe_load((source / "rdf.yaml").read_text())
+    description = yaml.safe_load((source / "rdf.yaml").read_text(encoding="utf-8"))
     write_weights(source / "weights.onnx", "yxz")
     description["weights"]["onnx"]["sha256"] = sha256(source / "weights.onnx")
     for side, name in (("inputs", "in.npy"), ("outputs", "out.npy")):
@@ -232,7 +232,7 @@ def test_axes_in_another_order_are_transposed_in_the_graph(folder: Path, tmp_pat
         tensor["axes"] = [tensor["axes"][i] for i in (0, 1, 3, 4, 2)]
         np.save(source / name, np.load(source / name).transpose(0, 1, 3, 4, 2))
         tensor["test_tensor"]["sha256"] = sha256(source / name)
-    (source / "rdf.yaml").write_text(yaml.safe_dump(description))
+    (source / "rdf.yaml").write_text(yaml.safe_dump(description), encoding="utf-8")
     run_import(source, tmp_path)
     with voxport.load(str(tmp_path / "model.onnx")) as segmenter:
         found = segmenter(VALUES[0, 0].transpose(), spacing=(0.5, 0.5, 1), unit="um")
@@ -241,7 +241,7 @@ def test_axes_in_another_order_are_transposed_in_the_graph(folder: Path, tmp_pat
 
 def test_a_package_of_format_0_4_is_read(folder: Path, tmp_path: Path) -> None:
     source = write_package(folder)
-    description = yaml.safe_load((source / "rdf.yaml").read_text())
+    description = yaml.safe_load((source / "rdf.yaml").read_text(encoding="utf-8"))
     zeros = [0, 0, 0, 0, 0]
     description |= {
         "format_version": "0.4.10",
@@ -267,7 +267,7 @@ def test_a_package_of_format_0_4_is_read(folder: Path, tmp_path: Path) -> None:
             }
         ],
     }
-    (source / "rdf.yaml").write_text(yaml.safe_dump(description))
+    (source / "rdf.yaml").write_text(yaml.safe_dump(description), encoding="utf-8")
     card = run_import(source, tmp_path).exported.model.card
     assert card.input.spacing is None
     assert card.input.intensity == (ZScore(),)
@@ -277,9 +277,9 @@ def test_external_data_becomes_part_of_the_file(folder: Path, tmp_path: Path) ->
     source = write_package(folder)
     model = onnx.load(source / "weights.onnx")
     onnx.save(model, source / "weights.onnx", save_as_external_data=True, location="weights.bin", size_threshold=0)
-    description = yaml.safe_load((source / "rdf.yaml").read_text())
+    description = yaml.safe_load((source / "rdf.yaml").read_text(encoding="utf-8"))
     description["weights"]["onnx"]["sha256"] = sha256(source / "weights.onnx")
-    (source / "rdf.yaml").write_text(yaml.safe_dump(description))
+    (source / "rdf.yaml").write_text(yaml.safe_dump(description), encoding="utf-8")
     assert (source / "weights.bin").is_file()
     run_import(source, tmp_path)
 
@@ -418,9 +418,9 @@ def test_several_outputs_need_a_choice(folder: Path) -> None:
     second.name = "second"
     model.graph.output.append(second)
     onnx.save(model, folder / "weights.onnx")
-    description = yaml.safe_load((folder / "rdf.yaml").read_text())
+    description = yaml.safe_load((folder / "rdf.yaml").read_text(encoding="utf-8"))
     description["weights"]["onnx"]["sha256"] = sha256(folder / "weights.onnx")
-    (folder / "rdf.yaml").write_text(yaml.safe_dump(description))
+    (folder / "rdf.yaml").write_text(yaml.safe_dump(description), encoding="utf-8")
     with pytest.raises(UsageError, match="mask, other"):
         read(folder)
     assert read(folder, ImportChoices(output="other")).card.output.tensor == "1"
@@ -429,16 +429,16 @@ def test_several_outputs_need_a_choice(folder: Path) -> None:
 def hostile(text: str) -> Callable[[Path], None]:
     def change(folder: Path) -> None:
         path = folder / "rdf.yaml"
-        path.write_text(path.read_text() + text)
+        path.write_text(path.read_text(encoding="utf-8") + text, encoding="utf-8")
 
     return change
 
 
 def weights(**entry: Any) -> Callable[[Path], None]:
     def change(folder: Path) -> None:
-        description = yaml.safe_load((folder / "rdf.yaml").read_text())
+        description = yaml.safe_load((folder / "rdf.yaml").read_text(encoding="utf-8"))
         description["weights"] = {"onnx": {**description["weights"]["onnx"], **entry}}
-        (folder / "rdf.yaml").write_text(yaml.safe_dump(description))
+        (folder / "rdf.yaml").write_text(yaml.safe_dump(description), encoding="utf-8")
 
     return change
 
@@ -449,10 +449,10 @@ def link_outside(folder: Path) -> None:
 
 
 def state_dict(folder: Path) -> None:
-    description = yaml.safe_load((folder / "rdf.yaml").read_text())
+    description = yaml.safe_load((folder / "rdf.yaml").read_text(encoding="utf-8"))
     description["weights"] = {"pytorch_state_dict": {"source": "weights.pt", "architecture": {"source": "net.py"}}}
-    (folder / "rdf.yaml").write_text(yaml.safe_dump(description))
-    (folder / "net.py").write_text("raise SystemExit")
+    (folder / "rdf.yaml").write_text(yaml.safe_dump(description), encoding="utf-8")
+    (folder / "net.py").write_text("raise SystemExit", encoding="utf-8")
 
 
 def external_outside(folder: Path) -> None:
@@ -470,9 +470,9 @@ def external_outside(folder: Path) -> None:
 
 def pickled(folder: Path) -> None:
     np.save(folder / "in.npy", np.array([{"a": 1}], object), allow_pickle=True)
-    description = yaml.safe_load((folder / "rdf.yaml").read_text())
+    description = yaml.safe_load((folder / "rdf.yaml").read_text(encoding="utf-8"))
     description["inputs"][0]["test_tensor"] = {"source": "in.npy"}
-    (folder / "rdf.yaml").write_text(yaml.safe_dump(description))
+    (folder / "rdf.yaml").write_text(yaml.safe_dump(description), encoding="utf-8")
 
 
 @pytest.mark.parametrize(

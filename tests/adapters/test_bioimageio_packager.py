@@ -125,9 +125,9 @@ def test_the_description_alone_says_the_same_pipeline(
     del content.metadata_props[:]
     onnx.helper.set_model_props(content, dict(kept))
     onnx.save(content, bare / "weights.onnx")
-    description = yaml.safe_load((bare / "bioimageio.yaml").read_text())
+    description = yaml.safe_load((bare / "bioimageio.yaml").read_text(encoding="utf-8"))
     del description["weights"]["onnx"]["sha256"]
-    (bare / "bioimageio.yaml").write_text(yaml.safe_dump(description))
+    (bare / "bioimageio.yaml").write_text(yaml.safe_dump(description), encoding="utf-8")
     again = tmp_path / "again.onnx"
     done = application.import_model(bare, again, RecordingProgress())
     assert done.exported.model.card.output.activation == "softmax"

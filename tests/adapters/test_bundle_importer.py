@@ -45,7 +45,7 @@ class TestBundleFolders(ModelImporterContract):
         return write_bundle(folder / "spleen", KINDS["spleen"](), metadata("spleen"), b"weights")
 
     def damage(self, source: Path) -> None:
-        (source / "configs" / "inference.json").write_text('{"network_def": {')
+        (source / "configs" / "inference.json").write_text('{"network_def": {', encoding="utf-8")
 
 
 class TestBundleArchives(TestBundleFolders):
@@ -271,7 +271,7 @@ def test_torchscript_is_taken_where_the_network_needs_code(tmp_path: Path) -> No
     folder = write_bundle(tmp_path / "dints", configuration, metadata("spleen"), b"weights")
     about = metadata("spleen")
     about["network_data_format"]["outputs"]["pred"]["num_channels"] = 2
-    (folder / "configs" / "metadata.json").write_text(json.dumps(about))
+    (folder / "configs" / "metadata.json").write_text(json.dumps(about), encoding="utf-8")
     (folder / "models" / "model.ts").write_bytes(b"script")
     found = read(folder)
     assert found.network == Checkpoint(folder / "models" / "model.ts")
@@ -449,7 +449,9 @@ def test_a_bundles_network_is_read_with_its_references(tmp_path: Path) -> None:
 def test_a_configuration_may_be_yaml(tmp_path: Path, suffix: str) -> None:
     folder = write_bundle(tmp_path / "a", {}, weights=b"weights")
     (folder / "configs" / "inference.json").unlink()
-    (folder / "configs" / f"inference.{suffix}").write_text("n: 2\nnetwork_def:\n  _target_: UNet\n  in_channels: '@n'")
+    (folder / "configs" / f"inference.{suffix}").write_text(
+        "n: 2\nnetwork_def:\n  _target_: UNet\n  in_channels: '@n'", encoding="utf-8"
+    )
     assert checkpoint_from_bundle(folder).network == {"_target_": "UNet", "in_channels": 2}
 
 
@@ -482,7 +484,7 @@ def test_a_bundle_with_torchscript_only_needs_no_network(tmp_path: Path) -> None
 @pytest.mark.parametrize("content", ["{", "[1, 2]", "\0", "null"])
 def test_another_content_of_the_configuration_is_refused(tmp_path: Path, content: str) -> None:
     folder = write_bundle(tmp_path / "a", {}, weights=b"weights")
-    (folder / "configs" / "inference.json").write_text(content)
+    (folder / "configs" / "inference.json").write_text(content, encoding="utf-8")
     for opened in (checkpoint_from_bundle, read):
         with pytest.raises(ModelError):
             opened(folder)

@@ -220,7 +220,7 @@ def test_slices_are_ordered_by_their_places_and_not_by_names_or_numbers(tmp_path
 
 def test_slices_beside_other_files_and_deeper_folders_are_found(tmp_path: Path) -> None:
     folder = write_series(tmp_path / "study" / "a" / "b", slices_of(volume_of()))
-    (tmp_path / "study" / "README.txt").write_text("hello")
+    (tmp_path / "study" / "README.txt").write_text("hello", encoding="utf-8")
     (tmp_path / "study" / "DICOMDIR").write_bytes(bytes(128) + b"DICM")
     (folder / ".hidden").write_bytes(bytes(128) + b"DICM")
     store = RoutedStore(NiftiStore(tmp_path), DicomStore(tmp_path))
@@ -553,7 +553,7 @@ def test_a_damaged_byte_gives_a_volume_or_one_line(tmp_path: Path) -> None:
 
 
 def test_what_is_no_image_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "text.dcm").write_text("no DICOM")
+    (tmp_path / "text.dcm").write_text("no DICOM", encoding="utf-8")
     (tmp_path / "empty").mkdir()
     files = Path(pydicom.__path__[0], "data", "test_files")
     for path in (tmp_path / "text.dcm", tmp_path / "empty", tmp_path / "none", files / "test-SR.dcm"):

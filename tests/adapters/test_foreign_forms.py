@@ -40,7 +40,7 @@ class Net(torch.nn.Module):
 
 @pytest.fixture(autouse=True)
 def _package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    (tmp_path / "nets_for_voxport.py").write_text(_NETS)
+    (tmp_path / "nets_for_voxport.py").write_text(_NETS, encoding="utf-8")
     monkeypatch.syspath_prepend(str(tmp_path))
     yield
     sys.modules.pop("nets_for_voxport", None)

@@ -70,8 +70,8 @@ def write_source(
     written = {**recipe.plans, **(plans or {})}
     written["configurations"][recipe.configuration].update(values or {})
     source.mkdir(parents=True)
-    (source / "plans.json").write_text(json.dumps(written))
-    (source / "dataset.json").write_text(json.dumps({**recipe.dataset, **(dataset or {})}))
+    (source / "plans.json").write_text(json.dumps(written), encoding="utf-8")
+    (source / "dataset.json").write_text(json.dumps({**recipe.dataset, **(dataset or {})}), encoding="utf-8")
     for fold in recipe.folds:
         (source / f"fold_{fold}").mkdir()
         (source / f"fold_{fold}" / "checkpoint_final.pth").touch()
@@ -219,9 +219,9 @@ def test_the_trainer_with_batch_normalisation_changes_the_network(tmp_path: Path
 
 def test_a_configuration_has_what_it_inherits(tmp_path: Path) -> None:
     source = write_source(tmp_path)
-    plans = json.loads((source / "plans.json").read_text())
+    plans = json.loads((source / "plans.json").read_text(encoding="utf-8"))
     plans["configurations"]["larger"] = {"inherits_from": "3d_fullres", "patch_size": [32, 32, 32]}
-    (source / "plans.json").write_text(json.dumps(plans))
+    (source / "plans.json").write_text(json.dumps(plans), encoding="utf-8")
     assert read(source, replace(CHEAP, configuration="larger")).card.tiling.patch == (32, 32, 32)
 
 
@@ -274,7 +274,7 @@ def test_files_that_are_not_nnunets_are_refused_by_name(
     tmp_path: Path, plans: dict[str, Any], dataset: dict[str, Any], expected: str
 ) -> None:
     source = write_source(tmp_path, dataset=dataset)
-    (source / "plans.json").write_text(json.dumps({**CHEAP.plans, **plans}))
+    (source / "plans.json").write_text(json.dumps({**CHEAP.plans, **plans}), encoding="utf-8")
     with pytest.raises(ModelError) as caught:
         read(source)
     assert expected in str(caught.value)
@@ -354,10 +354,12 @@ def test_the_largest_component_is_kept_as_nnunet_found_it_best(tmp_path: Path) -
         "postprocessing_fns": [PLAIN, PLAIN],
         "postprocessing_kwargs": [{"labels_or_regions": [1, 2]}, {"labels_or_regions": 2}],
     }
-    (inner / "postprocessing.json").write_text(json.dumps(written))
+    (inner / "postprocessing.json").write_text(json.dumps(written), encoding="utf-8")
     assert read(source).card.output.postprocessing == (KeepLargest((1, 2)), KeepLargest((2,)))
     assert read(source, folds=("0",)).card.output.postprocessing == ()
-    (inner / "postprocessing.json").write_text(json.dumps({**written, "postprocessing_fns": ["os.system", PLAIN]}))
+    (inner / "postprocessing.json").write_text(
+        json.dumps({**written, "postprocessing_fns": ["os.system", PLAIN]}), encoding="utf-8"
+    )
     with pytest.raises(ModelError, match=f"postprocessing_fns: expected {PLAIN}, got os.system"):
         read(source)
 
@@ -426,7 +428,7 @@ def test_an_argument_with_a_meaning_for_the_loader_is_refused(tmp_path: Path, ar
 def test_a_link_out_of_the_folder_is_refused(tmp_path: Path) -> None:
     source = write_source(tmp_path)
     secret = tmp_path / "secret.json"
-    secret.write_text("{}")
+    secret.write_text("{}", encoding="utf-8")
     (source / "dataset.json").unlink()
     (source / "dataset.json").symlink_to(secret)
     with pytest.raises(ModelError, match="leads out"):
@@ -464,10 +466,10 @@ def changed(values: Any, path: tuple[Any, ...], value: object) -> Any:
 def test_any_other_value_is_taken_or_refused_in_one_line(tmp_path: Path, name: str, value: object) -> None:
     source = write_source(tmp_path)
     written = {"postprocessing_fns": [PLAIN], "postprocessing_kwargs": [{"labels_or_regions": 1}]}
-    (source / "postprocessing.json").write_text(json.dumps(written))
-    whole, refused = json.loads((source / name).read_text()), list[str]()
+    (source / "postprocessing.json").write_text(json.dumps(written), encoding="utf-8")
+    whole, refused = json.loads((source / name).read_text(encoding="utf-8")), list[str]()
     for path in places(whole):
-        (source / name).write_text(json.dumps(changed(whole, path, value)))
+        (source / name).write_text(json.dumps(changed(whole, path, value)), encoding="utf-8")
         try:
             read(source)
         except (ModelError, UsageError) as error:

@@ -252,7 +252,7 @@ def test_an_image_of_two_axes_is_one_plane(tmp_path: Path) -> None:
 
 def test_several_multiscales_are_chosen_by_name(tmp_path: Path) -> None:
     folder = image(tmp_path / "a.zarr")
-    attributes = json.loads((folder / ".zattrs").read_text())
+    attributes = json.loads((folder / ".zattrs").read_text(encoding="utf-8"))
     first, second = attributes["multiscales"][0] | {"name": "raw"}, attributes["multiscales"][0] | {"name": "other"}
     write_json(folder / ".zattrs", {"multiscales": [second, first]})
     with pytest.raises(InputError, match="2: other, raw; choose one with `series`"):
@@ -374,14 +374,14 @@ def _damage(name: str) -> Any:
 def _array(**changes: Any) -> Any:
     def change(folder: Path) -> None:
         path = folder / "0" / ".zarray"
-        path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+        path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | changes), encoding="utf-8")
 
     return change
 
 
 def _attributes(**changes: Any) -> Any:
     def change(folder: Path) -> None:
-        multiscale = json.loads((folder / ".zattrs").read_text())["multiscales"][0] | changes
+        multiscale = json.loads((folder / ".zattrs").read_text(encoding="utf-8"))["multiscales"][0] | changes
         write_json(folder / ".zattrs", {"multiscales": [multiscale]})
 
     return change
@@ -419,8 +419,8 @@ def _scaled(*transformations: Any) -> Any:
         (_scaled({"type": "scale", "scale": [0, 1, 1]}), "voxel size along z .*got 0 along z"),
         (_scaled({"type": "scale", "scale": [-1, 1, 1]}), "voxel size along z"),
         (_scaled(), "voxel size along x"),
-        (lambda folder: (folder / ".zattrs").write_text("{"), "metadata in JSON"),
-        (lambda folder: (folder / ".zattrs").write_text("[]"), "a JSON object"),
+        (lambda folder: (folder / ".zattrs").write_text("{", encoding="utf-8"), "metadata in JSON"),
+        (lambda folder: (folder / ".zattrs").write_text("[]", encoding="utf-8"), "a JSON object"),
         (lambda folder: write_json(folder / ".zattrs", {}), "a group without multiscales"),
         (lambda folder: write_json(folder / ".zattrs", {"multiscales": []}), "a list of multiscales"),
     ],

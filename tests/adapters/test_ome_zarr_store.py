@@ -29,7 +29,7 @@ _DECODERS: dict[str, Callable[[bytes], Any]] = {
 
 def write_json(path: Path, content: object) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(content))
+    path.write_text(json.dumps(content), encoding="utf-8")
 
 
 def write_array(
@@ -128,7 +128,7 @@ def zip_folder(folder: Path, path: Path, *, root: str = "") -> None:
 def read_array(folder: Path) -> np.ndarray[Any, Any]:
     """Read an array as the store writes it: whole chunks, C order, one codec."""
     old = (folder / ".zarray").exists()
-    stated = json.loads((folder / (".zarray" if old else "zarr.json")).read_text())
+    stated = json.loads((folder / (".zarray" if old else "zarr.json")).read_text(encoding="utf-8"))
     chunks = stated["chunks"] if old else stated["chunk_grid"]["configuration"]["chunk_shape"]
     dtype = np.dtype(stated["dtype"] if old else stated["data_type"])
     codecs = [(stated["compressor"] or {"id": "bytes"})["id"]] if old else [codec["name"] for codec in stated["codecs"]]
@@ -148,9 +148,9 @@ def read_array(folder: Path) -> np.ndarray[Any, Any]:
 def attributes_of(folder: Path) -> dict[str, Any]:
     found: dict[str, Any]
     if (folder / ".zattrs").exists():
-        found = json.loads((folder / ".zattrs").read_text())
+        found = json.loads((folder / ".zattrs").read_text(encoding="utf-8"))
         return found
-    nested = json.loads((folder / "zarr.json").read_text())["attributes"]
+    nested = json.loads((folder / "zarr.json").read_text(encoding="utf-8"))["attributes"]
     found = nested.get("ome", nested)
     return found
 

@@ -33,7 +33,7 @@ class TestOnnxModelFiles(ModelFilesContract):
         return {p.key: p.value for p in onnx.load(path).metadata_props}.get("voxport.card")
 
     def write_yaml(self, path: Path, card: ModelCard) -> None:
-        path.write_text(yaml.safe_dump(write_card(card)))
+        path.write_text(yaml.safe_dump(write_card(card)), encoding="utf-8")
 
 
 def test_other_metadata_is_kept(tmp_path: Path) -> None:
@@ -72,7 +72,7 @@ def test_a_checkpoint_is_read_with_the_card_beside_it_and_not_written(tmp_path: 
     path.write_bytes(b"PK\x03\x04 anything")
     with pytest.raises(ModelError, match=r"net\.card\.yaml"):
         OnnxModelFiles().read(path)
-    (tmp_path / "net.card.yaml").write_text(yaml.safe_dump(write_card(affine_card(1, 2))))
+    (tmp_path / "net.card.yaml").write_text(yaml.safe_dump(write_card(affine_card(1, 2))), encoding="utf-8")
     model = OnnxModelFiles().read(path)
     assert model.format == "checkpoint"
     assert model.weights_sha256 == model.sha256
@@ -82,7 +82,7 @@ def test_a_checkpoint_is_read_with_the_card_beside_it_and_not_written(tmp_path: 
 
 def test_a_card_with_a_syntax_error_names_the_line(tmp_path: Path) -> None:
     path = tmp_path / "card.yaml"
-    path.write_text("schema: voxport/model-card/1\nname: [a\n")
+    path.write_text("schema: voxport/model-card/1\nname: [a\n", encoding="utf-8")
     with pytest.raises(ModelError, match="line 3"):
         OnnxModelFiles().read_card(path)
 
@@ -165,7 +165,7 @@ def test_a_card_beside_that_comes_changes_and_goes_is_seen(tmp_path: Path, later
     path, beside = tmp_path / "model.onnx", tmp_path / "model.card.yaml"
     write_bare_affine(path)
     for version in ("1.0.0", "2.0.0"):
-        beside.write_text(yaml.safe_dump(write_card(replace(affine_card(1, 2), version=version))))
+        beside.write_text(yaml.safe_dump(write_card(replace(affine_card(1, 2), version=version))), encoding="utf-8")
         assert later.files.read(path).card.version == version
     beside.unlink()
     with pytest.raises(ModelError, match="none"):
@@ -174,7 +174,7 @@ def test_a_card_beside_that_comes_changes_and_goes_is_seen(tmp_path: Path, later
 
 def test_a_card_given_is_not_taken_for_the_one_inside(tmp_path: Path, later: Later) -> None:
     path, given = self_describing(tmp_path / "model.onnx"), tmp_path / "given.yaml"
-    given.write_text(yaml.safe_dump(write_card(replace(affine_card(1, 2), version="2.0.0"))))
+    given.write_text(yaml.safe_dump(write_card(replace(affine_card(1, 2), version="2.0.0"))), encoding="utf-8")
     for _ in range(2):
         assert later.files.read(path).card.version == "1.0.0"
         assert later.files.read(path, given).card.version == "2.0.0"

@@ -98,7 +98,7 @@ def test_x86_processors_without_vnni_get_a_reduced_range(
 ) -> None:
     cpuinfo = tmp_path / "cpuinfo"
     if flags is not None:
-        cpuinfo.write_text(f"model name\t: any\nflags\t\t: {flags}\nbugs\t\t: none\n")
+        cpuinfo.write_text(f"model name\t: any\nflags\t\t: {flags}\nbugs\t\t: none\n", encoding="utf-8")
     assert saturates(machine, cpuinfo) is expected
 
 

@@ -55,7 +55,7 @@ def flat_card(axis: int, axes: str = "XYZ") -> ModelCard:
 def write_source(folder: Path, axis: int = 2, axes: str = "XYZ") -> Path:
     path = folder / "flat.onnx"
     write_network(path)
-    (folder / "flat.card.yaml").write_text(yaml.safe_dump(write_card(flat_card(axis, axes))))
+    (folder / "flat.card.yaml").write_text(yaml.safe_dump(write_card(flat_card(axis, axes))), encoding="utf-8")
     return path
 
 

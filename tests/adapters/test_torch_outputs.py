@@ -43,7 +43,7 @@ class Heads(torch.nn.Module):
 
 @pytest.fixture(autouse=True)
 def _package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    (tmp_path / "heads_for_voxport.py").write_text(_NET)
+    (tmp_path / "heads_for_voxport.py").write_text(_NET, encoding="utf-8")
     monkeypatch.syspath_prepend(str(tmp_path))
     yield
     sys.modules.pop("heads_for_voxport", None)

@@ -242,7 +242,8 @@ def test_the_only_output_of_the_images_size_is_the_logits(tmp_path: Path) -> Non
         "    def forward(self, x):\n"
         "        y = self.conv(x)\n"
         "        return {'list': [y, y[..., ::2]], 'dict': {'out': (y,), 'aux': x[..., ::2]}, 'empty': [],\n"
-        "                'flat': y[:, 0], 'labels': y.argmax(1, keepdim=True)}[self.kind]\n"
+        "                'flat': y[:, 0], 'labels': y.argmax(1, keepdim=True)}[self.kind]\n",
+        encoding="utf-8",
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(tmp_path))

@@ -19,7 +19,7 @@ class TestTuningDirectory(TuningStoreContract):
         return sorted((self.folder / "tunings").glob("*/*.json"))
 
     def block(self) -> None:
-        (self.folder / "tunings").write_text("a file where the folder should be")
+        (self.folder / "tunings").write_text("a file where the folder should be", encoding="utf-8")
 
 
 def test_nothing_is_written_before_something_is_put(tmp_path: Path) -> None:
@@ -30,7 +30,7 @@ def test_nothing_is_written_before_something_is_put(tmp_path: Path) -> None:
 def test_a_record_is_json_for_people_to_read_and_nothing_lies_beside_it(tmp_path: Path) -> None:
     TuningDirectory(tmp_path).put(example_tuning())
     (record,) = (path for path in tmp_path.rglob("*") if path.is_file())
-    read = json.loads(record.read_text())
+    read = json.loads(record.read_text(encoding="utf-8"))
     assert read["choice"] == {
         "runtime": "openvino",
         "precision": "bf16",

@@ -32,7 +32,7 @@ MODULES = sorted(
 def test_no_text_below_the_entry_points_names_a_flag(module: str) -> None:
     texts = [
         node.value
-        for node in ast.walk(ast.parse((SRC / module).read_text()))
+        for node in ast.walk(ast.parse((SRC / module).read_text(encoding="utf-8")))
         if isinstance(node, ast.Constant) and isinstance(node.value, str)
     ]
     # commands of other programs have flags of their own

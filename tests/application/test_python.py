@@ -79,7 +79,7 @@ def assert_as_written(found: voxport.Prediction, folder: Path) -> None:
     np.testing.assert_array_equal(found.labels.grid.affine, mask.affine)
     assert found.probabilities is not None
     np.testing.assert_array_equal(np.moveaxis(found.probabilities, 0, -1), np.asarray(probabilities.dataobj))
-    written = json.loads((folder / "s.json").read_text())
+    written = json.loads((folder / "s.json").read_text(encoding="utf-8"))
     assert json.loads(json.dumps(statistics_mapping(found.statistics, found.labels.grid))) == written
 
 
@@ -195,7 +195,9 @@ def test_segment_writes_the_files_that_the_command_writes(tmp_path: Path, model:
     )
     for name in ("mask.nii.gz", "p.nii.gz", "s.csv", "p.png"):
         assert Path("python", name).read_bytes() == Path("command", name).read_bytes(), name
-    python, command = (json.loads(Path(folder, "r.json").read_text()) for folder in ("python", "command"))
+    python, command = (
+        json.loads(Path(folder, "r.json").read_text(encoding="utf-8")) for folder in ("python", "command")
+    )
     assert python["statistics"] == command["statistics"]
     assert python["command"] == command["command"].replace("command/mask", "python/mask")
     assert [label.name for label in done.statistics] == [s["name"] for s in python["statistics"]["labels"]]
@@ -220,7 +222,7 @@ def test_the_axis_of_a_run_is_an_option_everywhere_and_changes_no_result(
     with voxport.load(model) as predictor:
         assert_as_written(predictor("scan.nii", axis=axis, probabilities=True), tmp_path)
     by_command_into(tmp_path, tmp_path / "scan.nii", model, "--axis", axis, "--report", tmp_path / "r.json")
-    report = json.loads((tmp_path / "r.json").read_text())
+    report = json.loads((tmp_path / "r.json").read_text(encoding="utf-8"))
     assert report["tiles"]["axis"] == axis
     assert f"--axis {axis}" in report["command"]
 

@@ -41,7 +41,7 @@ WRONG = (
 
 def mypy(folder: Path, source: str) -> subprocess.CompletedProcess[str]:
     """Check a file that calls the application, strictly, as this project's own files are."""
-    (folder / "caller.py").write_text(source)
+    (folder / "caller.py").write_text(source, encoding="utf-8")
     return subprocess.run(
         [sys.executable, "-m", "mypy", "--config-file", str(ROOT / "pyproject.toml"), "caller.py"],
         cwd=folder,

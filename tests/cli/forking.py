@@ -40,7 +40,7 @@ def run_forked(
             process.kill()
             process.join()
             raise TimeoutExpired(arguments, seconds)
-        said = {name: (Path(folder) / name).read_text() for name in ("stdout", "stderr")}
+        said = {name: (Path(folder) / name).read_text(encoding="utf-8") for name in ("stdout", "stderr")}
         return CompletedProcess(["voxport", *arguments], process.exitcode or 0, **said)
 
 
@@ -52,7 +52,7 @@ def _run(arguments: list[str], cwd: str, env: dict[str, str], folder: str) -> No
         opened = os.open(Path(folder) / name, os.O_WRONLY | os.O_CREAT)
         os.dup2(opened, descriptor)
         os.close(opened)
-    sys.stdout, sys.stderr = (open(number, "w", closefd=False) for number in (1, 2))  # noqa: SIM115 - until the end
+    sys.stdout, sys.stderr = (open(number, "w", encoding="utf-8", closefd=False) for number in (1, 2))  # noqa: SIM115 - until the end
     signal.signal(signal.SIGINT, signal.default_int_handler)
     sys.argv = ["voxport", *arguments]
     from voxport.entrypoints.cli.main import run

@@ -130,19 +130,19 @@ def test_a_card_with_an_unknown_key_is_named_by_its_path(
 ) -> None:
     card = write_card(affine_card(1, 2))
     card["input"]["orientaton"] = "RAS"
-    (tmp_path / "card.yaml").write_text(yaml.safe_dump(card))
+    (tmp_path / "card.yaml").write_text(yaml.safe_dump(card), encoding="utf-8")
     result = voxport("segment", scan, "-m", model, "--card", "card.yaml", "-o", "mask.nii.gz")
     refused(result, 4, tmp_path, "input.orientaton is an unknown key", "orientation")
 
 
 def test_a_card_whose_channels_are_not_the_networks(voxport: Command, scan: Path, model: Path, tmp_path: Path) -> None:
-    (tmp_path / "card.yaml").write_text(yaml.safe_dump(write_card(affine_card(2, 2))))
+    (tmp_path / "card.yaml").write_text(yaml.safe_dump(write_card(affine_card(2, 2))), encoding="utf-8")
     result = voxport("segment", scan, scan, "-m", model, "--card", "card.yaml", "-o", "mask.nii.gz")
     refused(result, 4, tmp_path, "2 input channel(s)", "a network with 1")
 
 
 def test_a_card_whose_labels_are_not_the_networks(voxport: Command, scan: Path, model: Path, tmp_path: Path) -> None:
-    (tmp_path / "card.yaml").write_text(yaml.safe_dump(write_card(affine_card(1, 4))))
+    (tmp_path / "card.yaml").write_text(yaml.safe_dump(write_card(affine_card(1, 4))), encoding="utf-8")
     result = voxport("segment", scan, "-m", model, "--card", "card.yaml", "-o", "mask.nii.gz")
     refused(result, 4, tmp_path, "labels [1, 2, 3]", "2 channels")
 
@@ -221,7 +221,7 @@ def test_two_results_never_share_a_place_however_it_is_spelled(
 def test_no_result_replaces_the_model_the_card_or_an_input(
     voxport: Command, scan: Path, model: Path, tmp_path: Path, kept: str, how: str
 ) -> None:
-    (tmp_path / "card.yaml").write_text(yaml.safe_dump(write_card(affine_card(1, 2))))
+    (tmp_path / "card.yaml").write_text(yaml.safe_dump(write_card(affine_card(1, 2))), encoding="utf-8")
     before, name = (tmp_path / kept).read_bytes(), kept
     if how != "name":
         name = "alias.json"

@@ -111,7 +111,7 @@ def test_the_command_in_a_report_makes_the_mask_again(
     mask = tmp_path / "out" / "a.nii.gz"
     made = mask.read_bytes()
     mask.unlink()
-    command = json.loads((tmp_path / "out" / "a.report.json").read_text())["command"].split()
+    command = json.loads((tmp_path / "out" / "a.report.json").read_text(encoding="utf-8"))["command"].split()
     assert voxport(*command[1:]).returncode == 0
     assert mask.read_bytes() == made
 

@@ -52,8 +52,8 @@ def test_a_draft_is_completed_and_imported(voxport: Command, source: Path, tmp_p
     assert done.returncode == 0, done.stderr
     assert "import again with --card draft.yaml" in done.stdout
     assert not (tmp_path / "model.onnx").exists()
-    draft = yaml.safe_load((tmp_path / "draft.yaml").read_text())
-    (tmp_path / "draft.yaml").write_text(yaml.safe_dump(draft | {"intended_use": "Only tests."}))
+    draft = yaml.safe_load((tmp_path / "draft.yaml").read_text(encoding="utf-8"))
+    (tmp_path / "draft.yaml").write_text(yaml.safe_dump(draft | {"intended_use": "Only tests."}), encoding="utf-8")
     assert voxport("import", source, "--card", "draft.yaml", "-o", "model.onnx").returncode == 0
     assert OnnxModelFiles().read(tmp_path / "model.onnx").card.intended_use == "Only tests."
     again = voxport("import", source, "--card-draft", "draft.yaml")

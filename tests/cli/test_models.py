@@ -112,7 +112,7 @@ def test_plan_foretells_the_tiles_that_segment_scores_and_writes_nothing(
     assert planned["seconds"] > 0
     assert planned["peak_bytes"] > 10e6
     voxport("segment", scan, "-m", model, "-o", "mask.nii", "--report", "r.json")
-    report = json.loads((tmp_path / "r.json").read_text())
+    report = json.loads((tmp_path / "r.json").read_text(encoding="utf-8"))
     assert report["tiles"].pop("repeated") == 0
     assert planned["tiles"] == report["tiles"]
     text = voxport("plan", scan, "-m", model)

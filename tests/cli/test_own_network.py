@@ -36,8 +36,8 @@ class Network(torch.nn.Module):
 
 
 def test_export_finds_a_network_in_the_current_folder(tmp_path: Path) -> None:
-    (tmp_path / "my_networks.py").write_text(NETWORK)
-    (tmp_path / "card.yaml").write_text(yaml.safe_dump(CARD))
+    (tmp_path / "my_networks.py").write_text(NETWORK, encoding="utf-8")
+    (tmp_path / "card.yaml").write_text(yaml.safe_dump(CARD), encoding="utf-8")
     inner = torch.nn.Conv3d(1, 2, 3, padding=1)
     torch.save({f"inner.{name}": value for name, value in inner.state_dict().items()}, tmp_path / "net.pt")
     # the console script, whose folder is on the path in place of the current one
@@ -59,9 +59,9 @@ def test_a_changed_network_is_certified_anew_as_advised(voxport: Command, tmp_pa
     """The card that is given lacks the network first, and the message says where it goes."""
     network = torch.nn.Conv3d(1, 2, 1)
     torch.save(network.state_dict(), tmp_path / "net.pt")
-    (tmp_path / "card.yaml").write_text(yaml.safe_dump(CARD))
+    (tmp_path / "card.yaml").write_text(yaml.safe_dump(CARD), encoding="utf-8")
     described = {"_target_": "torch.nn.Conv3d", "in_channels": 1, "out_channels": 2, "kernel_size": 1}
-    (tmp_path / "full.yaml").write_text(yaml.safe_dump(CARD | {"provenance": {"network": described}}))
+    (tmp_path / "full.yaml").write_text(yaml.safe_dump(CARD | {"provenance": {"network": described}}), encoding="utf-8")
     assert (
         voxport(
             "export",

@@ -48,7 +48,7 @@ def test_the_same_files_and_the_same_table(voxport: Command, scan: Path, server:
     assert result.returncode == 0, result.stderr
     assert visible(tmp_path) == ["mask.nii.gz", "p.nii.gz", "p.png", "r.json", "s.json", "scan.nii.gz"]
     labels = np.asarray(nib.load(tmp_path / "mask.nii.gz").dataobj)
-    (label,) = json.loads((tmp_path / "s.json").read_text())["labels"]
+    (label,) = json.loads((tmp_path / "s.json").read_text(encoding="utf-8"))["labels"]
     assert label["voxels"] == int((labels == 1).sum())
     lines = result.stdout.splitlines()
     for word in ("label", "voxels", "of all", "volume (um^3)", "pieces"):
@@ -60,7 +60,7 @@ def test_the_same_files_and_the_same_table(voxport: Command, scan: Path, server:
 
 def test_the_report_is_of_the_files_here(voxport: Command, scan: Path, server: str, tmp_path: Path) -> None:
     voxport("segment", scan, "--server", server, "-o", "mask.nii.gz", "--report", "r.json", "--overlap", "0.25")
-    report = json.loads((tmp_path / "r.json").read_text())
+    report = json.loads((tmp_path / "r.json").read_text(encoding="utf-8"))
     assert [entry["name"] for entry in report["inputs"]] == [str(scan)]
     assert [entry["name"] for entry in report["outputs"]] == ["mask.nii.gz"]
     command = shlex.split(report["command"])
@@ -81,7 +81,10 @@ def test_the_label_table_is_that_of_a_run_here(
         assert result.returncode == 0, result.stderr
     there = (tmp_path / "there.tsv").read_bytes()
     assert (tmp_path / "here.tsv").read_bytes() == there
-    written = {entry["name"]: entry["sha256"] for entry in json.loads((tmp_path / "there.json").read_text())["outputs"]}
+    written = {
+        entry["name"]: entry["sha256"]
+        for entry in json.loads((tmp_path / "there.json").read_text(encoding="utf-8"))["outputs"]
+    }
     assert written["there.tsv"] == hashlib.sha256(there).hexdigest()
 
 

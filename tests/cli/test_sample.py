@@ -24,7 +24,7 @@ def test_the_sample_is_segmented_into_the_current_folder(voxport: Command, tmp_p
     assert mask.header.get_xyzt_units()[0] == "micron"
     labels = np.asarray(mask.dataobj)
     assert 0.02 < labels.mean() < 0.6
-    statistics = json.loads((tmp_path / "sample_statistics.json").read_text())
+    statistics = json.loads((tmp_path / "sample_statistics.json").read_text(encoding="utf-8"))
     assert statistics["labels"][0]["voxels"] == int(labels.sum())
     for word in ("vessel", "sample_preview.png", "voxport segment YOUR.nii.gz"):
         assert word in result.stdout

@@ -64,7 +64,7 @@ def test_everything_beside_the_mask(voxport: Command, scan: Path, model: Path, t
     assert probabilities.shape == (*mask.shape, 2)
     np.testing.assert_array_equal(probabilities.argmax(axis=-1), mask)
     np.testing.assert_allclose(probabilities.sum(axis=-1), 1, atol=1e-6)
-    statistics = json.loads((tmp_path / "s.json").read_text())
+    statistics = json.loads((tmp_path / "s.json").read_text(encoding="utf-8"))
     label = statistics["labels"][0]
     assert label["voxels"] == int((mask == 1).sum())
     assert statistics["unit"] == "um"
@@ -72,9 +72,9 @@ def test_everything_beside_the_mask(voxport: Command, scan: Path, model: Path, t
     scan_values = np.asarray(nib.load(scan).dataobj)[mask == 1]
     assert label["channels"][0]["mean"] == pytest.approx(scan_values.mean())
     assert (tmp_path / "p.png").read_bytes().startswith(b"\x89PNG")
-    names = [line.split("\t")[:2] for line in (tmp_path / "l.tsv").read_text().splitlines()]
+    names = [line.split("\t")[:2] for line in (tmp_path / "l.tsv").read_text(encoding="utf-8").splitlines()]
     assert names == [["index", "name"], ["1", label["name"]]]
-    report = json.loads((tmp_path / "r.json").read_text())
+    report = json.loads((tmp_path / "r.json").read_text(encoding="utf-8"))
     assert {"mask.nii.gz", "p.nii.gz", "s.json", "p.png", "l.tsv"} == {entry["name"] for entry in report["outputs"]}
     assert "label 1" in result.stdout
     assert str(label["voxels"]) in result.stdout
@@ -82,7 +82,7 @@ def test_everything_beside_the_mask(voxport: Command, scan: Path, model: Path, t
 
 def test_the_report_says_where_the_mask_came_from(voxport: Command, scan: Path, model: Path, tmp_path: Path) -> None:
     voxport("segment", scan, "-m", model, "-o", "mask.nii.gz", "--report", "r.json")
-    report = json.loads((tmp_path / "r.json").read_text())
+    report = json.loads((tmp_path / "r.json").read_text(encoding="utf-8"))
     sha256 = hashlib.sha256
     assert report["inputs"] == [{"name": str(scan), "sha256": sha256(scan.read_bytes()).hexdigest()}]
     mask = tmp_path / "mask.nii.gz"
@@ -107,7 +107,7 @@ def test_the_reports_command_gives_the_same_bytes(
     voxport("segment", scan, "-m", model, "-o", "mask.nii.gz", "--report", "r.json", *options)
     first = (tmp_path / "mask.nii.gz").read_bytes()
     (tmp_path / "mask.nii.gz").unlink()
-    command = shlex.split(json.loads((tmp_path / "r.json").read_text())["command"])
+    command = shlex.split(json.loads((tmp_path / "r.json").read_text(encoding="utf-8"))["command"])
     assert command[0] == "voxport"
     assert voxport(*command[1:]).returncode == 0
     assert (tmp_path / "mask.nii.gz").read_bytes() == first

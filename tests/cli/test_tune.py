@@ -42,7 +42,7 @@ def test_segment_takes_what_was_kept_and_its_command_gives_the_same_mask(
     first = voxport(*arguments, "a.nii", env=LENIENT)
     assert first.returncode == 0, first.stderr
     assert "as tuned" in first.stdout
-    report = json.loads((tmp_path / "report.json").read_text())
+    report = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
     assert report["tuned"] == tuned["choice"]
     again = shlex.split(report["command"])
     again[again.index("-o") + 1] = "b.nii"
@@ -78,7 +78,7 @@ def test_a_damaged_record_is_told_and_the_model_runs_untuned(
 ) -> None:
     del tuned
     (record,) = (tmp_path / "data" / "voxport" / "tunings").glob("*/*.json")
-    record.write_text("{")
+    record.write_text("{", encoding="utf-8")
     done = voxport("segment", scan, "-m", model, "-o", "a.nii", env=LENIENT)
     assert done.returncode == 0
     assert "cannot be read" in done.stderr

@@ -69,7 +69,7 @@ class Up:
 
     def wait_for(self, line: str) -> None:
         deadline = time.monotonic() + PATIENCE
-        while line not in (said := (self.folder / "err").read_text()):
+        while line not in (said := (self.folder / "err").read_text(encoding="utf-8")):
             assert self.process.poll() is None, said
             assert time.monotonic() < deadline, said
             time.sleep(0.05)
@@ -90,7 +90,7 @@ def up(tmp_path: Path) -> Iterator[Up]:
 
 def test_the_service_comes_back_when_it_is_killed_and_all_end_with_it(up: Up) -> None:
     up.wait_for("healthy: service, worker")
-    assert (up.folder / "out").read_text() == f"service {up.url}\n"
+    assert (up.folder / "out").read_text(encoding="utf-8") == f"service {up.url}\n"
     (service,) = [p for p in psutil.Process(up.process.pid).children() if "serve" in p.cmdline()]
     before = service.children(recursive=True)
     assert before

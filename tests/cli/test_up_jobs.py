@@ -40,7 +40,7 @@ class Up:
 
     def wait_for(self, line: str) -> None:
         deadline = time.monotonic() + PATIENCE
-        while line not in (said := (self.folder / "out").read_text()):
+        while line not in (said := (self.folder / "out").read_text(encoding="utf-8")):
             assert self.process.poll() is None, said
             assert time.monotonic() < deadline, said
             time.sleep(0.05)

@@ -51,7 +51,7 @@ def test_the_report_names_files_as_they_are_named_here(client: Client, scan: Pat
     report = client.segment([scan], mask, outputs={"report": kept})
     assert report["inputs"] == [{"name": str(scan), "sha256": hashlib.sha256(scan.read_bytes()).hexdigest()}]
     assert report["outputs"] == [{"name": str(mask), "sha256": hashlib.sha256(mask.read_bytes()).hexdigest()}]
-    assert json.loads(kept.read_text()) == report
+    assert json.loads(kept.read_text(encoding="utf-8")) == report
     assert not any("volume_1" in warning for warning in report["warnings"])
 
 
@@ -75,7 +75,7 @@ def test_names_that_ask_for_plain_volumes_and_json(client: Client, scan: Path, t
     report = client.segment(scan, tmp_path / "plain.nii", outputs=places)
     assert (tmp_path / "plain.nii").read_bytes() == gzip.decompress((tmp_path / "packed.nii.gz").read_bytes())
     assert nib.load(tmp_path / "p.nii").shape[:3] == nib.load(scan).shape
-    assert json.loads((tmp_path / "s.json").read_text())["labels"] == report["statistics"]["labels"]
+    assert json.loads((tmp_path / "s.json").read_text(encoding="utf-8"))["labels"] == report["statistics"]["labels"]
     hashes = {entry["name"]: entry["sha256"] for entry in report["outputs"]}
     plain = tmp_path / "plain.nii"
     assert hashes[str(plain)] == hashlib.sha256(plain.read_bytes()).hexdigest()
@@ -106,7 +106,7 @@ def test_several_models_of_which_one_is_not_there(client: Client, scan: Path, tm
     assert {"mask.nii.gz", "report.json", "statistics.json"} <= set(present(folder)) == set(found.files)
     assert found.files["mask.nii.gz"] == folder / "mask.nii.gz"
     assert found.report is not None
-    assert json.loads((folder / "report.json").read_text()) == found.report
+    assert json.loads((folder / "report.json").read_text(encoding="utf-8")) == found.report
     assert missing.model == "no-such-model"
     assert isinstance(missing.error, ModelError)
     assert (missing.report, missing.files) == (None, {})
@@ -152,7 +152,7 @@ def test_the_servers_refusals_are_the_librarys_errors(client: Client, scan: Path
     values = np.asarray(nib.load(scan).dataobj).astype(np.float32)
     values[3, 3, 3] = np.nan
     nib.save(nib.Nifti1Image(values, np.eye(4)), tmp_path / "holes.nii")
-    (tmp_path / "text.nii").write_text("no volume")
+    (tmp_path / "text.nii").write_text("no volume", encoding="utf-8")
     before = present(tmp_path)
     mask = tmp_path / "mask.nii.gz"
     with pytest.raises(ModelError, match=r"^no-such-model: expected .*, got .*; "):
@@ -208,7 +208,7 @@ def test_a_job_gives_what_a_request_gives(client: Client, scan: Path, tmp_path: 
     assert present(tmp_path) == sorted([scan.name, "mask.nii.gz", *names.values()])
     sha256 = hashlib.sha256(scan.read_bytes()).hexdigest()
     assert report["inputs"] == [{"name": str(scan), "sha256": sha256}]
-    assert json.loads((tmp_path / "r.json").read_text()) == report
+    assert json.loads((tmp_path / "r.json").read_text(encoding="utf-8")) == report
     with (tmp_path / "s.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [int(row["voxels"]) for row in rows] == [label["voxels"] for label in report["statistics"]["labels"]]
@@ -241,7 +241,7 @@ def test_a_key_gives_the_job_that_it_gave_before(client: Client, scan: Path) -> 
 
 
 def test_a_job_that_can_never_be_done_is_refused_at_once(client: Client, scan: Path, tmp_path: Path) -> None:
-    (tmp_path / "text.nii").write_text("no volume")
+    (tmp_path / "text.nii").write_text("no volume", encoding="utf-8")
     with pytest.raises(InputError, match=r"text\.nii") as caught:
         client.jobs.submit(tmp_path / "text.nii")
     assert caught.value.subject == str(tmp_path / "text.nii")

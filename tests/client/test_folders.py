@@ -80,7 +80,7 @@ def test_a_zip_can_be_written_to_a_pipe(zarr: Path) -> None:
 
 
 def test_a_folder_of_other_files_is_not_sent(tmp_path: Path) -> None:
-    (tmp_path / "notes.txt").write_text("Mrs Smith")
+    (tmp_path / "notes.txt").write_text("Mrs Smith", encoding="utf-8")
     with pytest.raises(InputError, match="expected a file, a DICOM series or an OME-Zarr, got a folder of other files"):
         zipped(tmp_path)
 

@@ -58,7 +58,7 @@ def test_a_zarr_comes_back_as_a_folder_which_replaces_an_older_one(
     for _ in range(2):
         client.segment(folder, mask)
         assert np.array_equal(pixels(mask), expected)
-        (mask / "older").write_text("to be gone at the end")
+        (mask / "older").write_text("to be gone at the end", encoding="utf-8")
     client.segment(folder, mask)
     assert not (mask / "older").exists()
     assert [path.name for path in tmp_path.glob(".voxport-*")] == []
@@ -72,7 +72,7 @@ def test_a_zip_of_a_zarr_stays_a_zip(client: Client, tmp_path: Path, folder: Pat
 
 def test_another_folder_is_not_replaced_by_a_mask(client: Client, tmp_path: Path, folder: Path) -> None:
     (tmp_path / "mask.ome.zarr").mkdir()
-    (tmp_path / "mask.ome.zarr" / "thesis.tex").write_text("ten years")
+    (tmp_path / "mask.ome.zarr" / "thesis.tex").write_text("ten years", encoding="utf-8")
     with pytest.raises(OutputError, match="a folder of that name"):
         client.segment(folder, tmp_path / "mask.ome.zarr")
 
@@ -82,7 +82,7 @@ def test_a_series_in_a_folder_comes_back_as_a_segmentation(
 ) -> None:
     highdicom: Any = pytest.importorskip("highdicom")
     series = write_series(tmp_path / "series", slices_of(Volume(VALUES[np.newaxis], GRID)))
-    (series / "notes.txt").write_text("not sent")
+    (series / "notes.txt").write_text("not sent", encoding="utf-8")
     assert client.plan(series)["grid"]["shape"] == list(VALUES.shape)
     client.segment(series, tmp_path / "mask.dcm")
     mask = highdicom.seg.segread(tmp_path / "mask.dcm").get_volume(combine_segments=True)

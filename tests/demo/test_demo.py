@@ -224,7 +224,7 @@ def test_controls_sleep_until_the_page_has_its_session(app: tuple[TestClient, Co
 
 
 def test_wrong_files_leave_nothing_behind(controller: Controller, session: Session, tmp_path: Path) -> None:
-    (tmp_path / "text.nii").write_text("hello")
+    (tmp_path / "text.nii").write_text("hello", encoding="utf-8")
     with pytest.raises(InputError):
         controller.open(session.token, [tmp_path / "text.nii"])
     with pytest.raises(InputError, match="drop it again"):

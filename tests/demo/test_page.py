@@ -67,7 +67,7 @@ def test_the_sample_is_segmented_as_on_the_command_line(visitor: Visitor, sample
     visitor.page.wait_for_selector(".vx-surface canvas[data-faces]")
     report = visitor.download("Report", tmp_path)
     assert b"two-photon-vessels" in report.read_bytes()
-    table = visitor.download("Statistics", tmp_path).read_text()
+    table = visitor.download("Statistics", tmp_path).read_text(encoding="utf-8")
     assert "vessel" in table
     visitor.page.wait_for_function("document.querySelector('#vx-results').innerText.includes('vessel')")
     picture = visitor.download("Save picture", tmp_path)

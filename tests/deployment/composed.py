@@ -17,8 +17,8 @@ from tests.cli.conftest import environment
 
 ROOT = Path(__file__).resolve().parents[2]
 DEPLOYMENT = ROOT / "deployment"
-COMPOSE = (DEPLOYMENT / "compose.yaml").read_text()
-DOCKERFILE = (DEPLOYMENT / "Dockerfile").read_text()
+COMPOSE = (DEPLOYMENT / "compose.yaml").read_text(encoding="utf-8")
+DOCKERFILE = (DEPLOYMENT / "Dockerfile").read_text(encoding="utf-8")
 _VARIABLE = re.compile(r"\$\{(\w+):-([^}]*)\}")
 # where a container's files are, outside of its root file system
 _PLACE = re.compile(r"/(data|models|scratch|run/secrets|tmp)(?=[/:\s]|$)")
@@ -73,14 +73,14 @@ class Host:
 
     def secret(self, name: str) -> str:
         """What is in a file of secrets."""
-        return (self.deployment / "secrets" / name).read_text().strip()
+        return (self.deployment / "secrets" / name).read_text(encoding="utf-8").strip()
 
     def mount(self, name: str) -> None:
         """Put a service's secrets where its processes look for them."""
         for secret in services()[name].get("secrets", []):
             place = self.folder / name / "run" / "secrets" / secret
             place.parent.mkdir(parents=True, exist_ok=True)
-            place.write_text(self._inside(name, self.secret(secret)))
+            place.write_text(self._inside(name, self.secret(secret)), encoding="utf-8")
         for folder in ("scratch", "tmp"):
             (self.folder / name / folder).mkdir(parents=True, exist_ok=True)
         (self.folder / "data" / "jobs").mkdir(parents=True, exist_ok=True)

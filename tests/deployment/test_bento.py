@@ -57,8 +57,8 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
 def server(built: Built) -> Iterator[Server]:
     """The bento, with a mark in its own copy of the package."""
     module = built.bento / "src" / "voxport" / "__init__.py"
-    text = module.read_text()
-    module.write_text(text.replace(f'"{voxport.__version__}"', '"0.0.0+bento"'))
+    text = module.read_text(encoding="utf-8")
+    module.write_text(text.replace(f'"{voxport.__version__}"', '"0.0.0+bento"'), encoding="utf-8")
     port, log = free_port(), built.home.parent / "log"
     with log.open("wb") as output:
         process = built.run(
@@ -95,12 +95,12 @@ def test_the_bento_answers_with_a_mask(server: Server) -> None:
 
 
 def test_the_bento_names_what_it_needs_by_version(built: Built) -> None:
-    lines = (built.bento / "env" / "python" / "requirements.txt").read_text().split()
+    lines = (built.bento / "env" / "python" / "requirements.txt").read_text(encoding="utf-8").split()
     assert all(re.fullmatch(r"\S+==\S+", line) for line in lines)
     names = {line.split("==")[0].lower() for line in lines}
     assert {"onnxruntime", "bentoml", "dbos", "numpy"} <= names
     assert "torch" not in names
-    assert set(lines) <= set((ROOT / "constraints.txt").read_text().splitlines())
+    assert set(lines) <= set((ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines())
 
 
 def test_a_folder_with_other_things_is_left_alone(tmp_path: Path) -> None:

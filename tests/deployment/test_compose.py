@@ -58,7 +58,7 @@ def test_docker_compose_has_bentoml_service() -> None:
 
     (command,) = (command for name, command, _ in commands() if name == "api")
     assert command.callback.__name__ == serving.serve_command.__name__
-    assert "'.[serving,demo,microscopy,medical]'" in (DEPLOYMENT / "Dockerfile").read_text()
+    assert "'.[serving,demo,microscopy,medical]'" in (DEPLOYMENT / "Dockerfile").read_text(encoding="utf-8")
     assert services()["api"]["environment"]["VOXPORT_JOBS__WORKER"] == "false"
 
 
@@ -149,7 +149,7 @@ def test_no_secret_is_a_variable() -> None:
 
 
 def test_every_variable_is_in_the_example_with_its_default() -> None:
-    lines = (DEPLOYMENT / ".env.example").read_text().splitlines()
+    lines = (DEPLOYMENT / ".env.example").read_text(encoding="utf-8").splitlines()
     example = dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
     assert example == variables()
 
@@ -178,10 +178,10 @@ def test_secrets_are_made_once(host: Host) -> None:
     before = {name: host.secret(name) for name in names}
     assert len({before["voxport_api_key"], before["postgres_password"], before["grafana_password"]}) == 3
     assert before["voxport_jobs__database"] == "sqlite:////data/jobs/jobs.sqlite"
-    (host.deployment / ".env").write_text("VOXPORT_PORT=3333\n")
+    (host.deployment / ".env").write_text("VOXPORT_PORT=3333\n", encoding="utf-8")
     assert host.prepare().returncode == 0
     assert {name: host.secret(name) for name in names} == before
-    assert (host.deployment / ".env").read_text() == "VOXPORT_PORT=3333\n"
+    assert (host.deployment / ".env").read_text(encoding="utf-8") == "VOXPORT_PORT=3333\n"
 
 
 def test_the_database_becomes_postgres_where_it_is_asked_for(host: Host) -> None:
@@ -205,7 +205,7 @@ def test_the_service_takes_the_key_that_the_demo_and_prometheus_send(host: Host)
 
     host.prepare()
     assert parse_keys([host.secret("voxport_api_keys")]) == (KeyHash.of(host.secret("voxport_api_key")),)
-    scrape = yaml.safe_load((DEPLOYMENT / "prometheus.yml").read_text())["scrape_configs"][0]
+    scrape = yaml.safe_load((DEPLOYMENT / "prometheus.yml").read_text(encoding="utf-8"))["scrape_configs"][0]
     assert scrape["authorization"]["credentials_file"] == "/run/secrets/voxport_api_key"
     assert "voxport_api_key" in services()["prometheus"]["secrets"]
     assert scrape["static_configs"][0]["targets"] == ["api:3000"]

@@ -51,7 +51,7 @@ def test_it_runs_as_nobody_in_particular() -> None:
 
 def test_what_it_copies_is_let_through() -> None:
     sources = {word for rest in named("COPY") if "--from" not in rest for word in rest.split()[:-1]}
-    lines = (DEPLOYMENT / "Dockerfile.dockerignore").read_text().splitlines()
+    lines = (DEPLOYMENT / "Dockerfile.dockerignore").read_text(encoding="utf-8").splitlines()
     assert sources == {line[1:] for line in lines if line.startswith("!")}
     assert "*" in lines
     assert all((ROOT / source).exists() for source in sources)

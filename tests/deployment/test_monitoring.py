@@ -24,13 +24,13 @@ OF_JOBS = {
 
 def dashboard() -> dict[str, Any]:
     (file,) = (GRAFANA / "dashboards").glob("*.json")
-    found: dict[str, Any] = json.loads(file.read_text())
+    found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     return found
 
 
 def measured() -> set[str]:
     """All names under which the service shows something."""
-    source = (ROOT / "src" / "entrypoints" / "rest" / "metrics.py").read_text()
+    source = (ROOT / "src" / "entrypoints" / "rest" / "metrics.py").read_text(encoding="utf-8")
     names = set(re.findall(r'"(voxport_[a-z_]+)"', source)) | OF_JOBS
     suffixes = ("", "_total", "_bucket", "_sum", "_count")
     return {f"{name}{suffix}" for name in names for suffix in suffixes}
@@ -61,13 +61,17 @@ def test_panels_have_a_place_of_their_own() -> None:
 
 
 def test_the_data_source_is_prometheus_as_it_is_composed() -> None:
-    (source,) = yaml.safe_load((GRAFANA / "provisioning/datasources/prometheus.yaml").read_text())["datasources"]
+    (source,) = yaml.safe_load((GRAFANA / "provisioning/datasources/prometheus.yaml").read_text(encoding="utf-8"))[
+        "datasources"
+    ]
     assert source["url"] == "http://prometheus:9090"
     assert {panel["datasource"]["uid"] for panel in dashboard()["panels"]} == {source["uid"]}
 
 
 def test_dashboards_are_looked_for_where_they_are_mounted() -> None:
-    (provider,) = yaml.safe_load((GRAFANA / "provisioning/dashboards/voxport.yaml").read_text())["providers"]
+    (provider,) = yaml.safe_load((GRAFANA / "provisioning/dashboards/voxport.yaml").read_text(encoding="utf-8"))[
+        "providers"
+    ]
     mounts = dict(volume.split(":")[:2] for volume in services()["grafana"]["volumes"])
     assert mounts["./grafana/dashboards"] == provider["options"]["path"]
     assert mounts["./grafana/provisioning"] == "/etc/grafana/provisioning"

@@ -59,14 +59,14 @@ class Reader:
         AssertionError where a command fails, or prints something else than is shown.
         """
         try:
-            self._follow(blocks((DOCS / page).read_text()))
+            self._follow(blocks((DOCS / page).read_text(encoding="utf-8")))
         finally:
             self._stop()
 
     def _follow(self, found: list[Block]) -> None:
         for block in found:
             if block.title:
-                (self.folder / block.title).write_text(block.text)
+                (self.folder / block.title).write_text(block.text, encoding="utf-8")
             elif block.language == "text" and self.said:
                 assert self.said.strip() == block.text.strip(), block.text
             elif block.serves:
@@ -123,7 +123,7 @@ class Reader:
 def command_lines() -> Iterator[tuple[str, str]]:
     """Each line of README and docs/ that calls voxport, with the page that it is on."""
     for page in [ROOT / "README.md", *sorted(DOCS.glob("*.md"))]:
-        for language, text in _ANY_FENCE.findall(page.read_text()):
+        for language, text in _ANY_FENCE.findall(page.read_text(encoding="utf-8")):
             for line in text.replace("\\\n", " ").splitlines() if language in _SHELLS else ():
                 # what follows in README's list says what it is for
                 call = re.search(r"(?:^|[ /;&])voxport ([a-z].*)$", re.split(r"\s{3,}(?=[a-z])", line.strip())[0])

@@ -17,9 +17,9 @@ from voxport.domain.errors import ModelError
 
 from .reading import DOCS, ROOT
 
-SCHEMA = json.loads((DOCS / "model-card.schema.json").read_text())
+SCHEMA = json.loads((DOCS / "model-card.schema.json").read_text(encoding="utf-8"))
 VALIDATOR = jsonschema_rs.validator_for(SCHEMA)
-(PAGE_CARD,) = re.findall(r"```yaml\n(schema:.*?)```", (DOCS / "model-card.md").read_text(), re.DOTALL)
+(PAGE_CARD,) = re.findall(r"```yaml\n(schema:.*?)```", (DOCS / "model-card.md").read_text(encoding="utf-8"), re.DOTALL)
 FULL: dict[str, Any] = yaml.safe_load(PAGE_CARD) | {
     "provenance": {"source": "net.pt"},
     "parity": {
@@ -112,7 +112,7 @@ def test_cards_of_the_project_are_taken() -> None:
         assert refusal(card) is None
         VALIDATOR.validate(card)
     for path in [*ROOT.glob("recipes/**/card.yaml")]:
-        VALIDATOR.validate(yaml.safe_load(path.read_text()))
+        VALIDATOR.validate(yaml.safe_load(path.read_text(encoding="utf-8")))
 
 
 @pytest.mark.parametrize("path", [path for path in places(FULL) if path], ids=lambda path: ".".join(map(str, path)))
@@ -151,4 +151,4 @@ def test_unknown_fields_are_refused_alike(path: tuple[Any, ...]) -> None:
 
 
 def test_the_page_points_to_it() -> None:
-    assert "(model-card.schema.json)" in (DOCS / "model-card.md").read_text()
+    assert "(model-card.schema.json)" in (DOCS / "model-card.md").read_text(encoding="utf-8")

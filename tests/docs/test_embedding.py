@@ -20,8 +20,8 @@ PAGE = Path(__file__).resolve().parents[2] / "docs" / "embedding.md"
 @pytest.fixture
 def examples(tmp_path: Path) -> Path:
     """A folder with every code block of the page as the file that its first line names."""
-    for block in re.findall(r"```python\n# file: (\S+)\n(.*?)```", PAGE.read_text(), flags=re.DOTALL):
-        (tmp_path / block[0]).write_text(block[1])
+    for block in re.findall(r"```python\n# file: (\S+)\n(.*?)```", PAGE.read_text(encoding="utf-8"), flags=re.DOTALL):
+        (tmp_path / block[0]).write_text(block[1], encoding="utf-8")
     return tmp_path
 
 
@@ -45,7 +45,10 @@ def test_the_runtime_of_the_page_keeps_the_contract(examples: Path) -> None:
 def test_a_runtime_that_breaks_the_contract_is_found(examples: Path) -> None:
     path = examples / "reference_runtime.py"
     path.write_text(
-        path.read_text().replace("dtype=np.float32)\n\n    def close", "dtype=np.float32) + 1\n\n    def close")
+        path.read_text(encoding="utf-8").replace(
+            "dtype=np.float32)\n\n    def close", "dtype=np.float32) + 1\n\n    def close"
+        ),
+        encoding="utf-8",
     )
     result = run(examples, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_reference_runtime.py")
     assert result.returncode == 1, result.stdout
@@ -71,18 +74,24 @@ def test_an_array_is_segmented_in_memory(examples: Path) -> None:
     assert result.stdout.strip() == "(12, 9, 5)", result.stderr
 
 
-@pytest.mark.parametrize("name", re.findall(r"`(voxport\.(?:ports|testing)\.\w+\.\w+)`", PAGE.read_text()))
+@pytest.mark.parametrize(
+    "name", re.findall(r"`(voxport\.(?:ports|testing)\.\w+\.\w+)`", PAGE.read_text(encoding="utf-8"))
+)
 def test_every_name_in_the_table_exists(name: str) -> None:
     module, _, attribute = name.rpartition(".")
     assert hasattr(__import__(module, fromlist=[attribute]), attribute)
 
 
 def test_the_table_lists_every_port_that_has_a_suite_and_every_suite() -> None:
-    listed = dict(re.findall(r"\| `voxport\.ports\.(\S+)` \|[^|]*\| `voxport\.testing\.(\S+)` \|", PAGE.read_text()))
+    listed = dict(
+        re.findall(
+            r"\| `voxport\.ports\.(\S+)` \|[^|]*\| `voxport\.testing\.(\S+)` \|", PAGE.read_text(encoding="utf-8")
+        )
+    )
     suites = {
         f"{path.stem}.{name}"
         for path in (SRC / "testing").glob("*.py")
-        for name in re.findall(r"^class (\w+Contract)\b", path.read_text(), flags=re.MULTILINE)
+        for name in re.findall(r"^class (\w+Contract)\b", path.read_text(encoding="utf-8"), flags=re.MULTILINE)
     }
     assert set(listed.values()) == suites - {"volume_store.VolumeReadingContract"}  # a part of VolumeStoreContract
     # what a port hands out is proved by the port's own suite
@@ -91,7 +100,9 @@ def test_the_table_lists_every_port_that_has_a_suite_and_every_suite() -> None:
     ports = {
         f"{path.stem}.{name}"
         for path in (SRC / "ports").glob("*.py")
-        for name in re.findall(r"^class (\w+)\((?:\w+, )*Protocol\)", path.read_text(), flags=re.MULTILINE)
+        for name in re.findall(
+            r"^class (\w+)\((?:\w+, )*Protocol\)", path.read_text(encoding="utf-8"), flags=re.MULTILINE
+        )
         if name not in parts and not name.endswith("Opener")
     }
     assert ports <= set(listed), ports - set(listed)

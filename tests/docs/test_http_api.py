@@ -27,7 +27,7 @@ from tests.cli.conftest import environment
 from tests.rest.conftest import named_model
 from tests.rest.serving import Server, free_port, is_ready, running_server
 
-PAGE = (Path(__file__).resolve().parents[2] / "docs" / "http-api.md").read_text()
+PAGE = (Path(__file__).resolve().parents[2] / "docs" / "http-api.md").read_text(encoding="utf-8")
 SAMPLE = Path(voxport.__file__).parent / "bundled" / "sample.nii.gz"
 PORT = "3000"
 UUID = re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
@@ -57,7 +57,7 @@ def sections() -> dict[str, list[Example]]:
 
 
 def test_every_example_is_run_by_a_test_of_this_file() -> None:
-    run = re.findall(r'^    reader\("(.*?)"\)', Path(__file__).read_text(), flags=re.MULTILINE)
+    run = re.findall(r'^    reader\("(.*?)"\)', Path(__file__).read_text(encoding="utf-8"), flags=re.MULTILINE)
     assert sorted(run) == sorted(sections())
 
 
@@ -161,7 +161,7 @@ def is_mask_of(mask: Path, volume: Path) -> bool:
 
 
 def parsed(path: Path) -> Any:
-    return json.loads(path.read_text())
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def test_the_servers_start(reader: Reader) -> None:
@@ -187,7 +187,7 @@ def test_the_client(reader: Reader) -> None:
     masks = ("mask.nii.gz", "two-photon-vessels-0.2.0/mask.nii.gz", "cells-1.0.0/mask.nii.gz", "job_mask.nii.gz")
     for name in masks:
         assert is_mask_of(reader.folder / name, reader.folder / "volume.nii.gz"), name
-    assert (reader.folder / "labels.csv").read_text().startswith("value,name,voxels")
+    assert (reader.folder / "labels.csv").read_text(encoding="utf-8").startswith("value,name,voxels")
     assert (reader.folder / "mask.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -207,7 +207,7 @@ def test_estimates_models_and_health(reader: Reader) -> None:
     assert set(listed) == {"cells", "two-colours", "two-photon-vessels"}
     assert parsed(reader.folder / "model.json")["card"]["name"] == "two-photon-vessels"
     assert parsed(reader.folder / "health.json")["status"] == "ok"
-    assert "# TYPE voxport_in_flight gauge" in (reader.folder / "metrics.txt").read_text()
+    assert "# TYPE voxport_in_flight gauge" in (reader.folder / "metrics.txt").read_text(encoding="utf-8")
 
 
 def test_jobs(reader: Reader, document: dict[str, Any]) -> None:
@@ -215,9 +215,9 @@ def test_jobs(reader: Reader, document: dict[str, Any]) -> None:
     done = parsed(reader.folder / "done.json")
     assert (done["state"], done["model"]) == ("done", "cells:1.0.0")
     assert is_mask_of(reader.folder / "mask.nii.gz", reader.folder / "volume.nii.gz")
-    assert (reader.folder / "labels.csv").read_text().startswith("value,name,voxels")
+    assert (reader.folder / "labels.csv").read_text(encoding="utf-8").startswith("value,name,voxels")
     assert (reader.folder / "slice.png").read_bytes().startswith(b"\x89PNG")
-    events = (reader.folder / "events.txt").read_text()
+    events = (reader.folder / "events.txt").read_text(encoding="utf-8")
     assert json.loads(events.splitlines()[1].removeprefix("data: "))["id"] == done["id"]
     assert '"state": "done"' in events
     again, listed = parsed(reader.folder / "again.json"), parsed(reader.folder / "jobs.json")["jobs"]
@@ -234,8 +234,8 @@ def test_keys(reader: Reader) -> None:
     reader("Keys")
     assert parsed(reader.folder / "models.json")["default"] == "two-photon-vessels:0.2.0"
     assert is_mask_of(reader.folder / "mask.nii.gz", reader.folder / "volume.nii.gz")
-    log = (reader.folder / "server.log").read_text()
-    assert (reader.folder / "key.txt").read_text().strip() not in log
+    log = (reader.folder / "server.log").read_text(encoding="utf-8")
+    assert (reader.folder / "key.txt").read_text(encoding="utf-8").strip() not in log
     assert '"principal": "anonymous"' in log  # the probes
 
 
@@ -284,8 +284,8 @@ def test_the_line_of_the_log_is_as_it_is_shown(server: Server) -> None:
     shown = json.loads(line)
     with server.client() as http:
         identifier = http.get("/livez").headers["voxport-request"]
-    server.wait_until(lambda _: identifier in server.log.read_text())
-    (real,) = (json.loads(line) for line in server.log.read_text().splitlines() if identifier in line)
+    server.wait_until(lambda _: identifier in server.log.read_text(encoding="utf-8"))
+    (real,) = (json.loads(line) for line in server.log.read_text(encoding="utf-8").splitlines() if identifier in line)
     assert list(shown) == list(real)
     assert [type(value) for value in shown.values()] == [type(value) for value in real.values()]
 

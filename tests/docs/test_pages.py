@@ -90,14 +90,14 @@ def test_the_page_on_monitoring(reader: Reader) -> None:
     from .reading import Block
 
     reader._serve(Block("bash", "", "voxport serve --port 3000"))
-    page = blocks((DOCS / "monitor.md").read_text())
+    page = blocks((DOCS / "monitor.md").read_text(encoding="utf-8"))
     try:
         reader._follow([block for block in page if block.language == "bash"])
         assert (reader.folder / "metrics.txt").stat().st_size > 0
     finally:
         reader._stop()
     (scrape,) = yaml.safe_load(next(block.text for block in page if block.title))["scrape_configs"]
-    ours = yaml.safe_load((ROOT / "deployment" / "prometheus.yml").read_text())["scrape_configs"][0]
+    ours = yaml.safe_load((ROOT / "deployment" / "prometheus.yml").read_text(encoding="utf-8"))["scrape_configs"][0]
     assert set(scrape) <= set(ours)
 
 
@@ -105,7 +105,7 @@ def test_every_page_with_something_to_run_is_run() -> None:
     pages = {
         page.name
         for page in DOCS.glob("*.md")
-        if any(b.language in ("bash", "python") for b in blocks(page.read_text()))
+        if any(b.language in ("bash", "python") for b in blocks(page.read_text(encoding="utf-8")))
     }
     assert pages == {*FOLLOWED, "monitor.md"} | {page for page in ELSEWHERE if page in pages}
 
@@ -129,7 +129,7 @@ def shown_only() -> list[tuple[str, str]]:
     return [
         (page.name, b.text)
         for page in sorted(DOCS.glob("*.md"))
-        for b in blocks(page.read_text())
+        for b in blocks(page.read_text(encoding="utf-8"))
         if b.language == "sh"
     ]
 
@@ -138,7 +138,9 @@ def shown_only() -> list[tuple[str, str]]:
 def test_what_is_not_run_is_parsed(page: str, text: str) -> None:
     """A shell takes it, it calls scripts that there are, and Docker with services and profiles that there are."""
     assert subprocess.run(["bash", "-n", "-c", text], check=False).returncode == 0, page
-    file = yaml.safe_load(re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", (ROOT / "deployment" / "compose.yaml").read_text()))
+    file = yaml.safe_load(
+        re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", (ROOT / "deployment" / "compose.yaml").read_text(encoding="utf-8"))
+    )
     profiles = {profile for service in file["services"].values() for profile in service.get("profiles", [])}
     for line in text.replace("\\\n", " ").splitlines():
         words = shlex.split(line, comments=True) or [""]
@@ -162,5 +164,5 @@ def test_variables_of_the_pages_are_settings() -> None:
 
     known = {variable for variable, _ in settings(Settings)} | APART | set(variables())
     for page in DOCS.glob("*.md"):
-        named = set(re.findall(r"VOXPORT_(?:[A-Z]+_{1,2})*[A-Z]+(?![A-Z_])", page.read_text()))
+        named = set(re.findall(r"VOXPORT_(?:[A-Z]+_{1,2})*[A-Z]+(?![A-Z_])", page.read_text(encoding="utf-8")))
         assert named <= known, page.name

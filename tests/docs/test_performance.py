@@ -28,7 +28,9 @@ def numbers(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("ending", [".md", ".svg"])
 def test_what_is_committed_is_what_is_written(numbers: Path, ending: str) -> None:
     write(numbers)
-    assert numbers.with_suffix(ending).read_text() == NUMBERS.with_suffix(ending).read_text()
+    assert numbers.with_suffix(ending).read_text(encoding="utf-8") == NUMBERS.with_suffix(ending).read_text(
+        encoding="utf-8"
+    )
 
 
 def test_writing_leaves_the_numbers_alone(numbers: Path) -> None:
@@ -41,16 +43,16 @@ def test_the_plot_is_small() -> None:
 
 
 def changed(numbers: Path, change: dict[str, Any]) -> str:
-    numbers.write_text(json.dumps(json.loads(numbers.read_text()) | change))
+    numbers.write_text(json.dumps(json.loads(numbers.read_text(encoding="utf-8")) | change), encoding="utf-8")
     write(numbers)
-    return numbers.with_suffix(".md").read_text()
+    return numbers.with_suffix(".md").read_text(encoding="utf-8")
 
 
 def test_a_part_that_was_not_measured_is_reported(numbers: Path) -> None:
-    found = json.loads(numbers.read_text())
-    numbers.write_text(json.dumps({name: found[name] for name in ("machine", "quick", "failed")}))
+    found = json.loads(numbers.read_text(encoding="utf-8"))
+    numbers.write_text(json.dumps({name: found[name] for name in ("machine", "quick", "failed")}), encoding="utf-8")
     write(numbers)
-    assert numbers.with_suffix(".md").read_text().count("not measured") >= 9
+    assert numbers.with_suffix(".md").read_text(encoding="utf-8").count("not measured") >= 9
 
 
 def test_other_numbers_make_another_page(numbers: Path) -> None:

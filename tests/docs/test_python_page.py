@@ -15,7 +15,7 @@ from tests.cli.conftest import environment
 
 from .reading import DOCS, blocks
 
-PAGE = (DOCS / "python.md").read_text()
+PAGE = (DOCS / "python.md").read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +25,7 @@ def output(tmp_path_factory: pytest.TempPathFactory) -> str:
     sample = nib.load(voxport.Application.build().sample)
     nib.save(sample.slicer[100:148, 100:140, :8], folder / "scan.nii.gz")
     code = "\n".join(block.text for block in blocks(PAGE) if block.language == "python")
-    (folder / "page.py").write_text(code)
+    (folder / "page.py").write_text(code, encoding="utf-8")
     result = subprocess.run(
         [sys.executable, "page.py"], cwd=folder, env=environment(folder), capture_output=True, text=True, check=False
     )

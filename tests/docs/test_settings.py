@@ -12,7 +12,7 @@ import yaml
 from pydantic import BaseModel
 from voxport.settings import Settings, load_settings
 
-PAGE = (Path(__file__).resolve().parents[2] / "docs" / "settings.md").read_text()
+PAGE = (Path(__file__).resolve().parents[2] / "docs" / "settings.md").read_text(encoding="utf-8")
 ROWS = dict(re.findall(r"^\| `(VOXPORT_[A-Z_]+)` \|.*\| (.*?) ?\|$", PAGE, flags=re.MULTILINE))
 # read by other means than the settings
 APART = {"VOXPORT_SECRETS_DIR", "VOXPORT_SETTINGS_FILE", "VOXPORT_DEBUG"}
@@ -47,7 +47,7 @@ def test_plain_defaults_are_as_the_page_says(variable: str, default: str | float
 def test_the_file_on_the_page_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (block,) = re.findall(r"```yaml\n(.*?)```", PAGE, flags=re.DOTALL)
     path = tmp_path / "settings.yaml"
-    path.write_text(block)
+    path.write_text(block, encoding="utf-8")
     monkeypatch.setenv("VOXPORT_SETTINGS_FILE", str(path))
     read = load_settings()
     assert (read.threads, read.serving.slots, read.serving.time_limit_seconds) == (4, 2, 1800)

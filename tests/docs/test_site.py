@@ -40,12 +40,12 @@ def test_every_page_is_built(site: Path) -> None:
 def test_nothing_is_loaded_from_elsewhere(site: Path) -> None:
     """Links for people to follow are all that may lead away."""
     for page in site.rglob("*.html"):
-        text = page.read_text()
+        text = page.read_text(encoding="utf-8")
         assert not re.findall(r'<(?:script|img|iframe|source)[^>]*\bsrc="?(?:https?:)?//', text), page
         for link in re.findall(r"<link[^>]*>", text):
             assert not re.search(r'href="?(?:https?:)?//', link) or "canonical" in link, (page, link)
     for style in site.rglob("*.css"):
-        assert not re.search(r"(@import|url\()\s*['\"]?(?:https?:)?//", style.read_text()), style
+        assert not re.search(r"(@import|url\()\s*['\"]?(?:https?:)?//", style.read_text(encoding="utf-8")), style
 
 
 def reference() -> ModuleType:
@@ -60,18 +60,18 @@ def reference() -> ModuleType:
 @pytest.mark.parametrize("page", ["cli.md", "ports.md"])
 def test_the_reference_is_as_the_code(page: str) -> None:
     """Where it is not: python .ci/reference.py."""
-    assert (DOCS / page).read_text() == reference().PAGES[page]()
+    assert (DOCS / page).read_text(encoding="utf-8") == reference().PAGES[page]()
 
 
 def test_links_of_the_readme_lead_somewhere() -> None:
-    text = (ROOT / "README.md").read_text()
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
     for target in re.findall(r"\]\((?!https?:)([^)#]+)", text):
         assert (ROOT / target).exists(), target
 
 
 def test_the_tree_of_the_architecture_page_is_the_real_one() -> None:
     """Every folder of ``src`` that holds files of the project has a line, and no other."""
-    text = (DOCS / "architecture.md").read_text()
+    text = (DOCS / "architecture.md").read_text(encoding="utf-8")
     tree = text.partition("```text\nsrc/\n")[2].partition("```")[0]
     listed: list[str] = []
     parents: list[str] = []
@@ -88,14 +88,14 @@ def test_the_tree_of_the_architecture_page_is_the_real_one() -> None:
 
 
 def test_every_public_name_is_in_the_reference(site: Path) -> None:
-    text = (site / "api.html").read_text()
+    text = (site / "api.html").read_text(encoding="utf-8")
     for name in voxport.__all__:
         assert re.search(rf'id="voxport\.[\w.]*\b{name}"', text), name
 
 
 def test_the_version_is_written_once() -> None:
     """The built package takes it from ``src/__init__.py``."""
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     assert "version" not in project["project"]
     assert project["tool"]["setuptools"]["dynamic"]["version"] == {"attr": "voxport.__version__"}
     assert metadata.version("voxport") == voxport.__version__

@@ -78,7 +78,7 @@ def _texts(tree: ast.AST) -> Iterator[tuple[int, dict[str, str]]]:
 def test_every_error_of_the_source_says_two_different_things_and_what_to_do() -> None:
     root, found, wrong = Path(voxport.__file__).parent, 0, []
     for path in root.rglob("*.py"):
-        for line, given in _texts(ast.parse(path.read_text())):
+        for line, given in _texts(ast.parse(path.read_text(encoding="utf-8"))):
             found += 1
             if given["expected"] == given["got"] or any(text in ("''", "None") for text in given.values()):
                 wrong.append(f"{path.relative_to(root)}:{line}")

@@ -122,7 +122,7 @@ def test_no_other_module_knows_an_ending() -> None:
     root = Path(voxport.__file__).parent
     knowing = set()
     for path in root.rglob("*.py"):
-        tree = ast.parse(path.read_text())
+        tree = ast.parse(path.read_text(encoding="utf-8"))
         documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
         bodies = [node.body for node in ast.walk(tree) if isinstance(node, documented)]
         prose = {id(body[0].value) for body in bodies if body and isinstance(body[0], ast.Expr)}

@@ -38,12 +38,12 @@ class Workers:
     def notes(self, what: str) -> list[tuple[str, int, int]]:
         """Job, attempt and process id of all that was noted so."""
         path = self.folder / "notes"
-        lines = [line.split() for line in path.read_text().splitlines()] if path.exists() else []
+        lines = [line.split() for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
         return [(job, int(attempt), int(pid)) for kind, job, attempt, pid in lines if kind == what]
 
     def logs(self) -> str:
         """What all of them said."""
-        return "\n".join(path.read_text() for path in sorted(self.folder.glob("log-*")))
+        return "\n".join(path.read_text(encoding="utf-8") for path in sorted(self.folder.glob("log-*")))
 
 
 @contextmanager

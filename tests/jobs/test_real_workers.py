@@ -71,7 +71,7 @@ class Site:
 
     def log(self, worker: subprocess.Popen[bytes]) -> str:
         """What it said."""
-        return (self.folder / f"log-{self.workers.index(worker)}").read_text()
+        return (self.folder / f"log-{self.workers.index(worker)}").read_text(encoding="utf-8")
 
 
 @pytest.fixture

@@ -40,7 +40,9 @@ def running_nginx(folder: Path, locations: str) -> Iterator[str]:
     assert program is not None, "install nginx-light"
     port = free_port()
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "nginx.conf").write_text(CONFIGURATION.format(folder=folder, port=port, locations=locations))
+    (folder / "nginx.conf").write_text(
+        CONFIGURATION.format(folder=folder, port=port, locations=locations), encoding="utf-8"
+    )
     log = folder / "nginx.log"
     with log.open("wb") as output:
         command = [program, "-p", str(folder), "-c", str(folder / "nginx.conf")]
@@ -49,7 +51,7 @@ def running_nginx(folder: Path, locations: str) -> Iterator[str]:
         transport = httpx.HTTPTransport(retries=20)  # waits longer before each
         with httpx.Client(transport=transport, trust_env=False, timeout=PATIENCE) as http:
             http.get(f"http://127.0.0.1:{port}/")
-        assert process.poll() is None, log.read_text()
+        assert process.poll() is None, log.read_text(encoding="utf-8")
         yield f"http://127.0.0.1:{port}"
     finally:
         process.terminate()

@@ -188,7 +188,7 @@ def test_a_file_holds_how_far_its_labels_are_nnunets(real_data: Path, tmp_path: 
     source = write_results(tmp_path / "results", SMALL, whole.image[None], whole.labels, whole.spacing)
     step = "remove_all_but_largest_component_from_segmentation"
     written = {"postprocessing_fns": [step], "postprocessing_kwargs": [{"labels_or_regions": 2}]}
-    (source / "postprocessing.json").write_text(json.dumps(written))
+    (source / "postprocessing.json").write_text(json.dumps(written), encoding="utf-8")
     archive = exported_zip(source, tmp_path / "results.zip")
     path, model, mask = whole.save(tmp_path / "case.nii.gz"), tmp_path / "model.onnx", tmp_path / "mask.nii.gz"
     voxport("import", archive, "-o", model, "--check", path, "--set", "licence=MIT", "--set", "intended_use=Tests")

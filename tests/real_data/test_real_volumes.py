@@ -89,7 +89,7 @@ def test_onnx_and_torch_give_the_same_labels_on_a_real_volume(real_data: Path, t
         "output": {"activation": "softmax", "labels": [{"value": 1, "name": "vessel"}]},
         "provenance": {"network": {"_target_": "SegResNet", **arguments}},
     }
-    (tmp_path / "card.yaml").write_text(yaml.safe_dump(card))
+    (tmp_path / "card.yaml").write_text(yaml.safe_dump(card), encoding="utf-8")
     checkpoint, model = tmp_path / "segresnet.pt", tmp_path / "segresnet.onnx"
     network = ("--network", "SegResNet", "--network-args", json.dumps(arguments))
     voxport("export", checkpoint, "--card", tmp_path / "card.yaml", "-o", model, *network, "--quiet")

@@ -51,7 +51,7 @@ def export_fresh(folder: Path) -> Exported:
     arguments = {"init_filters": 8, "in_channels": 1, "out_channels": 3, "blocks_down": [1, 1, 2], "blocks_up": [1, 1]}
     network = SegResNet(**arguments).eval()
     torch.save(network.state_dict(), folder / "checkpoint.pt")
-    (folder / "card.yaml").write_text(yaml.safe_dump(CARD))
+    (folder / "card.yaml").write_text(yaml.safe_dump(CARD), encoding="utf-8")
     command = [sys.executable, "-m", "voxport", "export", "checkpoint.pt", "--card", "card.yaml", "-o", "fresh.onnx"]
     command += ["--network", "SegResNet", "--network-args", json.dumps(arguments)]
     subprocess.run(command, cwd=folder, env=environment(folder), check=True, timeout=300, capture_output=True)

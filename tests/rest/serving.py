@@ -53,7 +53,7 @@ class Server:
                 except httpx.TransportError:
                     pass
                 time.sleep(0.05)
-        raise AssertionError(f"never came about; the server wrote:\n{self.log.read_text()[-4000:]}")
+        raise AssertionError(f"never came about; the server wrote:\n{self.log.read_text(encoding='utf-8')[-4000:]}")
 
     def stop(self) -> int:
         """End it as an operator does, and wait; its exit code."""

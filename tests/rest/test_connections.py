@@ -132,6 +132,6 @@ def test_a_service_that_is_stopped_says_that_it_drains_and_answers_what_does_not
     assert answer.json()["detail"].startswith(
         f"run: expected an end within {DRAIN_SECONDS:g} s of the stop, got a longer"
     )
-    log = server.log.read_text()
+    log = server.log.read_text(encoding="utf-8")
     assert f"draining: 1 open request(s), for at most {DRAIN_SECONDS:g} s" in log
     assert f"1 request(s) did not end within {DRAIN_SECONDS:g} s; answered 503" in log

@@ -24,9 +24,11 @@ def test_a_generated_client_uploads_a_volume(
     server: Server, http: httpx.Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     document, folder = tmp_path / "openapi.json", tmp_path / "generated_voxport"
-    document.write_text(json.dumps(http.get("/openapi.json").json()))
+    document.write_text(json.dumps(http.get("/openapi.json").json()), encoding="utf-8")
     settings = tmp_path / "settings.json"
-    settings.write_text(json.dumps({"post_hooks": [], "content_type_overrides": {GZIP: "application/octet-stream"}}))
+    settings.write_text(
+        json.dumps({"post_hooks": [], "content_type_overrides": {GZIP: "application/octet-stream"}}), encoding="utf-8"
+    )
     tool = Path(sys.executable).with_name("openapi-python-client")
     made = subprocess.run(
         [

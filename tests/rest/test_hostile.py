@@ -57,7 +57,7 @@ def serves_on(guarded: Server, http: httpx.Client) -> Iterator[None]:
     yield
     guarded.wait_until(lambda _: not list((guarded.log.parent / "scratch").iterdir()))
     guarded.wait_until(lambda _: http.post("/segment", files={"volume": nifti()}).status_code == 200)
-    assert "Traceback" not in guarded.log.read_text()
+    assert "Traceback" not in guarded.log.read_text(encoding="utf-8")
 
 
 def nifti(shape: tuple[int, ...] = (12, 12, 9), *, claims: tuple[int, ...] | None = None) -> bytes:
@@ -284,7 +284,7 @@ def test_callers_who_hung_up_in_mid_upload_do_not_keep_the_service_from_ending(t
         for _ in range(3):
             with socket.create_connection(("127.0.0.1", int(server.url.rsplit(":", 1)[1]))) as caller:
                 caller.sendall(head + b"Content-Length: 9000000\r\n\r\n" + part)
-        server.wait_until(lambda _: server.log.read_text().count('"status": null') == 3)
+        server.wait_until(lambda _: server.log.read_text(encoding="utf-8").count('"status": null') == 3)
     finally:
         began = time.monotonic()
         server.stop()

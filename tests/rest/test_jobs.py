@@ -305,7 +305,7 @@ def test_what_could_never_be_done_is_refused_at_once(
 def test_nothing_of_the_callers_own_names_is_kept(server: Server, http: httpx.Client, done: dict[str, Any]) -> None:
     assert "patient" not in json.dumps(done)
     assert "patient" not in http.get(done["results"]["report"]["href"]).text
-    assert "patient" not in server.log.read_text()
+    assert "patient" not in server.log.read_text(encoding="utf-8")
 
 
 def test_a_stream_that_its_reader_leaves_is_over(server: Server, http: httpx.Client) -> None:
@@ -314,6 +314,6 @@ def test_a_stream_that_its_reader_leaves_is_over(server: Server, http: httpx.Cli
         request = stream.headers["voxport-request"]
         lines = stream.iter_lines()  # kept: a generator that is dropped closes the stream
         assert next(lines) == "event: job"
-        assert request not in server.log.read_text()
-    wait_until(lambda: request in server.log.read_text())
+        assert request not in server.log.read_text(encoding="utf-8")
+    wait_until(lambda: request in server.log.read_text(encoding="utf-8"))
     stop_job(http, job)

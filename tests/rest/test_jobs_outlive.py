@@ -84,7 +84,7 @@ def test_a_server_that_is_stopped_ends_in_mid_job_and_under_an_open_stream(
 def test_jobs_come_back_with_their_database_and_their_files(tmp_path: Path, arguments: tuple[str, ...]) -> None:
     """All else is served meanwhile."""
     place, files = tmp_path / "away", tmp_path / "files"
-    place.write_text("a file where the folder will be")
+    place.write_text("a file where the folder will be", encoding="utf-8")
     env = {"VOXPORT_JOBS__DATABASE": f"sqlite:///{place}/jobs.sqlite", "VOXPORT_JOBS__BLOBS": str(files)}
     with running_server(tmp_path, *arguments, env=env) as server, server.client() as http:
         assert is_ready(http)
@@ -107,7 +107,7 @@ def test_jobs_come_back_with_their_database_and_their_files(tmp_path: Path, argu
         assert (job["state"], job["attempts"]) == ("done", 1)
         assert http.get("/health").json()["status"] == "ok"
         files.rename(tmp_path / "aside")
-        files.write_text("a file where the folder was")
+        files.write_text("a file where the folder was", encoding="utf-8")
         mask = f"/v1/jobs/{job['id']}/mask"
         told = refused(submit(http), 507, "output") + refused(http.get(mask), 503, "unavailable")
         told += refused(http.get(f"/v1/jobs/{job['id']}/preview.png", params={"plane": "axial"}), 503, "unavailable")

@@ -21,7 +21,7 @@ Entries = list[dict[str, Any]]
 
 def entries(server: Server) -> Entries:
     """Every complete line of a process's log; it fails on a line that is not a JSON object."""
-    lines = server.log.read_text().split("\n")[:-1]
+    lines = server.log.read_text(encoding="utf-8").split("\n")[:-1]
     parsed = [json.loads(line) for line in lines]
     assert all(isinstance(entry, dict) and entry["time"] for entry in parsed)
     return parsed
@@ -33,7 +33,7 @@ def logged(server: Server, **fields: object) -> bool:
 
 def wait_for_line(server: Server, holds: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
     def found() -> Entries:
-        assert server.process.poll() is None, server.log.read_text()
+        assert server.process.poll() is None, server.log.read_text(encoding="utf-8")
         return [entry for entry in entries(server) if holds(entry)]
 
     wait_until(lambda: bool(found()), 60)

@@ -285,14 +285,14 @@ def test_what_was_uploaded_leaves_no_trace(server: Server, http: httpx.Client, s
     assert "patient" not in answer.text
     assert "/tmp" not in answer.text
     assert answer.json()["detail"].startswith("volume_1.nii.gz: expected a whole gzip stream")
-    assert "patient" not in server.log.read_text()
+    assert "patient" not in server.log.read_text(encoding="utf-8")
 
 
 def test_the_log_is_one_json_object_a_request(server: Server, http: httpx.Client) -> None:
     refused = http.get("/v1/models/edges", params={"secret": "word"})  # there is no such query name
     identifier = refused.headers["voxport-request"]
-    server.wait_until(lambda _: identifier in server.log.read_text())
-    line = next(line for line in server.log.read_text().splitlines() if identifier in line)
+    server.wait_until(lambda _: identifier in server.log.read_text(encoding="utf-8"))
+    line = next(line for line in server.log.read_text(encoding="utf-8").splitlines() if identifier in line)
     record = json.loads(line)
     assert (record["method"], record["route"], record["status"]) == ("GET", "/v1/models/{name}", 422)
     assert "word" not in line

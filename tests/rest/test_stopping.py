@@ -110,4 +110,4 @@ def test_a_service_stopped_as_its_first_process_appears_ends(tmp_path: Path) -> 
     deadline = time.monotonic() + PATIENCE
     while not children():  # without a pause: the signal was lost in the first thousandths of a second
         assert time.monotonic() < deadline
-    assert server.stop() == 0, server.log.read_text()
+    assert server.stop() == 0, server.log.read_text(encoding="utf-8")

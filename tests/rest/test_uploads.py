@@ -77,7 +77,7 @@ def submit(http: TestClient, content: bytes) -> Any:
 
 def written_bytes() -> int:
     """Bytes that this process has handed to the system so far, to files and all else."""
-    lines = Path("/proc/self/io").read_text().splitlines()
+    lines = Path("/proc/self/io").read_text(encoding="utf-8").splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("wchar"))
 
 

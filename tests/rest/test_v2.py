@@ -334,7 +334,7 @@ def test_memory_does_not_grow_with_hostile_requests(http: httpx.Client, server: 
 
 def test_the_pages_examples_run_as_printed(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """docs/inference-protocol.md, with the address of the test's server."""
-    page = (Path(__file__).resolve().parents[2] / "docs" / "inference-protocol.md").read_text()
+    page = (Path(__file__).resolve().parents[2] / "docs" / "inference-protocol.md").read_text(encoding="utf-8")
     segmenting, saving = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
     nib.save(nib.Nifti1Image(np.ones((9, 8, 7), np.float32), AFFINE), tmp_path / "scan.nii.gz")
     write_sum_onnx(tmp_path / "model.onnx")

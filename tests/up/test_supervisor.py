@@ -40,7 +40,7 @@ class Tried:
 
     @property
     def pids(self) -> list[int]:
-        return [int(line) for line in self.notes.read_text().split()] if self.notes.exists() else []
+        return [int(line) for line in self.notes.read_text(encoding="utf-8").split()] if self.notes.exists() else []
 
 
 def soon(condition: Callable[[], bool]) -> Callable[[], bool]:
@@ -56,7 +56,7 @@ def soon(condition: Callable[[], bool]) -> Callable[[], bool]:
 
 def is_gone(pid: int) -> bool:
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0] == "Z"
     except (FileNotFoundError, ProcessLookupError):
         return True
 
@@ -111,7 +111,7 @@ def test_a_child_is_told_to_end_and_awaited(tmp_path: Path) -> None:
     tried = Tried(tmp_path, f"{WAIT}{STARTED}{UNTIL_TOLD}print('packed up', flush=True)")
     with tried.supervisor() as supervisor:
         supervisor.watch(soon(lambda: len(tried.pids) == 1))
-    assert (tried.logs / "child.log").read_text() == "packed up\n"
+    assert (tried.logs / "child.log").read_text(encoding="utf-8") == "packed up\n"
     assert tried.said == []
 
 
@@ -165,7 +165,7 @@ def test_a_child_is_waited_for_until_it_answers(tmp_path: Path) -> None:
     child = Child("child", [*tried.child.command, str(port)], url)
     log = tried.logs / "child.log"
     with Supervisor([child], tried.logs, tried.said.append, QUICK) as supervisor:
-        supervisor.watch(soon(lambda: '"GET /ready HTTP/1.1" 503' in log.read_text()))
+        supervisor.watch(soon(lambda: '"GET /ready HTTP/1.1" 503' in log.read_text(encoding="utf-8")))
         assert supervisor.waits_for == ["child"]
         tried.notes.touch()
         supervisor.watch(soon(lambda: supervisor.waits_for == []))
@@ -191,18 +191,21 @@ def test_the_log_of_the_run_before_is_kept(tmp_path: Path) -> None:
     for runs in (1, 2, 3):
         with tried.supervisor() as supervisor:
             supervisor.watch(soon(partial(_has, tried.logs / "child.log", f"{runs}\n")))
-    assert {path.name: path.read_text() for path in tried.logs.iterdir()} == {"child.log": "3\n", "child.log.1": "2\n"}
+    assert {path.name: path.read_text(encoding="utf-8") for path in tried.logs.iterdir()} == {
+        "child.log": "3\n",
+        "child.log.1": "2\n",
+    }
 
 
 def _has(path: Path, text: str) -> bool:
-    return text in path.read_text()
+    return text in path.read_text(encoding="utf-8")
 
 
 def test_variables_of_a_child_are_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ONE", "ours")
     child = Child("child", ["sh", "-c", "echo $ONE $TWO; exec sleep 1000"], environment={"TWO": "its"})
     with Supervisor([child], tmp_path, print, QUICK) as supervisor:
-        supervisor.watch(soon(lambda: (tmp_path / "child.log").read_text() == "ours its\n"))
+        supervisor.watch(soon(lambda: (tmp_path / "child.log").read_text(encoding="utf-8") == "ours its\n"))
     assert "TWO" not in os.environ
 
 

@@ -191,7 +191,7 @@ class Controller:
                 cut_out(self.application.volumes, whole, box, places, options.reading)
                 inputs, options = parts, RunOptions()
             table, report = self._segmented(inputs, model, options, folder, progress)
-            (folder / RESULT_FILES["report"]).write_text(json.dumps(report, indent=2) + "\n")
+            (folder / RESULT_FILES["report"]).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
             mask = self.application.volumes.open(str(folder / RESULT_FILES["mask"]))
             shown = ShownMask(mask, table, box or Box.whole(volume.case.grid.shape))
             files = {} if box is not None else _named(session.files[0], folder, self.application.volumes.names)

@@ -190,7 +190,7 @@ class _Case:
         if "statistics" in outputs:
             (folder / STATISTICS_TABLE).write_bytes(statistics_bytes(STATISTICS_TABLE, done.statistics, done.grid))
         if "report" in outputs:
-            (folder / names["report"]).write_text(json.dumps(report, indent=2) + "\n")
+            (folder / names["report"]).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
         del report["model"]["card"]  # /v1/models has it, and a header must stay small
         return Result(loaded.model.card.reference, folder, report)
 

@@ -205,6 +205,6 @@ def _tail(log: Path) -> str:
 def _processes() -> set[int]:
     """Return the ids of this process's children, if the system lists them."""
     try:
-        return {int(pid) for pid in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()}
+        return {int(pid) for pid in Path(f"/proc/self/task/{os.getpid()}/children").read_text(encoding="utf-8").split()}
     except OSError:
         return set()

@@ -74,7 +74,7 @@ class BatchFolder:
                 elif path.name != _LOCK:
                     path.unlink()
         run = {"work": work, "token": uuid.uuid4().hex}
-        self.land(run_file, lambda path: path.write_text(json.dumps(run)))
+        self.land(run_file, lambda path: path.write_text(json.dumps(run), encoding="utf-8"))
         return run["token"]
 
     def land(self, destination: Path, write: Callable[[Path], object]) -> None:

@@ -109,7 +109,7 @@ def copy_results(
         folder.land(folder.place(case, output), partial(blobs.fetch, job.results[output].blob))
     with blobs.open(job.results["report"].blob) as stream:
         data = _report(json.load(stream), folder, volumes, case, work, job)
-    folder.land(report, lambda part: part.write_text(json.dumps(data, indent=2) + "\n"))
+    folder.land(report, lambda part: part.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8"))
     made = _made(data)
     if made is None:
         raise InputError(case.name, expected="a report of voxport", got="another", do="give all workers one version")

@@ -79,7 +79,7 @@ def run_job(
             )
         done = segment(inputs, loaded, outputs, options, progress, ports=ports, checkpoint=checkpoint)
         report = portable_report(done, loaded, version=settings.version, mask=names["mask"])
-        files["report"].write_text(json.dumps(report, indent=2) + "\n")
+        files["report"].write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
         files[TABLE] = folder / STATISTICS_TABLE
         files[TABLE].write_bytes(statistics_bytes(STATISTICS_TABLE, done.statistics, done.grid))
         progress.check()

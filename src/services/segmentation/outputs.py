@@ -37,9 +37,7 @@ def check_outputs(
     taken = {key: f"the input {i}" for i in inputs for key in _keys(volumes.places(i))}
     taken |= {key: f"{path}, which this run needs" for path in kept for key in _keys([str(path)])}
     for name, reference in given.items():
-        # two names that differ by case alone are one file on many file systems
-        places = volumes.places(reference) if name in _VOLUMES else [reference]
-        keys = [*_keys(places), *(os.path.realpath(place).casefold() for place in places)]
+        keys = _keys(volumes.places(reference) if name in _VOLUMES else [reference])
         used = next((taken[key] for key in keys if key in taken), None) or _overlapped(name, reference, inputs, volumes)
         if used is not None:
             got = f"{reference}, the place of {used}"
@@ -82,10 +80,13 @@ def _check_ending(name: str, reference: str, volumes: VolumeStore) -> None:
 
 
 def _keys(places: Iterable[str]) -> list[object]:
-    """Return what identifies places: the file under them, by any of its names, and their real paths."""
+    """Return what identifies places: the file under them, by any of its names, and their real paths.
+
+    Two names that differ by case alone are one file on many file systems.
+    """
     keys: list[object] = []
     for place in places:
-        keys.append(os.path.realpath(place))
+        keys.append(os.path.realpath(place).casefold())
         try:
             found = Path(place).stat()
         except OSError:

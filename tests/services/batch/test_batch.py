@@ -148,7 +148,7 @@ class Bench:
         return {name: case.state for name, case in self.run(**options).items()}
 
     def report(self, case: str) -> dict[str, Any]:
-        data: dict[str, Any] = json.loads((self.out / f"{case}.report.json").read_text())
+        data: dict[str, Any] = json.loads((self.out / f"{case}.report.json").read_text(encoding="utf-8"))
         return data
 
     def files(self) -> set[str]:
@@ -212,7 +212,7 @@ def test_every_case_has_the_commands_own_mask_and_a_report_and_a_row_in_the_tabl
         assert own.preview
         for kind, path in zip(kinds, (own.mask, own.probabilities, own.preview), strict=False):
             assert (bench.out / f"{case}.{kind}").read_bytes() == Path(path).read_bytes()
-        with Path(own.statistics).open(newline="") as table:
+        with Path(own.statistics).open(encoding="utf-8", newline="") as table:
             rows = [{"case": case, **row} for row in csv.DictReader(table)]
         assert [row for row in bench.table() if row["case"] == case] == rows
     assert next(iter(bench.table()[0])) == "case"
@@ -303,23 +303,23 @@ def no_report(bench: Bench) -> None:
 
 
 def broken_report(bench: Bench) -> None:
-    (bench.out / "a.report.json").write_text("[")
+    (bench.out / "a.report.json").write_text("[", encoding="utf-8")
 
 
 def list_for_a_report(bench: Bench) -> None:
-    (bench.out / "a.report.json").write_text("[]")
+    (bench.out / "a.report.json").write_text("[]", encoding="utf-8")
 
 
 def report_without_statistics(bench: Bench) -> None:
     report = bench.report("a")
     del report["statistics"]
-    (bench.out / "a.report.json").write_text(json.dumps(report))
+    (bench.out / "a.report.json").write_text(json.dumps(report), encoding="utf-8")
 
 
 def report_of_segment(bench: Bench) -> None:
     report = bench.report("a")
     del report["batch"]
-    (bench.out / "a.report.json").write_text(json.dumps(report))
+    (bench.out / "a.report.json").write_text(json.dumps(report), encoding="utf-8")
 
 
 @pytest.mark.parametrize(
@@ -632,7 +632,7 @@ def test_a_lock_that_cannot_be_had_is_told(bench: Bench, monkeypatch: pytest.Mon
 
 
 def test_a_folder_that_cannot_be_made_is_told(bench: Bench) -> None:
-    bench.out.write_text("a file")
+    bench.out.write_text("a file", encoding="utf-8")
     with pytest.raises(OutputError, match="expected a place"):
         bench.run()
 

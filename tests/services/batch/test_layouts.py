@@ -97,13 +97,13 @@ def test_a_batch_in_bids_is_a_dataset_of_derivatives(bench: Bench) -> None:
     shared = {"dataset_description.json", "desc-voxport_dseg.tsv", "desc-voxport_probseg.json", ".bidsignore"}
     results = {f"{stem}_{name}" for name in ("dseg.nii.gz", "dseg.json", "probseg.nii.gz", "preview.png")}
     assert bench.files() == {*shared, *results, "statistics.csv"}
-    described = json.loads((bench.out / "dataset_description.json").read_text())
+    described = json.loads((bench.out / "dataset_description.json").read_text(encoding="utf-8"))
     assert (described["DatasetType"], described["DatasetLinks"]) == ("derivative", {"raw": "../in"})
     assert described["GeneratedBy"][0] == {"Name": "voxport", "Version": "1.2.3"}
-    sidecar = json.loads((bench.out / f"{stem}_dseg.json").read_text())
+    sidecar = json.loads((bench.out / f"{stem}_dseg.json").read_text(encoding="utf-8"))
     assert sidecar["Sources"] == ["bids:raw:sub-01/anat/sub-01_T1w.nii.gz"]
     assert sidecar["outputs"][0]["name"] == f"{stem}_dseg.nii.gz"
-    table = (bench.out / "desc-voxport_dseg.tsv").read_text().splitlines()
+    table = (bench.out / "desc-voxport_dseg.tsv").read_text(encoding="utf-8").splitlines()
     assert table[0] == "index\tname\tcolor"
     assert set(bench.states().values()) == {"skipped"}
 

@@ -48,7 +48,8 @@ def test_a_file_may_get_another_card(repository: ModelDirectory) -> None:
     card = Path("card.yaml")
     card.write_text(
         "{schema: voxport/model-card/1, name: given, version: 1.0.0, input: {channels: [{name: a}]},"
-        " tiling: {patch: [8, 8, 8]}, output: {activation: softmax, labels: [{value: 1, name: b}]}}"
+        " tiling: {patch: [8, 8, 8]}, output: {activation: softmax, labels: [{value: 1, name: b}]}}",
+        encoding="utf-8",
     )
     assert ModelOpener(FILES, repository, {}, "").find(str(path), card).card.name == "given"
 

@@ -37,7 +37,7 @@ class FolderImporter:
     def read(self, source: Path, choices: ImportChoices, folder: Path) -> Imported:
         assert not list(folder.iterdir())
         try:
-            about = json.loads((source / "about.json").read_text())
+            about = json.loads((source / "about.json").read_text(encoding="utf-8"))
         except ValueError:
             do = "get the folder again"
             raise ModelError("about.json", expected="JSON", got="something else", do=do) from None
@@ -69,7 +69,7 @@ def write_source(folder: Path, **about: str) -> Path:
     source = folder / "trained"
     source.mkdir()
     write_affine_onnx(source / "network.onnx", WEIGHTS, BIAS)
-    (source / "about.json").write_text(json.dumps({"name": "found", **about}))
+    (source / "about.json").write_text(json.dumps({"name": "found", **about}), encoding="utf-8")
     return source
 
 
@@ -81,7 +81,7 @@ class TestFolderImporter(ModelImporterContract):
         return write_source(folder)
 
     def damage(self, source: Path) -> None:
-        (source / "about.json").write_text("{")
+        (source / "about.json").write_text("{", encoding="utf-8")
 
 
 class Imports:

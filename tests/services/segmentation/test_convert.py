@@ -92,10 +92,12 @@ def on_disk(folder: Path, destination: str, progress: RecordingProgress) -> Conv
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     grid, values = make_grid(), noise((12, 10, 9))
-    with NiftiStore().create(str(tmp_path / "scan.nii"), grid, values.dtype) as sink:
+    folder = tmp_path / "Folder"
+    folder.mkdir()
+    with NiftiStore().create(str(folder / "scan.nii"), grid, values.dtype) as sink:
         sink.write(Box.whole(grid.shape), values)
         sink.commit()
-    return tmp_path
+    return folder
 
 
 def test_a_stopped_conversion_leaves_nothing(folder: Path) -> None:

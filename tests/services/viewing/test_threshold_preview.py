@@ -33,7 +33,7 @@ def test_bright_voxels_are_labelled_on_the_same_grid(scan: Path) -> None:
     assert report["statistics"]["labels"][0]["voxels"] == 7 * 5 * 4
     assert "no model" in report["warnings"][0]
     assert "model" not in report
-    assert "above threshold" in scan.with_name("statistics.csv").read_text()
+    assert "above threshold" in scan.with_name("statistics.csv").read_text(encoding="utf-8")
 
 
 def test_a_cancelled_preview_leaves_no_files(scan: Path) -> None:

@@ -106,7 +106,7 @@ def place() -> str:
     """Return the name of this machine, of its boot, and of its process id namespace."""
     known = [socket.gethostname()]
     with suppress(OSError):
-        known.append(Path("/proc/sys/kernel/random/boot_id").read_text().strip())
+        known.append(Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip())
         known.append(str(Path("/proc/self/ns/pid").readlink()))
     return " ".join(known)
 

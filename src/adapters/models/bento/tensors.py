@@ -59,7 +59,7 @@ class BentoTensorModels(TensorModelStore):
                 _model_store=self._store,
             ) as entry:
                 Path(entry.path_of(_FILE)).write_bytes(content)
-                Path(entry.path_of(_BESIDE)).write_text(text)
+                Path(entry.path_of(_BESIDE)).write_text(text, encoding="utf-8")
             tag = str(entry.tag)
         except (BentoMLException, ValueError, TypeError, AttributeError) as error:
             got = " ".join(str(error).split())[:200]
@@ -103,8 +103,10 @@ class BentoTensorModels(TensorModelStore):
             digest = self._hashes.recall(network, [network], lambda: sha256(network) if is_bare(network) else None)
             if digest is None:
                 return None
-            info = self._infos.recall(description, [description], lambda: yaml.safe_load(description.read_text()))
-            beside = json.loads((entry / _BESIDE).read_text()) if (entry / _BESIDE).is_file() else {}
+            info = self._infos.recall(
+                description, [description], lambda: yaml.safe_load(description.read_text(encoding="utf-8"))
+            )
+            beside = json.loads((entry / _BESIDE).read_text(encoding="utf-8")) if (entry / _BESIDE).is_file() else {}
             return TensorModel(
                 entry.parent.name,
                 entry.name,

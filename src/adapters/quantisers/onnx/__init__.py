@@ -63,7 +63,7 @@ def saturates(machine: str | None = None, cpuinfo: Path = Path("/proc/cpuinfo"))
     if (machine or platform.machine()).lower() not in ("x86_64", "amd64"):
         return False
     try:
-        lines = cpuinfo.read_text().splitlines()
+        lines = cpuinfo.read_text(encoding="utf-8").splitlines()
     except OSError:
         return True
     flags = next((line.partition(":")[2].split() for line in lines if line.startswith("flags")), [])

@@ -31,7 +31,7 @@ class LocalResources(Resources):
         meminfo = Path("/proc/meminfo")
         free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
         if meminfo.exists():
-            lines = dict(line.split(":", 1) for line in meminfo.read_text().splitlines())
+            lines = dict(line.split(":", 1) for line in meminfo.read_text(encoding="utf-8").splitlines())
             free = int(lines["MemAvailable"].split()[0]) * 1024
         limit = _first_line("/sys/fs/cgroup/memory.max")
         if limit.isdigit():
@@ -60,7 +60,7 @@ class LocalResources(Resources):
 def _processor() -> str:
     """Return the processor's name and a digest of its flags, as virtual machines may hide the name."""
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
         return platform.processor() or platform.machine()
     values = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
@@ -70,6 +70,6 @@ def _processor() -> str:
 
 def _first_line(path: str) -> str:
     try:
-        return Path(path).read_text().strip()
+        return Path(path).read_text(encoding="utf-8").strip()
     except OSError:
         return ""

@@ -131,7 +131,7 @@ def _session(
 def _processor() -> str:
     """Return the processor's model, on which optimised graphs depend, if known."""
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
         return ""
     return "|".join(sorted({line for line in lines if line.startswith(("model name", "flags"))}))
