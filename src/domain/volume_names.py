@@ -148,7 +148,7 @@ GZIP_MAGIC, ZIP_MAGIC, ZIP = b"\x1f\x8b", b"PK\x03\x04", ".zip"
 # Files of metadata, one of which each folder of zarr has.
 ZARR_FILES = (".zattrs", ".zgroup", ".zarray", "zarr.json")
 DICOM_MAGIC, DICOM_START = b"DICM", 128
-_KNOWN = VolumeNames((NIFTI, TIFF, OME_ZARR, SEGMENTATION_NRRD, NRRD, META_IMAGE, DICOM, HDF5, NUMPY, MGH, VENDORS))
+ALL_NAMES = VolumeNames((NIFTI, TIFF, OME_ZARR, SEGMENTATION_NRRD, NRRD, META_IMAGE, DICOM, HDF5, NUMPY, MGH, VENDORS))
 
 MaskFormat = Literal["nii.gz", "nii", "ome.tif", "tif", "ome.zarr", "zarr", "nrrd", "seg.nrrd", "mha", "dcm"]
 USUAL_FORMAT: MaskFormat = "nii.gz"
@@ -181,7 +181,7 @@ SENT_MASKS: Mapping[MaskFormat, SentFile] = MappingProxyType(
 
 def mask_format(name: str) -> MaskFormat | None:
     """Return the format that a server sends for a mask of this name; None for a name that it has no format for."""
-    ending = _KNOWN.ending(name)
+    ending = ALL_NAMES.ending(name)
     if not ending or not name.lower().endswith(ending):
         return None
     known = ending[1:].removesuffix(ZIP).replace("tiff", "tif")
@@ -196,7 +196,7 @@ def sent_name(number: int, name: str, start: bytes) -> str:
         name: that the sender gave it; only an ending of a known format is kept of it.
         start: the first bytes of the content. They decide for NIfTI and for a name of no format.
     """
-    ending = _KNOWN.ending(name)
+    ending = ALL_NAMES.ending(name)
     if ending in OME_ZARR.folders:
         ending += ZIP
     elif not ending or ending in NIFTI.endings:

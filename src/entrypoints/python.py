@@ -41,6 +41,7 @@ def segment(
     probabilities: File | None = None,
     statistics: File | None = None,
     preview: File | None = None,
+    label_table: File | None = None,
     report: File | None = None,
     progress: bool | ProgressListener = False,
     application: Application | None = None,
@@ -59,6 +60,7 @@ def segment(
         probabilities: file for the class probabilities.
         statistics: file for the statistics of each label, ``.json`` or ``.csv``.
         preview: file for a picture of the result, ``.png``.
+        label_table: file for value, name and colour of each label: ``.tsv`` (BIDS), ``.txt`` or ``.label`` (ITK-SNAP).
         report: file for the provenance of the run, ``.json``.
         progress: show a bar on stderr, or report to this listener.
         application: the adapters to use; those of the environment by default.
@@ -71,7 +73,7 @@ def segment(
         VoxportError: see its subclasses.
     """
     names = [os.fspath(name) for name in ([inputs] if isinstance(inputs, str | os.PathLike) else inputs)]
-    outputs = Outputs(os.fspath(mask), *map(_name, (probabilities, statistics, preview, report)))
+    outputs = Outputs(os.fspath(mask), *map(_name, (probabilities, statistics, preview, report, label_table)))
     wanted = _options(options)
     how: dict[str, Any] = {"runtime": runtime, "precision": precision, "threads": threads}
     how["card"] = None if card is None else Path(card)

@@ -180,9 +180,10 @@ def test_segment_writes_the_files_that_the_command_writes(tmp_path: Path, model:
         *("scan.nii.gz", "-m", model, "-o", "command/mask.nii.gz", "--overlap", 0.25, "--patch", "12,12,8"),
         *("--probabilities", "command/p.nii.gz", "--statistics", "command/s.csv", "--preview", "command/p.png"),
         *("--report", "command/r.json", "--runtime", "onnx", "--blending", "halo"),
+        *("--label-table", "command/labels.tsv"),
     )
     outputs: dict[str, Any] = {"probabilities": "python/p.nii.gz", "statistics": "python/s.csv"}
-    outputs |= {"preview": "python/p.png", "report": "python/r.json"}
+    outputs |= {"preview": "python/p.png", "report": "python/r.json", "label_table": "python/labels.tsv"}
     done = voxport.segment(
         Path("scan.nii.gz"),
         Path("python/mask.nii.gz"),
@@ -193,7 +194,7 @@ def test_segment_writes_the_files_that_the_command_writes(tmp_path: Path, model:
         blending="halo",
         **outputs,
     )
-    for name in ("mask.nii.gz", "p.nii.gz", "s.csv", "p.png"):
+    for name in ("mask.nii.gz", "p.nii.gz", "s.csv", "p.png", "labels.tsv"):
         assert Path("python", name).read_bytes() == Path("command", name).read_bytes(), name
     python, command = (
         json.loads(Path(folder, "r.json").read_text(encoding="utf-8")) for folder in ("python", "command")

@@ -64,9 +64,12 @@ def test_what_cannot_be_converted_is_one_line_and_writes_nothing(
 
 def test_inspect_says_where_each_voxel_size_comes_from(voxport: Command, scan: Path) -> None:
     data = json.loads(voxport("inspect", scan, "--json").stdout)
+    assert data["format"] == "NIfTI"
     assert data["spacing_sources"] == ["sform"] * 3
     assert (data["channels"], data["dtype"], data["chunk"]) == (1, "uint8", [21, 18, 1])
-    assert "(sform), " in voxport("inspect", scan).stdout
+    shown = voxport("inspect", scan).stdout
+    assert "(sform), " in shown
+    assert "format    NIfTI\n" in shown
 
 
 def test_inspect_shows_a_volume_as_it_is_stated(voxport: Command, scan: Path) -> None:

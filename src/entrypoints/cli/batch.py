@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from ...services.batch.cohort import CaseResult
 
+MASK_ENDINGS = ", ".join(f".{form}" for form in SENT_MASKS)
 Folder = Annotated[Path, typer.Argument(metavar="FOLDER", help="Searched, with all folders below it, for volumes.")]
 Results = Annotated[Path, typer.Option("-o", "--output", metavar="FOLDER", help="Where the results go.")]
 Pattern = Annotated[
@@ -46,7 +47,7 @@ LayoutName = Annotated[
 ]
 Format = Annotated[
     str | None,
-    typer.Option("--format", metavar="ENDING", help="Format of masks, e.g. .ome.tif.", show_default=PACKED),
+    typer.Option("--format", metavar="ENDING", help=f"Format of masks: {MASK_ENDINGS}.", show_default=PACKED),
 ]
 LabelFile = Annotated[
     str | None,
@@ -146,8 +147,7 @@ def _mask_format(ending: str | None) -> MaskFormat:
     """Return the format of an ending, with or without its dot. Raises UsageError."""
     found = USUAL_FORMAT if ending is None else mask_format_of(f"mask.{ending.removeprefix('.')}")
     if found is None:
-        endings = ", ".join(f".{form}" for form in SENT_MASKS)
-        raise UsageError("format", expected=f"one of {endings}", got=ending or "nothing", do="choose another")
+        raise UsageError("format", expected=f"one of {MASK_ENDINGS}", got=ending or "nothing", do="choose another")
     return found
 
 

@@ -101,7 +101,7 @@ def inspect_command(
         _show_model(application.find_model(file, card), as_json)
         return
     with application.volumes.open(file, reading) as source:
-        show_volume(PurePath(file).name, source, as_json)
+        show_volume(PurePath(file).name, application.format_of(file), source, as_json)
 
 
 def _show_model(model: Model, as_json: bool) -> None:

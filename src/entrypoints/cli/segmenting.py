@@ -11,7 +11,7 @@ import typer
 
 from ...domain.errors import UsageError
 from ...domain.run import RunOptions
-from ...domain.volume_names import NIFTI, PACKED, VolumeNames
+from ...domain.volume_names import ALL_NAMES, PACKED
 from . import options as opt
 from .console import build_application, progress_bar, show_json, show_table, warn
 
@@ -21,14 +21,17 @@ if TYPE_CHECKING:
     from ...services.segmentation.estimate import Estimate
 
 VOLUMES = typer.Argument(
-    metavar="INPUT...", help="NIfTI volume; several are the channels of one case.", show_default=False
+    metavar="INPUT...", help="A volume of any format; several are the channels of one case.", show_default=False
 )
 Sample = Annotated[bool, typer.Option("--sample", help="Segment the bundled sample into the current folder.")]
 MaskFile = Annotated[
-    str | None, typer.Option("-o", "--output", metavar="MASK", help=f"The mask: {VolumeNames((NIFTI,)).writable_text}.")
+    str | None, typer.Option("-o", "--output", metavar="MASK", help=f"The mask: {ALL_NAMES.writable_text}.")
 ]
 Probabilities = Annotated[
-    str | None, typer.Option("--probabilities", metavar="FILE", help="Write class probabilities as 4-D NIfTI.")
+    str | None,
+    typer.Option(
+        "--probabilities", metavar="FILE", help="Write class probabilities, a channel each; endings as of -o."
+    ),
 ]
 Statistics = Annotated[
     str | None, typer.Option("--statistics", metavar="FILE", help="Write statistics per label, .json or .csv.")

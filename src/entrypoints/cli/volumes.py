@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ...domain.reading import Reading
+from ...domain.volume_names import ALL_NAMES
 from . import options as opt
 from .console import build_application, progress_bar, show_json, warn
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 def convert_command(
     volume: Annotated[str, typer.Argument(metavar="INPUT", help="A volume of any format.", show_default=False)],
     output: Annotated[
-        str, typer.Option("-o", "--output", metavar="FILE", help="The copy; its name chooses the format.")
+        str, typer.Option("-o", "--output", metavar="FILE", help=f"The copy: {ALL_NAMES.writable_text}.")
     ],
     *,
     reading: Reading,
@@ -40,18 +41,19 @@ def convert_command(
         typer.echo(f"{output}: {describe_grid(done.grid)}, {done.channels} of {done.dtype}")
 
 
-def show_volume(name: str, source: VolumeSource, as_json: bool) -> None:
-    """Print the geometry of a volume, where its voxel sizes come from, and how it is stored."""
+def show_volume(name: str, form: str, source: VolumeSource, as_json: bool) -> None:
+    """Print the format and geometry of a volume, where its voxel sizes come from, and how it is stored."""
     from ...domain.report import grid_mapping
     from ...services.segmentation.case import describe_grid
 
     grid, names = source.grid, source.channel_names
     if as_json:
-        data = {"name": name, **grid_mapping(grid), **_voxels(source.channels, source.dtype)}
+        data = {"name": name, "format": form, **grid_mapping(grid), **_voxels(source.channels, source.dtype)}
         data |= {"channel_names": list(names), "chunk": list(source.chunk), "sheared": grid.is_sheared}
         show_json(data | {"spacing_sources": list(source.spacing_sources), "notes": list(source.notes)})
         return
     typer.echo(f"{name}: {describe_grid(grid)}")
+    typer.echo(f"format    {form or 'unknown'}")
     typer.echo(f"channels  {source.channels} of {source.dtype}{': ' if names else ''}{', '.join(names)}")
     unit = "" if grid.unit == "unknown" else f" {grid.unit}"
     sizes = zip("xyz", grid.spacing, source.spacing_sources, strict=True)
