@@ -229,7 +229,13 @@ def test_wrong_files_leave_nothing_behind(controller: Controller, session: Sessi
         controller.open(session.token, [tmp_path / "text.nii"])
     with pytest.raises(InputError, match="drop it again"):
         controller.open(session.token, [tmp_path / "gone.nii"])
+    zarr = [tmp_path / name for name in (".zattrs", "0")]
+    for path in zarr:
+        path.touch()
+    with pytest.raises(InputError, match="drop the zip"):
+        controller.open(session.token, zarr)
     assert list(session.folder.iterdir()) == []
+    assert not any(path.exists() for path in zarr)
 
 
 def test_what_needs_a_volume_says_so(controller: Controller, session: Session) -> None:
@@ -312,7 +318,6 @@ def test_dropped_dicom_files_are_one_folder_without_what_lies_beside_them(tmp_pa
     (tmp_path / "two").mkdir()
     (series,) = take(uploads, tmp_path / "two", names, 399)
     assert sorted(path.read_bytes()[128:] for path in series.iterdir()) == [b"DICM0", b"DICM1", b"DICM2"]
-    assert not any(path.exists() for path in uploads)
 
 
 def test_two_files_of_one_volume_stay_together(controller: Controller, session: Session, tmp_path: Path) -> None:

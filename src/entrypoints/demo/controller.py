@@ -50,7 +50,7 @@ class Controller:
         return "on this machine" if self.segmenter.url is None else f"on {self.segmenter.url}"
 
     def open(self, token: str | None, uploads: Sequence[Path], *, keep: bool = False) -> Session:
-        """Open uploaded files as the session's volume; they are moved away unless ``keep``.
+        """Open uploaded files as the session's volume; they are moved away, or deleted if refused, unless ``keep``.
 
         Files that do not state how they are stored are kept for ``reopen``.
 
@@ -74,6 +74,9 @@ class Controller:
             if folder not in {path.parent for path in session.dropped}:
                 shutil.rmtree(folder, ignore_errors=True)
             raise
+        finally:
+            for path in () if keep else uploads:
+                path.unlink(missing_ok=True)
         return session
 
     def reopen(self, token: str | None, options: RunOptions) -> Session:

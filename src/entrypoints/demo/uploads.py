@@ -41,8 +41,6 @@ def take(
     for number, path in enumerate(taken, 1):
         again = path in taken[number:]  # one may come twice
         files.append(_taken(path, place, names, path in whole, keep=keep or again))
-    for path in set(uploads).difference(taken):
-        path.unlink(missing_ok=True)
     return (place,) if slices else tuple(file for file, path in zip(files, taken, strict=True) if path not in voxels)
 
 
