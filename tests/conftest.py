@@ -22,6 +22,7 @@ NEEDS: Mapping[str, Sequence[str]] = {
     "tests/adapters/test_bundle_importer.py": ("torch",),
     "tests/adapters/test_dbos_database.py": ("process", "database"),
     "tests/adapters/test_dbos_jobs.py": ("process", "database"),
+    "tests/adapters/test_dicom_public.py": ("process",),
     "tests/adapters/test_dicom_store.py": ("process",),
     "tests/adapters/test_file_locks.py": ("process",),
     "tests/adapters/test_bioimageio_importer.py": ("process", "torch"),

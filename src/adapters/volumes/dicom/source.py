@@ -90,6 +90,9 @@ def _stored_array(volumes: Ordered, reading: Reading, subject: str, *, is_one: b
     spacing = dict(zip("XY", np.linalg.norm(volumes.affine[:3, :2], axis=0).tolist(), strict=True))
     if not volumes.affine[:3, 2].any():
         affine = None if reading.spacing is None else _with_any_depth(volumes.affine)
+    notes = [*volumes.notes, *_notes(frames, subject, is_one=is_one)]
+    if volumes.depth == "SliceThickness" and affine is not None and reading.spacing is None:
+        notes.append(f"{subject} has one slice and no SpacingBetweenSlices; its SliceThickness is taken")
     return StoredArray(
         shape=(times, depth, *plane) if times > 1 else (depth, *plane),
         dtype=value_dtype(frames),
@@ -99,7 +102,7 @@ def _stored_array(volumes: Ordered, reading: Reading, subject: str, *, is_one: b
         sources={"X": "PixelSpacing", "Y": "PixelSpacing", "Z": volumes.depth},
         affine=affine,
         chunk=(1, 1, *plane) if times > 1 else (1, *plane),
-        notes=(*volumes.notes, *_notes(frames, subject, is_one=is_one)),
+        notes=tuple(notes),
     )
 
 
