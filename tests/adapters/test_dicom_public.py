@@ -143,7 +143,8 @@ def test_a_published_series_without_one_slice_or_with_one_twice_is_refused(tmp_p
     folder = series_in(tmp_path / "series", stored)
     by_number = {int(pydicom.dcmread(file, stop_before_pixels=True).InstanceNumber): file for file in folder.iterdir()}
     number = sorted(by_number)[2]
-    twice = shutil.copy(by_number[number], folder / "again")
+    twice = folder / "again"
+    shutil.copy(by_number[number], twice)
     assert f"2 slices ({number} and {number}) at one place" in _refused(folder).got
     twice.unlink()
     by_number[number].unlink()

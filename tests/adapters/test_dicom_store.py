@@ -647,6 +647,30 @@ def test_a_segmentation_lies_on_its_series_for_highdicom(tmp_path: Path) -> None
         assert volume.array[tuple(there[:3].round().astype(int))] == values[(0, *index)]
 
 
+@pytest.mark.parametrize("depth", [1, 6])
+def test_a_segmentation_of_a_series_without_a_thickness_lies_on_it_for_highdicom(tmp_path: Path, depth: int) -> None:
+    slices = slices_of(volume_of(_EXAMPLE))[:depth]
+    for one in slices:
+        del one.SliceThickness
+        if depth == 1:
+            one.SpacingBetweenSlices = 2
+    folder = write_series(tmp_path / "a", slices)
+    with opened(folder) as source:
+        grid = source.grid
+        values = mask_of(grid)
+        write_mask(tmp_path / "m.dcm", source, values)
+    volume = highdicom.seg.segread(tmp_path / "m.dcm").get_volume(combine_segments=True)
+    np.testing.assert_allclose(volume.spacing, (2, 0.25, 0.5))
+    to_seg = np.linalg.inv(volume.affine) @ _TO_LPS @ grid.affine
+    for index in np.ndindex(*grid.shape):
+        there = to_seg @ [*index, 1]
+        np.testing.assert_allclose(there, there.round(), atol=1e-6)
+        assert volume.array[tuple(there[:3].round().astype(int))] == values[(0, *index)]
+    with opened(tmp_path / "m.dcm") as mask:
+        assert mask.grid == grid
+        np.testing.assert_array_equal(mask.read(Box.whole(grid.shape)), values)
+
+
 def test_a_segmentation_has_names_colours_codes_and_its_series(tmp_path: Path) -> None:
     folder = write_series(tmp_path / "a", slices_of(volume_of()))
     with opened(folder) as source:

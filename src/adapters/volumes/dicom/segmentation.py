@@ -51,17 +51,25 @@ def new_segmentation(
         raise FormatError(path.name, expected=expected, got="others, which were given", do=do)
     for name in ("pydicom", "highdicom"):
         package(name, "medical", path.name)
-    writer = _Writer(path.name, like.frames, _headers(like.frames), labels)
+    writer = _Writer(path.name, like.frames, _headers(like.frames, grid), labels)
     return SpooledSink(path, grid, dtype, 1, write=writer.write, digest=tree_sha256)
 
 
-def _headers(frames: Sequence[Frame]) -> list[Any]:
-    """Return the whole headers of the files of frames, in their order; the segmentation refers to them."""
+def _headers(frames: Sequence[Frame], grid: Grid) -> list[Any]:
+    """Return the whole headers of the files of frames, in their order; the segmentation refers to them.
+
+    highdicom asks for a thickness: in files of one frame without one, it is the distance between slices.
+    """
     pydicom = quiet()
+    across = np.cross(grid.affine[:3, 0], grid.affine[:3, 1])
+    distance = abs(float(across @ grid.affine[:3, 2])) / float(np.linalg.norm(across))
     found = []
     for part in dict.fromkeys(frame.stored.part for frame in frames):
         with damage_errors(part.name, "a DICOM header"), part.stream() as stream:
-            found.append(pydicom.dcmread(stream, stop_before_pixels=True))
+            header = pydicom.dcmread(stream, stop_before_pixels=True)
+            if "NumberOfFrames" not in header and not header.get("SliceThickness"):
+                header.SliceThickness = pydicom.valuerep.DSfloat(distance, auto_format=True)
+            found.append(header)
     return found
 
 
