@@ -1,4 +1,4 @@
-"""Volumes that are folders: zipped to be sent, and unpacked where a server answers with one."""
+"""Volumes of several files: packed to be sent, and unpacked where a server answers with one."""
 
 from __future__ import annotations
 
@@ -13,11 +13,24 @@ from typing import BinaryIO
 from ..domain.errors import InputError
 from ..domain.volume_names import DICOM_MAGIC, DICOM_START, OME_ZARR, ZARR_FILES, ZIP
 from .errors import RemoteError
+from .headers import join_voxels
 
 _SINCE = (1980, 1, 1, 0, 0, 0)  # the earliest time in a zip: the same files give the same bytes
 _MODE = (stat.S_IFREG | 0o644) << 16
 _LARGEST_ZIP32 = 2**31
 _ENCRYPTED = 1
+
+
+def pack_volume(path: Path, file: BinaryIO) -> str:
+    """Write a volume of several files as one; return a name for it. A folder becomes a zip, see ``zip_folder``.
+
+    Raises:
+        InputError: see ``zip_folder`` and ``join_voxels``.
+    """
+    if path.is_dir():
+        return zip_folder(path, file)
+    join_voxels(path, file)
+    return path.name
 
 
 def zip_folder(folder: Path, file: BinaryIO) -> str:

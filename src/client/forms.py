@@ -24,9 +24,9 @@ from ..contract.card import MODEL_NAME, MODEL_VERSION
 from ..contract.options import encode
 from ..domain.errors import InputError, OutputError, UsageError
 from ..domain.report import FileReport
-from ..domain.volume_names import GZIP_MAGIC, HDF5, NIFTI, PACKED, PLAIN, MaskFormat, sent_name
+from ..domain.volume_names import GZIP_MAGIC, HDF5, HEADERS, NIFTI, PACKED, PLAIN, MaskFormat, sent_name
 from .errors import one_line
-from .folders import zip_folder
+from .folders import pack_volume
 
 _SENT_NAME = re.compile(r"(?:[^\s'\"]*/)?volume_(\d+)(?:\.[a-z0-9]+)+")
 _START_BYTES = 4  # of a volume, which tell its kind
@@ -200,8 +200,9 @@ def files_of(volumes: Volumes, options: Mapping[str, Any]) -> tuple[list[Path], 
 class Uploads:
     """The volumes of one case as files of a form; a context manager.
 
-    A DICOM series or an OME-Zarr in a folder is sent as a zip. The server receives neutral names, such as
-    ``volume_1.nii.gz``. ``on_progress`` receives the bytes sent, and the stage ``score`` after the last.
+    A DICOM series or an OME-Zarr in a folder is sent as a zip, a header with its voxels as one file. The server
+    receives neutral names, such as ``volume_1.nii.gz``. ``on_progress`` receives the bytes sent, and the stage
+    ``score`` after the last.
 
     Raises:
         UsageError: no volumes.
@@ -274,12 +275,14 @@ def _open(path: Path, count_bytes: Callable[[int], None]) -> _Upload:
         mode = path.stat().st_mode  # First, because opening a named pipe would wait for a writer.
         if not stat.S_ISREG(mode):
             if stat.S_ISDIR(mode):
-                return _zipped(path, count_bytes)
+                return _packed(path, count_bytes)
             got = "something that is not a regular file"
             raise InputError(str(path), expected="a file", got=got, do="name the volume itself")
         if path.name.lower().endswith(tuple(half for pair in NIFTI.pairs for half in pair)):
             do = f"save it as one file, e.g. nibabel.save(nibabel.load('{path.name}'), 'volume{PACKED}')"
             raise InputError(str(path), expected=f"{PLAIN} or {PACKED} to send to a server", got="one of a pair", do=do)
+        if path.name.lower().endswith(HEADERS):
+            return _packed(path, count_bytes)
         return _Upload(io.FileIO(path), path, path.name, count_bytes)
     except FileNotFoundError:
         raise InputError(str(path), expected="a file", got="no such file", do="check the path") from None
@@ -288,15 +291,15 @@ def _open(path: Path, count_bytes: Callable[[int], None]) -> _Upload:
         raise InputError(str(path), expected="a readable file", got=got.lower(), do="check the path") from None
 
 
-def _zipped(folder: Path, count_bytes: Callable[[int], None]) -> _Upload:
+def _packed(volume: Path, count_bytes: Callable[[int], None]) -> _Upload:
     try:
         file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - the upload closes it
     except OSError as error:
         raise OutputError.cannot_write(tempfile.gettempdir(), error) from None
     try:
-        name = zip_folder(folder, file)
+        name = pack_volume(volume, file)
         file.seek(0)
-        return _Upload(file, folder, name, count_bytes)
+        return _Upload(file, volume, name, count_bytes)
     except BaseException:
         file.close()
         raise

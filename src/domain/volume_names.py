@@ -149,6 +149,8 @@ GZIP_MAGIC, ZIP_MAGIC, ZIP = b"\x1f\x8b", b"PK\x03\x04", ".zip"
 ZARR_FILES = (".zattrs", ".zgroup", ".zarray", "zarr.json")
 DICOM_MAGIC, DICOM_START = b"DICM", 128
 ALL_NAMES = VolumeNames((NIFTI, TIFF, OME_ZARR, SEGMENTATION_NRRD, NRRD, META_IMAGE, DICOM, HDF5, NUMPY, MGH, VENDORS))
+# Endings of headers whose voxels may lie in a file beside them.
+HEADERS = tuple(header for header, _ in (*NRRD.beside, *META_IMAGE.beside))
 
 MaskFormat = Literal["nii.gz", "nii", "ome.tif", "tif", "ome.zarr", "zarr", "nrrd", "seg.nrrd", "mha", "dcm"]
 USUAL_FORMAT: MaskFormat = "nii.gz"

@@ -87,7 +87,7 @@ def batch_command(
     """Segment all cases of a folder; another run does new, changed and failed cases only."""
     needs_package("voxport batch", "dbos")
     from ... import __version__
-    from ...client.folders import zip_folder
+    from ...client.folders import pack_volume
     from ...domain.cases import CasePattern
     from ...services.batch.cohort import run_batch
     from ...services.batch.discovery import find_cases
@@ -129,7 +129,7 @@ def batch_command(
                 _Listener(progress, len(cases)),
                 open_ports=lambda: application.job_ports,
                 locks=application.locks,
-                pack=zip_folder,
+                pack=pack_volume,
                 worker=worker,
                 at_once=at_once,
             )

@@ -104,7 +104,8 @@ class _Search:
         for name in folders:
             found = self.volumes_in(folder / name) if self._is_new(folder / name) else iter(())
             if self.volumes.names.is_volume(name, is_folder=True):
-                yield from list(found) or [folder / name]  # a damaged one has a line of its own
+                images = [path for path in found if path.parent != folder / name or self._has_volumes(path)]
+                yield from images or [folder / name]  # a damaged one has a line of its own
             else:
                 yield from found
 
@@ -118,6 +119,10 @@ class _Search:
             raise InputError(str(folder), expected="a folder that can be read", got=got, do=do) from None
         folders = [name for name in names if os.path.isdir(folder / name)]  # noqa: PTH112 - False for a loop of links
         return folders, [name for name in names if name not in set(folders)]
+
+    def _has_volumes(self, folder: Path) -> bool:
+        """Return whether volumes lie in a folder: the levels of an image do, and nothing does in a level."""
+        return any(self.volumes.recognises(str(folder / name)) for name in self._entries(folder)[0])
 
     def _is_new(self, folder: Path) -> bool:
         real = Path(os.path.realpath(folder))

@@ -1,4 +1,4 @@
-"""Volumes on their way to the queue: files as they are, folders as zips."""
+"""Volumes on their way to the queue: files as they are, folders as zips, headers with their voxels as one file."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, BinaryIO, cast
 
-from ...domain.volume_names import ZIP
+from ...domain.volume_names import HEADERS, ZIP
 from .folder import BatchFolder, sha256_of, writing
 
-# Writes a folder as a zip into a file; the same files give the same bytes.
+# Writes a volume of several files as one into a file; the same files give the same bytes.
 Pack = Callable[[Path, BinaryIO], object]
 
 
 @dataclass(frozen=True)
 class Packer:
-    """Gives each volume below ``volumes`` as one file; ``pack`` writes folders."""
+    """Gives each volume below ``volumes`` as one file; ``pack`` writes those of several files."""
 
     volumes: Path
     folder: BatchFolder
@@ -31,15 +31,15 @@ class Packer:
         return Path(name).name + (ZIP if (self.volumes / name).is_dir() else "")
 
     def sha256(self, name: str) -> str:
-        """Return the hash of a volume's file. Raises OSError, and InputError for a folder that is no volume."""
-        if not (self.volumes / name).is_dir():
+        """Return the hash of a volume's file. Raises OSError, and InputError for what cannot be packed."""
+        if not self._is_packed(name):
             return sha256_of(self.volumes / name)
         return self._packed(name, None)
 
     @contextmanager
     def file(self, name: str) -> Iterator[Path]:
-        """Give the path of a volume's file; that of a zip is deleted at the end. Raises OutputError, InputError."""
-        if not (self.volumes / name).is_dir():
+        """Give the path of a volume's file, deleted at the end if it was packed. Raises OutputError, InputError."""
+        if not self._is_packed(name):
             yield self.volumes / name
             return
         part = self.folder.state / "landing" / uuid.uuid4().hex
@@ -51,6 +51,9 @@ class Packer:
             yield part
         finally:
             part.unlink(missing_ok=True)
+
+    def _is_packed(self, name: str) -> bool:
+        return name.lower().endswith(HEADERS) or (self.volumes / name).is_dir()
 
     def _packed(self, name: str, file: IO[bytes] | None) -> str:
         stream = _Hashed(file)

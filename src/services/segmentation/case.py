@@ -111,12 +111,11 @@ class Case:
         wanted = card.input.source_count
         if self.channels != wanted:
             names = ", ".join(channel.name for channel in card.input.channels)
-            raise InputError(
-                " + ".join(self.references),
-                expected=f"{wanted} channel(s) ({names})",
-                got=f"{self.channels}",
-                do="give one file for each channel in this order, or one 4-D file that holds them",
-            )
+            do = "give one file for each channel in this order, or one 4-D file that holds them"
+            if len(self.sources) == 1 and self.channels > wanted:
+                do = "choose with `channel`, by name or index from 0"
+            expected, got = f"{wanted} channel(s) ({names})", f"{self.channels}"
+            raise InputError(" + ".join(self.references), expected=expected, got=got, do=do)
 
     def _locate(self, channel: int) -> tuple[VolumeSource, int]:
         for source in self.sources:

@@ -15,7 +15,7 @@ from ....domain.reading import Reading
 from ....domain.volume_names import OME_ZARR, VolumeNames
 from ....ports.volume_store import VolumeSink, VolumeSource
 from ...spool import check_new_volume
-from .containers import Archive, files_of, real
+from .containers import Archive, Remote, files_of, real
 from .metadata import is_image
 from .sink import new_sink
 from .source import OmeZarrSource, open_source
@@ -52,7 +52,7 @@ class OmeZarrStore:
         try:
             node = files.node(files.inside)
         except (VoxportError, ValueError):
-            return isinstance(files, Archive)
+            return not isinstance(files, Remote)  # damaged: the error says so
         return node is not None and (is_image(node) or isinstance(files, Archive))
 
     def places(self, reference: str) -> tuple[str, ...]:
