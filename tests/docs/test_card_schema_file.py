@@ -150,5 +150,12 @@ def test_unknown_fields_are_refused_alike(path: tuple[Any, ...]) -> None:
         assert not VALIDATOR.is_valid(card)
 
 
+@pytest.mark.parametrize("part", sorted(SCHEMA["$defs"]))
+def test_the_page_names_every_field(part: str) -> None:
+    page = (DOCS / "model-card.md").read_text(encoding="utf-8")
+    fields = SCHEMA["$defs"][part].get("properties", {})
+    assert [name for name in fields if not re.search(rf"\b{name}\b", page)] == []
+
+
 def test_the_page_points_to_it() -> None:
     assert "(model-card.schema.json)" in (DOCS / "model-card.md").read_text(encoding="utf-8")
