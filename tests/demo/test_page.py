@@ -11,8 +11,10 @@ import nibabel as nib
 import numpy as np
 import pytest
 import tifffile
+from voxport.client.folders import zip_folder
 
 from tests.cli.conftest import environment
+from tests.real_data.writers import FORMATS
 from tests.rest.conftest import named_model
 from tests.rest.serving import Server, running_server
 
@@ -221,6 +223,25 @@ def test_a_tiff_without_voxel_sizes_is_segmented_once_they_are_stated(
     with tifffile.TiffFile(visitor.download("Mask", tmp_path)) as file:
         labels = np.asarray(nib.load(tmp_path / "by_command.nii.gz").dataobj)
         np.testing.assert_array_equal(file.asarray(), labels.T)
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "said"), [("DICOM", "series.zip", "DICOM"), ("zarr", "scan.ome.zarr.zip", "OME-Zarr")]
+)
+def test_a_zip_of_a_folder_is_segmented(visitor: Visitor, tmp_path: Path, kind: str, name: str, said: str) -> None:
+    values = np.random.default_rng(5).integers(0, 256, (1, 20, 18, 12), np.uint8)
+    folder, _ = FORMATS[kind].write(tmp_path, values, np.diag([0.5, 0.5, 2.0, 1.0]), "mm")
+    with (tmp_path / name).open("wb") as file:
+        zip_folder(folder, file)
+    visitor.choose("edges")
+    visitor.open(tmp_path / name)
+    facts = visitor.page.inner_text("#vx-facts")
+    times = "\N{MULTIPLICATION SIGN}"
+    assert f"{name} {said}" in facts
+    assert f"0.5 {times} 0.5 {times} 2 mm" in facts
+    assert "edges" in visitor.run()
+    mask = nib.load(visitor.download("Mask", tmp_path))
+    assert sorted(mask.shape) == [12, 18, 20]
 
 
 def test_a_corrupt_file_gives_its_sentence_and_leaves_what_is_open(
