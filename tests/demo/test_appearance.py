@@ -133,6 +133,14 @@ def test_counters_are_whole_on_a_phone(visit: Visit, sample: Path) -> None:
     assert visitor.page.inner_text(".vx-coronal .vx-index") == "129 / 256"
 
 
+def test_the_name_of_the_upload_leaves_its_icon_free(visitor: Visitor) -> None:
+    name = visitor.page.locator("#vx-upload [data-testid=block-label]").bounding_box()
+    icon = visitor.page.locator("#vx-upload .icon-wrap").bounding_box()
+    assert name is not None
+    assert icon is not None
+    assert name["y"] + name["height"] <= icon["y"] or name["x"] + name["width"] <= icon["x"]
+
+
 def test_every_canvas_has_a_name(visitor: Visitor, sample: Path) -> None:
     visitor.open(sample)
     names = visitor.page.evaluate(

@@ -52,14 +52,15 @@ class Page:
     def _add_steps(self) -> None:
         _html('<h2 class="vx-step">1. Volume</h2>')
         self.upload = gr.File(
-            label=", ".join(known.name for known in self.controller.application.volumes.names.formats),
+            label="Volume",
             file_count="multiple",  # of any name: DICOM files often have no ending
             height=148,
             interactive=False,
             elem_id="vx-upload",
         )
         limit = self.controller.application.settings.demo.max_upload_bytes
-        _html(f'<p class="vx-tip">{texts.upload_tip(limit)}</p>')
+        formats = ", ".join(known.name for known in self.controller.application.volumes.names.formats)
+        _html(f'<p class="vx-tip">{formats}. {texts.upload_tip(limit)}</p>')
         with gr.Row():
             folder: dict[str, Any] = {"file_count": "directory", "size": "sm", "interactive": False}
             self.folder = gr.UploadButton("Open a folder of DICOM", elem_id="vx-folder", **folder)
