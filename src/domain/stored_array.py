@@ -41,6 +41,7 @@ class StoredArray:
         chunk: shape of the block that is read at the least cost; the whole array where empty.
         conflicts: what the file states against itself about voxel sizes; refused unless the user states them.
         notes: what the reader should know.
+        choices: which of ``series`` and ``level`` the store chooses by. Another one that the user states is refused.
     """
 
     shape: tuple[int, ...]
@@ -55,6 +56,7 @@ class StoredArray:
     chunk: tuple[int, ...] = ()
     conflicts: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    choices: tuple[str, ...] = ()
 
     def view(self, reading: Reading, subject: str) -> ArrayView:
         """Return the array as a volume.
@@ -66,6 +68,7 @@ class StoredArray:
         if 0 in self.shape:
             do = "write it again; it has no voxels"
             raise InputError(subject, expected="at least one voxel", got=_shown(self.shape), do=do)
+        _check_choices(self.choices, reading, subject)
         axes, notes = _axes(self, reading, subject), list(self.notes)
         if any(was != now for was, now in zip(self.axes, axes, strict=False) if was in AXES and now in AXES):
             notes.append(f"{subject} calls its axes {self.axes}; {reading.axes} was given and is taken")
@@ -145,6 +148,16 @@ class ArrayView:
     def _edge(self, letter: str, shape: Sequence[int]) -> int:
         position = self.axes.find(letter)
         return 1 if position < 0 else max(1, min(shape[position], self.stored.shape[position]))
+
+
+def _check_choices(choices: Sequence[str], reading: Reading, subject: str) -> None:
+    """Raise UsageError for a series or a level of a file that has one image at full resolution."""
+    if reading.level and "level" not in choices:
+        expected = f"0, as {subject} has no other levels of resolution"
+        raise UsageError("level", expected=expected, got=str(reading.level), do="leave it out")
+    if reading.series is not None and "series" not in choices:
+        expected = f"none, as {subject} is one image"
+        raise UsageError("series", expected=expected, got=reading.series[:60], do="leave it out")
 
 
 def _axes(stored: StoredArray, reading: Reading, subject: str) -> str:

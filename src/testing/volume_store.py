@@ -248,6 +248,13 @@ class VolumeReadingContract:
             with pytest.raises(UsageError):
                 self.store.open(reference, reading)
 
+    @pytest.mark.parametrize("reading", [Reading(level=7), Reading(series="none of this name")])
+    def test_a_level_or_series_of_the_user_that_is_not_there_is_refused(self, reading: Reading) -> None:
+        reference = self.place(self.example())
+        with pytest.raises((InputError, UsageError)) as caught:
+            self.store.open(reference, reading)
+        assert {"level", "series"} & set(str(caught.value).replace("`", " ").replace(":", " ").split())
+
     def test_the_source_of_each_voxel_size_is_said(self) -> None:
         with self.store.open(self.place(self.example())) as source:
             assert len(source.spacing_sources) == 3

@@ -331,6 +331,8 @@ def test_a_set_of_files_is_read_where_all_are_beside(tmp_path: Path) -> None:
         write_set(part, ids, number, [p.name for p in parts])
     _, values = read(parts[0])
     np.testing.assert_array_equal(values[0], STACK[:2].T)
+    for part in parts:
+        assert set(TiffStore().places(str(part))) == {str(p.resolve()) for p in parts}
     with TiffStore().open(str(parts[0])) as source:
         before = source.sha256()
     parts[1].rename(tmp_path / "c.ome.tif")

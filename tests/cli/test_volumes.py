@@ -43,6 +43,9 @@ def test_what_is_stated_of_the_input_is_in_the_copy_and_in_a_warning(
         (("-o", "copy"), 2, "-o: expected a name in .nii, .nii.gz,"),
         (("-o", "scan.nii.gz"), 2, "the place of the input"),
         (("-o", "missing/copy.nii"), 1, "got no such folder"),
+        (("-o", "copy.dcm"), 2, "copy.dcm: expected a DICOM series as input, to which a DICOM SEG refers"),
+        (("-o", "copy.nii", "--level", "1"), 2, "--level: expected 0, as scan.nii.gz has no other levels"),
+        (("-o", "copy.nii", "--series", "a"), 2, "--series: expected none, as scan.nii.gz is one image"),
         (("-o", "copy.nii", "--channel", "3"), 2, "--channel: expected a channel of scan.nii.gz: 0 to 0"),
         (("-o", "copy.nii", "--axes", "ZZ"), 2, "--axes: expected letters of X, Y, Z, C and T"),
         (("-o", "copy.nii", "--spacing", "1,2"), 2, "--spacing: expected three numbers"),
@@ -60,6 +63,28 @@ def test_what_cannot_be_converted_is_one_line_and_writes_nothing(
     assert len(result.stderr.splitlines()) == 1
     assert [path.name for path in tmp_path.iterdir()] == [scan.name]
     assert scan.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        (
+            np.arange(-5, 1003, dtype=np.int16),
+            "copy.seg.nrrd: expected at most 1000 labels, got more values; name it .nrrd",
+        ),
+        (np.arange(1008, dtype=np.uint16), "copy.seg.nrrd: expected at most 1000 labels, got more values"),
+        (
+            np.arange(1008, dtype=np.float32),
+            "copy.seg.nrrd: expected a label map of one channel, got 1 channels of flo",
+        ),
+    ],
+)
+def test_intensities_are_no_segments(voxport: Command, tmp_path: Path, values: np.ndarray, words: str) -> None:
+    nib.save(nib.Nifti1Image(values.reshape(12, 12, 7), np.diag([1, 1, 2, 1])), tmp_path / "ct.nii")
+    result = voxport("convert", "ct.nii", "-o", "copy.seg.nrrd", "--unit", "mm")
+    assert result.returncode == 2
+    assert words in result.stderr
+    assert not (tmp_path / "copy.seg.nrrd").exists()
 
 
 def test_inspect_says_where_each_voxel_size_comes_from(voxport: Command, scan: Path) -> None:

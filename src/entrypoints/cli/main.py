@@ -14,6 +14,7 @@ from ... import __version__
 from ...domain.errors import (
     BusyError,
     CancelledError,
+    FormatError,
     InputError,
     LimitError,
     ModelError,
@@ -30,6 +31,7 @@ _EXIT_CODES: dict[type[VoxportError], int] = {
     InputError: 3,
     ModelError: 4,
     LimitError: 5,
+    FormatError: 2,
     BusyError: 5,
     CancelledError: 130,
 }

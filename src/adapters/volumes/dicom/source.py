@@ -103,6 +103,7 @@ def _stored_array(volumes: Ordered, reading: Reading, subject: str, *, is_one: b
         affine=affine,
         chunk=(1, 1, *plane) if times > 1 else (1, *plane),
         notes=tuple(notes),
+        choices=("series",),
     )
 
 

@@ -120,6 +120,7 @@ def _stored(dataset: Any, reading: Reading, subject: str) -> StoredArray:
         sources=dict.fromkeys(spacing, source),
         chunk=chunk_of(dataset),
         conflicts=conflicts,
+        choices=("series",),
     )
 
 

@@ -119,7 +119,7 @@ def _pieces(
             raise InputError(subject, expected=expected, got="x".join(map(str, other.shape)), do=do)
     is_unsigned = is_unsigned and first.dtype == np.int16
     dtype = np.dtype(np.uint16) if is_unsigned else real_dtype(first.dtype, subject)
-    array = StoredArray(shape, dtype, "TCZYX", chunk=(1, 1, *chunk_of(first)), **stated)
+    array = StoredArray(shape, dtype, "TCZYX", chunk=(1, 1, *chunk_of(first)), choices=("level",), **stated)
 
     def fetch(index: Index) -> NDArray[Any]:
         time, channel, *box = index

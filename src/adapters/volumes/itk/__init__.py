@@ -113,7 +113,7 @@ def _write_nrrd(name: str, grid: Grid, values: NDArray[Any], folder: Path) -> No
 
 
 def _write_segmentation(name: str, grid: Grid, labels: LabelTable | None, values: NDArray[Any], folder: Path) -> None:
-    write_nrrd(values, folder / name, grid, segment_fields(values, labels))
+    write_nrrd(values, folder / name, grid, segment_fields(values, labels, name))
 
 
 def _write_meta_image(name: str, grid: Grid, values: NDArray[Any], folder: Path) -> None:

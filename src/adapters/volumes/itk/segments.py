@@ -11,14 +11,25 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ....domain.errors import FormatError
 from ....domain.labels.label_map import PALETTE, Label, LabelTable
+from ....domain.volume_names import NRRD
 
 _NOTHING = (0, -1) * 3
+_MOST_FOUND = 1000  # segments without a table of labels; more are intensities
 
 
-def segment_fields(values: NDArray[Any], labels: LabelTable | None) -> Iterator[tuple[str, str]]:
-    """Yield the key/value pairs of a label map ``(1, x, y, z)``: a segment a label, or a value without ``labels``."""
-    extents = _extents(values[0])
+def segment_fields(values: NDArray[Any], labels: LabelTable | None, subject: str) -> Iterator[tuple[str, str]]:
+    """Yield the key/value pairs of a label map ``(1, x, y, z)``: a segment a label, or a value without ``labels``.
+
+    Raises FormatError for intensities, which are too many values without ``labels``.
+    """
+    do = f"name it {NRRD.writable[0]}"
+    extents: dict[int, tuple[int, ...]] = {}
+    for z in range(values.shape[3]):
+        _extend(extents, values[0, :, :, z], z)
+        if labels is None and len(extents) > _MOST_FOUND:
+            raise FormatError(subject, expected=f"at most {_MOST_FOUND} labels", got="more values", do=do)
     for number, label in enumerate(_found(extents) if labels is None else labels.labels):
         extent = extents.get(label.value, _NOTHING)
         fields = {
@@ -44,16 +55,12 @@ def _found(extents: dict[int, tuple[int, ...]]) -> list[Label]:
     ]
 
 
-def _extents(array: NDArray[Any]) -> dict[int, tuple[int, ...]]:
-    """Return the first and last index of each value but 0 along x, y and z."""
-    found: dict[int, tuple[int, ...]] = {}
-    for z in range(array.shape[2]):
-        plane = array[:, :, z]
-        for value in np.unique(plane[plane != 0]):
-            x, y = (np.flatnonzero(np.any(plane == value, axis=axis)) for axis in (1, 0))
-            own = (int(x[0]), int(x[-1]), int(y[0]), int(y[-1]), z, z)
-            past = found.get(int(value), own)
-            found[int(value)] = tuple(
-                min(a, b) if at % 2 == 0 else max(a, b) for at, (a, b) in enumerate(zip(past, own, strict=True))
-            )
-    return found
+def _extend(found: dict[int, tuple[int, ...]], plane: NDArray[Any], z: int) -> None:
+    """Extend the first and last index of each value but 0 along x, y and z by those of a plane."""
+    for value in np.unique(plane[plane != 0]):
+        x, y = (np.flatnonzero(np.any(plane == value, axis=axis)) for axis in (1, 0))
+        own = (int(x[0]), int(x[-1]), int(y[0]), int(y[-1]), z, z)
+        past = found.get(int(value), own)
+        found[int(value)] = tuple(
+            min(a, b) if at % 2 == 0 else max(a, b) for at, (a, b) in enumerate(zip(past, own, strict=True))
+        )

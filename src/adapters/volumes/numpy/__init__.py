@@ -9,7 +9,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any, Literal
 
@@ -110,7 +110,7 @@ class NumpyStore(ReadOnlyStore):
         with archive.open(member) as content:
             header = _header(content, subject)
             check_length(member.file_size, header.end, subject)
-            view = _stored(header, subject).view(reading, subject)
+            view = replace(_stored(header, subject), choices=("series",)).view(reading, subject)
             check_voxels(view, self.max_voxels, subject)  # before anything is unpacked
             values = _Header(header.shape, header.dtype, header.is_fortran, 0)
             chunks = iter(lambda: content.read(CHUNK_BYTES), b"")

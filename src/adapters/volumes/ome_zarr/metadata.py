@@ -69,6 +69,7 @@ class Image:
     channel_names: tuple[str, ...] = ()
     conflicts: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    choices: tuple[str, ...] = ("series", "level")
 
     def stored(self, shape: tuple[int, ...], dtype: np.dtype[Any], chunk: tuple[int, ...]) -> StoredArray:
         """Return what the file states of its array."""
@@ -86,6 +87,7 @@ class Image:
             chunk=chunk,
             conflicts=self.conflicts,
             notes=self.notes,
+            choices=self.choices,
         )
 
 
@@ -109,16 +111,9 @@ def find_image(files: ZarrFiles, reading: Reading) -> Image:
     if not is_image(node):
         node, series = _field(files, node, series)
     if node.array is not None:
-        _no_levels(reading, files.subject)
-        return Image(node, node.path)
+        return Image(node, node.path, choices=("series",) if series is None else ())
     multiscale = _multiscale(node, series, files.subject)
     return _image(files, node, multiscale, reading.level or 0)
-
-
-def _no_levels(reading: Reading, subject: str) -> None:
-    if reading.level:
-        do = "leave the level out, or name the image that has levels"
-        raise UsageError("level", expected=f"0: {subject} is one array", got=str(reading.level), do=do)
 
 
 def _field(files: ZarrFiles, node: Node, series: str | None) -> tuple[Node, str | None]:

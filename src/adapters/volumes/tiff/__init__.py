@@ -19,7 +19,7 @@ from ...arrays import ArraySource
 from ...disk import sha256
 from ...spool import SpooledSink, check_file_name, check_new_volume
 from .ome_xml import TYPES
-from .opening import MAGIC, open_tiff
+from .opening import MAGIC, open_tiff, set_of
 from .writing import lost, writer_of
 
 __all__ = ["TiffStore"]
@@ -54,8 +54,9 @@ class TiffStore:
             return False
 
     def places(self, reference: str) -> tuple[str, ...]:
-        """Return the real path of the file."""
-        return (os.path.realpath(reference),)
+        """Return the real paths of the file and of the others of its set."""
+        beside = set_of(Path(reference)) if self.recognises(reference) else []
+        return tuple(dict.fromkeys(os.path.realpath(path) for path in (Path(reference), *beside)))
 
     def open(self, reference: str, reading: Reading | None = None) -> ArraySource:
         """Open a volume for reading; see VolumeStore.open."""

@@ -49,6 +49,18 @@ def open_tiff(path: Path, reading: Reading, max_voxels: int) -> ArraySource:
             raise
 
 
+def set_of(path: Path) -> list[Path]:
+    """Return the files of the set of OME-TIFF that a file belongs to, beside it; none where it cannot be read."""
+    try:
+        tifffile = package("tifffile", EXTRA, path.name)
+        with _readable(path.name), tifffile.TiffFile(path, is_ndtiff=False, is_mmstack=False) as tiff:
+            files = read_ome(tiff.ome_metadata).files if tiff.ome_metadata else ()
+    except VoxportError:
+        return []
+    inside = [file for file in sorted(files) if PurePosixPath(file).name == file]
+    return [path.parent / file for file in inside] if len(files) > 1 else []  # one alone is this one, maybe renamed
+
+
 def _opened(tiff: Any, reading: Reading, max_voxels: int, name: str, logged: list[str]) -> ArraySource:
     ome = _ome(tiff, name)
     found = _images(tiff, name, logged)
@@ -65,6 +77,7 @@ def _opened(tiff: Any, reading: Reading, max_voxels: int, name: str, logged: lis
     stored = StoredArray(
         reader.shape, reader.dtype, axes, stated.spacing, stated.unit, stated.sources, stated.origin,
         channel_names=stated.channel_names, chunk=reader.chunk, conflicts=stated.conflicts, notes=notes,
+        choices=("series", "level"),
     )  # fmt: skip
     view = (_at_level(stored, series, level) if level else stored).view(reading, name)
     check_voxels(view, max_voxels, name)

@@ -135,6 +135,7 @@ def _stored(reader: Any, path: Path, kind: _Kind, subject: str) -> tuple[Any, St
         channel_names=() if any(name.startswith(_UNNAMED) or not name for name in names) else names,
         chunk=tuple(max(along) for along in image.data.chunks),
         notes=notes,
+        choices=("series",),
     )
     return image.data, array
 
