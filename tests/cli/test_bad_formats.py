@@ -108,9 +108,9 @@ def damaged_chunk(folder: Path) -> Path:
 
 def unknown_codec(folder: Path) -> Path:
     path = ome_zarr(folder / "codec.zarr")
-    metadata = json.loads((path / "0" / ".zarray").read_text())
+    metadata = json.loads((path / "0" / ".zarray").read_text(encoding="utf-8"))
     metadata["compressor"] = {"id": "nosuchcodec"}
-    (path / "0" / ".zarray").write_text(json.dumps(metadata))
+    (path / "0" / ".zarray").write_text(json.dumps(metadata), encoding="utf-8")
     return path
 
 

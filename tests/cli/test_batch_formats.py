@@ -90,7 +90,7 @@ def test_headers_bring_their_voxels(voxport: Command, folder: Path, model: Path,
 def test_a_damaged_zarr_is_one_case(voxport: Command, folder: Path, model: Path, tmp_path: Path, damage: str) -> None:
     ome_zarr(folder / "a.zarr")
     attributes = ome_zarr(folder / "b.zarr") / ".zattrs"
-    attributes.unlink() if damage == "missing" else attributes.write_text("{")
+    attributes.unlink() if damage == "missing" else attributes.write_text("{", encoding="utf-8")
     for field in ("A/1/0", "B/2/0"):
         ome_zarr(folder / "plate.zarr" / field)
     found = ended(voxport, folder, "-o", "out", "-m", model)
@@ -107,7 +107,7 @@ def test_series_stacks_and_others_in_one_folder(voxport: Command, folder: Path, 
     write_series(folder / "ct" / "one", slices_of(series))
     tifffile.imwrite(folder / "stack.tif", VALUES.T.copy(), metadata=None, photometric="minisblack")
     nib.save(nib.Nifti1Image(VALUES, np.diag([*STEPS, 1])), folder / "brain.nii.gz")
-    (folder / "notes.txt").write_text("no volume")
+    (folder / "notes.txt").write_text("no volume", encoding="utf-8")
     first = ended(voxport, folder, "-o", "out", "-m", model)
     assert {name: state for name, (state, _) in first.items()} == {"brain": "done", "ct/one": "done", "stack": "failed"}
     assert "name them with `axes`" in first["stack"][1]

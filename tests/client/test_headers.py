@@ -50,7 +50,7 @@ def test_a_header_and_its_voxels_are_one_file_that_others_read(tmp_path: Path, e
 
 def test_lines_and_bytes_to_skip_are_still_skipped(tmp_path: Path) -> None:
     given = written(tmp_path / "scan.nhdr")
-    given.write_text(given.read_text().rstrip() + "\nline skip: 1\nbyte skip: 2\n")
+    given.write_text(given.read_text(encoding="utf-8").rstrip() + "\nline skip: 1\nbyte skip: 2\n", encoding="utf-8")
     (tmp_path / "scan.raw").write_bytes(b"a line\nxy" + VALUES.tobytes())
     (tmp_path / "one.nrrd").write_bytes(packed(given))
     with ItkStore().open(str(tmp_path / "one.nrrd")) as source:
@@ -63,15 +63,15 @@ def test_a_header_with_its_voxels_in_it_is_sent_as_it_is(tmp_path: Path) -> None
 
 
 def _listed(path: Path) -> None:
-    path.write_text(path.read_text().replace("scan.raw", "LIST\nscan.raw"))
+    path.write_text(path.read_text(encoding="utf-8").replace("scan.raw", "LIST\nscan.raw"), encoding="utf-8")
 
 
 def _elsewhere(path: Path) -> None:
-    path.write_text(path.read_text().replace("scan.raw", "../scan.raw"))
+    path.write_text(path.read_text(encoding="utf-8").replace("scan.raw", "../scan.raw"), encoding="utf-8")
 
 
 def _behind_bytes(path: Path) -> None:
-    path.write_text("HeaderSize = 3\n" + path.read_text())
+    path.write_text("HeaderSize = 3\n" + path.read_text(encoding="utf-8"), encoding="utf-8")
 
 
 def _alone(path: Path) -> None:
