@@ -141,7 +141,7 @@ def test_damage_is_one_line(voxport: Command, model: Path, tmp_path: Path, make:
     [
         ("out.xyz", 2, "-o: expected a name in .nii, .nii.gz,"),
         ("out.czi", 2, "-o: expected a name in .nii, .nii.gz,"),
-        ("out.dcm", 1, "expected a DICOM series as input"),
+        ("out.dcm", 2, "expected a DICOM series as input"),
         ("in.zarr/labels/x", 1, "expected an OME-Zarr image, got none at"),
         ("s3://bucket/x.ome.zarr", 1, "expected a path, got a URL; write it to a path"),
     ],
