@@ -163,3 +163,7 @@ class Certificate:
     def certifies(self, runtime: str, precision: str, bounds: Bounds = BOUNDS) -> bool:
         """Return whether this runtime and precision were compared and are within the bounds."""
         return any((r.runtime, r.precision) == (runtime, precision) and r.holds(bounds) for r in self.runtimes)
+
+    def mentions(self, runtime: str, precision: str) -> bool:
+        """Return whether this runtime and precision were compared, within the bounds or not."""
+        return any((r.runtime, r.precision) == (runtime, precision) for r in self.runtimes)

@@ -113,9 +113,10 @@ class RuntimeReport:
     quantised_sha256: str | None = field(
         default=None, metadata=described("The quantised network that ran in the model's place.")
     )
+    reason: str | None = field(default=None, metadata=described("Why this runtime and precision were chosen."))
 
     def mapping(self) -> dict[str, str]:
-        """Return the runtime as plain data, without a quantised network where there is none."""
+        """Return the runtime as plain data, without what is None."""
         return {name: value for name, value in plain(self).items() if value is not None}
 
 

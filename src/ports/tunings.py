@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from ..domain.parity import RuntimeParity
 from ..domain.tuning import Machine, Tuning
 
 
@@ -18,7 +19,7 @@ class FoundTuning:
 
 
 class TuningStore(Protocol):
-    """Keeps one tuning for each model and machine. Safe for concurrent callers."""
+    """Keeps one tuning, and one comparison of runtimes, for each model and machine. Safe for concurrent callers."""
 
     def find(self, model: str, machine: Machine) -> FoundTuning:
         """The tuning; a record that is damaged, or of another model or machine, is none. Never raises."""
@@ -33,3 +34,13 @@ class TuningStore(Protocol):
 
     def quantised(self, tuning: Tuning) -> Path | None:
         """The quantised network of a tuning that was put; None if it has none, or the file is no longer the same."""
+
+    def comparison(self, model: str, machine: Machine) -> RuntimeParity | None:
+        """The comparison of two runtimes; None without one, or where it is damaged. Never raises."""
+
+    def put_comparison(self, model: str, machine: Machine, parity: RuntimeParity) -> None:
+        """Keep a comparison in the place of the one before; all or nothing.
+
+        Raises:
+            OutputError: it cannot be written.
+        """

@@ -9,13 +9,14 @@ from pathlib import Path
 import pytest
 
 from ..domain.errors import OutputError
-from ..domain.parity import Agreement
+from ..domain.parity import Agreement, Parity, RuntimeParity
 from ..domain.tuning import Candidate, Choice, Machine, Tuning
 from ..ports.tunings import FoundTuning, TuningStore
 
 MACHINE = Machine("a processor", 2, (("onnxruntime", "1.0"), ("openvino", "2.0")))
 REFERENCE = Choice("onnx", "fp32", 2, (16, 16, 8))
 FASTER = Choice("openvino", "bf16", 2, (16, 16, 8))
+COMPARED = RuntimeParity("openvino", "fp32", "openvino 2.0", Parity(1.0, (1.0,), 1e-6, 4.0))
 
 
 def example_tuning(model: str = "a" * 64, machine: Machine = MACHINE) -> Tuning:
@@ -151,6 +152,37 @@ class TuningStoreContract:
         self.block()
         with pytest.raises(OutputError):
             self.store.put(example_tuning())
+
+        with pytest.raises(OutputError):
+            self.store.put_comparison("a" * 64, MACHINE, COMPARED)
+
+    def test_a_comparison_is_kept_for_its_model_and_machine_and_is_no_tuning(self) -> None:
+        assert self.store.comparison("a" * 64, MACHINE) is None
+        self.store.put_comparison("a" * 64, MACHINE, replace(COMPARED, version="openvino 1.0"))
+        self.store.put_comparison("a" * 64, MACHINE, COMPARED)
+        for store in (self.store, self.make_store()):
+            assert store.comparison("a" * 64, MACHINE) == COMPARED
+        assert self.store.comparison("b" * 64, MACHINE) is None
+        assert self.store.comparison("a" * 64, replace(MACHINE, threads=3)) is None
+        assert self.store.find("a" * 64, MACHINE) == FoundTuning()
+        assert self.store.find("a" * 64, replace(MACHINE, threads=3)) == FoundTuning()
+
+    def test_a_comparison_that_found_no_number_is_kept(self) -> None:
+        self.store.put_comparison("a" * 64, MACHINE, replace(COMPARED, parity=Parity(0.5, (0.0,), float("nan"))))
+        kept = self.store.comparison("a" * 64, MACHINE)
+        assert kept is not None
+        assert not kept.holds()
+
+    @pytest.mark.parametrize("content", [b"", b"{", b"{}", b"\xff\xfe"])
+    def test_a_damaged_comparison_is_none(self, content: bytes) -> None:
+        self.store.put_comparison("a" * 64, MACHINE, COMPARED)
+        (comparison,) = self.comparisons()
+        comparison.write_bytes(content)
+        assert self.store.comparison("a" * 64, MACHINE) is None
+
+    def comparisons(self) -> list[Path]:
+        """The files of all comparisons."""
+        raise NotImplementedError
 
     def block(self) -> None:
         """Make it impossible to write where the store keeps its files."""

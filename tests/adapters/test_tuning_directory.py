@@ -18,6 +18,9 @@ class TestTuningDirectory(TuningStoreContract):
     def records(self) -> list[Path]:
         return sorted((self.folder / "tunings").glob("*/*.json"))
 
+    def comparisons(self) -> list[Path]:
+        return sorted((self.folder / "tunings").glob("*/compared/*.json"))
+
     def block(self) -> None:
         (self.folder / "tunings").write_text("a file where the folder should be", encoding="utf-8")
 

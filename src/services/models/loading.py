@@ -1,73 +1,80 @@
-"""Find a model, and load it in a runtime. Uncertified runtimes are used only by name."""
+"""Find a model, and load it in a runtime. Runtimes that nothing proves are used only by name."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
-from contextlib import closing
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ...domain.cards.writing import write_card
-from ...domain.errors import UsageError
-from ...domain.parity import BOUNDS, FULL_PRECISION, Bounds
+from ...domain.errors import ModelError, OutputError, UsageError
+from ...domain.parity import BOUNDS, FULL_PRECISION, Bounds, RuntimeParity
 from ...domain.tuning import Choice, Machine, Tuning
 from ...ports.model import Model, ModelFiles
 from ...ports.model_repository import ModelRepository
 from ...ports.runtime import InferenceRuntime, RuntimeOpener, RuntimeOptions
 from ...ports.tunings import FoundTuning, TuningStore
+from .comparing import compare_runtimes
 from .probing import checked_model
 
 AUTO = "auto"
-# Runtimes that load checkpoints; all others load ONNX files. ``auto`` defaults to the first.
+# Runtimes that load checkpoints; all others load ONNX files.
 _CHECKPOINT_RUNTIMES = ("torch",)
+# What ``auto`` takes of an ONNX file's runtimes, the fastest first. The last one is installed everywhere.
+_FASTEST_FIRST = (("openvino", "bf16"), ("openvino", "fp32"), ("onnx", "fp32"))
+# Compared with the last one when a model is first loaded on a machine, if the certificate says nothing of it.
+_COMPARED_HERE = ("openvino", "fp32")
 # Precisions of certificates; a quantised network is another file, made on the machine that runs it.
 CERTIFIABLE = (FULL_PRECISION, "bf16")
 QUANTISED = "int8"
-# Default runtime of lower precisions.
-_BELOW_FP32 = "openvino"
 _OUT_OF_BOUNDS = "what was kept when this model was tuned does not keep to the bounds that are set now; tune it again"
 _FILE_SUFFIXES = (".onnx", ".pt", ".pth", ".ts", ".ckpt")
 
 
 @dataclass(frozen=True)
 class RuntimeChoice:
-    """A runtime and precision, with a warning if they are not certified for the model.
+    """A runtime and precision, why they were chosen, and a warning if nothing proves them for the model.
 
     ``tuned`` is the measured configuration, if the choice comes from a tuning.
     """
 
     runtime: str
     precision: str
+    reason: str
     warning: str | None = None
     tuned: Choice | None = None
 
 
-def choose_runtime(
+def runtime_choices(
     model: Model,
     openers: Mapping[str, RuntimeOpener],
     runtime: str = AUTO,
     precision: str = AUTO,
     *,
     tuning: Tuning | None = None,
+    compared: Sequence[RuntimeParity] = (),
     bounds: Bounds = BOUNDS,
-) -> RuntimeChoice:
-    """Choose runtime and precision for a model.
+) -> tuple[RuntimeChoice, ...]:
+    """Return the runtimes and precisions to try for a model, the best first; more than one only for ``auto``.
 
-    ``auto`` uses the fastest tuned configuration within the bounds. Without a tuning it uses fp32 in the runtime of the
-    file format, which for an ONNX file is the certified one.
+    ``auto`` is the fastest tuned configuration within the bounds. Without a tuning it is the fastest that the
+    certificate, or a comparison on this machine (``compared``), proves.
 
     Raises:
-        UsageError: the runtime is unknown or cannot load this format.
+        UsageError: the runtime is unknown or cannot load this format, or nothing is proved.
     """
     if runtime == AUTO and tuning is not None:
         tuned = tuning.chosen(bounds) if precision == AUTO else tuning.fastest(precision, bounds)
         if tuned is not None and tuned.runtime in openers:
-            warning = _no_certificate(model)
-            return RuntimeChoice(tuned.runtime, tuned.precision, warning, tuned)
+            reason = "the fastest that voxport tune measured on this machine"
+            return (RuntimeChoice(tuned.runtime, tuned.precision, reason, _no_certificate(model), tuned),)
     able = [name for name in openers if (name in _CHECKPOINT_RUNTIMES) == (model.format == "checkpoint")]
-    name = _automatic(model, able, precision, bounds) if runtime == AUTO else runtime
+    if runtime == AUTO and model.format == "onnx":
+        return _automatic(model, able, precision, compared, bounds)
+    name = _CHECKPOINT_RUNTIMES[0] if runtime == AUTO else runtime
     if name not in openers:
         known = ", ".join(openers)
         raise UsageError("runtime", expected=f"auto or one of {known}", got=name, do="choose another")
@@ -79,11 +86,28 @@ def choose_runtime(
             do="give it a checkpoint and its `card`" if name == "torch" else "export the checkpoint to ONNX first",
         )
     wanted = FULL_PRECISION if precision == AUTO else precision
+    reason = "the runtime of checkpoints" if runtime == AUTO else "asked for"
     measured = tuning is not None and any(
         (c.choice.runtime, c.choice.precision) == (name, wanted) and c.holds(bounds) for c in tuning.candidates
     )
-    warning = _no_certificate(model) if measured else _uncertified(model, name, wanted, bounds)
-    return RuntimeChoice(name, wanted, warning)
+    proved = measured or any((r.runtime, r.precision) == (name, wanted) and r.holds(bounds) for r in compared)
+    warning = _no_certificate(model) if proved else _uncertified(model, name, wanted, bounds)
+    return (RuntimeChoice(name, wanted, reason, warning),)
+
+
+def open_first(
+    choices: Sequence[RuntimeChoice], openers: Mapping[str, RuntimeOpener], model: Model, threads: int | None
+) -> tuple[RuntimeChoice, InferenceRuntime]:
+    """Open a model in the first of these runtimes that is installed and has the precision on this processor.
+
+    Raises:
+        UsageError, ModelError: as opening the last one.
+    """
+    *preferred, last = choices
+    for choice in preferred:
+        with suppress(UsageError):
+            return choice, openers[choice.runtime](model, RuntimeOptions(choice.precision, threads))
+    return last, openers[last.runtime](model, RuntimeOptions(last.precision, threads))
 
 
 def other_ways(model: Model, openers: Mapping[str, RuntimeOpener], but: tuple[str, str]) -> Iterator[InferenceRuntime]:
@@ -100,7 +124,7 @@ def other_ways(model: Model, openers: Mapping[str, RuntimeOpener], but: tuple[st
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A model in a runtime; ``warning`` is about a missing certificate.
+    """A model in a runtime; ``reason`` says why in this one, ``warning`` is about a missing certificate.
 
     ``tuned`` is the tuned configuration in use, which sets the default patch and batch. ``quantised_sha256`` is the
     hash of the quantised file, if used. ``bounds`` apply to certificates below fp32.
@@ -112,6 +136,7 @@ class LoadedModel:
     tuned: Choice | None = None
     quantised_sha256: str | None = None
     bounds: Bounds = BOUNDS
+    reason: str = "asked for"
 
     @property
     def certified(self) -> bool:
@@ -138,6 +163,15 @@ class Tunings:
     def find(self, model: Model) -> FoundTuning:
         """Return the tuning of a model, or None."""
         return self.store.find(model_key(model), self.machine) if model.format == "onnx" else FoundTuning()
+
+    def compared(self, model: Model) -> RuntimeParity | None:
+        """Return how a model's runtime compared with another on this machine, or None."""
+        return self.store.comparison(model_key(model), self.machine)
+
+    def keep(self, model: Model, comparison: RuntimeParity) -> None:
+        """Keep a comparison for the next time; where nothing can be written, it is made again then."""
+        with suppress(OutputError):
+            self.store.put_comparison(model_key(model), self.machine, comparison)
 
 
 def names_a_model(reference: str) -> bool:
@@ -174,17 +208,27 @@ class ModelOpener:
         return self._files.read(path, card) if _is_file_name(path) else self._repository.get(reference)
 
     def load(self, model: Model, runtime: str = AUTO, precision: str = AUTO, threads: int | None = None) -> LoadedModel:
-        """Load a model in the runtime chosen by `choose_runtime`.
+        """Load a model in the first of the `runtime_choices` that can be opened here.
 
         Raises:
             ModelError, UsageError: as choosing and opening; also for int8 without a quantised file.
         """
         found = FoundTuning() if self._tunings is None else self._tunings.find(model)
         bounds = BOUNDS if self._tunings is None else self._tunings.bounds
-        choice = choose_runtime(model, self._openers, runtime, precision, tuning=found.tuning, bounds=bounds)
-        inferred = model if choice.precision != QUANTISED else self._quantised(model, found.tuning)
-        wanted = threads if threads is not None or choice.tuned is None else choice.tuned.threads
-        opened = self._openers[choice.runtime](inferred, RuntimeOptions(choice.precision, wanted))
+        untuned = runtime == AUTO and found.tuning is None and precision in (AUTO, FULL_PRECISION)
+        choices = runtime_choices(
+            model,
+            self._openers,
+            runtime,
+            precision,
+            tuning=found.tuning,
+            compared=self._compared(model, bounds) if untuned else (),
+            bounds=bounds,
+        )
+        inferred = self._quantised(model, found.tuning) if choices[0].precision == QUANTISED else model
+        tuned = choices[0].tuned
+        wanted = threads if threads is not None or tuned is None else tuned.threads
+        choice, opened = open_first(choices, self._openers, inferred, wanted)
         try:
             fitted = checked_model(model, opened, twice=model.card.parity is None).card
         except BaseException:
@@ -200,7 +244,34 @@ class ModelOpener:
             choice.tuned,
             None if inferred is model or found.tuning is None else found.tuning.quantised_sha256,
             bounds,
+            choice.reason,
         )
+
+    def _compared(self, model: Model, bounds: Bounds) -> tuple[RuntimeParity, ...]:
+        """Compare a faster runtime with the one that is always installed, the first time that a model is loaded here.
+
+        Nothing is compared without tunings to keep the result in, where the certificate speaks of the runtime already,
+        or where it does not certify the other one.
+        """
+        certificate, (name, precision), (usual, full) = model.card.parity, _COMPARED_HERE, _FASTEST_FIRST[-1]
+        if self._tunings is None or model.format != "onnx" or not {name, usual} <= set(self._openers):
+            return ()
+        if certificate is not None and (
+            certificate.mentions(name, precision) or not certificate.certifies(usual, full, bounds)
+        ):
+            return ()
+        kept = self._tunings.compared(model)
+        if kept is None:
+            try:
+                with (
+                    closing(self._openers[name](model, RuntimeOptions(precision))) as runtime,
+                    closing(self._openers[usual](model, RuntimeOptions(full))) as reference,
+                ):
+                    kept = compare_runtimes(model, runtime, reference)
+            except (UsageError, ModelError):
+                return ()  # not installed, or a file that only one of them can load
+            self._tunings.keep(model, kept)
+        return (kept,)
 
     def check(self, model: Model) -> None:
         """Run a dummy patch through an ONNX model, in the runtime that is always installed; see ``checked_model``."""
@@ -223,17 +294,33 @@ class ModelOpener:
         return replace(model, path=path)
 
 
-def _automatic(model: Model, able: list[str], precision: str, bounds: Bounds) -> str:
-    certificate = model.card.parity
-    first = able[0] if able else "onnx" if model.format == "onnx" else _CHECKPOINT_RUNTIMES[0]
-    if precision not in (AUTO, FULL_PRECISION) and _BELOW_FP32 in able:
-        first = _BELOW_FP32
-    if certificate is None or model.format == "checkpoint":
-        return first
+def _automatic(
+    model: Model, able: Sequence[str], precision: str, compared: Sequence[RuntimeParity], bounds: Bounds
+) -> tuple[RuntimeChoice, ...]:
+    """Return what is proved for an ONNX file, the fastest first.
+
+    A file without a certificate runs in what is always installed, or what gave the same there. A precision that is
+    asked for runs with a warning if nothing proves it.
+    """
+    certificate, warning = model.card.parity, _no_certificate(model)
+    here = {(r.runtime, r.precision) for r in compared if r.holds(bounds)}
     wanted = FULL_PRECISION if precision == AUTO else precision
-    certified = [name for name in able if certificate.certifies(name, wanted, bounds)]
-    if certified or precision != AUTO:
-        return certified[0] if certified else first
+    ways = [way for way in _FASTEST_FIRST if way[0] in able and precision in (AUTO, way[1])]
+    ways += [(name, wanted) for name in able if (name, wanted) not in ways]
+    choices = []
+    for way in ways:
+        if certificate is not None and certificate.certifies(*way, bounds):
+            choices.append(RuntimeChoice(*way, "the fastest of those that the certificate covers"))
+        elif way in here:
+            reason = f"compared with {' '.join(_FASTEST_FIRST[-1])} on this machine, it gives the same"
+            choices.append(RuntimeChoice(*way, reason, warning))
+        elif certificate is None and way == _FASTEST_FIRST[-1]:
+            choices.append(RuntimeChoice(*way, "the runtime that is always installed", warning))
+    if not choices and (certificate is None or precision != AUTO):
+        name = ways[0][0]
+        choices.append(RuntimeChoice(name, wanted, "asked for", _uncertified(model, name, wanted, bounds)))
+    if choices:
+        return tuple(choices)
     raise UsageError(
         "runtime auto",
         expected=f"a certified runtime for {model.card.reference}",

@@ -21,7 +21,7 @@ from ...domain.errors import LimitError, ModelError, UsageError
 from ...domain.geometry.grid import Shape3, shape3
 from ...domain.inference.patches import TilePlan, Tiling
 from ...domain.labels.label_map import Labels
-from ...domain.parity import compare_labels
+from ...domain.parity import FULL_PRECISION, compare_labels
 from ...domain.run import Outputs, RunOptions
 from ...domain.tuning import Candidate, Choice, Tuning
 from ...ports.model import Model
@@ -31,7 +31,7 @@ from ...ports.runtime import InferenceRuntime, NetworkShape, RuntimeOpener, Runt
 from ...ports.volume_store import ArrayStore
 from ..segmentation.segment import Segmentation, SegmentPorts, segment
 from .calibration import Recorder, put_noise, put_volumes
-from .loading import CERTIFIABLE, QUANTISED, LoadedModel, Tunings, choose_runtime, model_key
+from .loading import CERTIFIABLE, QUANTISED, LoadedModel, Tunings, model_key, open_first, runtime_choices
 
 # Runtimes that compute a quantised network in int8; others are slower than fp32.
 _QUANTISED_RUNTIMES = ("openvino",)
@@ -123,9 +123,10 @@ class _Bench:
 
     def measure_reference(self) -> None:
         """Measure fp32 with the card's patch."""
-        chosen = choose_runtime(self.model, self.ports.openers, bounds=self.bounds)
-        threads = self.ports.tunings.machine.threads
-        opened = self.ports.openers[chosen.runtime](self.model, RuntimeOptions(chosen.precision, threads))
+        openers, threads = self.ports.openers, self.ports.tunings.machine.threads
+        choices = runtime_choices(self.model, openers, bounds=self.bounds)
+        full = [choice for choice in choices if choice.precision == FULL_PRECISION]
+        chosen, opened = open_first(full or choices, openers, self.model, threads)
         recorder = Recorder(opened)
         self.network = recorder.input_shape
         reference = Choice(chosen.runtime, chosen.precision, threads, (0, 0, 0), self.network[0] or 1)

@@ -12,7 +12,7 @@ import numpy as np
 
 from ...domain.cards.model_card import ModelCard
 from ...domain.errors import ModelError, UsageError
-from ...domain.labels.label_map import Logits, Output
+from ...domain.labels.label_map import Logits
 from ...domain.parity import (
     BOUNDS,
     FULL_PRECISION,
@@ -28,13 +28,10 @@ from ...domain.parity import (
 )
 from ...ports.model import Model, ModelFiles
 from ...ports.progress import ProgressListener
-from ...ports.runtime import InferenceRuntime, NetworkShape, RuntimeOpener, RuntimeOptions
+from ...ports.runtime import InferenceRuntime, RuntimeOpener, RuntimeOptions
+from .comparing import check_shapes, infer_probes, parity_of, probe_inputs
 from .loading import LoadedModel, other_ways
 from .probing import check_repeats
-
-_SMALLEST_EDGE = 16
-# Batch size, and the divisors by which each edge exceeds the smallest.
-_PROBES = ((1, (0, 1, 0)), (2, (1, 0, 2)), (3, (0, 0, 0)), (1, (3, 2, 1)))
 
 
 @dataclass(frozen=True)
@@ -45,21 +42,6 @@ class Verification:
     against: str
     probes: tuple[ProbeInput, ...]
     others: tuple[RuntimeParity, ...] = ()
-
-
-def probe_inputs(card: ModelCard, network: NetworkShape) -> tuple[ProbeInput, ...]:
-    """Return inputs of several odd shapes and batch sizes, in the network's axes; fixed sizes are kept."""
-    probes: list[ProbeInput] = []
-    divisors = card.tiling.divisors
-    for seed, (batch, extra) in enumerate(_PROBES):
-        # An edge of one divisor has one voxel at the deepest level, without instance statistics.
-        edges = ((max(2, -(-_SMALLEST_EDGE // d)) + more) * d for d, more in zip(divisors, extra, strict=True))
-        wanted = zip(network[2:], card.input.in_network_order(edges), strict=True)
-        x, y, z = (only or edge for only, edge in wanted)
-        shape = (network[0] or batch, len(card.input.channels), x, y, z)
-        if shape not in [probe.shape for probe in probes]:
-            probes.append(ProbeInput(shape, seed))
-    return tuple(probes)
 
 
 def verify_against(
@@ -79,15 +61,15 @@ def verify_against(
     probes = probe_inputs(model.card, runtime.input_shape)
     progress.stage("compare", 2 * len(probes))
     output = model.card.output
-    expected = _logits(source, probes, output, progress)
-    found = _logits(runtime, probes, output, progress)
+    expected = infer_probes(source, probes, output, progress)
+    found = infer_probes(runtime, probes, output, progress)
     for logits in expected:
         output = output.fitted(logits.shape[1])
         output.check_logits(logits)
     if output.activation != "labels":
         check_repeats(source, probes[0].array(), expected[0], model.path.name)
-    _check_shapes(model, expected, found)
-    entry = _entry(runtime, compare(expected, found, output))
+    check_shapes(model, expected, found)
+    entry = parity_of(runtime, compare(expected, found, output))
     sampled = tuple(
         replace(probe, probabilities=probe.sampled(logits, output))
         for probe, logits in zip(probes, expected, strict=True)
@@ -126,7 +108,7 @@ def verify_again(
         raise UsageError("precision", expected="fp32 without a checkpoint", got=runtime.precision, do=do)
     progress.stage("compare", len(certificate.probes))
     output = model.card.output
-    found = _logits(runtime, certificate.probes, output, progress)
+    found = infer_probes(runtime, certificate.probes, output, progress)
     largest = 0.0
     for probe, logits in zip(certificate.probes, found, strict=True):
         output = output.fitted(logits.shape[1])
@@ -140,7 +122,9 @@ def verify_again(
         raise _differs(model, runtime, Parity(0.0, (), largest), "at the certificate's sample voxels")
     parity = replace(proved, max_probability_difference=largest)
     others = _others(model, runtime, openers or {}, certificate.probes, found, progress)
-    return Verification(_entry(runtime, parity), f"the certificate of {certificate.date}", certificate.probes, others)
+    return Verification(
+        parity_of(runtime, parity), f"the certificate of {certificate.date}", certificate.probes, others
+    )
 
 
 def certified(model: Model, verification: Verification, bounds: Bounds = BOUNDS) -> ModelCard:
@@ -197,35 +181,10 @@ def _others(
     for other in other_ways(model, openers, (runtime.name, runtime.precision)):
         with closing(other):
             progress.stage(f"compare {other.name} {other.precision}", len(probes))
-            logits = _logits(other, probes, model.card.output, progress)
-            _check_shapes(model, expected, logits)
-            found.append(_entry(other, compare(expected, logits, model.card.output)))
+            logits = infer_probes(other, probes, model.card.output, progress)
+            check_shapes(model, expected, logits)
+            found.append(parity_of(other, compare(expected, logits, model.card.output)))
     return tuple(found)
-
-
-def _entry(runtime: InferenceRuntime, parity: Parity) -> RuntimeParity:
-    return RuntimeParity(runtime.name, runtime.precision, runtime.version, parity)
-
-
-def _logits(
-    runtime: InferenceRuntime, probes: Sequence[ProbeInput], output: Output, progress: ProgressListener
-) -> list[Logits]:
-    logits = []
-    for probe in probes:
-        logits.append(output.channelled(runtime.infer(probe.array())))
-        progress.advance(1)
-    return logits
-
-
-def _check_shapes(model: Model, expected: Sequence[Logits], found: Sequence[Logits]) -> None:
-    for one, other in zip(expected, found, strict=True):
-        if one.shape != other.shape:
-            raise ModelError(
-                model.path.name,
-                expected=f"scores of the source network's shape {one.shape}",
-                got=f"{other.shape}",
-                do="compare it with the checkpoint that it was exported from",
-            )
 
 
 def _can_be_checked(certificate: Certificate) -> bool:

@@ -50,7 +50,7 @@ def run_report(done: Segmentation, loaded: LoadedModel, *, version: str, command
             loaded.certified,
             write_card(model.card),
         ),
-        runtime=runtime_report(loaded.runtime, loaded.quantised_sha256),
+        runtime=runtime_report(loaded.runtime, loaded.quantised_sha256, loaded.reason),
         tuned=loaded.tuned,
         versions={
             "voxport": version,
@@ -72,9 +72,11 @@ def run_report(done: Segmentation, loaded: LoadedModel, *, version: str, command
     ).mapping()
 
 
-def runtime_report(runtime: InferenceRuntime, quantised_sha256: str | None = None) -> RuntimeReport:
-    """Return the name, library, device and precision of a runtime."""
-    return RuntimeReport(runtime.name, runtime.version, runtime.device, runtime.precision, quantised_sha256)
+def runtime_report(
+    runtime: InferenceRuntime, quantised_sha256: str | None = None, reason: str | None = None
+) -> RuntimeReport:
+    """Return the name, library, device and precision of a runtime, and why it was chosen."""
+    return RuntimeReport(runtime.name, runtime.version, runtime.device, runtime.precision, quantised_sha256, reason)
 
 
 def tiles_mapping(prepared: Prepared) -> dict[str, Any]:

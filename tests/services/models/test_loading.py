@@ -6,23 +6,24 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
+import numpy as np
 import pytest
 from voxport.adapters.models.folder import ModelDirectory
 from voxport.adapters.models.onnx_files import OnnxModelFiles
 from voxport.adapters.tunings.folder import TuningDirectory
-from voxport.domain.errors import UsageError
+from voxport.domain.errors import ModelError, UsageError
 from voxport.domain.parity import Agreement, Bounds, Certificate, Parity, RuntimeParity
 from voxport.domain.tuning import Candidate, Choice, Machine, Tuning
 from voxport.ports.model import Model
 from voxport.ports.runtime import InferenceRuntime, RuntimeOpener, RuntimeOptions
-from voxport.services.models.loading import ModelOpener, RuntimeChoice, Tunings, choose_runtime, model_key
+from voxport.services.models.loading import ModelOpener, RuntimeChoice, Tunings, model_key, runtime_choices
 from voxport.testing.fakes import FakeRuntime
 from voxport.testing.models import write_bare_affine
 from voxport.testing.tunings import MACHINE
 
-from tests.services.conftest import brighter_than, make_card
+from tests.services.conftest import Score, brighter_than, make_card
 
 HOLDS = Parity(1.0, (1.0,), 1e-6)
 
@@ -47,28 +48,41 @@ def model(
     return Model(Path("net.onnx"), card, "a" * 64, "b" * 64, file_format)
 
 
+def first(*given: Any, **named: Any) -> RuntimeChoice:
+    return runtime_choices(*given, **named)[0]
+
+
+def way(choice: RuntimeChoice) -> tuple[object, ...]:
+    return choice.runtime, choice.precision, choice.warning, choice.tuned
+
+
 def test_auto_takes_the_certified_runtime_without_a_warning() -> None:
-    assert choose_runtime(model([("onnx", "fp32")]), ALL) == RuntimeChoice("onnx", "fp32")
-    assert choose_runtime(model([("openvino", "fp32")]), ALL) == RuntimeChoice("openvino", "fp32")
+    assert way(first(model([("onnx", "fp32")]), ALL)) == ("onnx", "fp32", None, None)
+    assert way(first(model([("openvino", "fp32")]), ALL)) == ("openvino", "fp32", None, None)
 
 
-def test_auto_takes_the_formats_own_runtime_when_several_are_certified() -> None:
-    assert choose_runtime(model([("openvino", "fp32"), ("onnx", "fp32")]), ALL).runtime == "onnx"
+def test_auto_takes_the_fastest_of_those_that_the_certificate_covers() -> None:
+    known = model([("onnx", "fp32"), ("openvino", "fp32"), ("openvino", "bf16")])
+    ways = [(c.runtime, c.precision) for c in runtime_choices(known, ALL)]
+    assert ways == [("openvino", "bf16"), ("openvino", "fp32"), ("onnx", "fp32")]
+    assert [(c.runtime, c.precision) for c in runtime_choices(known, ALL, precision="fp32")] == ways[1:]
+    assert {c.reason for c in runtime_choices(known, ALL)} == {"the fastest of those that the certificate covers"}
+    assert all(c.warning is None for c in runtime_choices(known, ALL))
 
 
 def test_auto_refuses_a_model_whose_certificate_covers_no_runtime_here() -> None:
     for certified in ([("openvino", "fp32")], [("onnx", "bf16")], []):
         with pytest.raises(UsageError, match=r"expected a certified runtime for affine:1\.0\.0, got none among onnx"):
-            choose_runtime(model(certified), {"onnx": open_fake, "torch": open_fake})
+            first(model(certified), {"onnx": open_fake, "torch": open_fake})
 
 
 def test_an_entry_that_does_not_hold_certifies_nothing() -> None:
     with pytest.raises(UsageError):
-        choose_runtime(model([("onnx", "fp32")], parity=Parity(0.9, (0.9,), 0.1)), ALL)
+        first(model([("onnx", "fp32")], parity=Parity(0.9, (0.9,), 0.1)), ALL)
 
 
 def test_a_model_without_a_certificate_runs_with_a_warning() -> None:
-    choice = choose_runtime(model(), ALL)
+    choice = first(model(), ALL)
     assert (choice.runtime, choice.precision) == ("onnx", "fp32")
     assert choice.warning is not None
     assert "no parity certificate" in choice.warning
@@ -77,41 +91,41 @@ def test_a_model_without_a_certificate_runs_with_a_warning() -> None:
 def test_an_uncertified_runtime_or_precision_runs_by_name_with_a_warning_that_says_what_is_certified() -> None:
     certified = model([("onnx", "fp32")])
     for runtime, precision in (("openvino", "auto"), ("onnx", "int8"), ("auto", "bf16")):
-        choice = choose_runtime(certified, ALL, runtime, precision)
+        choice = first(certified, ALL, runtime, precision)
         assert choice.warning is not None
         assert "(certified: onnx fp32)" in choice.warning
         assert choice.precision == ("fp32" if precision == "auto" else precision)
-    (nothing,) = (choose_runtime(model([]), ALL, "onnx").warning,)
+    (nothing,) = (first(model([]), ALL, "onnx").warning,)
     assert nothing is not None
     assert "(certified: nothing)" in nothing
 
 
 def test_a_certified_precision_by_name_gives_no_warning() -> None:
-    assert choose_runtime(model([("onnx", "fp32"), ("onnx", "bf16")]), ALL, precision="bf16").warning is None
+    assert first(model([("onnx", "fp32"), ("onnx", "bf16")]), ALL, precision="bf16").warning is None
 
 
 @pytest.mark.parametrize("certified", [None, [("onnx", "fp32")]])
 def test_a_checkpoint_is_the_source_itself_and_needs_no_certificate(certified: list[tuple[str, str]] | None) -> None:
-    assert choose_runtime(model(certified, "checkpoint"), ALL) == RuntimeChoice("torch", "fp32")
+    assert way(first(model(certified, "checkpoint"), ALL)) == ("torch", "fp32", None, None)
 
 
 def test_an_unknown_runtime_is_a_usage_error_that_lists_the_known() -> None:
     with pytest.raises(UsageError, match="auto or one of onnx, openvino, torch, got tensorflow"):
-        choose_runtime(model(), ALL, "tensorflow")
+        first(model(), ALL, "tensorflow")
 
 
 def test_a_runtime_for_another_format_is_a_usage_error_that_says_what_to_do() -> None:
     with pytest.raises(UsageError, match=r"a runtime for net.onnx: onnx, openvino, got torch; give it a checkpoint"):
-        choose_runtime(model(), ALL, "torch")
+        first(model(), ALL, "torch")
     with pytest.raises(UsageError, match="got onnx; export the checkpoint"):
-        choose_runtime(model(file_format="checkpoint"), ALL, "onnx")
+        first(model(file_format="checkpoint"), ALL, "onnx")
 
 
 def test_a_format_that_nothing_here_can_load_is_a_usage_error() -> None:
     with pytest.raises(UsageError, match="got torch"):
-        choose_runtime(model(file_format="checkpoint"), {"onnx": open_fake})
+        first(model(file_format="checkpoint"), {"onnx": open_fake})
     with pytest.raises(UsageError, match="none is installed"):
-        choose_runtime(model(file_format="checkpoint"), {"onnx": open_fake}, "onnx")
+        first(model(file_format="checkpoint"), {"onnx": open_fake}, "onnx")
 
 
 def test_an_opener_finds_a_file_and_loads_it_with_what_was_asked_for(tmp_path: Path) -> None:
@@ -151,12 +165,12 @@ INT8 = Choice("openvino", "int8", 1, (8, 8, 8))
 def test_auto_takes_what_was_tuned_certified_or_not_and_without_a_warning() -> None:
     known = model([("onnx", "fp32")])
     tuning = tuned_as(known, (FP32, SAME_LABELS), (BF16, SAME_LABELS))
-    assert choose_runtime(known, ALL, tuning=tuning) == RuntimeChoice("openvino", "bf16", None, BF16)
+    assert way(first(known, ALL, tuning=tuning)) == ("openvino", "bf16", None, BF16)
 
 
 def test_a_tuning_proves_nothing_about_the_file_itself() -> None:
     tuning = tuned_as(model(), (FP32, SAME_LABELS), (BF16, SAME_LABELS))
-    choice = choose_runtime(model(), ALL, tuning=tuning)
+    choice = first(model(), ALL, tuning=tuning)
     assert choice.tuned == BF16
     assert "no parity certificate" in (choice.warning or "")
 
@@ -164,25 +178,25 @@ def test_a_tuning_proves_nothing_about_the_file_itself() -> None:
 def test_auto_runs_untuned_where_what_was_kept_no_longer_keeps_to_the_bounds_or_is_not_here() -> None:
     known = model([("onnx", "fp32")])
     tuning = tuned_as(known, (FP32, SAME_LABELS), (BF16, Agreement(0.9995, (0.9995,))))
-    assert choose_runtime(known, ALL, tuning=tuning).tuned == BF16
+    assert first(known, ALL, tuning=tuning).tuned == BF16
     for openers, bounds in ((ALL, Bounds(dice=0.9999)), ({"onnx": open_fake}, Bounds())):
-        assert choose_runtime(known, openers, tuning=tuning, bounds=bounds) == RuntimeChoice("onnx", "fp32")
+        assert way(first(known, openers, tuning=tuning, bounds=bounds)) == ("onnx", "fp32", None, None)
 
 
 def test_a_runtime_by_name_is_not_tuned_but_what_was_measured_of_it_needs_no_warning() -> None:
     known = model([("onnx", "fp32")])
     tuning = tuned_as(known, (FP32, SAME_LABELS), (INT8, FAR), (BF16, SAME_LABELS))
-    assert choose_runtime(known, ALL, "openvino", "bf16", tuning=tuning) == RuntimeChoice("openvino", "bf16")
-    assert "not certified" in (choose_runtime(known, ALL, "openvino", "int8", tuning=tuning).warning or "")
-    assert choose_runtime(known, ALL, "onnx", tuning=tuning) == RuntimeChoice("onnx", "fp32")
+    assert way(first(known, ALL, "openvino", "bf16", tuning=tuning)) == ("openvino", "bf16", None, None)
+    assert "not certified" in (first(known, ALL, "openvino", "int8", tuning=tuning).warning or "")
+    assert way(first(known, ALL, "onnx", tuning=tuning)) == ("onnx", "fp32", None, None)
 
 
 def test_a_precision_by_name_takes_the_fastest_way_that_was_measured_in_it() -> None:
     known = model([("onnx", "fp32")])
     quick = replace(FP32, runtime="openvino")
     tuning = tuned_as(known, (FP32, SAME_LABELS), (quick, SAME_LABELS), (BF16, SAME_LABELS))
-    assert choose_runtime(known, ALL, precision="fp32", tuning=tuning).tuned == quick
-    assert choose_runtime(known, ALL, precision="int8", tuning=tuning).tuned is None
+    assert first(known, ALL, precision="fp32", tuning=tuning).tuned == quick
+    assert first(known, ALL, precision="int8", tuning=tuning).tuned is None
 
 
 class Tuned:
@@ -235,7 +249,7 @@ def test_a_tuning_of_another_machine_or_other_bounds_is_told_and_not_taken(tmp_p
         loaded = tuned.opener.load(known)
         assert loaded.tuned is None
         assert said in (loaded.warning or "")
-        assert tuned.asked == [(known, RuntimeOptions("fp32", None))]
+        assert tuned.asked[-1] == (known, RuntimeOptions("fp32", None))
         assert tuned.opener.load(known, "onnx").warning is None
 
 
@@ -258,3 +272,90 @@ def test_int8_without_a_quantised_network_is_a_usage_error_that_says_how_to_make
         with pytest.raises(UsageError, match="voxport tune"):
             tuned.opener.load(known, precision="int8")
         tuned.store.put(tuned_as(known, (FP32, SAME_LABELS)))
+
+
+# What is compared when a model is first loaded on a machine
+
+
+class Compared(Tuned):
+    """A tuned opener whose runtimes are told apart; ``other`` is what openvino infers."""
+
+    def __init__(self, folder: Path, other: Score | None = None, error: Exception | None = None) -> None:
+        super().__init__(folder)
+        self.other, self.error = other or brighter_than(0.5), error
+        self.opener = ModelOpener(
+            OnnxModelFiles(),
+            ModelDirectory(folder, OnnxModelFiles()),
+            {"onnx": self.onnx, "openvino": self.openvino},
+            "vessels",
+            self.tunings,
+        )
+        self.opened: list[str] = []
+
+    def onnx(self, model: Model, options: RuntimeOptions) -> InferenceRuntime:  # noqa: ARG002 - the port's signature
+        self.opened.append("onnx")
+        return FakeRuntime(brighter_than(0.5))
+
+    def openvino(self, model: Model, options: RuntimeOptions) -> InferenceRuntime:  # noqa: ARG002
+        if self.error is not None:
+            raise self.error
+        self.opened.append("openvino")
+        runtime = FakeRuntime(self.other)
+        runtime.name = "openvino"
+        return runtime
+
+
+@pytest.mark.parametrize("certified", [[("onnx", "fp32")], None])
+def test_a_runtime_that_gives_the_same_is_compared_once_and_used_from_then_on(
+    tmp_path: Path, certified: list[tuple[str, str]] | None
+) -> None:
+    bench, known = Compared(tmp_path), model(certified)
+    first_time = bench.opener.load(known)
+    assert bench.opened == ["openvino", "onnx", "openvino"]
+    again = Compared(tmp_path)
+    assert again.opener.load(known).reason == first_time.reason
+    assert again.opened == ["openvino"]
+    assert "on this machine" in first_time.reason
+    assert (first_time.warning is None) == (certified is not None)
+
+
+@pytest.mark.parametrize("other", [brighter_than(0.4), lambda batch: np.full_like(brighter_than(0.5)(batch), np.nan)])
+def test_a_runtime_that_gives_something_else_is_compared_once_and_never_used(tmp_path: Path, other: Score) -> None:
+    for opened in (["openvino", "onnx", "onnx"], ["onnx"]):
+        bench = Compared(tmp_path, other)
+        bench.opener.load(model([("onnx", "fp32")]))
+        assert bench.opened == opened
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        UsageError("runtime openvino", expected="the package openvino", got="none", do="install it"),
+        ModelError("net.onnx", expected="a model that OpenVINO can load", got="an operator", do="export it again"),
+    ],
+)
+def test_a_runtime_that_cannot_open_the_file_is_passed_over(tmp_path: Path, error: Exception) -> None:
+    bench = Compared(tmp_path, error=error)
+    assert bench.opener.load(model([("onnx", "fp32")])).reason == "the fastest of those that the certificate covers"
+    assert bench.opened == ["onnx"]
+
+
+def test_a_certified_runtime_that_is_not_installed_gives_way_to_the_next(tmp_path: Path) -> None:
+    bench = Compared(tmp_path, error=UsageError("runtime", expected="a", got="b", do="c"))
+    bench.opener.load(model([("openvino", "bf16"), ("openvino", "fp32"), ("onnx", "fp32")]))
+    assert bench.opened == ["onnx"]
+
+
+@pytest.mark.parametrize("certified", [[("openvino", "fp32")], [("onnx", "fp32"), ("openvino", "fp32")]])
+def test_what_the_certificate_speaks_of_is_not_compared(tmp_path: Path, certified: list[tuple[str, str]]) -> None:
+    bench = Compared(tmp_path)
+    bench.opener.load(model(certified))
+    assert bench.opened == ["openvino"]
+
+
+def test_where_a_comparison_cannot_be_kept_it_is_made_again(tmp_path: Path) -> None:
+    (tmp_path / model_key(model([("onnx", "fp32")]))).write_text("a file in the folder's place", encoding="utf-8")
+    for _ in range(2):
+        bench = Compared(tmp_path)
+        bench.opener.load(model([("onnx", "fp32")]))
+        assert bench.opened == ["openvino", "onnx", "openvino"]

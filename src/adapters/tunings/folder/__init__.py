@@ -1,18 +1,24 @@
-"""Tunings as JSON files ``MODEL/MACHINE.json`` in a folder, with quantised networks beside them."""
+"""Tunings as JSON files ``MODEL/MACHINE.json`` in a folder, with quantised networks beside them.
+
+Comparisons of runtimes are ``MODEL/compared/MACHINE.json``.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import json
 from dataclasses import asdict
 from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
+from ....domain.parity import RuntimeParity
 from ....domain.tuning import Machine, Tuning
 from ....ports.tunings import FoundTuning, TuningStore
 from ...disk import output_errors, sha256, write_whole
 
 _RECORD: TypeAdapter[Tuning] = TypeAdapter(Tuning)
+_COMPARISON: TypeAdapter[RuntimeParity] = TypeAdapter(RuntimeParity)
 _AGAIN = "tune it again with voxport tune"
 
 
@@ -59,6 +65,23 @@ class TuningDirectory(TuningStore):
             return path if tuning.quantised_sha256 == sha256(path) else None
         except OSError:
             return None
+
+    def comparison(self, model: str, machine: Machine) -> RuntimeParity | None:
+        try:
+            return _COMPARISON.validate_json(self._compared(model, machine).read_bytes())
+        except (OSError, ValidationError):
+            return None
+
+    def put_comparison(self, model: str, machine: Machine, parity: RuntimeParity) -> None:
+        path = self._compared(model, machine)
+        with output_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            # unlike pydantic, json writes NaN, which a runtime may give
+            write_whole(path, json.dumps(asdict(parity), indent=2).encode())
+
+    def _compared(self, model: str, machine: Machine) -> Path:
+        record = self._record(model, machine)
+        return record.parent / "compared" / record.name
 
     def _record(self, model: str, machine: Machine) -> Path:
         text = repr(sorted(asdict(machine).items()))
