@@ -29,6 +29,7 @@ from ....domain.errors import ModelError, UsageError
 from ....ports.model import Model
 from ....ports.runtime import NetworkRuntime, RuntimeOptions
 from ....ports.tensors import SessionOptions, Tensors, TensorSpec, check_tensors, closed_network, failed_on
+from ...group_norms import read_without_reshapes
 
 _DEVICE = "CPU"
 # FP16 is left out: features beyond 65504 overflow, and on a processor with FP16 the agreement of labels was 0.003.
@@ -53,7 +54,7 @@ def openvino() -> ModuleType:
         UsageError: it is not installed.
     """
     if find_spec("openvino") is None:
-        do = "pip install 'voxport[openvino]', or take another runtime"
+        do = "pip install openvino where it has a wheel, or take another runtime"
         raise UsageError("runtime openvino", expected="the package openvino", got="none", do=do)
     with _importing:
         if "openvino" not in sys.modules:
@@ -147,7 +148,7 @@ def open_openvino_session(path: Path, options: SessionOptions, settings: Openvin
         settings.cache.mkdir(parents=True, exist_ok=True)
         config["CACHE_DIR"] = str(settings.cache)
     try:
-        compiled = core.compile_model(core.read_model(str(path)), _DEVICE, config)
+        compiled = core.compile_model(core.read_model(read_without_reshapes(path) or str(path)), _DEVICE, config)
     except RuntimeError as error:
         raise ModelError(
             path.name,
