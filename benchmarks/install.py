@@ -62,7 +62,7 @@ def _installed(folder: Path, extras: str) -> dict[str, Any]:
     python = str(folder / "env" / "bin" / "python")
     install = [python, "-m", "pip", "install", "-qq", f"{_copied(folder)}[{extras}]"]
     subprocess.run([*install, "-c", str(ROOT / "constraints.txt")], check=True, stdout=sys.stderr)
-    looked = subprocess.run([python, "-c", _LOOK], check=True, capture_output=True, text=True)
+    looked = subprocess.run([python, "-c", _LOOK], check=True, capture_output=True, text=True, encoding="utf-8")
     found: dict[str, Any] = json.loads(looked.stdout)
     return found
 

@@ -77,7 +77,7 @@ def main() -> None:
         voxport = _measured([sys.executable, "-m", "voxport", *segment], folder)
         monai = _measured([sys.executable, "-W", "ignore", "-c", MONAI], folder)
         compared = subprocess.run(
-            [sys.executable, "-c", COMPARE], cwd=folder, check=True, capture_output=True, text=True
+            [sys.executable, "-c", COMPARE], cwd=folder, check=True, capture_output=True, text=True, encoding="utf-8"
         )
     found = {
         "shape": wanted.shape,

@@ -66,7 +66,9 @@ def main() -> None:
 
 
 def _machine() -> dict[str, Any]:
-    asked = subprocess.run([sys.executable, "-c", _MACHINE], cwd=HERE, check=True, capture_output=True, text=True)
+    asked = subprocess.run(
+        [sys.executable, "-c", _MACHINE], cwd=HERE, check=True, capture_output=True, text=True, encoding="utf-8"
+    )
     machine: dict[str, Any] = json.loads(asked.stdout)
     return machine
 

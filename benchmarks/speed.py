@@ -169,7 +169,7 @@ def _measured(kinds: list[str], file: Path, repeats: int) -> tuple[Found, dict[s
 
 def _started(kind: str, spec: Path) -> subprocess.Popen[str]:
     command = [sys.executable, "-W", "ignore", str(HERE / "contenders.py"), kind, str(spec)]
-    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, encoding="utf-8")
 
 
 def _answer(process: subprocess.Popen[str]) -> dict[str, Any]:

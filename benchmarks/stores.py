@@ -138,7 +138,7 @@ def read(file: Path, how: str) -> float:
 def measured(*words: object) -> tuple[float, float]:
     """Run one measurement in a process of its own; return seconds and the peak of its memory in MB."""
     command = [sys.executable, __file__, "--one", *map(str, words)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", check=True)
     seconds, peak = json.loads(done.stdout.splitlines()[-1])
     return seconds, peak
 

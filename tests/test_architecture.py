@@ -160,7 +160,7 @@ def test_every_adapter_runs_a_contract_suite(adapter: Path) -> None:
 def test_importing_the_library_loads_nothing_heavy(statement: str) -> None:
     heavy = ("torch", "monai", "onnx", "onnxruntime", "nibabel", "pydantic", "typer", "rich", "PIL", "yaml", "httpx")
     code = f"{statement}\nimport sys\nprint([name for name in {heavy} if name in sys.modules])"
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, encoding="utf-8", check=True)
     assert result.stdout.strip() == "[]"
 
 
@@ -172,7 +172,7 @@ def test_help_loads_no_library_that_reads_or_scores() -> None:
         "    'httpx')\n"
         "print([name for name in names if name in sys.modules])"
     )
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, encoding="utf-8", check=True)
     assert result.stdout.strip() == "[]"
 
 
@@ -212,7 +212,9 @@ def test_composing_loads_no_web_framework_and_what_composed_can_still_be_wired()
         "container.wire(modules=['__main__'])\nprint(sample().rpartition('/')[2])\n"
         "container.unwire()\n"
     )
-    result = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=True)
+    result = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, encoding="utf-8", check=True
+    )
     assert result.stdout.split("\n")[:2] == ["[]", "sample.nii.gz"]
 
 

@@ -31,6 +31,7 @@ def test_children_of_tests_do_not_inherit_an_ignored_ctrl_c() -> None:
         cwd=ROOT,
         stdout=subprocess.PIPE,
         text=True,
+        encoding="utf-8",
         check=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),
     )
@@ -42,7 +43,7 @@ def run_with_a_skip(folder: Path, reason: str, **variables: str) -> subprocess.C
     (folder / "test_some.py").write_text(body, encoding="utf-8")
     command = [sys.executable, "-m", "pytest", "-q", "-rs", "-p", "tests.skips", "-p", "no:cacheprovider", str(folder)]
     env = {name: value for name, value in os.environ.items() if name != "CI"} | variables
-    return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
+    return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, encoding="utf-8", check=False)
 
 
 def test_a_skip_that_is_not_listed_fails_in_ci(tmp_path: Path) -> None:

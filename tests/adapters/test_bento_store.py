@@ -317,6 +317,7 @@ def test_a_read_only_store_can_be_read_and_not_written(store: Store) -> None:
         env=environment(store.folder) | {"PATH": os.environ["PATH"], "VOXPORT_BENTOML_HOME": str(home)},
         capture_output=True,
         text=True,
+        encoding="utf-8",
         timeout=120,
         check=False,
     )

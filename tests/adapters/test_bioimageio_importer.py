@@ -168,7 +168,9 @@ sys.exit(summary.status != "passed")
 
 def run_oracle(source: Path) -> None:
     """Run ``bioimageio test`` on a package, in a process of its own."""
-    done = subprocess.run([sys.executable, "-c", _ORACLE, str(source)], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", _ORACLE, str(source)], capture_output=True, text=True, encoding="utf-8", check=False
+    )
     assert done.returncode == 0, done.stdout + done.stderr[-2000:]
 
 

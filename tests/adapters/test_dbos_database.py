@@ -125,7 +125,13 @@ def test_processes_that_open_a_new_database_at_once_all_can(url: str) -> None:
         "queue = DbosJobQueue(sys.argv[1])\nsys.stdin.readline()\nqueue.submit(example_case(), 'ada')"
     )
     processes = [
-        subprocess.Popen([sys.executable, "-c", code, url], stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        subprocess.Popen(
+            [sys.executable, "-c", code, url],
+            stdin=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            encoding="utf-8",
+        )
         for _ in range(4)
     ]
     for process in processes:

@@ -335,6 +335,7 @@ def test_dbos_is_quiet_and_calls_nobody_even_where_it_would_take_this_for_its_ma
         env=os.environ | theirs,
         capture_output=True,
         text=True,
+        encoding="utf-8",
         timeout=60,
         check=False,
     )

@@ -60,7 +60,11 @@ def test_a_lock_that_the_system_refuses_is_an_error_of_the_system(
 
 def test_a_killed_process_holds_nothing(tmp_path: Path) -> None:
     with subprocess.Popen(
-        [sys.executable, "-c", _HOLD, str(tmp_path / "lock")], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", _HOLD, str(tmp_path / "lock")],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        encoding="utf-8",
     ) as process:
         assert process.stdout is not None
         process.stdout.readline()

@@ -34,7 +34,7 @@ def network(
     *,
     groups: int = 2,
     channels: int = 4,
-    spatial: Sequence[int | str] = ("x", "y", "z"),
+    spatial: Sequence[Any] = ("x", "y", "z"),
     grouped: Sequence[int] | None = None,
     back: Sequence[int] | None = None,
     affine: bool = True,
@@ -70,7 +70,7 @@ def network(
         nodes.append(helper.make_node("Add", ["beta", "scaled"], ["shifted"]))
         last = "shifted"
     nodes.append(helper.make_node("Relu", [last], ["logits"]))
-    shape: list[int | str] = ["n", channels, *spatial]
+    shape: list[Any] = ["n", channels, *spatial]
     outputs = [helper.make_tensor_value_info("logits", kind, [None] * len(shape))]
     if also is not None:
         outputs.append(helper.make_tensor_value_info(also, kind, [None] * (3 if also == "split" else len(shape))))
@@ -91,7 +91,7 @@ def one_node(groups: int = 2, channels: int = 4) -> onnx.ModelProto:
     rng = np.random.default_rng(0)
     tensors = {"gamma": rng.normal(size=channels), "beta": rng.normal(size=channels)}
     norm = ["image", "gamma", "beta"]
-    shape = ["n", channels, "x", "y", "z"]
+    shape: list[Any] = ["n", channels, "x", "y", "z"]
     graph = helper.make_graph(
         [helper.make_node("GroupNormalization", norm, ["logits"], num_groups=groups, epsilon=EPSILON)],
         "network",

@@ -122,6 +122,7 @@ def test_a_disk_that_is_small_full_or_read_only(tmp_path: Path, options: str, fi
         cwd=tmp_path,
         capture_output=True,
         text=True,
+        encoding="utf-8",
         timeout=60,
         check=False,
     )

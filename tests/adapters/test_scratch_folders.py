@@ -73,7 +73,11 @@ def test_a_folder_whose_lock_cannot_be_made_is_not_left_behind(
 def test_the_folder_of_a_killed_process_is_cleared_and_no_other(tmp_path: Path) -> None:
     (tmp_path / "voxport-run-of-somebody").mkdir()
     with subprocess.Popen(
-        [sys.executable, "-c", _HOLD, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", _HOLD, str(tmp_path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        encoding="utf-8",
     ) as process:
         assert process.stdout is not None
         held = Path(process.stdout.readline().strip())

@@ -293,5 +293,5 @@ def test_importing_the_adapters_imports_no_torch() -> None:
         "import sys, voxport.adapters.runtimes.torch, voxport.adapters.exporters.torch\n"
         "print([m for m in ('torch', 'monai', 'onnx', 'onnxruntime') if m in sys.modules])"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, encoding="utf-8", check=True)
     assert done.stdout.strip() == "[]"

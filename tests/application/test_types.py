@@ -48,6 +48,7 @@ def mypy(folder: Path, source: str) -> subprocess.CompletedProcess[str]:
         env=os.environ | {"MYPYPATH": str(ROOT / ".types")},
         capture_output=True,
         text=True,
+        encoding="utf-8",
         check=False,
     )
 

@@ -352,6 +352,7 @@ def test_a_file_size_limit_is_met_like_a_full_disk(model: Path, tmp_path: Path) 
         env=environment(tmp_path),
         capture_output=True,
         text=True,
+        encoding="utf-8",
         timeout=120,
         check=False,
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000)),
@@ -387,6 +388,7 @@ def test_a_scratch_folder_without_room_for_the_sums(tmp_path: Path, options: str
         env=environment(tmp_path) | {"PATH": os.environ["PATH"], "VOXPORT_SCRATCH_DIR": str(tmp_path / "place")},
         capture_output=True,
         text=True,
+        encoding="utf-8",
         timeout=120,
         check=False,
     )
@@ -405,6 +407,7 @@ def _segment_into_mount(options: str, volume: Path, model: Path, folder: Path) -
         env=environment(folder) | {"PATH": os.environ["PATH"]},
         capture_output=True,
         text=True,
+        encoding="utf-8",
         timeout=120,
         check=False,
     )

@@ -119,7 +119,7 @@ signal.raise_signal(signal.SIGTERM)
 @pytest.mark.parametrize(("prepare", "stops"), [(None, 2), (ignore_ctrl_c, 1)])
 def test_services_and_workers_keep_ignoring_it_too(prepare: Callable[[], None] | None, stops: int) -> None:
     command = [sys.executable, "-c", STOPPING]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, preexec_fn=prepare)
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, encoding="utf-8", check=True, preexec_fn=prepare)
     assert done.stdout.split() == ["stop"] * stops
 
 

@@ -49,6 +49,7 @@ def test_export_finds_a_network_in_the_current_folder(tmp_path: Path) -> None:
         env=environment(tmp_path),
         capture_output=True,
         text=True,
+        encoding="utf-8",
         check=False,
     )
     assert result.returncode == 0, result.stderr

@@ -220,6 +220,7 @@ def test_no_room_for_results_is_one_line(
         preexec_fn=limit,
         capture_output=True,
         text=True,
+        encoding="utf-8",
         check=False,
     )
     assert result.returncode == 1

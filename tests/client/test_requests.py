@@ -310,7 +310,7 @@ def test_without_httpx_the_library_works_and_the_client_says_what_to_install() -
         "import sys\nsys.modules['httpx'] = None\nimport voxport\nfrom voxport.client import Client\n"
         "try:\n    Client()\nexcept voxport.UsageError as error:\n    print(error)"
     )
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, encoding="utf-8", check=True)
     assert "httpx" in result.stdout
     assert "voxport[serving]" in result.stdout
 

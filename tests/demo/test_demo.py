@@ -480,7 +480,9 @@ def test_the_sessions_routes_ask_for_the_login_too(application: Application, tmp
 )
 def test_the_command_refuses_plainly(tmp_path: Path, arguments: list[str], told: str) -> None:
     command = [sys.executable, "-m", "voxport", "demo", "--port", str(free_port()), *arguments]
-    result = subprocess.run(command, env=environment(tmp_path), capture_output=True, text=True, check=False, timeout=60)
+    result = subprocess.run(
+        command, env=environment(tmp_path), capture_output=True, text=True, encoding="utf-8", check=False, timeout=60
+    )
     assert result.returncode == 2
     assert told in result.stderr
     assert len(result.stderr.strip().splitlines()) == 1
@@ -492,5 +494,5 @@ def test_gradio_is_not_imported_for_help() -> None:
         "with contextlib.redirect_stdout(io.StringIO()):\n    app(args=['demo', '--help'], standalone_mode=False)\n"
         "print([name for name in ('gradio', 'fastapi', 'numpy', 'uvicorn') if name in sys.modules])"
     )
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, encoding="utf-8", check=True)
     assert result.stdout.strip() == "[]"

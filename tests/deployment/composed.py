@@ -69,7 +69,7 @@ class Host:
         if not self.deployment.exists():
             shutil.copytree(DEPLOYMENT, self.deployment, ignore=shutil.ignore_patterns("secrets", "models", ".env"))
         command = [str(self.deployment / "prepare"), *arguments]
-        return subprocess.run(command, capture_output=True, text=True, check=False)
+        return subprocess.run(command, capture_output=True, text=True, encoding="utf-8", check=False)
 
     def secret(self, name: str) -> str:
         """What is in a file of secrets."""
@@ -114,6 +114,7 @@ class Host:
             cwd=self.folder,
             capture_output=True,
             text=True,
+            encoding="utf-8",
             check=False,
         )
 

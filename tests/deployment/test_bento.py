@@ -105,7 +105,7 @@ def test_the_bento_names_what_it_needs_by_version(built: Built) -> None:
 
 def test_a_folder_with_other_things_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").touch()
-    done = subprocess.run([*PREPARE, str(tmp_path)], capture_output=True, text=True, check=False)
+    done = subprocess.run([*PREPARE, str(tmp_path)], capture_output=True, text=True, encoding="utf-8", check=False)
     assert done.returncode == 1
     assert "expected a folder of mine or none" in done.stderr
     assert (tmp_path / "thesis.tex").exists()

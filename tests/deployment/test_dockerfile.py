@@ -85,13 +85,17 @@ def test_what_it_installs_works_and_has_no_torch(tmp_path: Path) -> None:
         shell = ["sh", "-c", re.sub(r"^python\b", shlex.quote(sys.executable), line)]
         # what is run is compiled when it is first imported; the image has all of it compiled
         quick = os.environ | {"PIP_COMPILE": "0"}
-        done = subprocess.run(shell, cwd=context, env=quick, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            shell, cwd=context, env=quick, capture_output=True, text=True, encoding="utf-8", check=False
+        )
         assert done.returncode == 0, done.stderr[-4000:]
     installed = {path.name for path in place.glob("lib/python3.*/site-packages/*")}
     assert {"voxport", "bentoml", "gradio", "dbos", "onnxruntime"} <= installed
     assert not {"torch", "monai", "onnxscript", "pytest"} & installed
     assert not any(name.startswith("nvidia") and name != "nvidia_ml_py-13.615.71.dist-info" for name in installed)
     command = [str(place / "bin" / "voxport"), "segment", "--sample"]
-    done = subprocess.run(command, cwd=tmp_path, env=environment(tmp_path), capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment(tmp_path), capture_output=True, text=True, encoding="utf-8", check=False
+    )
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "sample_mask.nii.gz").exists()

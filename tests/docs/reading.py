@@ -79,7 +79,13 @@ class Reader:
     def _run(self, block: Block) -> None:
         program = ["bash", "-euo", "pipefail", "-c"] if block.language == "bash" else [sys.executable, "-c"]
         done = subprocess.run(
-            [*program, self._at(block.text)], **self._place(), text=True, capture_output=True, timeout=300, check=False
+            [*program, self._at(block.text)],
+            **self._place(),
+            text=True,
+            encoding="utf-8",
+            capture_output=True,
+            timeout=300,
+            check=False,
         )
         assert done.returncode == 0, f"{block.text}\n{done.stdout}{done.stderr}"
         self.said = done.stdout

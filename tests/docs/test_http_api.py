@@ -86,6 +86,7 @@ class Reader:
                     [*command, self._at(example.code, url)],
                     **self._place(),
                     text=True,
+                    encoding="utf-8",
                     capture_output=True,
                     timeout=120,
                 )

@@ -27,7 +27,13 @@ def output(tmp_path_factory: pytest.TempPathFactory) -> str:
     code = "\n".join(block.text for block in blocks(PAGE) if block.language == "python")
     (folder / "page.py").write_text(code, encoding="utf-8")
     result = subprocess.run(
-        [sys.executable, "page.py"], cwd=folder, env=environment(folder), capture_output=True, text=True, check=False
+        [sys.executable, "page.py"],
+        cwd=folder,
+        env=environment(folder),
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        check=False,
     )
     assert result.returncode == 0, result.stderr
     assert (folder / "mask.nii.gz").exists()

@@ -81,7 +81,9 @@ def test_the_tree_of_the_architecture_page_is_the_real_one() -> None:
         depth = (len(line) - len(line.lstrip())) // 2 - 1
         parents = [*parents[:depth], name.rstrip("/")]
         listed.append("/".join(parents))
-    tracked = subprocess.run(["git", "ls-files", "src"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    tracked = subprocess.run(
+        ["git", "ls-files", "src"], cwd=ROOT, capture_output=True, text=True, encoding="utf-8", check=True
+    ).stdout
     folders = {Path(file).parent.relative_to("src").as_posix() for file in tracked.splitlines()} - {"."}
     grouping = {path for path in folders if path.startswith("adapters/") and path.count("/") == 1}
     assert sorted(listed) == sorted(folders - grouping)

@@ -27,7 +27,9 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, str]:
     folder = tmp_path_factory.mktemp("examples")
     env = {"BENTOML_HOME": str(folder / "bentoml"), "BENTOML_DO_NOT_TRACK": "True", "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "examples.services.make_models"]
-    made = subprocess.run(command, cwd=ROOT, env=environment(folder) | env, capture_output=True, text=True, check=True)
+    made = subprocess.run(
+        command, cwd=ROOT, env=environment(folder) | env, capture_output=True, text=True, encoding="utf-8", check=True
+    )
     assert len(made.stdout.split()) == 7
     return env
 

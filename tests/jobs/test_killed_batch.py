@@ -44,6 +44,7 @@ class Batch:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            encoding="utf-8",
         )
 
     def finished(self) -> dict[str, tuple[int, int]]:

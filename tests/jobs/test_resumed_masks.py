@@ -39,7 +39,7 @@ def test_a_job_whose_process_was_killed_ends_with_the_same_bytes_and_less_work(t
         reference = model().model.card.reference
         job = submit_case(volumes, reference, RunOptions(), ["probabilities"], "ada", ports=ports)
         assert subprocess.run(command, cwd=ROOT, check=False, timeout=60).returncode == -signal.SIGKILL
-        with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as second:
+        with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, encoding="utf-8") as second:
             try:
                 wait_until(lambda: queue.get(job.id).state == "done")
             finally:

@@ -25,6 +25,7 @@ def test_jobs_on_a_disk_that(scenario: Callable[[Path], None], tmp_path: Path) -
         cwd=ROOT,
         capture_output=True,
         text=True,
+        encoding="utf-8",
         timeout=120,
         check=False,
     )

@@ -37,6 +37,7 @@ def test_a_generated_client_uploads_a_volume(
         ],
         capture_output=True,
         text=True,
+        encoding="utf-8",
         check=False,
     )
     assert made.returncode == 0, made.stdout + made.stderr

@@ -244,7 +244,14 @@ def test_rates_are_limited_for_each_key(tmp_path: Path) -> None:
 def test_an_open_bind_without_a_key_does_not_start(tmp_path: Path, host: str, words: str) -> None:
     command = [sys.executable, "-m", "voxport", "serve", "--host", host, "--port", str(free_port())]
     ended = subprocess.run(
-        command, cwd=tmp_path, env=environment(tmp_path), capture_output=True, text=True, timeout=60, check=False
+        command,
+        cwd=tmp_path,
+        env=environment(tmp_path),
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        timeout=60,
+        check=False,
     )
     assert ended.returncode == 2
     (line,) = ended.stderr.splitlines()
@@ -267,7 +274,14 @@ def test_a_port_in_use_is_told_of_in_one_line(guarded: Server, tmp_path: Path) -
     port = guarded.url.rsplit(":", 1)[1]
     command = [sys.executable, "-m", "voxport", "serve", "--port", port]
     ended = subprocess.run(
-        command, cwd=tmp_path, env=environment(tmp_path), capture_output=True, text=True, timeout=60, check=False
+        command,
+        cwd=tmp_path,
+        env=environment(tmp_path),
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        timeout=60,
+        check=False,
     )
     assert ended.returncode == 2
     assert ended.stderr.count("\n") == 1

@@ -124,7 +124,9 @@ raise ValueError("at last")
 
 
 def test_errors_that_python_prints_itself_are_json_lines_too() -> None:
-    ended = subprocess.run([sys.executable, "-c", UNCAUGHT], capture_output=True, text=True, check=False, timeout=60)
+    ended = subprocess.run(
+        [sys.executable, "-c", UNCAUGHT], capture_output=True, text=True, encoding="utf-8", check=False, timeout=60
+    )
     logged = [json.loads(line) for line in ended.stderr.splitlines()]
     assert [(entry["level"], entry["traceback"].splitlines()[-1]) for entry in logged] == [
         ("warning", "ValueError: ignored"),

@@ -65,7 +65,12 @@ print("ended")
 )
 def test_whoever_handled_the_signal_before_still_does(before: str, code: int, said: list[str]) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, before], capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", SCRIPT, before],
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        timeout=60,
+        check=False,
     )
     assert (done.returncode, done.stdout.splitlines()) == (code, said), done.stderr
 
@@ -87,7 +92,7 @@ def test_beside_the_main_thread_it_is_told_at_the_end() -> None:
 @pytest.mark.parametrize("number", ["SIGTERM", "SIGINT"])
 def test_a_server_that_starts_its_processes_hears_that_it_is_to_stop(number: str) -> None:
     command = [sys.executable, "-c", STARTING, number]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", timeout=60, check=False)
     assert (done.returncode, done.stdout) == (0, "ended\n"), done.stderr
 
 
@@ -100,7 +105,7 @@ from voxport.entrypoints.rest.stopping import stop_while_starting
 stop_while_starting()
 print(signal.SIGHUP in SysHandler.SIGNALS, signal.SIGTERM in SysHandler.SIGNALS)
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, encoding="utf-8", check=True)
     assert done.stdout.split() == ["False", "True"]
 
 
