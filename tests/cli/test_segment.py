@@ -88,7 +88,7 @@ def test_the_report_says_where_the_mask_came_from(voxport: Command, scan: Path, 
     mask = tmp_path / "mask.nii.gz"
     assert report["outputs"] == [{"name": "mask.nii.gz", "sha256": sha256(mask.read_bytes()).hexdigest()}]
     assert report["model"]["sha256"] == sha256(model.read_bytes()).hexdigest()
-    assert report["runtime"]["name"] == "onnx"
+    assert report["runtime"]["name"] == "openvino"
     assert report["grid"]["axis_codes"] == "".join(nib.aff2axcodes(nib.load(scan).affine))
     assert np.allclose(report["grid"]["affine_ras"], nib.load(scan).affine)
     assert report["tiles"]["count"] > 1

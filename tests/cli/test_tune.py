@@ -57,7 +57,7 @@ def test_with_other_threads_the_model_runs_untuned_and_says_so(
     del tuned
     threads = voxport("segment", scan, "-m", model, "-o", "a.nii", env=LENIENT | {"VOXPORT_THREADS": "1"})
     assert "other threads" in threads.stderr
-    assert "with onnx fp32\n" in threads.stdout
+    assert "with openvino fp32\n" in threads.stdout
 
 
 def test_a_table_says_what_was_measured(voxport: Command, model: Path, scan: Path) -> None:

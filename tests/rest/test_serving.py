@@ -136,7 +136,7 @@ def test_bento_predict_with_onnx_model(http: httpx.Client, scan: Path) -> None:
         assert answer["statistics"]["labels"][0]["voxels"] == int(wanted.astype(bool).sum())
         assert answer["statistics"]["voxel_volume"] == pytest.approx(5.0)
         assert answer["model"]["name"] == "edges"
-        assert answer["runtime"]["name"] == "onnx"
+        assert answer["runtime"]["name"] == "openvino"
         assert {"queued", "read", "prepare", "score", "measure", "write"} == set(answer["timings"])
 
 
@@ -209,7 +209,7 @@ def test_bento_health_endpoint(http: httpx.Client) -> None:
     health = answer.json()
     assert health["status"] == "ok"
     assert (health["model"], health["model_version"]) == ("edges", "1.0.0")
-    assert (health["runtime"], health["precision"]) == ("onnx", "fp32")
+    assert (health["runtime"], health["precision"]) == ("openvino", "fp32")
     assert health["reasons"] == []
     assert http.get("/livez").json() == http.get("/readyz").json() == {"status": "ok"}
 
@@ -245,7 +245,7 @@ def test_models_are_listed_with_their_cards(http: httpx.Client) -> None:
     }
     details = http.get("/v1/models/pair").json()
     assert len(details["card"]["input"]["channels"]) == 2
-    assert details["runtime"]["name"] == "onnx"
+    assert details["runtime"]["name"] == "openvino"
     assert http.get("/v1/models/two-photon-vessels").json()["certificate"]["weights_sha256"]
     unknown = http.get("/v1/models/nothing")
     assert unknown.status_code == 404
@@ -268,9 +268,9 @@ def test_what_was_scored_is_measured(http: httpx.Client, scan: Path) -> None:
     http.get("/nothing")
     shown = http.get("/metrics").text
     for name in (
-        'voxport_stage_seconds_count{model="edges:1.0.0",runtime="onnx fp32",stage="score"}',
-        'voxport_tiles_per_second_count{model="edges:1.0.0",runtime="onnx fp32"}',
-        'voxport_tiles_total{model="edges:1.0.0",runtime="onnx fp32"}',
+        'voxport_stage_seconds_count{model="edges:1.0.0",runtime="openvino fp32",stage="score"}',
+        'voxport_tiles_per_second_count{model="edges:1.0.0",runtime="openvino fp32"}',
+        'voxport_tiles_total{model="edges:1.0.0",runtime="openvino fp32"}',
         'voxport_refused_total{kind="not-found"}',
         "voxport_in_flight 0.0",
     ):

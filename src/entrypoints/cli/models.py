@@ -206,7 +206,7 @@ def verify_command(
     ] = None,
     card: opt.CardFile = None,
     runtime: opt.RuntimeName = "auto",
-    precision: opt.Precision = "auto",
+    precision: opt.Precision = "fp32",
     threads: opt.Threads = None,
     as_json: opt.AsJson = False,
     quiet: opt.Quiet = False,

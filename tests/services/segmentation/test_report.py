@@ -85,7 +85,8 @@ def test_it_says_whether_this_runtime_was_certified(run: Run, precision: str, ce
 
 def test_the_runtime_and_the_versions_are_named(run: Run) -> None:
     _, _, report = run
-    assert report["runtime"] == {"name": "fake", "library": "1", "device": "cpu", "precision": "fp32"}
+    runtime = {"name": "fake", "library": "1", "device": "cpu", "precision": "fp32", "reason": "asked for"}
+    assert report["runtime"] == runtime
     assert set(report["versions"]) == {"voxport", "python", "numpy", "scipy", "platform"}
     assert (report["versions"]["voxport"], report["versions"]["numpy"]) == ("1.2.3", np.__version__)
 
