@@ -21,7 +21,7 @@ from .domain.labels.label_file import check_label_file_name, label_file_bytes
 from .domain.labels.label_map import LabelTable
 from .domain.reading import Reading
 from .domain.run import Outputs, RunOptions
-from .domain.tuning import Tuning
+from .domain.tuning import Tradeoff, Tuning
 from .domain.viewing.slicing import Plane
 from .domain.volume import Volume
 from .domain.volume_names import USUAL_FORMAT, MaskFormat
@@ -38,6 +38,7 @@ from .services.jobs.slice_preview import job_slice
 from .services.jobs.submit import forget_job, submit_case
 from .services.jobs.worker import work_on_jobs
 from .services.models.export import ExportResult, export_model
+from .services.models.frontier import labelled_cases, measure_tradeoffs
 from .services.models.importing import ImportResult, import_model, importer_of
 from .services.models.loading import AUTO, LoadedModel, ModelOpener
 from .services.models.segmenter import LoadedSegmenter
@@ -241,6 +242,13 @@ class Application:
         Without volumes, the bundled model is measured on the bundled sample, and any other on noise.
         """
         return tune(model, volumes or self._calibration(model), progress, ports=self.container.tune_ports())
+
+    def measure_tradeoffs(
+        self, model: Model, folders: Sequence[Path], progress: ProgressListener
+    ) -> tuple[Tradeoff, ...]:
+        """Measure time and Dice against truth at each overlap and precision; see ``measure_tradeoffs``."""
+        cases = labelled_cases(folders, model.card, self.volumes)
+        return measure_tradeoffs(model, cases, progress, ports=self.container.tune_ports())
 
     # Cases
 

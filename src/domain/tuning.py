@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from .geometry.grid import Shape3
 from .parity import Agreement, Bounds
@@ -77,3 +78,34 @@ class Tuning:
         """Return the fastest configuration of this precision within the bounds."""
         able = [c for c in self.candidates if c.choice.precision == precision and c.holds(bounds)]
         return min(able, key=lambda c: c.seconds or 0.0).choice if able else None
+
+
+@dataclass(frozen=True)
+class Tradeoff:
+    """Time of all labelled cases and mean Dice of each label, for a runtime, precision and overlap.
+
+    ``beaten``: another is at least as fast and as accurate, and better in one of both.
+    """
+
+    runtime: str
+    precision: str
+    overlap: float
+    tiles: int
+    seconds: float
+    dice: tuple[float, ...]
+    beaten: bool = False
+
+    @property
+    def mean_dice(self) -> float:
+        """Mean Dice over the labels."""
+        return sum(self.dice) / len(self.dice)
+
+    def beats(self, other: Tradeoff) -> bool:
+        """Return whether this is at least as fast and as accurate as another, and better in one of both."""
+        mine, its = (self.seconds, -self.mean_dice), (other.seconds, -other.mean_dice)
+        return mine != its and mine[0] <= its[0] and mine[1] <= its[1]
+
+
+def mark_beaten(found: Sequence[Tradeoff]) -> tuple[Tradeoff, ...]:
+    """Return the same trade-offs; ``beaten`` says which of them another one beats."""
+    return tuple(replace(one, beaten=any(other.beats(one) for other in found)) for one in found)

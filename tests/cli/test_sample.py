@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from importlib.metadata import requires
 from pathlib import Path
 
 import nibabel as nib
@@ -28,6 +29,14 @@ def test_the_sample_is_segmented_into_the_current_folder(voxport: Command, tmp_p
     assert statistics["labels"][0]["voxels"] == int(labels.sum())
     for word in ("vessel", "sample_preview.png", "voxport segment YOUR.nii.gz"):
         assert word in result.stdout
+
+
+def test_what_is_installed_without_extras_runs_the_bundled_model_in_openvino(voxport: Command, tmp_path: Path) -> None:
+    given = (requirement for requirement in requires("voxport") or () if "extra ==" not in requirement)
+    assert any(requirement.startswith("openvino") for requirement in given)
+    assert voxport("segment", "--sample", "--report", "r.json").returncode == 0
+    runtime = json.loads((tmp_path / "r.json").read_text(encoding="utf-8"))["runtime"]
+    assert (runtime["name"], runtime["reason"]) == ("openvino", "the fastest of those that the certificate covers")
 
 
 def test_the_bundled_model_is_certified_and_small(voxport: Command) -> None:

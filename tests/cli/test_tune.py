@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import shutil
 from pathlib import Path
 
 import nibabel as nib
@@ -94,3 +95,24 @@ def test_int8_without_a_tuning_says_how_to_come_by_it(voxport: Command, model: P
 def test_an_unsuitable_volume_is_a_bad_input(voxport: Command, model: Path, tmp_path: Path) -> None:
     assert voxport("tune", model, "--volume", "missing.nii").returncode == 3
     assert not (tmp_path / "data").exists()
+
+
+def test_time_and_dice_against_truth_are_measured_for_each_overlap(
+    voxport: Command, model: Path, scan: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "truth").mkdir()
+    shutil.copy(scan, tmp_path / "truth" / "a_image.nii.gz")
+    assert voxport("segment", scan, "-m", model, "-o", "truth/a_label.nii.gz").returncode == 0
+    done = voxport("tune", model, "--truth", "truth", "--json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)["tradeoffs"]
+    assert {one["overlap"] for one in found} == {0.0, 0.125, 0.25, 0.375, 0.5, 0.625}
+    # the truth is this model's own mask, at the card's overlap
+    assert {1.0} == {one["mean_dice"] for one in found if (one["precision"], one["overlap"]) == ("fp32", 0.5)}
+    assert all(0.9 < one["mean_dice"] <= 1.0 for one in found)
+    shown = voxport("tune", model, "--truth", "truth")
+    assert "frontier" in shown.stdout
+    missing = voxport("tune", model, "--truth", "nowhere")
+    assert (missing.returncode, len(missing.stderr.splitlines())) == (3, 1)
+    beside = voxport("tune", model, "--truth", "truth", "--volume", scan)
+    assert (beside.returncode, len(beside.stderr.splitlines())) == (2, 1)

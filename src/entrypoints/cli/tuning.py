@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ...domain.errors import UsageError
 from . import options as opt
 from .console import build_application, progress_bar, show_json, show_table
 
 if TYPE_CHECKING:
     from ...domain.parity import Bounds
-    from ...domain.tuning import Candidate, Tuning
+    from ...domain.tuning import Candidate, Tradeoff, Tuning
 
 
 def tune_command(
@@ -27,6 +30,15 @@ def tune_command(
             show_default="the sample for the bundled model, else noise",
         ),
     ] = None,
+    truth: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--truth",
+            metavar="FOLDER",
+            help="Measure time and Dice at each overlap instead, on NAME_image and NAME_label in this folder; "
+            "twice: on the images of one folder and the labels of another.",
+        ),
+    ] = None,
     card: opt.CardFile = None,
     as_json: opt.AsJson = False,
     quiet: opt.Quiet = False,
@@ -37,6 +49,12 @@ def tune_command(
     """
     application = build_application()
     found = application.find_model(model, card)
+    if truth:
+        _check_truth(truth, volume)
+        with progress_bar(quiet) as progress:
+            measured = application.measure_tradeoffs(found, truth, progress)
+        show_json({"tradeoffs": list(map(_tradeoff, measured))}) if as_json else _show_tradeoffs(measured)
+        return
     with progress_bar(quiet) as progress:
         tuned = application.tune(found, volume or (), progress)
     bounds = application.bounds
@@ -44,6 +62,34 @@ def tune_command(
         show_json(_mapping(tuned, bounds))
     elif not quiet:
         _show(tuned, bounds)
+
+
+def _check_truth(truth: list[Path], volume: list[str] | None) -> None:
+    if volume:
+        raise UsageError(
+            "--volume", expected="nothing beside --truth", got=" ".join(volume), do="leave one of them out"
+        )
+    if len(truth) > 2:
+        raise UsageError("--truth", expected="one folder or two", got=str(len(truth)), do="leave some out")
+
+
+def _tradeoff(found: Tradeoff) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    return {**asdict(found), "mean_dice": found.mean_dice}
+
+
+def _show_tradeoffs(measured: Sequence[Tradeoff]) -> None:
+    columns = ("runtime", "precision", "overlap", "tiles", "seconds", "ratio", "Dice", "")
+    slowest = max(found.seconds for found in measured)
+    rows = [
+        (
+            *(found.runtime, found.precision, f"{found.overlap:g}", found.tiles, f"{found.seconds:.2f}"),
+            *(f"{slowest / found.seconds:.2f}x", f"{found.mean_dice:.4f}", "" if found.beaten else "frontier"),
+        )
+        for found in sorted(measured, key=lambda found: found.seconds)
+    ]
+    show_table(columns, rows, numbers=False)
 
 
 def _mapping(tuned: Tuning, bounds: Bounds) -> dict[str, Any]:

@@ -17,8 +17,7 @@ from ...ports.model import Model, ModelFiles
 from ...ports.model_repository import ModelRepository
 from ...ports.runtime import InferenceRuntime, RuntimeOpener, RuntimeOptions
 from ...ports.tunings import FoundTuning, TuningStore
-from .comparing import compare_runtimes
-from .probing import checked_model
+from .probing import checked_model, compare_runtimes
 
 AUTO = "auto"
 # Runtimes that load checkpoints; all others load ONNX files.

@@ -29,9 +29,8 @@ from ...domain.parity import (
 from ...ports.model import Model, ModelFiles
 from ...ports.progress import ProgressListener
 from ...ports.runtime import InferenceRuntime, RuntimeOpener, RuntimeOptions
-from .comparing import check_shapes, infer_probes, parity_of, probe_inputs
 from .loading import LoadedModel, other_ways
-from .probing import check_repeats
+from .probing import check_repeats, check_shapes, infer_probes, parity_of, probe_inputs
 
 
 @dataclass(frozen=True)

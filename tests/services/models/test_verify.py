@@ -15,8 +15,8 @@ from voxport.domain.inference.patches import Tiling
 from voxport.domain.parity import Bounds, Certificate, Parity, ProbeInput, RuntimeParity
 from voxport.ports.model import Model
 from voxport.ports.runtime import InferenceRuntime, NetworkShape, RuntimeOptions
-from voxport.services.models.comparing import probe_inputs
 from voxport.services.models.loading import LoadedModel
+from voxport.services.models.probing import probe_inputs
 from voxport.services.models.verify import Verification, certified, verify, verify_again, verify_against
 from voxport.testing.affine import Floats
 from voxport.testing.fakes import FakeRuntime
