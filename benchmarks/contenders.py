@@ -118,6 +118,8 @@ def monai(spec: Spec, how: str) -> Run:
 
     torch.set_num_threads(spec["threads"])
     network = torch_network(spec)
+    layout = torch.channels_last_3d if how == "channels_last" else torch.contiguous_format
+    network = network.to(memory_format=layout)
     called = torch.compile(network) if how == "compile" else network
 
     def run(volume: str) -> Answer:
@@ -125,7 +127,7 @@ def monai(spec: Spec, how: str) -> Run:
         image = nib.load(volume)
         values = normal(np.asarray(image.dataobj).astype(np.float32), spec)
         with torch.inference_mode():
-            batch = torch.from_numpy(values)[None, None]
+            batch = torch.from_numpy(values)[None, None].contiguous(memory_format=layout)
             logits = sliding_window_inference(
                 batch, spec["patch"], 1, called, overlap=spec["overlap"], mode="gaussian", padding_mode=spec["padding"]
             )

@@ -8,7 +8,12 @@ from typing import Any
 from bars import LEAST_DICE, NAMES, bars, least_dice, startup_seconds
 
 _LARGEST_DISTRIBUTIONS = 15
-_WHO = {"monai:eager": "MONAI, eager", "monai:compile": "MONAI, torch.compile", "nnunet:": "nnU-Net's predictor"}
+_WHO = {
+    "monai:eager": "MONAI, eager",
+    "monai:channels_last": "MONAI, channels last",
+    "monai:compile": "MONAI, torch.compile",
+    "nnunet:": "nnU-Net's predictor",
+}
 _VERDICTS = {True: "met", False: "**not met**", None: "not measured"}
 
 
@@ -63,7 +68,7 @@ def _speed(name: str, speed: Mapping[str, Any]) -> str:
         f"## {name[0].upper()}{name[1:]}: {_by(speed['shape'])} voxels",
         f"Tiles of {_by(speed['patch'])}, overlap {speed['overlap']:g}, {speed['threads']} threads, medians of "
         f"{speed['repeats']}. Dice (smallest of all labels; **bold** below {LEAST_DICE}) and agreement are "
-        "relative to voxport in fp32. int8 is included if `voxport tune` accepts it; `auto` is its choice.",
+        "relative to voxport in fp32. int8 is included if `voxport tune` accepts it; `auto` is what voxport takes.",
         _table(heads, rows),
     ]
     auto = contenders.get("voxport:auto")

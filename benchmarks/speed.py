@@ -61,9 +61,9 @@ def main() -> None:
                 check=True,
                 cwd=folder,
             )
-        kinds = [REFERENCE, *(["monai:compile"] if wanted.compile else []), "nnunet:"]
+        kinds = [REFERENCE, "monai:channels_last", *(["monai:compile"] if wanted.compile else []), "nnunet:"]
         kinds += [f"voxport:{way}" for way in WAYS]
-        kinds += ["voxport:auto"] if wanted.tune else []
+        kinds += ["voxport:auto"]
         kinds += [f"bare:{way}" for way in WAYS] + ["peak:fp32", "peak:bf16", "flops:"]
         found, missing = _measured(kinds, folder / "spec.json", wanted.repeats)
         result = {
@@ -92,7 +92,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--steps", type=int, default=120, help="steps of training the SegResNet")
     parser.add_argument("--compile", action="store_true", help="also MONAI with torch.compile")
-    parser.add_argument("--tune", action="store_true", help="run voxport tune first; adds auto, and int8 if accepted")
+    parser.add_argument("--tune", action="store_true", help="run voxport tune first; int8 too if accepted")
     parser.add_argument("--quick", action="store_true", help="a small volume once, as a test")
     parser.add_argument("--json", type=Path)
     wanted = parser.parse_args()
