@@ -87,7 +87,7 @@ class Form:
         source = slice_by_slice(source, card) if slices else source
         target = self.folder / "net.onnx"
         Application.build(models_dir=self.folder / "models").export(source, card, target, RecordingProgress())
-        with voxport.load(str(target)) as segmenter:
+        with voxport.load(str(target), precision="fp32") as segmenter:
             return segmenter(self.values, spacing=(1, 1, 1), unit="mm").labels.array
 
 

@@ -81,7 +81,8 @@ def test_a_signal_ends_the_run_within_two_seconds_and_cleans_up(
         seconds = _stopped(process, number)
         assert process.returncode == code
     assert seconds < _SECONDS_TO_STOP
-    assert sorted(path.name for path in tmp_path.iterdir()) == before
+    # what was found out of the model and this machine is kept with the user's data
+    assert sorted(path.name for path in tmp_path.iterdir() if path.name != "data") == before
 
 
 def test_ctrl_c_does_not_wait_for_a_tile_that_takes_long(tmp_path: Path) -> None:
