@@ -239,11 +239,17 @@ def _written(norm: _GroupNorm, number: int, graph: onnx.GraphProto) -> list[onnx
     scale = constant("scale", norm.scale.reshape(one_each).astype(np.float32))
     bias = constant("bias", norm.bias.reshape(one_each).astype(np.float32))
 
-    def over_group(name: str, value: str) -> str:
-        return add("Conv", f"{name}_of_group", add("ReduceMean", f"{name}_of_channel", value, axes, keepdims=1), matrix)
+    def over_group(name: str, of_channels: str) -> str:
+        return add("Conv", f"{name}_of_group", of_channels, matrix)
 
-    centred = add("Sub", "centred", norm.source, over_group("mean", norm.source))
-    variance = over_group("variance", add("Mul", "squared", centred, centred))
+    mean = over_group("mean", add("ReduceMean", "mean_of_channel", norm.source, axes, keepdims=1))
+    centred = add("Sub", "centred", norm.source, mean)
+    # the norm needs no map of squares
+    length = add("ReduceL2", "length", centred, axes, keepdims=1)
+    edges = add("Cast", "edges", add("Shape", "shape", norm.source, start=2), to=onnx.TensorProto.FLOAT)
+    root = add("Sqrt", "root", add("ReduceProd", "voxels", edges, keepdims=0))
+    spread = add("Div", "spread", length, root)
+    variance = over_group("variance", add("Mul", "squared", spread, spread))
     deviation = add("Sqrt", "deviation", add("Add", "positive", variance, epsilon))
     scaled = add("Mul", "scaled", centred, add("Div", "factor", scale, deviation))
     add("Add", "shifted", scaled, bias, result=norm.result)

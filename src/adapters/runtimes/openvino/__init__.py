@@ -148,7 +148,7 @@ def open_openvino_session(path: Path, options: SessionOptions, settings: Openvin
         settings.cache.mkdir(parents=True, exist_ok=True)
         config["CACHE_DIR"] = str(settings.cache)
     try:
-        compiled = core.compile_model(core.read_model(read_without_reshapes(path) or str(path)), _DEVICE, config)
+        compiled = core.compile_model(core.read_model(_graph(path, options.precision)), _DEVICE, config)
     except RuntimeError as error:
         raise ModelError(
             path.name,
@@ -157,6 +157,15 @@ def open_openvino_session(path: Path, options: SessionOptions, settings: Openvin
             do="export it again, with operators and versions that it has",
         ) from None
     return OpenvinoSession(compiled, path.name)
+
+
+def _graph(path: Path, precision: str) -> bytes | str:
+    """Return what to load: in fp32 without reshapes for group normalisation, which takes a fifth of a SegResNet's time.
+
+    In bf16 it is no faster without them, and OpenVINO's own normalisation keeps its statistics in fp32.
+    """
+    rewritten = read_without_reshapes(path) if precision == "fp32" else None
+    return rewritten or str(path)
 
 
 def _hint(core: Any, precision: str) -> str:
