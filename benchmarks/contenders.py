@@ -56,7 +56,7 @@ def voxport(spec: Spec, how: str) -> Run:
     """Run ``voxport segment`` without process start; ``how`` is RUNTIME-PRECISION, or auto."""
     from voxport.application import Application
     from voxport.domain.run import Outputs, RunOptions
-    from voxport.entrypoints.cli.console import Silent
+    from voxport.testing.progress import RecordingProgress
 
     application = Application.build()
     runtime, _, precision = how.partition("-")
@@ -68,7 +68,7 @@ def voxport(spec: Spec, how: str) -> Run:
 
     def run(volume: str) -> Answer:
         began = time.perf_counter()
-        done = application.segment([volume], loaded, Outputs(mask), options, Silent())
+        done = application.segment([volume], loaded, Outputs(mask), options, RecordingProgress())
         return {
             "seconds": time.perf_counter() - began,
             "stages": done.seconds,

@@ -16,6 +16,7 @@ from . import __version__
 from .container import BUNDLED, Container
 from .contract.card import revise_card
 from .domain.cards.model_card import ModelCard
+from .domain.errors import VoxportError
 from .domain.job import Job
 from .domain.labels.label_file import check_label_file_name, label_file_bytes
 from .domain.labels.label_map import LabelTable
@@ -133,6 +134,18 @@ class Application:
             UsageError: no such runtime or precision on this machine.
         """
         return self._opener.load(model, runtime, precision, threads)
+
+    def tuning_hint(self) -> str | None:
+        """Return a line that recommends tuning if the default model has no tuning for this machine, else None."""
+        try:
+            model = self.find_model()
+        except VoxportError:
+            return None  # whoever loads it says more
+        if model.format != "onnx" or self.container.tunings().find(model).tuning is not None:
+            return None
+        return (
+            f"{model.card.reference} is not tuned for this machine; voxport tune {model.card.name} may make it faster"
+        )
 
     def list_models(self) -> Listing:
         """List the models that can be named."""

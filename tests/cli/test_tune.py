@@ -10,6 +10,8 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+from voxport.application import Application
+from voxport.testing.progress import RecordingProgress
 
 from .conftest import Command
 
@@ -116,3 +118,15 @@ def test_time_and_dice_against_truth_are_measured_for_each_overlap(
     assert (missing.returncode, len(missing.stderr.splitlines())) == (3, 1)
     beside = voxport("tune", model, "--truth", "truth", "--volume", scan)
     assert (beside.returncode, len(beside.stderr.splitlines())) == (2, 1)
+
+
+def test_tuning_is_recommended_until_it_is_done(model: Path, tmp_path: Path) -> None:
+    application = Application.build(model=str(model), tunings_dir=tmp_path / "tunings")
+    name, reference = (card := application.find_model().card).name, card.reference
+    assert (
+        application.tuning_hint()
+        == f"{reference} is not tuned for this machine; voxport tune {name} may make it faster"
+    )
+    application.tune(application.find_model(), [], RecordingProgress())
+    assert application.tuning_hint() is None
+    assert Application.build(model="nowhere", models_dir=tmp_path).tuning_hint() is None

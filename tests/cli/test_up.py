@@ -90,6 +90,7 @@ def up(tmp_path: Path) -> Iterator[Up]:
 
 def test_the_service_comes_back_when_it_is_killed_and_all_end_with_it(up: Up) -> None:
     up.wait_for("healthy: service, worker")
+    up.wait_for("is not tuned for this machine; voxport tune ")
     assert (up.folder / "out").read_text(encoding="utf-8") == f"service {up.url}\n"
     (service,) = [p for p in psutil.Process(up.process.pid).children() if "serve" in p.cmdline()]
     before = service.children(recursive=True)
