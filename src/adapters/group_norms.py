@@ -7,7 +7,6 @@ averaged by a 1x1x1 convolution with a constant matrix; what is left are multipl
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -106,10 +105,8 @@ class _Graph:
             for name in node.input:
                 self._users.setdefault(name, []).append(node)
         # in subgraphs too, names of this graph may be used
-        inner = Counter(
-            name for node in graph.node for a in node.attribute for g in (a.g, *a.graphs) for name in _used(g)
-        )
-        self._seen_elsewhere = {value.name for value in graph.output} | set(inner)
+        inner = {name for n in graph.node for a in n.attribute for g in (a.g, *a.graphs) for name in _used(g)}
+        self._seen_elsewhere = {value.name for value in graph.output} | inner
 
     def group_norm(self, node: onnx.NodeProto) -> _GroupNorm | None:
         """Return the group normalisation that a node is the heart of, or None."""

@@ -238,21 +238,25 @@ def test_rates_are_limited_for_each_key(tmp_path: Path) -> None:
         assert http.get("/v1/models", headers={"X-API-Key": OTHER_KEY}).status_code == 200
 
 
-@pytest.mark.parametrize(
-    ("host", "words"), [("0.0.0.0", "VOXPORT_API_KEYS"), ("::", "VOXPORT_API_KEYS"), ("lab.example", "an IP address")]
-)
-def test_an_open_bind_without_a_key_does_not_start(tmp_path: Path, host: str, words: str) -> None:
-    command = [sys.executable, "-m", "voxport", "serve", "--host", host, "--port", str(free_port())]
-    ended = subprocess.run(
-        command,
-        cwd=tmp_path,
-        env=environment(tmp_path),
+def refused_start(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """What ``voxport serve`` says where it ends at once."""
+    return subprocess.run(
+        [sys.executable, "-m", "voxport", "serve", *arguments],
+        cwd=folder,
+        env=environment(folder),
         capture_output=True,
         text=True,
         encoding="utf-8",
         timeout=60,
         check=False,
     )
+
+
+@pytest.mark.parametrize(
+    ("host", "words"), [("0.0.0.0", "VOXPORT_API_KEYS"), ("::", "VOXPORT_API_KEYS"), ("lab.example", "an IP address")]
+)
+def test_an_open_bind_without_a_key_does_not_start(tmp_path: Path, host: str, words: str) -> None:
+    ended = refused_start(tmp_path, "--host", host, "--port", str(free_port()))
     assert ended.returncode == 2
     (line,) = ended.stderr.splitlines()
     assert words in line
@@ -272,17 +276,7 @@ def test_plain_bentoml_without_a_key_serves_no_other_host_or_site(tmp_path: Path
 
 def test_a_port_in_use_is_told_of_in_one_line(guarded: Server, tmp_path: Path) -> None:
     port = guarded.url.rsplit(":", 1)[1]
-    command = [sys.executable, "-m", "voxport", "serve", "--port", port]
-    ended = subprocess.run(
-        command,
-        cwd=tmp_path,
-        env=environment(tmp_path),
-        capture_output=True,
-        text=True,
-        encoding="utf-8",
-        timeout=60,
-        check=False,
-    )
+    ended = refused_start(tmp_path, "--port", port)
     assert ended.returncode == 2
     assert ended.stderr.count("\n") == 1
     assert "another with --port" in ended.stderr

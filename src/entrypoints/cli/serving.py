@@ -49,8 +49,6 @@ def serve_command(
     from ..json_log import announce
 
     announce(f"serving on {url_of(host, port)}")
-    if (hint := build_application().tuning_hint()) is not None:
-        announce(hint)
     command = [sys.executable, "-m", "bentoml", "serve", _SERVICE, "--host", address, "--port", str(port)]
     os.execv(sys.executable, command)
 

@@ -75,11 +75,11 @@ def up_command(
         Path(variables["VOXPORT_MODELS_DIR"]).mkdir(parents=True, exist_ok=True)
     logs = (data or data_home()) / "logs" / str(port)  # two services of a user do not share a folder
     named = {"models_dir": variables.get("VOXPORT_MODELS_DIR"), "model": model}
-    hint = build_application(**{name: value for name, value in named.items() if value is not None}).tuning_hint()
-    _keep_up(children_of(place, workers, variables), place, logs, hint)
+    given = {name: value for name, value in named.items() if value is not None}
+    _keep_up(children_of(place, workers, variables), place, logs, lambda: build_application(**given).tuning_hint())
 
 
-def _keep_up(children: Sequence[Child], place: Place, logs: Path, hint: str | None) -> None:
+def _keep_up(children: Sequence[Child], place: Place, logs: Path, tuning_hint: Callable[[], str | None]) -> None:
     from ...settings import load_settings
 
     stop = threading.Event()
@@ -96,9 +96,9 @@ def _keep_up(children: Sequence[Child], place: Place, logs: Path, hint: str | No
         supervisor.watch(until=lambda: stop.is_set() or not supervisor.waits_for)
         if not stop.is_set():
             say(f"healthy: {', '.join(child.name for child in children)}; Ctrl-C ends all")
-            if hint is not None:
-                say(hint)
             typer.echo("\n".join(f"{name:<8}{url}" for name, url in place.urls.items()))
+            if (hint := tuning_hint()) is not None:
+                say(hint)
         supervisor.watch(until=stop.is_set)
         say("ending")
 

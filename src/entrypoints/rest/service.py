@@ -17,7 +17,7 @@ os.environ.setdefault("MALLOC_ARENA_MAX", "2")
 
 from ...application import Application
 from ...ports.locks import Locks
-from ..json_log import log_as_json
+from ..json_log import announce, log_as_json
 from .app import create_app
 from .connections import timed_protocol
 from .keys import parse_keys
@@ -38,6 +38,8 @@ def create_service() -> Any:
     if index is None:  # this process starts the workers
         stop_while_starting()
         own_metrics_folder(application.locks)
+        if (hint := application.tuning_hint()) is not None:
+            announce(hint)
     else:
         protocols: dict[str, Any] = uvicorn.config.HTTP_PROTOCOLS
         protocols["auto"] = timed_protocol(application.settings.serving.silence_seconds)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ...domain.cards.model_card import ModelCard
 from ...domain.cases import numbered_cases
-from ...domain.errors import InputError, UsageError
+from ...domain.errors import InputError
 from ...domain.geometry.grid import Box, Grid
 from ...domain.parity import compare_labels
 from ...domain.run import Outputs, RunOptions
@@ -23,10 +23,9 @@ from ...domain.volume import Volume
 from ...domain.volume_names import VolumeNames
 from ...ports.model import Model
 from ...ports.progress import ProgressListener
-from ...ports.runtime import RuntimeOptions
 from ...ports.volume_store import ArrayStore, VolumeStore
 from ..segmentation.segment import segment
-from .loading import CERTIFIABLE, LoadedModel
+from .loading import LoadedModel, every_way
 from .tune import Quiet, TunePorts
 
 OVERLAPS = (0.0, 0.125, 0.25, 0.375, 0.5, 0.625)
@@ -83,17 +82,11 @@ def measure_tradeoffs(
         InputError: a volume cannot be read, does not fit the card, or its labels lie on another grid.
     """
     found: list[Tradeoff] = []
-    for runtime in (name for name in ports.openers if name != "torch"):
-        for precision in CERTIFIABLE:
-            try:
-                opened = ports.openers[runtime](model, RuntimeOptions(precision, ports.tunings.machine.threads))
-            except UsageError:
-                continue  # not installed, or not supported by this processor
-            with closing(opened):
-                loaded = LoadedModel(model, opened)
-                for overlap in OVERLAPS:
-                    progress.stage(f"{runtime} {precision}, overlap {overlap:g}", len(cases))
-                    found.append(_measured(loaded, overlap, cases, progress, ports))
+    for opened in every_way(model, ports.openers, threads=ports.tunings.machine.threads):
+        with closing(opened):
+            for overlap in OVERLAPS:
+                progress.stage(f"{opened.name} {opened.precision}, overlap {overlap:g}", len(cases))
+                found.append(_measured(LoadedModel(model, opened), overlap, cases, progress, ports))
     return mark_beaten(found)
 
 
@@ -103,9 +96,10 @@ def _measured(
     seconds, tiles, dice = 0.0, 0, []
     for case in cases:
         store, table = ports.new_store(), loaded.model.card.output.table
-        names = [_copied(image, number, ports.segment.volumes, store) for number, image in enumerate(case.images)]
+        for image in case.images:
+            _copy(image, ports.segment.volumes, store)
         within = replace(ports.segment, volumes=store, scratch=None)
-        done = segment(names, loaded, Outputs(_MASK), RunOptions(overlap=overlap), Quiet(progress), ports=within)
+        done = segment(case.images, loaded, Outputs(_MASK), RunOptions(overlap=overlap), Quiet(progress), ports=within)
         truth = _truth(case.labels, done.grid, table.values, ports.segment.volumes)
         dice.append(compare_labels(truth, store.get(_MASK).array[0], table).dice)
         seconds += ports.seconds_of(done)
@@ -115,12 +109,11 @@ def _measured(
     return Tradeoff(loaded.runtime.name, loaded.runtime.precision, overlap, tiles, seconds, means)
 
 
-def _copied(image: str, number: int, volumes: VolumeStore, store: ArrayStore) -> str:
-    """Copy a volume to memory, so that reading it does not count; return its name there."""
+def _copy(image: str, volumes: VolumeStore, store: ArrayStore) -> None:
+    """Copy a volume to memory under its name, so that reading it does not count."""
     with volumes.open(image) as opened:
         values = opened.read(Box.whole(opened.grid.shape))
-        store.put(f"image {number}", Volume(values, opened.grid, opened.channel_names))
-    return f"image {number}"
+        store.put(image, Volume(values, opened.grid, opened.channel_names))
 
 
 def _truth(reference: str, grid: Grid, values: Sequence[int], volumes: VolumeStore) -> NDArray[Any]:

@@ -89,8 +89,7 @@ def runtime_choices(
     measured = tuning is not None and any(
         (c.choice.runtime, c.choice.precision) == (name, wanted) and c.holds(bounds) for c in tuning.candidates
     )
-    proved = measured or any((r.runtime, r.precision) == (name, wanted) and r.holds(bounds) for r in compared)
-    warning = _no_certificate(model) if proved else _uncertified(model, name, wanted, bounds)
+    warning = _no_certificate(model) if measured else _uncertified(model, name, wanted, bounds)
     return (RuntimeChoice(name, wanted, reason, warning),)
 
 
@@ -109,13 +108,19 @@ def open_first(
     return last, openers[last.runtime](model, RuntimeOptions(last.precision, threads))
 
 
-def other_ways(model: Model, openers: Mapping[str, RuntimeOpener], but: tuple[str, str]) -> Iterator[InferenceRuntime]:
-    """Yield the model in every other installed runtime and precision."""
+def every_way(
+    model: Model,
+    openers: Mapping[str, RuntimeOpener],
+    *,
+    but: tuple[str, str] | None = None,
+    threads: int | None = None,
+) -> Iterator[InferenceRuntime]:
+    """Yield the model in every installed runtime and precision, except one; the caller closes each."""
     for name, opener in openers.items():
         for precision in CERTIFIABLE:
             if name not in _CHECKPOINT_RUNTIMES and (name, precision) != but:
                 try:
-                    opened = opener(model, RuntimeOptions(precision))
+                    opened = opener(model, RuntimeOptions(precision, threads))
                 except UsageError:
                     continue  # not installed, or not supported by this processor
                 yield opened

@@ -29,7 +29,7 @@ from ...domain.parity import (
 from ...ports.model import Model, ModelFiles
 from ...ports.progress import ProgressListener
 from ...ports.runtime import InferenceRuntime, RuntimeOpener, RuntimeOptions
-from .loading import LoadedModel, other_ways
+from .loading import LoadedModel, every_way
 from .probing import check_repeats, check_shapes, infer_probes, parity_of, probe_inputs
 
 
@@ -177,7 +177,7 @@ def _others(
 ) -> tuple[RuntimeParity, ...]:
     """Return the parity of every other installed runtime and precision on the same inputs."""
     found = []
-    for other in other_ways(model, openers, (runtime.name, runtime.precision)):
+    for other in every_way(model, openers, but=(runtime.name, runtime.precision)):
         with closing(other):
             progress.stage(f"compare {other.name} {other.precision}", len(probes))
             logits = infer_probes(other, probes, model.card.output, progress)

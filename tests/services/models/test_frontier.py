@@ -121,6 +121,15 @@ def test_labels_on_another_grid_are_refused(folder: Path) -> None:
         measured(folder, labelled_cases([folder], CARD, NiftiStore()))
 
 
+def test_an_image_that_is_refused_is_named(folder: Path) -> None:
+    values = noise((12, 10, 9))
+    values[0] = np.nan
+    (folder / "1_image.nii.gz").unlink()
+    put(folder / "1_image.nii.gz", values)
+    with pytest.raises(InputError, match=r"1_image\.nii\.gz: expected finite values"):
+        measured(folder, labelled_cases([folder], CARD, NiftiStore()))
+
+
 @pytest.mark.parametrize(
     ("names", "said"),
     [([], "NAME_image and NAME_label"), (["a_image.nii"], "no labels of a"), (["a.nii"], "NAME_image")],
