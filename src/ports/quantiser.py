@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -16,12 +16,18 @@ class Quantiser(Protocol):
     """Quantises networks after training, with ranges from calibration inputs."""
 
     def quantise(
-        self, model: Model, inputs: Sequence[NDArray[np.float32]], destination: Path, *, spared: int = 0
-    ) -> int:
-        """Write an ONNX model's network, without a card, with convolutions in int8; returns their number.
+        self,
+        model: Model,
+        inputs: Sequence[NDArray[np.float32]],
+        destination: Path,
+        *,
+        spared: Sequence[float] = (0.0,),
+    ) -> Iterator[int]:
+        """Write an ONNX model's network, without a card, with convolutions in int8; yield how many, once a file.
 
-        ``inputs`` are typical batches ``(N, C, ., ., .)`` in the network's own axes. ``spared`` convolutions at either
-        end, the most delicate ones, are not quantised. Nothing is written if none remains.
+        ``inputs`` are typical batches ``(N, C, ., ., .)`` in the network's own axes. For each share of ``spared``,
+        a file in which that share of the convolutions, those that change the result most, is not quantised. Each file
+        replaces the one before. Nothing is written where no convolution remains.
 
         Raises:
             ModelError: the network cannot be quantised.

@@ -32,8 +32,12 @@ class QuantiserContract:
         """Return logits of the quantised file."""
         raise NotImplementedError
 
+    def quantise(self, *spared: float) -> list[int]:
+        """Quantise the affine network; by default the whole of it."""
+        return list(self.quantiser.quantise(self.model, self.inputs, self.destination, spared=spared or (0.0,)))
+
     def test_the_quantised_network_is_within_a_step_of_eight_bits(self) -> None:
-        assert self.quantiser.quantise(self.model, self.inputs, self.destination) == 1
+        assert self.quantise() == [1]
         batch = self.inputs[1]
         exact = affine_logits(batch, WEIGHTS, BIAS)
         found = self.infer(self.destination, batch)
@@ -42,26 +46,30 @@ class QuantiserContract:
         assert not np.array_equal(found, exact)
 
     def test_it_takes_other_sizes_and_batches_than_it_was_calibrated_with(self) -> None:
-        self.quantiser.quantise(self.model, self.inputs, self.destination)
+        self.quantise()
         assert self.infer(self.destination, np.zeros((2, 2, 3, 7, 2), np.float32)).shape == (2, 3, 3, 7, 2)
 
     def test_the_model_file_stays_as_it_was(self) -> None:
         before = self.path.read_bytes()
-        self.quantiser.quantise(self.model, self.inputs, self.destination)
+        self.quantise()
         assert self.path.read_bytes() == before
 
     def test_where_all_is_spared_nothing_is_written(self) -> None:
-        assert self.quantiser.quantise(self.model, self.inputs, self.destination, spared=1) == 0
+        assert self.quantise(1.0) == []
         assert not self.destination.exists()
+
+    def test_a_file_is_written_for_each_share_in_which_a_convolution_is_left(self) -> None:
+        assert self.quantise(0.0, 0.5, 1.0) == [1, 1]
+        assert self.destination.exists()
 
     @pytest.mark.parametrize("content", [b"", b"no model"])
     def test_a_file_that_is_no_network_is_a_model_error_of_one_line(self, content: bytes) -> None:
         self.path.write_bytes(content)
         with pytest.raises(ModelError, match="bf16") as caught:
-            self.quantiser.quantise(self.model, self.inputs, self.destination)
+            self.quantise()
         assert "\n" not in str(caught.value)
         assert not self.destination.exists()
 
     def test_inputs_that_do_not_fit_are_a_model_error(self) -> None:
         with pytest.raises(ModelError):
-            self.quantiser.quantise(self.model, [np.zeros((1, 5, 4, 4, 4), np.float32)], self.destination)
+            next(self.quantiser.quantise(self.model, [np.zeros((1, 5, 4, 4, 4), np.float32)], self.destination))

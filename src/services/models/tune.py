@@ -45,8 +45,8 @@ _MOST_TILE_GROWTH = 4
 _LARGEST_BATCHED_TILE = 2**20
 # With fewer labelled voxels, label agreement is not conclusive.
 _LEAST_LABELLED = 100
-# Shares of convolutions at either end that are not quantised, tried until labels agree.
-_SPARED = (0.0, 0.125, 0.25)
+# Shares of convolutions that are not quantised, the most sensitive ones, tried until labels agree.
+_SPARED = (0.0, 0.125, 0.25, 0.5)
 
 
 @dataclass(frozen=True)
@@ -235,23 +235,19 @@ class _Bench:
 
     def _try_quantised(self, choice: Choice) -> None:
         """Quantise fewer and fewer layers until labels agree; delete rejected files."""
-        total = 0
-        for share in _SPARED:
-            spared = int(share * total)
-            self.progress.stage(f"quantise all but {2 * spared} layers")
-            try:
-                layers = self.ports.quantiser.quantise(self.model, self.calibration, self.quantised, spared=spared)
-            except ModelError as error:
-                self.candidates.append(Candidate(choice, note=str(error)))
-                return
-            total = total or layers
-            found = self._try(choice) if layers else None
-            if found is None:
-                return
-            self.candidates[-1] = found = replace(found, note=found.note or f"{layers} layers in int8")
-            if found.holds(self.bounds):
-                self.quantised_sha256 = hashlib.sha256(self.quantised.read_bytes()).hexdigest()
-                return
+        self.progress.stage("quantise")
+        files = self.ports.quantiser.quantise(self.model, self.calibration, self.quantised, spared=_SPARED)
+        try:
+            for layers in files:
+                found = self._try(choice)
+                if found is None:
+                    return
+                self.candidates[-1] = found = replace(found, note=found.note or f"{layers} layers in int8")
+                if found.holds(self.bounds):
+                    self.quantised_sha256 = hashlib.sha256(self.quantised.read_bytes()).hexdigest()
+                    return
+        except ModelError as error:
+            self.candidates.append(Candidate(choice, note=str(error)))
 
     def _run(self, runtime: InferenceRuntime, choice: Choice, patch: Shape3 | None) -> tuple[Labels, float, TilePlan]:
         """Return labels, the shortest duration of a few runs, and the tiles; closes the runtime."""
