@@ -10,7 +10,9 @@ import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 
-REFERENCE, FIRST = "monai:eager", "voxport:onnx-fp32"
+REFERENCE = "monai:eager"
+# labels are compared with those of the first of these masks that is there
+FULL_PRECISION = ("onnx-fp32.nii.gz", "openvino-fp32.nii.gz")
 Found = dict[str, list[dict[str, Any]]]
 
 
@@ -21,6 +23,7 @@ def compared(found: Found, folder: Path, spec: dict[str, Any]) -> dict[str, dict
     }
     gflops = found["flops:"][0]["gflops_a_tile"] if "flops:" in found else None
     results: dict[str, dict[str, Any]] = {}
+    exact = next(_labels(folder / name) for name in FULL_PRECISION if (folder / name).exists())
     for kind, answers in found.items():
         if kind == "flops:":
             results[kind] = {"gflops_a_tile": gflops}
@@ -32,7 +35,7 @@ def compared(found: Found, folder: Path, spec: dict[str, Any]) -> dict[str, dict
         }
         if "mask" in last:
             entry["ratio"] = medians[REFERENCE] / medians[kind]
-            entry |= same_labels(_labels(folder / f"{FIRST.partition(':')[2]}.nii.gz"), _labels(folder / last["mask"]))
+            entry |= same_labels(exact, _labels(folder / last["mask"]))
         floor = kind.replace("voxport:", "bare:")
         if kind != floor and floor in medians:
             entry["share_of_floor"] = medians[floor] / medians[kind]

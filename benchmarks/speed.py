@@ -44,6 +44,8 @@ CARD = {
     "tiling": {"patch": [128, 128, 64], "divisor": 8, "overlap": 0.5, "blending": "gaussian"},
     "output": {"activation": "softmax", "labels": [{"value": 1, "name": "foreground"}]},
 }
+# Read by oneDNN (in PyTorch and OpenVINO) and by PyTorch.
+_LIMITS = {"ONEDNN_MAX_CPU_ISA": "AVX2", "DNNL_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"}
 WAYS = ("onnx-fp32", "openvino-fp32", "openvino-bf16", "openvino-int8")
 
 
@@ -52,7 +54,7 @@ def main() -> None:
     wanted = _arguments()
     with TemporaryDirectory() as name:
         folder = Path(name)
-        os.environ |= {"XDG_DATA_HOME": str(folder / "data")}
+        os.environ |= {"XDG_DATA_HOME": str(folder / "data"), **(_LIMITS if wanted.avx2 else {})}
         spec = _prepared(folder, wanted)
         if wanted.tune:
             print("tuning ...", file=sys.stderr)
@@ -65,9 +67,10 @@ def main() -> None:
         kinds += [f"voxport:{way}" for way in WAYS]
         kinds += ["voxport:auto"]
         kinds += [f"bare:{way}" for way in WAYS] + ["peak:fp32", "peak:bf16", "flops:"]
+        kinds = [kind for kind in kinds if kind in (REFERENCE, "flops:") or kind not in wanted.without]
         found, missing = _measured(kinds, folder / "spec.json", wanted.repeats)
         result = {
-            "machine": machine(),
+            "machine": machine() | ({"instructions": "limited to avx2"} if wanted.avx2 else {}),
             "network": wanted.network,
             "shape": list(spec["shape"]),
             "patch": spec["patch"],
@@ -93,6 +96,10 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=120, help="steps of training the SegResNet")
     parser.add_argument("--compile", action="store_true", help="also MONAI with torch.compile")
     parser.add_argument("--tune", action="store_true", help="run voxport tune first; int8 too if accepted")
+    parser.add_argument("--without", nargs="+", default=[], metavar="KIND", help="leave out, such as nnunet:")
+    parser.add_argument(
+        "--avx2", action="store_true", help="let oneDNN and PyTorch use AVX2 alone; ONNX Runtime cannot be limited"
+    )
     parser.add_argument("--quick", action="store_true", help="a small volume once, as a test")
     parser.add_argument("--json", type=Path)
     wanted = parser.parse_args()

@@ -108,6 +108,15 @@ def tile() -> Floats:
     return np.random.default_rng(0).random((1, 1, 32, 32, 16), np.float32)
 
 
+@pytest.mark.parametrize(("limit", "expected"), [("AVX2", True), ("avx512_core", True), ("AVX512_CORE_VNNI", False)])
+def test_a_limit_of_onednn_counts_as_the_processors(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str, expected: bool
+) -> None:
+    (tmp_path / "cpuinfo").write_text("flags\t\t: avx2 avx512_vnni amx_int8\n", encoding="utf-8")
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", limit)
+    assert saturates("x86_64", tmp_path / "cpuinfo") is expected
+
+
 def quantised_layers(network: Path) -> set[str]:
     nodes = onnx.load(network).graph.node
     fed = {node.output[0] for node in nodes if node.op_type == "DequantizeLinear"}

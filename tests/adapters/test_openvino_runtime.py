@@ -14,7 +14,12 @@ import voxport.adapters.runtimes.openvino as module
 from onnx import TensorProto, helper
 from voxport.adapters.quantisers.onnx import OnnxQuantiser
 from voxport.adapters.runtimes.onnx import OnnxRuntimeSettings, open_onnx_runtime
-from voxport.adapters.runtimes.openvino import OpenvinoSettings, open_openvino_runtime, openvino
+from voxport.adapters.runtimes.openvino import (
+    OpenvinoSettings,
+    open_openvino_runtime,
+    open_openvino_session,
+    openvino,
+)
 from voxport.domain.errors import LimitError, ModelError, UsageError
 from voxport.ports.runtime import InferenceRuntime, NetworkRuntime, RuntimeOptions
 from voxport.testing.affine import BIAS, WEIGHTS, Floats, affine_card, affine_logits, affine_model, write_affine_onnx
@@ -213,6 +218,18 @@ def test_importing_it_our_way_reports_nothing_and_leaves_the_home_alone(tmp_path
     assert list(tmp_path.iterdir()) == []
 
 
+LIMITED = {"ONEDNN_MAX_CPU_ISA": "AVX2", "DNNL_MAX_CPU_ISA": "AVX2"}
+
+
+def test_where_onednn_is_limited_to_avx2_there_is_no_bf16(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """OpenVINO offers it on a processor that has it, and its results are arbitrary numbers."""
+    write_affine_onnx(tmp_path / "affine.onnx", WEIGHTS, BIAS)
+    for name, limit in LIMITED.items():
+        monkeypatch.setenv(name, limit)
+    with pytest.raises(UsageError, match="bf16"):
+        open_openvino_session(tmp_path / "affine.onnx", RuntimeOptions("bf16"), OpenvinoSettings())
+
+
 def test_int8_of_a_reduced_range_is_right_where_sums_of_products_saturate(tmp_path: Path) -> None:
     """OpenVINO limited to AVX2, in a process of its own: inputs span 2 in 255 steps, weights 4 in 128."""
     write_affine_onnx(tmp_path / "affine.onnx", WEIGHTS, BIAS)
@@ -221,12 +238,14 @@ def test_int8_of_a_reduced_range_is_right_where_sums_of_products_saturate(tmp_pa
     next(OnnxQuantiser(reduce_range=True).quantise(model, [batch], tmp_path / "int8.onnx"))
     np.save(tmp_path / "batch.npy", batch)
     code = """
+from pathlib import Path
 import numpy as np
-import openvino
-compiled = openvino.Core().compile_model("int8.onnx", "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-np.save("found.npy", compiled(np.load("batch.npy"))[0])
+from voxport.adapters.runtimes.openvino import OpenvinoSettings, open_openvino_session
+from voxport.ports.runtime import RuntimeOptions
+session = open_openvino_session(Path("int8.onnx"), RuntimeOptions("int8"), OpenvinoSettings())
+(result,) = session.run({"image": np.load("batch.npy")}).values()
+np.save("found.npy", result)
 """
-    limited = {"ONEDNN_MAX_CPU_ISA": "AVX2", "DNNL_MAX_CPU_ISA": "AVX2"}
-    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=os.environ | limited, check=True)
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=os.environ | LIMITED, check=True)
     exact = affine_logits(batch, WEIGHTS, BIAS)
     np.testing.assert_allclose(np.load(tmp_path / "found.npy"), exact, rtol=0, atol=0.05)

@@ -28,6 +28,7 @@ from ....domain.errors import ModelError
 from ....ports.model import Model
 from ....ports.quantiser import Quantiser
 from ...group_norms import rewrite_group_norms
+from ...instructions import limited_below_wide_sums
 
 _QUANTISED = "Conv"
 _STEPS = ("QuantizeLinear", "DequantizeLinear")
@@ -137,9 +138,11 @@ def _explained(model: Model) -> Iterator[None]:
 
 
 def saturates(machine: str | None = None, cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
-    """Return whether this processor may add 8-bit products in 16 bits: x86 that names no VNNI instructions."""
+    """Return whether this processor may add 8-bit products in 16 bits: x86 without VNNI instructions, or limited."""
     if (machine or platform.machine()).lower() not in ("x86_64", "amd64"):
         return False
+    if limited_below_wide_sums():
+        return True
     try:
         lines = cpuinfo.read_text(encoding="utf-8").splitlines()
     except OSError:

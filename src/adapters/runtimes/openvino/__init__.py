@@ -30,6 +30,7 @@ from ....ports.model import Model
 from ....ports.runtime import NetworkRuntime, RuntimeOptions
 from ....ports.tensors import SessionOptions, Tensors, TensorSpec, check_tensors, closed_network, failed_on
 from ...group_norms import read_without_reshapes
+from ...instructions import limited_below_bf16
 
 _DEVICE = "CPU"
 # FP16 is left out: features beyond 65504 overflow, and on a processor with FP16 the agreement of labels was 0.003.
@@ -170,7 +171,7 @@ def _graph(path: Path, precision: str) -> bytes | str:
 
 def _hint(core: Any, precision: str) -> str:
     """Return the precision hint; bf16, if supported, for the other layers of a quantised network. Raises UsageError."""
-    able = core.get_property(_DEVICE, "OPTIMIZATION_CAPABILITIES")
+    able = set(core.get_property(_DEVICE, "OPTIMIZATION_CAPABILITIES")) - ({"BF16"} if limited_below_bf16() else set())
     offered = [name for name, capability in _CAPABILITIES.items() if capability in able]
     if precision not in offered:
         expected = f"{', '.join(offered)}: what the openvino runtime has on this processor"
