@@ -17,10 +17,11 @@ _WHO = {
 _VERDICTS = {True: "met", False: "**not met**", None: "not measured"}
 
 
-def page(found: Mapping[str, Any]) -> str:
-    """Return the page as Markdown."""
+def page(found: Mapping[str, Any], elsewhere: Sequence[Mapping[str, Any]] = ()) -> str:
+    """Return the page as Markdown; ``elsewhere`` are results of speed.py on other processors."""
     parts = [_head(found), _machine(found["machine"]), _bars(found), "![Ratios, memory and time](performance.svg)"]
     parts += [_speed(NAMES[name], each) for name, each in found.get("speed", {}).items()]
+    parts += [_processors(found, elsewhere)] if elsewhere else []
     parts += [part(found[name]) for name, part in _PARTS.items() if name in found]
     return "\n\n".join(parts) + "\n"
 
@@ -78,6 +79,37 @@ def _speed(name: str, speed: Mapping[str, Any]) -> str:
         parts.append("Missing: " + "; ".join(f"{who(kind)} ({why})" for kind, why in speed["missing"].items()) + ".")
     parts += [_stages(whole), _floors(contenders)]
     return "\n\n".join(part for part in parts if part)
+
+
+def _processors(found: Mapping[str, Any], elsewhere: Sequence[Mapping[str, Any]]) -> str:
+    text = [
+        "## Other processors\n"
+        "Times as fast as MONAI in eager mode on the same processor, and Dice against voxport in fp32. A limited "
+        "processor has more instructions, which oneDNN and PyTorch were told not to use; ONNX Runtime cannot be told.\n"
+        "Each column is a run of `benchmarks/speed.py`; the numbers are in [speed](speed)."
+    ]
+    for network, here in found.get("speed", {}).items():
+        runs = [here, *(run for run in elsewhere if run["network"] == network)]
+        kinds = dict.fromkeys(kind for run in runs for kind in run["contenders"] if kind != "flops:")
+        rows = [(who(kind), *(_on(run["contenders"].get(kind, {})) for run in runs)) for kind in kinds]
+        text.append(f"{NAMES[network][0].upper()}{NAMES[network][1:]}, {_by(here['shape'])} voxels:")
+        heads = [f"{_processor(run['machine'])}, {run.get('date', found.get('date'))}" for run in runs]
+        text.append(_table(("", *heads), rows))
+    return "\n\n".join(text)
+
+
+def _processor(machine: Mapping[str, str]) -> str:
+    able = machine["instructions"]
+    return f"{machine['processors']}, {able if ' to ' in able else able.split()[-1]}"
+
+
+def _on(entry: Mapping[str, Any]) -> str:
+    """Return a contender's cell: its ratio and Dice, or what a bare loop or a matrix product reached."""
+    if "ratio" in entry:
+        return f"{entry['ratio']:.2f} ({_dice(entry)}), {entry['seconds']:.1f} s"
+    speed = _number(entry.get("gflops_per_second"), ".0f")
+    share = _percent(entry.get("share_of_peak"))
+    return " GFLOP/s, ".join(filter(None, (speed, share and f"{share} of the peak"))) if share else speed
 
 
 def _stages(whole: Sequence[tuple[str, Mapping[str, Any]]]) -> str:

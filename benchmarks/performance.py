@@ -3,6 +3,7 @@
 ``python benchmarks/performance.py`` takes an hour on an idle machine with two processors. Each part runs in its own
 processes. The command writes performance.json, and performance.md and performance.svg from it. ``--quick`` tests all
 parts in a few minutes, ``--only growth`` measures one part again, and ``--write-only`` measures nothing.
+``speed.py --json docs/speed/PROCESSOR-NETWORK.json`` on another processor adds a column.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ from plots import svg
 
 HERE = Path(__file__).resolve().parent
 DOCS = HERE.parent / "docs"
+# results of speed.py on other processors: speed.py --json docs/speed/PROCESSOR-NETWORK.json
+_ELSEWHERE = DOCS / "speed"
 PARTS = {
     "startup": ["startup.py"],
     "install": ["install.py"],
@@ -80,7 +83,8 @@ def _lasting(machine: dict[str, Any]) -> dict[str, Any]:
 
 def _write(found: dict[str, Any], file: Path) -> None:
     file.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    file.with_suffix(".md").write_text(page(found), encoding="utf-8")
+    elsewhere = [json.loads(other.read_text(encoding="utf-8")) for other in sorted(_ELSEWHERE.glob("*.json"))]
+    file.with_suffix(".md").write_text(page(found, elsewhere), encoding="utf-8")
     file.with_suffix(".svg").write_text(svg(found), encoding="utf-8")
 
 

@@ -12,6 +12,7 @@ last tile, voxport spaces all evenly, and labels differ.
 from __future__ import annotations
 
 import argparse
+import datetime
 import json
 import os
 import subprocess
@@ -59,7 +60,7 @@ def main() -> None:
         if wanted.tune:
             print("tuning ...", file=sys.stderr)
             subprocess.run(
-                [sys.executable, "-m", "voxport", "tune", spec["model"], "--volume", spec["volume"], "--quiet"],
+                [sys.executable, "-m", "voxport", "tune", spec["model"], "--volume", "tuned.nii.gz", "--quiet"],
                 check=True,
                 cwd=folder,
             )
@@ -70,6 +71,7 @@ def main() -> None:
         kinds = [kind for kind in kinds if kind in (REFERENCE, "flops:") or kind not in wanted.without]
         found, missing = _measured(kinds, folder / "spec.json", wanted.repeats)
         result = {
+            "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
             "machine": machine() | ({"instructions": "limited to avx2"} if wanted.avx2 else {}),
             "network": wanted.network,
             "shape": list(spec["shape"]),
@@ -127,6 +129,7 @@ def _prepared(folder: Path, wanted: argparse.Namespace) -> dict[str, Any]:
         spec |= {"model": "network.onnx", "checkpoint": "network.pt", "arguments": SEGRESNET, "intensity": "scale"}
         spec |= {"patch": CARD["tiling"]["patch"], "padding": "constant"}
     saved(folder / spec["volume"], values)
+    saved(folder / "tuned.nii.gz", values[: wanted.shape[0] // 2, : wanted.shape[1] // 2])
     saved(folder / spec["small"], values[tuple(slice(edge) for edge in spec["patch"])])
     (folder / "spec.json").write_text(json.dumps(spec), encoding="utf-8")
     return spec

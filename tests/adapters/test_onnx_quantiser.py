@@ -17,7 +17,7 @@ from voxport.ports.runtime import RuntimeOptions
 from voxport.testing.affine import Floats, affine_card, affine_model
 from voxport.testing.quantiser import QuantiserContract
 
-BUNDLED = Path(__file__).resolve().parents[2] / "src" / "bundled" / "two-photon-vessels-0.2.0.onnx"
+BUNDLED = Path(__file__).resolve().parents[2] / "src" / "bundled" / "two-photon-vessels-0.2.1.onnx"
 
 
 class TestWithOnnxRuntime(QuantiserContract):
