@@ -7,6 +7,7 @@ averaged by a 1x1x1 convolution with a constant matrix; what is left are multipl
 
 from __future__ import annotations
 
+from collections.abc import Container
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -78,7 +79,7 @@ def rewrite_group_norms(model: onnx.ModelProto) -> int:
     del model.graph.node[:]
     model.graph.node.extend(nodes)
     if found:
-        _drop_unused(model.graph)
+        drop_unused(model.graph, ("Shape", "Constant"))
     return len(found)
 
 
@@ -253,15 +254,18 @@ def _written(norm: _GroupNorm, number: int, graph: onnx.GraphProto) -> list[onnx
     return nodes
 
 
-def _drop_unused(graph: onnx.GraphProto) -> None:
-    """Remove constants, and nodes that give their shapes, where nothing uses them."""
-    used = set(_used(graph)) | {value.name for value in (*graph.input, *graph.output)}
-    for values, unused in (
-        (graph.node, [n for n in graph.node if n.op_type in ("Shape", "Constant") and n.output[0] not in used]),
-        (graph.initializer, [tensor for tensor in graph.initializer if tensor.name not in used]),
-    ):
-        for value in unused:
-            values.remove(value)
+def drop_unused(graph: onnx.GraphProto, kinds: Container[str]) -> None:
+    """Remove nodes of some kinds that nothing uses, those that only they used, and constants that nothing uses."""
+    ends = {value.name for value in (*graph.input, *graph.output)}
+    while True:
+        used = set(_used(graph)) | ends
+        unused = [node for node in graph.node if node.op_type in kinds and used.isdisjoint(node.output)]
+        if not unused:
+            break
+        for node in unused:
+            graph.node.remove(node)
+    for tensor in [tensor for tensor in graph.initializer if tensor.name not in used]:
+        graph.initializer.remove(tensor)
 
 
 def _attribute(node: onnx.NodeProto, name: str, default: float | None) -> Any:

@@ -27,7 +27,7 @@ from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantTy
 from ....domain.errors import ModelError
 from ....ports.model import Model
 from ....ports.quantiser import Quantiser
-from ...group_norms import rewrite_group_norms
+from ...group_norms import drop_unused, rewrite_group_norms
 from ...instructions import limited_below_wide_sums
 
 _QUANTISED = "Conv"
@@ -57,29 +57,29 @@ class OnnxQuantiser(Quantiser):
     def quantise(
         self, model: Model, inputs: Sequence[Floats], destination: Path, *, spared: Sequence[float] = (0.0,)
     ) -> Iterator[int]:
-        with tempfile.TemporaryDirectory(prefix="voxport-") as folder:
-            with _explained(model):
-                quantised = self._quantised(model, inputs, Path(folder))
-            for share in spared:
-                remaining = len(quantised.layers) - int(share * len(quantised.layers))
-                if remaining:
-                    with _explained(model):
-                        onnx.save_model(quantised.with_the_best(remaining), destination)
-                    yield remaining
+        with _explained(model):
+            quantised = self._quantised(model, inputs)
+        for share in spared:
+            remaining = len(quantised.layers) - int(share * len(quantised.layers))
+            if remaining:
+                with _explained(model):
+                    onnx.save_model(quantised.with_the_best(remaining), destination)
+                yield remaining
 
-    def _quantised(self, model: Model, inputs: Sequence[Floats], folder: Path) -> _Quantised:
+    def _quantised(self, model: Model, inputs: Sequence[Floats]) -> _Quantised:
         """Quantise all convolutions of a model."""
-        floats, result = folder / "floats.onnx", folder / "int8.onnx"
-        name = _fold(model.path, floats)
-        network = onnx.load_model(floats)
-        layers = [node.name for node in network.graph.node if node.op_type == _QUANTISED]
-        rewrite_group_norms(network)
-        _guard(network.graph, layers)
-        onnx.save_model(network, floats)
-        if layers:
-            _quantise(floats, result, _Inputs(name, inputs), layers, self._reduce_range)
-        part = _part(inputs[0], math.lcm(*model.card.tiling.divisors), network)
-        return _Quantised(network, onnx.load_model(result if layers else floats), layers, {name: part})
+        with tempfile.TemporaryDirectory(prefix="voxport-") as folder:
+            floats, result = Path(folder) / "floats.onnx", Path(folder) / "int8.onnx"
+            name = _fold(model.path, floats)
+            network = onnx.load_model(floats)
+            layers = [node.name for node in network.graph.node if node.op_type == _QUANTISED]
+            rewrite_group_norms(network)
+            _guard(network.graph, layers)
+            onnx.save_model(network, floats)
+            if layers:
+                _quantise(floats, result, _Inputs(name, inputs), layers, self._reduce_range)
+            part = _part(inputs[0], math.lcm(*model.card.tiling.divisors), network)
+            return _Quantised(network, onnx.load_model(result if layers else floats), layers, {name: part})
 
 
 @dataclass
@@ -119,7 +119,7 @@ class _Quantised:
         for name in sorted(needed):
             network.graph.initializer.append(weights[name])
             network.graph.initializer[-1].name = f"{name}_in_floats"
-        _drop_unused(network.graph)
+        drop_unused(network.graph, _STEPS)
         return network
 
 
@@ -162,12 +162,17 @@ class _Inputs(CalibrationDataReader):  # type: ignore[misc]
 
 def _fold(source: Path, destination: Path) -> str:
     """Write the network with constants folded (weights may be stored in half precision); return its input's name."""
-    options: Any = ort.SessionOptions()
-    options.log_severity_level = 4
+    options = _silent()
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
     options.optimized_model_filepath = str(destination)
     session = ort.InferenceSession(str(source), options, providers=["CPUExecutionProvider"])
     return str(session.get_inputs()[0].name)
+
+
+def _silent() -> Any:
+    options: Any = ort.SessionOptions()
+    options.log_severity_level = 4
+    return options
 
 
 def _part(batch: Floats, divisor: int, network: onnx.ModelProto) -> Floats:
@@ -181,9 +186,7 @@ def _part(batch: Floats, divisor: int, network: onnx.ModelProto) -> Floats:
 
 
 def _infer(network: onnx.ModelProto, inputs: dict[str, Floats]) -> Floats:
-    options: Any = ort.SessionOptions()
-    options.log_severity_level = 4
-    session = ort.InferenceSession(network.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    session = ort.InferenceSession(network.SerializeToString(), _silent(), providers=["CPUExecutionProvider"])
     return np.asarray(session.run(None, inputs)[0], np.float32)
 
 
@@ -209,20 +212,6 @@ def _guard(graph: onnx.GraphProto, layers: Sequence[str]) -> None:
         )
         del graph.node[:]
         graph.node.extend(nodes)
-
-
-def _drop_unused(graph: onnx.GraphProto) -> None:
-    """Remove quantisations and constants that nothing reads."""
-    results = {value.name for value in graph.output}
-    while True:
-        read = {name for node in graph.node for name in node.input} | results
-        unused = [node for node in graph.node if node.op_type in _STEPS and node.output[0] not in read]
-        if not unused:
-            break
-        for node in unused:
-            graph.node.remove(node)
-    for tensor in [tensor for tensor in graph.initializer if tensor.name not in read]:
-        graph.initializer.remove(tensor)
 
 
 def _quantise(source: Path, destination: Path, inputs: _Inputs, nodes: Sequence[str], reduce_range: bool) -> None:
