@@ -13,15 +13,16 @@ _WITHOUT_WIDE_SUMS = {"SSE41", "AVX", "AVX2", "AVX512_CORE"}
 _WITHOUT_BF16 = _WITHOUT_WIDE_SUMS | {"AVX2_VNNI", "AVX512_CORE_VNNI"}
 
 
+def instruction_limits() -> set[str]:
+    """Return the limits that are set, in capitals, as oneDNN names them."""
+    return {limit.upper() for name in _VARIABLES if (limit := os.environ.get(name))}
+
+
 def limited_below_wide_sums() -> bool:
     """Return whether the limit leaves out instructions that add products of 8 bits in 32 bits (VNNI)."""
-    return not _limits().isdisjoint(_WITHOUT_WIDE_SUMS)
+    return not instruction_limits().isdisjoint(_WITHOUT_WIDE_SUMS)
 
 
 def limited_below_bf16() -> bool:
     """Return whether the limit leaves out instructions for bf16."""
-    return not _limits().isdisjoint(_WITHOUT_BF16)
-
-
-def _limits() -> set[str]:
-    return {os.environ.get(name, "").upper() for name in _VARIABLES}
+    return not instruction_limits().isdisjoint(_WITHOUT_BF16)

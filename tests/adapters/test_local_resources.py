@@ -122,3 +122,12 @@ def test_the_peak_is_in_bytes_on_a_mac_already(monkeypatch: pytest.MonkeyPatch) 
 
 def test_a_machine_is_described_with_the_libraries_that_are_installed() -> None:
     assert {"onnxruntime", "openvino"} <= dict(LocalResources().describe().versions).keys()
+
+
+def test_where_onednn_is_limited_the_machine_is_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An int8 network made without the limit has weights whose sums saturate under it."""
+    without = LocalResources().describe()
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "avx2")
+    limited = LocalResources().describe()
+    assert limited.processor == f"{without.processor} AVX2"
+    assert (limited.threads, limited.versions) == (without.threads, without.versions)

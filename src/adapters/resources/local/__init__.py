@@ -12,6 +12,7 @@ from pathlib import Path
 
 from ....domain.tuning import Machine
 from ....ports.resources import Resources
+from ...instructions import instruction_limits
 
 # libraries on which the speed and the last bits of logits depend
 _LIBRARIES = ("voxport", "onnxruntime", "onnxruntime-gpu", "openvino")
@@ -54,7 +55,8 @@ class LocalResources(Resources):
                 versions.append((name, metadata.version(name)))
             except metadata.PackageNotFoundError:
                 continue
-        return Machine(_processor(), threads or self.processors(), tuple(versions))
+        processor = " ".join([_processor(), *sorted(instruction_limits())])
+        return Machine(processor, threads or self.processors(), tuple(versions))
 
 
 def _processor() -> str:
