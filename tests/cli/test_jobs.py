@@ -83,8 +83,9 @@ def test_jobs_are_cancelled_and_queued_again(jobs: Operator, queue: JobQueue) ->
     gate = Gate()
     with working(queue, gate):
         wait_until(lambda: gate.running == [first.id])
-        cancelled = jobs("cancel", first.id[:8], second.id)
-        assert cancelled.stdout == f"{first.id}: running; stops at its next tile\n{second.id}: cancelled\n"
+        # the waiting one first, as it would start once the other ends
+        cancelled = jobs("cancel", second.id, first.id[:8])
+        assert cancelled.stdout == f"{second.id}: cancelled\n{first.id}: running; stops at its next tile\n"
         wait_until(lambda: queue.get(first.id).state == "cancelled")
     assert jobs("retry", second.id).stdout == f"{second.id}: queued\n"
     assert (queue.get(first.id).state, queue.get(second.id).state) == ("cancelled", "queued")
