@@ -16,6 +16,7 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
+from networks import NETWORKS, built
 
 MOST_BARE_TILES = 16
 Spec = dict[str, Any]
@@ -53,17 +54,18 @@ def peak_bytes() -> int:
 
 
 def voxport(spec: Spec, how: str) -> Run:
-    """Run ``voxport segment`` without process start; ``how`` is RUNTIME-PRECISION, or auto."""
+    """Run ``voxport segment`` without process start; ``how`` is RUNTIME-PRECISION, or auto, and may end in @OVERLAP."""
     from voxport.application import Application
     from voxport.domain.run import Outputs, RunOptions
     from voxport.testing.progress import RecordingProgress
 
     application = Application.build()
-    runtime, _, precision = how.partition("-")
+    way, _, overlap = how.partition("@")
+    runtime, _, precision = way.partition("-")
     model = application.find_model(spec["model"])
     loaded = application.load_model(model, runtime=runtime, precision=precision or "auto", threads=spec["threads"])
-    auto = how == "auto"
-    options = RunOptions(overlap=spec["overlap"], patch=None if auto else tuple(spec["patch"]), blending="gaussian")
+    auto, overlap = way == "auto", float(overlap or spec["overlap"])
+    options = RunOptions(overlap=overlap, patch=None if auto else tuple(spec["patch"]), blending="gaussian")
     mask = f"{how}.nii.gz"
 
     def run(volume: str) -> Answer:
@@ -138,8 +140,8 @@ def monai(spec: Spec, how: str) -> Run:
     return run
 
 
-def nnunet(spec: Spec, how: str) -> Run:  # noqa: ARG001 - the signature is the contenders'
-    """Run nnU-Net's predictor without mirroring, with reading and writing as in `monai`."""
+def nnunet(spec: Spec, how: str) -> Run:
+    """Run nnU-Net's predictor, ``mirrored`` or not, with reading and writing as in `monai`."""
     import torch
     from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
     from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
@@ -148,7 +150,7 @@ def nnunet(spec: Spec, how: str) -> Run:  # noqa: ARG001 - the signature is the 
     predictor = nnUNetPredictor(
         tile_step_size=1 - spec["overlap"],
         use_gaussian=True,
-        use_mirroring=False,
+        use_mirroring=how == "mirrored",
         perform_everything_on_device=False,
         device=torch.device("cpu"),
         allow_tqdm=False,
@@ -160,7 +162,7 @@ def nnunet(spec: Spec, how: str) -> Run:  # noqa: ARG001 - the signature is the 
         None,
         {"labels": {"background": 0, "foreground": 1}},
         "",
-        None,
+        (0, 1, 2) if how == "mirrored" else None,
     )
 
     def run(volume: str) -> Answer:
@@ -169,8 +171,8 @@ def nnunet(spec: Spec, how: str) -> Run:  # noqa: ARG001 - the signature is the 
         values = normal(np.asarray(image.dataobj).astype(np.float32), spec)
         logits = predictor.predict_sliding_window_return_logits(torch.from_numpy(values)[None])
         labels = logits.argmax(dim=0).to(torch.uint8).numpy()
-        nib.save(nib.Nifti1Image(labels, image.affine), "nnunet.nii.gz")
-        return {"seconds": time.perf_counter() - began, "mask": "nnunet.nii.gz"}
+        nib.save(nib.Nifti1Image(labels, image.affine), f"nnunet-{how}.nii.gz")
+        return {"seconds": time.perf_counter() - began, "mask": f"nnunet-{how}.nii.gz"}
 
     return run
 
@@ -222,12 +224,10 @@ def torch_network(spec: Spec) -> Any:
     """Return the network in PyTorch, from the exported checkpoint or from the bundled model's ONNX file."""
     import torch
 
-    if spec["network"] == "segresnet":
-        from monai.networks.nets.segresnet import SegResNet
-
-        network = SegResNet(**spec["arguments"])
-        network.load_state_dict(torch.load(spec["checkpoint"], weights_only=True))
-        return network.eval()
+    if spec["network"] in NETWORKS:
+        trained = built(NETWORKS[spec["network"]])
+        trained.load_state_dict(torch.load(spec["checkpoint"], weights_only=True))
+        return trained.eval()
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
     from recipes.two_photon_vessels.model import VesselNet
 

@@ -92,6 +92,11 @@ def _versions(*names: str) -> dict[str, str]:
     return found
 
 
+def limit() -> dict[str, str]:
+    """Return variables that limit oneDNN (in PyTorch and OpenVINO) and PyTorch to AVX2; set before they are loaded."""
+    return {"ONEDNN_MAX_CPU_ISA": "AVX2", "DNNL_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"}
+
+
 def sample_volumes(folder: Path) -> list[Path]:
     """Return variants of the bundled sample, and smooth noise; all masks differ."""
     sample = Path(Application.build().sample)

@@ -5,23 +5,30 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from bars import LEAST_DICE, NAMES, bars, least_dice, startup_seconds
+from bars import LEAST_DICE, bars, least_dice, startup_seconds
+from comparing import at_equal_dice
+from networks import NETWORKS
 
+NAMES = {name: network.title for name, network in NETWORKS.items()} | {"bundled": "the bundled model"}
 _LARGEST_DISTRIBUTIONS = 15
 _WHO = {
     "monai:eager": "MONAI, eager",
     "monai:channels_last": "MONAI, channels last",
     "monai:compile": "MONAI, torch.compile",
     "nnunet:": "nnU-Net's predictor",
+    "nnunet:mirrored": "nnU-Net's predictor, mirroring",
 }
 _VERDICTS = {True: "met", False: "**not met**", None: "not measured"}
 
 
-def page(found: Mapping[str, Any], elsewhere: Sequence[Mapping[str, Any]] = ()) -> str:
-    """Return the page as Markdown; ``elsewhere`` are results of speed.py on other processors."""
+def page(
+    found: Mapping[str, Any], elsewhere: Sequence[Mapping[str, Any]] = (), layers: Sequence[Mapping[str, Any]] = ()
+) -> str:
+    """Return the page as Markdown; ``elsewhere`` are results of speed.py on processors, ``layers`` of layers.py."""
     parts = [_head(found), _machine(found["machine"]), _bars(found), "![Ratios, memory and time](performance.svg)"]
     parts += [_speed(NAMES[name], each) for name, each in found.get("speed", {}).items()]
     parts += [_processors(found, elsewhere)] if elsewhere else []
+    parts += [_layers(layers)] if layers else []
     parts += [part(found[name]) for name, part in _PARTS.items() if name in found]
     return "\n\n".join(parts) + "\n"
 
@@ -57,6 +64,7 @@ def _speed(name: str, speed: Mapping[str, Any]) -> str:
             f"{entry['seconds']:.2f}",
             f"{entry['ratio']:.2f}",
             _dice(entry),
+            _number(entry.get("dice_of_truth"), ".5f"),
             f"{entry['label_agreement']:.5f}",
             _percent(entry.get("share_of_floor")),
             _percent(entry.get("share_outside_network")),
@@ -64,7 +72,8 @@ def _speed(name: str, speed: Mapping[str, Any]) -> str:
         )
         for kind, entry in whole
     ]
-    heads = ("", "seconds", "times MONAI", "Dice", "agreement", "of the bare loop", "outside the network", "peak GB")
+    heads = ("", "seconds", "times MONAI", "Dice", "Dice of truth", "agreement", "of the bare loop")
+    heads += ("outside the network", "peak GB")
     parts = [
         f"## {name[0].upper()}{name[1:]}: {_by(speed['shape'])} voxels",
         f"Tiles of {_by(speed['patch'])}, overlap {speed['overlap']:g}, {speed['threads']} threads, medians of "
@@ -88,11 +97,17 @@ def _processors(found: Mapping[str, Any], elsewhere: Sequence[Mapping[str, Any]]
         "processor has more instructions, which oneDNN and PyTorch were told not to use; ONNX Runtime cannot be told.\n"
         "Each column is a run of `benchmarks/speed.py`; the numbers are in [speed](speed)."
     ]
-    for network, here in found.get("speed", {}).items():
-        runs = [here, *(run for run in elsewhere if run["network"] == network)]
+    for network, name in NAMES.items():
+        runs = [run for run in (found.get("speed", {}).get(network), *elsewhere) if run and run["network"] == network]
+        if not runs:
+            continue
         kinds = dict.fromkeys(kind for run in runs for kind in run["contenders"] if kind != "flops:")
         rows = [(who(kind), *(_on(run["contenders"].get(kind, {})) for run in runs)) for kind in kinds]
-        text.append(f"{NAMES[network][0].upper()}{NAMES[network][1:]}, {_by(here['shape'])} voxels:")
+        equal = [at_equal_dice(run["contenders"]) for run in runs]
+        if any(equal):
+            cells = (f"{way[1]['ratio']:.2f}, {who(way[0])}" if way else "" for way in equal)
+            rows.append(("the fastest at MONAI's Dice of truth", *cells))
+        text.append(f"{name[0].upper()}{name[1:]}, {_by(runs[0]['shape'])} voxels:")
         heads = [f"{_processor(run['machine'])}, {run.get('date', found.get('date'))}" for run in runs]
         text.append(_table(("", *heads), rows))
     return "\n\n".join(text)
@@ -110,6 +125,39 @@ def _on(entry: Mapping[str, Any]) -> str:
     speed = _number(entry.get("gflops_per_second"), ".0f")
     share = _percent(entry.get("share_of_peak"))
     return " GFLOP/s, ".join(filter(None, (speed, share and f"{share} of the peak"))) if share else speed
+
+
+def _layers(found: Sequence[Mapping[str, Any]]) -> str:
+    text = [
+        "## Layers\n"
+        "Where OpenVINO's time goes: `benchmarks/layers.py`, one patch, seconds without counters. *As stored* is the "
+        "file's own graph; voxport rewrites group normalisation when it loads fp32 and when it quantises. Products are "
+        "convolutions and matrix products. The share of the peak is of PyTorch's fastest matrix product, in bf16 for "
+        "bf16 and int8. The numbers are in [layers](layers)."
+    ]
+    for run in found:
+        text.append(
+            f"{_processor(run['machine'])}, {run['date']}, {run['threads']} threads, {_by(run['patch'])} voxels:"
+        )
+        rows = []
+        for network, entry in run["networks"].items():
+            for way, measured in entry["ways"].items():
+                speed = entry["gflops"] and entry["gflops"] / measured["seconds"]
+                best = run["peak"].get("fp32" if way.startswith("fp32") else "bf16")
+                layers = measured["layers"]
+                rest = ", ".join(f"{kind} {_percent(part)}" for kind, part in layers.items() if kind != "products")
+                rows.append(
+                    (
+                        f"{NAMES[network]}, {way}",
+                        f"{measured['seconds']:.3f}",
+                        _number(speed, ".0f"),
+                        _percent(speed / best if speed and best else None),
+                        _percent(layers.get("products")),
+                        rest,
+                    )
+                )
+        text.append(_table(("", "seconds", "GFLOP/s", "of the peak", "products", "other layers"), rows))
+    return "\n\n".join(text)
 
 
 def _stages(whole: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
@@ -250,7 +298,7 @@ def who(kind: str) -> str:
     """Return the display name of a contender."""
     family, _, how = kind.partition(":")
     named = {"voxport": "voxport", "bare": "bare loop", "peak": "matrix product"}
-    return _WHO.get(kind) or f"{named[family]}, {how.replace('-', ' ')}"
+    return _WHO.get(kind) or f"{named[family]}, {how.replace('-', ' ').replace('@', ', overlap ')}"
 
 
 def _dice(entry: Mapping[str, Any]) -> str:

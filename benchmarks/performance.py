@@ -25,6 +25,8 @@ HERE = Path(__file__).resolve().parent
 DOCS = HERE.parent / "docs"
 # results of speed.py on other processors: speed.py --json docs/speed/PROCESSOR-NETWORK.json
 _ELSEWHERE = DOCS / "speed"
+# results of layers.py
+_LAYERS = DOCS / "layers"
 PARTS = {
     "startup": ["startup.py"],
     "install": ["install.py"],
@@ -83,8 +85,11 @@ def _lasting(machine: dict[str, Any]) -> dict[str, Any]:
 
 def _write(found: dict[str, Any], file: Path) -> None:
     file.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    elsewhere = [json.loads(other.read_text(encoding="utf-8")) for other in sorted(_ELSEWHERE.glob("*.json"))]
-    file.with_suffix(".md").write_text(page(found, elsewhere), encoding="utf-8")
+    elsewhere, layers = (
+        [json.loads(other.read_text(encoding="utf-8")) for other in sorted(folder.glob("*.json"))]
+        for folder in (_ELSEWHERE, _LAYERS)
+    )
+    file.with_suffix(".md").write_text(page(found, elsewhere, layers), encoding="utf-8")
     file.with_suffix(".svg").write_text(svg(found), encoding="utf-8")
 
 

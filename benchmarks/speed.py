@@ -2,8 +2,8 @@
 
 All read and write a ``.nii.gz``, with overlap 0.5, gaussian blending and equal threads. Each contender is a process
 that has loaded its network and segmented a small part of the volume. Contenders run in turns, so load on the machine
-affects all, and medians are compared. Ratios are to MONAI in eager mode. Nothing is downloaded. The SegResNet is first
-trained for a minute on images like the volume.
+affects all, and medians are compared. Ratios are to MONAI in eager mode. Nothing is downloaded. Networks other than the
+bundled model are first trained for some minutes on images like the volume.
 
 Tiles are identical if each edge is a patch plus a number of half patches, as by default. Otherwise MONAI shifts its
 last tile, voxport spaces all evenly, and labels differ.
@@ -24,29 +24,13 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 from comparing import REFERENCE, Found, compared
-from material import blobs, machine, saved
+from material import blobs, limit, machine, saved
+from networks import NETWORKS, export
 from voxport.adapters.resources.local import LocalResources
 from voxport.application import Application
 
 HERE = Path(__file__).resolve().parent
-SEGRESNET = {
-    "spatial_dims": 3,
-    "in_channels": 1,
-    "out_channels": 2,
-    "init_filters": 16,
-    "blocks_down": [1, 2, 2, 4],
-    "blocks_up": [1, 1, 1],
-}
-CARD = {
-    "schema": "voxport/model-card/1",
-    "name": "segresnet-16",
-    "version": "1.0.0",
-    "input": {"channels": [{"name": "image"}], "intensity": [{"shift_scale": [0, 1 / 255]}]},
-    "tiling": {"patch": [128, 128, 64], "divisor": 8, "overlap": 0.5, "blending": "gaussian"},
-    "output": {"activation": "softmax", "labels": [{"value": 1, "name": "foreground"}]},
-}
-# Read by oneDNN (in PyTorch and OpenVINO) and by PyTorch.
-_LIMITS = {"ONEDNN_MAX_CPU_ISA": "AVX2", "DNNL_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"}
+_SMALLER_OVERLAPS = (0.0, 0.25)
 WAYS = ("onnx-fp32", "openvino-fp32", "openvino-bf16", "openvino-int8")
 
 
@@ -55,7 +39,7 @@ def main() -> None:
     wanted = _arguments()
     with TemporaryDirectory() as name:
         folder = Path(name)
-        os.environ |= {"XDG_DATA_HOME": str(folder / "data"), **(_LIMITS if wanted.avx2 else {})}
+        os.environ |= {"XDG_DATA_HOME": str(folder / "data"), **(limit() if wanted.avx2 else {})}
         spec = _prepared(folder, wanted)
         if wanted.tune:
             print("tuning ...", file=sys.stderr)
@@ -65,8 +49,11 @@ def main() -> None:
                 cwd=folder,
             )
         kinds = [REFERENCE, "monai:channels_last", *(["monai:compile"] if wanted.compile else []), "nnunet:"]
+        kinds += ["nnunet:mirrored"] if wanted.mirrored else []
         kinds += [f"voxport:{way}" for way in WAYS]
         kinds += ["voxport:auto"]
+        # what the labels' truth is known for
+        kinds += [f"voxport:auto@{overlap:g}" for overlap in _SMALLER_OVERLAPS if "truth" in spec]
         kinds += [f"bare:{way}" for way in WAYS] + ["peak:fp32", "peak:bf16", "flops:"]
         kinds = [kind for kind in kinds if kind in (REFERENCE, "flops:") or kind not in wanted.without]
         found, missing = _measured(kinds, folder / "spec.json", wanted.repeats)
@@ -89,14 +76,17 @@ def main() -> None:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--network", choices=("segresnet", "bundled"), default="segresnet")
+    parser.add_argument("--network", choices=(*NETWORKS, "bundled"), default="segresnet")
     parser.add_argument(
         "--shape", type=int, nargs=3, default=None, help="512 512 64, or 512 512 32 for the bundled model"
     )
     parser.add_argument("--threads", type=int, default=LocalResources().processors())
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=120, help="steps of training the SegResNet")
+    parser.add_argument("--steps", type=int, default=120, help="steps of training the network")
     parser.add_argument("--compile", action="store_true", help="also MONAI with torch.compile")
+    parser.add_argument(
+        "--mirrored", action="store_true", help="also nnU-Net's predictor with mirroring: 8 times as long"
+    )
     parser.add_argument("--tune", action="store_true", help="run voxport tune first; int8 too if accepted")
     parser.add_argument("--without", nargs="+", default=[], metavar="KIND", help="leave out, such as nnunet:")
     parser.add_argument(
@@ -124,27 +114,17 @@ def _prepared(folder: Path, wanted: argparse.Namespace) -> dict[str, Any]:
         spec |= {"model": model.card.reference, "model_file": str(model.path), "intensity": "percentiles"}
         spec |= {"patch": list(model.card.tiling.patch), "padding": "replicate", "arguments": {"filters": 32}}
     else:
-        values, _ = blobs(tuple(wanted.shape), seed=0)
-        _export_segresnet(folder, wanted.steps, wanted.threads)
-        spec |= {"model": "network.onnx", "checkpoint": "network.pt", "arguments": SEGRESNET, "intensity": "scale"}
-        spec |= {"patch": CARD["tiling"]["patch"], "padding": "constant"}
+        values, inside = blobs(tuple(wanted.shape), seed=0)
+        saved(folder / "truth.nii.gz", inside.astype(np.uint8))
+        patch = [128, 128, 64]
+        export(wanted.network, patch, folder, wanted.steps, wanted.threads)
+        spec |= {"model": "network.onnx", "checkpoint": "network.pt", "intensity": "scale"}
+        spec |= {"patch": patch, "padding": "constant", "truth": "truth.nii.gz"}
     saved(folder / spec["volume"], values)
     saved(folder / "tuned.nii.gz", values[: wanted.shape[0] // 2, : wanted.shape[1] // 2])
     saved(folder / spec["small"], values[tuple(slice(edge) for edge in spec["patch"])])
     (folder / "spec.json").write_text(json.dumps(spec), encoding="utf-8")
     return spec
-
-
-def _export_segresnet(folder: Path, steps: int, threads: int) -> None:
-    (folder / "arguments.json").write_text(json.dumps(SEGRESNET), encoding="utf-8")
-    (folder / "card.yaml").write_text(json.dumps(CARD), encoding="utf-8")
-    train = [sys.executable, "-W", "ignore", str(HERE / "training.py"), "network.pt", "arguments.json"]
-    train += ["--steps", str(steps), "--threads", str(threads)]
-    # what benchmarks print is their result
-    subprocess.run(train, cwd=folder, check=True, stdout=sys.stderr)
-    export = ["export", "network.pt", "--card", "card.yaml", "-o", "network.onnx", "--quiet"]
-    arguments = ["--network", "SegResNet", "--network-args", json.dumps(SEGRESNET)]
-    subprocess.run([sys.executable, "-m", "voxport", *export, *arguments], cwd=folder, check=True)
 
 
 def _measured(kinds: list[str], file: Path, repeats: int) -> tuple[Found, dict[str, str]]:
@@ -195,7 +175,18 @@ def _show(result: dict[str, Any]) -> None:
     print(f"{result['network']}, {'x'.join(map(str, result['shape']))} voxels, tiles of {result['patch']}, ", end="")
     print(f"overlap {result['overlap']}, {result['threads']} threads, medians of {result['repeats']}")
     print(", ".join(f"{name} {value}" for name, value in result["machine"].items()))
-    heads = ("seconds", "x MONAI", "peak GB", "Dice", "agreement", "of floor", "outside", "GFLOP/s", "of peak")
+    heads = (
+        "seconds",
+        "x MONAI",
+        "peak GB",
+        "Dice",
+        "of truth",
+        "agreement",
+        "of floor",
+        "outside",
+        "GFLOP/s",
+        "of peak",
+    )
     print(f"{'':24}" + "".join(f"{head:>11}" for head in heads))
     for kind, entry in result["contenders"].items():
         dice = min(entry["dice"].values()) if "dice" in entry else None
@@ -204,6 +195,7 @@ def _show(result: dict[str, Any]) -> None:
             (entry.get("ratio"), "{:.2f}"),
             (entry["peak_bytes"] / 1e9 if "peak_bytes" in entry else None, "{:.2f}"),
             (dice, "{:.5f}"),
+            (entry.get("dice_of_truth"), "{:.5f}"),
             (entry.get("label_agreement"), "{:.6f}"),
             (entry.get("share_of_floor"), "{:.0%}"),
             (entry.get("share_outside_network"), "{:.0%}"),

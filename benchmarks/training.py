@@ -1,4 +1,4 @@
-"""Train a SegResNet on synthetic images until its labels are confident.
+"""Train a network on synthetic images until its labels are confident.
 
 With random weights, every rounding error flips some labels, so precisions cannot be compared.
 """
@@ -6,13 +6,12 @@ With random weights, every rounding error flips some labels, so precisions canno
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 
 import numpy as np
 import torch
 from material import blobs
-from monai.networks.nets.segresnet import SegResNet
+from networks import NETWORKS, built
 
 PICTURE, PATCH = (192, 192, 96), (64, 64, 32)
 SEED = 1
@@ -21,14 +20,14 @@ SEED = 1
 def main() -> None:
     """Train, print the confidence of the labels, write the weights."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("network", choices=NETWORKS)
     parser.add_argument("output", type=Path)
-    parser.add_argument("arguments", type=Path, help="JSON of the network's arguments")
     parser.add_argument("--steps", type=int, default=120)
     parser.add_argument("--threads", type=int, default=2)
     wanted = parser.parse_args()
     torch.manual_seed(SEED)
     torch.set_num_threads(wanted.threads)
-    network = SegResNet(**json.loads(wanted.arguments.read_text(encoding="utf-8")))
+    network = built(NETWORKS[wanted.network])
     random, (picture, inside) = np.random.default_rng(SEED), blobs(PICTURE, SEED)
     optimizer = torch.optim.AdamW(network.parameters())
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 4e-3, wanted.steps)

@@ -9,7 +9,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from benchmarks.comparing import compared
+from benchmarks.comparing import at_equal_dice, compared
 
 MASK = np.zeros((4, 4, 4), np.uint8)
 MASK[:2] = 1
@@ -79,3 +79,26 @@ def test_masks_without_labels_agree_wholly(folder: Path) -> None:
         nib.save(nib.Nifti1Image(np.zeros_like(MASK), np.eye(4)), folder / f"{name}.nii.gz")
     found = {"monai:eager": [answer(1.0, mask="monai-eager.nii.gz")]}
     assert compared(found, folder, {"patch": [2, 2, 2]})["monai:eager"]["dice"] == {"1": 1.0}
+
+
+def test_the_fastest_way_with_monais_dice_of_truth_is_found(folder: Path) -> None:
+    truth = MASK.copy()
+    truth[2, 0] = 1
+    nib.save(nib.Nifti1Image(truth, np.eye(4)), folder / "truth.nii.gz")
+    worse, better = MASK.copy(), MASK.copy()
+    worse[1, 0, 0] = 0
+    better[2, 0, :2] = 1
+    ways = {"voxport:auto@0": worse, "voxport:auto@0.25": better, "voxport:auto": better}
+    for seconds, mask in enumerate(ways.values(), start=1):
+        nib.save(nib.Nifti1Image(mask, np.eye(4)), folder / f"{seconds}.nii.gz")
+    found = {"monai:eager": [answer(9.0, mask="monai-eager.nii.gz")]}
+    found |= {kind: [answer(n, mask=f"{n}.nii.gz")] for n, kind in enumerate(ways, start=1)}
+    told = compared(found, folder, {"patch": [2, 2, 2], "truth": "truth.nii.gz"})
+    assert told["monai:eager"]["dice_of_truth"] == pytest.approx(2 * 32 / (32 + 36))
+    way = at_equal_dice(told)
+    assert way is not None
+    assert way[0] == "voxport:auto@0.25"
+
+
+def test_without_truth_no_way_is_as_good(told: dict[str, dict[str, Any]]) -> None:
+    assert at_equal_dice(told) is None
