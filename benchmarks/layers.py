@@ -32,7 +32,7 @@ from voxport.application import Application
 
 BUNDLED = "bundled"
 # OpenVINO's names of layers whose operations are counted
-_COUNTED = ("Convolution", "Deconvolution", "FullyConnected", "MatMul", "ScaledDotProductAttention")
+_COUNTED = ("Convolution", "ConvolutionBackpropData", "FullyConnected", "MatMul", "ScaledDotProductAttention")
 _LEAST_SHARE = 0.02
 
 
@@ -55,8 +55,8 @@ def main() -> None:
         with TemporaryDirectory() as folder:
             found["networks"][name] = _measured(name, Path(folder), found)
         _show(name, found["networks"][name])
-    if wanted.json is not None:
-        wanted.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        if wanted.json is not None:
+            wanted.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
 
 def _arguments() -> argparse.Namespace:
@@ -86,7 +86,7 @@ def _measured(name: str, folder: Path, found: dict[str, Any]) -> dict[str, Any]:
     stored, int8 = model.path.read_bytes(), quantised.read_bytes()
     graphs = {"fp32, as stored": (stored, "f32"), "fp32": (read_without_reshapes(model.path) or stored, "f32")}
     graphs |= {"bf16": (stored, "bf16")} if "bf16" in found["peak"] else {}
-    graphs["int8"] = int8, "bf16" if "bf16" in found["peak"] else "f32"
+    graphs["int8"] = int8, "f32"
     seconds = _seconds({way: _compiled(*graph, found["threads"]) for way, graph in graphs.items()}, image, found)
     return {
         "gflops": gflops,

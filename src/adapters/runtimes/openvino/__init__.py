@@ -188,13 +188,16 @@ def open_openvino_session(path: Path, options: SessionOptions, settings: Openvin
 
 
 def _hint(core: Any, precision: str) -> str:
-    """Return the precision hint; bf16, if supported, for the other layers of a quantised network. Raises UsageError."""
+    """Return the precision hint; fp32 for the other layers of a quantised network. Raises UsageError.
+
+    In bf16 these would gain 7 % of a SegResNet's time, and round the sums that its normalisation subtracts.
+    """
     able = set(core.get_property(_DEVICE, "OPTIMIZATION_CAPABILITIES")) - ({"BF16"} if limited_below_bf16() else set())
     offered = [name for name, capability in _CAPABILITIES.items() if capability in able]
     if precision not in offered:
         expected = f"{', '.join(offered)}: what the openvino runtime has on this processor"
         raise UsageError("precision", expected=expected, got=precision, do="choose another")
-    return "f32" if precision == "fp32" or "BF16" not in able else "bf16"
+    return "bf16" if precision == "bf16" else "f32"
 
 
 def _spec(port: Any, subject: str) -> TensorSpec:
