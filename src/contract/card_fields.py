@@ -268,11 +268,28 @@ class InferenceFields(TilingFields):
     windows: Literal["even", "monai", "nnunet"] = Field(
         "even", description="Tiles are spread evenly, or have the starts and Gaussian weights of MONAI or nnU-Net."
     )
+    blending: Literal["gaussian", "constant", "halo"] = "gaussian"  # type: ignore[assignment]
+    context: Annotated[
+        tuple[Index, Index, Index] | None,
+        sized("three distances (x, y, z) in voxels", 3),
+        Field(
+            description="A label depends on no voxel further away than this along x, y and z. Needs blending: halo; "
+            "labels then do not depend on patch and overlap."
+        ),
+    ] = None
+
+    @model_validator(mode="after")
+    def _check_context(self) -> InferenceFields:
+        if (self.context is not None) != (self.blending == "halo"):
+            raise wrong("blending", f"expected halo with a context, and only with one, got {self.blending}")
+        if self.context is not None and self.windows != "even":
+            raise wrong("windows", f"expected even with a context, got {self.windows}")
+        return self
 
     def value(self) -> Tiling:
         """Return the domain's value."""
         mirror = tuple(sorted({"xyz".index(axis) for axis in self.mirror}))
-        return replace(super().value(), mirror=mirror, windows=self.windows)
+        return replace(super().value(), mirror=mirror, windows=self.windows, context=self.context)
 
 
 class LabelFields(Strict):

@@ -31,7 +31,7 @@ _NEWER: dict[type, tuple[str, ...]] = {
     ModelCard: ("authors", "citation"),
     Input: ("crop", "resampling"),
     Channel: ("intensity",),
-    Tiling: ("mirror", "windows"),
+    Tiling: ("mirror", "windows", "context"),
     Output: ("resample", "order", "postprocessing"),
     Label: ("channel", "also"),
 }

@@ -45,6 +45,9 @@ class Tiling:
     images of a patch along all combinations of the ``mirror`` axes (0, 1, 2 for x, y, z).
 
     ``windows``: tiles are spread evenly, or start where those of MONAI or nnU-Net do and have their Gaussian weights.
+
+    ``context``: a label depends on no voxel further away than this, along each axis. Tiles then overlap by twice as
+    much at least and start at multiples of the divisor, so that in halo blending no label depends on the tiles.
     """
 
     patch: tuple[int | None, int | None, int | None]
@@ -54,6 +57,7 @@ class Tiling:
     padding: Padding = Padding()
     mirror: tuple[int, ...] = ()
     windows: Windows = "even"
+    context: Shape3 | None = None
 
     @property
     def divisors(self) -> Shape3:
@@ -163,15 +167,27 @@ def plan_tiles(
     """Cover ``shape`` with equal tiles whose edges are multiples of the divisor.
 
     A tile is at most the axis rounded up to the divisor, unless the padding goes to the patch or the network has a
-    fixed size (``fixed``). Starts are spread evenly: for 110 voxels, tile 64 and overlap 0.5 they are 0, 23, 46.
+    fixed size (``fixed``). Starts are spread evenly: for 110 voxels, tile 64 and overlap 0.5 they are 0, 23, 46. With
+    a ``context``, the volume is padded to multiples of the divisor, and a tile is at least half a patch more than the
+    context on both of its sides.
     """
     edges = []
-    for whole, patch, only in zip(tiling.rounded(shape), tiling.patch, fixed, strict=True):
-        shrunk = patch if patch is not None and tiling.padding.to == "patch" else min(patch or whole, whole)
+    whole_shape, context = tiling.rounded(shape), tiling.context or (0, 0, 0)
+    for whole, patch, only, margin, divisor in zip(
+        whole_shape, tiling.patch, fixed, context, tiling.divisors, strict=True
+    ):
+        least = 2 * margin + max(divisor, (patch or 0) // 2) if margin else 0
+        wanted = max(patch or whole, -(-least // divisor) * divisor)
+        shrunk = wanted if patch is not None and tiling.padding.to == "patch" else min(wanted, whole)
         edges.append(only or shrunk)
     tile = shape3(edges)
-    padded = shape3(max(n, t) for n, t in zip(shape, tile, strict=True))
-    starts = tuple(_starts(n, t, tiling.overlap, tiling.windows) for n, t in zip(padded, tile, strict=True))
+    padded = shape3(map(max, whole_shape if tiling.context else shape, tile))
+    starts = tuple(
+        _starts(n, t, tiling.overlap, tiling.windows)
+        if tiling.context is None
+        else _aligned_starts(n, t, tiling.overlap, margin, divisor)
+        for n, t, margin, divisor in zip(padded, tile, context, tiling.divisors, strict=True)
+    )
     pad_before = shape3((p - n) // 2 for p, n in zip(padded, shape, strict=True))
     return TilePlan(
         shape,
@@ -184,6 +200,17 @@ def plan_tiles(
         tiling.padding,
         tiling.windows,
     )
+
+
+def _aligned_starts(length: int, tile: int, overlap: float, context: int, divisor: int) -> tuple[int, ...]:
+    """Return multiples of the divisor, spread evenly, such that tiles overlap by twice the context at least.
+
+    For 512 voxels, a tile of 320, a context of 67 and a divisor of 8 the longest step is 184: they start at 0, 96, 192.
+    """
+    step = max(1, min(int(round(tile * (1 - overlap), 6)), tile - 2 * context) // divisor)
+    last = (length - tile) // divisor
+    gaps = max(1, -(-last // step))
+    return tuple((i * last + gaps // 2) // gaps * divisor for i in range(gaps + 1)) if last else (0,)
 
 
 def _starts(length: int, tile: int, overlap: float, windows: Windows) -> tuple[int, ...]:
