@@ -34,7 +34,7 @@ def of_cells(batch: Floats) -> Floats:
 
 
 def inferred(volume: Floats, tiling: Tiling, axis: int) -> Floats:
-    plan = plan_tiles(volume.shape[1:], tiling, axis=axis)  # type: ignore[arg-type]
+    plan = plan_tiles(volume.shape[1:], tiling, axis=axis)
     inferer = Inferer(FakeRuntime(of_cells, radius=RADIUS), make_card())
     planes = iter(np.moveaxis(volume, 1 + axis, 0))
     logits = np.stack(list(assemble_planes(plan, stitch(plan, planes, inferer.begin, batch=2))))
