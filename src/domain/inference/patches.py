@@ -171,22 +171,19 @@ def plan_tiles(
     a ``context``, the volume is padded to multiples of the divisor, and a tile is at least half a patch more than the
     context on both of its sides.
     """
+    rounded, context = tiling.rounded(shape), tiling.context or (0, 0, 0)
+    steps = tiling.divisors if tiling.context else (1, 1, 1)
     edges = []
-    whole_shape, context = tiling.rounded(shape), tiling.context or (0, 0, 0)
-    for whole, patch, only, margin, divisor in zip(
-        whole_shape, tiling.patch, fixed, context, tiling.divisors, strict=True
-    ):
+    for whole, patch, only, margin, divisor in zip(rounded, tiling.patch, fixed, context, tiling.divisors, strict=True):
         least = 2 * margin + max(divisor, (patch or 0) // 2) if margin else 0
         wanted = max(patch or whole, -(-least // divisor) * divisor)
         shrunk = wanted if patch is not None and tiling.padding.to == "patch" else min(wanted, whole)
         edges.append(only or shrunk)
     tile = shape3(edges)
-    padded = shape3(map(max, whole_shape if tiling.context else shape, tile))
+    padded = shape3(map(max, rounded if tiling.context else shape, tile))
     starts = tuple(
-        _starts(n, t, tiling.overlap, tiling.windows)
-        if tiling.context is None
-        else _aligned_starts(n, t, tiling.overlap, margin, divisor)
-        for n, t, margin, divisor in zip(padded, tile, context, tiling.divisors, strict=True)
+        _starts(n, t, tiling.overlap, tiling.windows, margin, step)
+        for n, t, margin, step in zip(padded, tile, context, steps, strict=True)
     )
     pad_before = shape3((p - n) // 2 for p, n in zip(padded, shape, strict=True))
     return TilePlan(
@@ -202,26 +199,20 @@ def plan_tiles(
     )
 
 
-def _aligned_starts(length: int, tile: int, overlap: float, context: int, divisor: int) -> tuple[int, ...]:
-    """Return multiples of the divisor, spread evenly, such that tiles overlap by twice the context at least.
+def _starts(length: int, tile: int, overlap: float, windows: Windows, context: int, unit: int) -> tuple[int, ...]:
+    """Return multiples of ``unit``, spread evenly, such that tiles overlap by twice the context at least.
 
-    For 512 voxels, a tile of 320, a context of 67 and a divisor of 8 the longest step is 184: they start at 0, 96, 192.
+    For 512 voxels, a tile of 320, a context of 67 and a unit of 8 the longest step is 184: they start at 0, 96, 192.
     """
-    step = max(1, min(int(round(tile * (1 - overlap), 6)), tile - 2 * context) // divisor)
-    last = (length - tile) // divisor
-    gaps = max(1, -(-last // step))
-    return tuple((i * last + gaps // 2) // gaps * divisor for i in range(gaps + 1)) if last else (0,)
-
-
-def _starts(length: int, tile: int, overlap: float, windows: Windows) -> tuple[int, ...]:
     if length == tile:
         return (0,)
     # Rounded first: 0.1 is not exact in binary.
-    step = max(1, int(round(tile * (1 - overlap), 6)))
-    gaps = -(-(length - tile) // step)
+    step = max(1, min(int(round(tile * (1 - overlap), 6)), tile - 2 * context) // unit)
+    last = (length - tile) // unit
+    gaps = -(-last // step)
     if windows == "monai":
-        return tuple(min(i * step, length - tile) for i in range(gaps + 1))
+        return tuple(min(i * step, last) for i in range(gaps + 1))
     if windows == "nnunet":
         gaps = math.ceil(round((length - tile) / max(1, tile * (1 - overlap)), 6))
         return tuple(round(i * (length - tile) / gaps) for i in range(gaps + 1))
-    return tuple((i * (length - tile) + gaps // 2) // gaps for i in range(gaps + 1))
+    return tuple((i * last + gaps // 2) // gaps * unit for i in range(gaps + 1))
