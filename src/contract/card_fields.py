@@ -284,6 +284,8 @@ class InferenceFields(TilingFields):
             raise wrong("blending", f"expected halo with a context, and only with one, got {self.blending}")
         if self.context is not None and self.windows != "even":
             raise wrong("windows", f"expected even with a context, got {self.windows}")
+        if self.context is not None and self.padding.to == "patch":
+            raise wrong("padding", "expected to: divisor with a context, got patch")
         return self
 
     def value(self) -> Tiling:

@@ -11,8 +11,9 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from ..errors import UsageError
 from ..geometry.grid import Shape3, shape3
-from ..run import Blending
+from ..run import AXES, Blending
 
 _SIGMA_PER_EDGE = 0.125
 # Per axis. A voxel covered by the corner of a tile alone has weight 3e-5 of the centre's, far above 2**-36.
@@ -170,6 +171,9 @@ def plan_tiles(
     fixed size (``fixed``). Starts are spread evenly: for 110 voxels, tile 64 and overlap 0.5 they are 0, 23, 46. With
     a ``context``, the volume is padded to multiples of the divisor, and a tile is at least half a patch more than the
     context on both of its sides.
+
+    Raises:
+        UsageError: the network's fixed size leaves nothing between the contexts on both sides.
     """
     rounded, context = tiling.rounded(shape), tiling.context or (0, 0, 0)
     steps = tiling.divisors if tiling.context else (1, 1, 1)
@@ -180,6 +184,15 @@ def plan_tiles(
         shrunk = wanted if patch is not None and tiling.padding.to == "patch" else min(wanted, whole)
         edges.append(only or shrunk)
     tile = shape3(edges)
+    for name, whole, edge, margin, step in zip(AXES, rounded, tile, context, steps, strict=True):
+        least = min(whole, 2 * margin + step)
+        if margin and edge < least:
+            raise UsageError(
+                "inference.context",
+                expected=f"a network that takes {least} voxels along {name}",
+                got=f"one that takes {edge} only",
+                do="export the network with free axes, or remove the context from the card",
+            )
     padded = shape3(map(max, rounded if tiling.context else shape, tile))
     starts = tuple(
         _starts(n, t, tiling.overlap, tiling.windows, margin, step)

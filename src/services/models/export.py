@@ -53,7 +53,7 @@ def export_model(
     """Export, compare with the source network, embed card and certificate, then write the file.
 
     A checkpoint without a network uses the one in the card's provenance, if any. Volumes smaller than the patch are
-    padded to it, unless the card says otherwise.
+    padded to it, unless the card says otherwise or has a context.
 
     Raises:
         ModelError: the checkpoint cannot be exported, or the ONNX file differs.
@@ -80,7 +80,7 @@ def _completed(card: ModelCard, checkpoint: Checkpoint, exported: Exported) -> M
     if checkpoint.network:
         provenance["network"] = dict(checkpoint.network)
     tiling = card.tiling
-    if tiling.padding.to is None:
+    if tiling.padding.to is None and tiling.context is None:
         tiling = replace(tiling, padding=replace(tiling.padding, to="patch"))
     return replace(card, tiling=tiling, provenance=provenance, parity=None)
 

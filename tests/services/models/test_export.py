@@ -119,6 +119,12 @@ def test_volumes_are_padded_to_the_patch_unless_the_card_says_otherwise(exports:
     assert exports.run(replace(given, tiling=tiling)).model.card.tiling.padding.to == kept
 
 
+def test_a_context_keeps_the_padding_to_the_divisor(exports: Exports) -> None:
+    given = card()
+    tiling = replace(given.tiling, blending="halo", context=(1, 1, 1))
+    assert exports.run(replace(given, tiling=tiling)).model.card.tiling == tiling
+
+
 def test_provenance_names_the_source_and_the_network_and_keeps_what_the_card_said(exports: Exports) -> None:
     found = exports.run(replace(card(), provenance={"trained_by": "a colleague"})).model.card.provenance
     digest = hashlib.sha256((exports.folder / "network.npz").read_bytes()).hexdigest()

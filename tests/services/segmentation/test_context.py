@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from voxport.contract.card import read_card
 from voxport.domain.cards.writing import write_card
-from voxport.domain.errors import VoxportError
+from voxport.domain.errors import UsageError, VoxportError
 from voxport.domain.geometry.grid import Shape3
 from voxport.domain.inference.patches import Padding, Tiling, plan_tiles
 from voxport.domain.inference.sliding_window import assemble_planes, stitch
@@ -86,6 +87,19 @@ def test_a_patch_that_is_too_small_for_the_context_is_enlarged() -> None:
     assert plan.tile == (200, 200, 20)
 
 
+@pytest.mark.parametrize(("length", "tile"), [(16, 16), (9, 16), (60, 32)])
+def test_a_network_of_one_size_is_taken_where_its_context_fits(length: int, tile: int) -> None:
+    tiling = Tiling((None, 8, 8), 8, 0.0, "halo", context=(8, 0, 0))
+    plan = plan_tiles((length, 8, 8), tiling, fixed=(tile, None, None))
+    assert all(b - a <= tile - 2 * 8 for a, b in pairwise(plan.starts[0]))
+
+
+def test_a_network_of_one_size_that_its_context_fills_is_refused() -> None:
+    tiling = Tiling((None, 8, 8), 8, 0.0, "halo", context=(8, 0, 0))
+    with pytest.raises(UsageError, match="context"):
+        plan_tiles((60, 8, 8), tiling, fixed=(16, None, None))
+
+
 def test_a_card_keeps_its_context() -> None:
     card = make_card(tiling=Tiling((16, 16, 8), 8, 0.0, "halo", context=(5, 5, 2)))
     written = write_card(card)
@@ -99,6 +113,7 @@ def test_a_card_keeps_its_context() -> None:
         ({"context": [5, 5, 2]}, "blending"),
         ({"blending": "halo"}, "blending"),
         ({"context": [5, 5, 2], "blending": "halo", "windows": "monai"}, "windows"),
+        ({"context": [5, 5, 2], "blending": "halo", "padding": {"to": "patch"}}, "padding"),
         ({"context": [5, 5], "blending": "halo"}, "context"),
         ({"context": [5, 5, -1], "blending": "halo"}, "context"),
     ],
