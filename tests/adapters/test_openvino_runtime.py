@@ -156,7 +156,7 @@ def test_too_little_memory_is_a_limit_error() -> None:
             raise RuntimeError("Check 'ptr' failed: Failed to allocate 8589934592 bytes of memory")
 
     with pytest.raises(LimitError, match="smaller patch"):
-        NetworkRuntime(module.OpenvinoSession(Compiled(), "m.onnx"), "m.onnx").infer(
+        NetworkRuntime(module.OpenvinoSession(Compiled(), Compiled(), "m.onnx"), "m.onnx").infer(
             np.zeros((1, 1, 16, 16, 16), np.float32)
         )
 

@@ -2,7 +2,7 @@
 
 Only what enters a convolution is quantised. Quantised results as well cost accuracy and two more passes over each
 feature map. Group normalisation is written without reshapes first, so that OpenVINO keeps its layout from one
-convolution to the next: a SegResNet takes 0.26 s where it takes 0.32 s otherwise, and 0.44 s in bf16.
+convolution to the next: a SegResNet takes 0.28 s, and 0.46 s in bf16.
 """
 
 from __future__ import annotations
@@ -73,6 +73,7 @@ class OnnxQuantiser(Quantiser):
             name = _fold(model.path, floats)
             network = onnx.load_model(floats)
             layers = [node.name for node in network.graph.node if node.op_type == _QUANTISED]
+            # without its ratio: what deviates by less than a 17th of its mean is lost in the steps of 8 bits anyway
             rewrite_group_norms(network)
             _guard(network.graph, layers)
             onnx.save_model(network, floats)

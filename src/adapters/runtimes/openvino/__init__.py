@@ -16,6 +16,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -78,6 +79,7 @@ class OpenvinoSettings:
 class OpenvinoSession:
     """`TensorSession` over a compiled network.
 
+    ``network`` is the same as read: compiling adds names of nodes that it leaves out to inputs and outputs.
     ``as_stored`` opens the network as the file has it. It infers what is beyond the accuracy of a network with
     rewritten group normalisation.
     """
@@ -85,14 +87,17 @@ class OpenvinoSession:
     name = "openvino"
     device = _DEVICE.lower()
 
-    def __init__(self, compiled: Any, subject: str, as_stored: Callable[[], OpenvinoSession] | None = None) -> None:
+    def __init__(
+        self, network: Any, compiled: Any, subject: str, as_stored: Callable[[], OpenvinoSession] | None = None
+    ) -> None:
         self._compiled: Any = compiled
         self._subject = subject
         self._open_as_stored = as_stored
         self._as_stored: OpenvinoSession | None = None
         self._opening = threading.Lock()
-        self.inputs = tuple(_spec(port, subject) for port in compiled.inputs)
-        self.outputs = tuple(_spec(port, subject) for port in compiled.outputs if RATIO not in port.names)
+        self.inputs = tuple(_spec(port, subject) for port in network.inputs)
+        # the ratio comes after the file's own
+        self.outputs = tuple(_spec(port, subject) for port in network.outputs if RATIO not in port.names)
         # of 2026.4.1-22183-0e7a64f5c3c-releases/2026/4, the first part
         self.version = f"openvino {openvino().get_version().partition('-')[0]}"
         # a deque's pop and append are atomic
@@ -112,8 +117,8 @@ class OpenvinoSession:
             accurate = self._open_as_stored is None or request.get_tensor(RATIO).data <= LARGEST_RATIO
             # copies, because the next caller overwrites the request's memory
             found = {
-                spec.name: np.array(request.get_tensor(spec.name).data, order="C")
-                for spec in self.outputs
+                spec.name: np.array(request.get_output_tensor(position).data, order="C")
+                for position, spec in enumerate(self.outputs)
                 if outputs is None or spec.name in outputs
             }
         except RuntimeError as error:
@@ -170,9 +175,10 @@ def open_openvino_session(path: Path, options: SessionOptions, settings: Openvin
     # OpenVINO's own keeps its statistics in fp32.
     rewritten = read_without_reshapes(path) if options.precision == "fp32" else None
 
-    def compiled(graph: bytes | str) -> Any:
+    def opened(graph: bytes | str, as_stored: Callable[[], OpenvinoSession] | None = None) -> OpenvinoSession:
         try:
-            return core.compile_model(core.read_model(graph), _DEVICE, config)
+            network = core.read_model(graph)
+            compiled = core.compile_model(network, _DEVICE, config)
         except RuntimeError as error:
             raise ModelError(
                 path.name,
@@ -180,11 +186,10 @@ def open_openvino_session(path: Path, options: SessionOptions, settings: Openvin
                 got=_reason(error),
                 do="export it again, with operators and versions that it has",
             ) from None
+        return OpenvinoSession(network, compiled, path.name, as_stored)
 
-    def as_stored() -> OpenvinoSession:
-        return OpenvinoSession(compiled(str(path)), path.name)
-
-    return as_stored() if rewritten is None else OpenvinoSession(compiled(rewritten), path.name, as_stored)
+    stored = partial(opened, str(path))
+    return stored() if rewritten is None else opened(rewritten, stored)
 
 
 def _hint(core: Any, precision: str) -> str:
