@@ -16,7 +16,7 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
-from networks import NETWORKS, built
+from networks import NETWORKS
 
 MOST_BARE_TILES = 16
 Spec = dict[str, Any]
@@ -64,8 +64,11 @@ def voxport(spec: Spec, how: str) -> Run:
     runtime, _, precision = way.partition("-")
     model = application.find_model(spec["model"])
     loaded = application.load_model(model, runtime=runtime, precision=precision or "auto", threads=spec["threads"])
-    auto, overlap = way == "auto", float(overlap or spec["overlap"])
-    options = RunOptions(overlap=overlap, patch=None if auto else tuple(spec["patch"]), blending="gaussian")
+    options = RunOptions(
+        overlap=float(overlap or spec["overlap"]),
+        patch=None if way == "auto" else tuple(spec["patch"]),
+        blending="gaussian",
+    )
     mask = f"{how}.nii.gz"
 
     def run(volume: str) -> Answer:
@@ -225,7 +228,9 @@ def torch_network(spec: Spec) -> Any:
     import torch
 
     if spec["network"] in NETWORKS:
-        trained = built(NETWORKS[spec["network"]])
+        from voxport.adapters.runtimes.torch.networks import build_network
+
+        trained = build_network(NETWORKS[spec["network"]].described)
         trained.load_state_dict(torch.load(spec["checkpoint"], weights_only=True))
         return trained.eval()
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))

@@ -13,7 +13,6 @@ import datetime
 import json
 import os
 import statistics
-import sys
 import time
 from collections import Counter
 from pathlib import Path
@@ -21,9 +20,9 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
-from contenders import peak
-from material import blobs, limit, machine
-from networks import NETWORKS, built, export
+from contenders import flops, peak
+from material import AVX2_ALONE, blobs, machine
+from networks import NETWORKS, export
 from voxport.adapters.group_norms import read_without_reshapes
 from voxport.adapters.quantisers.onnx import OnnxQuantiser
 from voxport.adapters.resources.local import LocalResources
@@ -40,10 +39,10 @@ def main() -> None:
     """Measure each network and print a table."""
     wanted = _arguments()
     if wanted.avx2:
-        os.environ |= limit()
+        os.environ |= AVX2_ALONE
     found: dict[str, Any] = {
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "machine": machine() | ({"instructions": "limited to avx2"} if wanted.avx2 else {}),
+        "machine": machine(),
         "patch": wanted.patch,
         "threads": wanted.threads,
         "repeats": wanted.repeats,
@@ -73,13 +72,11 @@ def _arguments() -> argparse.Namespace:
 def _measured(name: str, folder: Path, found: dict[str, Any]) -> dict[str, Any]:
     """Return GFLOP of a patch, and each way's seconds and shares of layers."""
     application = Application.build(models_dir=folder)
-    if name == BUNDLED:
-        model = application.find_model()
-        gflops = None
-    else:
+    if name != BUNDLED:
         export(name, found["patch"], folder, steps=2, threads=found["threads"])
-        model = application.find_model(str(folder / "network.onnx"))
-        gflops = _gflops(name, found["patch"])
+    model = application.find_model(None if name == BUNDLED else str(folder / "network.onnx"))
+    spec = {"network": name, "patch": found["patch"], "checkpoint": str(folder / "network.pt")}
+    spec |= {"model_file": str(model.path), "arguments": {"filters": 32}}
     image = blobs(tuple(found["patch"]), seed=0)[0].astype(np.float32)[None, None] / np.float32(255)
     quantised = folder / "int8.onnx"
     next(iter(OnnxQuantiser().quantise(model, [image], quantised)))
@@ -89,21 +86,12 @@ def _measured(name: str, folder: Path, found: dict[str, Any]) -> dict[str, Any]:
     graphs["int8"] = int8, "f32"
     seconds = _seconds({way: _compiled(*graph, found["threads"]) for way, graph in graphs.items()}, image, found)
     return {
-        "gflops": gflops,
+        "gflops": flops(spec, "")("")["gflops_a_tile"],
         "ways": {
             way: {"seconds": seconds[way], "layers": _layers(_compiled(*graph, found["threads"], count=True), image)}
             for way, graph in graphs.items()
         },
     }
-
-
-def _gflops(name: str, patch: list[int]) -> float:
-    import torch
-    from torch.utils.flop_counter import FlopCounterMode
-
-    with FlopCounterMode(display=False) as counter, torch.inference_mode():
-        built(NETWORKS[name]).eval()(torch.zeros(1, 1, *patch))
-    return float(counter.get_total_flops()) / 1e9
 
 
 def _compiled(graph: bytes, hint: str, threads: int, *, count: bool = False) -> Any:
@@ -142,4 +130,4 @@ def _show(name: str, entry: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

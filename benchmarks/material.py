@@ -19,11 +19,14 @@ import numpy as np
 import psutil
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
+from voxport.adapters.instructions import instruction_limits
 from voxport.adapters.resources.local import LocalResources
 from voxport.application import Application
 from voxport.domain.run import Outputs, RunOptions
 from voxport.testing.progress import RecordingProgress
 
+# Variables that limit oneDNN (in PyTorch and OpenVINO) and PyTorch to AVX2, if set before they are loaded.
+AVX2_ALONE = {"ONEDNN_MAX_CPU_ISA": "AVX2", "DNNL_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"}
 # Processor features that affect convolutions, by Linux's names.
 _INSTRUCTIONS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16", "amx_tile", "amx_int8", "amx_bf16")
 
@@ -68,15 +71,17 @@ def segmenter(folder: Path, model: str) -> Callable[[Path], bytes]:
 
 
 def machine() -> dict[str, str]:
-    """Return processors, memory, load and library versions."""
+    """Return processors, a limit of their instructions if any is set, memory, load and library versions."""
     file = Path("/proc/cpuinfo")
     lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
     told_of = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
-    able = told_of.get("flags", "").split()
+    able, limits = told_of.get("flags", "").split(), sorted(instruction_limits())
     return {
         "system": platform.platform(),
         "processors": f"{LocalResources().processors()} x {told_of.get('model name', platform.machine())}",
-        "instructions": " ".join(flag for flag in _INSTRUCTIONS if flag in able),
+        "instructions": f"limited to {' '.join(limits).lower()}"
+        if limits
+        else " ".join(flag for flag in _INSTRUCTIONS if flag in able),
         "memory": f"{psutil.virtual_memory().total / 1e9:.1f} GB",
         "load average": ", ".join(f"{value:.2f}" for value in os.getloadavg()),
         "python": platform.python_version(),
@@ -90,11 +95,6 @@ def _versions(*names: str) -> dict[str, str]:
         with suppress(importlib.metadata.PackageNotFoundError):
             found[name] = importlib.metadata.version(name)
     return found
-
-
-def limit() -> dict[str, str]:
-    """Return variables that limit oneDNN (in PyTorch and OpenVINO) and PyTorch to AVX2; set before they are loaded."""
-    return {"ONEDNN_MAX_CPU_ISA": "AVX2", "DNNL_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"}
 
 
 def sample_volumes(folder: Path) -> list[Path]:

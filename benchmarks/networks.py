@@ -1,18 +1,14 @@
-"""Networks that benchmarks train and export, described as `voxport export` takes them, and how to build them."""
+"""Networks that benchmarks train and export, described as `voxport export` takes them."""
 
 from __future__ import annotations
 
-import importlib
 import json
 import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    import torch
+from typing import Any
 
 _MONAI = "monai.networks.nets"
 _NNUNET = "dynamic_network_architectures.architectures.unet"
@@ -43,6 +39,11 @@ class Network:
     target: str
     arguments: Mapping[str, Any]
     divisor: int
+
+    @property
+    def described(self) -> dict[str, Any]:
+        """Return the description that `build_network` takes."""
+        return {"_target_": self.target, **self.arguments}
 
 
 NETWORKS = {
@@ -116,22 +117,3 @@ def export(name: str, patch: list[int], folder: Path, steps: int, threads: int) 
     export = ["export", "network.pt", "--card", "card.yaml", "-o", "network.onnx", "--quiet"]
     arguments = ["--network", network.target, "--network-args", json.dumps(network.arguments)]
     subprocess.run([sys.executable, "-m", "voxport", *export, *arguments], cwd=folder, check=True)
-
-
-def built(network: Network) -> torch.nn.Module:
-    """Return a network with random weights."""
-    made: torch.nn.Module = _named(network.target)(**_arguments(network.arguments))
-    return made
-
-
-def _arguments(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        if set(value) == {"_class_"}:
-            return _named(value["_class_"])
-        return {key: _arguments(part) for key, part in value.items()}
-    return value
-
-
-def _named(name: str) -> Any:
-    module, _, name = name.rpartition(".")
-    return getattr(importlib.import_module(module), name)

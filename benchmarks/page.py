@@ -24,7 +24,7 @@ _VERDICTS = {True: "met", False: "**not met**", None: "not measured"}
 def page(
     found: Mapping[str, Any], elsewhere: Sequence[Mapping[str, Any]] = (), layers: Sequence[Mapping[str, Any]] = ()
 ) -> str:
-    """Return the page as Markdown; ``elsewhere`` are results of speed.py on processors, ``layers`` of layers.py."""
+    """Return the page as Markdown; ``elsewhere`` are results of speed.py on other processors."""
     parts = [_head(found), _machine(found["machine"]), _bars(found), "![Ratios, memory and time](performance.svg)"]
     parts += [_speed(NAMES[name], each) for name, each in found.get("speed", {}).items()]
     parts += [_processors(found, elsewhere)] if elsewhere else []
@@ -142,7 +142,7 @@ def _layers(found: Sequence[Mapping[str, Any]]) -> str:
         rows = []
         for network, entry in run["networks"].items():
             for way, measured in entry["ways"].items():
-                speed = entry["gflops"] and entry["gflops"] / measured["seconds"]
+                speed = entry["gflops"] / measured["seconds"]
                 best = run["peak"].get("fp32" if way.startswith("fp32") else "bf16")
                 layers = measured["layers"]
                 rest = ", ".join(f"{kind} {_percent(part)}" for kind, part in layers.items() if kind != "products")
@@ -150,8 +150,8 @@ def _layers(found: Sequence[Mapping[str, Any]]) -> str:
                     (
                         f"{NAMES[network]}, {way}",
                         f"{measured['seconds']:.3f}",
-                        _number(speed, ".0f"),
-                        _percent(speed / best if speed and best else None),
+                        f"{speed:.0f}",
+                        _percent(speed / best if best else None),
                         _percent(layers.get("products")),
                         rest,
                     )

@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 import torch
 from material import blobs
-from networks import NETWORKS, built
+from networks import NETWORKS
+from voxport.adapters.runtimes.torch.networks import build_network
 
 PICTURE, PATCH = (192, 192, 96), (64, 64, 32)
 SEED = 1
@@ -27,7 +28,7 @@ def main() -> None:
     wanted = parser.parse_args()
     torch.manual_seed(SEED)
     torch.set_num_threads(wanted.threads)
-    network = built(NETWORKS[wanted.network])
+    network = build_network(NETWORKS[wanted.network].described)
     random, (picture, inside) = np.random.default_rng(SEED), blobs(PICTURE, SEED)
     optimizer = torch.optim.AdamW(network.parameters())
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 4e-3, wanted.steps)

@@ -76,7 +76,7 @@ def _load_one(path: Path, network: Mapping[str, Any]) -> torch.nn.Module:
             "card: provenance: {network: {_target_: SegResNet, init_filters: 8}}",
         )
     weights = read_weights(path) if script is None else Weights(dict(script.state_dict()))
-    built = _build(network)
+    built = build_network(network)
     notes = _put_in(built, weights, path, str(network["_target_"]))
     return one_output(built.eval(), output, notes)
 
@@ -88,7 +88,12 @@ def _check_torch() -> None:
         raise UsageError.not_installed("torch runtime", "PyTorch", "torch") from None
 
 
-def _build(network: Mapping[str, Any]) -> torch.nn.Module:
+def build_network(network: Mapping[str, Any]) -> torch.nn.Module:
+    """Return a network with random weights, from its ``_target_`` and arguments as in `load_network`.
+
+    Raises:
+        ModelError: there is no such class, or it does not take the arguments.
+    """
     found = _find(network.get("_target_"))
     arguments = {key: _argument(value) for key, value in network.items() if key not in _OWN_KEYS}
     if arguments.get("pretrained"):
