@@ -191,7 +191,7 @@ def plan_tiles(
                 "inference.context",
                 expected=f"a network that takes {least} voxels along {name}",
                 got=f"one that takes {edge} only",
-                do="export the network with free axes, or remove the context from the card",
+                do="export the network with free axes, or remove `context` and `blending` from the card",
             )
     padded = shape3(map(max, rounded if tiling.context else shape, tile))
     starts = tuple(
