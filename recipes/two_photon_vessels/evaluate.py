@@ -22,7 +22,7 @@ Picture = NDArray[np.float32]
 Pairs = dict[str, tuple[Picture, Mask]]
 Logits = dict[str, dict[str, dict[str, float]]]
 Segmenter = Callable[[Picture], Mask]
-PATCH = (256, 256, 16)
+PATCH = (512, 512, 32)
 MEASURES = {"dice": dice, "cldice": cl_dice, "surface_dice_1": surface_dice}
 DISTURBANCES: dict[str, tuple[Callable[[Picture], Picture], Callable[[Mask], Mask]]] = {
     "as stored": (lambda image: image, lambda mask: mask),
@@ -38,7 +38,8 @@ DISTURBANCES: dict[str, tuple[Callable[[Picture], Picture], Callable[[Mask], Mas
 def load_network(weights: Path) -> VesselNet:
     """Load a network with its weights for inference."""
     state = torch.load(weights, weights_only=True)
-    network = VesselNet(filters=int(state["trunk.convInit.conv.weight"].shape[0]))
+    fine, middle, coarse, deepest = (len(state[f"{layer}.bias"]) for layer in ("stem", "down.0", "down.1", "down.2"))
+    network = VesselNet((fine, middle, coarse, deepest))
     network.load_state_dict({name: value.float() for name, value in state.items()})
     return network.eval()
 
@@ -98,7 +99,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("weights", type=Path)
     parser.add_argument("data", type=Path, nargs="+", help="folders of *_image.nii.gz and *_label.nii.gz")
     parser.add_argument("--threshold", type=float, default=0.5, help="probability above which a voxel is vessel")
-    parser.add_argument("--overlap", type=float, default=0.5)
+    parser.add_argument("--overlap", type=float, default=0.25)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--robustness", action="store_true", help="also score rescaled and reoriented copies")
     options = parser.parse_args(arguments)

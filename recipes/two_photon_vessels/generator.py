@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter
 
 from .imaging import draw_optics, micrograph
 from .raster import draw_network
@@ -13,16 +14,21 @@ from .vessels import GrowthPlan, VesselNetwork, grow_network
 
 Shape = tuple[int, int, int]
 Spacing = tuple[float, float, float]
-BACKGROUND, VESSEL, CENTRELINE = 0, 1, 2
+BACKGROUND, VESSEL, CENTRELINE, HIDDEN = 0, 1, 2, 3
+LEAST_CONTRAST = 1 / 3
 
 
 @dataclass(frozen=True, eq=False)
 class SyntheticVolume:
-    """An image (X, Y, Z) float32, its binary label (X, Y, Z) bool, the label's centrelines, and the spacing in µm."""
+    """An image (X, Y, Z) float32, its binary label (X, Y, Z) bool, the label's centrelines, and the spacing in µm.
+
+    `visible` tells where an annotator could see the label in the image.
+    """
 
     image: NDArray[np.float32]
     label: NDArray[np.bool_]
     centreline: NDArray[np.bool_]
+    visible: NDArray[np.bool_]
     spacing_um: Spacing
     network: VesselNetwork
 
@@ -47,7 +53,7 @@ def draw_plan(shape: Shape, spacing_um: Spacing, rng: np.random.Generator) -> Gr
     count = 0 if kind == 0 else int(rng.integers(1, 6 if kind == 2 else 8))
     radii = rng.uniform(low, max(high, low + 0.5), count)
     return GrowthPlan(
-        capillary_density=float(np.exp(rng.uniform(np.log(1e-4), np.log(1.2e-3)))),
+        capillary_density=float(np.exp(rng.uniform(np.log(4e-5), np.log(1.2e-3)))),
         capillary_radius_um=float(np.clip(np.exp(rng.normal(np.log(2.2), 0.2)), 1.4, 3.5)),
         trunk_radii_um=tuple(float(radius) for radius in radii),
         trunk_in_plane=bool(kind == 2),
@@ -72,4 +78,21 @@ def generate(shape: Shape, spacing_um: Spacing, rng: np.random.Generator, margin
     wide = np.clip((drawn.radius_um - 4.0) / 6.0, 0.0, 1.0)
     generous_um = in_plane_um * (rng.uniform(0.0, 0.5) + rng.uniform(0.0, 1.5) * wide)
     label = drawn.inside_um > -generous_um
-    return SyntheticVolume(image, label, drawn.centreline & label, spacing_um, network)
+    return SyntheticVolume(image, label, drawn.centreline & label, visible_label(image, label), spacing_um, network)
+
+
+def visible_label(image: NDArray[np.float32], label: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Return the part of `label` that is brighter than the background around it by a third of its deviation.
+
+    Both are averages over some 16 x 16 x 2 voxels; where these hold no background, the label counts as visible.
+    """
+    window = (8.0, 8.0, 1.0)
+    picture = (image - image.mean()) / max(float(image.std()), 1e-6)
+    inside = label.astype(np.float32)
+    outside = 1.0 - inside
+    share_in, share_out = gaussian_filter(inside, window), gaussian_filter(outside, window)
+    vessel = gaussian_filter(picture * inside, window) / np.maximum(share_in, 1e-6)
+    background = gaussian_filter(picture * outside, window) / np.maximum(share_out, 1e-6)
+    square = gaussian_filter(picture**2 * outside, window) / np.maximum(share_out, 1e-6)
+    deviation = np.sqrt(np.maximum(square - background**2, 1e-6))
+    return np.asarray(label & ((share_out < 0.02) | (vessel - background > LEAST_CONTRAST * deviation)))

@@ -42,6 +42,8 @@ class Optics:
     line_noise: float
     denoise: float
     smooth_voxels: float
+    shake_voxels: float
+    glow: float
     saturation: float
     bits: int
 
@@ -56,15 +58,15 @@ def draw_optics(rng: np.random.Generator) -> Optics:
         return float(np.exp(rng.uniform(np.log(low), np.log(high))))
 
     denoised = rng.random() < 0.55
-    background, capillary_gain = magnitude(0.005, 0.2), magnitude(0.25, 1.3)
-    noise = capillary_gain / magnitude(2.2, 25.0)
+    background, capillary_gain = magnitude(0.005, 0.3), magnitude(0.2, 1.3)
+    noise = capillary_gain / magnitude(1.5, 25.0)
     electronic = rng.uniform(0.0, 0.5)
     return Optics(
         lateral_um=rng.uniform(0.3, 1.4),
         axial_um=magnitude(1.0, 7.0),
         tail=often(0.5, 0.05, 0.35),
-        dimming=rng.uniform(0.0, 1.3),
-        unevenness=rng.uniform(0.1, 0.9),
+        dimming=rng.uniform(0.0, 1.6),
+        unevenness=rng.uniform(0.1, 1.2),
         wall=often(0.4, 0.2, 1.0),
         streaks=often(0.6, 0.05, 0.45),
         beads=often(0.5, 0.2, 0.9),
@@ -72,17 +74,19 @@ def draw_optics(rng: np.random.Generator) -> Optics:
         haze=often(0.55, 0.02, 0.2),
         background=background,
         texture=rng.uniform(0.0, 0.5),
-        leakage=often(0.35, 0.05, 1.2),
+        leakage=often(0.4, 0.05, 1.5),
         spots_per_mm3=often(0.5, 1e4, 3e5),
         cells_per_mm3=often(0.25, 1e3, 2e4),
-        meninges=often(0.3, 0.2, 2.5),
+        meninges=often(0.4, 0.2, 3.5),
         capillary_gain=capillary_gain,
         trunk_gain=magnitude(0.3, 2.0),
         photons=(background + 0.3 * capillary_gain) / ((1 - electronic) * noise**2),
         read_noise=noise * electronic**0.5,
         line_noise=noise * often(0.5, 0.1, 1.2),
         denoise=rng.uniform(0.6, 1.3) if denoised else 0.0,
-        smooth_voxels=often(0.35, 0.3, 1.0),
+        smooth_voxels=often(0.4, 0.3, 2.0),
+        shake_voxels=often(0.25, 0.2, 2.0),
+        glow=often(0.5, 0.05, 0.8),
         saturation=often(0.3, 0.3, 1.5),
         bits=int(rng.choice([8, 8, 12, 12, 16])),
     )
@@ -120,7 +124,21 @@ def micrograph(drawn: DrawnVessels, spacing_um: Spacing, optics: Optics, rng: np
     vessels = _vessel_light(drawn, spacing_um, optics, rng) * lit
     tissue = _tissue_light(drawn, vessels, spacing_um, optics, rng)
     light = _blur(vessels + tissue + _distractors(drawn.inside_um.shape, spacing_um, optics, rng), spacing_um, optics)
+    if optics.shake_voxels:
+        light = _shake(light, optics.shake_voxels, rng)
     return _detect(np.maximum(light, 0.0), optics, rng)
+
+
+def _shake(light: Float32Array, voxels: float, rng: np.random.Generator) -> Float32Array:
+    """Shift each scanned line along itself by about `voxels`, smoothly from line to line, as breathing does."""
+    size, lines, slices = light.shape
+    drift = gaussian_filter1d(rng.standard_normal((lines, slices)), rng.uniform(1.0, 8.0), axis=0)
+    drift *= voxels / max(float(drift.std()), 1e-6)
+    at = np.clip(np.arange(size)[:, None, None] + drift, 0.0, size - 1.0)
+    low = np.minimum(at.astype(int), size - 2)
+    share = (at - low).astype(np.float32)
+    before, after = (np.take_along_axis(light, low + step, axis=0) for step in (0, 1))
+    return np.asarray(before * (1 - share) + after * share, dtype=np.float32)
 
 
 def _gain(drawn: DrawnVessels, spacing_um: Spacing, optics: Optics, rng: np.random.Generator) -> Float32Array:
@@ -170,7 +188,7 @@ def _lines(shape: tuple[int, ...], rng: np.random.Generator) -> Float32Array:
 def _tissue_light(
     drawn: DrawnVessels, vessels: Float32Array, spacing_um: Spacing, optics: Optics, rng: np.random.Generator
 ) -> Float32Array:
-    """Return diffuse light: background, its texture, out-of-focus haze, leaked dye, bright sheets."""
+    """Return diffuse light: background, its texture, out-of-focus haze, leaked dye, glows, bright sheets."""
     shape = drawn.inside_um.shape
     slow = smooth_noise(shape, (60.0, 60.0, 6.0), rng)
     mottle = smooth_noise(shape, tuple(max(rng.uniform(2.0, 9.0) / step, 0.8) for step in spacing_um), rng)
@@ -189,6 +207,10 @@ def _tissue_light(
         place = np.clip(smooth_noise(shape, (50.0, 50.0, 8.0), rng), 0.0, None)
         soma_holes = np.clip(1.0 - 0.6 * np.clip(mottle, 0.0, 1.5), 0.0, None)
         tissue = tissue + optics.leakage * cloud * place * soma_holes
+    if optics.glow:
+        breadth = np.exp(rng.uniform(np.log(15.0), np.log(120.0)))
+        place = smooth_noise(shape, (breadth, breadth, max(breadth / 6.0, 2.0)), rng) - rng.uniform(0.0, 1.5)
+        tissue = tissue + optics.glow * optics.capillary_gain * np.clip(place, 0.0, None)
     if optics.meninges:
         sheet = np.exp(-np.arange(shape[2]) * spacing_um[2] / rng.uniform(5.0, 60.0)).astype(np.float32)
         breadth, edge = rng.uniform(40.0, 160.0), np.exp(rng.uniform(0.0, np.log(20.0)))
@@ -259,7 +281,8 @@ def _detect(light: Float32Array, optics: Optics, rng: np.random.Generator) -> Fl
     if optics.denoise:
         counts = _shrink(counts, optics, rng)
     if optics.smooth_voxels:
-        counts = gaussian_filter(counts, (optics.smooth_voxels, optics.smooth_voxels, 0.3 * optics.smooth_voxels))
+        along_z = rng.uniform(0.0, 0.5) * optics.smooth_voxels
+        counts = gaussian_filter(counts, (optics.smooth_voxels, optics.smooth_voxels, along_z))
     ceiling = float(np.quantile(counts[::3, ::3], 0.999))
     if optics.saturation:
         ceiling *= np.exp(-optics.saturation)

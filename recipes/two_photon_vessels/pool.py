@@ -11,7 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .generator import draw_spacing, generate
+from .generator import HIDDEN, draw_spacing, generate
+from .imaging import smooth_noise
 
 Shape = tuple[int, int, int]
 CLIP_PERCENTILES = (1.0, 99.5)
@@ -59,6 +60,7 @@ def _store_volume(index: int, folder: Path, shape: Shape, seed: int) -> None:
         (shape[0], shape[1], min(slices, shape[2])), spacing_um, rng, margin_um=float(rng.uniform(5.0, 30.0))
     )
     target = volume.label.astype(np.uint8) + volume.centreline.astype(np.uint8)
+    target[volume.label & ~volume.visible] = HIDDEN
     partial_file = folder / f".{index:05d}.tmp.npz"
     np.savez_compressed(partial_file, image=volume.image.astype(np.uint16), target=target)
     partial_file.rename(_member(folder, index))
@@ -73,7 +75,7 @@ def normalise(image: NDArray[np.float32]) -> NDArray[np.float32]:
 def draw_batch(
     pool: VolumePool, available: int, patch: Shape, batch: int, rng: np.random.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Draw patches of the first `available` volumes: images (N, 1, *patch) in 0..1, targets (N, *patch) of 0, 1, 2."""
+    """Draw patches of the first `available` volumes: images (N, 1, *patch) in 0..1, targets (N, *patch) of 0 to 3."""
     pairs = [augment(*_draw_visible(pool, available, rng), patch, rng) for _ in range(batch)]
     pictures, targets = (np.stack(arrays) for arrays in zip(*pairs, strict=True))
     return torch.from_numpy(pictures[:, None]), torch.from_numpy(targets)
@@ -92,10 +94,10 @@ def _draw_visible(
 
 def contrast_to_noise(image: NDArray[np.float32], target: NDArray[np.uint8]) -> float:
     """Return vessel mean minus background mean over the background's deviation, normalised; real: 1.7-16.5."""
-    picture, vessel = normalise(image), target > 0
-    if vessel.all() or not vessel.any():
+    picture, vessel = normalise(image), (target > 0) & (target < HIDDEN)
+    if not (target == 0).any() or not vessel.any():
         return 0.0
-    background = picture[~vessel]
+    background = picture[target == 0]
     return float((picture[vessel].mean() - background.mean()) / (background.std() + 0.02))
 
 
@@ -104,6 +106,13 @@ def light_slope(shape: tuple[int, ...], rng: np.random.Generator) -> NDArray[np.
     slopes = [np.linspace(-0.5, 0.5, size, dtype=np.float32) * np.float32(rng.normal(scale=1.0)) for size in shape]
     exponent = slopes[0][:, None, None] + slopes[1][None, :, None] + slopes[2][None, None, :]
     return np.asarray(np.exp(exponent - exponent.max()), dtype=np.float32)
+
+
+def glow(shape: tuple[int, ...], rng: np.random.Generator) -> NDArray[np.float32]:
+    """Return light without edges that is no vessel: a smooth field, zero in a part of the patch, up to about 1."""
+    breadth = float(np.exp(rng.uniform(np.log(25.0), np.log(150.0))))
+    field = smooth_noise(shape, (breadth, breadth, max(breadth / 8.0, 2.0)), rng)
+    return np.asarray(np.clip(0.4 * (field - rng.uniform(-0.5, 1.0)), 0.0, None), dtype=np.float32)
 
 
 def augment(
@@ -123,6 +132,8 @@ def augment(
         image = np.clip(image * np.exp(rng.uniform(-1.2, 0.4)) + rng.uniform(0.0, 0.05), 0.0, 1.0)
     if rng.random() < 0.4:
         image = image * light_slope(image.shape, rng)
+    if rng.random() < 0.35:
+        image = np.clip(image + np.exp(rng.uniform(np.log(0.02), np.log(0.6))) * glow(image.shape, rng), 0.0, 1.0)
     turns = int(rng.integers(4))
     image, target = np.rot90(image, turns), np.rot90(target, turns)
     for axis in range(3):

@@ -17,7 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor, nn
 
 from .losses import vessel_loss
-from .model import VesselNet
+from .model import WIDTHS, VesselNet, Widths
 from .pool import Shape, VolumePool, draw_batch
 
 
@@ -39,7 +39,7 @@ class TrainingPlan:
     learning_rate: float = 2e-3
     warmup_steps: int = 200
     ema_decay: float = 0.999
-    filters: int = 32
+    widths: Widths = WIDTHS
     checkpoint_steps: int = 500
 
 
@@ -51,7 +51,7 @@ SMOKE = TrainingPlan(
     batch=1,
     steps=12,
     warmup_steps=3,
-    filters=8,
+    widths=(8, 8, 16, 16),
     checkpoint_steps=6,
 )
 
@@ -67,7 +67,7 @@ class TrainingState:
 
 
 def train(plan: TrainingPlan, folder: Path, workers: int = 2, threads: int = 1) -> Path:
-    """Train to the end of `plan`, resuming from `folder`; return the file of the averaged weights, in 16 bits."""
+    """Train to the end of `plan`, resuming from `folder`; return the file of the averaged weights, folded, in 16 bits."""
     torch.set_num_threads(threads)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "plan.json").write_text(json.dumps(asdict(plan), indent=2))
@@ -79,7 +79,7 @@ def train(plan: TrainingPlan, folder: Path, workers: int = 2, threads: int = 1) 
     finally:
         pool.close()
     weights = folder / "model.pt"
-    torch.save(copy.deepcopy(state.average).half().state_dict(), weights)
+    torch.save(state.average.folded().half().state_dict(), weights)
     return weights
 
 
@@ -96,7 +96,7 @@ def _progress() -> Progress:
 
 def _start(plan: TrainingPlan, checkpoint: Path) -> TrainingState:
     torch.manual_seed(plan.seed)
-    network = VesselNet(plan.filters)
+    network = VesselNet(plan.widths, standardised=True)
     network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]  # a third faster
     optimiser = torch.optim.AdamW(network.parameters(), lr=plan.learning_rate, weight_decay=1e-4)
     state = TrainingState(0, network, copy.deepcopy(network).eval(), optimiser)

@@ -109,7 +109,7 @@ def _taper(count: int, rng: np.random.Generator) -> FloatArray:
 def _path_tone(count: int, rng: np.random.Generator) -> FloatArray:
     """Logarithm of the brightness along a trunk: its own level and a slow drift."""
     along = np.linspace(-0.5, 0.5, count)
-    return np.asarray(rng.normal(scale=0.6) + rng.normal(scale=0.6) * along)
+    return np.asarray(rng.normal(scale=0.8) + rng.normal(scale=0.9) * along)
 
 
 def _walk(

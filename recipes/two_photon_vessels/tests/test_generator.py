@@ -6,7 +6,7 @@ from scipy.ndimage import label as components
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from ..generator import draw_plan, draw_spacing, generate
+from ..generator import draw_plan, draw_spacing, generate, visible_label
 from ..vessels import GrowthPlan, grow_network
 
 SHAPE = (96, 80, 12)
@@ -33,12 +33,25 @@ def test_image_and_labels_have_the_asked_shape_and_the_label_is_binary(seed: int
     assert volume.image.min() >= 0
     assert 0 < volume.label.mean() < 0.9
     assert not (volume.centreline & ~volume.label).any()
+    assert not (volume.visible & ~volume.label).any()
 
 
 def test_the_same_seed_gives_the_same_volume() -> None:
     first, second = (generate(SHAPE, SPACING_UM, np.random.default_rng(5)) for _ in range(2))
     np.testing.assert_array_equal(first.image, second.image)
     np.testing.assert_array_equal(first.label, second.label)
+
+
+def test_a_label_is_visible_where_it_is_brighter_than_the_noise_around_it() -> None:
+    rng = np.random.default_rng(0)
+    label = np.zeros((96, 64, 8), dtype=bool)
+    label[20:23], label[70:73] = True, True
+    image = rng.normal(size=label.shape).astype(np.float32)
+    image[:48] += 2.0 * label[:48]
+    visible = visible_label(image, label)
+    assert visible[20:23].mean() > 0.95
+    assert visible[70:73].mean() < 0.3
+    assert not visible[~label].any()
 
 
 def test_another_seed_gives_another_volume() -> None:

@@ -3,13 +3,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
+from voxport.contract.card import read_card
 
 from ..__main__ import main
 from ..evaluate import load_network
 from ..losses import vessel_loss
 from ..metrics import cl_dice, dice, surface_dice
-from ..model import fold, unfold
-from ..pool import augment, contrast_to_noise, light_slope, normalise
+from ..model import CONTEXT, DIVISOR, StandardisedConv, VesselNet, fold, unfold
+from ..pool import augment, contrast_to_noise, glow, light_slope, normalise
 from ..train import SMOKE, train
 
 
@@ -27,6 +29,46 @@ def test_a_finished_run_resumes_at_its_end(tmp_path: Path) -> None:
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
+def test_a_network_with_its_standardisation_folded_gives_the_same_logits() -> None:
+    torch.manual_seed(0)
+    network = VesselNet((8, 8, 16, 16), standardised=True)
+    for layer in network.modules():
+        if isinstance(layer, StandardisedConv):
+            torch.nn.init.uniform_(layer.gain, 0.5, 2.0)
+    folded = network.folded()
+    assert not any(isinstance(layer, StandardisedConv) for layer in folded.modules())
+    picture = torch.rand(1, 1, 48, 32, 7)
+    with torch.inference_mode():
+        torch.testing.assert_close(folded(picture), network(picture), rtol=1e-5, atol=1e-5)
+
+
+def test_weights_are_standardised_for_each_output() -> None:
+    weights = StandardisedConv(6, 4, (3, 3, 1)).standardised()
+    torch.testing.assert_close(weights.mean(dim=(1, 2, 3, 4)), torch.zeros(4), rtol=0, atol=1e-6)
+    torch.testing.assert_close(weights.square().sum(dim=(1, 2, 3, 4)), torch.full((4,), 2.0), rtol=1e-3, atol=0)
+
+
+def test_a_logit_depends_on_no_voxel_beyond_the_context_of_the_card() -> None:
+    """With positive weights, no gradient cancels. How far a voxel sees depends on its place in a cell of 16."""
+    network = VesselNet((4, 4, 4, 4))
+    for parameter in network.parameters():
+        parameter.data.abs_()
+    picture = torch.rand(1, 1, 336, 16, 17, requires_grad=True)
+    reaches = []
+    for x in range(160, 176):
+        (gradient,) = torch.autograd.grad(network(picture)[0, 1, x, 8, 8], picture)
+        reached = gradient[0, 0].nonzero()
+        reaches.append((x - int(reached[:, 0].min()), int(reached[:, 0].max()) - x))
+        assert (int(reached[:, 2].min()), int(reached[:, 2].max())) == (8 - CONTEXT[2], 8 + CONTEXT[2])
+    assert np.max(reaches) == CONTEXT[0]
+
+
+def test_the_card_states_the_context_and_the_divisor_of_the_network() -> None:
+    card = read_card(yaml.safe_load((Path(__file__).parents[1] / "card.yaml").read_text(encoding="utf-8")))
+    assert card.tiling.context == CONTEXT
+    assert card.tiling.divisor == DIVISOR
+
+
 def test_folding_and_unfolding_restore_a_picture() -> None:
     picture = torch.rand(2, 3, 16, 32, 4)
     assert fold(picture, 4).shape == (2, 48, 4, 8, 4)
@@ -38,6 +80,13 @@ def test_a_light_slope_only_dims() -> None:
     assert gain.shape == (8, 6, 4)
     assert gain.max() == pytest.approx(1.0)
     assert gain.min() > 0
+
+
+def test_a_glow_has_no_edges() -> None:
+    light = glow((96, 96, 12), np.random.default_rng(2))
+    assert light.min() >= 0
+    assert light.max() > 0.2
+    assert np.abs(np.diff(light, axis=0)).max() < 0.1
 
 
 def test_contrast_to_noise_falls_when_noise_rises() -> None:
@@ -54,6 +103,15 @@ def test_the_loss_is_lowest_where_the_logits_agree_with_the_target() -> None:
     vessel = torch.where(target > 0, 8.0, -8.0)
     right = torch.stack([-vessel, vessel], dim=1)
     assert vessel_loss(right, target) < 0.01 < vessel_loss(-right, target)
+
+
+def test_what_cannot_be_seen_costs_nothing() -> None:
+    target = torch.zeros(1, 16, 16, 4, dtype=torch.long)
+    target[:, 4:8], target[:, 12:] = 1, 3
+    logits = torch.randn(1, 2, 16, 16, 4)
+    otherwise = logits.clone()
+    otherwise[:, :, 12:] *= -1
+    torch.testing.assert_close(vessel_loss(logits, target), vessel_loss(otherwise, target))
 
 
 def test_a_missed_centreline_costs_more_than_a_missed_edge() -> None:
