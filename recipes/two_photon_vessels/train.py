@@ -67,7 +67,7 @@ class TrainingState:
 
 
 def train(plan: TrainingPlan, folder: Path, workers: int = 2, threads: int = 1) -> Path:
-    """Train to the end of `plan`, resuming from `folder`; return the file of the averaged weights, folded, in 16 bits."""
+    """Train to the end of `plan`, resuming from `folder`; return the file of averaged, folded weights in 16 bits."""
     torch.set_num_threads(threads)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "plan.json").write_text(json.dumps(asdict(plan), indent=2))
