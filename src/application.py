@@ -249,19 +249,23 @@ class Application:
             bounds=self.bounds,
         )
 
-    def tune(self, model: Model, volumes: Sequence[str], progress: ProgressListener) -> Tuning:
+    def tune(
+        self, model: Model, volumes: Sequence[str], progress: ProgressListener, options: RunOptions | None = None
+    ) -> Tuning:
         """Measure runtimes, precisions and tiles on this machine, and keep the fastest that holds; see ``tune``.
 
-        Without volumes, the bundled model is measured on the bundled sample, and any other on noise.
+        Without volumes, the bundled model is measured on the bundled sample, and any other on noise. Of ``options``
+        those that state how the volumes are read count.
         """
-        return tune(model, volumes or self._calibration(model), progress, ports=self.container.tune_ports())
+        ports, stated = self.container.tune_ports(), options or RunOptions()
+        return tune(model, volumes or self._calibration(model), progress, stated, ports=ports)
 
     def measure_tradeoffs(
-        self, model: Model, folders: Sequence[Path], progress: ProgressListener
+        self, model: Model, folders: Sequence[Path], progress: ProgressListener, options: RunOptions | None = None
     ) -> tuple[Tradeoff, ...]:
         """Measure time and Dice against truth at each overlap and precision; see ``measure_tradeoffs``."""
         cases = labelled_cases(folders, model.card, self.volumes)
-        return measure_tradeoffs(model, cases, progress, ports=self.container.tune_ports())
+        return measure_tradeoffs(model, cases, progress, options or RunOptions(), ports=self.container.tune_ports())
 
     # Cases
 

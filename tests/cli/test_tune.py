@@ -99,6 +99,32 @@ def test_an_unsuitable_volume_is_a_bad_input(voxport: Command, model: Path, tmp_
     assert not (tmp_path / "data").exists()
 
 
+def test_a_volume_is_read_as_the_options_state_which_an_error_names(
+    voxport: Command, model: Path, scan: Path, tmp_path: Path
+) -> None:
+    values = np.asarray(nib.load(scan).dataobj).astype(np.float32)
+    values[10, 9, 6] = np.nan
+    np.save(tmp_path / "scan.npy", values)
+    plain = voxport("tune", model, "--volume", "scan.npy")
+    assert (plain.returncode, len(plain.stderr.splitlines())) == (3, 1)
+    assert "--axes" in plain.stderr
+    read = ("--axes", "XYZ", "--spacing", "1,1,1", "--unit", "mm")
+    spaced = voxport("tune", model, "--volume", "scan.npy", *read)
+    assert (spaced.returncode, len(spaced.stderr.splitlines())) == (3, 1)
+    assert "--nan-as" in spaced.stderr
+    stated = (*read, "--nan-as", "0")
+    done = voxport("tune", model, "--volume", "scan.npy", *stated, "--json", env=LENIENT)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["volume"] == "scan.npy"
+
+    (tmp_path / "truth").mkdir()
+    shutil.move(tmp_path / "scan.npy", tmp_path / "truth" / "a_image.npy")
+    mask = (np.nan_to_num(values) > np.nanmedian(values)).astype(np.uint8)
+    np.save(tmp_path / "truth" / "a_label.npy", mask)
+    against = voxport("tune", model, "--truth", "truth", *stated, "--json")
+    assert against.returncode == 0, against.stderr
+
+
 def test_time_and_dice_against_truth_are_measured_for_each_overlap(
     voxport: Command, model: Path, scan: Path, tmp_path: Path
 ) -> None:

@@ -88,6 +88,11 @@ def takes_reading(command: Callable[..., None]) -> Callable[..., None]:
     return _takes("reading", Reading, [field.name for field in fields(Reading)])(command)
 
 
+def takes_reading_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command an option for each field of its parameter ``options``, a `RunOptions`, on how volumes are read."""
+    return _takes("options", RunOptions, [*(field.name for field in fields(Reading)), "nan_as"])(command)
+
+
 def _takes(
     name: str, made: type[RunOptions | Reading], names: Sequence[str]
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:

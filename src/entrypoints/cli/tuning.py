@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ...domain.errors import UsageError
+from ...domain.run import RunOptions
 from . import options as opt
 from .console import build_application, progress_bar, show_json, show_table
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from ...domain.tuning import Candidate, Tradeoff, Tuning
 
 
+@opt.takes_reading_options
 def tune_command(
     model: Annotated[
         str | None, typer.Argument(help="A model file, or the name of a model.", show_default="two-photon-vessels")
@@ -40,6 +42,8 @@ def tune_command(
         ),
     ] = None,
     card: opt.CardFile = None,
+    *,
+    options: RunOptions,
     as_json: opt.AsJson = False,
     quiet: opt.Quiet = False,
 ) -> None:
@@ -52,11 +56,11 @@ def tune_command(
     if truth:
         _check_truth(truth, volume)
         with progress_bar(quiet) as progress:
-            measured = application.measure_tradeoffs(found, truth, progress)
+            measured = application.measure_tradeoffs(found, truth, progress, options)
         show_json({"tradeoffs": list(map(_tradeoff, measured))}) if as_json else _show_tradeoffs(measured)
         return
     with progress_bar(quiet) as progress:
-        tuned = application.tune(found, volume or (), progress)
+        tuned = application.tune(found, volume or (), progress, options)
     bounds = application.bounds
     if as_json:
         show_json(_mapping(tuned, bounds))

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from ...domain.cards.model_card import ModelCard
 from ...domain.geometry.grid import Box, Grid, Shape3, shape3
 from ...domain.intensity import ShiftScale, Step, Window, ZScore
+from ...domain.reading import Reading
 from ...domain.volume import Volume
 from ...ports.runtime import InferenceRuntime
 from ...ports.volume_store import ArrayStore, VolumeStore
@@ -21,7 +22,9 @@ _WHOLE_NOISE, _WHOLE_MOST = 64, 512
 _MOST_INPUTS = 8
 
 
-def put_volumes(references: Sequence[str], card: ModelCard, source: VolumeStore, target: ArrayStore) -> list[str]:
+def put_volumes(
+    references: Sequence[str], card: ModelCard, source: VolumeStore, target: ArrayStore, reading: Reading | None = None
+) -> list[str]:
     """Copy the centre of a case to memory, at most one and a half patches long, so that tiles overlap.
 
     Raises:
@@ -29,7 +32,7 @@ def put_volumes(references: Sequence[str], card: ModelCard, source: VolumeStore,
     """
     names = []
     with ExitStack() as stack:
-        case = Case.open(source, references, stack)
+        case = Case.open(source, references, stack, reading)
         case.check_fits(card)
         box = _middle(case.grid.shape, _stored_patch(card, case.grid))
         for number, opened in enumerate(case.sources):

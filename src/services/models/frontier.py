@@ -17,6 +17,7 @@ from ...domain.cases import numbered_cases
 from ...domain.errors import InputError
 from ...domain.geometry.grid import Box, Grid
 from ...domain.parity import compare_labels
+from ...domain.reading import SPATIAL, Reading
 from ...domain.run import Outputs, RunOptions
 from ...domain.tuning import Tradeoff, mark_beaten
 from ...domain.volume import Volume
@@ -74,9 +75,16 @@ def labelled_cases(folders: Sequence[Path], card: ModelCard, volumes: VolumeStor
 
 
 def measure_tradeoffs(
-    model: Model, cases: Sequence[LabelledCase], progress: ProgressListener, *, ports: TunePorts
+    model: Model,
+    cases: Sequence[LabelledCase],
+    progress: ProgressListener,
+    options: RunOptions,
+    *,
+    ports: TunePorts,
 ) -> tuple[Tradeoff, ...]:
     """Segment all cases at each overlap in each runtime and precision; return time and mean Dice of each.
+
+    Images are read as ``options`` state, and labels with the spacing and axes that they state.
 
     Raises:
         InputError: a volume cannot be read, does not fit the card, or its labels lie on another grid.
@@ -86,39 +94,51 @@ def measure_tradeoffs(
         with closing(opened):
             for overlap in OVERLAPS:
                 progress.stage(f"{opened.name} {opened.precision}, overlap {overlap:g}", len(cases))
-                found.append(_measured(LoadedModel(model, opened), overlap, cases, progress, ports))
+                at = replace(options, overlap=overlap)
+                found.append(_measured(LoadedModel(model, opened), at, cases, progress, ports))
     return mark_beaten(found)
 
 
 def _measured(
-    loaded: LoadedModel, overlap: float, cases: Sequence[LabelledCase], progress: ProgressListener, ports: TunePorts
+    loaded: LoadedModel,
+    options: RunOptions,
+    cases: Sequence[LabelledCase],
+    progress: ProgressListener,
+    ports: TunePorts,
 ) -> Tradeoff:
+    in_memory = RunOptions(overlap=options.overlap, nan_as=options.nan_as)
     seconds, tiles, dice = 0.0, 0, []
     for case in cases:
         store, table = ports.new_store(), loaded.model.card.output.table
         for image in case.images:
-            _copy(image, ports.segment.volumes, store)
+            _copy(image, options.reading, ports.segment.volumes, store)
         within = replace(ports.segment, volumes=store, scratch=None)
-        done = segment(case.images, loaded, Outputs(_MASK), RunOptions(overlap=overlap), Quiet(progress), ports=within)
-        truth = _truth(case.labels, done.grid, table.values, ports.segment.volumes)
+        done = segment(case.images, loaded, Outputs(_MASK), in_memory, Quiet(progress), ports=within)
+        truth = _truth(case.labels, _of_labels(options.reading), done.grid, table.values, ports.segment.volumes)
         dice.append(compare_labels(truth, store.get(_MASK).array[0], table).dice)
         seconds += ports.seconds_of(done)
         tiles += done.prepared.plan.tile_count
         progress.advance(1)
     means = tuple(float(mean) for mean in np.mean(dice, axis=0))
-    return Tradeoff(loaded.runtime.name, loaded.runtime.precision, overlap, tiles, seconds, means)
+    return Tradeoff(loaded.runtime.name, loaded.runtime.precision, float(options.overlap or 0.0), tiles, seconds, means)
 
 
-def _copy(image: str, volumes: VolumeStore, store: ArrayStore) -> None:
+def _copy(image: str, reading: Reading, volumes: VolumeStore, store: ArrayStore) -> None:
     """Copy a volume to memory under its name, so that reading it does not count."""
-    with volumes.open(image) as opened:
+    with volumes.open(image, reading) as opened:
         values = opened.read(Box.whole(opened.grid.shape))
         store.put(image, Volume(values, opened.grid, opened.channel_names))
 
 
-def _truth(reference: str, grid: Grid, values: Sequence[int], volumes: VolumeStore) -> NDArray[Any]:
+def _of_labels(reading: Reading) -> Reading:
+    """Return how the label map of an image is read: it has neither channels nor points in time."""
+    axes = reading.axes and "".join(axis for axis in reading.axes if axis in SPATIAL)
+    return Reading(spacing=reading.spacing, unit=reading.unit, axes=axes or None)
+
+
+def _truth(reference: str, reading: Reading, grid: Grid, values: Sequence[int], volumes: VolumeStore) -> NDArray[Any]:
     """Read true labels; of a model with one label, all that is not zero has it."""
-    with volumes.open(reference) as opened:
+    with volumes.open(reference, reading) as opened:
         if not opened.grid.same_space(grid):
             do = "give labels that were drawn on the image itself"
             raise InputError(reference, expected="the grid of its image", got=str(opened.grid.shape), do=do)

@@ -61,10 +61,18 @@ class TunePorts:
     seconds_of: Callable[[Segmentation], float] = lambda done: sum(done.seconds.values())
 
 
-def tune(model: Model, volumes: Sequence[str], progress: ProgressListener, *, ports: TunePorts) -> Tuning:
+def tune(
+    model: Model,
+    volumes: Sequence[str],
+    progress: ProgressListener,
+    options: RunOptions,
+    *,
+    ports: TunePorts,
+) -> Tuning:
     """Measure, compare with fp32 and the card's patch, and store the fastest configuration within the bounds.
 
     ``volumes`` are the channels of a suitable case; if empty, smooth noise, which may prove nothing about labels.
+    They are read as ``options`` state; its other fields do not count.
 
     Raises:
         UsageError: the model is a checkpoint.
@@ -76,7 +84,7 @@ def tune(model: Model, volumes: Sequence[str], progress: ProgressListener, *, po
         do = "export it first with voxport export"
         raise UsageError("voxport tune", expected="an ONNX model", got=model.path.name, do=do)
     with tempfile.TemporaryDirectory(prefix="voxport-") as folder:
-        bench = _Bench(model, volumes, progress, ports, Path(folder) / "int8.onnx")
+        bench = _Bench(model, volumes, progress, options, ports, Path(folder) / "int8.onnx")
         bench.measure_reference()
         bench.measure_precisions()
         bench.measure_tiles()
@@ -103,6 +111,7 @@ class _Bench:
     model: Model
     volumes: Sequence[str]
     progress: ProgressListener
+    options: RunOptions
     ports: TunePorts
     quantised: Path
     candidates: list[Candidate] = field(default_factory=list)
@@ -111,7 +120,7 @@ class _Bench:
     def __post_init__(self) -> None:
         self.store, card = self.ports.new_store(), self.model.card
         self.inputs = (
-            put_volumes(self.volumes, card, self.ports.segment.volumes, self.store)
+            put_volumes(self.volumes, card, self.ports.segment.volumes, self.store, self.options.reading)
             if self.volumes
             else put_noise(card, self.store)
         )
@@ -262,7 +271,7 @@ class _Bench:
 
     def _segmented(self, runtime: InferenceRuntime, choice: Choice, patch: Shape3 | None) -> Segmentation:
         ports = replace(self.ports.segment, volumes=self.store, scratch=None)
-        options = RunOptions(patch=patch, batch=choice.batch)
+        options = RunOptions(patch=patch, batch=choice.batch, nan_as=self.options.nan_as)
         loaded = LoadedModel(self.model, runtime)
         return segment(self.inputs, loaded, Outputs(_MASK), options, Quiet(self.progress), ports=ports)
 

@@ -16,6 +16,7 @@ from voxport.adapters.volumes.nifti import NiftiStore
 from voxport.domain.errors import InputError, UsageError
 from voxport.domain.geometry.grid import Box
 from voxport.domain.inference.patches import Tiling
+from voxport.domain.run import RunOptions
 from voxport.domain.tuning import Tradeoff, mark_beaten
 from voxport.ports.model import Model
 from voxport.ports.runtime import InferenceRuntime, RuntimeOptions
@@ -77,7 +78,7 @@ def measured(folder: Path, cases: Sequence[LabelledCase]) -> tuple[Tradeoff, ...
         seconds_of,
     )
     model = Model(folder / "net.onnx", CARD, "a" * 64, "b" * 64)
-    found = measure_tradeoffs(model, cases, RecordingProgress(), ports=ports)
+    found = measure_tradeoffs(model, cases, RecordingProgress(), RunOptions(), ports=ports)
     assert all(runtime.closed for runtime in opened)
     return found
 

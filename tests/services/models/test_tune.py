@@ -18,6 +18,7 @@ from voxport.domain.errors import InputError, LimitError, ModelError, UsageError
 from voxport.domain.inference.patches import Tiling
 from voxport.domain.intensity import ShiftScale, Window
 from voxport.domain.parity import BOUNDS, Bounds, Certificate, Parity, RuntimeParity
+from voxport.domain.run import RunOptions
 from voxport.domain.tuning import Candidate, Choice, Tuning
 from voxport.ports.model import Model
 from voxport.ports.runtime import InferenceRuntime, RuntimeOpener, RuntimeOptions
@@ -134,7 +135,7 @@ class Bench:
             self,
             self.seconds_of,
         )
-        tuned = tune(self.model, names, RecordingProgress(), ports=ports)
+        tuned = tune(self.model, names, RecordingProgress(), RunOptions(), ports=ports)
         assert self.store.find(model_key(self.model), machine).tuning == tuned
         assert all(runtime.closed for runtime in self.opened)
         return tuned
@@ -266,7 +267,7 @@ def test_a_checkpoint_cannot_be_tuned(tmp_path: Path) -> None:
     bench = Bench(tmp_path, FP32)
     ports = TunePorts({}, None, MemoryStore, None, bench)  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="voxport export"):
-        tune(replace(bench.model, format="checkpoint"), [], RecordingProgress(), ports=ports)
+        tune(replace(bench.model, format="checkpoint"), [], RecordingProgress(), RunOptions(), ports=ports)
 
 
 def test_without_a_volume_smooth_noise_is_taken_the_same_each_time(tmp_path: Path) -> None:
