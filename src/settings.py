@@ -51,7 +51,7 @@ class BoundsSettings(BaseModel, extra="forbid"):
 
 
 class ServingSettings(BaseModel, extra="forbid"):
-    """The REST service: its limits.
+    """The REST service: its limits, and whether it has MONAI Label's routes too.
 
     ``slots`` cases run at once and ``queue`` more may wait, in each of ``workers`` processes. ``memory_bytes``
     is the limit of one case; by default the slots share half of the free memory.
@@ -72,6 +72,7 @@ class ServingSettings(BaseModel, extra="forbid"):
     cors_origins: list[str] = []
     trust_forwarded_prefix: bool = False
     insecure: bool = False
+    monailabel: bool = False
 
 
 class JobsSettings(BaseModel, extra="forbid"):

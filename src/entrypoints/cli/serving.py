@@ -36,11 +36,17 @@ def serve_command(
     worker: Annotated[
         bool | None, typer.Option("--worker/--no-worker", help="Run jobs too, beside requests.", show_default="worker")
     ] = None,
+    monailabel: Annotated[bool, typer.Option("--monailabel", help="Serve 3D Slicer, OHIF and MITK too.")] = False,
     insecure: opt.Insecure = False,
 ) -> None:
     """Serve models over HTTP, until stopped."""
     given = opt.as_environment(
-        models_dir=models, model=model, store=store, serving__workers=workers, jobs__worker=worker
+        models_dir=models,
+        model=model,
+        store=store,
+        serving__workers=workers,
+        serving__monailabel=monailabel or None,
+        jobs__worker=worker,
     )
     os.environ.update(given | opt.as_environment(serving__insecure=insecure or None))
     address, _ = opened_address(host, port, insecure=insecure)

@@ -14,7 +14,7 @@ from ... import __version__
 from ...application import Application
 from ...services.jobs.worker import in_a_slot, keep_working
 from ..json_log import check_models_folder
-from . import catalogue, job_results, jobs, predicting, segmenting, v2
+from . import catalogue, job_results, jobs, monailabel, predicting, segmenting, v2
 from .context import ServiceContext
 from .openapi import describe
 from .routing import HeadAsGet, add_problem_handlers, check_query
@@ -75,7 +75,7 @@ def create_app(application: Application, *, runs_jobs: bool = False) -> FastAPI:
         dependencies=[Depends(check_query)],
     )
     app.state.context = context
-    for router in _ROUTERS:
+    for router in (*_ROUTERS, *([monailabel.router] if context.settings.monailabel else [])):
         app.include_router(router)
     add_problem_handlers(app, context.metrics, context.private_paths)
     app.add_middleware(HeadAsGet)

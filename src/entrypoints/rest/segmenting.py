@@ -96,7 +96,7 @@ async def segment(
     inputs = await uploads.name_volumes(volume)
     folder: Path = request.state.folder
     names = result_files(mask_format)
-    case = _Case(context, inputs, [] if kind == _JSON else outputs, options, folder, names)
+    case = Case(context, inputs, [] if kind == _JSON else outputs, options, folder, names)
     results = await context.in_slot(request, partial(case.run, models))
     if all(result.error is not None for result in results):
         raise next(result.error for result in results if result.error is not None)
@@ -155,7 +155,7 @@ class Result:
 
 
 @dataclass(frozen=True)
-class _Case:
+class Case:
     """A case in files, the outputs to make of it, and the folder and names for them."""
 
     context: ServiceContext

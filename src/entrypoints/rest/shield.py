@@ -33,6 +33,8 @@ UNMATCHED = "unmatched"
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 # an orchestrator asks them without a key
 PROBES = frozenset({"/livez", "/readyz"})
+# where clients of MONAI Label ask whether a key is needed, and turn it into a token
+_LOGINS = frozenset({"/auth/", "/auth/token"})
 
 _errors = logging.getLogger("voxport.rest")
 
@@ -94,7 +96,7 @@ class Shield:
             self._serve_http = _Cors(
                 self._http,
                 allow_origins=settings.cors_origins,
-                allow_methods=("GET", "HEAD", "POST", "DELETE"),
+                allow_methods=("GET", "HEAD", "POST", "PUT", "DELETE"),
                 allow_headers=_CORS_SENT,
                 expose_headers=_CORS_READ,
             )
@@ -152,8 +154,11 @@ class Shield:
             problem = bad_bind(scope) or bad_origin(headers, self._public.host, settings.cors_origins)
             if problem is not None:
                 return problem
-        if scope["path"].removeprefix(prefix_of(scope)) not in PROBES:
-            problem = self._unauthorised(scope, headers) or self._rate.exceeded(_caller(scope))
+        path = scope["path"].removeprefix(prefix_of(scope))
+        if path not in PROBES:
+            is_login = settings.monailabel and path in _LOGINS
+            problem = None if is_login else self._unauthorised(scope, headers)
+            problem = problem or self._rate.exceeded(_caller(scope))
             if problem is not None:
                 return problem
         return bad_body(scope, headers) or self._too_large(headers)

@@ -14,6 +14,7 @@ from ...ports.folders import WorkFolders
 from ...ports.job_queue import Attempt, Handler, Results
 from ..models.registry import ServedModels
 from .admission import Slots
+from .kept_volumes import KeptVolumes
 from .run import JobSettings
 from .submit import CASES, JobPorts
 
@@ -79,6 +80,7 @@ def _sweep(stop: threading.Event, ports: JobPorts, settings: JobSettings) -> Non
     while True:
         try:
             sweep(time.time(), settings.retention_seconds, ports=ports)
+            KeptVolumes(ports.blobs).sweep()
         except (VoxportError, OSError) as error:
             _log.warning("%s; old jobs are deleted later", error)
         except Exception:  # noqa: BLE001 - else nothing would be deleted any more
