@@ -51,6 +51,7 @@ NEEDS: Mapping[str, Sequence[str]] = {
     "tests/proxy": ("process",),
     "tests/real_data": ("process", "real_data"),
     "tests/rest": ("process",),
+    "tests/rest/test_api_page.py": ("browser",),
     "tests/services/models/test_export.py": ("torch",),
     "tests/services/models/test_verify.py": ("torch",),
     "tests/services/segmentation/test_frameworks.py": ("process", "torch"),

@@ -37,7 +37,7 @@ def problem(answer: httpx.Response, kind: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    "path", ["/nothing", "/v1/nothing", "/v1/jobs/x/y/z", "/v1/models/", "/segment/", "/docs", "/metrics/x"]
+    "path", ["/nothing", "/v1/nothing", "/v1/jobs/x/y/z", "/v1/models/", "/segment/", "/redoc", "/metrics/x"]
 )
 @pytest.mark.parametrize("method", ["GET", "POST", "DELETE", "PUT"])
 def test_a_path_that_does_not_exist(http: httpx.Client, path: str, method: str) -> None:

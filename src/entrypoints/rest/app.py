@@ -14,7 +14,7 @@ from ... import __version__
 from ...application import Application
 from ...services.jobs.worker import in_a_slot, keep_working
 from ..json_log import check_models_folder
-from . import catalogue, job_results, jobs, monailabel, predicting, segmenting, v2
+from . import api_page, catalogue, job_results, jobs, monailabel, predicting, segmenting, v2
 from .context import ServiceContext
 from .openapi import describe
 from .routing import HeadAsGet, add_problem_handlers, check_query
@@ -34,6 +34,7 @@ _ROUTERS = (
     jobs.router,
     job_results.router,
     v2.router,
+    api_page.router,
 )
 
 
@@ -62,7 +63,7 @@ def create_app(application: Application, *, runs_jobs: bool = False) -> FastAPI:
         context.models.close()
         await context.jobs.close()
 
-    # pages of Swagger and Redoc would load scripts from other servers
+    # FastAPI's own pages would load scripts from other servers
     app = FastAPI(
         title="voxport",
         version=__version__,
@@ -77,6 +78,7 @@ def create_app(application: Application, *, runs_jobs: bool = False) -> FastAPI:
     app.state.context = context
     for router in (*_ROUTERS, *([monailabel.router] if context.settings.monailabel else [])):
         app.include_router(router)
+    api_page.add_files(app)
     add_problem_handlers(app, context.metrics, context.private_paths)
     app.add_middleware(HeadAsGet)
     needs_key = bool(application.settings.api_keys)

@@ -20,6 +20,7 @@ from ...settings import ServingSettings
 from ..json_log import JsonLines
 from ..public_address import PublicAddress, prefix_of
 from .admission import Rate, bad_bind, bad_body, bad_origin, peer_of
+from .api_page import DOCUMENT, FILES, PAGE
 from .connections import Draining
 from .exchange import Exchange, body_too_large
 from .keys import KeyHash, holder
@@ -33,6 +34,8 @@ UNMATCHED = "unmatched"
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 # an orchestrator asks them without a key
 PROBES = frozenset({"/livez", "/readyz"})
+# a browser opens the page of the API without a key, which it then asks for
+_PAGES = frozenset({PAGE, DOCUMENT, "/openapi.json"})
 # where clients of MONAI Label ask whether a key is needed, and turn it into a token
 _LOGINS = frozenset({"/auth/", "/auth/token"})
 
@@ -156,12 +159,15 @@ class Shield:
                 return problem
         path = scope["path"].removeprefix(prefix_of(scope))
         if path not in PROBES:
-            is_login = settings.monailabel and path in _LOGINS
-            problem = None if is_login else self._unauthorised(scope, headers)
+            problem = None if self._is_open(path) else self._unauthorised(scope, headers)
             problem = problem or self._rate.exceeded(_caller(scope))
             if problem is not None:
                 return problem
         return bad_body(scope, headers) or self._too_large(headers)
+
+    def _is_open(self, path: str) -> bool:
+        """Whether a path tells nothing of volumes and models: the page of the API, and the way to log in."""
+        return path in _PAGES or path.startswith(f"{FILES}/") or (self._settings.monailabel and path in _LOGINS)
 
     def _unauthorised(self, scope: Scope, headers: Headers) -> Problem | None:
         if not self._keys:
