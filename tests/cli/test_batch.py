@@ -7,6 +7,7 @@ import fcntl
 import json
 import os
 import pty
+import shutil
 import signal
 import subprocess
 import sys
@@ -249,3 +250,24 @@ def test_over_a_shared_queue_a_worker_elsewhere_does_it(
     assert voxport("segment", folder / "a.nii.gz", "-m", "affine", "-o", "own.nii.gz").returncode == 0
     assert (tmp_path / "out" / "a.nii.gz").read_bytes() == (tmp_path / "own.nii.gz").read_bytes()
     assert not (tmp_path / "out" / ".voxport").exists()
+
+
+def test_a_watched_folder_is_segmented_until_ctrl_c(
+    voxport: Command, folder: Path, model: Path, tmp_path: Path
+) -> None:
+    arguments = (folder, "-o", "out", "-m", model, "--watch", "--settle", "0.2")
+    with on_a_terminal(tmp_path, *arguments) as (process, terminal):
+        assert process.stdout is not None
+        first = {process.stdout.readline(), process.stdout.readline()}
+        assert first == {b"a done\n", b"sub/b done\n"}
+        shutil.copy(folder / "a.nii.gz", folder / "c.nii.gz")
+        assert process.stdout.readline() == b"c done\n"
+        (folder / "bad.nii").write_bytes(b"no volume")
+        assert process.stdout.readline().startswith(b"bad failed: ")
+        process.send_signal(signal.SIGINT)
+        shown = read_all(terminal)
+        assert process.wait(30) == 130
+    assert "the same command goes on where this one stopped" in shown
+    done = voxport("segment", folder / "c.nii.gz", "-m", model, "-o", "c.nii.gz")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "out" / "c.nii.gz").read_bytes() == (tmp_path / "c.nii.gz").read_bytes()

@@ -16,7 +16,7 @@ from .odd import SCAN, npy, refused
 NO_NUMBERS = ["nan", "inf", "-inf", "1e400", "1e308", "-1e308", "null", "0x1", "0.5\0", "9" * 5000, ""]
 NO_EDGES = ["8", "8,8", "8,8,8,8", "8,8,8.0", "-8,8,8", "0,0,0", "\u00b2,8,8", "\0,8,8", "8" * 41]
 NO_UTF_8 = ["undefined", "utf-8; charset=undefined", "punycode", "idna", "utf-16", "unicode_escape", "hex", "no-such"]
-NO_PATHS = ["/v1/models/", "/segment/", "/health/", "/.//health", "/docs", "/redoc", "/v1/models/%ff"]
+NO_PATHS = ["/v1/models/", "/segment/", "/health/", "/.//health", "/docs/", "/redoc", "/v1/models/%ff"]
 
 
 @pytest.mark.parametrize("value", NO_NUMBERS)

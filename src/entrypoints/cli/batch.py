@@ -59,6 +59,15 @@ Shared = Annotated[
     bool, typer.Option("--shared", help="Run the cases as jobs of the queue in the settings, on its workers.")
 ]
 Concurrency = Annotated[int | None, typer.Option("--concurrency", min=1, help="Cases at a time.", show_default="1")]
+WatchFolder = Annotated[
+    bool, typer.Option("--watch", help="Go on until stopped: take cases that come or change, when they are whole.")
+]
+Settle = Annotated[
+    float,
+    typer.Option(
+        "--settle", metavar="SECONDS", min=0.1, help="A case is whole when its files stay as they are so long."
+    ),
+]
 
 
 @opt.takes_run_options("batch")
@@ -81,6 +90,8 @@ def batch_command(
     label_table: LabelFile = None,
     concurrency: Concurrency = None,
     shared: Shared = False,
+    watch: WatchFolder = False,
+    settle: Settle = 10.0,
     as_json: opt.AsJson = False,
     quiet: opt.Quiet = False,
 ) -> None:
@@ -94,12 +105,16 @@ def batch_command(
     from ...services.batch.folder import BatchFolder
     from ...services.batch.layouts import layout_named
     from ...services.batch.record import BatchWork
+    from ...services.batch.watch import Watch
 
     logging.getLogger("voxport.jobs").setLevel(logging.ERROR)  # other messages are for operators
     if shared:
         here = {"card": card, "runtime": runtime, "precision": precision, "threads": threads}
         here |= {"memory": options.memory_bytes, "concurrency": concurrency}
         opt.check_remote_options(model, here, beside="--shared", who="every worker")
+    if watch and as_json:
+        do = "leave one of them out; reports are written for each case"
+        raise UsageError("--json", expected="no --json beside --watch, which has no end", got="both", do=do)
     named = () if channels is None else opt.names(channels)
     chosen = CasePattern(pattern or "", named) if pattern is not None or named else None
     wanted = {"mask": True, "probabilities": probabilities, "preview": preview}
@@ -111,7 +126,8 @@ def batch_command(
     found = application.find_model(model, card)
     command = {"-m": model or found.card.reference} | ({} if card is None else {"--card": str(card)})
     work = BatchWork(found, options, outputs, runtime, precision, command, form)
-    cases = find_cases(folder, results, found.card.input.source_count, chosen, outputs, application.volumes)
+    find = partial(find_cases, folder, results, found.card.input.source_count, chosen, outputs, application.volumes)
+    cases = () if watch else find()
     if label_table is not None:
         application.check_label_table(label_table)
     worker = None
@@ -126,12 +142,13 @@ def batch_command(
                 folder,
                 results,
                 work,
-                _Listener(progress, len(cases)),
+                _Listener(progress, len(cases), tells=watch and not quiet),
                 open_ports=lambda: application.job_ports,
                 locks=application.locks,
                 pack=pack_volume,
                 worker=worker,
                 at_once=at_once,
+                watch=Watch(find, folder, settle) if watch else None,
             )
     except (KeyboardInterrupt, SystemExit):
         say("stopped; the same command goes on where this one stopped")
@@ -169,12 +186,17 @@ def _show(ended: Sequence[CaseResult], output: Path, *, as_json: bool, quiet: bo
 class _Listener:
     """A BatchListener with one bar for all cases."""
 
-    def __init__(self, progress: Progress, cases: int) -> None:
-        self._progress = progress
+    def __init__(self, progress: Progress, cases: int, *, tells: bool) -> None:
+        self._progress, self._tells = progress, tells
         self._task = progress.add_task("cases", total=cases)
 
-    def moved(self, cases: float) -> None:
-        self._progress.update(self._task, completed=cases)
+    def moved(self, cases: float, total: int) -> None:
+        self._progress.update(self._task, completed=cases, total=total)
+
+    def ended(self, result: CaseResult) -> None:
+        if self._tells:
+            reason = f": {with_flags(result.reason)}" if result.reason else ""
+            typer.echo(f"{result.case} {result.state}{reason}")
 
     def warn(self, message: str) -> None:
         self._progress.console.print(f"warning: {message}", markup=False, highlight=False, emoji=False, soft_wrap=True)

@@ -46,8 +46,11 @@ class CaseResult:
 class BatchListener(Protocol):
     """Receives the progress of a batch."""
 
-    def moved(self, cases: float) -> None:
-        """``cases`` have ended; a running one counts by its share of tiles."""
+    def moved(self, cases: float, total: int) -> None:
+        """``cases`` of ``total`` have ended; a running one counts by its share of tiles."""
+
+    def ended(self, result: CaseResult) -> None:
+        """A case has ended."""
 
     def warn(self, message: str) -> None:
         """The batch waits for this reason."""
@@ -65,11 +68,13 @@ def run_batch(
     pack: Pack,
     worker: Worker | None = None,
     at_once: int = 1,
+    watch: Callable[[], Sequence[CaseFiles]] | None = None,
 ) -> tuple[CaseResult, ...]:
     """Segment all cases that are not done, and write their results and one table of statistics.
 
     Cases have unique names, and their files lie below ``volumes``. ``worker`` runs ``at_once`` jobs at a time until its
-    event is set; None for a shared queue. ``pack`` makes a zip of a volume that is a folder.
+    event is set; None for a shared queue. ``pack`` makes a zip of a volume that is a folder. ``watch`` gives the cases
+    that have come since it was last called; with it, the batch ends only by an exception.
 
     Raises:
         UsageError: another batch writes to the folder now.
@@ -84,7 +89,7 @@ def run_batch(
                 ports.queue.stats()  # raises here, before anything begins, where the queue is away
                 own = None if worker is None else at_once
                 packer = Packer(volumes, folder, pack)
-                cohort = _Cohort(cases, packer, folder, work, token, ports, listener, own)
+                cohort = _Cohort(cases, packer, folder, work, token, ports, listener, own, watch)
                 for name, content in folder.layout.shared_files(work.model.card).items():
                     folder.land(folder.path / name, partial(Path.write_bytes, data=content))
                 cohort.drop_strays()
@@ -125,13 +130,14 @@ class _Cohort:
     ports: JobPorts
     listener: BatchListener
     at_once: int | None
+    watch: Callable[[], Sequence[CaseFiles]] | None = None
     left: bool = False
 
     def __post_init__(self) -> None:
         self._queue = self.ports.queue
         self._glance = _SHARED_GLANCE_SECONDS if self.at_once is None else _GLANCE_SECONDS
         self._sha256 = cache(self.packer.sha256)
-        self._table = CohortTable(self.folder, self.cases)
+        self._table = CohortTable(self.folder, None if self.watch else self.cases)
         self._waiting = deque(self.cases)
         self._under_way: dict[str, CaseFiles] = {}
         self._shares: dict[str, float] = {}
@@ -146,12 +152,13 @@ class _Cohort:
             OutputError: the folder of results or of the queue cannot be written.
         """
         try:
-            while self._waiting or self._under_way:
+            while self._waiting or self._under_way or self.watch:
                 check()
+                self._welcome_new_ones()
                 taken_up = self._take_up_one()
                 if not (self._look_at_jobs() or taken_up):
                     Event().wait(self._glance)
-                self.listener.moved(len(self._results) + sum(self._shares.values()))
+                self.listener.moved(len(self._results) + sum(self._shares.values()), len(self.cases))
                 self._table.write(at_least_every=_TABLE_SECONDS)
         except BaseException:
             with suppress(VoxportError):
@@ -160,9 +167,23 @@ class _Cohort:
         self._table.write()
         return tuple(self._results[case.name] for case in self.cases)
 
+    def _welcome_new_ones(self) -> None:
+        """Add the cases that have come; one whose volumes have changed takes the place of its earlier state."""
+        new = {case.name: case for case in self.watch()} if self.watch else {}
+        if new:
+            self._sha256.cache_clear()
+            self.cases = [*(case for case in self.cases if case.name not in new), *new.values()]
+            self._waiting = deque(case for case in self._waiting if case.name not in new)
+            self._waiting.extend(new.values())
+            for name in new:
+                self._results.pop(name, None)
+
     def drop_strays(self) -> None:
-        """Cancel jobs of the own queue whose volumes have changed, before its worker begins. Raises OSError."""
-        for job in self._queue.list(OWNER, limit=_ALL) if self.at_once is not None else ():
+        """Cancel jobs of the own queue whose volumes have changed, before its worker begins. Raises OSError.
+
+        With a watch the cases are not known yet, and jobs of an earlier run go on.
+        """
+        for job in self._queue.list(OWNER, limit=_ALL) if self.at_once is not None and not self.watch else ():
             names, hashes = [file.name for file in job.case.inputs], [file.sha256 for file in job.case.inputs]
             alike = (case for case in self.cases if [self.packer.name(name) for name in case.files] == names)
             if not any(self._has(case, hashes) for case in alike):
@@ -268,6 +289,7 @@ class _Cohort:
         self._under_way.pop(id, None)
         self._shares.pop(id, None)
         self._results[case.name] = CaseResult(case.name, state, reason, () if made is None else made.warnings)
+        self.listener.ended(self._results[case.name])
         self._table.put(case.name, () if made is None else made.rows)
 
     def _has(self, case: CaseFiles, hashes: Sequence[str]) -> bool:

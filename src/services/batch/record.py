@@ -163,13 +163,13 @@ def hash_of(data: object) -> str:
 class CohortTable:
     """``statistics.csv``: a row for each label of each done case, with the case in its first column.
 
-    Rows of an earlier run stay until their case has ended.
+    Rows of an earlier run stay until their case has ended; those of other cases than ``cases`` go, unless it is None.
     """
 
-    def __init__(self, folder: BatchFolder, cases: Sequence[CaseFiles]) -> None:
+    def __init__(self, folder: BatchFolder, cases: Sequence[CaseFiles] | None) -> None:
         self._folder, self._path = folder, folder.path / TABLE
-        self._rows: dict[str, Sequence[Mapping[str, Any]]] = {case.name: () for case in cases}
-        self._rows |= {case: rows for case, rows in self._earlier().items() if case in self._rows}
+        self._rows: dict[str, Sequence[Mapping[str, Any]]] = {case.name: () for case in cases or ()}
+        self._rows |= {case: rows for case, rows in self._earlier().items() if cases is None or case in self._rows}
         self._written = time.monotonic()
 
     def put(self, case: str, rows: Sequence[Mapping[str, Any]]) -> None:

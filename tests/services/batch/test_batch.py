@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 import os
 import shutil
@@ -22,7 +23,7 @@ from voxport.adapters.pictures.png import PngPictures
 from voxport.adapters.scratch.folders import ScratchFolders
 from voxport.adapters.volumes.nifti import NiftiStore
 from voxport.adapters.volumes.routed import RoutedStore
-from voxport.domain.cases import CasePattern
+from voxport.domain.cases import CaseFiles, CasePattern
 from voxport.domain.errors import BusyError, InputError, OutputError, UsageError, VoxportError
 from voxport.domain.inference.patches import Tiling
 from voxport.domain.job import Job, JobCase
@@ -33,6 +34,7 @@ from voxport.services.batch.discovery import find_cases
 from voxport.services.batch.folder import BatchFolder, held
 from voxport.services.batch.layouts import Layout
 from voxport.services.batch.record import BatchWork
+from voxport.services.batch.watch import Watch
 from voxport.services.jobs.run import JobSettings, run_job
 from voxport.services.jobs.submit import JobPorts
 from voxport.services.segmentation.segment import SegmentPorts, segment
@@ -63,12 +65,17 @@ class Listener:
     def __init__(self) -> None:
         self.moves: list[float] = []
         self.warnings: list[str] = []
+        self.results: list[tuple[str, str]] = []
         self.after_move: Callable[[], object] = lambda: None
         self.after_warning: Callable[[], object] = lambda: None
 
-    def moved(self, cases: float) -> None:
+    def moved(self, cases: float, total: int) -> None:
+        assert cases <= total
         self.moves.append(cases)
         self.after_move()
+
+    def ended(self, result: CaseResult) -> None:
+        self.results.append((result.case, result.state))
 
     def warn(self, message: str) -> None:
         self.warnings.append(message)
@@ -123,9 +130,15 @@ class Bench:
         at_once: int = 1,
         shared: bool = False,
         open_ports: Callable[[], JobPorts] | None = None,
+        settle_seconds: float | None = None,
     ) -> dict[str, CaseResult]:
-        """Run the batch; what became of each case."""
-        cases = find_cases(self.volumes, self.results, 1, self.pattern, self.work.outputs, PORTS.volumes)
+        """Run the batch; what became of each case. With ``settle_seconds`` it watches the folder."""
+
+        def find() -> tuple[CaseFiles, ...]:
+            return find_cases(self.volumes, self.results, 1, self.pattern, self.work.outputs, PORTS.volumes)
+
+        watch = None if settle_seconds is None else Watch(find, self.volumes, settle_seconds)
+        cases = () if watch else find()
 
         def worker(stop: threading.Event) -> None:
             self.queue.work(handler or self.handler, at_once, stop)
@@ -141,6 +154,7 @@ class Bench:
             pack=zip_of,
             worker=None if shared else worker,
             at_once=at_once,
+            watch=watch,
         )
         return {result.case: result for result in ended}
 
@@ -885,3 +899,81 @@ def test_odd_folders_give_a_queue_of_their_own_or_are_refused(tmp_path: Path) ->
     assert settings["serving"] == {"slots": 3}
     with pytest.raises(UsageError, match="without ::"):
         BatchFolder(tmp_path / "a::b")
+
+
+# Watching
+
+
+def test_a_watched_folder_gets_masks_of_cases_that_come_and_change_until_it_is_stopped(bench: Bench) -> None:
+    """First two cases, then a third one, then the first one anew; each step when the one before has ended."""
+
+    def come() -> None:
+        bench.put("c.nii", 3)
+
+    def change() -> None:
+        bench.put("a.nii.gz", 4)
+
+    steps = {2: come, 3: change, 4: interrupt}
+
+    def step() -> None:
+        ended = len(bench.listener.results)
+        if ended in steps:
+            steps.pop(ended)()
+
+    bench.listener.after_move = step
+    with pytest.raises(KeyboardInterrupt):
+        bench.run(settle_seconds=0.05)
+    assert sorted(bench.listener.results[:2]) == [("a", "done"), ("sub/b", "done")]
+    assert bench.listener.results[2:] == [("c", "done"), ("a", "done")]
+    assert {row["case"] for row in bench.table()} == {"a", "sub/b", "c"}
+    changed = bench.report("a")["inputs"][0]["sha256"]
+    assert changed == hashlib.sha256((bench.volumes / "a.nii.gz").read_bytes()).hexdigest()
+
+    bench.listener = Listener()
+    bench.listener.after_move = lambda: len(bench.listener.results) == 3 and interrupt()
+    with pytest.raises(KeyboardInterrupt):
+        bench.run(no_job, settle_seconds=0.05)
+    assert {state for _, state in bench.listener.results} == {"skipped"}
+
+
+def test_a_case_is_whole_when_its_files_have_stayed_as_they_are(bench: Bench) -> None:
+    now = [0.0]
+    bench.pattern = CasePattern("{case}_{channel}.nii", ("t1", "t2"))
+
+    def find() -> tuple[CaseFiles, ...]:
+        return find_cases(bench.volumes, bench.results, 2, bench.pattern, ("mask",), PORTS.volumes)
+
+    watch = Watch(find, bench.volumes, 10.0, lambda: now[0])
+
+    def after(seconds: float) -> list[str]:
+        now[0] += seconds
+        return [case.name for case in watch()]
+
+    bench.put("x_t1.nii", 1)
+    assert after(1) == after(20) == []  # a channel is missing
+    second = bench.put("x_t2.nii", 2)
+    assert after(1) == []
+    second.write_bytes(second.read_bytes() + b"more")
+    assert after(9) == []  # it has grown
+    assert after(9) == []
+    assert after(1) == ["x"]
+    assert after(20) == []  # once
+    second.write_bytes(second.read_bytes() + b"more")
+    assert after(2) == []
+    assert after(10) == ["x"]
+    second.unlink()
+    assert after(20) == after(20) == []
+
+
+def test_a_failed_case_of_a_watched_folder_is_tried_again_when_it_changes_only(bench: Bench) -> None:
+    (bench.volumes / "sub/b.nii").unlink()
+    (bench.volumes / "a.nii.gz").write_bytes(b"half a file")
+
+    def mend() -> None:
+        bench.put("a.nii.gz", 1)
+
+    steps = {1: mend, 2: interrupt}
+    bench.listener.after_move = lambda: steps.pop(len(bench.listener.results), lambda: None)()
+    with pytest.raises(KeyboardInterrupt):
+        bench.run(settle_seconds=0.05)
+    assert bench.listener.results == [("a", "failed"), ("a", "done")]

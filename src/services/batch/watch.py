@@ -1,0 +1,78 @@
+"""Cases that appear in a folder while a batch runs: each is taken when its files have stayed as they are."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ...domain.cases import CaseFiles
+from ...domain.errors import InputError
+
+# Number of files, their bytes, and the latest change in nanoseconds.
+_State = tuple[int, int, int]
+_LOOK_SECONDS = 1.0
+
+
+@dataclass
+class Watch:
+    """Gives each case once it is whole: all its channels are there, and no file changed for ``settle_seconds``.
+
+    A case whose files change later is given again. Files are looked at once a second at most.
+
+    Args:
+        find: finds the cases; InputError where there are none.
+        volumes: the folder that their files lie below.
+    """
+
+    find: Callable[[], Sequence[CaseFiles]]
+    volumes: Path
+    settle_seconds: float
+    now: Callable[[], float] = time.monotonic
+    _seen: dict[str, tuple[_State, float]] = field(default_factory=dict)
+    _given: dict[str, _State] = field(default_factory=dict)
+    _looked: float = -_LOOK_SECONDS
+
+    def __call__(self) -> list[CaseFiles]:
+        """Return the cases that have become whole since the last call."""
+        if self.now() - self._looked < min(_LOOK_SECONDS, self.settle_seconds):
+            return []
+        self._looked = self.now()
+        whole = []
+        for case in self._found():
+            state = self._state(case)
+            if state is None:
+                continue
+            seen, since = self._seen.setdefault(case.name, (state, self.now()))
+            if seen != state:
+                self._seen[case.name] = (state, self.now())
+            elif self._given.get(case.name) != state and self.now() - since >= self.settle_seconds:
+                self._given[case.name] = state
+                whole.append(case)
+        return whole
+
+    def _found(self) -> Sequence[CaseFiles]:
+        try:
+            return [case for case in self.find() if case.problem is None]
+        except InputError:
+            return []
+
+    def _state(self, case: CaseFiles) -> _State | None:
+        """Return the state of a case's files; None while one of them is on its way."""
+        try:
+            known = [stat for name in case.files for stat in _stats(self.volumes / name)]
+        except OSError:
+            return None
+        return len(known), sum(stat.st_size for stat in known), max((stat.st_mtime_ns for stat in known), default=0)
+
+
+def _stats(path: Path) -> Iterator[os.stat_result]:
+    """Yield the state of a file, or of every file of a folder."""
+    if path.is_dir():
+        for folder, _, names in os.walk(path):
+            for name in names:
+                yield (Path(folder) / name).stat()
+    else:
+        yield path.stat()
