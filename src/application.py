@@ -15,6 +15,7 @@ from typing import Any, Generic, TypeVar
 from . import __version__
 from .container import BUNDLED, Container
 from .contract.card import revise_card
+from .contract.job import job_mapping
 from .domain.cards.model_card import ModelCard
 from .domain.errors import VoxportError
 from .domain.job import Job
@@ -34,6 +35,7 @@ from .ports.model_repository import Listing
 from .ports.progress import ProgressListener
 from .ports.segmenter import Segmenter
 from .ports.volume_store import VolumeSource
+from .services.jobs.callbacks import Callbacks
 from .services.jobs.run import run_job
 from .services.jobs.slice_preview import job_slice
 from .services.jobs.submit import forget_job, submit_case
@@ -408,6 +410,16 @@ class Application:
     blobs = _Part(lambda container: container.blobs())
     """The stored files of jobs."""
 
+    @cached_property
+    def callbacks(self) -> Callbacks:
+        """Tells the URLs of jobs that they have ended."""
+        kept, models = self.settings.jobs.retention_seconds, f"{Path(self.settings.models_dir).expanduser()}/"
+
+        def describe(job: Job) -> Mapping[str, Any]:
+            return job_mapping(job, None, retention_seconds=kept, public=lambda text: text.replace(models, ""))
+
+        return Callbacks(self.job_ports, self.container.webhooks(), describe)
+
     def submit_case(
         self,
         volumes: Sequence[tuple[str, Path]],
@@ -463,6 +475,7 @@ class Application:
             ports=self.job_ports,
             settings=self.container.job_settings(),
             folders=self.work_folders,
+            callbacks=self.callbacks if self.settings.jobs.callback_origins else None,
         )
 
     def job_slice(self, job: Job, plane: Plane, index: int | None, progress: ProgressListener) -> bytes:

@@ -34,6 +34,7 @@ from .ports.tensor_models import TensorModelStore
 from .ports.tensors import SessionOptions, TensorSession
 from .ports.tunings import TuningStore
 from .ports.volume_store import ArrayStore, VolumeStore
+from .ports.webhooks import WebhookSender
 from .services.jobs.admission import Slots
 from .services.jobs.run import JobSettings
 from .services.jobs.submit import JobPorts
@@ -101,6 +102,12 @@ def _remote_segmenter(
     return RemoteSegmenter(
         url, partial(estimate_elsewhere, volumes=volumes, resources=resources), api_key=key, as_jobs=as_jobs
     )
+
+
+def _webhooks(origins: Sequence[str], secret: SecretStr | None, private: bool) -> WebhookSender:
+    from .adapters.webhooks.http import HttpWebhooks
+
+    return HttpWebhooks(origins, "" if secret is None else secret.get_secret_value(), allows_private=private)
 
 
 class Container(containers.DeclarativeContainer):
@@ -269,6 +276,9 @@ class Container(containers.DeclarativeContainer):
         _late("blobs.fsspec", "FsspecBlobs"), config.jobs.blobs
     )
     job_ports = providers.ThreadSafeSingleton(JobPorts, job_queue, blobs)
+    webhooks: providers.Provider[WebhookSender] = providers.ThreadSafeSingleton(
+        _webhooks, config.jobs.callback_origins, config.jobs.callback_secret, config.jobs.callback_private
+    )
     job_settings = providers.ThreadSafeSingleton(
         JobSettings,
         config.version,

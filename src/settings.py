@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+from base64 import b64decode
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field, SecretStr, ValidationError, field_validator
+from pydantic import BaseModel, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import (
     BaseSettings,
     NestedSecretsSettingsSource,
@@ -18,6 +20,8 @@ from pydantic_settings import (
 )
 
 from .domain.errors import UsageError
+
+_SHORTEST_SECRET = 24
 
 
 class OnnxSettings(BaseModel, extra="forbid"):
@@ -76,7 +80,7 @@ class ServingSettings(BaseModel, extra="forbid"):
 
 
 class JobsSettings(BaseModel, extra="forbid"):
-    """Jobs: storage, workers, limits and retention.
+    """Jobs: storage, workers, limits, retention, and where callbacks may go.
 
     ``database`` is an SQLite file or a Postgres URL, ``blobs`` a folder or an fsspec URL. ``worker``: the service
     runs jobs itself.
@@ -93,6 +97,21 @@ class JobsSettings(BaseModel, extra="forbid"):
     keep_every_seconds: float = Field(default=10.0, ge=0)
     retention_seconds: float = Field(default=7 * 86400.0, gt=0)
     sweep_every_seconds: float = Field(default=60.0, gt=0)
+    callback_origins: list[str] = []
+    callback_secret: SecretStr | None = None
+    callback_private: bool = False
+
+    @model_validator(mode="after")
+    def _has_a_secret(self) -> JobsSettings:
+        """Check that callbacks can be signed."""
+        secret = b""
+        with suppress(ValueError):
+            text = "" if self.callback_secret is None else self.callback_secret.get_secret_value()
+            secret = b64decode(text.removeprefix("whsec_"), validate=True)
+        if self.callback_origins and len(secret) < _SHORTEST_SECRET:
+            expected = f"callback_secret of {_SHORTEST_SECRET} bytes or more in base64, beside callback_origins"
+            raise ValueError(f"expected a {expected}; make one with: openssl rand -base64 32")
+        return self
 
 
 class DemoSettings(BaseModel, extra="forbid"):

@@ -61,6 +61,7 @@ class Jobs:
         outputs: Iterable[str] = (),
         format: MaskFormat = USUAL_FORMAT,
         key: str | None = None,
+        callback_url: str | None = None,
         on_progress: OnProgress = silent,
         **options: Unpack[RemoteOptions],
     ) -> RemoteJob:
@@ -74,11 +75,12 @@ class Jobs:
             outputs: besides the mask: probabilities (only stored on request), statistics, preview, report.
             format: of the mask: ``nii.gz``, ``ome.tif``, ``ome.zarr`` and so on.
             key: idempotency key, 1 to 255 printable ASCII characters; random by default.
+            callback_url: told by POST when the job has ended, where the service allows its origin.
             on_progress: called as ``on_progress("upload", done, total)``, in bytes.
 
         Raises:
             UsageError, InputError, ModelError, LimitError, OutputError: as a local run; UsageError also for a key
-                that was used for another case.
+                that was used for another case, and for a URL that the service does not allow.
             BusyError: also if the queue is full.
         """
         key = str(uuid.uuid4()) if key is None else checked_request_key(key)
@@ -87,6 +89,7 @@ class Jobs:
         asked = None if format == USUAL_FORMAT else format
         paths, stated = files_of(volumes, options)
         fields = fields_of([model], stated, wanted, asked)
+        fields |= {} if callback_url is None else {"callback_url": [callback_url]}
         try:
             return self._submitted(paths, fields, key, on_progress)
         except LostAnswerError:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated
 
 from anyio import sleep
-from fastapi import APIRouter, Header, Query, Request
+from fastapi import APIRouter, Form, Header, Query, Request
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from starlette.responses import JSONResponse, Response
 
@@ -67,6 +67,10 @@ RequestKey = Annotated[
         pattern="^[!-~]([ -~]*[!-~])?$",
     ),
 ]
+CallbackUrl = Annotated[
+    str | uploads.None_,
+    Form(description="Told by POST when the job has ended; only where the service allows its origin.", max_length=2048),
+]
 States = Annotated[list[JobState], Query(alias="state", description="Only jobs in this state; repeatable.")]
 Limit = Annotated[int, Query(description="Most jobs to list.", ge=1, le=_MOST_LISTED)]
 Offset = Annotated[int, Query(description="Jobs to skip at the beginning of the list.", ge=0, le=_FARTHEST)]
@@ -100,11 +104,14 @@ async def submit_job(
     model: uploads.ModelName = None,
     outputs: uploads.Outputs = ["mask"],  # noqa: B006 - FastAPI copies it
     mask_format: uploads.MaskIn = None,
+    callback_url: CallbackUrl = None,
     key: RequestKey = None,
 ) -> Response:
     """Queue a case. It is checked first: a case that no worker can run is refused at once."""
     # without a memory limit: each worker has its own
     context.find(model)
+    if callback_url is not None:
+        context.application.callbacks.sender.check(callback_url)
     inputs = await uploads.name_volumes(volume)
     owner = principal(request)
 
@@ -128,6 +135,8 @@ async def submit_job(
                 mask_format=mask_format or USUAL_FORMAT,
             )
         )
+        if callback_url is not None:
+            reached(lambda: context.application.callbacks.add(job, callback_url))
         return job, job.case.folder != folder
 
     job, replayed = await context.without_slot(request, submit, context.submitting)

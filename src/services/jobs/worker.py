@@ -14,6 +14,7 @@ from ...ports.folders import WorkFolders
 from ...ports.job_queue import Attempt, Handler, Results
 from ..models.registry import ServedModels
 from .admission import Slots
+from .callbacks import Callbacks
 from .kept_volumes import KeptVolumes
 from .run import JobSettings
 from .submit import CASES, JobPorts
@@ -21,6 +22,7 @@ from .submit import CASES, JobPorts
 _log = logging.getLogger("voxport.jobs")
 _GLANCE_SECONDS = 0.2
 _AGAIN_SECONDS = 5.0
+_TELL_SECONDS = 1.0
 _SUBMITTING_SECONDS = 3600.0  # an upload may take so long before its job exists
 _ALL = 1_000_000
 
@@ -33,17 +35,25 @@ def work_on_jobs(
     ports: JobPorts,
     settings: JobSettings,
     folders: WorkFolders,
+    callbacks: Callbacks | None = None,
 ) -> None:
-    """Run ``concurrency`` jobs at a time until ``stop`` is set; delete old jobs and files of killed processes."""
+    """Run ``concurrency`` jobs at a time until ``stop`` is set; delete old jobs and files of killed processes.
+
+    ``callbacks`` are told meanwhile.
+    """
     folders.clear()
     ended = threading.Event()
-    sweeping = threading.Thread(target=_sweep, args=(ended, ports, settings), name="voxport-jobs-sweep", daemon=True)
-    sweeping.start()
+    beside = [threading.Thread(target=_sweep, args=(ended, ports, settings), name="voxport-jobs-sweep", daemon=True)]
+    if callbacks is not None:
+        beside.append(threading.Thread(target=_tell, args=(ended, callbacks), name="voxport-jobs-tell", daemon=True))
+    for thread in beside:
+        thread.start()
     try:
         ports.queue.work(handler, concurrency, stop)
     finally:
         ended.set()
-        sweeping.join()
+        for thread in beside:
+            thread.join()
 
 
 def keep_working(work: Callable[[threading.Event], object], models: ServedModels, stop: threading.Event) -> None:
@@ -87,6 +97,16 @@ def _sweep(stop: threading.Event, ports: JobPorts, settings: JobSettings) -> Non
             _log.exception("old jobs are deleted later")
         if stop.wait(settings.sweep_every_seconds):
             return
+
+
+def _tell(stop: threading.Event, callbacks: Callbacks) -> None:
+    while not stop.wait(_TELL_SECONDS):
+        try:
+            callbacks.deliver()
+        except (VoxportError, OSError) as error:
+            _log.warning("%s; callbacks are sent later", error)
+        except Exception:  # noqa: BLE001 - else nobody would be told any more
+            _log.exception("callbacks are sent later")
 
 
 def sweep(now: float, retention_seconds: float, *, ports: JobPorts) -> int:
