@@ -48,6 +48,7 @@ NEEDS: Mapping[str, Sequence[str]] = {
     "tests/domain/labels/test_framework_postprocessing.py": ("torch",),
     "tests/examples": ("process",),
     "tests/jobs": ("process", "database"),
+    "tests/napari": ("process", "browser"),
     "tests/proxy": ("process",),
     "tests/real_data": ("process", "real_data"),
     "tests/rest": ("process",),
