@@ -7,6 +7,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 from PIL import Image
 
 from .conftest import Visit, save
@@ -14,11 +15,13 @@ from .serving import Visitor
 
 
 def look(visitor: Visitor, folder: Path, name: str) -> np.ndarray:
-    """Take a picture of the page; nothing may stick out sideways."""
+    """Take a picture of the page; nothing may stick out sideways, or be hard to see, read or reach."""
     page = visitor.page
     page.wait_for_timeout(700)
     page.screenshot(path=folder / f"{name}.png")
     assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+    found = Axe().run(page).response["violations"]
+    assert [(rule["id"], node["html"][:200]) for rule in found for node in rule["nodes"]] == []
     return np.asarray(Image.open(folder / f"{name}.png").convert("RGB"))
 
 
