@@ -152,3 +152,44 @@ def test_every_canvas_has_a_name(visitor: Visitor, sample: Path) -> None:
     )
     assert len(names) == 5
     assert all(name.startswith("img ") and not name.endswith(" null") for name in names)
+
+
+def test_a_volume_is_opened_segmented_and_its_mask_fetched_with_the_keyboard_alone(
+    visitor: Visitor, tmp_path: Path
+) -> None:
+    page = visitor.page
+
+    def reach(selector: str) -> None:
+        for _ in range(80):
+            page.keyboard.press("Tab")
+            if page.evaluate(
+                """selector => {
+                  let active = document.activeElement;
+                  while (active.shadowRoot?.activeElement) active = active.shadowRoot.activeElement;
+                  return !!active.closest(selector);
+                }""",
+                selector,
+            ):
+                return
+        pytest.fail(f"Tab never reaches {selector}")
+
+    reach("#vx-sample")
+    page.keyboard.press("Enter")
+    page.wait_for_selector(".vx-axial canvas[data-shown]")
+    reach("#vx-model")
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#vx-run:not([disabled])")
+    reach("#vx-run")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#vx-status .vx-done")
+    reach(".vx-axial input[type=range]")
+    before = page.locator(".vx-axial input[type=range]").input_value()
+    page.keyboard.press("ArrowRight")
+    assert int(page.locator(".vx-axial input[type=range]").input_value()) == int(before) + 1
+    visitor.wait_for_slices()
+    with page.expect_download() as waited:
+        reach("a.vx-file")
+        page.keyboard.press("Enter")
+    waited.value.save_as(tmp_path / waited.value.suggested_filename)
+    assert np.asarray(nib.load(tmp_path / waited.value.suggested_filename).dataobj).any()
