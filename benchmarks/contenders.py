@@ -236,7 +236,7 @@ def torch_network(spec: Spec) -> Any:
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
     from recipes.two_photon_vessels.model import VesselNet
 
-    network = VesselNet(**spec["arguments"]).eval()
+    network = VesselNet().eval()
     fill(network, Path(spec["model_file"]))
     return network
 
@@ -248,34 +248,16 @@ def fill(network: Any, model: Path) -> None:
     import torch
     from onnx import numpy_helper
 
-    graph = onnx.load(model).graph
     stored = {
-        i.name.removeprefix("network.").removesuffix(".half"): numpy_helper.to_array(i) for i in graph.initializer
+        tensor.name.removeprefix("network.").removesuffix(".half"): numpy_helper.to_array(tensor)
+        for tensor in onnx.load(model).graph.initializer
     }
-    order: list[Any] = []
-    norms = [module for module in network.modules() if isinstance(module, torch.nn.GroupNorm)]
-    hooks = [module.register_forward_hook(lambda module, *_: order.append(module)) for module in norms]
+    for name, parameter in network.named_parameters():
+        parameter.data = torch.from_numpy(stored[name].astype(np.float32))
     image = torch.from_numpy(np.random.default_rng(0).random((1, 1, 32, 32, 16), np.float32))
     with torch.inference_mode():
-        network(image)
-    for hook in hooks:
-        hook.remove()
-    # the exporter writes a group normalisation as a scale and a shift of shape (C, 1, 1, 1), in the order of use
-    affine = [
-        stored[name]
-        for node in graph.node
-        if node.op_type in ("Mul", "Add")
-        for name in node.input
-        if name in stored and stored[name].ndim == 4
-    ]
-    for module, weight, bias in zip(order, affine[::2], affine[1::2], strict=True):
-        module.weight.data, module.bias.data = (torch.from_numpy(v.copy()).flatten() for v in (weight, bias))
-    for name, parameter in network.named_parameters():
-        if name in stored:
-            parameter.data = torch.from_numpy(stored[name].astype(np.float32))
-    session = onnxruntime.InferenceSession(str(model))
-    with torch.inference_mode():
         found = network(image).numpy()
+    session = onnxruntime.InferenceSession(str(model))
     difference = np.abs(session.run(None, {"image": image.numpy()})[0] - found).max()
     assert difference < 1e-3, f"the weights do not give the same scores: {difference:g}"
 

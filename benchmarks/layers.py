@@ -76,7 +76,7 @@ def _measured(name: str, folder: Path, found: dict[str, Any]) -> dict[str, Any]:
         export(name, found["patch"], folder, steps=2, threads=found["threads"])
     model = application.find_model(None if name == BUNDLED else str(folder / "network.onnx"))
     spec = {"network": name, "patch": found["patch"], "checkpoint": str(folder / "network.pt")}
-    spec |= {"model_file": str(model.path), "arguments": {"filters": 32}}
+    spec |= {"model_file": str(model.path)}
     image = blobs(tuple(found["patch"]), seed=0)[0].astype(np.float32)[None, None] / np.float32(255)
     quantised = folder / "int8.onnx"
     next(iter(OnnxQuantiser().quantise(model, [image], quantised)))

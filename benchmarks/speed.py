@@ -112,7 +112,7 @@ def _prepared(folder: Path, wanted: argparse.Namespace) -> dict[str, Any]:
         values = np.tile(sample, tiles)[tuple(slice(n) for n in wanted.shape)]
         model = Application.build().find_model()
         spec |= {"model": model.card.reference, "model_file": str(model.path), "intensity": "percentiles"}
-        spec |= {"patch": list(model.card.tiling.patch), "padding": "replicate", "arguments": {"filters": 32}}
+        spec |= {"patch": list(model.card.tiling.patch), "padding": "replicate"}
     else:
         values, inside = blobs(tuple(wanted.shape), seed=0)
         saved(folder / "truth.nii.gz", inside.astype(np.uint8))

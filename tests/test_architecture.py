@@ -254,7 +254,7 @@ def test_onnx_runtime_by_itself_marks_the_users_home(tmp_path: Path) -> None:
     nowhere = dict.fromkeys(("http_proxy", "https_proxy", "HTTPS_PROXY", "ALL_PROXY"), "http://127.0.0.1:9")
     env = {name: value for name, value in os.environ.items() if name not in quiet} | nowhere | {"HOME": str(tmp_path)}
     env |= {"XDG_CACHE_HOME": str(tmp_path / "cache")}
-    model = ROOT / "src" / "bundled" / "two-photon-vessels-0.2.1.onnx"
+    model = ROOT / "src" / "bundled" / "two-photon-vessels-0.3.0.onnx"
     code = f"import onnxruntime\nonnxruntime.InferenceSession({str(model)!r})"
     subprocess.run([sys.executable, "-c", code], env=env, cwd=tmp_path, check=True)
     assert list(tmp_path.rglob("*onnxruntime*"))

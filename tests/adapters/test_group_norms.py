@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 from voxport.adapters.group_norms import LARGEST_RATIO, RATIO, read_without_reshapes, rewrite_group_norms
 from voxport.adapters.runtimes.openvino import OpenvinoSettings, open_openvino_session
-from voxport.application import Application
 from voxport.ports.tensors import SessionOptions
 
 EPSILON = 1e-5
@@ -196,17 +195,6 @@ def test_what_is_not_recognised_for_sure_stays(model: onnx.ModelProto) -> None:
         assert "Mul" in [node.op_type for node in model.graph.node if node.input[0] == "joined"]
     else:
         assert (found, model.SerializeToString()) == (0, before)
-
-
-def test_the_bundled_model_gives_the_same_without_them() -> None:
-    path = Application.build().find_model().path
-    content = read_without_reshapes(path)
-    assert content is not None
-    assert "InstanceNormalization" not in kinds(onnx.load_from_string(content))
-    image = _image((1, 1, 32, 48, 8))
-    (before,) = onnxruntime.InferenceSession(path).run(None, {"image": image})
-    (after,) = onnxruntime.InferenceSession(content).run(["scores"], {"image": image})
-    np.testing.assert_allclose(after, before, atol=1e-4)
 
 
 @pytest.mark.parametrize("noise", [0, 0.001, 0.01, 0.3])

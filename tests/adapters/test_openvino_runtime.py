@@ -27,7 +27,7 @@ from voxport.testing.runtime import RuntimeContract
 
 from tests.odd_networks import write_network_for_four
 
-BUNDLED = Path(module.__file__).resolve().parents[3] / "bundled" / "two-photon-vessels-0.2.1.onnx"
+BUNDLED = Path(module.__file__).resolve().parents[3] / "bundled" / "two-photon-vessels-0.3.0.onnx"
 has_bf16 = "BF16" in openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 

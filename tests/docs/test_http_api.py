@@ -185,7 +185,7 @@ def test_masks(reader: Reader) -> None:
 
 def test_the_client(reader: Reader) -> None:
     reader("From Python")
-    masks = ("mask.nii.gz", "two-photon-vessels-0.2.1/mask.nii.gz", "cells-1.0.0/mask.nii.gz", "job_mask.nii.gz")
+    masks = ("mask.nii.gz", "two-photon-vessels-0.3.0/mask.nii.gz", "cells-1.0.0/mask.nii.gz", "job_mask.nii.gz")
     for name in masks:
         assert is_mask_of(reader.folder / name, reader.folder / "volume.nii.gz"), name
     assert (reader.folder / "labels.csv").read_text(encoding="utf-8").startswith("value,name,voxels")
@@ -233,7 +233,7 @@ def test_jobs(reader: Reader, document: dict[str, Any]) -> None:
 
 def test_keys(reader: Reader) -> None:
     reader("Keys")
-    assert parsed(reader.folder / "models.json")["default"] == "two-photon-vessels:0.2.1"
+    assert parsed(reader.folder / "models.json")["default"] == "two-photon-vessels:0.3.0"
     assert is_mask_of(reader.folder / "mask.nii.gz", reader.folder / "volume.nii.gz")
     log = (reader.folder / "server.log").read_text(encoding="utf-8")
     assert (reader.folder / "key.txt").read_text(encoding="utf-8").strip() not in log

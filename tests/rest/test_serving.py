@@ -241,7 +241,7 @@ def test_models_are_listed_with_their_cards(http: httpx.Client) -> None:
         "many:1.0.0": False,
         "other:1.0.0": False,
         "pair:1.0.0": False,
-        "two-photon-vessels:0.2.1": False,
+        "two-photon-vessels:0.3.0": False,
     }
     details = http.get("/v1/models/pair").json()
     assert len(details["card"]["input"]["channels"]) == 2
