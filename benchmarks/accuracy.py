@@ -1,7 +1,8 @@
 """Measure the accuracy of a model on labelled volumes, beside Otsu's threshold and Frangi's filter.
 
 Volumes are pairs NAME_image.nii.gz and NAME_label.nii.gz, segmented with the command line. --robustness also stores
-each volume in other types, scalings and axis orders. --pictures writes a picture of each case.
+each volume in other types, scalings and axis orders. --reliability compares the probabilities with the share of true
+voxels. --pictures writes a picture of each case.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ def main() -> None:
     parser.add_argument("folders", nargs="+", type=Path)
     parser.add_argument("--model", default="two-photon-vessels")
     parser.add_argument("--robustness", action="store_true")
+    parser.add_argument("--reliability", action="store_true")
     parser.add_argument("--pictures", type=Path)
     parser.add_argument("--json", type=Path)
     wanted = parser.parse_args()
@@ -45,6 +47,8 @@ def main() -> None:
         _print(folder.name, table)
         if wanted.robustness:
             found[f"{folder.name}, stored otherwise"] = _robustness(pairs, wanted.model)
+        if wanted.reliability:
+            found[f"{folder.name}, reliability"] = _reliability(pairs, wanted.model)
     if wanted.json is not None:
         wanted.json.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
 
@@ -75,9 +79,36 @@ def _table(pairs: dict[str, tuple[Path, Path]], model: str, pictures: Path | Non
 def _segment(image: Path, model: str) -> Mask:
     with TemporaryDirectory() as folder:
         mask = Path(folder) / "mask.nii.gz"
-        command = [sys.executable, "-m", "voxport", "segment", str(image), "-m", model, "-o", str(mask), "--quiet"]
-        subprocess.run(command, check=True)
+        _run(image, model, mask)
         return np.asarray(nib.load(mask).dataobj) > 0
+
+
+def _run(image: Path, model: str, mask: Path, *more: str) -> None:
+    command = [sys.executable, "-m", "voxport", "segment", str(image), "-m", model, "-o", str(mask), "--quiet", *more]
+    subprocess.run(command, check=True)
+
+
+def _reliability(pairs: dict[str, tuple[Path, Path]], model: str) -> list[dict[str, float]]:
+    """Return, for tenths of the probability, the share of voxels, their mean probability and the share of true ones."""
+    told, true = [], []
+    for image_file, label_file in pairs.values():
+        with TemporaryDirectory() as folder:
+            file = Path(folder) / "probabilities.nii"
+            _run(image_file, model, Path(folder) / "mask.nii", "--probabilities", str(file))
+            told.append(np.asarray(nib.load(file).dataobj)[..., 1].ravel())
+        true.append(np.asarray(nib.load(label_file).dataobj).ravel() > 0)
+    probability, truth = np.concatenate(told), np.concatenate(true)
+    tenth = np.clip((probability * 10).astype(int), 0, 9)
+    rows, error = [], 0.0
+    for number in range(10):
+        inside = tenth == number
+        row = {"voxels": float(inside.mean()), "told": float(probability[inside].mean())}
+        row["true"] = float(truth[inside].mean())
+        error += row["voxels"] * abs(row["told"] - row["true"])
+        rows.append(row)
+        print("reliability " + "".join(f"{name} {value:7.4f}  " for name, value in row.items()), flush=True)
+    print(f"expected calibration error {error:.4f}")
+    return rows
 
 
 def _robustness(pairs: dict[str, tuple[Path, Path]], model: str) -> dict[str, float]:
