@@ -28,17 +28,29 @@ _HTML = Template("""<!DOCTYPE html>
 <link rel="icon" href="$files/favicon-32x32.png">
 </head>
 <body>
+<form id="ask" hidden>
+<label>Key <input id="key" type="password" autocomplete="off"></label> <button>Open</button>
+</form>
 <main id="page"></main>
 <script src="$files/swagger-ui-bundle.js"></script>
 <script>
-const withoutEmptyFields = (request) => {
+const ask = document.getElementById("ask"), key = document.getElementById("key");
+const prepare = (request) => {
+  if (key.value) request.headers["X-API-Key"] = key.value;
   if (request.body instanceof FormData)
     for (const [name, value] of [...request.body]) if (value === "") request.body.delete(name);
   return request;
 };
-SwaggerUIBundle({
-  url: "$document", dom_id: "#page", deepLinking: true, validatorUrl: null, requestInterceptor: withoutEmptyFields,
-});
+const open = async () => {
+  const asked = prepare({ headers: {} });
+  ask.hidden = (await fetch("$document", asked)).status !== 401;
+  if (ask.hidden)
+    SwaggerUIBundle({
+      url: "$document", dom_id: "#page", deepLinking: true, validatorUrl: null, requestInterceptor: prepare,
+    });
+};
+ask.addEventListener("submit", (event) => { event.preventDefault(); open(); });
+open();
 </script>
 </body>
 </html>

@@ -20,7 +20,7 @@ from ...settings import ServingSettings
 from ..json_log import JsonLines
 from ..public_address import PublicAddress, prefix_of
 from .admission import Rate, bad_bind, bad_body, bad_origin, peer_of
-from .api_page import DOCUMENT, FILES, PAGE
+from .api_page import FILES, PAGE
 from .connections import Draining
 from .exchange import Exchange, body_too_large
 from .keys import KeyHash, holder
@@ -34,8 +34,6 @@ UNMATCHED = "unmatched"
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 # an orchestrator asks them without a key
 PROBES = frozenset({"/livez", "/readyz"})
-# a browser opens the page of the API without a key, which it then asks for
-_PAGES = frozenset({PAGE, DOCUMENT, "/openapi.json"})
 # where clients of MONAI Label ask whether a key is needed, and turn it into a token
 _LOGINS = frozenset({"/auth/", "/auth/token"})
 
@@ -99,7 +97,7 @@ class Shield:
             self._serve_http = _Cors(
                 self._http,
                 allow_origins=settings.cors_origins,
-                allow_methods=("GET", "HEAD", "POST", "PUT", "DELETE"),
+                allow_methods=("GET", "HEAD", "POST", "DELETE", *(["PUT"] if settings.monailabel else [])),
                 allow_headers=_CORS_SENT,
                 expose_headers=_CORS_READ,
             )
@@ -166,8 +164,8 @@ class Shield:
         return bad_body(scope, headers) or self._too_large(headers)
 
     def _is_open(self, path: str) -> bool:
-        """Whether a path tells nothing of volumes and models: the page of the API, and the way to log in."""
-        return path in _PAGES or path.startswith(f"{FILES}/") or (self._settings.monailabel and path in _LOGINS)
+        """Whether a path works without a key: the page of the API, which asks for one, and the ways to log in."""
+        return path == PAGE or path.startswith(f"{FILES}/") or (self._settings.monailabel and path in _LOGINS)
 
     def _unauthorised(self, scope: Scope, headers: Headers) -> Problem | None:
         if not self._keys:
