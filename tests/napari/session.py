@@ -42,7 +42,7 @@ def run(viewer: Any, widget: Any) -> Any:
     before = len(viewer.layers)
     widget.segment.native.click()
     wait_for(lambda: widget.segment.enabled, "the run ends")
-    assert len(viewer.layers) == before + 1, widget.told.value
+    assert len(viewer.layers) == before + 1, widget.status.value
     return viewer.layers[-1]
 
 
@@ -84,7 +84,7 @@ def files(folder: Path, url: str = "") -> None:
 
 
 def arrays(folder: Path) -> None:
-    """Layers of arrays: several channels, a scale in nanometres, a pyramid; and what is no volume is told."""
+    """Layers of arrays: several channels, a scale in nanometres, a pyramid; and what is no volume is shown."""
     values = np.random.default_rng(3).integers(0, 255, (2, 13, 18, 21), np.uint8)
     np.save(folder / "values.npy", values)
     with panel() as (viewer, widget):
@@ -100,7 +100,7 @@ def arrays(folder: Path) -> None:
         widget.layers.value = ["a"]
         widget.segment.native.click()
         wait_for(lambda: widget.segment.enabled, "the refusal")
-        assert "expected" in widget.told.value
+        assert "expected" in widget.status.value
         assert len(viewer.layers) == 3
         viewer.add_image([values[0], values[0][:, ::2, ::2]], multiscale=True, name="pyramid")
         widget.layers.value = ["pyramid"]
@@ -112,12 +112,12 @@ def arrays(folder: Path) -> None:
             before = len(viewer.layers)
             widget.segment.native.click()
             wait_for(lambda: widget.segment.enabled, "the refusal")
-            assert "expected three dimensions" in widget.told.value
+            assert "expected three dimensions" in widget.status.value
             assert len(viewer.layers) == before
 
 
 def cancels(folder: Path) -> None:
-    """A run is cancelled, and another one begins; a server that is not there is told."""
+    """A run is cancelled, and another one begins; a server that is not there is shown."""
     del folder
     with panel() as (viewer, widget):
         layer = viewer.add_image(np.random.default_rng(0).integers(0, 255, (120, 120, 120), np.uint8))
@@ -127,11 +127,11 @@ def cancels(folder: Path) -> None:
         wait_for(lambda: widget.progress.value > 0, "tiles are counted")
         widget.cancel.native.click()
         wait_for(lambda: widget.segment.enabled, "the run ends")
-        assert widget.told.value == "cancelled"
+        assert widget.status.value == "cancelled"
         assert len(viewer.layers) == 1
         widget.server.value = "http://127.0.0.1:9"
         wait_for(lambda: widget.segment.enabled, "the server is asked")
-        assert "127.0.0.1:9" in widget.told.value
+        assert "127.0.0.1:9" in widget.status.value
         assert not widget.model.choices
 
 

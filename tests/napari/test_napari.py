@@ -6,12 +6,15 @@ import os
 import shutil
 import subprocess
 import sys
+from fnmatch import fnmatch
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
 import voxport as package
+import yaml
+from voxport.domain.volume_names import ALL_NAMES
 
 from tests.cli.conftest import AFFINE, Command, environment, voxport
 from tests.rest.conftest import named_model, scan
@@ -67,10 +70,21 @@ def test_arrays_are_segmented_as_from_python(folder: Path) -> None:
         np.testing.assert_array_equal(found.transpose(), expected)
 
 
-def test_a_run_is_cancelled_and_an_absent_server_told(folder: Path) -> None:
+def test_a_run_is_cancelled_and_an_absent_server_shown(folder: Path) -> None:
     session("cancels", folder)
 
 
 def test_the_scan_of_these_tests_is_oblique() -> None:
     assert not np.allclose(AFFINE[:3, :3], np.diag(np.diag(AFFINE[:3, :3])))
     assert nib.aff2axcodes(AFFINE) != ("R", "A", "S")
+
+
+def test_napari_offers_the_reader_for_every_format_that_is_read() -> None:
+    manifest = yaml.safe_load((Path(package.__file__).parent / "entrypoints/napari/napari.yaml").read_text("utf-8"))
+    (reads,) = manifest["contributions"]["readers"]
+    inputs = (known for known in ALL_NAMES.formats if known.is_input)
+    endings = {ending for known in inputs for ending in known.endings}
+    missing = {ending for ending in endings if not any(fnmatch(f"a{ending}", p) for p in reads["filename_patterns"])}
+    assert missing == set()
+    (writes,) = manifest["contributions"]["writers"]
+    assert set(writes["filename_extensions"]) <= set(ALL_NAMES.writable)

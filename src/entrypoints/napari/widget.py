@@ -14,6 +14,7 @@ from ...domain.errors import CancelledError, VoxportError
 from ...domain.geometry.grid import Box
 from ...domain.labels.statistics_file import statistics_rows
 from ...domain.run import Outputs, RunOptions
+from ...domain.volume_names import PLAIN
 from ...services.viewing.sessions import Run, RunProgress
 from .layers import shown, store
 
@@ -44,9 +45,9 @@ class SegmentWidget(Container[Any]):
         self.segment = PushButton(text="Segment", tooltip="one layer for each channel of the model, in this order")
         self.cancel = PushButton(text="Cancel", enabled=False)
         self.progress = ProgressBar(value=0, max=1, visible=False)
-        self.told = Label(value="")
+        self.status = Label(value="")
         super().__init__(
-            widgets=[self.server, self.model, self.layers, self.segment, self.cancel, self.progress, self.told]
+            widgets=[self.server, self.model, self.layers, self.segment, self.cancel, self.progress, self.status]
         )
         self._timer = QTimer(self.native)
         self._timer.setInterval(_POLL_MS)
@@ -72,7 +73,7 @@ class SegmentWidget(Container[Any]):
         def show(found: Sequence[ModelCard]) -> None:
             self._cards = {card.reference: card for card in found}
             self.model.reset_choices()
-            self._tell("" if found else "no models")
+            self._show("" if found else "no models")
 
         self._cards = {}
         self.model.reset_choices()
@@ -82,7 +83,7 @@ class SegmentWidget(Container[Any]):
         """Segment the chosen layers; the labels become a layer of the same place."""
         chosen, model, url = list(self.layers.value), self.model.value, self.server.value.strip()
         if not chosen or model is None:
-            self._tell("choose a model and an image layer")
+            self._show("choose a model and an image layer")
             return
         layers = [self.viewer.layers[name] for name in chosen]
         table = self._cards[model].output.table
@@ -94,7 +95,7 @@ class SegmentWidget(Container[Any]):
             labels, report = found
             rows = statistics_rows(report["statistics"])
             self.viewer.add_layer(shown(labels, table, layers[0], rows, f"{chosen[0]} {model}"))
-            self._tell("; ".join(report["warnings"]) or "done")
+            self._show("; ".join(report["warnings"]) or "done")
 
         self._start(work, show, "segment")
 
@@ -107,11 +108,11 @@ class SegmentWidget(Container[Any]):
         self, layers: Sequence[Any], model: str, url: str, progress: RunProgress
     ) -> tuple[NDArray[Any], Mapping[str, Any]]:
         with self.application.work_folders.new() as folder:
-            inputs = [str(folder / f"volume_{number}.nii") for number in range(1, len(layers) + 1)]
+            inputs = [str(folder / f"volume_{number}{PLAIN}") for number in range(1, len(layers) + 1)]
             for layer, name in zip(layers, inputs, strict=True):
                 progress.advance(0)
                 store(layer, name, self.application)
-            outputs, options = Outputs(str(folder / "mask.nii")), RunOptions()
+            outputs, options = Outputs(str(folder / f"mask{PLAIN}")), RunOptions()
             if url:
                 remote = self.application.remote_segmenter(url)
                 report = remote.segment(inputs, model, outputs, options, progress)
@@ -131,7 +132,7 @@ class SegmentWidget(Container[Any]):
 
         self._finish = lambda: show(results[0])
         self._run = Run(keep)
-        self._tell(f"{what} ...")
+        self._show(f"{what} ...")
         self.segment.enabled, self.cancel.enabled, self.progress.visible = False, True, True
         self._timer.start()
 
@@ -151,9 +152,9 @@ class SegmentWidget(Container[Any]):
             run.check()
             self._finish()
         except CancelledError:
-            self._tell("cancelled")
+            self._show("cancelled")
         except VoxportError as error:
-            self._tell(str(error))
+            self._show(str(error))
 
     def _images(self) -> list[str]:
         return [layer.name for layer in self.viewer.layers if isinstance(layer, Image)]
@@ -165,5 +166,5 @@ class SegmentWidget(Container[Any]):
         if not self.layers.value and active is not None and active.name in self._images():
             self.layers.value = [active.name]
 
-    def _tell(self, line: str) -> None:
-        self.told.value = line
+    def _show(self, line: str) -> None:
+        self.status.value = line
