@@ -410,13 +410,22 @@ class Application:
     blobs = _Part(lambda container: container.blobs())
     """The stored files of jobs."""
 
+    @property
+    def private_path(self) -> str:
+        """The folder of models, as messages contain it, which callers of a service must not see."""
+        return f"{Path(self.settings.models_dir).expanduser()}/"
+
+    def public(self, text: str) -> str:
+        """The text without the folder of models."""
+        return text.replace(self.private_path, "")
+
     @cached_property
     def callbacks(self) -> Callbacks:
-        """Tells the URLs of jobs that they have ended."""
-        kept, models = self.settings.jobs.retention_seconds, f"{Path(self.settings.models_dir).expanduser()}/"
+        """Calls the URLs of jobs that have ended."""
+        kept = self.settings.jobs.retention_seconds
 
         def describe(job: Job) -> Mapping[str, Any]:
-            return job_mapping(job, None, retention_seconds=kept, public=lambda text: text.replace(models, ""))
+            return job_mapping(job, None, retention_seconds=kept, public=self.public)
 
         return Callbacks(self.job_ports, self.container.webhooks(), describe)
 

@@ -75,7 +75,7 @@ class Jobs:
             outputs: besides the mask: probabilities (only stored on request), statistics, preview, report.
             format: of the mask: ``nii.gz``, ``ome.tif``, ``ome.zarr`` and so on.
             key: idempotency key, 1 to 255 printable ASCII characters; random by default.
-            callback_url: told by POST when the job has ended, where the service allows its origin.
+            callback_url: called by POST when the job has ended, where the service allows its origin.
             on_progress: called as ``on_progress("upload", done, total)``, in bytes.
 
         Raises:

@@ -142,7 +142,7 @@ def batch_command(
                 folder,
                 results,
                 work,
-                _Listener(progress, len(cases), tells=watch and not quiet),
+                _Listener(progress, len(cases), lists=watch and not quiet),
                 open_ports=lambda: application.job_ports,
                 locks=application.locks,
                 pack=pack_volume,
@@ -186,15 +186,15 @@ def _show(ended: Sequence[CaseResult], output: Path, *, as_json: bool, quiet: bo
 class _Listener:
     """A BatchListener with one bar for all cases."""
 
-    def __init__(self, progress: Progress, cases: int, *, tells: bool) -> None:
-        self._progress, self._tells = progress, tells
+    def __init__(self, progress: Progress, cases: int, *, lists: bool) -> None:
+        self._progress, self._lists = progress, lists
         self._task = progress.add_task("cases", total=cases)
 
     def moved(self, cases: float, total: int) -> None:
         self._progress.update(self._task, completed=cases, total=total)
 
     def ended(self, result: CaseResult) -> None:
-        if self._tells:
+        if self._lists:
             reason = f": {with_flags(result.reason)}" if result.reason else ""
             typer.echo(f"{result.case} {result.state}{reason}")
 

@@ -25,7 +25,6 @@ from ...services.segmentation.preparation.planning import memory_limit
 from .connections import Draining
 from .job_access import JobAccess
 from .metrics import Metrics
-from .routing import cut
 
 T = TypeVar("T")
 _SUBMISSIONS = 8  # cases checked at a time
@@ -74,7 +73,8 @@ class ServiceContext:
         self.aside, self.submitting = CapacityLimiter(_SIDE_WORKERS), CapacityLimiter(_SUBMISSIONS)
         self._working = CapacityLimiter(settings.slots + settings.queue + 1)
         self._sharing = CapacityLimiter(settings.slots * _SHARED_CALLS)
-        self.private_paths = (f"{Path(application.settings.models_dir).expanduser()}/",)
+        self.private_paths = (application.private_path,)
+        self.public = application.public
         self.jobs = JobAccess(application, self.public)
         self.stop = threading.Event()
         self.draining = Draining(settings.drain_seconds)
@@ -90,10 +90,6 @@ class ServiceContext:
             got = "models that are being looked for"
             raise BusyError("service", expected="models that are known", got=got, retry_after_seconds=1)
         return self.models.find(model)
-
-    def public(self, text: str) -> str:
-        """The text without the folders of the server."""
-        return cut(text, self.private_paths)
 
     def estimate(
         self,

@@ -69,7 +69,9 @@ RequestKey = Annotated[
 ]
 CallbackUrl = Annotated[
     str | uploads.None_,
-    Form(description="Told by POST when the job has ended; only where the service allows its origin.", max_length=2048),
+    Form(
+        description="Called by POST when the job has ended; only where the service allows its origin.", max_length=2048
+    ),
 ]
 States = Annotated[list[JobState], Query(alias="state", description="Only jobs in this state; repeatable.")]
 Limit = Annotated[int, Query(description="Most jobs to list.", ge=1, le=_MOST_LISTED)]

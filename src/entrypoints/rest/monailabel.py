@@ -43,7 +43,6 @@ _LONGEST_PARAMS = 65536
 Answer = Literal["all", "image", "json", "dicom_seg"]
 Id = Annotated[str, Query(max_length=255)]
 Params = Annotated[str, Form(max_length=_LONGEST_PARAMS)]
-Optional_ = uploads.None_
 
 
 class _OwnParams(BaseModel, extra="ignore"):
@@ -121,7 +120,7 @@ async def create_session(
     request: Request,
     context: Context,
     files: Annotated[list[UploadFile], File(min_length=1)],
-    client_id: Annotated[str | Optional_, Form(max_length=255)] = None,  # noqa: ARG001 - clients send it
+    client_id: Annotated[str | uploads.None_, Form(max_length=255)] = None,  # noqa: ARG001 - clients send it
     uncompress: bool = False,  # noqa: ARG001 - archives are read as they are
     expiry: Annotated[int, Query(ge=0)] = 0,
 ) -> dict[str, Any]:
@@ -174,7 +173,7 @@ async def infer(
     image: Id = "",
     session_id: Id = "",
     params: Params = "{}",
-    file: Annotated[UploadFile | Optional_, File()] = None,
+    file: Annotated[UploadFile | uploads.None_, File()] = None,
     output: Answer = "all",
 ) -> Response:
     """Segment a session's volume, or the one that is sent, and answer with the label map."""
@@ -182,7 +181,7 @@ async def infer(
     asked: Any = checked(InferParams.model_validate, _object(params))
     options = options_of(asked.model_dump(), memory_bytes=context.memory_bytes, names=ARRAY)
     names = result_files(_format(asked.result_extension, output))
-    context.find(model)
+    table = context.find(model).model.card.output.table.labels
     if file is not None:
         inputs = await uploads.name_volumes([file])
     elif session_id or image:
@@ -195,19 +194,18 @@ async def infer(
     (result,) = await context.in_slot(request, partial(case.run, [model]))
     if result.error is not None:
         raise result.error
-    table = context.find(model).model.card.output.table.labels
-    told = {
+    result_params = {
         "label_names": {label.name: label.value for label in table},
         "label_colors": _colours(table),
         "report": result.report,
     }
     mask = result.folder / names["mask"]
     if output == "json":
-        return JSONResponse(told)
+        return JSONResponse(result_params)
     kind = SENT_MASKS[mask_format(mask.name) or USUAL_FORMAT].media_type
     if output in ("image", "dicom_seg"):
         return FileResponse(mask, media_type=kind, filename=mask.name)
-    return await to_thread.run_sync(_form_of, told, mask, kind)
+    return await to_thread.run_sync(_form_of, result_params, mask, kind)
 
 
 def _object(params: str) -> Mapping[str, Any]:
@@ -221,12 +219,12 @@ def _object(params: str) -> Mapping[str, Any]:
 
 
 def _format(extension: str | None, output: Answer) -> MaskFormat:
-    wanted: MaskFormat | None = "dcm" if output == "dicom_seg" else USUAL_FORMAT
-    if extension and output != "dicom_seg":
-        wanted = mask_format(f"mask{extension}")
+    if output == "dicom_seg":
+        return "dcm"
+    wanted = mask_format(f"mask{extension}") if extension else USUAL_FORMAT
     if wanted is None:
         expected, do = f"one of {', '.join('.' + name for name in SENT_MASKS)}", "choose another"
-        raise UsageError("result_extension", expected=expected, got=(extension or "")[:80], do=do)
+        raise UsageError("result_extension", expected=expected, got=short(extension), do=do)
     return wanted
 
 
@@ -255,7 +253,7 @@ async def _of_owner(context: ServiceContext, do: Any) -> Any:
         raise ProblemError("not-found", error.subject, expected=error.expected, got=error.got, do=error.do) from None
 
 
-def _form_of(told: Mapping[str, Any], mask: Path, media_type: str) -> Response:
+def _form_of(params: Mapping[str, Any], mask: Path, media_type: str) -> Response:
     """A form with the fields ``params``, as JSON, and ``image``, the mask's file."""
     mark = secrets.token_hex(16)
     form = mask.with_name("answer")
@@ -263,7 +261,7 @@ def _form_of(told: Mapping[str, Any], mask: Path, media_type: str) -> Response:
     with form.open("wb") as target, mask.open("rb") as source:
         target.write(
             f'--{mark}\r\nContent-Disposition: form-data; name="params"\r\n'
-            f"Content-Type: application/json\r\n\r\n{json.dumps(told)}\r\n"
+            f"Content-Type: application/json\r\n\r\n{json.dumps(params)}\r\n"
             f'--{mark}\r\nContent-Disposition: form-data; name="image"; filename="{name}"\r\n'
             f"Content-Type: {media_type}\r\n\r\n".encode()
         )

@@ -1,4 +1,4 @@
-"""Callbacks: the URL of a job is told when it has ended, again and again until it answers."""
+"""Callbacks: the URL of a job is called when it has ended, again and again until it answers."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ _log = logging.getLogger("voxport.jobs")
 
 @dataclass(frozen=True)
 class Callbacks:
-    """Keeps the URL of each job beside its files until it has been told, so that a killed worker loses none.
+    """Keeps the URL of each job beside its files until it has answered, so that a killed worker loses none.
 
-    Several workers may tell a URL twice; the message has the same id then.
+    Several workers may call a URL twice; the message has the same id then.
 
     Args:
         describe: a job as plain data.
@@ -38,12 +38,12 @@ class Callbacks:
     now: Callable[[], float] = time.time
 
     def add(self, job: Job, url: str) -> None:
-        """Tell this URL when the job has ended. Raises UsageError, OutputError."""
+        """Call this URL when the job has ended. Raises UsageError, OutputError."""
         self.sender.check(url)
         self._put(job.id, {"url": url, "attempts": 0, "at": self.now()})
 
     def deliver(self) -> int:
-        """Tell the URLs of jobs that have ended; return how many have been told.
+        """Call the URLs of jobs that have ended; return how many have answered.
 
         Raises:
             OSError, OutputError: the queue or the stored files cannot be reached.
@@ -55,7 +55,7 @@ class Callbacks:
             with self.ports.blobs.open(f"{_CALLBACKS}/{id}/url") as file:
                 kept = json.load(file)
             job = self.ports.queue.get(id)
-        except InputError:  # another worker has told it
+        except InputError:  # another worker has called it
             return False
         except UnknownJobError:  # deleted meanwhile
             self._forget(id)
@@ -72,8 +72,8 @@ class Callbacks:
 
     def _body(self, job: Job) -> bytes:
         """The message, as Standard Webhooks has it: a type, a time and data."""
-        told = dict(self.describe(job))
-        return json.dumps({"type": f"job.{job.state}", "timestamp": told["ended"], "data": told}).encode()
+        data = self.describe(job)
+        return json.dumps({"type": f"job.{job.state}", "timestamp": data["ended"], "data": data}).encode()
 
     def _put_off(self, id: str, kept: Mapping[str, Any], error: Exception) -> None:
         attempts = kept["attempts"] + 1

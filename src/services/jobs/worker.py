@@ -22,7 +22,7 @@ from .submit import CASES, JobPorts
 _log = logging.getLogger("voxport.jobs")
 _GLANCE_SECONDS = 0.2
 _AGAIN_SECONDS = 5.0
-_TELL_SECONDS = 1.0
+_CALL_SECONDS = 1.0
 _SUBMITTING_SECONDS = 3600.0  # an upload may take so long before its job exists
 _ALL = 1_000_000
 
@@ -39,13 +39,15 @@ def work_on_jobs(
 ) -> None:
     """Run ``concurrency`` jobs at a time until ``stop`` is set; delete old jobs and files of killed processes.
 
-    ``callbacks`` are told meanwhile.
+    ``callbacks`` are made meanwhile.
     """
     folders.clear()
     ended = threading.Event()
     beside = [threading.Thread(target=_sweep, args=(ended, ports, settings), name="voxport-jobs-sweep", daemon=True)]
     if callbacks is not None:
-        beside.append(threading.Thread(target=_tell, args=(ended, callbacks), name="voxport-jobs-tell", daemon=True))
+        beside.append(
+            threading.Thread(target=_call_back, args=(ended, callbacks), name="voxport-jobs-call", daemon=True)
+        )
     for thread in beside:
         thread.start()
     try:
@@ -99,13 +101,13 @@ def _sweep(stop: threading.Event, ports: JobPorts, settings: JobSettings) -> Non
             return
 
 
-def _tell(stop: threading.Event, callbacks: Callbacks) -> None:
-    while not stop.wait(_TELL_SECONDS):
+def _call_back(stop: threading.Event, callbacks: Callbacks) -> None:
+    while not stop.wait(_CALL_SECONDS):
         try:
             callbacks.deliver()
         except (VoxportError, OSError) as error:
             _log.warning("%s; callbacks are sent later", error)
-        except Exception:  # noqa: BLE001 - else nobody would be told any more
+        except Exception:  # noqa: BLE001 - else no URL would be called any more
             _log.exception("callbacks are sent later")
 
 

@@ -23,7 +23,7 @@ class HttpWebhooks(WebhookSender):
     Args:
         origins: such as ``https://lab.example`` or ``http://10.0.0.7:8080``; others are refused.
         secret: in base64; receivers check the signature with it.
-        allows_private: whether loopback, private and other addresses that are not global may be told.
+        allows_private: whether loopback, private and other addresses that are not global may be called.
     """
 
     def __init__(self, origins: Sequence[str], secret: str, *, allows_private: bool = False) -> None:
