@@ -20,7 +20,8 @@ _LOOK_SECONDS = 1.0
 class Watch:
     """Gives each case once it is whole: all its channels are there, and no file changed for ``settle_seconds``.
 
-    A case whose files change later is given again. Files are looked at once a second at most.
+    A case whose files change later is given again. Files are looked at once a second at most. A folder that is missing
+    at the beginning is an InputError; later on it counts as empty.
 
     Args:
         find: finds the cases; InputError where there are none.
@@ -34,6 +35,10 @@ class Watch:
     _seen: dict[str, tuple[_State, float]] = field(default_factory=dict)
     _given: dict[str, _State] = field(default_factory=dict)
     _looked: float = -_LOOK_SECONDS
+
+    def __post_init__(self) -> None:
+        if not self.volumes.is_dir():
+            self.find()
 
     def __call__(self) -> list[CaseFiles]:
         """Return the cases that have become whole since the last call."""

@@ -977,3 +977,9 @@ def test_a_failed_case_of_a_watched_folder_is_tried_again_when_it_changes_only(b
     with pytest.raises(KeyboardInterrupt):
         bench.run(settle_seconds=0.05)
     assert bench.listener.results == [("a", "failed"), ("a", "done")]
+
+
+def test_a_folder_that_is_not_there_is_refused_at_once(bench: Bench) -> None:
+    shutil.rmtree(bench.volumes)
+    with pytest.raises(InputError, match="no folder"):
+        bench.run(no_job, settle_seconds=0.05)
