@@ -317,6 +317,7 @@ def test_models_come_and_go_without_a_restart(tmp_path: Path, scan: Path) -> Non
         before = http.get("/v1/models/edges").json()["sha256"]
         named_model(tmp_path / "aside", "edges", radius=2).rename(models / "edges-1.0.0.onnx")
         server.wait_until(lambda c: c.get("/v1/models/edges").json()["sha256"] != before)
+        server.wait_until(lambda c: c.get("/readyz").status_code == 200)  # else it answers as one that is loading
         (models / "edges-1.0.0.onnx").unlink()
         server.wait_until(lambda c: c.get("/health").status_code == 503)
         assert http.get("/readyz").status_code == 503
