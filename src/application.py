@@ -17,6 +17,7 @@ from .container import BUNDLED, Container
 from .contract.card import revise_card
 from .contract.job import job_mapping
 from .domain.cards.model_card import ModelCard
+from .domain.dicom_series import SeriesRule
 from .domain.errors import VoxportError
 from .domain.job import Job
 from .domain.labels.label_file import check_label_file_name, label_file_bytes
@@ -35,6 +36,7 @@ from .ports.model_repository import Listing
 from .ports.progress import ProgressListener
 from .ports.segmenter import Segmenter
 from .ports.volume_store import VolumeSource
+from .services.dicom.node import DicomNode, NodeTimes
 from .services.jobs.callbacks import Callbacks
 from .services.jobs.run import run_job
 from .services.jobs.slice_preview import job_slice
@@ -459,6 +461,16 @@ class Application:
             hashes=hashes,
             mask_format=mask_format,
         )
+
+    def dicom_node(self) -> DicomNode:
+        """Return the DICOM node of the settings. Raises ModelError for a rule whose model cannot be found."""
+        settings = self.settings.dicom
+        rules = [SeriesRule(**rule.model_dump()) for rule in settings.rules]
+        for rule in rules:
+            self.find_model(rule.model)
+        times = NodeTimes(settings.quiet_seconds, settings.keep_seconds, self.settings.jobs.retention_seconds)
+        peers = self.container.dicom_peers()
+        return DicomNode(rules, peers, times, self.job_ports, self.work_folders, self.find_model)
 
     def forget_job(self, id: str, owner: str | None) -> None:
         """Delete an ended job and its files; see ``forget_job``."""

@@ -15,6 +15,7 @@ from .domain.volume_names import PACKED
 from .injector import containers, providers
 from .ports.artifacts import ArtifactWriter
 from .ports.blobs import BlobStore
+from .ports.dicom_peer import DicomPeer
 from .ports.exporter import Checkpoint, ModelExporter
 from .ports.folders import WorkFolders
 from .ports.importer import ModelImporter
@@ -108,6 +109,18 @@ def _webhooks(origins: Sequence[str], secret: SecretStr | None, private: bool) -
     from .adapters.webhooks.http import HttpWebhooks
 
     return HttpWebhooks(origins, "" if secret is None else secret.get_secret_value(), allows_private=private)
+
+
+def _dicom_peers(peers: Mapping[str, Mapping[str, Any]], own_title: str) -> dict[str, DicomPeer]:
+    from .adapters.dicom_peers.dicomweb import DicomWebPeer
+    from .adapters.dicom_peers.dimse import DimsePeer
+
+    def make(url: str | None, token: SecretStr | None, aet: str, host: str, port: int) -> DicomPeer:
+        if url is None:
+            return DimsePeer(aet, host, port, own_title)
+        return DicomWebPeer(url, None if token is None else token.get_secret_value())
+
+    return {name: make(**peer) for name, peer in peers.items()}
 
 
 class Container(containers.DeclarativeContainer):
@@ -278,6 +291,9 @@ class Container(containers.DeclarativeContainer):
     job_ports = providers.ThreadSafeSingleton(JobPorts, job_queue, blobs)
     webhooks: providers.Provider[WebhookSender] = providers.ThreadSafeSingleton(
         _webhooks, config.jobs.callback_origins, config.jobs.callback_secret, config.jobs.callback_private
+    )
+    dicom_peers: providers.Provider[Mapping[str, DicomPeer]] = providers.ThreadSafeSingleton(
+        _dicom_peers, config.dicom.peers, config.dicom.aet
     )
     job_settings = providers.ThreadSafeSingleton(
         JobSettings,

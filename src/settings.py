@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, Field, IPvAnyNetwork, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import (
     BaseSettings,
     NestedSecretsSettingsSource,
@@ -124,6 +124,63 @@ class DemoSettings(BaseModel, extra="forbid"):
     trust_forwarded_prefix: bool = False
 
 
+class DicomPeerSettings(BaseModel, extra="forbid"):
+    """Where masks go: by C-STORE to ``aet`` at ``host`` and ``port``, or by STOW-RS to ``url`` with a ``token``."""
+
+    aet: str | None = Field(default=None, min_length=1, max_length=16)
+    host: str | None = None
+    port: int = Field(default=104, gt=0, le=65535)
+    url: str | None = None
+    token: SecretStr | None = None
+
+    @model_validator(mode="after")
+    def _is_one_of_both(self) -> DicomPeerSettings:
+        """Check that the peer can be reached in one way."""
+        by_name, by_url = self.aet is not None and self.host is not None, self.url is not None
+        if by_name == by_url or (by_url and not (self.url or "").startswith(("http://", "https://"))):
+            raise ValueError("expected aet and host, or the url of a DICOMweb service")
+        return self
+
+
+class DicomSenderSettings(BaseModel, extra="forbid"):
+    """Who may send: an application entity title (any if left out) at an address or network."""
+
+    aet: str = Field(default="", max_length=16)
+    address: IPvAnyNetwork
+
+
+class DicomRuleSettings(BaseModel, extra="forbid"):
+    """Which series go to a model (the default model if left out), and to which peer their masks go."""
+
+    model: str | None = None
+    modality: str = ""
+    description: str = ""
+    body_part: str = ""
+    send_to: str | None = None
+
+
+class DicomSettings(BaseModel, extra="forbid"):
+    """The DICOM node: who may send, what happens to each series, and its limits."""
+
+    aet: str = Field(default="VOXPORT", min_length=1, max_length=16)
+    senders: list[DicomSenderSettings] = []
+    peers: dict[str, DicomPeerSettings] = {}
+    rules: list[DicomRuleSettings] = []
+    quiet_seconds: float = Field(default=15.0, gt=0)
+    keep_seconds: float = Field(default=3600.0, ge=0)
+    silence_seconds: float = Field(default=30.0, gt=0)
+    associations: int = Field(default=16, gt=0)
+    receive_bytes: int = Field(default=2 * 2**30, gt=0)
+
+    @model_validator(mode="after")
+    def _names_its_peers(self) -> DicomSettings:
+        """Check that every peer of a rule is one."""
+        for rule in self.rules:
+            if rule.send_to is not None and rule.send_to not in self.peers:
+                raise ValueError(f"expected send_to as one of the peers {', '.join(self.peers) or '(there are none)'}")
+        return self
+
+
 class Settings(BaseSettings):
     """All settings."""
 
@@ -146,6 +203,7 @@ class Settings(BaseSettings):
     serving: ServingSettings = ServingSettings()
     jobs: JobsSettings = Field(default_factory=JobsSettings)
     demo: DemoSettings = DemoSettings()
+    dicom: DicomSettings = DicomSettings()
 
     @field_validator("api_keys", mode="before")
     @classmethod

@@ -22,7 +22,7 @@ from ...domain.errors import (
     UsageError,
     VoxportError,
 )
-from . import batch, importing, jobs, models, segmenting, serving, tuning, up, volumes
+from . import batch, dicom, importing, jobs, models, segmenting, serving, tuning, up, volumes
 from .console import say, with_flags
 
 _EXIT_CODES: dict[type[VoxportError], int] = {
@@ -56,6 +56,7 @@ app.command("plan")(segmenting.plan_command)
 app.command("tune")(tuning.tune_command)
 app.command("serve")(serving.serve_command)
 app.command("demo")(serving.demo_command)
+app.command("dicom")(dicom.dicom_command)
 app.command("worker")(serving.worker_command)
 app.command("up")(up.up_command)
 app.add_typer(models.app, name="models")

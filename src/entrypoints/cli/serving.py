@@ -161,11 +161,7 @@ def opened_address(host: str, port: int, *, insecure: bool = False) -> tuple[str
     from ...settings import load_settings
     from ..rest.keys import parse_keys
 
-    try:
-        address = str(ip_address("127.0.0.1" if host == "localhost" else host))
-    except ValueError:
-        do = "127.0.0.1 for this machine only, 0.0.0.0 for all"
-        raise UsageError("--host", expected="an IP address", got=host, do=do) from None
+    address = ip_of(host)
     settings = load_settings()
     keys = parse_keys([key.get_secret_value() for key in settings.api_keys])
     if not (ip_address(address).is_loopback or keys or insecure or settings.serving.insecure):
@@ -177,6 +173,15 @@ def opened_address(host: str, port: int, *, insecure: bool = False) -> tuple[str
         )
     check_free(address, port)
     return address, keys
+
+
+def ip_of(host: str) -> str:
+    """Return the IP address of a host. Raises UsageError for a name."""
+    try:
+        return str(ip_address("127.0.0.1" if host == "localhost" else host))
+    except ValueError:
+        do = "127.0.0.1 for this machine only, 0.0.0.0 for all"
+        raise UsageError("--host", expected="an IP address", got=host, do=do) from None
 
 
 def check_free(address: str, port: int, option: str = "--port") -> None:

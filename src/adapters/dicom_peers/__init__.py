@@ -1,0 +1,1 @@
+"""Servers that receive DICOM objects."""

@@ -1,0 +1,1 @@
+"""The DICOM network: what other machines send by C-STORE."""

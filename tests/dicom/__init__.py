@@ -1,0 +1,1 @@
+"""The DICOM node as a process of its own, with senders and archives that are real."""
