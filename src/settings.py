@@ -152,11 +152,11 @@ class DicomSenderSettings(BaseModel, extra="forbid"):
 class DicomRuleSettings(BaseModel, extra="forbid"):
     """Which series go to a model (the default model if left out), and to which peer their masks go."""
 
+    send_to: str
     model: str | None = None
     modality: str = ""
     description: str = ""
     body_part: str = ""
-    send_to: str | None = None
 
 
 class DicomSettings(BaseModel, extra="forbid"):
@@ -176,7 +176,7 @@ class DicomSettings(BaseModel, extra="forbid"):
     def _names_its_peers(self) -> DicomSettings:
         """Check that every peer of a rule is one."""
         for rule in self.rules:
-            if rule.send_to is not None and rule.send_to not in self.peers:
+            if rule.send_to not in self.peers:
                 raise ValueError(f"expected send_to as one of the peers {', '.join(self.peers) or '(there are none)'}")
         return self
 

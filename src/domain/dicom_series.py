@@ -12,7 +12,7 @@ from .errors import InputError
 
 # PS3.5 section 6.2: digits and dots, at most 64.
 _UID = re.compile(r"[0-9](?:[0-9.]{0,62}[0-9])?")
-SeriesState = Literal["receiving", "submitted", "failed", "sending", "sent", "kept", "ignored"]
+SeriesState = Literal["receiving", "submitted", "failed", "sending", "sent", "ignored"]
 _LONGEST_WAIT_SECONDS = 600.0
 
 
@@ -55,16 +55,16 @@ class SeriesRule:
     Patterns are those of file names (``*``, ``?``, ``[ab]``), in any letter case; an empty one takes every series.
 
     Args:
+        send_to: name of the peer that receives the masks.
         model: name of a model, or ``name:version``; the default model for None.
         modality, description, body_part: patterns of Modality, SeriesDescription and BodyPartExamined.
-        send_to: name of the peer that receives the masks; None: they stay with the job.
     """
 
+    send_to: str
     model: str | None = None
     modality: str = ""
     description: str = ""
     body_part: str = ""
-    send_to: str | None = None
 
     def takes(self, facts: SeriesFacts) -> bool:
         """Whether a series is one of this rule's."""
@@ -97,7 +97,7 @@ class SeriesRecord:
     uids: frozenset[str] = frozenset()
     model: str = ""
     job: str = ""
-    send_to: str | None = None
+    send_to: str = ""
     attempts: int = 0
     ended: float | None = None
 

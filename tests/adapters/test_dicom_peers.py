@@ -35,7 +35,7 @@ def orthanc(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Orthanc]:
         yield orthanc
 
 
-class _Files(DicomPeerContract):
+class _Files:
     @pytest.fixture(autouse=True)
     def _series(self, tmp_path: Path) -> None:
         self.files = as_new_series(tmp_path, head_ct()[:2])
@@ -50,7 +50,7 @@ class _Files(DicomPeerContract):
         return DimsePeer("NOBODY", "127.0.0.1", free_port(), "VOXPORT")
 
 
-class TestDimsePeer(_Files):
+class TestDimsePeer(_Files, DicomPeerContract):
     @pytest.fixture(autouse=True)
     def _archive(self) -> Iterator[None]:
         with Archive().running() as self.archive:
@@ -73,7 +73,7 @@ class TestDimsePeer(_Files):
         assert len(self.archive.sent) == 1
 
 
-class TestOrthancByDimse(_Files):
+class _InOrthanc(_Files):
     @pytest.fixture(autouse=True)
     def _empty(self, orthanc: Orthanc) -> None:
         self.orthanc = orthanc
@@ -81,18 +81,20 @@ class TestOrthancByDimse(_Files):
             for study in client.get("/studies").json():
                 client.delete(f"/studies/{study}")
 
-    def make_peer(self) -> DicomPeer:
-        return DimsePeer("ORTHANC", "127.0.0.1", self.orthanc.port, "VOXPORT")
-
     def stored(self) -> list[bytes]:
         return [_plain(pydicom.dcmread(BytesIO(file))) for file in self.orthanc.files()]
+
+
+class TestOrthancByDimse(_InOrthanc, DicomPeerContract):
+    def make_peer(self) -> DicomPeer:
+        return DimsePeer("ORTHANC", "127.0.0.1", self.orthanc.port, "VOXPORT")
 
     def test_another_title_is_refused(self) -> None:
         with pytest.raises(ConnectionError, match="refused the association"):
             DimsePeer("OTHER", "127.0.0.1", self.orthanc.port, "VOXPORT").send(self.make_file(0))
 
 
-class TestOrthancByDicomWeb(TestOrthancByDimse):
+class TestOrthancByDicomWeb(_InOrthanc, DicomPeerContract):
     def make_peer(self) -> DicomPeer:
         return DicomWebPeer(self.orthanc.web["url"])
 
@@ -103,11 +105,8 @@ class TestOrthancByDicomWeb(TestOrthancByDimse):
         with pytest.raises(ConnectionError, match=r"answered 404|has not stored"):
             DicomWebPeer(f"http://127.0.0.1:{self.orthanc.http_port}/elsewhere").send(self.make_file(0))
 
-    def test_another_title_is_refused(self) -> None:
-        """DICOMweb has no titles."""
 
-
-class TestRecordingPeer(_Files):
+class TestRecordingPeer(_Files, DicomPeerContract):
     def make_peer(self) -> DicomPeer:
         self.peer = RecordingPeer()
         return self.peer

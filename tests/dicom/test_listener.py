@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from io import BytesIO
 from ipaddress import ip_network
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 import psutil
 import pydicom
@@ -91,11 +91,11 @@ def send_raw(port: int, place: Path, content: bytes, monkeypatch: pytest.MonkeyP
     """Send any bytes as a CT image, under names that are right; the status."""
     monkeypatch.setattr("pynetdicom._config.STORE_SEND_CHUNKED_DATASET", True)  # it does not look into the file
     meta = pydicom.dataset.FileMetaDataset()
-    meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = CTImageStorage, "1.2.3"
+    meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = CTImageStorage, pydicom.uid.UID("1.2.3")
     meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
     with place.open("wb") as file:
         file.write(bytes(128) + b"DICM")
-        pydicom.filewriter.write_file_meta_info(file, meta)
+        pydicom.filewriter.write_file_meta_info(cast("Any", file), meta)
         file.write(content)
     entity = AE("CT1")
     entity.add_requested_context(CTImageStorage, meta.TransferSyntaxUID)

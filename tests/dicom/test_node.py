@@ -69,7 +69,7 @@ def test_a_series_is_segmented_and_its_mask_sent_as_the_command_line_makes_it(
 
 def test_its_log_has_a_line_for_each_step_and_nothing_of_the_patient(folder: Path, archive: Archive) -> None:
     files = as_new_series(
-        folder, head_ct(), PatientName="Secret^Name", PatientID="SECRET-ID", SeriesDescription="Words"
+        folder, head_ct(), PatientName="Secret", PatientID="SECRET-ID", SeriesDescription="Words"
     )
     with running_node(folder, settings(archive), *_ARGUMENTS) as node:
         send_files(node.port, files)
@@ -124,6 +124,11 @@ def test_a_mask_waits_for_a_peer_that_cannot_be_reached(folder: Path, archive: A
         archive.status = 0x0000
         node.wait_until(lambda: "sent" in node.states())
     assert len(archive.sent) == 1
+
+
+def wait_for(node: Node, state: str, count: int) -> None:
+    """Wait until so many series have reached a state."""
+    node.wait_until(lambda: node.states().count(state) >= count)
 
 
 def _received(node: Node) -> bool:
@@ -188,7 +193,7 @@ def test_killed_again_and_again_it_sends_each_of_several_series_once(folder: Pat
     for files, (state, count) in zip([*studies, *studies], reached, strict=True):
         with running_node(folder, settings(archive), *_ARGUMENTS) as node:
             send_files(node.port, files)
-            node.wait_until(lambda state=state, count=count: node.states().count(state) >= count)
+            wait_for(node, state, count)
             node.kill()
     with running_node(folder, settings(archive), *_ARGUMENTS) as node:
         for files in studies:
@@ -217,3 +222,27 @@ def test_a_file_of_another_kind_does_not_end_the_node(folder: Path, archive: Arc
         assert send_files(node.port, [damaged]) == [0xC000]
         node.wait_until(lambda: node.states()[-1] == "ignored" or "sent" in node.states())
     assert len(archive.sent) == 1
+
+
+@pytest.mark.parametrize(
+    ("dicom", "arguments", "message"),
+    [
+        ({}, (), "expected a rule that says which series are segmented, got none; write dicom: {peers:"),
+        ({"rules": [{"modality": "CT"}]}, (), "dicom.rules.0.send_to: field required"),
+        ({"rules": [{"send_to": "pacs"}]}, (), "expected send_to as one of the peers (there are none)"),
+        ({"peers": {"pacs": {"aet": "A"}}}, (), "expected aet and host, or the url of a dicomweb service"),
+        ({"peers": {"pacs": {"aet": "A" * 17, "host": "h"}}}, (), "at most 16 characters"),
+        ({"senders": [{"address": "10.0.0.7/33"}]}, (), "dicom.senders.0.address"),
+        (None, ("--host", "0.0.0.0"), "expected the senders in the settings, so that not everyone may send, got none"),
+        (None, ("--host", "hospital"), "expected an IP address"),
+        (None, ("--aet", "VOXPORT-OF-THE-LAB"), "dicom.aet: string should have at most 16 characters"),
+        (None, ("-m", "gone"), "gone"),
+    ],
+)
+def test_wrong_settings_are_one_line(
+    folder: Path, archive: Archive, dicom: dict[str, Any] | None, arguments: tuple[str, ...], message: str
+) -> None:
+    node = start_node(folder, settings(archive) if dicom is None else dicom, "--models", "models", *arguments)
+    assert node.process.wait(60) in (2, 4)
+    (line,) = node.log.read_text(encoding="utf-8").splitlines()
+    assert message in line

@@ -25,15 +25,15 @@ UIDS = st.from_regex(r"[0-9]([0-9.]{0,62}[0-9])?", fullmatch=True)
 @pytest.mark.parametrize(
     ("rule", "takes"),
     [
-        (SeriesRule(), True),
-        (SeriesRule(modality="CT"), True),
-        (SeriesRule(modality="ct"), True),
-        (SeriesRule(modality="MR"), False),
-        (SeriesRule(description="*portal*"), True),
-        (SeriesRule(description="portal"), False),
-        (SeriesRule(body_part="ABD*", modality="C?"), True),
-        (SeriesRule(body_part="HEAD"), False),
-        (SeriesRule(modality="[CM]T", description="abdomen portal"), True),
+        (SeriesRule("pacs"), True),
+        (SeriesRule("pacs", modality="CT"), True),
+        (SeriesRule("pacs", modality="ct"), True),
+        (SeriesRule("pacs", modality="MR"), False),
+        (SeriesRule("pacs", description="*portal*"), True),
+        (SeriesRule("pacs", description="portal"), False),
+        (SeriesRule("pacs", body_part="ABD*", modality="C?"), True),
+        (SeriesRule("pacs", body_part="HEAD"), False),
+        (SeriesRule("pacs", modality="[CM]T", description="abdomen portal"), True),
     ],
 )
 def test_a_rule_takes_a_series_by_patterns_in_any_case(rule: SeriesRule, takes: bool) -> None:
@@ -41,12 +41,12 @@ def test_a_rule_takes_a_series_by_patterns_in_any_case(rule: SeriesRule, takes: 
 
 
 def test_an_empty_field_is_taken_by_rules_that_do_not_ask_for_it() -> None:
-    assert SeriesRule(description="*").takes(SeriesFacts("1.2"))
-    assert not SeriesRule(modality="CT").takes(SeriesFacts("1.2"))
+    assert SeriesRule("pacs", description="*").takes(SeriesFacts("1.2"))
+    assert not SeriesRule("pacs", modality="CT").takes(SeriesFacts("1.2"))
 
 
 def test_the_first_rule_that_takes_a_series_counts() -> None:
-    narrow, wide = SeriesRule("liver", description="*portal*"), SeriesRule("body", modality="CT")
+    narrow, wide = SeriesRule("pacs", "liver", description="*portal*"), SeriesRule("pacs", "body", modality="CT")
     assert rule_of([narrow, wide], SeriesFacts("1", "CT", "portal phase")) is narrow
     assert rule_of([narrow, wide], SeriesFacts("1", "CT", "scout")) is wide
     assert rule_of([narrow, wide], SeriesFacts("1", "MR", "scout")) is None

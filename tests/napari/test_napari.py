@@ -80,7 +80,8 @@ def test_the_scan_of_these_tests_is_oblique() -> None:
 
 
 def test_napari_offers_the_reader_for_every_format_that_is_read() -> None:
-    manifest = yaml.safe_load((Path(package.__file__).parent / "entrypoints/napari/napari.yaml").read_text("utf-8"))
+    file = Path(package.__file__).parent / "entrypoints/napari/napari.yaml"
+    manifest = yaml.safe_load(file.read_text(encoding="utf-8"))
     (reads,) = manifest["contributions"]["readers"]
     inputs = (known for known in ALL_NAMES.formats if known.is_input)
     endings = {ending for known in inputs for ending in known.endings}

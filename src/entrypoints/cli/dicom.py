@@ -52,7 +52,8 @@ def dicom_command(
     )
     settings = application.settings.dicom
     if not settings.rules:
-        do = "write one into the settings file, e.g. dicom: {rules: [{modality: CT}]}"
+        do = "write dicom: {peers: {pacs: {aet: ORTHANC, host: 127.0.0.1, port: 4242}}, rules: [{send_to: pacs}]}"
+        do += " into the settings file"
         raise UsageError("dicom.rules", expected="a rule that says which series are segmented", got="none", do=do)
     address = ip_of(host)
     senders = _senders(settings, address, insecure=insecure)

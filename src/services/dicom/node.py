@@ -189,8 +189,6 @@ class DicomNode:
         if job is None:
             return self._end(series, record, "failed", "its job was deleted", level=logging.ERROR)
         if job.state == "done":
-            if record.send_to is None:
-                return self._end(series, record, "kept", "segmented; its rule names no peer")
             self._write(series, replace(record, state="sending", ended=None))
             return 0.0
         if job.has_ended:
@@ -202,7 +200,7 @@ class DicomNode:
 
     def _send(self, series: str, record: SeriesRecord) -> float:
         """Send the mask, unless an earlier attempt, whose answer was not seen, has done so."""
-        peer = self.peers.get(record.send_to or "")
+        peer = self.peers.get(record.send_to)
         if peer is None:
             why = f"no peer is named {record.send_to} in the settings; its mask waits"
             self._audit(series, record, why, level=logging.ERROR)

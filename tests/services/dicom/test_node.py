@@ -204,15 +204,6 @@ def test_what_no_rule_takes_is_not_kept_and_logged_once(bench: Bench, caplog: py
     assert [record.message.partition(": ")[2] for record in caplog.records] == ["no rule takes it; it is not kept"] * 2
 
 
-def test_a_rule_without_a_peer_leaves_the_mask_with_its_job(bench: Bench) -> None:
-    bench.rules = [SeriesRule()]
-    bench.new_node()
-    bench.receive("1.1")
-    bench.run()
-    assert bench.peer.sent == []
-    assert [job.state for job in bench.jobs()] == ["done"]
-
-
 def test_a_failed_job_that_an_operator_tries_again_is_sent(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
     bench.receive("1.1")
     bench.pass_time()

@@ -101,11 +101,11 @@ class Frame:
 
 
 def quiet() -> Any:
-    """Import pydicom, and keep its remarks on values to itself: they may hold a patient's data."""
+    """Import pydicom, and keep its and highdicom's remarks on values to themselves: they may hold a patient's data."""
     pydicom = package("pydicom", "medical", "DICOM")
     pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
     logging.getLogger("pydicom").setLevel(logging.CRITICAL)
-    warnings.filterwarnings("ignore", module=r"pydicom(\.|$)")
+    warnings.filterwarnings("ignore", module=r"(pydicom|highdicom)(\.|$)")
     return pydicom
 
 
