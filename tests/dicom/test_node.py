@@ -68,9 +68,7 @@ def test_a_series_is_segmented_and_its_mask_sent_as_the_command_line_makes_it(
 
 
 def test_its_log_has_a_line_for_each_step_and_nothing_of_the_patient(folder: Path, archive: Archive) -> None:
-    files = as_new_series(
-        folder, head_ct(), PatientName="Secret", PatientID="SECRET-ID", SeriesDescription="Words"
-    )
+    files = as_new_series(folder, head_ct(), PatientName="Secret", PatientID="SECRET-ID", SeriesDescription="Words")
     with running_node(folder, settings(archive), *_ARGUMENTS) as node:
         send_files(node.port, files)
         node.wait_until(lambda: "sent" in node.states())

@@ -115,6 +115,19 @@ def test_a_volume_is_uploaded_under_an_id_or_sent_with_the_question(slicer: Any,
         np.testing.assert_array_equal(labels_of(answer), expected)
 
 
+def test_the_answer_has_the_words_that_mitk_looks_for(http: httpx.Client, scan: Path, expected: Any) -> None:
+    """MITK cuts the form at its boundary, and each part behind the very words of its type."""
+    form = {"params": (None, '{"restore_label_idx": true}')}
+    file = {"file": ("post_from_mitk.nii.gz", scan.read_bytes(), "application/octet-stream")}
+    answer = http.post(f"/infer/{MODEL}", files={**form, **file})
+    boundary = f"--{answer.headers['content-type'].partition('boundary=')[2]}".encode()
+    params, image = (part for part in answer.content.split(boundary)[:3] if part)
+    names = json.loads(params.partition(b"Content-Type: application/json")[2])["label_names"]
+    assert set(names.values()) == {1, 2}
+    mask = image.partition(b"Content-Type: application/octet-stream")[2].lstrip(b" \r\n")
+    np.testing.assert_array_equal(np.asarray(nib.Nifti1Image.from_bytes(gzip.decompress(mask[:-2])).dataobj), expected)
+
+
 def test_a_volume_of_another_user_is_not_found(slicer_server: Server, slicer: Any, module: Any, scan: Path) -> None:
     session = slicer.create_session(str(scan))["session_id"]
     slicer.upload_image(str(scan), "mine")

@@ -36,7 +36,7 @@ def serve_command(
     worker: Annotated[
         bool | None, typer.Option("--worker/--no-worker", help="Run jobs too, beside requests.", show_default="worker")
     ] = None,
-    monailabel: Annotated[bool, typer.Option("--monailabel", help="Serve 3D Slicer, OHIF and MITK too.")] = False,
+    monailabel: Annotated[bool, typer.Option("--monailabel", help="Serve 3D Slicer and MITK too.")] = False,
     insecure: opt.Insecure = False,
 ) -> None:
     """Serve models over HTTP, until stopped."""

@@ -1,4 +1,4 @@
-"""MONAI Label's routes, for 3D Slicer, OHIF and MITK: volumes are uploaded once as sessions, and segmented by models.
+"""MONAI Label's routes, for 3D Slicer and MITK: volumes are uploaded once as sessions, and segmented by models.
 
 Trainers, strategies of active learning and a datastore of labels do not exist here, and their routes are not found.
 """
@@ -202,10 +202,10 @@ async def infer(
     mask = result.folder / names["mask"]
     if output == "json":
         return JSONResponse(result_params)
-    kind = SENT_MASKS[mask_format(mask.name) or USUAL_FORMAT].media_type
     if output in ("image", "dicom_seg"):
+        kind = SENT_MASKS[mask_format(mask.name) or USUAL_FORMAT].media_type
         return FileResponse(mask, media_type=kind, filename=mask.name)
-    return await to_thread.run_sync(_form_of, result_params, mask, kind)
+    return await to_thread.run_sync(_form_of, result_params, mask)
 
 
 def _object(params: str) -> Mapping[str, Any]:
@@ -253,8 +253,8 @@ async def _of_owner(context: ServiceContext, do: Any) -> Any:
         raise ProblemError("not-found", error.subject, expected=error.expected, got=error.got, do=error.do) from None
 
 
-def _form_of(params: Mapping[str, Any], mask: Path, media_type: str) -> Response:
-    """A form with the fields ``params``, as JSON, and ``image``, the mask's file."""
+def _form_of(params: Mapping[str, Any], mask: Path) -> Response:
+    """A form with the fields ``params``, as JSON, and ``image``, the mask's file: MITK looks for just these types."""
     mark = secrets.token_hex(16)
     form = mask.with_name("answer")
     name = f"{secrets.token_hex(4)}_{mask.name}"  # clients write it into one folder under this name
@@ -263,7 +263,7 @@ def _form_of(params: Mapping[str, Any], mask: Path, media_type: str) -> Response
             f'--{mark}\r\nContent-Disposition: form-data; name="params"\r\n'
             f"Content-Type: application/json\r\n\r\n{json.dumps(params)}\r\n"
             f'--{mark}\r\nContent-Disposition: form-data; name="image"; filename="{name}"\r\n'
-            f"Content-Type: {media_type}\r\n\r\n".encode()
+            "Content-Type: application/octet-stream\r\n\r\n".encode()
         )
         shutil.copyfileobj(source, target)
         target.write(f"\r\n--{mark}--\r\n".encode())
