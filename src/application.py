@@ -36,6 +36,7 @@ from .ports.model_repository import Listing
 from .ports.progress import ProgressListener
 from .ports.segmenter import Segmenter
 from .ports.volume_store import VolumeSource
+from .services.comparison.compare import Comparison, compare, paired
 from .services.dicom.node import DicomNode, NodeTimes
 from .services.jobs.callbacks import Callbacks
 from .services.jobs.run import run_job
@@ -374,6 +375,34 @@ class Application:
     def convert(self, reference: str, destination: str, reading: Reading, progress: ProgressListener) -> Conversion:
         """Copy a volume into the format of another name; see ``convert``."""
         return convert(reference, destination, reading, progress, volumes=self.volumes, artifacts=self.artifacts)
+
+    def compare(
+        self,
+        mask: str,
+        truth: str,
+        progress: ProgressListener,
+        *,
+        tolerance: float | None = None,
+        resample: bool = False,
+        as_one: bool = False,
+        model: str | None = None,
+    ) -> Comparison:
+        """Compare a label map with the true one; see ``compare``. Labels have the names of a model's card."""
+        table = () if model is None else self.find_model(model).card.output.table.labels
+        return compare(
+            mask,
+            truth,
+            progress,
+            ports=self.container.compare_ports(),
+            tolerance=tolerance,
+            resample=resample,
+            as_one=as_one,
+            names=[(label.value, label.name) for label in table],
+        )
+
+    def pairs_to_compare(self, masks: Path, truths: Path) -> tuple[tuple[str, str, str], ...]:
+        """Return name, mask and truth of two files, or of the volumes in two folders; see ``paired``."""
+        return paired(masks, truths, self.volumes)
 
     def threshold_preview(
         self, inputs: Sequence[str], outputs: Outputs, progress: ProgressListener, reading: Reading | None = None

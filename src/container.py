@@ -30,12 +30,14 @@ from .ports.resources import Resources
 from .ports.runtime import InferenceRuntime, RuntimeOptions
 from .ports.scratch import Scratch
 from .ports.segmenter import Segmenter
+from .ports.skeletons import Skeletoniser
 from .ports.surfaces import SurfaceMaker
 from .ports.tensor_models import TensorModelStore
 from .ports.tensors import SessionOptions, TensorSession
 from .ports.tunings import TuningStore
 from .ports.volume_store import ArrayStore, VolumeStore
 from .ports.webhooks import WebhookSender
+from .services.comparison.compare import ComparePorts
 from .services.jobs.admission import Slots
 from .services.jobs.run import JobSettings
 from .services.jobs.submit import JobPorts
@@ -185,6 +187,10 @@ class Container(containers.DeclarativeContainer):
         _late("scratch.folders", "ScratchFolders"), config.scratch_dir, locks
     )
     segment_ports = providers.Factory(SegmentPorts, volumes, artifacts, pictures, resources, scratch)
+    skeletons: providers.Provider[Skeletoniser] = providers.ThreadSafeSingleton(
+        _late("skeletons.skimage", "SkimageSkeletoniser")
+    )
+    compare_ports = providers.Factory(ComparePorts, volumes, skeletons)
     sample = providers.Callable(str, BUNDLED / f"sample{PACKED}")
 
     model_files: providers.Provider[ModelFiles] = providers.ThreadSafeSingleton(

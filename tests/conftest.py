@@ -47,6 +47,7 @@ NEEDS: Mapping[str, Sequence[str]] = {
     "tests/dicom": ("process",),
     "tests/docs": ("process",),
     "tests/domain/geometry/test_framework_resampling.py": ("process", "torch"),
+    "tests/domain/labels/test_framework_comparison.py": ("torch",),
     "tests/domain/labels/test_framework_postprocessing.py": ("torch",),
     "tests/examples": ("process",),
     "tests/jobs": ("process", "database"),

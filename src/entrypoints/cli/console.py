@@ -26,7 +26,17 @@ FIELDS = {
     name: f"--{name.replace('_', '-')}"
     for name in (
         *(option.name.removesuffix("_bytes") for option in fields(RunOptions)),
-        *(*_OTHERS.split(), "network_args", "network_output", "bundle", "pattern", "channels", "layout", "format"),
+        *(
+            *_OTHERS.split(),
+            "network_args",
+            "network_output",
+            "bundle",
+            "pattern",
+            "channels",
+            "layout",
+            "format",
+            "resample",
+        ),
     )
 } | {"checkpoint": "CHECKPOINT", "mask": "-o"}
 _WIDEST = 100_000  # characters of a table's line

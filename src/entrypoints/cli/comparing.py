@@ -1,0 +1,142 @@
+"""``voxport compare``."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from . import options as opt
+from .console import build_application, progress_bar, show_json, show_table, warn
+
+if TYPE_CHECKING:
+    from ...services.comparison.compare import Comparison
+
+
+def compare_command(
+    masks: Annotated[
+        Path, typer.Argument(metavar="MASK", help="A label map, or a folder of them.", show_default=False)
+    ],
+    truths: Annotated[
+        Path, typer.Argument(metavar="TRUTH", help="The true one, or a folder of the same names.", show_default=False)
+    ],
+    model: Annotated[
+        str | None, typer.Option("-m", "--model", help="Name the labels as this model does.", show_default="by number")
+    ] = None,
+    as_one: Annotated[bool, typer.Option("--foreground", help="Take all that is not zero for one label.")] = False,
+    resample: Annotated[
+        bool, typer.Option("--resample", help="Take a mask on another grid: the nearest voxels of it.")
+    ] = False,
+    tolerance: Annotated[
+        float | None,
+        typer.Option(
+            "--tolerance",
+            min=0,
+            help="Of the surface Dice, in the grid's unit.",
+            show_default="the longest edge of a voxel",
+        ),
+    ] = None,
+    table: Annotated[
+        Path | None, typer.Option("--csv", metavar="FILE", help="Write a row for each case and label.")
+    ] = None,
+    as_json: opt.AsJson = False,
+    quiet: opt.Quiet = False,
+) -> None:
+    """Compare masks with the truth, label by label: overlap, surfaces, centre lines and components."""
+    application = build_application()
+    pairs = application.pairs_to_compare(masks, truths)
+    if table is not None:
+        application.artifacts.check(str(table))
+    found = {}
+    with progress_bar(quiet) as progress:
+        for name, mask, truth in pairs:
+            found[name] = application.compare(
+                mask, truth, progress, tolerance=tolerance, resample=resample, as_one=as_one, model=model
+            )
+    if table is not None:
+        application.artifacts.write(str(table), _csv(found).encode())
+    if not quiet:
+        warn(dict.fromkeys(note for comparison in found.values() for note in comparison.notes))
+    if as_json:
+        show_json({"cases": [_mapping(name, comparison) for name, comparison in found.items()], "means": _means(found)})
+    elif not quiet:
+        _show(found)
+
+
+def _csv(found: Mapping[str, Comparison]) -> str:
+    """Return a row for each case and label; an empty cell is a measure that is undefined."""
+    text = io.StringIO()
+    rows = [
+        {"case": name, "unit": comparison.unit, **asdict(label)}
+        for name, comparison in found.items()
+        for label in comparison.labels
+    ]
+    writer = csv.DictWriter(text, rows[0] if rows else ["case"], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def _mapping(name: str, comparison: Comparison) -> dict[str, Any]:
+    labels = [asdict(label) for label in comparison.labels]
+    stated = {"name": name, "unit": comparison.unit, "tolerance": comparison.tolerance, "notes": comparison.notes}
+    return {**stated, "labels": labels}
+
+
+def _means(found: Mapping[str, Comparison]) -> list[dict[str, Any]]:
+    """Return, for each label, its number of cases and the mean of each measure over those where it is defined."""
+    from ...domain.labels.comparison import MEASURES
+
+    means = []
+    for value, name in sorted({(label.value, label.name) for c in found.values() for label in c.labels}):
+        mine = [asdict(label) for c in found.values() for label in c.labels if label.value == value]
+        row: dict[str, Any] = {"value": value, "name": name, "cases": len(mine)}
+        for measure in MEASURES:
+            stated = [label[measure] for label in mine if label[measure] is not None]
+            row[measure] = math.fsum(stated) / len(stated) if stated else None
+        means.append(row)
+    return means
+
+
+def _show(found: Mapping[str, Comparison]) -> None:
+    columns = (
+        "case",
+        "label",
+        "Dice",
+        "IoU",
+        "clDice",
+        "surface Dice",
+        "HD95",
+        "mean distance",
+        "volume",
+        "precision",
+        "recall",
+    )
+    show_table(columns, _rows(found))
+    units = sorted({comparison.unit for comparison in found.values()})
+    limits = sorted({f"{comparison.tolerance:.4g}" for comparison in found.values()})
+    typer.echo(
+        f"Distances in {', '.join(units)}; surface Dice within {', '.join(limits)}; volume: mask less truth, in the "
+        "cubed unit; precision and recall: of components, which are found where they touch."
+    )
+
+
+def _rows(found: Mapping[str, Comparison]) -> Iterator[tuple[object, ...]]:
+    from ...domain.labels.comparison import MEASURES
+
+    for name, comparison in found.items():
+        for label in comparison.labels:
+            yield (name, label.name, *(_number(getattr(label, measure)) for measure in MEASURES))
+    if len(found) > 1:
+        for row in _means(found):
+            yield (f"mean of {row['cases']}", row["name"], *(_number(row[measure]) for measure in MEASURES))
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.4g}"

@@ -1,0 +1,21 @@
+"""Port for centre lines of masks."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Mask = NDArray[np.bool_]
+
+
+class Skeletoniser(Protocol):
+    """Finds centre lines. Safe for several threads."""
+
+    def skeleton(self, mask: Mask) -> Mask:
+        """Return the voxels of the centre lines of a mask ``(x, y, z)``: part of it, and something of each component.
+
+        Raises:
+            NotInstalledError: a package is missing.
+        """
