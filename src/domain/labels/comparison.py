@@ -12,7 +12,6 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from .label_map import Labels
 
@@ -74,6 +73,8 @@ def agreement(
 
     ``tolerance`` is that of ``surface_dice``, and ``skeletonise`` finds centre lines.
     """
+    from scipy import ndimage  # takes 0.25 s, and most commands compare nothing
+
     found, true = mask == value, truth == value
     counts = int(found.sum()), int(true.sum())
     parts = ndimage.find_objects((found | true).astype(np.uint8))
@@ -104,6 +105,8 @@ def _of_surfaces(
     """The share of surfaces within the tolerance, the far distance and the mean one."""
     if not found.any() or not true.any():
         return 0.0, None, None
+    from scipy import ndimage
+
     surfaces = [inside & ~ndimage.binary_erosion(inside) for inside in (found, true)]
     there = _distances(surfaces[0], surfaces[1], spacing)
     back = _distances(surfaces[1], surfaces[0], spacing)
@@ -114,6 +117,8 @@ def _of_surfaces(
 
 def _distances(one: Mask, other: Mask, spacing: Sequence[float]) -> Distances:
     """The distance of each voxel of one surface to the nearest of the other."""
+    from scipy import ndimage
+
     distances: Distances = ndimage.distance_transform_edt(~other, sampling=tuple(spacing))[one]
     return distances
 
@@ -129,5 +134,7 @@ def _of_centre_lines(found: Mask, true: Mask, skeletonise: Callable[[Mask], Mask
 
 def _share_touched(components_of: Mask, other: Mask) -> float | None:
     """The share of the components of one mask that have a voxel in the other."""
+    from scipy import ndimage
+
     numbers, count = ndimage.label(components_of, _TOUCHING)
     return None if count == 0 else (len(np.unique(numbers[other & components_of]))) / count
