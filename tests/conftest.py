@@ -42,6 +42,7 @@ NEEDS: Mapping[str, Sequence[str]] = {
     "tests/cli": ("process",),
     "tests/client": ("process",),
     "tests/demo": ("process", "browser"),
+    "tests/demo/test_languages.py": (),
     "tests/deployment": ("process",),
     "tests/docs": ("process",),
     "tests/domain/geometry/test_framework_resampling.py": ("process", "torch"),

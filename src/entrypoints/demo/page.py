@@ -100,7 +100,8 @@ class Page:
             elif stated.is_whole:
                 self.reading[name] = gr.Number(None, precision=0, minimum=0, **more)
             else:
-                self.reading[name] = gr.Textbox(placeholder=stated.metavar, max_lines=1, max_length=200, **more)
+                form = _later(f"{name}_form")
+                self.reading[name] = gr.Textbox(placeholder=form, max_lines=1, max_length=200, **more)
         self.reopen = gr.Button(_later("read"), size="sm", elem_id="vx-reopen")
 
     def connect(self, blocks: gr.Blocks) -> None:
