@@ -36,13 +36,7 @@ _FONTS = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"]
 _MONO = ["ui-monospace", "Consolas", "monospace"]
 
 
-def create_app(
-    application: Application,
-    segmenter: Segmenter,
-    folder: Path,
-    keys: Sequence[KeyHash] = (),
-    languages: Languages | None = None,
-) -> FastAPI:
+def create_app(application: Application, segmenter: Segmenter, folder: Path, keys: Sequence[KeyHash] = ()) -> FastAPI:
     """Build the demo.
 
     Args:
@@ -50,7 +44,6 @@ def create_app(
         segmenter: segments the cases.
         folder: for the sessions' files and Gradio's uploads; the caller deletes it.
         keys: any of them is the password; without keys there is no login.
-        languages: the page's texts; those that come with voxport unless given.
     """
     # Gradio reads these on import, or at each upload: no analytics, and no uploads in the system's temporary folder
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
@@ -73,14 +66,15 @@ def create_app(
     app.state.controller = controller
     app.include_router(router)
     app.mount("/viewer", static_files())
-    return _with_page(app, controller, keys, languages or Languages.read())
+    return _with_page(app, controller, keys)
 
 
-def _with_page(app: FastAPI, controller: Controller, keys: Sequence[KeyHash], languages: Languages) -> FastAPI:
+def _with_page(app: FastAPI, controller: Controller, keys: Sequence[KeyHash]) -> FastAPI:
     import gradio as gr
 
     from .page import build_page, translations
 
+    languages = Languages.read()
     mounted: FastAPI = gr.mount_gradio_app(
         app,
         build_page(controller, languages),

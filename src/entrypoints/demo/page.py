@@ -91,12 +91,10 @@ class Page:
         """Add a field for each option that states how a volume is stored."""
         _html(f'<p class="vx-tip">{_later("stored_tip")}</p>')
         self.reading: dict[str, Any] = {}
-        self._choices: dict[Any, tuple[str, ...]] = {}
         for name, stated in stated_options().items():
             more: dict[str, Any] = {"label": _later(name), "info": _later(f"{name}_info"), "elem_id": f"vx-{name}"}
             if stated.choices:
                 self.reading[name] = gr.Dropdown([""], value="", **more)
-                self._choices[self.reading[name]] = stated.choices
             elif stated.is_whole:
                 self.reading[name] = gr.Number(None, precision=0, minimum=0, **more)
             else:
@@ -309,8 +307,9 @@ class Page:
     def _emptied(self, visit: Visit, *, is_open: bool) -> Updates:
         """Show the fields of how a volume is stored, empty."""
         empty: Updates = dict.fromkeys(self.reading.values())
-        for part, choices in self._choices.items():
-            empty[part] = gr.Dropdown([(visit.say("as_stated"), ""), *choices], value="")
+        for name, stated in stated_options().items():
+            if stated.choices:
+                empty[self.reading[name]] = gr.Dropdown([(visit.say("as_stated"), ""), *stated.choices], value="")
         return {self.stored: gr.Accordion(visible=True, open=is_open), **empty}
 
     def _viewer(self, session: Session) -> str:
@@ -347,9 +346,8 @@ def _html(content: str = "", **options: Any) -> gr.HTML:
 
 def translations(controller: Controller, languages: Languages) -> gr.I18n:
     """Return the texts that are on the page from the start, in all languages, for Gradio to choose from."""
-    formats = ", ".join(known.name for known in controller.application.volumes.names.formats)
     values = {
-        "formats": formats,
+        "formats": ", ".join(known.name for known in controller.application.volumes.names.formats),
         "limit": size(controller.application.settings.demo.max_upload_bytes),
         "edge": QUICK_EDGE,
     }
