@@ -43,6 +43,7 @@ NEEDS: Mapping[str, Sequence[str]] = {
     "tests/cli": ("process",),
     "tests/client": ("process",),
     "tests/demo": ("process", "browser"),
+    "tests/demo/test_languages.py": (),
     "tests/deployment": ("process",),
     "tests/dicom": ("process",),
     "tests/docs": ("process",),

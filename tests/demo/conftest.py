@@ -48,11 +48,14 @@ def visit(browser: Browser, demo: Server) -> Iterator[Visit]:
     """Opens the page as a new person would. Nobody's page may have asked another place, or stumbled."""
     visitors: list[Visitor] = []
 
-    def come(url: str = demo.url, *, width: int = 1280, height: int = 860, scheme: str = "light") -> Visitor:
+    def come(
+        url: str = demo.url, *, width: int = 1280, height: int = 860, scheme: str = "light", locale: str = "en-US"
+    ) -> Visitor:
         context = browser.new_context(
             viewport={"width": width, "height": height},
             color_scheme=scheme,  # type: ignore[arg-type]
             accept_downloads=True,
+            locale=locale,
         )
         visitors.append(Visitor(context, url))
         return visitors[-1]

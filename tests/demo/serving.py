@@ -32,14 +32,19 @@ _ARGUMENTS = (
 
 
 @contextmanager
-def running_demo(folder: Path, *arguments: str, env: Mapping[str, str] | None = None) -> Iterator[Server]:
+def running_demo(
+    folder: Path, *arguments: str, env: Mapping[str, str] | None = None, changed: str = ""
+) -> Iterator[Server]:
     """``voxport demo`` from when its page can be had until it is stopped; sessions are kept in ``folder/scratch``.
 
-    What the process would send to other machines goes into a trap; it must be empty in the end.
+    What the process would send to other machines goes into a trap; it must be empty in the end. ``changed``: code
+    that the process runs first.
     """
     port = free_port()
     (folder / "scratch").mkdir(exist_ok=True)
-    command = [sys.executable, "-m", "voxport", "demo", "--port", str(port), *arguments]
+    code = f"{changed}\nfrom voxport.entrypoints.cli.main import run\nrun()"
+    begin = [sys.executable, "-c", code] if changed else [sys.executable, "-m", "voxport"]
+    command = [*begin, "demo", "--port", str(port), *arguments]
     with set_trap() as trap:
         own = {"VOXPORT_SCRATCH_DIR": str(folder / "scratch"), **trap.env, "NO_PROXY": "127.0.0.1"}
         server = started(command, port, folder / "demo.log", own | dict(env or {}))

@@ -23,9 +23,10 @@ from voxport.domain.errors import CancelledError, InputError, LimitError, UsageE
 from voxport.domain.geometry.grid import Box
 from voxport.domain.run import RunOptions
 from voxport.domain.volume_names import DICOM, NIFTI, VolumeNames
-from voxport.entrypoints.demo import texts
+from voxport.entrypoints.demo import parts
 from voxport.entrypoints.demo.app import create_app
 from voxport.entrypoints.demo.controller import THRESHOLD, Controller
+from voxport.entrypoints.demo.languages import Languages
 from voxport.entrypoints.demo.page import build_page
 from voxport.entrypoints.demo.scene import scene_of
 from voxport.entrypoints.demo.uploads import take
@@ -42,6 +43,7 @@ from .conftest import save
 
 T = TypeVar("T")
 LOOK = {"low": 0, "high": 255}
+SAY = Languages.read().of("en")
 
 
 def in_a_loop(make: Callable[[], T]) -> T:
@@ -117,7 +119,7 @@ def test_a_foreign_file_is_named_for_what_it_is(
 
 
 def test_gradio_demo_creates_blocks(controller: Controller) -> None:
-    page = in_a_loop(lambda: build_page(controller))
+    page = in_a_loop(lambda: build_page(controller, Languages.read()))
     assert isinstance(page, gr.Blocks)
     kinds = {type(block) for block in page.blocks.values()}
     assert {gr.File, gr.Dropdown, gr.Button, gr.HTML, gr.Dataframe} <= kinds
@@ -152,9 +154,9 @@ def test_gradio_predict_slice_dummy_mode(controller: Controller, session: Sessio
     assert session.volume.at((150, 10, 10), session.result.mask)[1] == 0
     scene = scene_of(session)
     assert scene is not None
-    assert scene["mask"]["caution"] == "Threshold preview: no model"
-    assert "Quick look" in texts.summary(session.result, "here")
-    assert texts.downloads(session, {}) == ""
+    assert scene["mask"]["caution"] == "viewer.dummy"
+    assert "Quick look" in parts.summary(SAY, session.result, "here")
+    assert parts.downloads(SAY, session, {}) == ""
 
 
 def test_a_whole_run_without_a_model_offers_its_files(app: tuple[TestClient, Controller], ramp: Path) -> None:
@@ -162,7 +164,7 @@ def test_a_whole_run_without_a_model_offers_its_files(app: tuple[TestClient, Con
     session = entered(client, controller)
     controller.open(session.token, [ramp])
     run(controller, session, THRESHOLD)
-    links = texts.downloads(session, {})
+    links = parts.downloads(SAY, session, {})
     assert session.result is not None
     for name in ("ramp_mask.nii.gz", "ramp_statistics.csv", "ramp_report.json"):
         assert f"session/{session.id}/files/{name}" in links
@@ -171,7 +173,7 @@ def test_a_whole_run_without_a_model_offers_its_files(app: tuple[TestClient, Con
         assert name in answer.headers["content-disposition"]
     assert client.get(f"/session/{session.id}/surfaces").content.startswith(b"glTF")
     assert client.get(f"/session/{session.id}/surfaces").status_code == 200
-    headers, rows = texts.table(session.result)
+    headers, rows = parts.table(SAY, session.result)
     assert len(rows) == 1
     assert len(rows[0]) == len(headers)
 
@@ -340,7 +342,7 @@ def test_a_series_is_shown_with_its_format_and_its_mask_offered_as_dicom(
     affine = np.diag([0.75, 0.75, 2.0, 1.0])
     folder, _ = FORMATS["DICOM"].write(tmp_path, values, affine, "mm")
     controller.open(session.token, list(folder.iterdir()))
-    shown = texts.facts(session, controller.formats(session))
+    shown = parts.facts(SAY, session, controller.formats(session))
     for said in ("DICOM", "12 \N{MULTIPLICATION SIGN} 10", "0.75", "x, y: PixelSpacing; z: "):
         assert said in shown
     run(controller, session, THRESHOLD)
@@ -352,7 +354,7 @@ def test_a_series_is_shown_with_its_format_and_its_mask_offered_as_dicom(
         _, notes = controller.save_as(session.token, ending)
         name = f"series_mask{ending}"
         assert next(iter(session.result.files)) == name
-        assert f"files/{name}" in texts.downloads(session, {}, notes)
+        assert f"files/{name}" in parts.downloads(SAY, session, {}, notes)
         (tmp_path / name).write_bytes(client.get(f"/session/{session.id}/files/{name}").content)
         if ending != ".dcm":
             with controller.application.volumes.open(str(tmp_path / name)) as source:
@@ -441,7 +443,7 @@ def test_what_is_asked_of_a_session_that_ended_meanwhile_is_gone(
 
 @pytest.mark.parametrize("text", ["<script>", "${x}", "{{x}}", "`", "a & b", 'O\'Hara "x"'])
 def test_text_stays_text(text: str) -> None:
-    shown = texts.plain(text)
+    shown = parts.plain(text)
     assert not set("<>{}$`\"'") & set(shown.replace("&#x27;", "").replace("&quot;", ""))
     assert html.unescape(shown) == text
 
@@ -452,6 +454,7 @@ def test_a_key_opens_the_page(application: Application, tmp_path: Path) -> None:
     made = in_a_loop(lambda: create_app(application, application.segmenter, tmp_path / "app", keys))
     with TestClient(made) as client:
         assert client.get("/config").status_code == 401
+        assert all(word in client.get("/").text for word in ("password", "Passwort", "contrase"))
         wrong = client.post("/login", data={"username": "x", "password": "0123456789abcdeX"})
         assert wrong.status_code == 400
         assert client.post("/login", data={"username": "x", "password": "0123456789abcdef"}).status_code == 200

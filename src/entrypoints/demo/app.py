@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hmac
+import json
 import os
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -17,6 +18,7 @@ from ...services.viewing.sessions import Sessions
 from ..public_address import PublicAddress
 from ..rest.keys import KeyHash
 from .controller import Controller
+from .languages import Languages
 from .routes import Guarded, router, static_files
 
 if TYPE_CHECKING:
@@ -70,29 +72,36 @@ def create_app(application: Application, segmenter: Segmenter, folder: Path, key
 def _with_page(app: FastAPI, controller: Controller, keys: Sequence[KeyHash]) -> FastAPI:
     import gradio as gr
 
-    from .page import build_page
+    from .page import build_page, translations
 
+    languages = Languages.read()
     mounted: FastAPI = gr.mount_gradio_app(
         app,
-        build_page(controller),
+        build_page(controller, languages),
         path="/",
         footer_links=[],
         run_history=False,
         auth=_opened_by(keys) if keys else None,
-        auth_message="The password is one of the service's API keys; any name goes.",
+        auth_message="".join(f'<p lang="{tag}">{say("login")}</p>' for tag, say in languages.texts.items()),
         show_error=False,
         max_file_size=controller.application.settings.demo.max_upload_bytes,
         ssr_mode=False,
         enable_monitoring=False,
         pwa=False,
         theme=gr.themes.Default(font=_FONTS, font_mono=_MONO),
-        head=_HEAD,
+        head=_texts_of_the_viewer(languages) + _HEAD,
+        i18n=translations(controller, languages),
     )
     page = next(r.app for r in mounted.routes if isinstance(r, Mount) and isinstance(r.app, gr.routes.App))
     # the streams of open pages end only when this is set
     mounted.state.end_streams = page.stop_event.set
     mounted.state.may_enter = lambda request: not keys or _is_logged_in(page, request)
     return mounted
+
+
+def _texts_of_the_viewer(languages: Languages) -> str:
+    texts = json.dumps({tag: say.group("viewer") for tag, say in languages.texts.items()})
+    return f'<script type="application/json" id="voxport-texts">{texts}</script>'
 
 
 def _opened_by(keys: Sequence[KeyHash]) -> Callable[[str, str], bool]:

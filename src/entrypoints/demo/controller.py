@@ -101,7 +101,10 @@ class Controller:
         return tuple(self.application.format_of(str(path)) for path in session.files)
 
     def channel_names(self, session: Session) -> tuple[str, ...]:
-        """Return the chosen model's names of the volume's channels; none if the number of channels differs."""
+        """Return the chosen model's names of the volume's channels, empty where it has none.
+
+        There are none at all if the number of channels differs.
+        """
         if session.model in ("", THRESHOLD) or session.volume is None:
             return ()
         try:
@@ -110,7 +113,7 @@ class Controller:
             return ()
         count = session.volume.case.channels
         names = {channel.source: channel.name for channel in given.channels}
-        return tuple(names.get(i, f"channel {i + 1}") for i in range(count)) if given.source_count == count else ()
+        return tuple(names.get(i, "") for i in range(count)) if given.source_count == count else ()
 
     def estimate(self, token: str | None, model: str) -> RunEstimate:
         """Estimate a run. Raises the errors of the run."""
@@ -164,19 +167,22 @@ class Controller:
         return session, notes
 
     def commands(self, session: Session, result: Result) -> dict[str, str]:
-        """Return the commands that reproduce a result's mask, by title; none for a part, or without a model."""
+        """Return the commands that reproduce a result's mask, by the key of their title.
+
+        There are none for a part, or without a model.
+        """
         if "model" not in result.report or result.box is not None:
             return {}
-        shown = {"On the command line": str(result.report["command"])}
+        shown = {"result.command": str(result.report["command"])}
         if any(path.is_dir() for path in session.files):  # curl sends files
             return shown
         remote, names, mask = self.segmenter.url, [path.name for path in session.files], RESULT_FILES["mask"]
         key = remote is not None and self.application.settings.api_key is not None
         curl = curl_line(remote or _SERVE_URL, names, mask, result.report, session.options.reading, with_key=key)
-        return {**shown, "Over HTTP": curl}
+        return {**shown, "result.request": curl}
 
     def sentence(self, error: VoxportError) -> str:
-        """Return an error as the page shows it, with file names instead of paths."""
+        """Return an error in English as the page shows it, with file names instead of paths."""
         do = error.do[:1].upper() + error.do[1:]
         return self.sessions.public(f"{error.subject}: expected {error.expected}, got {error.got}. {do}.")
 

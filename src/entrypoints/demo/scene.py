@@ -1,4 +1,4 @@
-"""Data for the viewer in the browser: geometry, windows and labels, without voxels."""
+"""Data for the viewer in the browser: geometry, windows and labels, without voxels, and without texts."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def scene_of(session: Session, model_channels: tuple[str, ...] = ()) -> dict[str
         "revision": session.revision,
         "shape": list(grid.shape),
         "affine": grid.affine.tolist(),
-        "unit": UNIT_NAMES[grid.unit],
+        "unit": "" if grid.unit == "unknown" else UNIT_NAMES[grid.unit],
         "bars": bar_steps(min(extents) / 100, max(extents)),
         "planes": {plane: _plane(grid, plane) for plane in PLANES},
         "channels": [
@@ -43,9 +43,10 @@ def scene_of(session: Session, model_channels: tuple[str, ...] = ()) -> dict[str
 
 
 def _caution(result: Result) -> str:
+    """Return the key of the caution beside the mask; empty without one."""
     if "model" not in result.report:
-        return "Threshold preview: no model"
-    return "" if result.box is None else "Quick look: inside the dashed frame only"
+        return "viewer.dummy"
+    return "" if result.box is None else "viewer.part"
 
 
 def _plane(grid: Grid, plane: Plane) -> dict[str, Any]:
@@ -65,7 +66,6 @@ def _plane(grid: Grid, plane: Plane) -> dict[str, Any]:
 
 
 def _channels(session: Session, stored: tuple[str, ...], names: tuple[str, ...]) -> list[str]:
-    """Return the name of each channel: the model's, else the file's where each has one, else the stored one."""
+    """Return the name of each channel: the model's, else the file's where each has one, else the stored one, or ""."""
     files = [path.name for path in session.files] if 1 < len(session.files) == len(stored) else [""] * len(stored)
-    found = names or [file or name for file, name in zip(files, stored, strict=True)]
-    return [name or f"channel {number}" for number, name in enumerate(found, 1)]
+    return list(names) or [file or name for file, name in zip(files, stored, strict=True)]

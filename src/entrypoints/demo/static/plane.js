@@ -1,5 +1,7 @@
 // One plane: fetches its slice, draws it with crosshair, letters and scale bar, and hears mouse, wheel and keys.
 
+import { say } from "./texts.js";
+
 const LINES = { axial: "#ff6b6b", coronal: "#51cf66", sagittal: "#ffd43b" };
 const OTHERS = {
   // which planes the horizontal and the vertical line of a plane stand for, in radiological and neurological display
@@ -20,10 +22,10 @@ export class PlanePanel {
     this.busy = false;
     this.root = document.createElement("section");
     this.root.className = `vx-panel vx-${plane}`;
-    const title = plane[0].toUpperCase() + plane.slice(1);
+    this.title = say(`viewer.${plane}`);
     this.root.innerHTML =
-      `<div class="vx-title"><span class="vx-name">${title}</span>` +
-      `<input type="range" min="0" max="0" value="0" aria-label="${title} slice">` +
+      `<div class="vx-title"><span class="vx-name">${this.title}</span>` +
+      `<input type="range" min="0" max="0" value="0" aria-label="${say("viewer.slice", { plane: this.title })}">` +
       `<output class="vx-index"></output></div><div class="vx-stagebox"><canvas tabindex="0" role="img"></canvas></div>`;
     this.slider = this.root.querySelector("input");
     this.output = this.root.querySelector("output");
@@ -73,10 +75,8 @@ export class PlanePanel {
     this.slider.disabled = count < 2;
     this.slider.value = String(index);
     this.output.textContent = `${index + 1} / ${count}`;
-    const { top, bottom, left, right } = this.view.letters;
-    const sides = `top ${top}, bottom ${bottom}, left ${left}, right ${right}`;
-    const label = `${this.plane} slice ${index + 1} of ${count}, ${sides}; arrow keys move through the slices`;
-    this.canvas.setAttribute("aria-label", label);
+    const shown = { plane: this.title.toLowerCase(), number: index + 1, count, ...this.view.letters };
+    this.canvas.setAttribute("aria-label", say("viewer.slice_title", shown));
     this.draw();
     if (this.busy) return;
     this.busy = true;
@@ -199,7 +199,7 @@ export class PlanePanel {
       pen.lineTo(x + length * f.fit + grow / 2, y);
       pen.stroke();
     }
-    const label = `${Number(length.toPrecision(3))} ${this.viewer.scene.unit}`;
+    const label = `${Number(length.toPrecision(3))} ${this.viewer.scene.unit || say("viewer.no_unit")}`;
     this.canvas.dataset.bar = label;
     this.text(pen, f, label, x, y - 11 * f.ratio, 12, "left");
   }

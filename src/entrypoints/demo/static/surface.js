@@ -1,5 +1,7 @@
 // The mask's surfaces: a binary glTF scene in world coordinates (RAS+), drawn with WebGL 2; turned by mouse and keys.
 
+import { say } from "./texts.js";
+
 const VERTEX = `#version 300 es
 in vec3 position; in vec3 normal; uniform mat4 camera; uniform mat4 turned; out vec3 facing;
 void main() { facing = mat3(turned) * normal; gl_Position = camera * vec4(position, 1.0); }`;
@@ -24,12 +26,13 @@ export class SurfacePanel {
     this.root = document.createElement("section");
     this.root.className = "vx-panel vx-surface";
     this.root.innerHTML =
-      `<div class="vx-title"><span class="vx-name">3-D</span><span class="vx-hint">drag to turn, wheel to zoom</span>` +
-      `<output class="vx-index"></output></div><div class="vx-stagebox"><canvas tabindex="0" role="img" aria-label=` +
-      `"Surfaces of the mask; arrow keys turn them, plus and minus zoom"></canvas><canvas class="vx-over" role="img" aria-label="Directions and box of the volume"></canvas>` +
+      `<div class="vx-title"><span class="vx-name">${say("viewer.surfaces")}</span>` +
+      `<span class="vx-hint">${say("viewer.surfaces_hint")}</span><output class="vx-index"></output></div>` +
+      `<div class="vx-stagebox"><canvas tabindex="0" role="img" aria-label="${say("viewer.surfaces_title")}"></canvas>` +
+      `<canvas class="vx-over" role="img" aria-label="${say("viewer.surfaces_box")}"></canvas>` +
       `<p class="vx-say" role="status"></p></div>`;
     [this.canvas, this.over] = this.root.querySelectorAll("canvas");
-    this.say(viewer.scene.mask ? "Making surfaces …" : "The mask's surfaces appear here after a run.");
+    this.say(say(viewer.scene.mask ? "viewer.surfaces_made" : "viewer.surfaces_later"));
     this.listen();
     new ResizeObserver(() => this.draw()).observe(this.canvas);
     if (viewer.scene.mask) this.load();
@@ -47,18 +50,18 @@ export class SurfacePanel {
 
   async load() {
     this.gl = this.canvas.getContext("webgl2", { antialias: true, alpha: false, preserveDrawingBuffer: true });
-    if (!this.gl) return this.say("This browser shows no 3-D (WebGL 2 is off). The slices show all there is.");
+    if (!this.gl) return this.say(say("viewer.surfaces_off"));
     const { id, revision } = this.viewer.scene;
     const answer = await this.viewer.fetch(`session/${id}/surfaces?of=${revision}`);
     if (answer === null || !this.running) return this.say("");
     const content = await answer.arrayBuffer();
-    if (content.byteLength === 0) return this.say("The mask is empty: there is no surface.");
+    if (content.byteLength === 0) return this.say(say("viewer.surfaces_none"));
     this.prepare();
     this.meshes = readGlb(content).map((mesh) => this.upload(mesh));
     this.lines = this.boxLines();
     this.say("");
     const faces = this.meshes.reduce((sum, mesh) => sum + mesh.count / 3, 0);
-    this.root.querySelector("output").textContent = `${Math.round(faces / 1000)}k triangles`;
+    this.root.querySelector("output").textContent = say("viewer.triangles", { thousands: Math.round(faces / 1000) });
     this.canvas.dataset.faces = String(faces);
     this.draw();
   }

@@ -4,30 +4,31 @@
 
 import { PlanePanel } from "./plane.js";
 import { SurfacePanel } from "./surface.js";
+import { say } from "./texts.js";
 
 const kept = { volume: null, settings: null, crosshair: null, labels: null };
 
 const TOOLBAR = `
-  <div class="vx-tools" role="toolbar" aria-label="How the volume is shown">
-    <label>Black <input type="number" name="low" step="any"></label>
-    <label>White <input type="number" name="high" step="any"></label>
-    <button type="button" name="auto" title="The window that shows typical values">Auto</button>
-    <button type="button" name="full" title="From the least to the largest value">Full</button>
-    <label class="vx-channel">Channel <select name="channel"></select></label>
-    <label title="Radiological: the patient's right is at the left of the picture">Side
-      <select name="convention"><option value="radiological">radiological</option>
-      <option value="neurological">neurological</option></select></label>
-    <label><input type="checkbox" name="crosshair"> Crosshair</label>
-    <label><input type="checkbox" name="smooth"> Smooth</label>
-    <button type="button" name="reset" title="Whole slices, centred (key 0)">Reset view</button>
-    <a class="vx-picture" download="view.png">Save picture</a>
+  <div class="vx-tools" role="toolbar" aria-label="${say("viewer.tools")}">
+    <label>${say("viewer.black")} <input type="number" name="low" step="any"></label>
+    <label>${say("viewer.white")} <input type="number" name="high" step="any"></label>
+    <button type="button" name="auto" title="${say("viewer.auto_title")}">${say("viewer.auto")}</button>
+    <button type="button" name="full" title="${say("viewer.full_title")}">${say("viewer.full")}</button>
+    <label class="vx-channel">${say("viewer.channel")} <select name="channel"></select></label>
+    <label title="${say("viewer.side_title")}">${say("viewer.side")}
+      <select name="convention"><option value="radiological">${say("viewer.radiological")}</option>
+      <option value="neurological">${say("viewer.neurological")}</option></select></label>
+    <label><input type="checkbox" name="crosshair"> ${say("viewer.crosshair")}</label>
+    <label><input type="checkbox" name="smooth"> ${say("viewer.smooth")}</label>
+    <button type="button" name="reset" title="${say("viewer.reset_title")}">${say("viewer.reset")}</button>
+    <a class="vx-picture" download="view.png">${say("viewer.picture")}</a>
   </div>
-  <div class="vx-tools vx-masktools" role="toolbar" aria-label="How the mask is shown">
-    <label><input type="checkbox" name="mask"> <b>Mask</b></label>
-    <label>Opacity <input type="range" name="opacity" min="0" max="1" step="0.05"></label>
-    <label><input type="radio" name="outline" value="fill"> Fill</label>
-    <label><input type="radio" name="outline" value="outline"> Outline</label>
-    <div class="vx-labels" role="group" aria-label="Labels"></div>
+  <div class="vx-tools vx-masktools" role="toolbar" aria-label="${say("viewer.mask_tools")}">
+    <label><input type="checkbox" name="mask"> <b>${say("viewer.mask")}</b></label>
+    <label>${say("viewer.opacity")} <input type="range" name="opacity" min="0" max="1" step="0.05"></label>
+    <label><input type="radio" name="outline" value="fill"> ${say("viewer.fill")}</label>
+    <label><input type="radio" name="outline" value="outline"> ${say("viewer.outline")}</label>
+    <div class="vx-labels" role="group" aria-label="${say("viewer.labels")}"></div>
     <span class="vx-caution"></span>
   </div>`;
 
@@ -37,12 +38,8 @@ const EMPTY = `
   <div class="vx-empty"><svg viewBox="0 0 64 64" aria-hidden="true"><rect x="8" y="8" width="22" height="22" rx="3"/>
   <rect x="34" y="8" width="22" height="22" rx="3"/><rect x="8" y="34" width="22" height="22" rx="3"/>
   <path d="M45 34l11 6v11l-11 6-11-6V40z"/></svg>
-  <p><b>Nothing is open yet.</b></p><p>Drop a volume on the left, or try the sample.</p>
-  <p class="vx-hint">You will see axial, coronal and sagittal slices here, and the mask in 3-D once there is one.</p></div>`;
-
-const HELP =
-  "click: crosshair · wheel, arrows: slices · Ctrl+wheel: zoom · Shift+drag: move · right drag: window · " +
-  "double click: enlarge";
+  <p><b>${say("viewer.empty")}</b></p><p>${say("viewer.empty_do")}</p>
+  <p class="vx-hint">${say("viewer.empty_hint")}</p></div>`;
 
 class Viewer extends HTMLElement {
   static observedAttributes = ["data-scene"];
@@ -118,7 +115,7 @@ class Viewer extends HTMLElement {
   build() {
     this.view.innerHTML = `${STYLE}${TOOLBAR}<div class="vx-grid"></div><div class="vx-foot"><output class="vx-readout"
       aria-live="off"></output><span class="vx-hint"></span></div><div class="vx-trouble" role="alert" hidden></div>`;
-    this.view.querySelector(".vx-hint").textContent = HELP;
+    this.view.querySelector(".vx-hint").textContent = say("viewer.help");
     const grid = this.view.querySelector(".vx-grid");
     this.panels = ["axial", "sagittal", "coronal"].map((plane) => new PlanePanel(this, plane));
     this.surface = new SurfacePanel(this);
@@ -134,14 +131,15 @@ class Viewer extends HTMLElement {
   fillTools() {
     const { settings, scene } = this;
     const channel = this.tool("channel");
-    scene.channels.forEach((c, i) => channel.add(new Option(c.name, String(i))));
+    const name = (c, i) => c.name || say("viewer.channel_number", { number: i + 1 });
+    scene.channels.forEach((c, i) => channel.add(new Option(name(c, i), String(i))));
     this.view.querySelector(".vx-channel").hidden = scene.channels.length < 2;
     this.view.querySelector(".vx-masktools").hidden = !scene.mask;
     for (const name of ["low", "high", "opacity", "convention"]) this.tool(name).value = this.shown(name);
     channel.value = String(settings.channel);
     for (const name of ["crosshair", "smooth", "mask"]) this.tool(name).checked = settings[name];
     this.view.querySelector(`[name="outline"][value="${settings.outline ? "outline" : "fill"}"]`).checked = true;
-    this.view.querySelector(".vx-caution").textContent = scene.mask ? scene.mask.caution : "";
+    this.view.querySelector(".vx-caution").textContent = scene.mask?.caution ? say(scene.mask.caution) : "";
     this.listen();
     this.fillLabels();
   }
@@ -186,8 +184,8 @@ class Viewer extends HTMLElement {
       chip.className = "vx-label";
       const check = Object.assign(document.createElement("input"), { type: "checkbox", checked: label.shown });
       const colour = Object.assign(document.createElement("input"), { type: "color", value: label.colour });
-      check.setAttribute("aria-label", `Show ${label.name}`);
-      colour.setAttribute("aria-label", `Colour of ${label.name}`);
+      check.setAttribute("aria-label", say("viewer.show", { label: label.name }));
+      colour.setAttribute("aria-label", say("viewer.colour", { label: label.name }));
       check.addEventListener("change", () => this.setLabel(label, { shown: check.checked }));
       colour.addEventListener("input", () => this.setLabel(label, { colour: colour.value }));
       const name = document.createElement("span");
@@ -246,15 +244,14 @@ class Viewer extends HTMLElement {
 
   // The answer; null after an error, which is shown.
   async fetch(url) {
-    let trouble = "The server does not answer. Is it still running?";
+    let trouble = say("viewer.no_answer");
     try {
       const answer = await fetch(url, { cache: "no-store" });
       if (answer.ok) {
         this.tell("");
         return answer;
       }
-      const detail = (await answer.json().catch(() => ({}))).detail;
-      trouble = typeof detail === "string" ? `${detail[0].toUpperCase()}${detail.slice(1)}.` : "This cannot be shown.";
+      trouble = say([401, 404, 410].includes(answer.status) ? `viewer.error_${answer.status}` : "viewer.not_shown");
     } catch {
       // no connection
     }
@@ -305,11 +302,15 @@ class Viewer extends HTMLElement {
     const world = [0, 1, 2].map((i) => a[i][0] * voxel[0] + a[i][1] * voxel[1] + a[i][2] * voxel[2] + a[i][3]);
     const sides = ["RL", "AP", "SI"];
     const place = world.map((w, i) => `${Math.abs(Number(w.toPrecision(5)))} ${sides[i][w < 0 ? 1 : 0]}`).join("  ");
-    const values = read.values.map((v) => (v === null ? "not a number" : Number(v.toPrecision(6)))).join(", ");
+    const values = read.values.map((v) => (v === null ? say("viewer.no_number") : Number(v.toPrecision(6)))).join(", ");
     const known = kept.labels.find((label) => label.value === read.label);
-    const label = read.label === null ? "" : ` · label ${known ? known.name : "background"}`;
-    this.view.querySelector(".vx-readout").textContent =
-      `voxel ${voxel.join(", ")} · ${place} ${this.scene.unit} · value ${values}${label}`;
+    const shown = [
+      say("viewer.voxel", { voxel: voxel.join(", ") }),
+      `${place} ${this.scene.unit || say("viewer.no_unit")}`,
+      say("viewer.value", { values }),
+    ];
+    if (read.label !== null) shown.push(say("viewer.label", { label: known ? known.name : say("viewer.background") }));
+    this.view.querySelector(".vx-readout").textContent = shown.join(" · ");
   }
 }
 
@@ -321,7 +322,7 @@ if (!customElements.get("voxport-viewer")) {
     const button = event.target.closest(".vx-copy");
     if (!button) return;
     const text = button.parentElement.querySelector("pre").textContent;
-    const done = () => (button.textContent = "Copied");
+    const done = () => (button.textContent = say("viewer.copied"));
     if (navigator.clipboard) navigator.clipboard.writeText(text).then(done, () => {});
     const range = document.createRange();
     range.selectNodeContents(button.parentElement.querySelector("pre"));
