@@ -42,8 +42,8 @@ class QuantisingPlan:
     """
 
     calibration: int = 24
-    steps: int = 400
-    learning_rate: float = 1e-4
+    steps: int = 200
+    learning_rate: float = 5e-5
     warmup_steps: int = 20
     volumes: int = 200
 
