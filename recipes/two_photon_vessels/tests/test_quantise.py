@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,6 +83,26 @@ def test_a_runtime_gives_the_bits_of_the_fake_quantised_network(run: Run, runtim
         expected = run.network(torch.from_numpy(picture)).numpy()
     assert np.ptp(expected) > 0
     np.testing.assert_array_equal(loaded.runtime.infer(picture), expected)
+
+
+@pytest.mark.parametrize("instructions", ["AVX2", "AVX512_CORE"])
+def test_openvino_gives_the_same_bits_with_fewer_instructions(run: Run, tmp_path: Path, instructions: str) -> None:
+    """Both lack VNNI, and add pairs of products in 16 bits."""
+    pytest.importorskip("openvino")
+    picture = np.random.default_rng(5).random((1, 1, 48, 32, 7), np.float32)
+    np.save(tmp_path / "picture.npy", picture)
+    code = (
+        "import numpy, voxport\n"
+        "application = voxport.Application.build()\n"
+        f"model = application.find_model({str(run.exported.model.path)!r})\n"
+        "loaded = application.load_model(model, runtime='openvino', precision='fp32')\n"
+        "numpy.save('logits.npy', loaded.runtime.infer(numpy.load('picture.npy')))\n"
+    )
+    environment = os.environ | {"ONEDNN_MAX_CPU_ISA": instructions}
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path, env=environment)
+    with torch.inference_mode():
+        expected = run.network(torch.from_numpy(picture)).numpy()
+    np.testing.assert_array_equal(np.load(tmp_path / "logits.npy"), expected)
 
 
 def convolutions(model: onnx.ModelProto) -> Iterator[tuple[onnx.NodeProto, Any, onnx.NodeProto]]:
