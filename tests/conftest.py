@@ -37,6 +37,7 @@ NEEDS: Mapping[str, Sequence[str]] = {
     "tests/adapters/test_scratch_files.py": ("process",),
     "tests/adapters/test_scratch_folders.py": ("process",),
     "tests/adapters/test_torch_exporter.py": ("process", "torch"),
+    "tests/adapters/test_torch_integers.py": ("torch",),
     "tests/adapters/test_torch_runtime.py": ("process", "torch"),
     "tests/adapters/test_torch_wrappers.py": ("torch",),
     "tests/application": ("process",),

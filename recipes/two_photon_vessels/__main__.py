@@ -1,15 +1,16 @@
-"""`python -m recipes.two_photon_vessels --out runs/vessels` trains the bundled model from a seed."""
+"""`python -m recipes.two_photon_vessels --out runs/vessels` trains the bundled model, in floats and integers."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
 
+from . import quantise
 from .train import SMOKE, TrainingPlan, resized, train
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Parse the command line, train, and print the path of the weights."""
+    """Parse the command line, train, fine-tune in integers, and print the paths of both weights."""
     parser = argparse.ArgumentParser(prog="recipes.two_photon_vessels", description=train.__doc__)
     parser.add_argument(
         "--out",
@@ -28,6 +29,8 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     plan = resized(SMOKE if options.smoke else TrainingPlan(), options.steps, options.volumes, options.seed)
     print(train(plan, options.out, options.workers, options.threads))
+    integers = quantise.SMOKE if options.smoke else quantise.QuantisingPlan()
+    print(quantise.quantise(integers, plan, options.out, options.workers, options.threads))
 
 
 if __name__ == "__main__":

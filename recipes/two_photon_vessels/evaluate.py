@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from .inference import vessel_probability
 from .metrics import Mask, cl_dice, dice, frangi_mask, otsu_mask, surface_dice
-from .model import VesselNet
+from .model import load_network
 
 Picture = NDArray[np.float32]
 Pairs = dict[str, tuple[Picture, Mask]]
@@ -33,15 +33,6 @@ DISTURBANCES: dict[str, tuple[Callable[[Picture], Picture], Callable[[Mask], Mas
     "flip z": (lambda image: image[..., ::-1], lambda mask: mask[..., ::-1]),
     "transpose": (lambda image: image.swapaxes(0, 1), lambda mask: mask.swapaxes(0, 1)),
 }
-
-
-def load_network(weights: Path) -> VesselNet:
-    """Load a network with its weights for inference."""
-    state = torch.load(weights, weights_only=True)
-    fine, middle, coarse, deepest = (len(state[f"{layer}.bias"]) for layer in ("stem", "down.0", "down.1", "down.2"))
-    network = VesselNet((fine, middle, coarse, deepest))
-    network.load_state_dict({name: value.float() for name, value in state.items()})
-    return network.eval()
 
 
 def load_pairs(data: Path) -> Pairs:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from itertools import pairwise
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -105,10 +106,7 @@ class VesselNet(nn.Module):
 
     def forward(self, picture: Tensor) -> Tensor:
         """Logits of background and vessel (N, 2, X, Y, Z)."""
-        light = torch.clamp(picture, min=0.0)
-        logarithm = torch.log(light / DARK + 1.0) / math.log(1.0 / DARK + 1.0)
-        views = torch.cat([picture, torch.sqrt(light + 1e-4), logarithm], dim=1)
-        fine = functional.relu(self.stem(fold(views, CELL)))
+        fine = functional.relu(self.stem(fold(picture_views(picture), CELL)))
         middle = self.encoders[0](functional.relu(self.down[0](fine)))
         coarse = self.encoders[1](functional.relu(self.down[1](middle)))
         deepest = self.encoders[2](functional.relu(self.down[2](coarse)))
@@ -129,12 +127,28 @@ class VesselNet(nn.Module):
         return plain.train(self.training)
 
 
+def load_network(weights: Path) -> VesselNet:
+    """Load the weights that a run leaves, with standardisation folded into them, for inference."""
+    state = torch.load(weights, weights_only=True)
+    fine, middle, coarse, deepest = (len(state[f"{layer}.bias"]) for layer in ("stem", "down.0", "down.1", "down.2"))
+    network = VesselNet((fine, middle, coarse, deepest))
+    network.load_state_dict({name: value.float() for name, value in state.items()})
+    return network.eval()
+
+
 def _halving(inputs: int, outputs: int) -> nn.Conv3d:
     return nn.Conv3d(inputs, outputs, (2, 2, 1), stride=(2, 2, 1))
 
 
 def _doubling(inputs: int, outputs: int) -> nn.ConvTranspose3d:
     return nn.ConvTranspose3d(inputs, outputs, (2, 2, 1), stride=(2, 2, 1))
+
+
+def picture_views(picture: Tensor) -> Tensor:
+    """(N, 1, X, Y, Z) to (N, 3, X, Y, Z): the picture, its square root and its logarithm."""
+    light = torch.clamp(picture, min=0.0)
+    logarithm = torch.log(light / DARK + 1.0) / math.log(1.0 / DARK + 1.0)
+    return torch.cat([picture, torch.sqrt(light + 1e-4), logarithm], dim=1)
 
 
 def fold(x: Tensor, cell: int) -> Tensor:

@@ -74,7 +74,7 @@ def train(plan: TrainingPlan, folder: Path, workers: int = 2, threads: int = 1) 
     state = _start(plan, folder / "checkpoint.pt")
     pool = VolumePool(folder / "pool", plan.volumes, plan.volume_shape, plan.seed, workers)
     try:
-        with _progress() as progress:
+        with progress_bar() as progress:
             _run(plan, state, pool, folder, progress)
     finally:
         pool.close()
@@ -83,7 +83,8 @@ def train(plan: TrainingPlan, folder: Path, workers: int = 2, threads: int = 1) 
     return weights
 
 
-def _progress() -> Progress:
+def progress_bar() -> Progress:
+    """Return a bar on stderr with the task's `note`."""
     return Progress(
         TextColumn("{task.description:>9}"),
         BarColumn(),
@@ -134,7 +135,7 @@ def _batch(plan: TrainingPlan, pool: VolumePool, step: int) -> tuple[Tensor, Ten
 
 def _step(plan: TrainingPlan, state: TrainingState, pictures: Tensor, targets: Tensor) -> float:
     for group in state.optimiser.param_groups:
-        group["lr"] = plan.learning_rate * _schedule(plan, state.step)
+        group["lr"] = plan.learning_rate * schedule(state.step, plan.steps, plan.warmup_steps)
     with torch.autocast("cpu", torch.bfloat16):
         logits = state.network(pictures)
     loss = vessel_loss(logits, targets)
@@ -150,11 +151,11 @@ def _step(plan: TrainingPlan, state: TrainingState, pictures: Tensor, targets: T
     return loss.item()
 
 
-def _schedule(plan: TrainingPlan, step: int) -> float:
+def schedule(step: int, steps: int, warmup_steps: int) -> float:
     """Linear warm-up, then a cosine to 1 %."""
-    if step < plan.warmup_steps:
-        return (step + 1) / plan.warmup_steps
-    along = (step - plan.warmup_steps) / max(plan.steps - plan.warmup_steps, 1)
+    if step < warmup_steps:
+        return (step + 1) / warmup_steps
+    along = (step - warmup_steps) / max(steps - warmup_steps, 1)
     return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * along))
 
 

@@ -12,6 +12,7 @@ import pytest
 from onnx import numpy_helper
 from voxport.adapters.quantisers.onnx import OnnxQuantiser, saturates
 from voxport.adapters.runtimes.openvino import OpenvinoSettings, open_openvino_runtime
+from voxport.domain.errors import ModelError
 from voxport.ports.quantiser import Quantiser
 from voxport.ports.runtime import RuntimeOptions
 from voxport.testing.affine import Floats, affine_card, affine_model
@@ -133,6 +134,15 @@ def test_a_share_of_the_convolutions_can_be_spared(tmp_path: Path, tile: Floats)
         assert layers == len(chosen) == expected
         assert before is None or chosen < before
         before = chosen
+
+
+def test_a_quantised_network_is_not_quantised_again(tmp_path: Path, tile: Floats) -> None:
+    card, written = affine_card(1, 2), tmp_path / "int8.onnx"
+    next(OnnxQuantiser().quantise(affine_model(BUNDLED, card), [tile], written))
+    quantised = affine_model(written, card)
+    with pytest.raises(ModelError, match="integers"):
+        next(OnnxQuantiser().quantise(quantised, [tile], tmp_path / "again.onnx"))
+    assert not (tmp_path / "again.onnx").exists()
 
 
 def test_the_convolutions_that_change_the_result_most_are_spared(tmp_path: Path) -> None:

@@ -7,18 +7,17 @@ import yaml
 from voxport.contract.card import read_card
 
 from ..__main__ import main
-from ..evaluate import load_network
 from ..losses import vessel_loss
 from ..metrics import cl_dice, dice, surface_dice
-from ..model import CONTEXT, DIVISOR, StandardisedConv, VesselNet, fold, unfold
+from ..model import CONTEXT, DIVISOR, StandardisedConv, VesselNet, fold, load_network, unfold
 from ..pool import augment, contrast_to_noise, glow, light_slope, normalise
 from ..train import SMOKE, train
 
 
 def test_the_smoke_run_leaves_weights_that_score_a_volume(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     main(["--smoke", "--out", str(tmp_path), "--workers", "1"])
-    weights = Path(capsys.readouterr().out.strip())
-    assert weights == tmp_path / "model.pt"
+    weights, integers = map(Path, capsys.readouterr().out.split())
+    assert (weights, integers) == (tmp_path / "model.pt", tmp_path / "int8.pt")
     logits = load_network(weights)(torch.rand(1, 1, 32, 48, 8))
     assert logits.shape == (1, 2, 32, 48, 8)
 

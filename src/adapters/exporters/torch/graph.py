@@ -1,4 +1,4 @@
-"""Writing an ONNX graph, with weights in 16 bits where that loses nothing, and comparing it with the network."""
+"""Writing an ONNX graph, with weights in 8 or 16 bits where that loses nothing, and comparing it with the network."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ....domain.geometry.grid import Shape3
+from .integers import make_fake_quantisation_traceable, store_integers
 
 if TYPE_CHECKING:
     import onnx
@@ -42,6 +43,7 @@ def write_graph(network: torch.nn.Module, shape: Shape5, path: Path, *, divisors
             _write_exported(network, example, path, divisors)
     model = onnx.load(path)
     _tidy(model)
+    store_integers(model)
     halve_weights(model)
     onnx.save(model, path)
 
@@ -92,6 +94,7 @@ def _write_exported(network: torch.nn.Module, example: torch.Tensor, path: Path,
     axes: dict[int, Dim] = {0: Dim("n", min=1, max=_LARGEST_EDGE)}
     for axis, divisor in enumerate(divisors or (), 2):
         axes[axis] = divisor * Dim(f"k{axis}", min=1, max=_LARGEST_EDGE // divisor)
+    make_fake_quantisation_traceable()
     # torch.onnx.export would retry with slower strategies that fail too.
     program = torch.export.export(network, (example,), dynamic_shapes=(axes,), strict=False)
     torch.onnx.export(program, (), str(path), dynamo=True, external_data=False, verbose=False, **_FORM)

@@ -57,6 +57,7 @@ class OnnxQuantiser(Quantiser):
     def quantise(
         self, model: Model, inputs: Sequence[Floats], destination: Path, *, spared: Sequence[float] = (0.0,)
     ) -> Iterator[int]:
+        _check_floats(model)
         with _explained(model):
             quantised = self._quantised(model, inputs)
         for share in spared:
@@ -122,6 +123,15 @@ class _Quantised:
             network.graph.initializer[-1].name = f"{name}_in_floats"
         drop_unused(network.graph, _STEPS)
         return network
+
+
+def _check_floats(model: Model) -> None:
+    """Raise ModelError for a network that computes in integers already."""
+    with _explained(model):
+        nodes = onnx.load_model(model.path, load_external_data=False).graph.node
+    if any(node.op_type == _STEPS[0] for node in nodes):
+        do = "use it in fp32: runtimes compute its integers in that precision"
+        raise ModelError(model.path.name, expected="a network in floats", got="one in integers", do=do)
 
 
 @contextmanager
