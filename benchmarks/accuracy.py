@@ -23,9 +23,12 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from recipes.two_photon_vessels.metrics import Mask, cl_dice, dice, frangi_mask, otsu_mask, surface_dice
+from voxport.adapters.skeletons.skimage import SkimageSkeletoniser
+from voxport.domain.labels.comparison import agreement
 
-MEASURES = {"dice": dice, "cldice": cl_dice, "surface_dice_1": surface_dice}
+from recipes.two_photon_vessels.metrics import Mask, frangi_mask, otsu_mask
+
+MEASURES = {"dice": "dice", "cldice": "cl_dice", "surface_dice_1": "surface_dice"}
 Values = NDArray[np.float32]
 Table = dict[str, dict[str, dict[str, float]]]
 
@@ -67,13 +70,20 @@ def _table(pairs: dict[str, tuple[Path, Path]], model: str, pictures: Path | Non
         image = np.asarray(nib.load(image_file).dataobj).astype(np.float32)
         truth = np.asarray(nib.load(label_file).dataobj) > 0
         masks = {"voxport": _segment(image_file, model), "otsu": otsu_mask(image), "frangi": frangi_mask(image)}
-        table[name] = {who: {m: of(mask, truth) for m, of in MEASURES.items()} for who, mask in masks.items()}
+        table[name] = {who: _agreement(mask, truth) for who, mask in masks.items()}
         if pictures is not None:
             pictures.mkdir(parents=True, exist_ok=True)
             _picture(image, truth, masks["voxport"]).save(pictures / f"{name}.png")
     whos = ("voxport", "otsu", "frangi")
     table["mean"] = {who: {m: float(np.mean([table[n][who][m] for n in pairs])) for m in MEASURES} for who in whos}
     return table
+
+
+def _agreement(mask: Mask, truth: Mask) -> dict[str, float]:
+    """Return the measures of ``voxport compare``, with distances in voxels."""
+    thin = SkimageSkeletoniser().skeleton
+    found = agreement(mask.astype(np.uint8), truth.astype(np.uint8), (1, 1, 1), 1, "", tolerance=1, skeletonise=thin)
+    return {name: float(getattr(found, field) or 0) for name, field in MEASURES.items()}
 
 
 def _segment(image: Path, model: str) -> Mask:
@@ -122,7 +132,11 @@ def _robustness(pairs: dict[str, tuple[Path, Path]], model: str) -> dict[str, fl
                 nib.save(store(nib.load(image_file)), path)
                 mask = nib.Nifti1Image(_segment(path, model).astype(np.uint8), nib.load(path).affine)
             labels = nib.as_closest_canonical(nib.load(label_file))
-            logits.append(dice(np.asarray(nib.as_closest_canonical(mask).dataobj) > 0, np.asarray(labels.dataobj) > 0))
+            logits.append(
+                _agreement(np.asarray(nib.as_closest_canonical(mask).dataobj) > 0, np.asarray(labels.dataobj) > 0)[
+                    "dice"
+                ]
+            )
         means[way] = float(np.mean(logits))
         print(f"stored {way:24} mean Dice {means[way]:.4f}", flush=True)
     return means

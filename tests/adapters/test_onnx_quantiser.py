@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
-from onnx import numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 from voxport.adapters.quantisers.onnx import OnnxQuantiser, saturates
 from voxport.adapters.runtimes.openvino import OpenvinoSettings, open_openvino_runtime
 from voxport.domain.errors import ModelError
@@ -18,7 +18,7 @@ from voxport.ports.runtime import RuntimeOptions
 from voxport.testing.affine import Floats, affine_card, affine_model
 from voxport.testing.quantiser import QuantiserContract
 
-BUNDLED = Path(__file__).resolve().parents[2] / "src" / "bundled" / "two-photon-vessels-0.3.0.onnx"
+LAYERS = 18
 
 
 class TestWithOnnxRuntime(QuantiserContract):
@@ -72,14 +72,14 @@ class TestWithSumsThatSaturate(QuantiserContract):
         assert np.abs(saturating_logits(self.destination, ones) - exact).max() > 0.3
 
 
-def test_no_two_weights_of_a_reduced_range_saturate_a_sum(tmp_path: Path, tile: Floats) -> None:
-    """All 18 convolutions of the bundled network: 2 x 255 x 64 = 32640 is within 16 bits."""
+def test_no_two_weights_of_a_reduced_range_saturate_a_sum(tmp_path: Path, network: Path, tile: Floats) -> None:
+    """2 x 255 x 64 = 32640 is within 16 bits."""
     quantised = OnnxQuantiser(reduce_range=True)
-    next(quantised.quantise(affine_model(BUNDLED, affine_card(1, 2)), [tile], tmp_path / "int8.onnx"))
+    next(quantised.quantise(affine_model(network, affine_card(1, 2)), [tile], tmp_path / "int8.onnx"))
     stored = onnx.load(tmp_path / "int8.onnx").graph.initializer
     weights = [numpy_helper.to_array(tensor) for tensor in stored if tensor.name.endswith("_quantized")]
     largest = [int(np.abs(values.astype(int)).max()) for values in weights if values.dtype == np.int8]
-    assert len(largest) == 18
+    assert len(largest) == LAYERS
     assert 2 * 255 * max(largest) < 2**15
 
 
@@ -105,6 +105,30 @@ def test_x86_processors_without_vnni_get_a_reduced_range(
 
 
 @pytest.fixture(scope="module")
+def network(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A chain of convolutions, with weights in half precision behind casts, as exported files store them."""
+    rng, nodes, weights, last = np.random.default_rng(5), [], [], "image"
+    channels = [1, *[6] * (LAYERS - 1), 2]
+    for layer in range(LAYERS):
+        ins, outs = channels[layer : layer + 2]
+        values = rng.normal(0, (2 / (27 * ins)) ** 0.5, (outs, ins, 3, 3, 3)).astype(np.float16)
+        weights.append(numpy_helper.from_array(values, f"half{layer}"))
+        nodes.append(helper.make_node("Cast", [f"half{layer}"], [f"weights{layer}"], to=TensorProto.FLOAT))
+        made = "logits" if layer == LAYERS - 1 else f"made{layer}"
+        nodes.append(helper.make_node("Conv", [last, f"weights{layer}"], [made], name=f"conv{layer}", pads=[1] * 6))
+        last = made if made == "logits" else f"relu{layer}"
+        nodes += [] if made == "logits" else [helper.make_node("Relu", [made], [last])]
+    ends = [
+        helper.make_tensor_value_info("image", TensorProto.FLOAT, ["n", 1, "x", "y", "z"]),
+        helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["n", 2, "x", "y", "z"]),
+    ]
+    graph = helper.make_graph(nodes, "chain", ends[:1], ends[1:], weights)
+    path = tmp_path_factory.mktemp("chain") / "chain.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10), path)
+    return path
+
+
+@pytest.fixture(scope="module")
 def tile() -> Floats:
     return np.random.default_rng(0).random((1, 1, 32, 32, 16), np.float32)
 
@@ -124,9 +148,9 @@ def quantised_layers(network: Path) -> set[str]:
     return {node.name for node in nodes if node.op_type == "Conv" and set(node.input) <= fed}
 
 
-def test_a_share_of_the_convolutions_can_be_spared(tmp_path: Path, tile: Floats) -> None:
-    """The bundled network has 18, with weights in half precision behind casts."""
-    model, written = affine_model(BUNDLED, affine_card(1, 2)), tmp_path / "int8.onnx"
+def test_a_share_of_the_convolutions_can_be_spared(tmp_path: Path, network: Path, tile: Floats) -> None:
+    """Of 18, a quarter is 4 and nine tenths are 16."""
+    model, written = affine_model(network, affine_card(1, 2)), tmp_path / "int8.onnx"
     before: set[str] | None = None
     files = OnnxQuantiser().quantise(model, [tile], written, spared=(0, 0.25, 0.9))
     for layers, expected in zip(files, (18, 14, 2), strict=True):
@@ -136,9 +160,9 @@ def test_a_share_of_the_convolutions_can_be_spared(tmp_path: Path, tile: Floats)
         before = chosen
 
 
-def test_a_quantised_network_is_not_quantised_again(tmp_path: Path, tile: Floats) -> None:
+def test_a_quantised_network_is_not_quantised_again(tmp_path: Path, network: Path, tile: Floats) -> None:
     card, written = affine_card(1, 2), tmp_path / "int8.onnx"
-    next(OnnxQuantiser().quantise(affine_model(BUNDLED, card), [tile], written))
+    next(OnnxQuantiser().quantise(affine_model(network, card), [tile], written))
     quantised = affine_model(written, card)
     with pytest.raises(ModelError, match="integers"):
         next(OnnxQuantiser().quantise(quantised, [tile], tmp_path / "again.onnx"))
@@ -150,7 +174,6 @@ def test_the_convolutions_that_change_the_result_most_are_spared(tmp_path: Path)
 
     The input's edges are fixed, and longer than what sensitivities are measured on.
     """
-    from onnx import TensorProto, helper
 
     def convolution(name: str, source: str, factor: float) -> list[onnx.NodeProto]:
         weights = numpy_helper.from_array(np.full((1, 1, 1, 1, 1), factor, np.float32))
@@ -219,10 +242,10 @@ def test_both_runtimes_infer_alike_where_several_nodes_read_a_convolution(tmp_pa
 
 
 def test_the_tools_say_nothing_and_leave_logging_as_it_was(
-    tmp_path: Path, tile: Floats, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+    tmp_path: Path, network: Path, tile: Floats, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     level = logging.getLogger().level
-    next(OnnxQuantiser().quantise(affine_model(BUNDLED, affine_card(1, 2)), [tile], tmp_path / "int8.onnx"))
+    next(OnnxQuantiser().quantise(affine_model(network, affine_card(1, 2)), [tile], tmp_path / "int8.onnx"))
     assert (capfd.readouterr().out, capfd.readouterr().err) == ("", "")
     assert caplog.records == []
     assert logging.getLogger().level == level

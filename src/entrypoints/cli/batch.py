@@ -142,13 +142,13 @@ def batch_command(
                 folder,
                 results,
                 work,
-                _Listener(progress, len(cases), lists=watch and not quiet),
+                listener := _Listener(progress, len(cases), lists=watch and not quiet),
                 open_ports=lambda: application.job_ports,
                 locks=application.locks,
                 pack=pack_volume,
                 worker=worker,
                 at_once=at_once,
-                watch=Watch(find, folder, settle) if watch else None,
+                watch=Watch(find, folder, settle, say=listener.warn) if watch else None,
             )
     except (KeyboardInterrupt, SystemExit):
         say("stopped; the same command goes on where this one stopped")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -14,6 +15,7 @@ from ...domain.errors import InputError
 # Number of files, their bytes, and the latest change in nanoseconds.
 _State = tuple[int, int, int]
 _LOOK_SECONDS = 1.0
+_PATIENCE_SECONDS = 60.0  # and no less than a case has to settle
 
 
 @dataclass
@@ -26,14 +28,18 @@ class Watch:
     Args:
         find: finds the cases; InputError where there are none.
         volumes: the folder that their files lie below.
+        say: called once with a line about a case that has not been whole for a minute: a channel is missing, a link
+            leads to nothing.
     """
 
     find: Callable[[], Sequence[CaseFiles]]
     volumes: Path
     settle_seconds: float
     now: Callable[[], float] = time.monotonic
+    say: Callable[[str], None] = lambda _: None
     _seen: dict[str, tuple[_State, float]] = field(default_factory=dict)
     _given: dict[str, _State] = field(default_factory=dict)
+    _waiting: dict[str, float] = field(default_factory=dict)
     _looked: float = -_LOOK_SECONDS
 
     def __post_init__(self) -> None:
@@ -47,9 +53,11 @@ class Watch:
         self._looked = self.now()
         whole = []
         for case in self._found():
-            state = self._state(case)
+            state = None if case.problem is not None else self._state(case)
             if state is None:
+                self._wait(case)
                 continue
+            self._waiting.pop(case.name, None)
             seen, since = self._seen.setdefault(case.name, (state, self.now()))
             if seen != state:
                 self._seen[case.name] = (state, self.now())
@@ -60,9 +68,17 @@ class Watch:
 
     def _found(self) -> Sequence[CaseFiles]:
         try:
-            return [case for case in self.find() if case.problem is None]
+            return self.find()
         except InputError:
             return []
+
+    def _wait(self, case: CaseFiles) -> None:
+        since = self._waiting.setdefault(case.name, self.now())
+        if self.now() - since >= max(_PATIENCE_SECONDS, self.settle_seconds):
+            self._waiting[case.name] = math.inf
+            lacks = case.problem
+            why = "one of its files cannot be read" if lacks is None else f"expected {lacks.expected}, got {lacks.got}"
+            self.say(f"{case.name} waits: {why}")
 
     def _state(self, case: CaseFiles) -> _State | None:
         """Return the state of a case's files; None while one of them is on its way."""

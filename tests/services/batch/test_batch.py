@@ -943,7 +943,8 @@ def test_a_case_is_whole_when_its_files_have_stayed_as_they_are(bench: Bench) ->
     def find() -> tuple[CaseFiles, ...]:
         return find_cases(bench.volumes, bench.results, 2, bench.pattern, ("mask",), PORTS.volumes)
 
-    watch = Watch(find, bench.volumes, 10.0, lambda: now[0])
+    said: list[str] = []
+    watch = Watch(find, bench.volumes, 10.0, lambda: now[0], said.append)
 
     def after(seconds: float) -> list[str]:
         now[0] += seconds
@@ -961,8 +962,17 @@ def test_a_case_is_whole_when_its_files_have_stayed_as_they_are(bench: Bench) ->
     second.write_bytes(second.read_bytes() + b"more")
     assert after(2) == []
     assert after(10) == ["x"]
+    assert said == []
     second.unlink()
-    assert after(20) == after(20) == []
+    assert after(20) == after(20) == after(45) == after(90) == []
+    (line,) = said
+    assert line.startswith("x waits: expected ")
+    assert "t2" in line
+    second.symlink_to("nowhere.nii")
+    assert after(1) == after(70) == []
+    bench.put("x_t2.nii", 3)
+    assert after(1) == []
+    assert after(10) == ["x"]
 
 
 def test_a_failed_case_of_a_watched_folder_is_tried_again_when_it_changes_only(bench: Bench) -> None:
