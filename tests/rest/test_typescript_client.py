@@ -33,14 +33,13 @@ def run(folder: Path, *command: object) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_a_generated_typescript_client_uploads_a_volume(
-    server: Server, http: httpx.Client, scan: Path, tmp_path: Path
-) -> None:
+def segmented_by_typescript_client(server: Server, http: httpx.Client, scan: Path, folder: Path) -> bytes:
+    """Generate and compile a client of a server's document in a folder, and segment with it; the mask's file."""
     if not (TOOLS / ".bin" / "tsc").exists():
         pytest.skip("no tools for TypeScript here")
-    (tmp_path / "openapi.json").write_text(json.dumps(http.get("/openapi.json").json()), encoding="utf-8")
-    (tmp_path / "tsconfig.json").write_text(json.dumps({"compilerOptions": OPTIONS}), encoding="utf-8")
-    (tmp_path / "node.d.ts").write_text(
+    (folder / "openapi.json").write_text(json.dumps(http.get("/openapi.json").json()), encoding="utf-8")
+    (folder / "tsconfig.json").write_text(json.dumps({"compilerOptions": OPTIONS}), encoding="utf-8")
+    (folder / "node.d.ts").write_text(
         'declare module "node:fs" {\n'
         "  export function openAsBlob(path: string): Promise<Blob>;\n"
         "  export function writeFileSync(path: string, data: Uint8Array): void;\n"
@@ -48,9 +47,15 @@ def test_a_generated_typescript_client_uploads_a_volume(
         "declare const process: { argv: string[] };\n",
         encoding="utf-8",
     )
-    shutil.copy(PROGRAM, tmp_path / "main.ts")
-    run(tmp_path, TOOLS / ".bin" / "openapi-ts", "-i", "openapi.json", "-o", "client", "-c", "@hey-api/client-fetch")
-    run(tmp_path, TOOLS / ".bin" / "tsc", "-p", ".")
-    run(tmp_path, "node", "out/main.js", server.url, scan, tmp_path / "mask.nii.gz")
-    expected = http.post("/segment", files={"volume": ("scan.nii.gz", scan.read_bytes())}).content
-    assert (tmp_path / "mask.nii.gz").read_bytes() == expected
+    shutil.copy(PROGRAM, folder / "main.ts")
+    run(folder, TOOLS / ".bin" / "openapi-ts", "-i", "openapi.json", "-o", "client", "-c", "@hey-api/client-fetch")
+    run(folder, TOOLS / ".bin" / "tsc", "-p", ".")
+    run(folder, "node", "out/main.js", server.url, scan, folder / "mask.nii.gz")
+    return (folder / "mask.nii.gz").read_bytes()
+
+
+def test_a_generated_typescript_client_uploads_a_volume(
+    server: Server, http: httpx.Client, scan: Path, tmp_path: Path
+) -> None:
+    mask = segmented_by_typescript_client(server, http, scan, tmp_path)
+    assert mask == http.post("/segment", files={"volume": ("scan.nii.gz", scan.read_bytes())}).content
