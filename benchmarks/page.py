@@ -95,7 +95,8 @@ def _processors(found: Mapping[str, Any], elsewhere: Sequence[Mapping[str, Any]]
         "## Other processors\n"
         "Times as fast as MONAI in eager mode on the same processor, and Dice against voxport in fp32. A limited "
         "processor has more instructions, which oneDNN and PyTorch were told not to use; ONNX Runtime cannot be told.\n"
-        "Each column is a run of `benchmarks/speed.py`; the numbers are in [speed](speed)."
+        "Each column is a run of `benchmarks/speed.py`; the numbers are in [speed](speed). Before 2026-11-29 the "
+        "bundled model was its second edition; since then, `fp32` computes it in integers, and MONAI in floats."
     ]
     for network, name in NAMES.items():
         runs = [run for run in (found.get("speed", {}).get(network), *elsewhere) if run and run["network"] == network]
