@@ -67,6 +67,13 @@ class TestDimsePeer(_Files, DicomPeerContract):
         with pytest.raises(ConnectionError, match="0xA700"):
             self.make_peer().send(self.make_file(0))
 
+    def test_one_that_ends_the_association_is_told(self) -> None:
+        """It stores the object, and aborts before it has answered."""
+        peer = self.make_peer()
+        self.archive.before_answer = lambda: [found.abort() for found in self.archive.associations()]
+        with pytest.raises(ConnectionError, match="ended the"):
+            peer.send(self.make_file(0))
+
     def test_a_title_that_it_does_not_know_is_refused(self) -> None:
         peer = DimsePeer("OTHER", "127.0.0.1", self.archive.port, "VOXPORT")
         peer.send(self.make_file(0))  # pynetdicom's server answers to every title

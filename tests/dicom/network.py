@@ -144,6 +144,11 @@ class Archive:
     sent: list[Any] = field(default_factory=list)
     before_answer: Callable[[], object] = lambda: None
     port: int = 0
+    server: Any = None
+
+    def associations(self) -> list[Any]:
+        """Those that are open."""
+        return list(self.server.active_associations)
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -176,6 +181,7 @@ class Archive:
         handlers: list[Any] = [(evt.EVT_C_STORE, self._store), (evt.EVT_C_FIND, self._find)]
         server = entity.start_server(("127.0.0.1", 0), block=False, contexts=contexts, evt_handlers=handlers)
         assert server is not None
+        self.server = server
         self.port = server.server_address[1]
         try:
             yield self

@@ -122,7 +122,7 @@ class DicomNode:
             due = self._due[series]
             try:
                 wait = self._step(series)
-            except (VoxportError, OSError) as error:
+            except Exception as error:  # noqa: BLE001 - one series must not stop the others
                 self._audit(series, None, _reason(error), level=logging.ERROR)
                 wait = _REST_SECONDS
             with self._lock:
@@ -292,11 +292,13 @@ def _took(job: Job) -> str:
     return f"sent; it took {(job.ended or job.submitted) - job.submitted:.1f} s to segment"
 
 
-def _reason(error: VoxportError | OSError) -> str:
+def _reason(error: Exception) -> str:
     """What went wrong, without the names of files, which have UIDs in them."""
     if isinstance(error, VoxportError):
         return f"expected {error.expected}, got {error.got}; {error.do}"
-    return (error.strerror or type(error).__name__).lower()
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror.lower()
+    return f"an unexpected {type(error).__name__}"
 
 
 def _hashed(uid: str) -> str:

@@ -245,6 +245,17 @@ def test_a_model_that_is_missing_for_a_while_delays_its_series_alone(
     assert bench.peer.sent == [b"1.1.dcm"]
 
 
+def test_a_series_that_fails_in_a_way_that_nobody_expected_does_not_stop_the_others(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    bench.receive("1.1", series="1.5")
+    bench.receive("2.1", series="1.6")
+    bench.blobs.put("dicom/1.5/record", io.BytesIO(b"no JSON"))
+    bench.run()
+    assert bench.peer.sent == [b"2.1.dcm"]
+    assert "an unexpected JSONDecodeError" in caplog.text
+
+
 def test_a_peer_that_fails_is_tried_again_and_asked_first(bench: Bench) -> None:
     bench.peer.fails = True
     bench.receive("1.1")

@@ -76,6 +76,8 @@ class DimsePeer(DicomPeer):
                 got = "refused the association" if association.is_rejected else "cannot be reached"
                 raise ConnectionError(f"{self._title} at {self._host}:{self._port} {got}")
             yield association
+        except (RuntimeError, ValueError) as error:  # the library's, of an association that has ended meanwhile
+            raise ConnectionError(f"{self._title} ended the association: {error}") from None
         finally:
             if association.is_established:
                 association.release()
