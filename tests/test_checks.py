@@ -6,9 +6,13 @@ import os
 import signal
 import subprocess
 import sys
+import tomllib
+from importlib.metadata import distributions
 from pathlib import Path
 
 import pytest
+from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
 
 from . import skips
 
@@ -71,3 +75,19 @@ def test_each_listed_skip_says_where_the_test_runs_and_is_used() -> None:
     assert [reason for reason in reasons if reason.rstrip("*") not in code] == []
     with pytest.raises(AssertionError, match="where"):
         skips.listed_reasons("a reason")
+
+
+def test_every_pinned_package_takes_the_oldest_python() -> None:
+    """Else a machine whose distribution has an early 3.11 cannot install what `constraints.txt` asks for."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    oldest = f"{project['requires-python'].removeprefix('>=')}.0"
+    pins = [line for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines() if "==" in line]
+    installed = {canonicalize_name(found.name): found for found in distributions()}
+    wrong = []
+    for pin in pins:
+        found = installed.get(canonicalize_name(pin.partition("==")[0]))
+        wanted = None if found is None else found.metadata["Requires-Python"]
+        if wanted and not SpecifierSet(wanted).contains(oldest):
+            wrong.append(f"{pin} needs Python {wanted}")
+    assert len(pins) > 300
+    assert wrong == []
