@@ -140,6 +140,7 @@ class Archive:
 
     title: str = "ARCHIVE"
     answers_questions: bool = True
+    takes_label_maps: bool = True
     status: int = 0x0000
     sent: list[Any] = field(default_factory=list)
     before_answer: Callable[[], object] = lambda: None
@@ -175,7 +176,8 @@ class Archive:
         """Listen until the block ends."""
         entity = AE(self.title)
         kinds = [context.abstract_syntax or "" for context in AllStoragePresentationContexts]
-        contexts = [build_context(kind) for kind in {*kinds, LABEL_MAP}]
+        also = {LABEL_MAP} if self.takes_label_maps else set()
+        contexts = [build_context(kind) for kind in {*kinds, *also}]
         if self.answers_questions:
             contexts.append(build_context(StudyRootQueryRetrieveInformationModelFind))
         handlers: list[Any] = [(evt.EVT_C_STORE, self._store), (evt.EVT_C_FIND, self._find)]

@@ -129,6 +129,14 @@ def wait_for(node: Node, state: str, count: int) -> None:
     node.wait_until(lambda: node.states().count(state) >= count)
 
 
+def test_a_mask_waits_for_a_peer_that_does_not_know_its_class(folder: Path) -> None:
+    with Archive(takes_label_maps=False).running() as archive:
+        with running_node(folder, settings(archive), *_ARGUMENTS) as node:
+            send_files(node.port, head_ct())
+            node.wait_until(lambda: "takes no objects of the class 1.2.840" in node.log.read_text(encoding="utf-8"))
+        assert archive.sent == []
+
+
 def _received(node: Node) -> bool:
     return len(list(node.blobs.glob("dicom/*/instances/*"))) >= 2
 

@@ -54,7 +54,7 @@ class DimsePeer(DicomPeer):
         kind, syntax = header.SOPClassUID, header.file_meta.TransferSyntaxUID
         with self._association([(kind, [syntax])]) as association:
             if not association.accepted_contexts:
-                raise ConnectionError(f"{self._title} takes no {kind.name}; configure it to accept {kind}")
+                raise ConnectionError(f"{self._title} takes no objects of the class {kind}; let it accept them")
             status = association.send_c_store(file)
         if "Status" not in status:
             raise ConnectionError(f"{self._title} ended the connection before it answered")
