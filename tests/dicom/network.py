@@ -176,8 +176,8 @@ class Archive:
         """Listen until the block ends."""
         entity = AE(self.title)
         kinds = [context.abstract_syntax or "" for context in AllStoragePresentationContexts]
-        also = {LABEL_MAP} if self.takes_label_maps else set()
-        contexts = [build_context(kind) for kind in {*kinds, *also}]
+        kinds = [kind for kind in kinds if kind != LABEL_MAP]
+        contexts = [build_context(kind) for kind in (*kinds, *([LABEL_MAP] if self.takes_label_maps else []))]
         if self.answers_questions:
             contexts.append(build_context(StudyRootQueryRetrieveInformationModelFind))
         handlers: list[Any] = [(evt.EVT_C_STORE, self._store), (evt.EVT_C_FIND, self._find)]
