@@ -86,7 +86,7 @@ def test_every_pinned_package_takes_the_oldest_python() -> None:
     wrong = []
     for pin in pins:
         found = installed.get(canonicalize_name(pin.partition("==")[0]))
-        wanted = None if found is None else found.metadata.get("Requires-Python")
+        wanted = None if found is None else found.metadata.json.get("requires_python")
         if wanted and not SpecifierSet(wanted).contains(oldest):
             wrong.append(f"{pin} needs Python {wanted}")
     assert len(pins) > 300
