@@ -385,10 +385,9 @@ class Application:
         tolerance: float | None = None,
         resample: bool = False,
         as_one: bool = False,
-        model: str | None = None,
+        labels: LabelTable | None = None,
     ) -> Comparison:
-        """Compare a label map with the true one; see ``compare``. Labels have the names of a model's card."""
-        table = () if model is None else self.find_model(model).card.output.table.labels
+        """Compare a label map with the true one; see ``compare``. ``labels`` gives them names."""
         return compare(
             mask,
             truth,
@@ -397,7 +396,7 @@ class Application:
             tolerance=tolerance,
             resample=resample,
             as_one=as_one,
-            names=[(label.value, label.name) for label in table],
+            names=[] if labels is None else [(label.value, label.name) for label in labels.labels],
         )
 
     def pairs_to_compare(self, masks: Path, truths: Path) -> tuple[tuple[str, str, str], ...]:

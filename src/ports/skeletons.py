@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
-Mask = NDArray[np.bool_]
+from ..domain.labels.comparison import Mask
 
 
 class Skeletoniser(Protocol):

@@ -50,6 +50,7 @@ def compare_command(
 ) -> None:
     """Compare masks with the truth, label by label: overlap, surfaces, centre lines and components."""
     application = build_application()
+    labels = None if model is None else application.find_model(model).card.output.table
     pairs = application.pairs_to_compare(masks, truths)
     if table is not None:
         application.artifacts.check(str(table))
@@ -57,7 +58,7 @@ def compare_command(
     with progress_bar(quiet) as progress:
         for name, mask, truth in pairs:
             found[name] = application.compare(
-                mask, truth, progress, tolerance=tolerance, resample=resample, as_one=as_one, model=model
+                mask, truth, progress, tolerance=tolerance, resample=resample, as_one=as_one, labels=labels
             )
     if table is not None:
         application.artifacts.write(str(table), _csv(found).encode())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from ...domain.volume_names import VolumeNames
 from ...ports.progress import ProgressListener
 from ...ports.skeletons import Skeletoniser
 from ...ports.volume_store import VolumeSource, VolumeStore
+from ..segmentation.case import volumes_in
 
 _MOST_LABELS = 1000
 
@@ -29,7 +30,6 @@ class Comparison:
     ``unit`` is that of distances; ``tolerance`` that of the surface Dice. ``notes``: what the reader should know.
     """
 
-    name: str
     labels: tuple[LabelAgreement, ...]
     unit: str
     tolerance: float
@@ -82,7 +82,7 @@ def compare(
         do = "compare label maps, not images or numbered components"
         raise InputError(mask, expected=f"at most {_MOST_LABELS} labels", got=str(len(values)), do=do)
     known, limit = dict(names), max(grid.spacing) if tolerance is None else tolerance
-    lines = _Lines(ports.skeletons)
+    skeletonise, lacking = _skeletoniser(ports.skeletons)
     progress.stage("compare", len(values))
     agreements = []
     for value in values:
@@ -94,11 +94,11 @@ def compare(
                 value,
                 known.get(value, f"label {value}"),
                 tolerance=limit,
-                skeletonise=lines.skeleton if lines.can else None,
+                skeletonise=skeletonise,
             )
         )
         progress.advance(1)
-    return Comparison(mask, tuple(agreements), grid.unit, limit, (*notes, *lines.notes))
+    return Comparison(tuple(agreements), grid.unit, limit, (*notes, *lacking))
 
 
 def paired(masks: Path, truths: Path, volumes: VolumeStore) -> tuple[tuple[str, str, str], ...]:
@@ -111,6 +111,9 @@ def paired(masks: Path, truths: Path, volumes: VolumeStore) -> tuple[tuple[str, 
     folders = [path.is_dir() and not volumes.recognises(str(path)) for path in (masks, truths)]
     if not any(folders):
         return ((volumes.names.stem(masks.name), str(masks), str(truths)),)
+    for path, is_folder in zip((masks, truths), folders, strict=True):
+        if not is_folder and not path.exists():
+            raise InputError(str(path), expected="a folder of label maps", got="no such path", do="check the path")
     if not all(folders):
         raise UsageError("MASK", expected="two files or two folders", got="one of each", do="give two of a kind")
     known = _by_name(masks, volumes.names)
@@ -125,8 +128,7 @@ def paired(masks: Path, truths: Path, volumes: VolumeStore) -> tuple[tuple[str, 
 
 
 def _by_name(folder: Path, names: VolumeNames) -> dict[str, str]:
-    volumes = sorted(path for path in folder.iterdir() if names.is_volume(path.name, is_folder=path.is_dir()))
-    return {names.stem(path.name): str(path) for path in volumes}
+    return {names.stem(name): str(folder / name) for name in volumes_in(folder, names)}
 
 
 def _labels(source: VolumeSource, name: str, *, as_one: bool) -> Labels:
@@ -179,18 +181,10 @@ def _nearest(labels: Labels, to_index: NDArray[np.float64], wanted: Grid) -> Lab
     return taken
 
 
-class _Lines:
-    """Centre lines, as long as the package for them is there."""
-
-    def __init__(self, skeletons: Skeletoniser) -> None:
-        self._skeletons = skeletons
-        self.notes: tuple[str, ...] = ()
-        try:
-            skeletons.skeleton(np.zeros((1, 1, 1), bool))
-        except NotInstalledError as error:
-            self.notes = (f"no clDice: {error}",)
-        self.can = not self.notes
-
-    def skeleton(self, mask: Mask) -> Mask:
-        """Return the centre lines of a mask."""
-        return self._skeletons.skeleton(mask)
+def _skeletoniser(skeletons: Skeletoniser) -> tuple[Callable[[Mask], Mask] | None, tuple[str, ...]]:
+    """Return what finds centre lines; without the package for them None, and a note that says so."""
+    try:
+        skeletons.skeleton(np.zeros((1, 1, 1), bool))
+    except NotInstalledError as error:
+        return None, (f"no clDice: {error}",)
+    return skeletons.skeleton, ()

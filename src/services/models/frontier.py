@@ -21,10 +21,10 @@ from ...domain.reading import SPATIAL, Reading
 from ...domain.run import Outputs, RunOptions
 from ...domain.tuning import Tradeoff, mark_beaten
 from ...domain.volume import Volume
-from ...domain.volume_names import VolumeNames
 from ...ports.model import Model
 from ...ports.progress import ProgressListener
 from ...ports.volume_store import ArrayStore, VolumeStore
+from ..segmentation.case import volumes_in
 from ..segmentation.segment import segment
 from .loading import LoadedModel, every_way
 from .tune import Quiet, TunePorts
@@ -56,9 +56,9 @@ def labelled_cases(folders: Sequence[Path], card: ModelCard, volumes: VolumeStor
     for folder in folders:
         if not folder.is_dir():
             raise InputError(str(folder), expected="a folder of volumes", got="no folder", do="check the path")
-    names, known = volumes.names, {volumes.names.stem(name): name for name in _volumes(truth, volumes.names)}
+    names, known = volumes.names, {volumes.names.stem(name): name for name in volumes_in(truth, volumes.names)}
     found = []
-    for case in numbered_cases(_volumes(images, names), card.input.source_count, names):
+    for case in numbered_cases(volumes_in(images, names), card.input.source_count, names):
         match = _IMAGE.fullmatch(case.name)
         if len(folders) == 1 and match is None:
             continue
@@ -144,7 +144,3 @@ def _truth(reference: str, reading: Reading, grid: Grid, values: Sequence[int], 
             raise InputError(reference, expected="the grid of its image", got=str(opened.grid.shape), do=do)
         labels = opened.read(Box.whole(grid.shape))[0]
     return np.where(labels != 0, values[0], 0) if len(values) == 1 else labels
-
-
-def _volumes(folder: Path, names: VolumeNames) -> list[str]:
-    return sorted(path.name for path in folder.iterdir() if names.is_volume(path.name, is_folder=path.is_dir()))

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from ...domain.errors import InputError
 from ...domain.geometry.grid import Box, Grid
 from ...domain.intensity import ChannelSurvey, Chunk, extremes
 from ...domain.reading import Reading
+from ...domain.volume_names import VolumeNames
 from ...ports.volume_store import VolumeSource, VolumeStore
 
 _CHUNK_VOXELS = 2**22
@@ -236,3 +238,8 @@ def describe_grid(grid: Grid) -> str:
     spacing = " x ".join(f"{s:.4g}" for s in grid.spacing)
     unit = "(unit unknown)" if grid.unit == "unknown" else grid.unit
     return f"{shape} {grid.axis_codes} at {spacing} {unit}"
+
+
+def volumes_in(folder: Path, names: VolumeNames) -> list[str]:
+    """Return the names of the volumes in a folder, not below it, sorted."""
+    return sorted(path.name for path in folder.iterdir() if names.is_volume(path.name, is_folder=path.is_dir()))

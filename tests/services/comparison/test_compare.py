@@ -127,7 +127,9 @@ def test_all_that_is_not_zero_can_be_one_label(tmp_path: Path, progress: Progres
 
 def test_labels_have_the_names_of_a_model(tmp_path: Path, progress: ProgressListener) -> None:
     truth = save(tmp_path / "truth.nii", np.zeros((4, 4, 4), np.uint8))
-    (label,) = Application.build().compare(truth, truth, progress, model="two-photon-vessels").labels
+    application = Application.build()
+    table = application.find_model("two-photon-vessels").card.output.table
+    (label,) = application.compare(truth, truth, progress, labels=table).labels
     assert (label.value, label.name, label.dice) == (1, "vessel", 1)
 
 
@@ -157,6 +159,10 @@ def test_folders_are_paired_by_name_whatever_the_format(tmp_path: Path) -> None:
         application.pairs_to_compare(tmp_path / "masks", tmp_path / "truths")
     with pytest.raises(UsageError, match="two files or two folders"):
         application.pairs_to_compare(tmp_path / "masks", tmp_path / "truths" / "a.nii")
+    with pytest.raises(InputError, match="no such path"):
+        application.pairs_to_compare(tmp_path / "masks", tmp_path / "gone")
+    with pytest.raises(InputError, match="no such path"):
+        application.pairs_to_compare(tmp_path / "gone", tmp_path / "truths")
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="no volume"):
         application.pairs_to_compare(tmp_path / "masks", tmp_path / "empty")

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 from scipy import ndimage
 
-from ....ports.skeletons import Mask, Skeletoniser
+from ....domain.labels.comparison import Mask
+from ....ports.skeletons import Skeletoniser
 from ...arrays import package
 
 
