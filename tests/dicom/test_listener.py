@@ -180,6 +180,17 @@ def test_others_than_the_listed_senders_are_not_answered() -> None:
         send_files(port, head_ct()[:1])
 
 
+@pytest.mark.parametrize("name", ["", "CT1"])
+def test_a_title_counts_at_its_own_address_alone(name: str) -> None:
+    """CT2 may send from elsewhere, and this address may send as CT1."""
+    here, elsewhere = ("CT1", ip_network("127.0.0.1/32")), ("CT2", ip_network("10.0.0.0/8"))
+    kept, anyone = Kept(), (name, ip_network("10.1.0.0/16"))
+    with receiver(kept, senders=[here, elsewhere, anyone]) as port:
+        assert send_files(port, head_ct()[:1], calling="CT1") == [0]
+        assert send_files(port, head_ct()[:1], calling="CT2") == [0x0124]
+    assert len(kept.instances) == 1
+
+
 def _closed(connection: socket.socket) -> bool:
     """Whether the other side closes a connection that nothing more is sent on."""
     connection.settimeout(30)

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from ipaddress import IPv4Network, IPv6Network, ip_address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from socketserver import BaseServer
 from typing import IO, Any
 
@@ -25,7 +25,7 @@ from ...domain.errors import InputError, VoxportError
 
 _log = logging.getLogger("voxport.dicom")
 # Statuses of PS3.4 table B.2-1.
-_STORED, _OUT_OF_RESOURCES, _NOT_UNDERSTOOD = 0x0000, 0xA700, 0xC000
+_STORED, _NOT_AUTHORISED, _OUT_OF_RESOURCES, _NOT_UNDERSTOOD = 0x0000, 0x0124, 0xA700, 0xC000
 _FACTS = ("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID", "Modality", "SeriesDescription",
           "BodyPartExamined", "Rows")  # fmt: skip
 # Images that show no patient: segmentations, label maps, doses.
@@ -88,7 +88,7 @@ def listening(
     for context in AllStoragePresentationContexts:
         entity.add_supported_context(context.abstract_syntax or "", _SYNTAXES)
     budget = _Budget(limits.bytes_at_once)
-    handlers: list[Any] = [(evt.EVT_C_STORE, _stored, [keep, budget])]
+    handlers: list[Any] = [(evt.EVT_C_STORE, _stored, [keep, senders, budget])]
     networks = [network for _, network in senders]
     server = entity.make_server(
         address, evt_handlers=handlers, server_class=_Server, networks=networks, limits=limits, budget=budget
@@ -128,8 +128,7 @@ class _Server(ThreadedAssociationServer):
     def verify_request(self, request: socket.socket | tuple[bytes, socket.socket], client_address: Any) -> bool:
         """Return whether a connection is taken."""
         del request
-        address = ip_address(client_address[0].partition("%")[0])
-        address = getattr(address, "ipv4_mapped", None) or address
+        address = _address(client_address[0])
         if not any(address in network for network in self._networks):
             _log.warning("a connection from %s is refused: no sender of the settings has this address", address)
             return False
@@ -196,9 +195,18 @@ class _Budget:
             self._taken.pop(address, None)
 
 
-def _stored(event: evt.Event, keep: Callable[[Instance, IO[bytes]], bool], budget: _Budget) -> int:
+def _stored(
+    event: evt.Event,
+    keep: Callable[[Instance, IO[bytes]], bool],
+    senders: Sequence[tuple[str, Network]],
+    budget: _Budget,
+) -> int:
     """Keep one object; return the status of the answer."""
+    who = event.assoc.requestor
     try:
+        if not any(name in ("", who.ae_title) and _address(who.address) in network for name, network in senders):
+            _log.warning("an object is refused: no sender of the settings has this title at %s", who.address)
+            return _NOT_AUTHORISED
         content = io.BytesIO(event.encoded_dataset())
         instance = _instance(content)
         content.seek(0)
@@ -211,8 +219,14 @@ def _stored(event: evt.Event, keep: Callable[[Instance, IO[bytes]], bool], budge
         _log.error("an object could not be kept: %s", got)
         return _OUT_OF_RESOURCES
     finally:
-        budget.forget((event.assoc.requestor.address, event.assoc.requestor.port))
+        budget.forget((who.address, who.port))
     return _STORED
+
+
+def _address(text: str) -> IPv4Address | IPv6Address:
+    """Read an address; an IPv4 address that is written as IPv6 is that address."""
+    address = ip_address(text.partition("%")[0])
+    return getattr(address, "ipv4_mapped", None) or address
 
 
 def _instance(content: IO[bytes]) -> Instance:
