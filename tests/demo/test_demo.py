@@ -7,6 +7,7 @@ import html
 import io
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
@@ -27,11 +28,11 @@ from voxport.entrypoints.demo import parts
 from voxport.entrypoints.demo.app import create_app
 from voxport.entrypoints.demo.controller import THRESHOLD, Controller
 from voxport.entrypoints.demo.languages import Languages
-from voxport.entrypoints.demo.page import build_page
+from voxport.entrypoints.demo.page import Page, Visit, build_page
 from voxport.entrypoints.demo.scene import scene_of
 from voxport.entrypoints.demo.uploads import take
 from voxport.entrypoints.rest.keys import parse_keys
-from voxport.services.viewing.sessions import Session, Sessions
+from voxport.services.viewing.sessions import RunProgress, Session, Sessions
 
 from tests.adapters.test_foreign_files import FOREIGN
 from tests.cli.conftest import environment
@@ -266,6 +267,31 @@ def test_a_session_that_ends_stops_its_run(controller: Controller, session: Sess
         list(controller.follow(session.token, run))
     assert run.wait(10)
     assert session.result is None
+
+
+def test_only_who_follows_a_run_says_that_it_stops(controller: Controller, session: Session) -> None:
+    """What the button answered might reach the browser after the end of the run, and stay there."""
+    stopped = threading.Event()
+
+    def work(progress: RunProgress) -> None:
+        stopped.wait(60)
+        progress.advance(1)
+
+    def page_of_blocks() -> Page:
+        with gr.Blocks():
+            return Page(controller, Languages.read())
+
+    page = in_a_loop(page_of_blocks)
+    visit = Visit(session.token, SAY)
+    run = session.start(work)
+    shown = page.resume(visit)
+    next(shown)
+    assert "vx-progress" in next(shown)[page.status]
+    assert page.stop(visit) == {page.status: gr.skip()}
+    assert next(shown)[page.status] == parts.note(SAY("run.stopping"))
+    stopped.set()
+    assert [update[page.status] for update in shown][-1] == parts.note(SAY("run.cancelled"))
+    assert run.wait(0)
 
 
 def test_files_of_one_name_are_channels(controller: Controller, session: Session, tmp_path: Path) -> None:

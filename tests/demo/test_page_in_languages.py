@@ -37,7 +37,7 @@ OUTSIDE_BRACKETS = """() => {
       for (const node of element.childNodes) if (node.nodeType === Node.TEXT_NODE) keep(node.textContent);
       if (element.matches('input:not([type]), input[type=text]')) keep(element.value);
     }
-  return found.filter((text) => !/^([0-9./]+s|processing \\|)$/.test(text));  // Gradio's clock
+  return found.filter((text) => !/^([0-9./]+s|processing \\||queue: [0-9/]+ \\|)$/.test(text));  // Gradio's clock
 }"""
 DATA = {"voxport", "sample.nii.gz", "NIfTI", ".nii.gz", "two-photon-vessels 0.3.0", "vessel", "above threshold"}
 # Gradio has the first three in the languages of its own, the others in English alone.

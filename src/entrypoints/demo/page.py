@@ -238,12 +238,12 @@ class Page:
             return {self.status: self._error(error)}
 
     def stop(self, visit: Visit) -> Updates:
-        """Cancel the run."""
+        """Cancel the run; who follows it says so: two events may reach the browser in either order."""
         try:
-            running = self.controller.sessions.find(visit.token).cancel()
+            self.controller.sessions.find(visit.token).cancel()
         except VoxportError as error:
             return {self.status: self._error(error)}
-        return {self.status: parts.note(visit.say("run.stopping")) if running else gr.skip()}
+        return {self.status: gr.skip()}
 
     def _followed(self, visit: Visit, start: Callable[[], Run]) -> Iterator[Updates]:
         try:

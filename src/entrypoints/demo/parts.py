@@ -129,7 +129,9 @@ def estimated(say: Texts, run: RunEstimate) -> str:
 
 
 def progress(say: Texts, run: RunProgress, elapsed: float) -> str:
-    """Return a bar with the stage, tiles and remaining time."""
+    """Return a bar with the stage, tiles and remaining time, or that the run is about to stop."""
+    if run.cancelled:
+        return note(say("run.stopping"))
     name = say(_STAGES[run.state]) if run.state in _STAGES else run.state
     share = min(1.0, run.done / run.tiles) if run.tiles else None
     if share is None:
