@@ -67,6 +67,16 @@ class Box:
         start = shape3(max(0, a - margin) for a in self.start)
         return Box(start, shape3(min(b + margin, edge) for b, edge in zip(self.stop, shape, strict=True)))
 
+    def common(self, other: Box) -> Box | None:
+        """Return the voxels that are in both boxes; None if there are none."""
+        start = shape3(map(max, self.start, other.start))
+        stop = shape3(map(min, self.stop, other.stop))
+        return Box(start, stop) if all(a < b for a, b in zip(start, stop, strict=True)) else None
+
+    def within(self, outer: Box) -> Box:
+        """Return the box in voxels of an outer one: its index in an array of the outer box."""
+        return self.moved(shape3(-start for start in outer.start))
+
     def around(self, shape: Shape3) -> Iterator[Box]:
         """Yield boxes of all the other voxels of a volume of ``shape``, each voxel once."""
         rest = Box.whole(shape)

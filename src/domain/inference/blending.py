@@ -29,7 +29,7 @@ _FINISHED_AT_ONCE = 2**18
 
 @dataclass(frozen=True, eq=False)
 class Block:
-    """Blended logits ``(K, x, y, z)`` of the voxels in ``box``."""
+    """Blended logits ``(K, x, y, z)`` of the voxels in ``box``, or their sums."""
 
     box: Box
     logits: Logits
@@ -40,10 +40,15 @@ class BlendMerger:
 
     The sums are a ring buffer ``(B, A, K, T)`` of T planes, the thickness of a tile. This order keeps the values of
     one tile close together in memory. With a floor of the weights, the sums of the weights are one more class.
+
+    ``as_sums``: yield the integer sums, of which `mean_logits` makes logits once those of all tiles are added.
     """
 
-    def __init__(self, plan: TilePlan, begin: int, buffers: Buffers | None, stack: ExitStack) -> None:
+    def __init__(
+        self, plan: TilePlan, begin: int, buffers: Buffers | None, stack: ExitStack, *, as_sums: bool = False
+    ) -> None:
         self._plan, self._begin, self._buffers, self._stack = plan, begin, buffers, stack
+        self._as_sums = as_sums
         first, second = plan.across
         self._across = np.multiply.outer(plan.weights(second), plan.weights(first)) * _FIXED_POINT
         self._along = plan.weights(plan.axis)
@@ -118,6 +123,16 @@ class BlendMerger:
             return None
         width = slice(pad_first, pad_first + plan.shape[first])
         kept = sums[low - strip.start : high - strip.start, width]
+        pad = plan.pad_before[plan.axis]
+        box = Box.whole(plan.shape).with_range(plan.axis, planes.start - pad, planes.stop - pad)
+        box = box.with_range(second, low - pad_second, high - pad_second)
+        order = {plan.axis: 1, second: 2, first: 3}
+        turn = (0, *(order[axis] for axis in range(3)))
+        if self._as_sums:
+            whole = np.empty((kept.shape[2], len(planes), *kept.shape[:2]), np.int64)
+            for number, places in _on_ring(planes, plan.tile[plan.axis]):
+                whole[:, number] = kept[..., places].transpose(2, 3, 0, 1)
+            return Block(box, whole.transpose(turn))
         norm = np.multiply.outer(self._norm_across[1][low:high], self._norm_across[0][width]) * _FIXED_POINT
         rows, columns, classes, thick = kept.shape
         weighted = self._floor is not None
@@ -133,11 +148,7 @@ class BlendMerger:
                 else:
                     mean = sums / (norm[:, piece, np.newaxis, np.newaxis] * along)
                 logits[:, number, :, piece] = mean.transpose(2, 3, 0, 1)
-        pad = plan.pad_before[plan.axis]
-        box = Box.whole(plan.shape).with_range(plan.axis, planes.start - pad, planes.stop - pad)
-        box = box.with_range(second, low - pad_second, high - pad_second)
-        order = {plan.axis: 1, second: 2, first: 3}
-        return Block(box, logits.transpose(0, *(order[axis] for axis in range(3))))
+        return Block(box, logits.transpose(turn))
 
     def _buffer(self, classes: int) -> Buffer:
         if self._sums is None:
@@ -147,6 +158,17 @@ class BlendMerger:
             self._classes = classes
             self._sums = self._stack.enter_context(buffer_in(self._buffers, shape, np.int64))
         return self._sums
+
+
+def mean_logits(plan: TilePlan, box: Box, sums: NDArray[np.int64]) -> Logits:
+    """Return the logits ``(K, x, y, z)`` of the sums of all tiles of a plan: those that a `BlendMerger` yields."""
+    if plan.floor is not None:
+        return (sums[:-1] / sums[-1:]).astype(np.float32)
+    moved = box.moved(plan.pad_before)
+    x, y, z = (plan.summed_weights(axis)[part] for axis, part in enumerate(moved.slices))
+    # exact in any order: three numbers of at most 17 bits each, times a power of two
+    norm = np.multiply.outer(np.multiply.outer(x, y), z * _FIXED_POINT)
+    return (sums / norm).astype(np.float32)
 
 
 def _on_ring(planes: range, thick: int) -> Iterator[tuple[slice, slice]]:

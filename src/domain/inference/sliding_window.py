@@ -46,6 +46,7 @@ def stitch(
     on_tiles: Callable[[int], None] | None = None,
     begin: int = 0,
     buffers: Buffers | None = None,
+    as_sums: bool = False,
 ) -> Iterator[Block]:
     """Infer every tile and yield the blended logits of each voxel once, in blocks ordered along the visiting axis.
 
@@ -58,6 +59,7 @@ def stitch(
         on_tiles: called with the number of tiles just inferred.
         begin: the first plane to yield; tiles that contribute only to earlier planes are skipped.
         buffers: for large arrays; memory if None.
+        as_sums: yield the integer sums of the weighted logits, except in halo blending, which sums nothing.
 
     Yields:
         One block a tile in halo blending; else strips of the planes that a row of tiles completes.
@@ -77,7 +79,7 @@ def stitch(
     with ExitStack() as stack:
         window = _Window(plan, _padded_planes(plan, iter(planes)), row_starts[first_row], buffers, stack)
         halo = plan.blending == "halo"
-        merger = HaloMerger(plan, begin) if halo else BlendMerger(plan, begin, buffers, stack)
+        merger = HaloMerger(plan, begin) if halo else BlendMerger(plan, begin, buffers, stack, as_sums=as_sums)
         for inferred in _one_ahead(cut(window)):
             result = inferred.logits if isinstance(inferred.logits, np.ndarray) else inferred.logits.result()
             for corner, logits in zip(inferred.corners, _checked(result, inferred.shape), strict=True):
