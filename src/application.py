@@ -283,7 +283,7 @@ class Application:
         progress: ProgressListener,
     ) -> Segmentation:
         """Segment a case and write its mask; see ``segment``."""
-        return segment(inputs, loaded, outputs, options, progress, ports=self.container.segment_ports())
+        return segment(inputs, loaded, outputs, options, progress, ports=self.container.case_ports())
 
     def predict_case(
         self,
@@ -328,7 +328,7 @@ class Application:
         loaded = self.load_model(found, runtime=runtime, precision=precision, threads=threads)
         with closing(loaded.runtime):
             named, file = model or found.card.reference, None if card is None else str(card)
-            yield LoadedSegmenter(loaded, self.container.segment_ports(), __version__, named, file, threads)
+            yield LoadedSegmenter(loaded, self.container.case_ports(), __version__, named, file, threads)
 
     def check_outputs(self, inputs: Sequence[str], outputs: Outputs, *, kept: Sequence[Path] = ()) -> None:
         """Check that results can be written under these names; see ``check_outputs``."""
@@ -509,7 +509,7 @@ class Application:
         return run_job(
             attempt,
             take=take or self.served_models.take,
-            ports=self.container.segment_ports(),
+            ports=self.container.case_ports(),
             blobs=self.blobs,
             settings=self.container.job_settings(),
             folders=self.work_folders,

@@ -15,6 +15,8 @@ from .domain.volume_names import PACKED
 from .injector import containers, providers
 from .ports.artifacts import ArtifactWriter
 from .ports.blobs import BlobStore
+from .ports.block_scheduler import BlockScheduler
+from .ports.block_volumes import BlockVolumes
 from .ports.dicom_peer import DicomPeer
 from .ports.exporter import Checkpoint, ModelExporter
 from .ports.folders import WorkFolders
@@ -37,6 +39,8 @@ from .ports.tensors import SessionOptions, TensorSession
 from .ports.tunings import TuningStore
 from .ports.volume_store import ArrayStore, VolumeStore
 from .ports.webhooks import WebhookSender
+from .services.cluster.run import ClusterPorts
+from .services.cluster.tasks import WorkerPorts
 from .services.comparison.compare import ComparePorts
 from .services.jobs.admission import Slots
 from .services.jobs.run import JobSettings
@@ -125,6 +129,50 @@ def _dicom_peers(peers: Mapping[str, Mapping[str, Any]], own_title: str) -> dict
     return {name: make(**peer) for name, peer in peers.items()}
 
 
+def _scheduler(address: str, resources: Resources, patience_seconds: float) -> BlockScheduler:
+    if address == "local":
+        from .adapters.schedulers.inline import InlineScheduler
+
+        return InlineScheduler()
+    from .adapters.schedulers.dask import DaskScheduler
+
+    return DaskScheduler(address, resources.processors(), patience_seconds)
+
+
+def _cluster(
+    settings: Mapping[str, Any],
+    resources: Resources,
+    block_volumes: BlockVolumes,
+    open_blobs: Callable[[str], BlobStore],
+    locks: Locks,
+    version: str,
+) -> ClusterPorts | None:
+    if settings["address"] is None:
+        return None
+    return ClusterPorts(
+        partial(_scheduler, settings["address"], resources, settings["patience_seconds"]),
+        block_volumes,
+        open_blobs,
+        worker_ports,
+        locks,
+        version,
+        settings["block"],
+        settings["attempts"],
+        settings["folder"],
+    )
+
+
+def worker_ports() -> WorkerPorts:
+    """Return the ports of a worker of a cluster, from the settings of its own machine."""
+    from . import __version__
+    from .settings import load_settings
+
+    container = Container()
+    container.config.from_pydantic(load_settings())
+    container.config.from_dict({"version": __version__})
+    return container.worker_ports()
+
+
 class Container(containers.DeclarativeContainer):
     """Providers of the adapters behind the ports. Override a provider to use another adapter."""
 
@@ -187,6 +235,15 @@ class Container(containers.DeclarativeContainer):
         _late("scratch.folders", "ScratchFolders"), config.scratch_dir, locks
     )
     segment_ports = providers.Factory(SegmentPorts, volumes, artifacts, pictures, resources, scratch)
+    block_volumes: providers.Provider[BlockVolumes] = providers.ThreadSafeSingleton(
+        _late("volumes.ome_zarr.blocks", "OmeZarrBlocks"), volumes
+    )
+    open_blobs: providers.Provider[BlobStore] = providers.Factory(_late("blobs.fsspec", "FsspecBlobs"))
+    cluster: providers.Provider[ClusterPorts | None] = providers.Callable(
+        _cluster, config.cluster, resources, block_volumes, open_blobs.provider, locks, config.version
+    )
+    # of the cases that users name: in blocks, where the settings name a cluster
+    case_ports = providers.Factory(SegmentPorts, volumes, artifacts, pictures, resources, scratch, cluster)
     skeletons: providers.Provider[Skeletoniser] = providers.ThreadSafeSingleton(
         _late("skeletons.skimage", "SkimageSkeletoniser")
     )
@@ -228,6 +285,9 @@ class Container(containers.DeclarativeContainer):
             device=config.torch.device,
             threads=config.threads,
         ),
+    )
+    worker_ports = providers.Factory(
+        WorkerPorts, volumes, block_volumes, open_blobs.provider, runtimes, scratch, resources, config.version
     )
     tuning_store: providers.Provider[TuningStore] = providers.ThreadSafeSingleton(
         _late("tunings.folder", "TuningDirectory"), config.tunings_dir

@@ -114,6 +114,20 @@ class JobsSettings(BaseModel, extra="forbid"):
         return self
 
 
+class ClusterSettings(BaseModel, extra="forbid"):
+    """Where volumes are segmented in blocks: ``local`` (this process), ``local:N`` or a Dask scheduler's address.
+
+    ``block`` is the edge of blocks in voxels. ``folder``, which all workers reach, takes the folders of runs in place
+    of the masks' own. A worker that is on a block for ``patience_seconds`` is taken for hung.
+    """
+
+    address: str | None = None
+    block: int | None = Field(default=None, gt=0)
+    attempts: int = Field(default=3, gt=0)
+    patience_seconds: float = Field(default=1800.0, gt=0)
+    folder: Path | None = None
+
+
 class DemoSettings(BaseModel, extra="forbid"):
     """The demo: its largest upload, its address behind a proxy, and when a session ends: idle, or without a page."""
 
@@ -202,6 +216,7 @@ class Settings(BaseSettings):
     api_key: SecretStr | None = None
     serving: ServingSettings = ServingSettings()
     jobs: JobsSettings = Field(default_factory=JobsSettings)
+    cluster: ClusterSettings = ClusterSettings()
     demo: DemoSettings = DemoSettings()
     dicom: DicomSettings = DicomSettings()
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 
 class VoxportError(Exception):
     """Base class of voxport's errors.
@@ -20,6 +23,17 @@ class VoxportError(Exception):
         self.expected = expected
         self.got = got
         self.do = do
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Return how it is made again in another process: exceptions are otherwise made of their message alone."""
+        return _made_again, (type(self), self.args, self.__dict__)
+
+
+def _made_again(kind: type[VoxportError], args: tuple[Any, ...], attributes: Mapping[str, Any]) -> VoxportError:
+    error = kind.__new__(kind, *args)
+    error.args = args
+    error.__dict__.update(attributes)
+    return error
 
 
 class UsageError(VoxportError):

@@ -42,6 +42,9 @@ class Sampler(Protocol):
     def along(self, stream: Iterator[Plane], begin: int, first: int) -> Iterator[Plane]:
         """Yield the samples from ``begin`` on of a stream of planes that begins at source plane ``first``."""
 
+    def part(self, start: int, stop: int) -> tuple[Sampler, range]:
+        """Return the sampler of a range of the target alone, and the range of the source that it samples."""
+
     @property
     def held_planes(self) -> int:
         """Number of source planes that `along` holds."""
@@ -99,6 +102,9 @@ class Kept:
     def along(self, stream: Iterator[Plane], begin: int, first: int) -> Iterator[Plane]:  # noqa: D102
         return islice(stream, begin - first, None)
 
+    def part(self, start: int, stop: int) -> tuple[Kept, range]:  # noqa: D102
+        return self, range(start, stop)
+
 
 @dataclass(frozen=True, eq=False)
 class Nearest:
@@ -120,13 +126,17 @@ class Nearest:
             yield source[int(index)].copy()
         source.drain()
 
+    def part(self, start: int, stop: int) -> tuple[Nearest, range]:  # noqa: D102
+        index = self.index[start:stop]
+        return Nearest(index - index[0]), range(int(index[0]), int(index[-1]) + 1)
+
 
 @dataclass(frozen=True, eq=False)
 class AxisSampling:
-    """Linear interpolation: target samples lie between ``below`` and its neighbour, at the fraction ``part``."""
+    """Linear interpolation: target samples lie between ``below`` and its neighbour, at a ``fraction``."""
 
     below: NDArray[np.intp]
-    part: NDArray[np.float32]
+    fraction: NDArray[np.float32]
     source: int
     held_planes = 2
 
@@ -142,14 +152,19 @@ class AxisSampling:
 
     def across(self, array: Plane, axis: int) -> Plane:  # noqa: D102
         above = np.minimum(self.below + 1, self.source - 1)
-        return _between(array.take(self.below, axis), array.take(above, axis), _lying(self.part, axis, array.ndim))
+        return _between(array.take(self.below, axis), array.take(above, axis), _lying(self.fraction, axis, array.ndim))
 
     def along(self, stream: Iterator[Plane], begin: int, first: int) -> Iterator[Plane]:  # noqa: D102
         source = _Ring(stream, first, self.source)
-        for below, part in zip(self.below[begin:], self.part[begin:], strict=True):
+        for below, part in zip(self.below[begin:], self.fraction[begin:], strict=True):
             source.forget(int(below))
             yield _between(source[int(below)], source[int(below) + 1], part)
         source.drain()
+
+    def part(self, start: int, stop: int) -> tuple[AxisSampling, range]:  # noqa: D102
+        below = self.below[start:stop]
+        read = range(int(below[0]), min(int(below[-1]) + 2, self.source))
+        return AxisSampling(below - read.start, self.fraction[start:stop], len(read)), read
 
 
 def _between(below: Plane, above: Plane, part: NDArray[np.float32] | np.float32) -> Plane:
@@ -203,6 +218,12 @@ class Cubic:
             reached = low + 4
             yield _sum_of_four(spline, weights)
         source.drain()
+
+    def part(self, start: int, stop: int) -> tuple[Cubic, range]:  # noqa: D102
+        low = self.low[start:stop]
+        first = min(max(int(low[0]) - _REACH, 0), self.source - 1)
+        read = range(first, max(first + 1, min(int(low[-1]) + 4 + _REACH, self.source)))
+        return Cubic(low - first, self.weights[start:stop], len(read)), read
 
 
 def _outer(part: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -5,12 +5,12 @@ Axes are interpolated in the order x, y, z for any streaming axis, so the result
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from .grid import Shape3
+from .grid import Box, Shape3, shape3
 from .interpolation import Align, Order, Plane, Sampler, sampler
 
 # Planes that an interpolation within a plane holds besides its argument.
@@ -69,14 +69,15 @@ class Resampling:
             low, high = low.min(1 + axis, keepdims=True), high.max(1 + axis, keepdims=True)
         return Limits(low, high)
 
-    def clipped(self, read: Callable[[], Iterable[Plane]], axis: int) -> Iterator[Plane]:
-        """Yield planes as `planes` does, within the source's range; that takes another pass over the source."""
-        limits = self.limits(read(), axis) if self.clips else None
-        return self.planes(read(), axis, limits=limits)
-
     def first_source(self, axis: int, begin: int) -> int:
         """Return the first source plane along ``axis`` that contributes to target plane ``begin``."""
         return self._sampler(axis).first_source(begin)
+
+    def source_box(self, target: Box) -> Box:
+        """Return the source voxels that the voxels in a box of the target are sampled from."""
+        ends = zip(target.start, target.stop, strict=True)
+        read = [self._sampler(axis).part(start, stop)[1] for axis, (start, stop) in enumerate(ends)]
+        return Box(shape3(part.start for part in read), shape3(part.stop for part in read))
 
     def planes(
         self,
@@ -86,12 +87,17 @@ class Resampling:
         begin: int = 0,
         first: int = 0,
         limits: Limits | None = None,
+        within: Box | None = None,
     ) -> Iterator[Plane]:
         """Yield planes ``(C, A, B)`` of the target from ``begin`` on, from source planes in order along ``axis``.
 
-        The source begins at plane ``first``, at most ``first_source(axis, begin)``.
+        The source begins at plane ``first``, at most ``first_source(axis, begin)``. With a box of the target
+        (``within``), the source planes are those of its ``source_box``, and the target's are those of the box.
         """
         samplers = [self._sampler(number) for number in range(3)]
+        if within is not None:
+            ends = zip(samplers, within.start, within.stop, strict=True)
+            samplers = [whole.part(start, stop)[0] for whole, start, stop in ends]
 
         def across(plane: Plane, axes: Iterable[int]) -> Plane:
             for number in axes:
@@ -101,7 +107,7 @@ class Resampling:
         before, after = range(axis), range(axis + 1, 3)
         sampled = samplers[axis].along((across(plane, before) for plane in planes), begin, first)
         resampled = (across(plane, after) for plane in sampled)
-        return resampled if limits is None else self._clipped(resampled, axis, begin, limits)
+        return resampled if limits is None else self._clipped(resampled, axis, begin, limits, within)
 
     def held_bytes(self, axis: int, channels: int) -> int:
         """Return the peak memory of `planes` along ``axis`` in bytes, without the planes that it yields."""
@@ -112,11 +118,16 @@ class Resampling:
                 largest *= max(self.source[number], self.target[number])
         return 4 * channels * (self._sampler(axis).held_planes * before + _TEMPORARY_PLANES * largest)
 
-    def _clipped(self, planes: Iterator[Plane], axis: int, begin: int, limits: Limits) -> Iterator[Plane]:
+    def _clipped(
+        self, planes: Iterator[Plane], axis: int, begin: int, limits: Limits, within: Box | None
+    ) -> Iterator[Plane]:
         low, high = limits.low, limits.high
         if self.separate is not None:
             slices = self._sampler(self.separate)
             low, high = slices.across(low, 1 + self.separate), slices.across(high, 1 + self.separate)
+            if within is not None:
+                chosen = range(within.start[self.separate], within.stop[self.separate])
+                low, high = low.take(chosen, 1 + self.separate), high.take(chosen, 1 + self.separate)
         for number, plane in enumerate(planes, begin):
             at = number if axis == self.separate else 0
             yield np.clip(plane, low.take(at, 1 + axis), high.take(at, 1 + axis), out=plane)

@@ -198,7 +198,7 @@ def infer_block(
         for cell in cells:
             if (common := cell.box.common(box)) is None:
                 continue
-            sums = block.logits[:, *common.within(box).slices]
+            sums = np.asarray(block.logits, np.int64)[:, *common.within(box).slices]
             if len(cell.blocks) == 1:
                 yield Block(common, mean_logits(blocks.plan, common, sums))
                 continue

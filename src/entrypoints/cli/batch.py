@@ -92,6 +92,8 @@ def batch_command(
     shared: Shared = False,
     watch: WatchFolder = False,
     settle: Settle = 10.0,
+    cluster: opt.Cluster = None,
+    block: opt.BlockEdge = None,
     as_json: opt.AsJson = False,
     quiet: opt.Quiet = False,
 ) -> None:
@@ -122,7 +124,11 @@ def batch_command(
     form = _mask_format(mask_format)
     laid_out = layout_named(layout, mask=SENT_MASKS[form].ending, version=__version__, volumes=folder, out=output)
     results, at_once = BatchFolder(output, laid_out), concurrency or 1
-    application = build_application() if shared else build_application(**results.queue_settings(at_once))
+    on_cluster = opt.cluster_settings(cluster, block)
+    if shared and on_cluster:
+        do = "leave one of them out; the settings of the workers decide"
+        raise UsageError("--shared", expected="no cluster beside it", got="both", do=do)
+    application = build_application() if shared else build_application(**results.queue_settings(at_once, on_cluster))
     found = application.find_model(model, card)
     command = {"-m": model or found.card.reference} | ({} if card is None else {"--card": str(card)})
     work = BatchWork(found, options, outputs, runtime, precision, command, form)

@@ -65,6 +65,19 @@ Insecure = Annotated[bool, typer.Option("--insecure", help="Listen to other mach
 StoreName = Annotated[
     str | None, typer.Option("--store", help="Where models are kept: folder or bento.", show_default="folder")
 ]
+Cluster = Annotated[
+    str | None,
+    typer.Option(
+        "--cluster",
+        metavar="ADDRESS",
+        help="Segment in blocks on a Dask cluster: tcp://HOST:PORT, local:N for N processes here, or local.",
+        show_default="no blocks",
+    ),
+]
+BlockEdge = Annotated[
+    int | None,
+    typer.Option("--block", metavar="VOXELS", min=1, help="Edge of the blocks.", show_default="what memory holds"),
+]
 Server = Annotated[
     str | None,
     typer.Option(
@@ -142,6 +155,14 @@ def names(text: str) -> tuple[str, ...]:
 def as_environment(**settings: object) -> dict[str, str]:
     """Return the environment variables of settings, with ``__`` between levels; those that are None are left out."""
     return {f"VOXPORT_{name.upper()}": str(value) for name, value in settings.items() if value is not None}
+
+
+def cluster_settings(address: str | None, block: int | None, server: str | None = None) -> dict[str, Any]:
+    """Return the settings that the options of a cluster make. Raises UsageError."""
+    if server is not None and (address, block) != (None, None):
+        do = "leave one of them out; the settings of the server decide"
+        raise UsageError("--server", expected="no cluster beside it", got="both", do=do)
+    return {name: value for name, value in (("address", address), ("block", block)) if value is not None}
 
 
 def check_remote_options(

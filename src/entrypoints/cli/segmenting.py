@@ -62,6 +62,8 @@ def segment_command(
     label_table: LabelFile = None,
     report: Report = None,
     server: opt.Server = None,
+    cluster: opt.Cluster = None,
+    block: opt.BlockEdge = None,
     as_json: opt.AsJson = False,
     quiet: opt.Quiet = False,
 ) -> None:
@@ -69,7 +71,7 @@ def segment_command(
     from ...domain.run import Outputs
     from ...services.segmentation.report import same_again_there
 
-    application = build_application()
+    application = build_application(cluster=opt.cluster_settings(cluster, block, server))
     inputs, output = _case(inputs, output, application.sample if sample else None)
     if sample:
         statistics, preview = statistics or "sample_statistics.json", preview or "sample_preview.png"

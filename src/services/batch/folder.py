@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -38,8 +38,11 @@ class BatchFolder:
         if "::" in str(self.path):
             raise UsageError(f"-o {name}", expected="a path without ::", got=str(self.path), do="choose another folder")
 
-    def queue_settings(self, at_once: int) -> dict[str, dict[str, Any]]:
-        """Settings of the batch's own queue, which runs ``at_once`` jobs and keeps them without limit."""
+    def queue_settings(self, at_once: int, cluster: Mapping[str, Any]) -> dict[str, Any]:
+        """Settings of the batch's own queue, which runs ``at_once`` jobs and keeps them without limit.
+
+        The workers of a cluster, if there is one, reach the folder of results: the files of runs are in it.
+        """
         path = str(self.state / "jobs.sqlite").replace("%", "%25").replace("?", "%3F")
         jobs = {
             "database": f"sqlite:///{path}",
@@ -48,7 +51,10 @@ class BatchFolder:
             "length": 1_000_000,
             "retention_seconds": 1e9,
         }
-        return {"jobs": jobs, "serving": {"slots": at_once}}
+        found: dict[str, Any] = {"jobs": jobs, "serving": {"slots": at_once}}
+        if cluster:
+            found |= {"cluster": {**cluster, "folder": str(self.state)}, "scratch_dir": str(self.state)}
+        return found
 
     def place(self, case: CaseFiles, output: str) -> Path:
         """Path of a case's mask, probabilities, preview or report."""

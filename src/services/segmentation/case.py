@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -197,10 +197,8 @@ def _survey_channel(
         boxes = slabs(case.grid, axis, multiple=case.sources[0].chunk[axis], within=within)
         return (case.read_channel(channel, box).ravel(order="K") for box in boxes)
 
-    if np.issubdtype(dtype, np.integer) and dtype.itemsize <= 2:
-        table = _table_of(read(), dtype)
-        low, high = extremes(lambda: [table])
-        return ChannelSurvey(low, high, lambda: [table], (low, high)), 0, 0
+    if is_counted(dtype):
+        return survey_of(value_table(read(), dtype)), 0, 0
     low, high, rounding, not_finite, beyond = math.inf, -math.inf, 0.0, 0, 0
     for values in read():
         single = finite(values, None)
@@ -222,8 +220,19 @@ def _survey_channel(
     return found, not_finite, beyond
 
 
-def _table_of(chunks: Iterator[NDArray[Any]], dtype: np.dtype[Any]) -> Chunk:
-    """Distinct values of an 8- or 16-bit channel and how often each occurs."""
+def is_counted(dtype: np.dtype[Any]) -> bool:
+    """Return whether the survey of a channel is a table of its values: for integers of 8 or 16 bits."""
+    return np.issubdtype(dtype, np.integer) and dtype.itemsize <= 2
+
+
+def survey_of(table: Chunk) -> ChannelSurvey:
+    """Return the survey of a channel from the table of its values."""
+    low, high = extremes(lambda: [table])
+    return ChannelSurvey(low, high, lambda: [table], (low, high))
+
+
+def value_table(chunks: Iterable[NDArray[Any]], dtype: np.dtype[Any]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Return the distinct values of an 8- or 16-bit channel, and how often each occurs."""
     lowest = int(np.iinfo(dtype).min)
     counts = np.zeros(2 ** (8 * dtype.itemsize), np.int64)
     for values in chunks:

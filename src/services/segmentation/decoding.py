@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Literal
 
 import numpy as np
@@ -52,10 +51,12 @@ class Labeller:
             self._sinks["mask"].write(self._prepared.stored_box(box), self._back.apply(labels))
             self._decoded = []
 
-    def notes(self) -> Iterator[str]:
-        """Yield warnings about the finished run."""
-        if self.contested:
-            yield (
-                f"{self.contested} voxels reach the threshold for several labels; "
-                "the last of these in the label table was taken"
-            )
+    def notes(self) -> tuple[str, ...]:
+        """Return warnings about the finished run."""
+        return contested_notes(self.contested)
+
+
+def contested_notes(contested: int) -> tuple[str, ...]:
+    """Return a warning about voxels of several labels, if there are some."""
+    taken = "the last of these in the label table was taken"
+    return (f"{contested} voxels reach the threshold for several labels; {taken}",) if contested else ()

@@ -51,6 +51,7 @@ class Inferer:
         a, b, c = runtime.input_shape[2:]
         self.fixed: Fixed3 = (c, b, a) if self._reversed else (a, b, c)
         self.batch = runtime.input_shape[0] or batch or 1
+        self.channels = wanted
         self.patch = patch
         self.seconds, self.repeated = 0.0, 0
         self._flat: tuple[tuple[int, ...], bytes, NDArray[np.float32]] | None = None

@@ -25,6 +25,7 @@ from ...ports.progress import ProgressListener
 from ...ports.resources import Resources
 from ...ports.scratch import Scratch
 from ...ports.volume_store import VolumeSink, VolumeSource, VolumeStore
+from ..cluster.run import BlockedRun, ClusterPorts
 from ..models.loading import LoadedModel
 from ..viewing.preview import display_window, preview_picture
 from .case import Case, replaced, slabs
@@ -61,13 +62,14 @@ class Segmentation:
 
 @dataclass(frozen=True)
 class SegmentPorts:
-    """Ports that `segment` uses; without ``scratch`` it works in memory."""
+    """Ports that `segment` uses; without ``scratch`` it works in memory, without ``cluster`` in this process."""
 
     volumes: VolumeStore
     artifacts: ArtifactWriter
     pictures: PictureEncoder
     resources: Resources
     scratch: Scratch | None = None
+    cluster: ClusterPorts | None = None
 
 
 def segment(
@@ -100,19 +102,32 @@ def segment(
             case = Case.open(ports.volumes, inputs, stack, options.reading)
             inferer = stack.enter_context(open_inferer(loaded, options))
             hashes = tuple((name, source.sha256()) for name, source in zip(inputs, case.sources, strict=True))
+            blocked: BlockedRun | None = None
+            if ports.cluster is not None:
+                blocked = BlockedRun(ports.cluster, case, outputs, options, hashes, loaded, progress)
+                stack.enter_context(blocked)
         with clock.stage("prepare"):
             free = None if ports.scratch is None else ports.scratch.available_bytes()
-            prepared = prepare(case, card, inferer, options, resources=ports.resources, scratch_bytes=free)
-            sinks = _open_sinks(ports, outputs, case, card.output, stack)
-            _fill_background(prepared, sinks)
+            if blocked is None:
+                prepared = prepare(case, card, inferer, options, resources=ports.resources, scratch_bytes=free)
+                sinks = _open_sinks(ports, outputs, case, card.output, stack)
+                _fill_background(prepared, sinks)
+            else:
+                prepared = prepare(case, card, inferer, options, resources=None, surveyed=blocked.survey())
         with clock.stage("score", prepared.plan.tile_count):
             run = "" if checkpoint is None else fingerprint(hashes, loaded, prepared, outputs.probabilities is not None)
             try:
-                notes = _infer(prepared, inferer, sinks, progress, checkpoint, run, ports.scratch)
+                if blocked is None:
+                    notes = _infer(prepared, inferer, sinks, progress, checkpoint, run, ports.scratch)
+                else:
+                    sinks = blocked.infer(prepared, ports.volumes, ports.resources)
+                    notes = blocked.notes
             except LogitRangeError as error:
                 raise prepared.blame(error) from None
         if card.output.postprocessing:
             with clock.stage("postprocess"):
+                if blocked is not None:
+                    blocked.about_to_change()
                 changed = _postprocess(case, sinks["mask"], card.output, progress)
         with clock.stage("measure"):
             statistics = measure(case, sinks["mask"], prepared.card.output.table, prepared.nan_as)
@@ -123,6 +138,8 @@ def segment(
             for reference, content in files:
                 ports.artifacts.write(reference, content)
                 written.append((reference, hashlib.sha256(content).hexdigest()))
+            if blocked is not None:
+                blocked.finish()
     unsaid = dict.fromkeys(note for sink in sinks.values() for note in sink.notes)
     warnings = tuple(filter(None, (loaded.warning, *prepared.warnings, *notes, *unsaid)))
     return Segmentation(
@@ -206,7 +223,7 @@ def _infer(
             labeller.flush()
             checkpoint.keep(Reached(stop[axis], labeller.contested))
     labeller.flush()
-    return tuple(labeller.notes())
+    return labeller.notes()
 
 
 def _plane_blocks(planes: Iterable[Logits], grid: Grid, axis: int, begin: int) -> Iterator[Block]:

@@ -12,7 +12,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import ndimage
-from voxport.domain.geometry.grid import Grid, Shape3
+from voxport.domain.geometry.grid import Box, Grid, Shape3, shape3
 from voxport.domain.geometry.interpolation import AxisSampling, Order, positions
 from voxport.domain.geometry.resampling import Resampling
 from voxport.testing.strategies import grids
@@ -52,6 +52,30 @@ def whole(resampling: Resampling, volume: Floats) -> NDArray[np.float64]:
 
 def volume_of(shape: Shape3, seed: int) -> Floats:
     return np.random.default_rng(seed).standard_normal((2, *shape), np.float32)
+
+
+@st.composite
+def boxes(draw: st.DrawFn, shape: Shape3) -> Box:
+    ends = [sorted(draw(st.lists(st.integers(0, n), min_size=2, max_size=2, unique=True))) for n in shape]
+    return Box(*(shape3(corner) for corner in zip(*ends, strict=True)))
+
+
+@given(st.data())
+def test_a_box_is_resampled_from_the_voxels_that_it_needs(data: st.DataObject) -> None:
+    shape = data.draw(st.tuples(*[st.integers(1, 40)] * 3), "shape")
+    rule = {
+        "order": data.draw(st.sampled_from([0, 1, 3]), "order"),
+        "align": data.draw(st.sampled_from(["centre", "extent", "first"]), "align"),
+        "separate": data.draw(st.sampled_from([None, 0, 1, 2]), "separate"),
+    }
+    resampling = resampling_of(shape, data.draw(ratios, "ratio"), **rule)
+    box, axis = data.draw(boxes(resampling.target), "box"), data.draw(st.integers(0, 2), "axis")
+    volume = volume_of(shape, 7)
+    source = resampling.source_box(box)
+    planes = np.moveaxis(volume[:, *source.slices], 1 + axis, 0)
+    limits = resampling.limits(iter(np.moveaxis(volume, 1 + axis, 0)), axis) if resampling.clips else None
+    found = np.stack(list(resampling.planes(iter(planes), axis, limits=limits, within=box)), axis=1 + axis)
+    np.testing.assert_array_equal(found, streamed(resampling, volume, axis)[:, *box.slices])
 
 
 @st.composite
@@ -214,7 +238,7 @@ def test_yielded_planes_do_not_share_memory() -> None:
 @given(st.integers(1, 50), st.integers(1, 50), st.floats(0.1, 10))
 def test_samples_are_centred_and_lie_within_the_source(source: int, target: int, ratio: float) -> None:
     sampling = AxisSampling.at(positions(source, target, ratio, "centre"), source)
-    at = sampling.below + sampling.part.astype(np.float64)
+    at = sampling.below + sampling.fraction.astype(np.float64)
     assert len(at) == target
     assert at.min() >= 0
     assert at.max() <= source - 1

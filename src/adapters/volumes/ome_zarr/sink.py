@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from itertools import product
+from itertools import pairwise, product
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ from ...spool import SpooledSink, dropped, publish
 from .containers import EXTRA, Folder, Node, is_url
 
 _NAMES = VolumeNames((OME_ZARR,))
-_CHUNK = (64, 128, 128)  # voxels along z, y and x: a megavoxel
+CHUNK = (64, 128, 128)  # voxels along z, y and x: a megavoxel
 _SMALL = 256  # a level of which x and y are no longer than this is the last
 _VERSIONS = {2: "0.4", 3: "0.5"}
 _UNITS = {"um": "micrometer", "mm": "millimeter"}
@@ -113,8 +113,8 @@ def new_sink(
     if is_url(reference):
         do = "write it to a path, then copy the folder"
         raise OutputError(path.name or reference, expected="a path", got="a URL", do=do)
-    notes = _notes(grid)
-    image = _image_of_labels(path)
+    notes = notes_of(grid)
+    image = image_of_labels(path)
     if image is None:
         statement = Statement(grid, channel_names, labels, zarr_format)
         write = partial(_write, statement, path.name)
@@ -126,7 +126,8 @@ def new_sink(
     return SpooledSink(path, grid, dtype, channels, write=write, digest=digest, notes=notes, beside=folder, move=moving)
 
 
-def _notes(grid: Grid) -> tuple[str, ...]:
+def notes_of(grid: Grid) -> tuple[str, ...]:
+    """Return what the format cannot say of a grid."""
     straight = np.diag([*grid.spacing, 1.0])
     straight[:3, 3] = grid.affine[:3, 3]
     if np.array_equal(straight, grid.affine):
@@ -134,7 +135,7 @@ def _notes(grid: Grid) -> tuple[str, ...]:
     return ("OME-Zarr states voxel sizes and an origin: the directions of the axes are not in the file",)
 
 
-def _image_of_labels(path: Path) -> Node | None:
+def image_of_labels(path: Path) -> Node | None:
     """Return the image that a label image belongs to; None for a volume that stands alone.
 
     Raises OutputError for any other place inside a volume of zarr.
@@ -177,36 +178,46 @@ def _write(statement: Statement, name: str, values: NDArray[Any], folder: Path) 
 
 
 def _write_tree(statement: Statement, name: str, values: NDArray[Any], root: Path) -> None:
+    levels = new_tree(statement, name, values.shape, values.dtype, root)
+    _fill(levels[0], values)
+    thin_levels(levels)
+
+
+def new_tree(statement: Statement, name: str, shape: Sequence[int], dtype: np.dtype[Any], root: Path) -> list[Any]:
+    """Make the folder of a volume ``(C, x, y, z)`` without chunks, and return the array of each level."""
     zarr = package("zarr", EXTRA, name)
-    several, v2 = len(values) > 1, statement.zarr_format == 2
+    several, v2 = shape[0] > 1, statement.zarr_format == 2
     axes = "czyx" if several else "zyx"
-    full = (values.shape[3], values.shape[2], values.shape[1])
+    full = (shape[3], shape[2], shape[1])
     factors = _levels(full, statement.grid.spacing[::-1])
     attributes = statement.attributes(_NAMES.stem(name), axes, factors)
     store = zarr.storage.LocalStore(root)
     zarr.create_group(store, zarr_format=statement.zarr_format, attributes=attributes)
-    lead = (len(values),) if several else ()
-    finer = None
+    lead = (shape[0],) if several else ()
+    levels = []
     for level, along in enumerate(factors):
-        shape = tuple(-(-edge // factor) for edge, factor in zip(full, along, strict=True))
+        edges = tuple(-(-edge // factor) for edge, factor in zip(full, along, strict=True))
         array = zarr.create_array(
             store,
             name=str(level),
-            shape=(*lead, *shape),
-            chunks=(*(1 for _ in lead), *map(min, _CHUNK, shape)),
-            dtype=values.dtype,
+            shape=(*lead, *edges),
+            chunks=(*(1 for _ in lead), *map(min, CHUNK, edges)),
+            dtype=dtype,
             zarr_format=statement.zarr_format,
             fill_value=0,
             compressors=_blosc() if v2 else "auto",
             chunk_key_encoding={"name": "v2" if v2 else "default", "separator": "/"},
             dimension_names=None if v2 else list(axes),
         )
-        if finer is None:
-            _fill(array, values)
-        else:
-            steps = [now // before for now, before in zip(along, factors[level - 1], strict=True)]
-            _thin(finer, array, steps)
-        finer = array
+        levels.append(array)
+    return levels
+
+
+def thin_levels(levels: Sequence[Any]) -> None:
+    """Write every level but the first from the one before."""
+    for finer, array in pairwise(levels):
+        steps = [-(-before // now) for before, now in zip(finer.shape[-3:], array.shape[-3:], strict=True)]
+        _thin(finer, array, steps)
 
 
 def _blosc() -> Any:

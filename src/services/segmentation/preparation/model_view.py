@@ -13,6 +13,7 @@ from ....domain.cards.model_card import Channel, Input, ModelCard
 from ....domain.errors import InputError, LimitError
 from ....domain.geometry.grid import Box
 from ....domain.geometry.model_space import ModelSpace
+from ....domain.geometry.resampling import Limits
 from ....domain.intensity import ChannelSurvey, Chunk, Mask, Pointwise, apply, fit, is_within_crop
 from ..case import Case, finite, slabs
 from .cropping import Foreground, Region
@@ -43,13 +44,20 @@ class ModelView:
         """Return the stored voxels of a box of the oriented grid."""
         return self.space.reorientation.source_box(oriented, self.box.shape).moved(self.box.start)
 
-    def planes(self, fitted: Fitted, axis: int) -> Planes:
-        """Yield the normalised network input as planes ``(C, A, B)`` along an axis of the model's grid."""
+    def planes(self, fitted: Fitted, axis: int, within: Box | None = None, limits: Limits | None = None) -> Planes:
+        """Yield the normalised network input as planes ``(C, A, B)`` along an axis of the model's grid.
+
+        ``within`` is the box of that grid to yield, with the ``limits`` of all; None yields all.
+        """
         if not self._resamples_first:
-            yield from self.space.resampling.clipped(lambda: self._oriented(self.given.channels, fitted, axis), axis)
+            yield from self._resampled(self.given.channels, fitted, axis, within, limits)
             return
-        for plane in self._resampled(self.given.channels, axis):
+        for plane in self._resampled(self.given.channels, None, axis, within, limits):
             yield np.stack([apply(steps, values) for steps, values in zip(fitted, plane, strict=True)])
+
+    def limits(self, fitted: Fitted, axis: int) -> Limits | None:
+        """Return the limits that resampled values are clipped to, from all of the volume; None if they are not."""
+        return self._limits(self.given.channels, None if self._resamples_first else fitted, axis)
 
     def fit(self, channels: Sequence[ChannelSurvey], axis: int) -> Fitted:
         """Fit the steps of the network's channels to those of the case; ``axis`` is read along where that counts."""
@@ -73,15 +81,32 @@ class ModelView:
         return fit(steps, chunks, lambda: map(region.read, boxes))
 
     def _resampled_chunks(self, channel: Channel, axis: int) -> Iterator[Chunk]:
-        return ((plane, None) for plane in self._resampled([channel], axis))
+        return ((plane, None) for plane in self._resampled([channel], None, axis))
 
-    def _resampled(self, channels: Sequence[Channel], axis: int) -> Planes:
-        return self.space.resampling.clipped(lambda: self._oriented(channels, ((),) * len(channels), axis), axis)
+    def _resampled(
+        self,
+        channels: Sequence[Channel],
+        fitted: Fitted | None,
+        axis: int,
+        within: Box | None = None,
+        limits: Limits | None = None,
+    ) -> Planes:
+        resampling = self.space.resampling
+        limits = limits or self._limits(channels, fitted, axis)
+        source = Box.whole(self.space.oriented.shape) if within is None else resampling.source_box(within)
+        return resampling.planes(self._oriented(channels, fitted, axis, source), axis, limits=limits, within=within)
 
-    def _oriented(self, channels: Sequence[Channel], fitted: Fitted, axis: int) -> Planes:
-        change = self.space.reorientation
+    def _limits(self, channels: Sequence[Channel], fitted: Fitted | None, axis: int) -> Limits | None:
+        if not self.space.resampling.clips:
+            return None
+        whole = Box.whole(self.space.oriented.shape)
+        return self.space.resampling.limits(self._oriented(channels, fitted, axis, whole), axis)
+
+    def _oriented(self, channels: Sequence[Channel], fitted: Fitted | None, axis: int, within: Box) -> Planes:
+        """Yield planes of a box of the oriented grid, through the fitted steps if there are some."""
+        change, fitted = self.space.reorientation, fitted or ((),) * len(channels)
         whole = change.apply_grid(self.case.grid)
-        for oriented in slabs(whole, axis, within=Box.whole(self.space.oriented.shape)):
+        for oriented in slabs(whole, axis, within=within):
             box = self.stored_box(oriented)
             inside: Mask | None = None if self.region is None else change.apply(self.region.read(box))
             normal = [
@@ -116,6 +141,11 @@ def open_view(case: Case, card: ModelCard, nan_as: float | None) -> tuple[ModelV
     steps = (step for channel in given.channels for step in given.steps(channel))
     region = foreground.region(box) if any(map(is_within_crop, steps)) else None
     return ModelView(case, box, given, space, nan_as, region), () if found else (foreground.nothing,)
+
+
+def reopened_view(case: Case, card: ModelCard, box: Box, nan_as: float | None) -> ModelView:
+    """Return the view of a case that was cropped to ``box`` before, of a card without steps that need the region."""
+    return ModelView(case, box, card.input, _space(case, card, box), nan_as)
 
 
 def _space(case: Case, card: ModelCard, box: Box) -> ModelSpace:

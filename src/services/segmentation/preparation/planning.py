@@ -44,13 +44,14 @@ def planned(
     inferer: TakesPatches,
     options: RunOptions,
     axes: Sequence[int],
-    resources: Resources,
+    resources: Resources | None,
     scratch_bytes: float | None,
     reading_bytes: int = 0,
 ) -> tuple[TilePlan, float, int, tuple[str, ...]]:
     """Return plan, overlap, stitching bytes and notes, with the card's patch if the tuned one does not fit.
 
-    ``reading_bytes``: memory that sources take while they are read; it counts as stitching bytes.
+    ``reading_bytes``: memory that sources take while they are read; it counts as stitching bytes. Without
+    ``resources``, memory does not limit the plan.
     """
     if inferer.patch is not None and options.patch is None:
         with suppress(LimitError):
@@ -59,6 +60,8 @@ def planned(
     tiling = _tiling(card.tiling, options, inferer.fixed, space.grid.shape)
     plan = plan_tiles(space.grid.shape, tiling, fixed=inferer.fixed)
     plan = replace(plan, axis=_visiting_axis(plan, axes) if options.axis is None else AXES.index(options.axis))
+    if resources is None:
+        return plan, tiling.overlap, 0, ()
 
     def needed(plan: TilePlan, *, has_buffers: bool = False) -> int:
         channels, classes = len(card.input.channels), card.output.channels

@@ -106,12 +106,14 @@ def prepare(
     inferer: TakesPatches,
     options: RunOptions,
     *,
-    resources: Resources,
+    resources: Resources | None,
     scratch_bytes: float | None = None,
+    surveyed: tuple[ChannelSurvey, ...] | None = None,
 ) -> Prepared:
     """Survey the case, fit the card's intensity steps, and plan tiles within the memory limit.
 
-    ``scratch_bytes``: free space for large arrays outside memory; None to keep them in memory.
+    ``scratch_bytes``: free space for large arrays outside memory; None to keep them in memory. Without ``resources``,
+    memory does not limit the plan. ``surveyed`` is the survey of the channels, where it is known.
 
     Raises:
         InputError: the case does not fit the card, or holds NaN or Inf without ``nan_as``.
@@ -122,7 +124,7 @@ def prepare(
     if options.threshold is not None:
         card = replace(card, output=card.output.with_threshold(options.threshold))
     view, cropping = open_view(case, card, options.nan_as)
-    space, channels = view.space, survey(case, options.nan_as)
+    space, channels = view.space, surveyed or survey(case, options.nan_as)
     within = channels if view.box == Box.whole(case.grid.shape) else survey(case, options.nan_as, view.box)
     slowest = case.sources[0].slowest_axis
     fewest_reads_first = sorted(range(3), key=lambda axis: abs(axis - slowest))

@@ -1,0 +1,1 @@
+"""One volume in blocks, on as many machines as there are."""

@@ -1,0 +1,371 @@
+"""Segment a case in blocks on the workers of a scheduler; the same command goes on with a run that was killed.
+
+Next to the mask a folder holds the record of the run: what the blocks have found so far, and the results in the making.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from ...domain.cards.model_card import ModelCard
+from ...domain.errors import InputError, LimitError, ModelError, OutputError, UsageError, VoxportError
+from ...domain.inference.sliding_window import LogitRangeError
+from ...domain.inference.tile_blocks import TileBlocks
+from ...domain.intensity import ChannelSurvey, is_within_crop
+from ...domain.run import Outputs, RunOptions
+from ...ports.blobs import BlobStore
+from ...ports.block_scheduler import BlockScheduler
+from ...ports.block_volumes import BlockVolumes
+from ...ports.locks import Locks
+from ...ports.progress import ProgressListener
+from ...ports.resources import Resources
+from ...ports.volume_store import VolumeSink, VolumeStore
+from ..models.loading import LoadedModel
+from ..segmentation.case import Case, is_counted, slabs, survey_of
+from ..segmentation.decoding import Sinks, contested_notes
+from ..segmentation.preparation.prepare import Prepared
+from ..segmentation.resume import fingerprint
+from .sizes import BlockSizes, chosen_blocks
+from .tasks import (
+    MODEL,
+    BlockRun,
+    Shared,
+    Stage,
+    WorkerPorts,
+    key_of,
+    last_stage,
+    record_name,
+    sink_channels,
+    sink_dtype,
+    survey_block,
+    survey_name,
+    work_on_block,
+    write_boxes,
+)
+
+_SCHEMA = "voxport/blocks/1"
+_RECORD, _CHANGED, _LOCK = "run.json", "changed.json", "lock"
+_SURVEYED_EDGE = 1024
+_ENDING = ".blocks"
+_SAME_KIND = (UsageError, InputError, ModelError, LimitError, OutputError)
+
+
+@dataclass(frozen=True)
+class ClusterPorts:
+    """What a run in blocks uses.
+
+    Args:
+        scheduler: makes the scheduler of a run.
+        block_volumes: the results in the making.
+        open_blobs: opens the folder of a run.
+        open_ports: the ports of a worker, which makes them itself.
+        locks: of the folder of a run.
+        version: voxport's.
+        edge: of blocks, in voxels of the model; None for the largest that memory holds.
+        attempts: at a block.
+        folder: that workers and this process share, for the folders of runs; None for that of the mask.
+    """
+
+    scheduler: Callable[[], BlockScheduler]
+    block_volumes: BlockVolumes
+    open_blobs: Callable[[str], BlobStore]
+    open_ports: Callable[[], WorkerPorts]
+    locks: Locks
+    version: str
+    edge: int | None = None
+    attempts: int = 3
+    folder: Path | None = None
+
+
+class BlockedRun:
+    """A case that workers segment. A context manager: the scheduler is connected, and the folder is locked, inside.
+
+    Args:
+        ports: of the run.
+        case: open here.
+        outputs: where the results go.
+        options: of the run.
+        hashes: names and sha256 of the case's volumes.
+        loaded: the model.
+        progress: of the run.
+
+    Raises:
+        UsageError: the model or the mask cannot be made in blocks, or another process makes it.
+    """
+
+    def __init__(
+        self,
+        ports: ClusterPorts,
+        case: Case,
+        outputs: Outputs,
+        options: RunOptions,
+        hashes: Sequence[tuple[str, str]],
+        loaded: LoadedModel,
+        progress: ProgressListener,
+    ) -> None:
+        _check(loaded)
+        mask = Path(outputs.mask).absolute()
+        place = mask.parent / mask.name
+        if ports.folder is not None:  # masks of one name may be made in many folders, each attempt in another one
+            own = key_of(hashes, loaded.model.sha256, asdict(options), outputs.probabilities is not None)
+            place = ports.folder.absolute() / f"{mask.name}-{own[:16]}"
+        self.folder = f"{place}{_ENDING}"
+        self._ports, self._case, self._outputs, self._options = ports, case, outputs, options
+        self._hashes, self._loaded, self._progress = tuple(hashes), loaded, progress
+        self._blobs = ports.open_blobs(self.folder)
+
+    def __enter__(self) -> BlockedRun:
+        with ExitStack() as stack:
+            held = stack.enter_context(self._ports.locks.hold(Path(self.folder) / _LOCK, wait=False))
+            if not held:
+                got = "one that another process makes now"
+                raise UsageError(self._outputs.mask, expected="a mask of its own", got=got, do="wait for it")
+            self._scheduler = stack.enter_context(self._ports.scheduler())
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        if kind is not None and not self._blobs.exists(_RECORD):
+            with suppress(OutputError):
+                self.finish()  # nothing to go on with
+        self._stack.close()
+
+    def survey(self) -> tuple[ChannelSurvey, ...] | None:
+        """Have the workers look over channels of 8- or 16-bit integers; None for others, and where the card crops."""
+        case, card = self._case, self._loaded.model.card
+        if card.input.crop is not None or not all(is_counted(case.dtype_of(c)) for c in range(case.channels)):
+            return None
+        boxes = write_boxes(case.grid, case.sources[0].chunk, _SURVEYED_EDGE)
+        shared = self._shared("survey", self._hashes)
+        self._map(partial(survey_block, shared, boxes), range(len(boxes)), lambda _: None)
+        counts: list[dict[float, int]] = [{} for _ in range(case.channels)]
+        for number in range(len(boxes)):
+            with self._blobs.open(survey_name(shared, number)) as stream:
+                found = np.load(io.BytesIO(stream.read()))
+            for channel, total in enumerate(counts):
+                for value, count in zip(found[f"values{channel}"], found[f"counts{channel}"], strict=True):
+                    total[value] = total.get(value, 0) + int(count)
+        tables = [(np.array(sorted(total), np.float32), total) for total in counts]
+        return tuple(survey_of((v, np.array([total[value] for value in v], np.int64))) for v, total in tables)
+
+    def infer(self, prepared: Prepared, volumes: VolumeStore, resources: Resources) -> Sinks:
+        """Have the workers infer and write all blocks; return the results, open here, and keep what is to be said."""
+        marks = self._marks(prepared)
+        known = self._read(_RECORD)
+        _check_same(known, marks, self.folder)
+        blocks = self._blocks(prepared, resources, known)
+        self._run = self._new_run(prepared, blocks)
+        if known is None or self._blobs.exists(_CHANGED) or not self._all_open():
+            self._begin_results()
+            self._blobs.put(MODEL, self._loaded.model.path)
+            self._put(_RECORD, {**marks, "tiles": blocks.tiles, "edge": self._ports.edge})
+        stages: tuple[Stage, ...] = ("inferred", "joined", "written")
+        records: list[Mapping[str, Any]] = []
+        for stage in stages:
+            if stage != "joined" or last_stage(blocks) == stage:
+                records += self._stage(stage, prepared)
+        answers = {record["answer"]: record["processor"] for record in records if "answer" in record}
+        self.notes = (*contested_notes(sum(r["contested"] for r in records)), *_rounding_notes(answers))
+        return self._sinks(volumes)
+
+    def about_to_change(self) -> None:
+        """Record that the labels are changed in place: a run that goes on after this writes them anew."""
+        self._put(_CHANGED, {})
+
+    def finish(self) -> None:
+        """Delete the folder of the run."""
+        self._ports.block_volumes.discard(self.folder)
+
+    def _stage(self, stage: Stage, prepared: Prepared) -> list[Mapping[str, Any]]:
+        """Take all blocks through a stage that have not been; return their records."""
+        run = self._run
+        count = len(run.boxes) if stage == "written" else run.blocks.count
+        done = {int(Path(name).stem) for name in self._blobs.names(stage)}
+
+        def advance(number: int) -> None:
+            if stage == "inferred":
+                self._progress.advance(run.blocks.part(number)[0].tile_count)
+
+        for number in done:
+            advance(number)
+        task = partial(work_on_block, run, stage)
+        self._map(task, [number for number in range(count) if number not in done], advance, prepared)
+        return [self._read(record_name(stage, number)) or {} for number in range(count)]
+
+    def _map(
+        self,
+        task: Callable[..., Any],
+        numbers: Sequence[int],
+        advance: Callable[[int], object],
+        prepared: Prepared | None = None,
+    ) -> None:
+        """Run a task for all blocks. Raises the first error, once all others are done, with the number of failures."""
+        failed: list[tuple[int, VoxportError]] = []
+        on_wait = lambda: self._progress.advance(0)  # noqa: E731
+        for finished in self._scheduler.map(task, numbers, attempts=self._ports.attempts, on_wait=on_wait):
+            if finished.error is None:
+                advance(finished.block)
+            else:
+                failed.append((finished.block, finished.error))
+        if failed:
+            number, first = min(failed, key=lambda item: item[0])
+            if prepared is not None and isinstance(first, LogitRangeError):
+                raise prepared.blame(first)
+            kind = next((kind for kind in _SAME_KIND if isinstance(first, kind)), VoxportError)
+            others = f" and {len(failed) - 1} others" if len(failed) > 1 else ""
+            subject = f"block {number}{others} of {len(numbers)}: {first.subject}"
+            do = f"{first.do}; then run again: what was finished is kept in {self.folder}"
+            raise kind(subject, expected=first.expected, got=first.got, do=do)
+
+    def _blocks(self, prepared: Prepared, resources: Resources, known: Mapping[str, Any] | None) -> TileBlocks:
+        if known is not None:
+            x, y, z = known["tiles"]
+            return TileBlocks(prepared.plan, (x, y, z))
+        sizes = BlockSizes(prepared, keeps_logits=self._keeps_logits(prepared))
+        return chosen_blocks(sizes, self._options.memory_bytes, resources, self._ports.edge, self._scheduler.workers)
+
+    def _keeps_logits(self, prepared: Prepared) -> bool:
+        return prepared.space.resamples or self._outputs.probabilities is not None
+
+    def _new_run(self, prepared: Prepared, blocks: TileBlocks) -> BlockRun:
+        runtime, view = self._loaded.runtime, prepared.view
+        edge = max(own - first for own, first in zip(blocks.own(0).stop, blocks.own(0).start, strict=True))
+        return BlockRun(
+            self._shared("run", self._hashes, self._marks(prepared)),
+            self._loaded.model,
+            (runtime.name, runtime.precision, self._scheduler.threads),
+            prepared.card,
+            view.box,
+            prepared.fitted,
+            view.limits(prepared.fitted, prepared.plan.axis),
+            blocks,
+            prepared.returned,
+            self._keeps_logits(prepared),
+            self._references(),
+            write_boxes(self._case.grid, self._ports.block_volumes.chunk, edge),
+        )
+
+    def _shared(self, *parts: object) -> Shared:
+        inputs = tuple(name if "://" in name else str(Path(name).absolute()) for name in self._case.references)
+        key = key_of(self.folder, *parts)
+        return Shared(key, self.folder, inputs, self._options, self._ports.version, self._ports.open_ports)
+
+    def _references(self) -> dict[Literal["mask", "probabilities"], str]:
+        found: dict[Literal["mask", "probabilities"], str] = {"mask": self._outputs.mask}
+        if self._outputs.probabilities is not None:
+            found["probabilities"] = self._outputs.probabilities
+        publishes = self._ports.block_volumes.publishes
+        return {name: reference if publishes(reference) else f"{name}.ome.zarr" for name, reference in found.items()}
+
+    def _begin_results(self) -> None:
+        for name in ("written", "changed"):
+            self._blobs.delete_prefix(name)
+        run, case = self._run, self._case
+        for name, reference in run.references.items():
+            self._ports.block_volumes.begin(
+                self.folder,
+                name,
+                reference,
+                case.grid,
+                sink_dtype(name, run.returned),
+                channels=sink_channels(name, run.returned),
+                like=case.sources[0],
+                channel_names=run.returned.channel_names if name == "probabilities" else (),
+                labels=run.returned.table if name == "mask" else None,
+            )
+
+    def _all_open(self) -> bool:
+        try:
+            for name in self._run.references:
+                self._open(name).close()
+        except OutputError:
+            return False
+        return True
+
+    def _open(self, name: Literal["mask", "probabilities"]) -> VolumeSink:
+        reference = self._run.references[name]
+        return self._ports.block_volumes.open(self.folder, name, reference, self._case.grid)
+
+    def _sinks(self, volumes: VolumeStore) -> Sinks:
+        """Return the results: those in the making, or copies where their format has to be written as a whole."""
+        sinks: Sinks = {}
+        like, output = self._case.sources[0], self._run.returned
+        for name in self._run.references:
+            made = self._stack.enter_context(self._open(name))
+            wanted = self._outputs.mask if name == "mask" else self._outputs.probabilities
+            if wanted == self._run.references[name]:
+                sinks[name] = made
+                continue
+            assert wanted is not None
+            channels, names = sink_channels(name, output), output.channel_names if name == "probabilities" else ()
+            table = output.table if name == "mask" else None
+            more: dict[str, Any] = {"channels": channels, "like": like, "channel_names": names, "labels": table}
+            sink = self._stack.enter_context(volumes.create(wanted, self._case.grid, sink_dtype(name, output), **more))
+            for box in slabs(self._case.grid, 2):
+                self._progress.advance(0)
+                sink.write(box, made.read(box))
+            sinks[name] = sink
+        return sinks
+
+    def _marks(self, prepared: Prepared) -> dict[str, Any]:
+        """Return what a run must have in common with the one that it goes on with."""
+        runtime, keeps = self._loaded.runtime, self._outputs.probabilities is not None
+        return {
+            "schema": _SCHEMA,
+            "volumes": [sha256 for _, sha256 in self._hashes],
+            "model": self._loaded.model.sha256,
+            "voxport": self._ports.version,
+            "runtime": f"{runtime.name} {runtime.version} {runtime.precision}",
+            "options": fingerprint(self._hashes, self._loaded, prepared, keeps),
+        }
+
+    def _read(self, name: str) -> dict[str, Any] | None:
+        if not self._blobs.exists(name):
+            return None
+        with self._blobs.open(name) as stream:
+            found: dict[str, Any] = json.load(stream)
+        return found
+
+    def _put(self, name: str, content: Mapping[str, Any]) -> None:
+        self._blobs.put(name, io.BytesIO(json.dumps(content, indent=2).encode()))
+
+
+def _check(loaded: LoadedModel) -> None:
+    """Raise UsageError for a model that cannot be run in blocks."""
+    card: ModelCard = loaded.model.card
+    steps = (step for channel in card.input.channels for step in card.input.steps(channel))
+    if card.input.crop is not None and any(map(is_within_crop, steps)):
+        expected, got = "a model whose intensity steps do not depend on the crop's region", card.reference
+        raise UsageError("cluster", expected=expected, got=got, do="segment it on one machine")
+    if loaded.model.format != "onnx" or loaded.quantised_sha256 is not None:
+        got = "a checkpoint" if loaded.model.format != "onnx" else "int8 that was made on this machine"
+        do = "export it first" if loaded.model.format != "onnx" else "set the precision to fp32"
+        raise UsageError("cluster", expected="an ONNX file that every worker runs", got=got, do=do)
+
+
+def _check_same(known: Mapping[str, Any] | None, marks: Mapping[str, Any], folder: str) -> None:
+    """Raise UsageError if the folder holds a run of something else."""
+    if known is None:
+        return
+    others = [name for name, value in marks.items() if known.get(name) != value]
+    if others:
+        named = [name for name in others if name != "options"] or others
+        do = f"run it as it was begun, or delete {folder}"
+        raise UsageError(folder, expected="the run that was begun", got=f"another {', '.join(named)}", do=do)
+
+
+def _rounding_notes(answers: Mapping[str, str]) -> Iterable[str]:
+    if len(answers) > 1:
+        yield (
+            f"blocks were inferred on {len(answers)} kinds of processors that round in different ways "
+            f"({', '.join(answers.values())}): another run may differ from this one in the last bits"
+        )

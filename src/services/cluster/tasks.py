@@ -1,0 +1,362 @@
+"""What workers do with a block: survey it, infer its tiles, add up its neighbours' sums, write its voxels."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import tempfile
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...domain.cards.model_card import ModelCard
+from ...domain.errors import ModelError, UsageError
+from ...domain.geometry.grid import Box, Grid, shape3
+from ...domain.geometry.resampling import Limits
+from ...domain.inference.blending import Block, mean_logits
+from ...domain.inference.tile_blocks import TileBlocks, infer_block
+from ...domain.labels.label_map import Output
+from ...domain.run import RunOptions
+from ...ports.blobs import BlobStore
+from ...ports.block_scheduler import Workbench
+from ...ports.block_volumes import BlockVolumes
+from ...ports.model import Model
+from ...ports.resources import Resources
+from ...ports.runtime import RuntimeOpener, RuntimeOptions
+from ...ports.scratch import Scratch
+from ...ports.volume_store import VolumeSink, VolumeStore
+from ..segmentation.case import Case, value_table
+from ..segmentation.inference import Inferer
+from ..segmentation.preparation.model_view import Fitted, ModelView, reopened_view
+from ..segmentation.resume import answer_to_noise
+
+Stage = Literal["inferred", "joined", "written"]
+MODEL = "model"
+
+
+@dataclass(frozen=True)
+class WorkerPorts:
+    """Ports of a worker. ``open_blobs`` opens a folder that the workers share. ``version`` is voxport's."""
+
+    volumes: VolumeStore
+    block_volumes: BlockVolumes
+    open_blobs: Callable[[str], BlobStore]
+    runtimes: Mapping[str, RuntimeOpener]
+    scratch: Scratch
+    resources: Resources
+    version: str
+
+
+@dataclass(frozen=True)
+class Shared:
+    """What every worker is told: the case, the folder of the run, and how a worker finds its own ports."""
+
+    key: str
+    folder: str
+    inputs: tuple[str, ...]
+    options: RunOptions
+    version: str
+    open_ports: Callable[[], WorkerPorts]
+
+
+@dataclass(frozen=True)
+class BlockRun:
+    """A prepared run.
+
+    ``box`` holds the stored voxels that are segmented, ``limits`` those of the resampled values, ``references`` the
+    names of the results, the mask first. With ``keeps_logits``, blocks pass on logits in place of labels.
+    """
+
+    shared: Shared
+    model: Model
+    runtime: tuple[str, str, int | None]
+    card: ModelCard
+    box: Box
+    fitted: Fitted
+    limits: Limits | None
+    blocks: TileBlocks
+    returned: Output
+    keeps_logits: bool
+    references: Mapping[Literal["mask", "probabilities"], str]
+    boxes: tuple[Box, ...]
+
+
+def survey_block(shared: Shared, boxes: tuple[Box, ...], bench: Workbench, number: int) -> None:
+    """Count the values of each channel of integers in a box, and store the counts."""
+    worker = _kept(bench, shared.key, lambda stack: _Reader(shared, stack))
+    name = survey_name(shared, number)
+    if not worker.blobs.exists(name):
+        tables: dict[str, NDArray[Any]] = {}
+        for channel in range(worker.case.channels):
+            values = worker.case.read_channel(channel, boxes[number]).ravel(order="K")
+            tables[f"values{channel}"], tables[f"counts{channel}"] = value_table([values], values.dtype)
+        worker.put_arrays(name, tables)
+
+
+def work_on_block(run: BlockRun, stage: Stage, bench: Workbench, number: int) -> dict[str, Any]:
+    """Take a block through a stage, and store the result with its record; returns the record.
+
+    A block whose record is there is not worked on again.
+    """
+    worker = _kept(bench, f"{run.shared.key} {run.blocks.tiles}", lambda stack: _Worker(run, stack))
+    name = record_name(stage, number)
+    if worker.blobs.exists(name):
+        with worker.blobs.open(name) as stream:
+            found: dict[str, Any] = json.load(stream)
+            return found
+    record: dict[str, Any] = worker.work(stage, number)
+    worker.blobs.put(name, io.BytesIO(json.dumps(record).encode()))
+    if stage == "joined":
+        worker.blobs.delete_prefix(f"sums/{number:06d}")
+    return record
+
+
+def survey_name(shared: Shared, number: int) -> str:
+    """Return the name of the counts of a box."""
+    return f"surveyed/{shared.key[:16]}-{number:06d}.npz"
+
+
+def record_name(stage: Stage, number: int) -> str:
+    """Return the name of the record of a finished block."""
+    return f"{stage}/{number:06d}.json"
+
+
+def _kept(bench: Workbench, key: str, make: Callable[[ExitStack], Any]) -> Any:
+    """Return what a worker keeps of a run; it is made first, in place of that of another run."""
+    if key not in bench.kept:
+        bench.kept.clear()
+        bench.close()
+        bench.kept[key] = make(bench)
+    return bench.kept[key]
+
+
+class _Reader:
+    """An open case and the run's folder."""
+
+    def __init__(self, shared: Shared, stack: ExitStack) -> None:
+        self.ports = shared.open_ports()
+        if self.ports.version != shared.version:
+            do = "install the same version on all machines"
+            raise UsageError("worker", expected=f"voxport {shared.version}", got=self.ports.version, do=do)
+        self.case = Case.open(self.ports.volumes, shared.inputs, stack, shared.options.reading)
+        self.blobs = self.ports.open_blobs(shared.folder)
+
+    def put_arrays(self, name: str, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Store arrays; labels compressed, as they shrink to a few percent."""
+        content = io.BytesIO()
+        save: Callable[..., None] = np.savez
+        if all(array.dtype.kind == "u" for array in arrays.values()):
+            save = np.savez_compressed
+        save(content, **arrays)
+        content.seek(0)
+        self.blobs.put(name, content)
+
+    def arrays(self, name: str) -> dict[str, NDArray[Any]]:
+        """Return stored arrays."""
+        with self.blobs.open(name) as stream, np.load(io.BytesIO(stream.read())) as found:
+            return dict(found)
+
+
+class _Worker(_Reader):
+    """A reader with the network, which knows the run."""
+
+    def __init__(self, run: BlockRun, stack: ExitStack) -> None:
+        super().__init__(run.shared, stack)
+        self._run, self._stack = run, stack
+        self._view: ModelView = reopened_view(self.case, run.card, run.box, run.shared.options.nan_as)
+        self._back = self._view.space.way_back(run.card.output)
+
+    def work(self, stage: Stage, number: int) -> dict[str, Any]:
+        """Take a block through a stage."""
+        return {"inferred": self._infer, "joined": self._join, "written": self._write}[stage](number)
+
+    @cached_property
+    def _inferer(self) -> Inferer:
+        """The network, from the run's folder."""
+        name, precision, threads = self._run.runtime
+        path = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="voxport-"))) / "model.onnx"
+        if self.blobs.link(MODEL, path) != self._run.model.sha256:
+            do = "delete the run's folder, and run again"
+            raise ModelError(self._run.card.reference, expected="the model of the run", got="another file", do=do)
+        opened = self.ports.runtimes[name](replace(self._run.model, path=path), RuntimeOptions(precision, threads))
+        self._stack.callback(opened.close)
+        return self._stack.enter_context(Inferer(opened, self._run.card, 1, self._run.blocks.plan.tile))
+
+    @cached_property
+    def _answer(self) -> str:
+        return answer_to_noise(self._inferer, self._run.blocks.plan.tile)
+
+    def _infer(self, number: int) -> dict[str, Any]:
+        """Infer the tiles of a block; store what it has of its own voxels, and its sums of its neighbours'."""
+        run, blocks = self._run, self._run.blocks
+        axis, (part, region) = blocks.plan.axis, blocks.part(number)
+        piece = _Piece(run, blocks.own(number))
+        planes = self._view.planes(run.fitted, axis, region, run.limits)
+        for found in infer_block(blocks, number, planes, self._inferer.begin, buffers=self.ports.scratch):
+            if isinstance(found, Block):
+                piece.add(found.box, found.logits)
+                continue
+            name = _sums_name(found.cell.owner, number, found.cell.box)
+            self.put_arrays(name, {"sums": found.sums})
+        self.put_arrays(_piece_name("inferred", number), {"values": piece.values})
+        processor = self.ports.resources.describe().processor
+        return {
+            "tiles": part.tile_count,
+            "contested": piece.contested,
+            "answer": self._answer,
+            "processor": processor,
+        }
+
+    def _join(self, number: int) -> dict[str, Any]:
+        """Add up the sums of a block's voxels that its neighbours' tiles reach too."""
+        run, blocks = self._run, self._run.blocks
+        piece = _Piece(run, blocks.own(number), self.arrays(_piece_name("inferred", number))["values"])
+        for cell in blocks.cells(number):
+            if cell.owner == number and len(cell.blocks) > 1:
+                total: NDArray[np.int64] | None = None
+                for giver in cell.blocks:
+                    sums = self.arrays(_sums_name(number, giver, cell.box))["sums"]
+                    total = sums if total is None else np.add(total, sums, out=total)
+                assert total is not None
+                piece.add(cell.box, mean_logits(blocks.plan, cell.box, total))
+        self.put_arrays(_piece_name("joined", number), {"values": piece.values})
+        return {"contested": piece.contested}
+
+    def _write(self, number: int) -> dict[str, Any]:
+        """Write a box of the results, from the blocks that finished its voxels."""
+        run, box = self._run, self._run.boxes[number]
+        output = run.returned
+        values = {
+            name: np.zeros((sink_channels(name, output), *box.shape), sink_dtype(name, output))
+            for name in run.references
+        }
+        if "probabilities" in values and "background" in output.channel_names:
+            values["probabilities"][output.channel_names.index("background")] = 1  # outside the crop
+        contested = 0
+        if (inside := box.common(run.box)) is not None:
+            labels, probabilities, contested = self._decoded(inside)
+            place = (slice(None), *inside.within(box).slices)
+            values["mask"][place] = labels
+            if "probabilities" in values:
+                values["probabilities"][place] = probabilities
+        for name, array in values.items():
+            self._sink(name).write(box, array)
+        return {"contested": contested}
+
+    def _decoded(self, stored: Box) -> tuple[NDArray[Any], NDArray[np.float32] | None, int]:
+        """Return labels, probabilities and the number of contested voxels of stored voxels, in their order."""
+        run, space, axis = self._run, self._view.space, self._run.blocks.plan.axis
+        turned = space.reorientation.inverse()
+        oriented = turned.source_box(stored.within(run.box), space.oriented.shape)
+        if not run.keeps_logits:
+            return turned.apply(self._gathered(oriented)), None, 0
+        if space.resamples:
+            source = self._back.source_box(oriented)
+            logits = self._gathered(source)
+            if run.card.output.resample == "probabilities":
+                logits = run.card.output.probabilities(logits)
+            planes = self._back.planes(iter(np.moveaxis(logits, 1 + axis, 0)), axis, within=oriented)
+            logits = np.stack(list(planes), axis=1 + axis)
+        else:
+            logits = self._gathered(oriented)
+        probabilities = run.returned.probabilities(logits) if "probabilities" in run.references else None
+        shown = None if probabilities is None else turned.apply(probabilities)
+        return turned.apply(run.returned.labels(logits)), shown, run.returned.contested(logits)
+
+    def _gathered(self, box: Box) -> NDArray[Any]:
+        """Return labels ``(x, y, z)`` or logits ``(K, x, y, z)`` of a box of the model's grid."""
+        gathered: NDArray[Any] | None = None
+        for number in self._run.blocks.meeting(box):
+            own = self._run.blocks.own(number)
+            common = own.common(box)
+            assert common is not None
+            values = self.arrays(_piece_name(last_stage(self._run.blocks), number))["values"]
+            if gathered is None:
+                gathered = np.zeros((*values.shape[:-3], *box.shape), values.dtype)
+            gathered[(..., *common.within(box).slices)] = values[(..., *common.within(own).slices)]
+        assert gathered is not None
+        return gathered
+
+    def _sink(self, name: Literal["mask", "probabilities"]) -> VolumeSink:
+        sinks = self.__dict__.setdefault("_sinks", {})
+        if name not in sinks:
+            opened = self.ports.block_volumes.open(
+                self._run.shared.folder, name, self._run.references[name], self.case.grid
+            )
+            sinks[name] = self._stack.enter_context(opened)
+        found: VolumeSink = sinks[name]
+        return found
+
+
+class _Piece:
+    """The labels ``(x, y, z)``, or logits ``(K, x, y, z)``, of a block's own voxels as they are finished."""
+
+    def __init__(self, run: BlockRun, own: Box, values: NDArray[Any] | None = None) -> None:
+        self._run, self._own = run, own
+        self.contested = 0
+        output = run.card.output
+        if values is not None:
+            self.values = values
+        elif run.keeps_logits:
+            self.values = np.zeros((output.channels, *own.shape), np.float32)
+        else:
+            self.values = np.zeros(own.shape, output.table.dtype)
+
+    def add(self, box: Box, logits: NDArray[np.float32]) -> None:
+        """Set the voxels of a box."""
+        output, place = self._run.card.output, (..., *box.within(self._own).slices)
+        if self._run.keeps_logits:
+            self.values[place] = logits
+            return
+        self.values[place] = output.labels(logits)
+        self.contested += output.contested(logits)
+
+
+def last_stage(blocks: TileBlocks) -> Literal["inferred", "joined"]:
+    """Return the stage after which blocks are finished: tiles of several blocks meet, unless there is one, or halos."""
+    return "inferred" if blocks.count == 1 or blocks.plan.blending == "halo" else "joined"
+
+
+def sink_channels(name: str, output: Output) -> int:
+    """Return the channels of a result."""
+    return output.channels if name == "probabilities" else 1
+
+
+def sink_dtype(name: str, output: Output) -> np.dtype[Any]:
+    """Return the type of a result."""
+    return np.dtype(np.float32) if name == "probabilities" else output.table.dtype
+
+
+def write_boxes(grid: Grid, chunk: tuple[int, int, int], edge: int) -> tuple[Box, ...]:
+    """Return boxes of whole chunks that cover a grid, of about ``edge`` voxels along each axis."""
+    steps = [max(1, edge // length) * length for length in chunk]
+    return tuple(
+        Box(
+            shape3((x, y, z)),
+            shape3(map(min, (x + steps[0], y + steps[1], z + steps[2]), grid.shape)),
+        )
+        for x in range(0, grid.shape[0], steps[0])
+        for y in range(0, grid.shape[1], steps[1])
+        for z in range(0, grid.shape[2], steps[2])
+    )
+
+
+def _piece_name(stage: Literal["inferred", "joined"], number: int) -> str:
+    return f"pieces/{stage}/{number:06d}.npz"
+
+
+def _sums_name(owner: int, giver: int, box: Box) -> str:
+    corner = "-".join(map(str, box.start))
+    return f"sums/{owner:06d}/{giver:06d}-{corner}.npz"
+
+
+def key_of(*parts: object) -> str:
+    """Return a hash of what tells runs apart."""
+    return hashlib.sha256(json.dumps(parts, default=str).encode()).hexdigest()

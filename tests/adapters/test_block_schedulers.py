@@ -1,0 +1,45 @@
+"""Schedulers of blocks."""
+
+from __future__ import annotations
+
+import pytest
+from voxport.adapters.schedulers.dask import DaskScheduler
+from voxport.adapters.schedulers.inline import InlineScheduler
+from voxport.domain.errors import UsageError
+from voxport.ports.block_scheduler import BlockScheduler
+from voxport.testing.block_scheduler import BlockSchedulerContract
+
+from tests.rest.serving import free_port
+
+
+class TestInline(BlockSchedulerContract):
+    @classmethod
+    def make_scheduler(cls) -> BlockScheduler:
+        return InlineScheduler()
+
+
+class TestDask(BlockSchedulerContract):
+    """Two processes, started for the test."""
+
+    @classmethod
+    def make_scheduler(cls) -> BlockScheduler:
+        return DaskScheduler("local:2", processors=2)
+
+
+@pytest.mark.parametrize("address", ["local:0", "local:x", "local:-1", "local:9999999", "host", "host:8786"])
+def test_an_address_that_is_none_is_refused(address: str) -> None:
+    with pytest.raises(UsageError, match="cluster"):
+        DaskScheduler(address, processors=2)
+
+
+def test_a_scheduler_that_does_not_answer_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("voxport.adapters.schedulers.dask._CONNECT_SECONDS", 1)
+    address = f"tcp://127.0.0.1:{free_port()}"
+    with pytest.raises(UsageError, match="start a scheduler"), DaskScheduler(address, processors=2):
+        pass
+
+
+def test_processes_share_the_processors() -> None:
+    assert DaskScheduler("local:2", processors=8).threads == 4
+    assert DaskScheduler("local:9", processors=8).threads == 1
+    assert DaskScheduler("tcp://127.0.0.1:8786", processors=8).threads is None
