@@ -221,8 +221,8 @@ class BlockedRun:
             if prepared is not None and isinstance(first, LogitRangeError):
                 raise prepared.blame(first)
             kind = next((kind for kind in _SAME_KIND if isinstance(first, kind)), VoxportError)
-            others = f" and {len(failed) - 1} others" if len(failed) > 1 else ""
-            subject = f"block {number}{others} of {len(numbers)}: {first.subject}"
+            failures = "" if len(failed) == 1 else f" ({len(failed)} failed)"
+            subject = f"block {number} of {len(numbers)}{failures}: {first.subject}"
             do = f"{first.do}; then run again: what was finished is kept in {self.folder}"
             raise kind(subject, expected=first.expected, got=first.got, do=do)
 

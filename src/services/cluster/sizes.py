@@ -12,7 +12,7 @@ from ...ports.resources import Resources
 from ..segmentation.preparation.planning import free_bytes, size
 from ..segmentation.preparation.prepare import Prepared
 
-_EDGES = (2048, 1536, 1024, 768, 512, 384, 256, 192, 128, 96, 64, 48, 32, 1)
+_EDGES = tuple(round(2048 / 2 ** (step / 2)) for step in range(23))  # 2048, 1448, 1024 ... 1
 _BLOCKS_A_WORKER = 2
 # of decoded chunks that a source keeps between slabs
 _MOST_ROW_BYTES = 2**30
