@@ -36,6 +36,7 @@ from .ports.model_repository import Listing
 from .ports.progress import ProgressListener
 from .ports.segmenter import Segmenter
 from .ports.volume_store import VolumeSource
+from .services.cluster.plan import BlockPlan, plan_blocks
 from .services.comparison.compare import Comparison, compare, paired
 from .services.dicom.node import DicomNode, NodeTimes
 from .services.jobs.callbacks import Callbacks
@@ -304,6 +305,16 @@ class Application:
             ports=self.container.segment_ports(),
             new_store=self.container.memory_store,
         )
+
+    def plan_blocks(
+        self, inputs: Sequence[str], loaded: LoadedModel, options: RunOptions, progress: ProgressListener
+    ) -> BlockPlan | None:
+        """Plan a run on the cluster of the settings, None without one; see ``plan_blocks``."""
+        ports = self.container.case_ports()
+        if ports.cluster is None:
+            return None
+        more: dict[str, Any] = {"volumes": ports.volumes, "resources": ports.resources, "cluster": ports.cluster}
+        return plan_blocks(inputs, loaded, options, progress, probabilities=False, **more)
 
     def format_of(self, reference: str) -> str:
         """Return the name of the format of a stored volume; empty for an unknown one."""

@@ -19,6 +19,7 @@ pytest.register_assert_rewrite("voxport.testing")
 # What the tests of a folder or a module need, by the longest path that matches.
 NEEDS: Mapping[str, Sequence[str]] = {
     "tests/adapters/test_bento_store.py": ("process",),
+    "tests/adapters/test_block_schedulers.py": ("process",),
     "tests/adapters/test_bundle_importer.py": ("torch",),
     "tests/adapters/test_dbos_database.py": ("process", "database"),
     "tests/adapters/test_dbos_jobs.py": ("process", "database"),
@@ -42,6 +43,7 @@ NEEDS: Mapping[str, Sequence[str]] = {
     "tests/adapters/test_torch_wrappers.py": ("torch",),
     "tests/application": ("process",),
     "tests/cli": ("process",),
+    "tests/cluster": ("process",),
     "tests/client": ("process",),
     "tests/demo": ("process", "browser"),
     "tests/demo/test_languages.py": (),

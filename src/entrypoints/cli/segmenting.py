@@ -17,6 +17,7 @@ from .console import build_application, progress_bar, show_json, show_table, war
 
 if TYPE_CHECKING:
     from ...ports.segmenter import Segmenter
+    from ...services.cluster.plan import BlockPlan
     from ...services.models.loading import LoadedModel
     from ...services.segmentation.estimate import Estimate
 
@@ -157,19 +158,47 @@ def plan_command(
     threads: opt.Threads = None,
     *,
     options: RunOptions,
+    cluster: opt.Cluster = None,
+    block: opt.BlockEdge = None,
     as_json: opt.AsJson = False,
     quiet: opt.Quiet = False,
 ) -> None:
     """Estimate tiles, peak memory and time of a run, with warnings; nothing is segmented."""
-    application = build_application()
+    application = build_application(cluster=opt.cluster_settings(cluster, block))
     chosen = application.find_model(model, card)
     with progress_bar(quiet) as progress:
         opened = application.load_model(chosen, runtime=runtime, precision=precision, threads=threads)
-        found = application.estimate(inputs, opened, options, progress)
-    if as_json:
+        in_blocks = application.plan_blocks(inputs, opened, options, progress)
+        found = None if in_blocks is not None else application.estimate(inputs, opened, options, progress)
+    if found is None:
+        _show_blocks(in_blocks, as_json=as_json, quiet=quiet)
+    elif as_json:
         show_json(_estimate(opened, found))
     elif not quiet:
         _show_estimate(opened, found)
+
+
+def _show_blocks(found: BlockPlan | None, *, as_json: bool, quiet: bool) -> None:
+    from ...services.segmentation.preparation.planning import size
+    from ...services.segmentation.report import tiles_mapping
+
+    assert found is not None
+    numbers = {name: value for name, value in vars(found).items() if name != "prepared"}
+    if as_json:
+        show_json(
+            {"tiles": tiles_mapping(found.prepared), "blocks": numbers, "warnings": list(found.prepared.warnings)}
+        )
+        return
+    if quiet:
+        return
+    warn(found.prepared.warnings)
+    typer.echo(f"blocks   {found.blocks}, {found.tiles} tiles in all, {found.seconds_per_tile:.3f} s each")
+    typer.echo(f"reads    {size(found.read_bytes)} of the volume")
+    moved = f"{size(found.sums_bytes)} from block to block, {size(found.pieces_bytes)} to the mask"
+    typer.echo(f"moves    {moved}, uncompressed")
+    typer.echo(f"memory   about {size(found.worker_bytes)} a worker")
+    hours = f"{found.seconds / 3600:.2g} hours" if found.seconds > 3600 else f"{found.seconds:.1f} s"
+    typer.echo(f"time     about {hours} with {found.workers} worker(s), {found.serial_seconds:.1f} s of it here")
 
 
 def _estimate(opened: LoadedModel, found: Estimate) -> dict[str, Any]:
