@@ -73,6 +73,10 @@ class Box:
         stop = shape3(map(min, self.stop, other.stop))
         return Box(start, stop) if all(a < b for a, b in zip(start, stop, strict=True)) else None
 
+    def around_both(self, other: Box) -> Box:
+        """Return the smallest box that holds both boxes."""
+        return Box(shape3(map(min, self.start, other.start)), shape3(map(max, self.stop, other.stop)))
+
     def within(self, outer: Box) -> Box:
         """Return the box in voxels of an outer one: its index in an array of the outer box."""
         return self.moved(shape3(-start for start in outer.start))

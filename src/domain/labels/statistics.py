@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..exact import Moments
 from ..geometry.grid import Box, Grid, shape3
 from .components import ComponentCounter
 from .label_map import Labels, LabelTable
@@ -48,89 +49,99 @@ class StatisticsAccumulator:
     """Accumulates statistics from consecutive boxes along ``axis``, each spanning the other two axes."""
 
     def __init__(self, grid: Grid, table: LabelTable, channels: int, axis: int) -> None:
-        self._grid = grid
-        self._table = table
-        self._measures = {value: _Measures(channels, axis) for value in table.values}
+        self._grid, self._table = grid, table
+        self._measures = {value: Measures.empty(channels) for value in table.values}
+        self._components = {value: ComponentCounter(axis) for value in table.values}
 
     def add(self, box: Box, labels: Labels, image: Sequence[NDArray[Any]]) -> None:
         """Add labels ``(x, y, z)`` of the voxels in ``box``, and an array of the same shape for each channel."""
         for value, measures in self._measures.items():
             inside = labels == value
-            measures.add(box, inside, [_values(channel, inside) for channel in image])
+            self._components[value].add(inside)
+            measures.add(box, inside, image)
 
     def result(self) -> tuple[LabelStatistics, ...]:
         """Return the statistics of each label in the table's order."""
-        return tuple(
-            self._measures[label.value].result(label.value, label.name, self._grid) for label in self._table.labels
-        )
+        components = {value: counter.result() for value, counter in self._components.items()}
+        return label_statistics(self._grid, self._table, self._measures, components)
 
 
-class _Measures:
-    def __init__(self, channels: int, axis: int) -> None:
-        self._voxels = 0
-        self._index_sum = np.zeros(3)
-        self._box: Box | None = None
-        self._channels = [_Moments() for _ in range(channels)]
-        self._components = ComponentCounter(axis)
+@dataclass
+class Measures:
+    """What is counted and summed of a label: the same whatever the parts, and their order.
 
-    def add(self, box: Box, inside: NDArray[np.bool_], values: Sequence[NDArray[Any]]) -> None:
-        self._components.add(inside)
+    ``index_sums`` are the sums of voxel indices along each axis.
+    """
+
+    voxels: int
+    index_sums: list[int]
+    box: Box | None
+    channels: list[Moments]
+
+    @classmethod
+    def empty(cls, channels: int) -> Measures:
+        """Return the measures of no voxels."""
+        return cls(0, [0, 0, 0], None, [Moments() for _ in range(channels)])
+
+    def add(self, box: Box, inside: NDArray[np.bool_], image: Sequence[NDArray[Any]]) -> None:
+        """Add the voxels of ``box`` that are inside."""
         count = int(np.count_nonzero(inside))
         if count == 0:
             return
-        low, high = [], []
+        low, high, sums = [], [], []
         for axis in range(3):
             others = tuple(a for a in range(3) if a != axis)
             profile = np.count_nonzero(inside, axis=others)
             hit = np.flatnonzero(profile)
             low.append(box.start[axis] + int(hit[0]))
             high.append(box.start[axis] + int(hit[-1]) + 1)
-            self._index_sum[axis] += float(profile @ np.arange(box.start[axis], box.stop[axis], dtype=np.float64))
-        if self._box is not None:
-            low, high = list(map(min, low, self._box.start)), list(map(max, high, self._box.stop))
-        self._box = Box(shape3(low), shape3(high))
-        self._voxels += count
-        for moments, channel in zip(self._channels, values, strict=True):
-            moments.add(channel.astype(np.float64))
+            sums.append(int(profile @ np.arange(box.start[axis], box.stop[axis], dtype=np.int64)))
+        moments = [Moments() for _ in image]
+        for channel, found in zip(image, moments, strict=True):
+            found.add(_values(channel, inside))
+        self.merge(Measures(count, sums, Box(shape3(low), shape3(high)), moments))
 
-    def result(self, value: int, name: str, grid: Grid) -> LabelStatistics:
-        box = self._box
-        centroid = None if box is None else self._index_sum / self._voxels
-        touches = box is not None and (0 in box.start or any(s == n for s, n in zip(box.stop, grid.shape, strict=True)))
-        return LabelStatistics(
-            value=value,
-            name=name,
-            voxels=self._voxels,
-            volume=self._voxels * grid.voxel_volume,
-            channels=tuple(moments.result() for moments in self._channels),
-            bounding_box=box,
-            centroid_voxel=None if centroid is None else _triple(centroid),
-            centroid_world=None if centroid is None else _triple(grid.world(centroid)),
-            components=self._components.result(),
-            touches_border=touches,
-        )
+    def merge(self, other: Measures) -> None:
+        """Add the voxels of another part."""
+        self.voxels += other.voxels
+        self.index_sums = [a + b for a, b in zip(self.index_sums, other.index_sums, strict=True)]
+        self.box = other.box if self.box is None else self.box if other.box is None else self.box.around_both(other.box)
+        for mine, theirs in zip(self.channels, other.channels, strict=True):
+            mine.merge(theirs)
 
 
-class _Moments:
-    """Mean and deviation by the pairwise update of Chan, Golub and LeVeque (1979), stable for large offsets."""
+def label_statistics(
+    grid: Grid, table: LabelTable, measures: Mapping[int, Measures], components: Mapping[int, int]
+) -> tuple[LabelStatistics, ...]:
+    """Return the statistics of each label in the table's order, from measures and components by label."""
+    return tuple(
+        _statistics(grid, label.value, label.name, measures[label.value], components[label.value])
+        for label in table.labels
+    )
 
-    def __init__(self) -> None:
-        self._count, self._mean, self._squares = 0, 0.0, 0.0
-        self._min, self._max = np.inf, -np.inf
 
-    def add(self, values: NDArray[np.float64]) -> None:
-        mean, total = float(values.mean()), self._count + values.size
-        change = mean - self._mean
-        self._squares += float(((values - mean) ** 2).sum()) + change**2 * self._count * values.size / total
-        self._mean += change * values.size / total
-        self._count = total
-        self._min = min(self._min, float(values.min()))
-        self._max = max(self._max, float(values.max()))
+def _statistics(grid: Grid, value: int, name: str, found: Measures, components: int) -> LabelStatistics:
+    box = found.box
+    centroid = None if box is None else np.array([total / found.voxels for total in found.index_sums])
+    touches = box is not None and (0 in box.start or any(s == n for s, n in zip(box.stop, grid.shape, strict=True)))
+    return LabelStatistics(
+        value=value,
+        name=name,
+        voxels=found.voxels,
+        volume=found.voxels * grid.voxel_volume,
+        channels=tuple(map(_channel_statistics, found.channels)),
+        bounding_box=box,
+        centroid_voxel=None if centroid is None else _triple(centroid),
+        centroid_world=None if centroid is None else _triple(grid.world(centroid)),
+        components=components,
+        touches_border=touches,
+    )
 
-    def result(self) -> ChannelStatistics:
-        if self._count == 0:
-            return ChannelStatistics(None, None, None, None)
-        return ChannelStatistics(self._mean, float(np.sqrt(self._squares / self._count)), self._min, self._max)
+
+def _channel_statistics(found: Moments) -> ChannelStatistics:
+    if found.count == 0:
+        return ChannelStatistics(None, None, None, None)
+    return ChannelStatistics(found.mean, found.std, found.low, found.high)
 
 
 def _values(channel: NDArray[Any], inside: NDArray[np.bool_]) -> NDArray[Any]:
