@@ -109,6 +109,18 @@ class Measures:
         for mine, theirs in zip(self.channels, other.channels, strict=True):
             mine.merge(theirs)
 
+    def as_data(self) -> dict[str, Any]:
+        """Return plain data, which `of_data` makes the same of."""
+        box = None if self.box is None else [self.box.start, self.box.stop]
+        channels = [channel.numbers() for channel in self.channels]
+        return {"voxels": self.voxels, "index_sums": self.index_sums, "box": box, "channels": channels}
+
+    @classmethod
+    def of_data(cls, data: Mapping[str, Any]) -> Measures:
+        """Return the measures of plain data."""
+        box = None if data["box"] is None else Box(*map(shape3, data["box"]))
+        return cls(data["voxels"], data["index_sums"], box, list(map(Moments.of_numbers, data["channels"])))
+
 
 def label_statistics(
     grid: Grid, table: LabelTable, measures: Mapping[int, Measures], components: Mapping[int, int]

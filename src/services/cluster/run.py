@@ -15,12 +15,18 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ...domain.cards.model_card import ModelCard
 from ...domain.errors import InputError, LimitError, ModelError, OutputError, UsageError, VoxportError
+from ...domain.geometry.grid import Box, Grid
 from ...domain.inference.sliding_window import LogitRangeError
 from ...domain.inference.tile_blocks import TileBlocks
 from ...domain.intensity import ChannelSurvey, is_within_crop
+from ...domain.labels.label_map import LabelTable
+from ...domain.labels.postprocessing import Changed
+from ...domain.labels.seams import SeenComponents, count_components
+from ...domain.labels.statistics import LabelStatistics, Measures, label_statistics
 from ...domain.run import Outputs, RunOptions
 from ...ports.blobs import BlobStore
 from ...ports.block_scheduler import BlockScheduler
@@ -44,6 +50,7 @@ from .tasks import (
     key_of,
     last_stage,
     record_name,
+    seams_name,
     sink_channels,
     sink_dtype,
     survey_block,
@@ -53,7 +60,8 @@ from .tasks import (
 )
 
 _SCHEMA = "voxport/blocks/1"
-_RECORD, _CHANGED, _LOCK = "run.json", "changed.json", "lock"
+_RECORD, _LOCK = "run.json", "lock"
+_CHANGED, _DONE = "postprocessing/begun.json", "postprocessing/done.json"
 _SURVEYED_EDGE = 1024
 _ENDING = ".blocks"
 _SAME_KIND = (UsageError, InputError, ModelError, LimitError, OutputError)
@@ -164,7 +172,8 @@ class BlockedRun:
         _check_same(known, marks, self.folder)
         blocks = self._blocks(prepared, resources, known)
         self._run = self._new_run(prepared, blocks)
-        if known is None or self._blobs.exists(_CHANGED) or not self._all_open():
+        half_changed = self._blobs.exists(_CHANGED) and not self._blobs.exists(_DONE)
+        if known is None or half_changed or not self._all_open():
             self._begin_results()
             self._blobs.put(MODEL, self._loaded.model.path)
             self._put(_RECORD, {**marks, "tiles": blocks.tiles, "edge": self._ports.edge})
@@ -177,18 +186,38 @@ class BlockedRun:
         self.notes = (*contested_notes(sum(r["contested"] for r in records)), *_rounding_notes(answers))
         return self._sinks(volumes)
 
-    def about_to_change(self) -> None:
-        """Record that the labels are changed in place: a run that goes on after this writes them anew."""
-        self._put(_CHANGED, {})
+    def measure(self, table: LabelTable) -> tuple[LabelStatistics, ...]:
+        """Have the workers measure the labels of the finished mask; return the statistics of all of it."""
+        measures = {value: Measures.empty(self._case.channels) for value in table.values}
+        seams: dict[int, list[SeenComponents]] = {value: [] for value in table.values}
+        for number, record in enumerate(self._stage("measured")):
+            with self._blobs.open(seams_name(number)) as stream:
+                arrays = np.load(io.BytesIO(stream.read()))
+            for value in table.values:
+                data = record["labels"][str(value)]
+                measures[value].merge(Measures.of_data(data))
+                on_seams = arrays[f"places{value}"], arrays[f"components{value}"]
+                seams[value].append(SeenComponents(data["components"], *on_seams))
+        components = {value: count_components(found) for value, found in seams.items()}
+        return label_statistics(self._case.grid, table, measures, components)
+
+    def postprocess(self, change: Callable[[], tuple[Changed, ...]]) -> tuple[Changed, ...]:
+        """Change the labels in place, once: a run that goes on after a kill amid this writes them anew."""
+        known = self._read(_DONE)
+        if known is None:
+            self._put(_CHANGED, {})
+            known = {"steps": [asdict(step) for step in change()]}
+            self._put(_DONE, known)
+        return tuple(Changed(**{**step, "labels": tuple(step["labels"])}) for step in known["steps"])
 
     def finish(self) -> None:
         """Delete the folder of the run."""
         self._ports.block_volumes.discard(self.folder)
 
-    def _stage(self, stage: Stage, prepared: Prepared) -> list[Mapping[str, Any]]:
+    def _stage(self, stage: Stage, prepared: Prepared | None = None) -> list[Mapping[str, Any]]:
         """Take all blocks through a stage that have not been; return their records."""
         run = self._run
-        count = len(run.boxes) if stage == "written" else run.blocks.count
+        count = run.blocks.count if stage in ("inferred", "joined") else len(run.boxes)
         done = {int(Path(name).stem) for name in self._blobs.names(stage)}
 
         def advance(number: int) -> None:
@@ -267,7 +296,7 @@ class BlockedRun:
         return {name: reference if publishes(reference) else f"{name}.ome.zarr" for name, reference in found.items()}
 
     def _begin_results(self) -> None:
-        for name in ("written", "changed"):
+        for name in ("written", "postprocessing", "measured"):
             self._blobs.delete_prefix(name)
         run, case = self._run, self._case
         for name, reference in run.references.items():
@@ -302,18 +331,14 @@ class BlockedRun:
         for name in self._run.references:
             made = self._stack.enter_context(self._open(name))
             wanted = self._outputs.mask if name == "mask" else self._outputs.probabilities
-            if wanted == self._run.references[name]:
-                sinks[name] = made
-                continue
             assert wanted is not None
-            channels, names = sink_channels(name, output), output.channel_names if name == "probabilities" else ()
-            table = output.table if name == "mask" else None
-            more: dict[str, Any] = {"channels": channels, "like": like, "channel_names": names, "labels": table}
-            sink = self._stack.enter_context(volumes.create(wanted, self._case.grid, sink_dtype(name, output), **more))
-            for box in slabs(self._case.grid, 2):
-                self._progress.advance(0)
-                sink.write(box, made.read(box))
-            sinks[name] = sink
+            sinks[name] = made
+            if wanted != self._run.references[name]:
+                channels, names = sink_channels(name, output), output.channel_names if name == "probabilities" else ()
+                table, dtype = output.table if name == "mask" else None, sink_dtype(name, output)
+                more: dict[str, Any] = {"channels": channels, "like": like, "channel_names": names, "labels": table}
+                copy = self._stack.enter_context(volumes.create(wanted, self._case.grid, dtype, **more))
+                sinks[name] = _Copied(made, copy, self._case.grid, lambda: self._progress.advance(0))
         return sinks
 
     def _marks(self, prepared: Prepared) -> dict[str, Any]:
@@ -337,6 +362,33 @@ class BlockedRun:
 
     def _put(self, name: str, content: Mapping[str, Any]) -> None:
         self._blobs.put(name, io.BytesIO(json.dumps(content, indent=2).encode()))
+
+
+class _Copied(VolumeSink):
+    """A volume that is copied to another one when it is committed."""
+
+    def __init__(self, made: VolumeSink, copy: VolumeSink, grid: Grid, on_slab: Callable[[], object]) -> None:
+        self._made, self._copy, self._grid, self._on_slab = made, copy, grid, on_slab
+
+    def write(self, box: Box, values: NDArray[Any]) -> None:
+        self._made.write(box, values)
+
+    def read(self, box: Box) -> NDArray[Any]:
+        return self._made.read(box)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        return self._copy.notes
+
+    def commit(self) -> str:
+        for box in slabs(self._grid, 2):
+            self._on_slab()
+            self._copy.write(box, self._made.read(box))
+        return self._copy.commit()
+
+    def close(self) -> None:
+        self._made.close()
+        self._copy.close()
 
 
 def _check(loaded: LoadedModel) -> None:

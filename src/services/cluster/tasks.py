@@ -23,6 +23,8 @@ from ...domain.geometry.resampling import Limits
 from ...domain.inference.blending import Block, mean_logits
 from ...domain.inference.tile_blocks import TileBlocks, infer_block
 from ...domain.labels.label_map import Output
+from ...domain.labels.seams import grown, seen
+from ...domain.labels.statistics import Measures
 from ...domain.run import RunOptions
 from ...ports.blobs import BlobStore
 from ...ports.block_scheduler import Workbench
@@ -32,12 +34,12 @@ from ...ports.resources import Resources
 from ...ports.runtime import RuntimeOpener, RuntimeOptions
 from ...ports.scratch import Scratch
 from ...ports.volume_store import VolumeSink, VolumeStore
-from ..segmentation.case import Case, value_table
+from ..segmentation.case import Case, replaced, value_table
 from ..segmentation.inference import Inferer
 from ..segmentation.preparation.model_view import Fitted, ModelView, reopened_view
 from ..segmentation.resume import answer_to_noise
 
-Stage = Literal["inferred", "joined", "written"]
+Stage = Literal["inferred", "joined", "written", "measured"]
 MODEL = "model"
 
 
@@ -175,7 +177,8 @@ class _Worker(_Reader):
 
     def work(self, stage: Stage, number: int) -> dict[str, Any]:
         """Take a block through a stage."""
-        return {"inferred": self._infer, "joined": self._join, "written": self._write}[stage](number)
+        stages = {"inferred": self._infer, "joined": self._join, "written": self._write, "measured": self._measure}
+        return stages[stage](number)
 
     @cached_property
     def _inferer(self) -> Inferer:
@@ -250,6 +253,24 @@ class _Worker(_Reader):
             self._sink(name).write(box, array)
         return {"contested": contested}
 
+    def _measure(self, number: int) -> dict[str, Any]:
+        """Measure the labels in a box of the mask; store the components on its seams."""
+        run, shape = self._run, self.case.grid.shape
+        box, mask = run.boxes[number], self._sink("mask")
+        outer = grown(box, shape)
+        labels, nan_as = mask.read(outer)[0], run.shared.options.nan_as
+        own = labels[box.within(outer).slices]
+        image = [replaced(values, nan_as) for values in self.case.read(box)]
+        record, seams = {}, {}
+        for value in run.returned.table.values:
+            measures = Measures.empty(len(image))
+            measures.add(box, own == value, image)
+            found = seen(labels == value, box, shape)
+            seams[f"places{value}"], seams[f"components{value}"] = found.places, found.components
+            record[str(value)] = {"components": found.count, **measures.as_data()}
+        self.put_arrays(seams_name(number), seams)
+        return {"labels": record}
+
     def _decoded(self, stored: Box) -> tuple[NDArray[Any], NDArray[np.float32] | None, int]:
         """Return labels, probabilities and the number of contested voxels of stored voxels, in their order."""
         run, space, axis = self._run, self._view.space, self._run.blocks.plan.axis
@@ -317,6 +338,11 @@ class _Piece:
             return
         self.values[place] = output.labels(logits)
         self.contested += output.contested(logits)
+
+
+def seams_name(number: int) -> str:
+    """Return the name of the components on the seams of a box."""
+    return f"seams/{number:06d}.npz"
 
 
 def last_stage(blocks: TileBlocks) -> Literal["inferred", "joined"]:

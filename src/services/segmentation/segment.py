@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 
@@ -126,11 +127,14 @@ def segment(
                 raise prepared.blame(error) from None
         if card.output.postprocessing:
             with clock.stage("postprocess"):
-                if blocked is not None:
-                    blocked.about_to_change()
-                changed = _postprocess(case, sinks["mask"], card.output, progress)
+                change = partial(_postprocess, case, sinks["mask"], card.output, progress)
+                changed = change() if blocked is None else blocked.postprocess(change)
         with clock.stage("measure"):
-            statistics = measure(case, sinks["mask"], prepared.card.output.table, prepared.nan_as)
+            table = prepared.card.output.table
+            if blocked is None:
+                statistics = measure(case, sinks["mask"], table, prepared.nan_as)
+            else:
+                statistics = blocked.measure(table)
             window = None if outputs.preview is None else display_window(prepared.channels[0])
             files = _small_files(outputs, ports, case, sinks["mask"], prepared, statistics, window)
         with clock.stage("write"):

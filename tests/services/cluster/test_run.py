@@ -129,6 +129,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
     """A place whose OME-Zarr has small chunks, so that several boxes are written."""
     monkeypatch.setattr("voxport.adapters.volumes.ome_zarr.sink.CHUNK", (9, 12, 16))
     monkeypatch.setattr(OmeZarrBlocks, "chunk", (16, 12, 9))
+    monkeypatch.setattr("voxport.adapters.blobs.fsspec.flush", lambda _: None)  # a power cut is not tested here
     return Place(tmp_path)
 
 
