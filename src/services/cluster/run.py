@@ -133,11 +133,11 @@ class BlockedRun:
 
     def __enter__(self) -> BlockedRun:
         with ExitStack() as stack:
+            self._scheduler = stack.enter_context(self._ports.scheduler())
             held = stack.enter_context(self._ports.locks.hold(Path(self.folder) / _LOCK, wait=False))
             if not held:
                 got = "one that another process makes now"
                 raise UsageError(self._outputs.mask, expected="a mask of its own", got=got, do="wait for it")
-            self._scheduler = stack.enter_context(self._ports.scheduler())
             self._stack = stack.pop_all()
         return self
 
