@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..geometry.grid import Box, Grid, shape3
-from .components import ComponentCounter
-from .label_map import Labels, LabelTable
+from .components import ComponentCounter, ComponentMeter, Pieces
+from .label_map import Label, Labels, LabelTable
 
 
 @dataclass(frozen=True)
@@ -45,36 +45,51 @@ class LabelStatistics:
 
 
 class StatisticsAccumulator:
-    """Accumulates statistics from consecutive boxes along ``axis``, each spanning the other two axes."""
+    """Accumulates statistics from consecutive boxes along ``axis``, each spanning the other two axes.
 
-    def __init__(self, grid: Grid, table: LabelTable, channels: int, axis: int) -> None:
+    ``with_pieces``: each box comes with levels, which are summed over the components.
+    """
+
+    def __init__(self, grid: Grid, table: LabelTable, channels: int, axis: int, *, with_pieces: bool = False) -> None:
         self._grid = grid
         self._table = table
-        self._measures = {value: _Measures(channels, axis) for value in table.values}
+        self._measures = {value: _Measures(channels) for value in table.values}
+        self._counters = {value: ComponentCounter(axis) for value in table.values if not with_pieces}
+        self._meters = {value: ComponentMeter(axis) for value in table.values if with_pieces}
 
-    def add(self, box: Box, labels: Labels, image: Sequence[NDArray[Any]]) -> None:
+    def add(
+        self, box: Box, labels: Labels, image: Sequence[NDArray[Any]], levels: NDArray[np.uint8] | None = None
+    ) -> None:
         """Add labels ``(x, y, z)`` of the voxels in ``box``, and an array of the same shape for each channel."""
         for value, measures in self._measures.items():
             inside = labels == value
+            if levels is None:
+                self._counters[value].add(inside)
+            else:
+                self._meters[value].add(inside, levels)
             measures.add(box, inside, [_values(channel, inside) for channel in image])
 
     def result(self) -> tuple[LabelStatistics, ...]:
         """Return the statistics of each label in the table's order."""
+        counts = {value: counter.result() for value, counter in self._counters.items()}
+        counts |= {value: len(pieces.voxels) for value, pieces in self.pieces().items()}
         return tuple(
-            self._measures[label.value].result(label.value, label.name, self._grid) for label in self._table.labels
+            self._measures[label.value].result(label, self._grid, counts[label.value]) for label in self._table.labels
         )
+
+    def pieces(self) -> dict[int, Pieces]:
+        """Return the components of each label by its value; nothing without levels."""
+        return {value: meter.result() for value, meter in self._meters.items()}
 
 
 class _Measures:
-    def __init__(self, channels: int, axis: int) -> None:
+    def __init__(self, channels: int) -> None:
         self._voxels = 0
         self._index_sum = np.zeros(3)
         self._box: Box | None = None
         self._channels = [_Moments() for _ in range(channels)]
-        self._components = ComponentCounter(axis)
 
     def add(self, box: Box, inside: NDArray[np.bool_], values: Sequence[NDArray[Any]]) -> None:
-        self._components.add(inside)
         count = int(np.count_nonzero(inside))
         if count == 0:
             return
@@ -93,20 +108,20 @@ class _Measures:
         for moments, channel in zip(self._channels, values, strict=True):
             moments.add(channel.astype(np.float64))
 
-    def result(self, value: int, name: str, grid: Grid) -> LabelStatistics:
+    def result(self, label: Label, grid: Grid, components: int) -> LabelStatistics:
         box = self._box
         centroid = None if box is None else self._index_sum / self._voxels
         touches = box is not None and (0 in box.start or any(s == n for s, n in zip(box.stop, grid.shape, strict=True)))
         return LabelStatistics(
-            value=value,
-            name=name,
+            value=label.value,
+            name=label.name,
             voxels=self._voxels,
             volume=self._voxels * grid.voxel_volume,
             channels=tuple(moments.result() for moments in self._channels),
             bounding_box=box,
             centroid_voxel=None if centroid is None else _triple(centroid),
             centroid_world=None if centroid is None else _triple(grid.world(centroid)),
-            components=self._components.result(),
+            components=components,
             touches_border=touches,
         )
 
