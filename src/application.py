@@ -293,6 +293,7 @@ class Application:
         progress: ProgressListener,
         *,
         probabilities: bool = False,
+        uncertainty: bool = False,
     ) -> Prediction:
         """Segment stored volumes and volumes in memory; the results stay in memory; see ``predict``."""
         return predict(
@@ -301,6 +302,7 @@ class Application:
             options,
             progress,
             probabilities=probabilities,
+            uncertainty=uncertainty,
             ports=self.container.segment_ports(),
             new_store=self.container.memory_store,
         )

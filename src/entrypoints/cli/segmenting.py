@@ -33,6 +33,14 @@ Probabilities = Annotated[
         "--probabilities", metavar="FILE", help="Write class probabilities, a channel each; endings as of -o."
     ),
 ]
+Uncertainty = Annotated[
+    str | None,
+    typer.Option(
+        "--uncertainty",
+        metavar="FILE",
+        help="Write entropy and margin in per cent, and where to look.",
+    ),
+]
 Statistics = Annotated[
     str | None, typer.Option("--statistics", metavar="FILE", help="Write statistics per label, .json or .csv.")
 ]
@@ -57,6 +65,7 @@ def segment_command(
     *,
     options: RunOptions,
     probabilities: Probabilities = None,
+    uncertainty: Uncertainty = None,
     statistics: Statistics = None,
     preview: Preview = None,
     label_table: LabelFile = None,
@@ -73,7 +82,7 @@ def segment_command(
     inputs, output = _case(inputs, output, application.sample if sample else None)
     if sample:
         statistics, preview = statistics or "sample_statistics.json", preview or "sample_preview.png"
-    outputs = Outputs(output, probabilities, statistics, preview, report, label_table)
+    outputs = Outputs(output, probabilities, statistics, preview, report, label_table, uncertainty)
     here: dict[str, Any] = {"card": card, "runtime": runtime, "precision": precision, "threads": threads}
     if server is not None:
         opt.check_remote_options(model, here | {"memory": options.memory_bytes, "batch": options.batch})

@@ -7,17 +7,21 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ...domain.geometry.grid import Box, Grid
 from ...domain.inference.blending import Block
 from ...domain.inference.sliding_window import LogitRangeError, assemble_planes, stitch
 from ...domain.labels.label_file import label_file_bytes
-from ...domain.labels.label_map import LabelTable, Logits, Output
+from ...domain.labels.label_map import Labels, LabelTable, Logits, Output
 from ...domain.labels.postprocessing import Changed, postprocess
+from ...domain.labels.ranking import Uncertainty, UncertaintyRanking
 from ...domain.labels.statistics import LabelStatistics, StatisticsAccumulator
 from ...domain.labels.statistics_file import statistics_bytes
+from ...domain.labels.uncertainty import CHANNELS, MOST, Levels
 from ...domain.run import Outputs, RunOptions
 from ...ports.artifacts import ArtifactWriter
 from ...ports.pictures import PictureEncoder
@@ -43,7 +47,7 @@ class Segmentation:
 
     ``inputs`` and ``outputs``: names and sha256 of files. ``seconds``: duration of each stage. ``network_seconds``:
     time spent inside the network. ``repeated_tiles``: constant tiles whose logits were reused.
-    ``postprocessing``: voxels that each step of the card changed.
+    ``postprocessing``: voxels that each step of the card changed. ``uncertainty``: where to look first, beside a map.
     """
 
     inputs: tuple[tuple[str, str], ...]
@@ -57,6 +61,7 @@ class Segmentation:
     repeated_tiles: int = field(default=0, compare=False)
     display_window: tuple[float, float] | None = None
     postprocessing: tuple[Changed, ...] = ()
+    uncertainty: Uncertainty | None = None
 
 
 @dataclass(frozen=True)
@@ -106,7 +111,7 @@ def segment(
             sinks = _open_sinks(ports, outputs, case, card.output, stack)
             _fill_background(prepared, sinks)
         with clock.stage("score", prepared.plan.tile_count):
-            run = "" if checkpoint is None else fingerprint(hashes, loaded, prepared, outputs.probabilities is not None)
+            run = "" if checkpoint is None else fingerprint(hashes, loaded, prepared, sinks)
             try:
                 notes = _infer(prepared, inferer, sinks, progress, checkpoint, run, ports.scratch)
             except LogitRangeError as error:
@@ -115,9 +120,10 @@ def segment(
             with clock.stage("postprocess"):
                 changed = _postprocess(case, sinks["mask"], card.output, progress)
         with clock.stage("measure"):
-            statistics = measure(case, sinks["mask"], prepared.card.output.table, prepared.nan_as)
+            table, doubts = prepared.card.output.table, sinks.get("uncertainty")
+            statistics, uncertainty = _measured(case, sinks["mask"], doubts, table, prepared.nan_as)
             window = None if outputs.preview is None else display_window(prepared.channels[0])
-            files = _small_files(outputs, ports, case, sinks["mask"], prepared, statistics, window)
+            files = _small_files(outputs, ports, case, sinks["mask"], prepared, statistics, window, uncertainty)
         with clock.stage("write"):
             written = [(getattr(outputs, name), sink.commit()) for name, sink in reversed(sinks.items())]
             for reference, content in files:
@@ -137,6 +143,7 @@ def segment(
         inferer.repeated,
         window,
         changed,
+        uncertainty,
     )
 
 
@@ -145,24 +152,35 @@ def _open_sinks(ports: SegmentPorts, outputs: Outputs, case: Case, output: Outpu
     like = case.sources[0]
     create = ports.volumes.create
     mask = stack.enter_context(create(outputs.mask, case.grid, output.table.dtype, like=like, labels=output.table))
-    if outputs.probabilities is None:
-        return {"mask": mask}
-    dtype = np.dtype(np.float32)
-    names = output.channel_names
-    created = create(outputs.probabilities, case.grid, dtype, channels=len(names), like=like, channel_names=names)
-    return {"mask": mask, "probabilities": stack.enter_context(created)}
+    sinks: Sinks = {"mask": mask}
+    more: Sequence[tuple[Literal["probabilities", "uncertainty"], Sequence[str], type]] = (
+        ("probabilities", output.channel_names, np.float32),
+        ("uncertainty", CHANNELS, np.uint8),
+    )
+    for name, channels, kind in more:
+        if (reference := getattr(outputs, name)) is not None:
+            dtype, count = np.dtype(kind), len(channels)
+            created = create(reference, case.grid, dtype, channels=count, like=like, channel_names=channels)
+            sinks[name] = stack.enter_context(created)
+    return sinks
 
 
 def _fill_background(prepared: Prepared, sinks: Sinks) -> None:
-    """Write the probabilities of voxels outside the crop: 1 for background where that has a channel."""
+    """Write what is certain outside the crop: the probability of background, where that has a channel, and the margin.
+
+    All else is 0.
+    """
     output, grid = prepared.card.output, prepared.case.grid
-    if prepared.crop is None or "probabilities" not in sinks or "background" not in output.channel_names:
-        return
-    certain = np.zeros((output.channels, 1, 1, 1), np.float32)
-    certain[output.channel_names.index("background")] = 1
-    for beyond in prepared.crop.around(grid.shape):
+    certain: dict[Literal["probabilities", "uncertainty"], NDArray[Any]] = {
+        "uncertainty": np.array([0, MOST], np.uint8)
+    }
+    if "background" in output.channel_names:
+        certain["probabilities"] = np.eye(output.channels, dtype=np.float32)[output.channel_names.index("background")]
+    for beyond in () if prepared.crop is None else prepared.crop.around(grid.shape):
         for box in slabs(grid, prepared.case.sources[0].slowest_axis, _BACKGROUND_VOXELS, within=beyond):
-            sinks["probabilities"].write(box, np.broadcast_to(certain, (output.channels, *box.shape)))
+            for name, values in certain.items():
+                if name in sinks:
+                    sinks[name].write(box, np.broadcast_to(values[:, None, None, None], (len(values), *box.shape)))
 
 
 def _infer(
@@ -233,11 +251,28 @@ def measure(
     case: Case, mask: VolumeSink | VolumeSource, table: LabelTable, nan_as: float | None
 ) -> tuple[LabelStatistics, ...]:
     """Return the statistics of a mask's labels over a case on the same grid; ``nan_as`` replaces non-finite values."""
+    return _measured(case, mask, None, table, nan_as)[0]
+
+
+def _measured(
+    case: Case, mask: VolumeSink | VolumeSource, doubts: VolumeSink | None, table: LabelTable, nan_as: float | None
+) -> tuple[tuple[LabelStatistics, ...], Uncertainty | None]:
+    """Return the statistics of a mask's labels, and where to look if there is a map of the uncertainty."""
     axis = case.sources[0].slowest_axis
-    found = StatisticsAccumulator(case.grid, table, case.channels, axis)
+    found = StatisticsAccumulator(case.grid, table, case.channels, axis, with_pieces=doubts is not None)
+    ranking = UncertaintyRanking(case.grid)
     for box in slabs(case.grid, axis):
-        found.add(box, mask.read(box)[0], [replaced(values, nan_as) for values in case.read(box)])
-    return found.result()
+        entropy = None if doubts is None else doubts.read(box)[0]
+        found.add(box, mask.read(box)[0], [replaced(values, nan_as) for values in case.read(box)], entropy)
+        if entropy is not None:
+            ranking.add(box, entropy)
+    if doubts is None:
+        return found.result(), None
+
+    def read(box: Box) -> tuple[Levels, Labels]:
+        return doubts.read(box)[0], mask.read(box)[0]
+
+    return found.result(), ranking.result(found.pieces(), table, read)
 
 
 def _small_files(
@@ -248,12 +283,13 @@ def _small_files(
     prepared: Prepared,
     statistics: Sequence[LabelStatistics],
     window: tuple[float, float] | None,
+    uncertainty: Uncertainty | None,
 ) -> list[tuple[str, bytes]]:
     files, table = [], prepared.card.output.table
     if outputs.label_table is not None:
         files.append((outputs.label_table, label_file_bytes(outputs.label_table, table)))
     if outputs.statistics is not None:
-        files.append((outputs.statistics, statistics_bytes(outputs.statistics, statistics, case.grid)))
+        files.append((outputs.statistics, statistics_bytes(outputs.statistics, statistics, case.grid, uncertainty)))
     if outputs.preview is not None and window is not None:
         picture = preview_picture(case, mask, window, table, statistics)
         files.append((outputs.preview, ports.pictures.encode(picture)))
