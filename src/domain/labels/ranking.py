@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import islice, pairwise, repeat
 from typing import Literal
 
 import numpy as np
@@ -85,15 +85,20 @@ class UncertaintyRanking:
         """Add the entropy ``(x, y, z)`` of the stored voxels in ``box``."""
         sums, ras = self._turn.apply(entropy), self._back.source_box(box, self._shape)
         place: list[slice] = [slice(0)] * 3
-        # the axis that is contiguous in memory last, the slices' after their sum
-        for axis in sorted(range(3), key=lambda axis: (axis == self._across, -abs(sums.strides[axis]))):
+        # the axis that is contiguous in memory late, and that of slices last, after their sums
+        order = sorted(range(3), key=lambda axis: (axis == self._across, -abs(sums.strides[axis])))
+        for axis, kind in zip(order, (np.uint32, np.int64, np.int64), strict=True):
             if axis == self._across:
-                total = sums.sum(axis=tuple(other for other in range(3) if other != axis), dtype=np.int64)
+                total = sums.sum(axis=(order[0], order[1]), dtype=np.int64)
                 self._by_slice[ras.start[axis] : ras.stop[axis]] += total
             edge, start, stop = self._edges[axis], ras.start[axis], ras.stop[axis]
-            cuts = [0, *range(edge - start % edge, stop - start, edge)]
-            sums = np.add.reduceat(sums, cuts, axis=axis, dtype=np.int64)
-            place[axis] = slice(start // edge, start // edge + len(cuts))
+            first = start // edge
+            cuts = [start, *range((first + 1) * edge, stop, edge), stop]
+            # a sixth of the time of reduceat
+            lines = np.moveaxis(sums, axis, 0)
+            parts = [np.add.reduce(lines[a - start : b - start], axis=0, dtype=kind) for a, b in pairwise(cuts)]
+            sums = np.stack(parts, axis=axis)
+            place[axis] = slice(first, first + len(cuts) - 1)
         self._sums[tuple(place)] += sums
 
     def places(self) -> Iterator[tuple[Box, float]]:
@@ -150,18 +155,20 @@ class UncertaintyRanking:
             return self._spot("border", name, voxel, voxel, total, mean, f"{why}, {count} are {name}")
         return self._spot("missed", "", voxel, voxel, total, mean, f"{why}, none has a label")
 
-    def _piece_spots(self, pieces: Mapping[int, Pieces], table: LabelTable) -> list[Spot]:
-        """The largest pieces with a mean entropy of half or more."""
+    def _piece_spots(self, pieces: Mapping[int, Pieces], table: LabelTable) -> Iterator[Spot]:
+        """Yield the largest pieces with a mean entropy of half or more."""
         found = []
         for value, all_of in pieces.items():
-            name = table.name_of(value)
-            mean = all_of.levels / np.maximum(1, all_of.voxels)
-            for piece in np.flatnonzero(mean >= _UNCERTAIN):
-                centre, voxels = all_of.centres[piece], int(all_of.voxels[piece])
-                why = f"a piece of {name} of {voxels} {'voxel' if voxels == 1 else 'voxels'}, uncertain on the whole"
-                voxel = shape3(np.rint(centre))
-                found.append(self._spot("piece", name, voxel, centre, voxels, float(mean[piece] / MOST), why))
-        return sorted(found, key=lambda spot: (-spot.voxels, -spot.entropy, spot.world))[:MOST_LISTED]
+            mean = all_of.levels / all_of.voxels
+            doubtful = mean >= _UNCERTAIN
+            centres = self._grid.world(all_of.centres[doubtful])
+            found += zip(
+                -all_of.voxels[doubtful], -mean[doubtful], centres.tolist(), all_of.centres[doubtful], repeat(value)
+            )
+        for size, mean, _, centre, value in sorted(found, key=lambda one: one[:3])[:MOST_LISTED]:
+            name, voxels = table.name_of(value), -int(size)
+            why = f"a piece of {name} of {voxels} {'voxel' if voxels == 1 else 'voxels'}, uncertain on the whole"
+            yield self._spot("piece", name, shape3(np.rint(centre)), centre, voxels, float(-mean / MOST), why)
 
     def _slice_spots(self) -> Iterator[Spot]:
         across, edge = self._across, self._edges[self._across]
