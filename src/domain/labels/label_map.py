@@ -102,7 +102,8 @@ class Output:
     logits are within [0, 1], or whole numbers, without an activation in the network.
 
     ``resample``: what is brought back to the stored grid, by splines of ``order``: logits, probabilities or labels. The
-    label map goes through ``postprocessing`` in order.
+    label map goes through ``postprocessing`` in order. ``temperature`` calibrates the probabilities that are given out;
+    labels do not depend on it.
     """
 
     activation: Activation
@@ -113,6 +114,7 @@ class Output:
     resample: Literal["logits", "probabilities", "labels"] = "logits"
     order: Literal[0, 1, 3] = 1
     postprocessing: tuple[Postprocessing, ...] = ()
+    temperature: float = 1.0
     background: bool | None = field(default=None, compare=False)  # whether ``none`` has a channel for it, once known
     found: int | None = field(default=None, compare=False)  # channels of the network, once known
 
@@ -250,6 +252,17 @@ class Output:
             return np.asarray(_sigmoid(logits), dtype=np.float32)
         shifted = np.exp(logits - logits.max(axis=0, keepdims=True))
         return np.asarray(shifted / shifted.sum(axis=0, keepdims=True), dtype=np.float32)
+
+    def calibrated(self, logits: Logits) -> Logits:
+        """Return the probabilities ``(K, ...)`` of logits over the temperature (Guo et al., 2017)."""
+        if self.temperature == 1:
+            return self.probabilities(logits)
+        if self.activation in ("softmax", "sigmoid"):
+            return self.probabilities(logits / np.float32(self.temperature))
+        # probabilities that were resampled: the same, from their logarithms
+        powers = np.clip(logits, 1e-30, 1) ** np.float32(1 / self.temperature)
+        others = np.clip(1 - logits, 1e-30, 1) ** np.float32(1 / self.temperature)
+        return np.asarray(powers / (powers + others if self.background is False else powers.sum(axis=0)))
 
     def labels(self, logits: Logits) -> Labels:
         """Return the label values ``(...)`` of logits ``(K, ...)``.

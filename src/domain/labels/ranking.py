@@ -12,6 +12,7 @@ from itertools import islice, pairwise, repeat
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..geometry.grid import Box, Grid, Shape3, shape3
 from .components import Pieces
@@ -157,7 +158,7 @@ class UncertaintyRanking:
 
     def _piece_spots(self, pieces: Mapping[int, Pieces], table: LabelTable) -> Iterator[Spot]:
         """Yield the largest pieces with a mean entropy of half or more."""
-        found = []
+        found: list[tuple[int, float, list[float], NDArray[np.float64], int]] = []
         for value, all_of in pieces.items():
             mean = all_of.levels / all_of.voxels
             doubtful = mean >= _UNCERTAIN
@@ -165,10 +166,10 @@ class UncertaintyRanking:
             found += zip(
                 -all_of.voxels[doubtful], -mean[doubtful], centres.tolist(), all_of.centres[doubtful], repeat(value)
             )
-        for size, mean, _, centre, value in sorted(found, key=lambda one: one[:3])[:MOST_LISTED]:
+        for size, level, _, centre, value in sorted(found, key=lambda one: one[:3])[:MOST_LISTED]:
             name, voxels = table.name_of(value), -int(size)
             why = f"a piece of {name} of {voxels} {'voxel' if voxels == 1 else 'voxels'}, uncertain on the whole"
-            yield self._spot("piece", name, shape3(np.rint(centre)), centre, voxels, float(-mean / MOST), why)
+            yield self._spot("piece", name, shape3(np.rint(centre)), centre.tolist(), voxels, float(-level / MOST), why)
 
     def _slice_spots(self) -> Iterator[Spot]:
         across, edge = self._across, self._edges[self._across]

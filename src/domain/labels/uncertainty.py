@@ -37,7 +37,8 @@ class UncertaintyScale:
         share = np.arange(_PLACES + 1) / _PLACES
         if output.activation == "softmax":
             share = 1 / (1 + np.exp(-(2 * share - 1) * _REACH))
-        other, t = 1 - share, output.threshold
+        share, t = _tempered(share, output.temperature), float(_tempered(output.threshold, output.temperature))
+        other = 1 - share
         with np.errstate(divide="ignore", invalid="ignore"):
             entropy = -np.nan_to_num(share * np.log2(share)) - np.nan_to_num(other * np.log2(other))
         margin = np.where(share >= t, (share - t) / (1 - t), (t - share) / t)
@@ -63,11 +64,16 @@ class UncertaintyScale:
             else:
                 places = _places(logits[label], _PLACES, 0)
             return self._entropy[places], self._margin[places]
-        share = np.clip(output.probabilities(np.ascontiguousarray(logits)), 0, 1)
+        share = np.clip(output.calibrated(np.ascontiguousarray(logits)), 0, 1)
         with np.errstate(divide="ignore", invalid="ignore"):
             entropy = -np.nan_to_num(share * np.log(share)).sum(axis=0) / math.log(len(share))
         second, first = np.partition(share, -2, axis=0)[-2:]
         return _levels(entropy), _levels(first - second)
+
+
+def _tempered(share: Any, temperature: float) -> Any:
+    """Return probabilities of two classes whose logits are divided by a temperature."""
+    return share if temperature == 1 else (one := share ** (1 / temperature)) / (one + (1 - share) ** (1 / temperature))
 
 
 def _bricks(shape: tuple[int, ...]) -> Iterator[tuple[slice, ...]]:

@@ -43,7 +43,7 @@ class Labeller:
         self.contested += output.contested(block.logits)
         stored = self._prepared.stored_box(block.box)
         if "probabilities" in self._sinks:
-            self._sinks["probabilities"].write(stored, self._back.apply(output.probabilities(block.logits)))
+            self._sinks["probabilities"].write(stored, self._back.apply(output.calibrated(block.logits)))
         if "uncertainty" in self._sinks:
             self._sinks["uncertainty"].write(stored, self._back.apply(self._scale.of(block.logits)))
 
