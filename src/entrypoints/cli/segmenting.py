@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 VOLUMES = typer.Argument(
     metavar="INPUT...", help="A volume of any format; several are the channels of one case.", show_default=False
 )
+_MOST_SPOTS = 3  # printed; the statistics have more
 Sample = Annotated[bool, typer.Option("--sample", help="Segment the bundled sample into the current folder.")]
 MaskFile = Annotated[
     str | None, typer.Option("-o", "--output", metavar="MASK", help=f"The mask: {ALL_NAMES.writable_text}.")
@@ -147,6 +148,8 @@ def show_outcome(report: Mapping[str, Any], mask: str, as_json: bool) -> None:
         for s in statistics["labels"]
     ]
     show_table(("label", "voxels", "of all", f"volume ({unit})", "pieces"), rows)
+    for spot in statistics.get("uncertainty", {}).get("places", ())[:_MOST_SPOTS]:
+        typer.echo(f"look at voxel {','.join(map(str, spot['voxel']))}: {spot['why']}")
     runtime, tuned = report["runtime"], ", as tuned" if report.get("tuned") else ""
     typer.echo(
         f"{mask}: {report['tiles']['count']} tiles in {sum(report['seconds'].values()):.1f} s "
