@@ -45,7 +45,7 @@ def main() -> None:
     wanted = parser.parse_args()
     found: dict[str, Any] = {}
     for folder in wanted.folders:
-        pairs = _pairs(folder)
+        pairs = pairs_in(folder)
         found[folder.name] = table = _table(pairs, wanted.model, wanted.pictures)
         _print(folder.name, table)
         if wanted.robustness:
@@ -56,7 +56,8 @@ def main() -> None:
         wanted.json.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
 
 
-def _pairs(folder: Path) -> dict[str, tuple[Path, Path]]:
+def pairs_in(folder: Path) -> dict[str, tuple[Path, Path]]:
+    """Return the image and the label file of each case of a folder."""
     images = sorted(folder.glob("*_image.nii.gz"))
     return {
         image.name.removesuffix("_image.nii.gz"): (image, image.with_name(image.name.replace("_image", "_label")))

@@ -16,9 +16,10 @@ from . import __version__
 from .container import BUNDLED, Container
 from .contract.card import revise_card
 from .contract.job import job_mapping
+from .domain.calibration import Calibration
 from .domain.cards.model_card import ModelCard
 from .domain.dicom_series import SeriesRule
-from .domain.errors import VoxportError
+from .domain.errors import OutputError, VoxportError
 from .domain.job import Job
 from .domain.labels.label_file import check_label_file_name, label_file_bytes
 from .domain.labels.label_map import LabelTable
@@ -37,6 +38,7 @@ from .ports.progress import ProgressListener
 from .ports.segmenter import Segmenter
 from .ports.volume_store import VolumeSource
 from .services.cluster.plan import BlockPlan, plan_blocks
+from .services.comparison.calibrate import calibrate
 from .services.comparison.compare import Comparison, compare, paired
 from .services.dicom.node import DicomNode, NodeTimes
 from .services.jobs.callbacks import Callbacks
@@ -273,6 +275,30 @@ class Application:
         cases = labelled_cases(folders, model.card, self.volumes)
         return measure_tradeoffs(model, cases, progress, options or RunOptions(), ports=self.container.tune_ports())
 
+    def calibrate(
+        self,
+        loaded: LoadedModel,
+        folders: Sequence[Path],
+        progress: ProgressListener,
+        options: RunOptions | None = None,
+        *,
+        destination: Path | None = None,
+    ) -> Calibration:
+        """Fit the temperature of a model's probabilities; write a copy of the model with it. See ``calibrate``."""
+        model = loaded.model
+        if destination is not None:
+            if destination.suffix != ".onnx":
+                got, expected = destination.name, "a name that ends in .onnx"
+                raise OutputError(str(destination), expected=expected, got=got, do="rename it")
+            self.artifacts.check(str(destination))
+        cases = labelled_cases(folders, model.card, self.volumes)
+        ports, new_store = self.container.segment_ports(), self.container.memory_store
+        found = calibrate(loaded, cases, progress, options or RunOptions(), ports=ports, new_store=new_store)
+        if destination is not None:
+            output = replace(model.card.output, temperature=round(found.temperature, 4))
+            self.container.model_files().write(model.path, replace(model.card, output=output), destination)
+        return found
+
     # Cases
 
     def segment(
@@ -294,6 +320,7 @@ class Application:
         progress: ProgressListener,
         *,
         probabilities: bool = False,
+        uncertainty: bool = False,
     ) -> Prediction:
         """Segment stored volumes and volumes in memory; the results stay in memory; see ``predict``."""
         return predict(
@@ -302,6 +329,7 @@ class Application:
             options,
             progress,
             probabilities=probabilities,
+            uncertainty=uncertainty,
             ports=self.container.segment_ports(),
             new_store=self.container.memory_store,
         )

@@ -186,6 +186,9 @@ def checked_report(data: object, url: str, names: Sequence[str]) -> dict[str, An
     report: dict[str, Any] = json.loads(json.dumps(data))
     for label in report["statistics"]["labels"]:
         label["name"] = one_line(label["name"])
+    lists = report["statistics"].get("uncertainty") or {}
+    for spot in (spot for kind in ("places", "pieces", "slices") for spot in lists.get(kind, ())):
+        spot["label"], spot["why"] = one_line(spot["label"]), one_line(spot["why"])
     report["warnings"] = [localised(one_line(warning), names) for warning in report["warnings"]]
     return report
 

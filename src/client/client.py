@@ -180,8 +180,8 @@ class Client:
             timepoint: index of the point in time.
             level: of a pyramid.
             series: which image of several.
-            outputs: further files: ``probabilities`` (.nii, .nii.gz), ``statistics`` (.json, .csv), ``preview``
-                (.png), ``report`` (.json).
+            outputs: further files: ``probabilities``, ``uncertainty`` (.nii, .nii.gz), ``statistics`` (.json, .csv),
+                ``preview`` (.png), ``report`` (.json).
             on_progress: called as ``on_progress(stage, done, total)``, in bytes; stages are upload, score and download.
 
         Returns:
@@ -222,9 +222,10 @@ class Client:
         Args:
             volumes: as other arguments not listed, see `segment`.
             folder: existing folder; each model's files go to ``NAME-VERSION``: ``mask.nii.gz``,
-                ``probabilities.nii.gz``, ``statistics.json`` and ``.csv``, ``preview.png``, ``report.json``.
+                ``probabilities.nii.gz``, ``uncertainty.nii.gz``, ``statistics.json`` and ``.csv``, ``preview.png``,
+                ``report.json``.
             models: ``NAME`` or ``NAME:VERSION`` of each.
-            outputs: besides the mask: probabilities, statistics, preview, report.
+            outputs: besides the mask: probabilities, uncertainty, statistics, preview, report.
             format: of the masks: ``nii.gz``, ``ome.tif``, ``ome.zarr`` and so on.
 
         Raises:

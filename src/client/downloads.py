@@ -84,6 +84,7 @@ def _wrong(url: str, got: str) -> RemoteError:
 _ENDINGS: dict[str, tuple[str, ...]] = {
     "mask": tuple(f".{form}" for form in SENT_MASKS),
     "probabilities": NIFTI.single,
+    "uncertainty": NIFTI.single,
     "statistics": (".json", ".csv"),
     "preview": (".png",),
     "report": (".json",),

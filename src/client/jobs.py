@@ -72,7 +72,8 @@ class Jobs:
 
         Args:
             volumes: as other arguments not listed, see `Client.segment`.
-            outputs: besides the mask: probabilities (only stored on request), statistics, preview, report.
+            outputs: besides the mask: probabilities and uncertainty (only stored on request), statistics, preview,
+                report.
             format: of the mask: ``nii.gz``, ``ome.tif``, ``ome.zarr`` and so on.
             key: idempotency key, 1 to 255 printable ASCII characters; random by default.
             callback_url: called by POST when the job has ended, where the service allows its origin.

@@ -91,7 +91,7 @@ class RemoteSegmenter:
         progress: ProgressListener,
     ) -> Mapping[str, Any]:
         """See Segmenter. A job, and the server's copies of its files, are deleted in the end."""
-        names = ("probabilities", "statistics", "preview")
+        names = ("probabilities", "uncertainty", "statistics", "preview")
         files = {name: place for name in names if (place := getattr(outputs, name)) is not None}
         fields: dict[str, Any] = {"model": model, **{name: getattr(options, name) for name in REMOTE}}
         steps, volumes = _Steps(progress), list(inputs)

@@ -38,6 +38,9 @@ Overlap = Annotated[
     Field(strict=True, allow_inf_nan=False, ge=0, le=LARGEST_OVERLAP),
     expected(f"a number from 0 to {LARGEST_OVERLAP}"),
 ]
+Temperature = Annotated[
+    float, Field(strict=True, allow_inf_nan=False, gt=0, le=100), expected("a number above 0, at most 100")
+]
 Threshold = Annotated[float, Field(strict=True, allow_inf_nan=False, gt=0, lt=1), expected("a number from 0 to 1")]
 Index = Annotated[int, Field(strict=True, ge=0), expected("a whole number of at least 0")]
 Count = Annotated[int, Field(strict=True, ge=1), expected("a whole number of at least 1")]
@@ -396,9 +399,16 @@ class OutputFields2(OutputFields):
     )
     order: Literal[0, 1, 3] = Field(1, description="Order of the spline on the way back.")
     postprocessing: list[PostprocessingFields] = Field([])
+    temperature: Temperature = Field(
+        1.0, description="Logits are divided by it for the probabilities that are given out; labels are not affected."
+    )
 
     @model_validator(mode="after")
     def _check_steps(self) -> OutputFields2:
+        if self.temperature != 1 and self.activation not in ("softmax", "sigmoid"):
+            raise wrong(
+                "temperature", f"expected 1 for {self.activation}, which gives no logits, got {self.temperature:g}"
+            )
         known = {label.value for label in self.labels}
         for position, step in enumerate(self.postprocessing):
             if unknown := sorted(set(step.labels) - known):
@@ -408,4 +418,5 @@ class OutputFields2(OutputFields):
     def value(self) -> Output:
         """Return the domain's value."""
         steps = tuple(step.step() for step in self.postprocessing)
-        return replace(super().value(), resample=self.resample, order=self.order, postprocessing=steps)
+        more: dict[str, Any] = {"resample": self.resample, "order": self.order, "temperature": self.temperature}
+        return replace(super().value(), postprocessing=steps, **more)

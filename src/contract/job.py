@@ -22,6 +22,7 @@ _TITLES = {**{kind: known.title for kind, known in KINDS.items()}, _WORKER_LOST:
 PATHS: dict[OutputName, str] = {
     "mask": "mask",
     "probabilities": "probabilities",
+    "uncertainty": "uncertainty",
     "statistics": "statistics",
     "preview": "preview.png",
     "report": "report",

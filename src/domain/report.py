@@ -9,6 +9,7 @@ from typing import Any, Literal, cast
 from .geometry.grid import Box, Grid, Shape3
 from .inference.patches import TilePlan
 from .labels.postprocessing import Changed
+from .labels.ranking import Uncertainty
 from .labels.statistics import LabelStatistics
 from .plain import plain
 from .run import Axis, Blending
@@ -74,11 +75,20 @@ class StatisticsReport:
     unit: str
     voxel_volume: float
     labels: tuple[LabelStatistics, ...]
+    uncertainty: Uncertainty | None = field(
+        default=None, metadata=described("Where to look first; only beside an uncertainty map.")
+    )
 
     @classmethod
-    def of(cls, statistics: Sequence[LabelStatistics], grid: Grid) -> StatisticsReport:
+    def of(
+        cls, statistics: Sequence[LabelStatistics], grid: Grid, uncertainty: Uncertainty | None = None
+    ) -> StatisticsReport:
         """Report statistics of a label map on a grid."""
-        return cls(grid.unit, grid.voxel_volume, tuple(statistics))
+        return cls(grid.unit, grid.voxel_volume, tuple(statistics), uncertainty)
+
+    def mapping(self) -> dict[str, Any]:
+        """Return the statistics as plain data."""
+        return {name: value for name, value in plain(self).items() if (name, value) != ("uncertainty", None)}
 
 
 @dataclass(frozen=True)
@@ -153,7 +163,8 @@ class Report:
 
     def mapping(self) -> dict[str, Any]:
         """Return the report as plain data."""
-        data = {**plain(self), "runtime": self.runtime.mapping(), "tiles": self.tiles.mapping()}
+        parts = {name: getattr(self, name).mapping() for name in ("runtime", "tiles", "statistics")}
+        data = {**plain(self), **parts}
         for name in ("display_window", "crop", "postprocessing"):
             if not data[name]:
                 del data[name]
@@ -165,6 +176,8 @@ def grid_mapping(grid: Grid) -> dict[str, Any]:
     return dict(plain(GridReport.of(grid)))
 
 
-def statistics_mapping(statistics: Sequence[LabelStatistics], grid: Grid) -> dict[str, Any]:
+def statistics_mapping(
+    statistics: Sequence[LabelStatistics], grid: Grid, uncertainty: Uncertainty | None = None
+) -> dict[str, Any]:
     """Return statistics as plain data."""
-    return dict(plain(StatisticsReport.of(statistics, grid)))
+    return StatisticsReport.of(statistics, grid, uncertainty).mapping()

@@ -18,6 +18,7 @@ from .volume_names import PACKED, SENT_MASKS, USUAL_FORMAT, MaskFormat
 RESULT_FILES: Mapping[str, str] = {
     "mask": f"mask{PACKED}",
     "probabilities": f"probabilities{PACKED}",
+    "uncertainty": f"uncertainty{PACKED}",
     "statistics": "statistics.json",
     "preview": "preview.png",
     "report": "report.json",
@@ -35,7 +36,7 @@ BLENDINGS: tuple[Blending, ...] = ("gaussian", "constant", "halo")
 LARGEST_OVERLAP = 0.75
 Axis = Literal["x", "y", "z"]
 AXES: tuple[Axis, ...] = ("x", "y", "z")
-OutputName = Literal["mask", "probabilities", "statistics", "preview", "report"]
+OutputName = Literal["mask", "probabilities", "uncertainty", "statistics", "preview", "report"]
 _FLOAT32_MAX = 3.4028234663852886e38
 
 
@@ -182,6 +183,7 @@ class Outputs:
     preview: str | None = None
     report: str | None = None
     label_table: str | None = None
+    uncertainty: str | None = None
 
     def __post_init__(self) -> None:
         given = [r for r in astuple(self) if r is not None]

@@ -43,6 +43,7 @@ def segment(
     preview: File | None = None,
     label_table: File | None = None,
     report: File | None = None,
+    uncertainty: File | None = None,
     progress: bool | ProgressListener = False,
     application: Application | None = None,
     **options: Any,
@@ -62,6 +63,7 @@ def segment(
         preview: file for a picture of the result, ``.png``.
         label_table: file for value, name and colour of each label: ``.tsv`` (BIDS), ``.txt`` or ``.label`` (ITK-SNAP).
         report: file for the provenance of the run, ``.json``.
+        uncertainty: file for entropy and margin of each voxel in per cent; the run says where to look first.
         progress: show a bar on stderr, or report to this listener.
         application: the adapters to use; those of the environment by default.
         options: the fields of ``RunOptions``, such as ``overlap`` and ``patch``.
@@ -73,7 +75,9 @@ def segment(
         VoxportError: see its subclasses.
     """
     names = [os.fspath(name) for name in ([inputs] if isinstance(inputs, str | os.PathLike) else inputs)]
-    outputs = Outputs(os.fspath(mask), *map(_name, (probabilities, statistics, preview, report, label_table)))
+    outputs = Outputs(
+        os.fspath(mask), *map(_name, (probabilities, statistics, preview, report, label_table, uncertainty))
+    )
     wanted = _options(options)
     how: dict[str, Any] = {"runtime": runtime, "precision": precision, "threads": threads}
     how["card"] = None if card is None else Path(card)
@@ -128,6 +132,7 @@ class Predictor:
         unit: str | None = None,
         affine: ArrayLike | None = None,
         probabilities: bool = False,
+        uncertainty: bool = False,
         progress: bool | ProgressListener = False,
         **options: Any,
     ) -> Prediction:
@@ -141,6 +146,7 @@ class Predictor:
             unit: of ``spacing`` and ``affine``: ``mm``, ``um`` or ``unknown``.
             affine: an array's ``(4, 4)`` matrix from voxel index to RAS+ world, in place of ``spacing``.
             probabilities: return the class probabilities too.
+            uncertainty: return entropy and margin too, and where to look first.
             progress: show a bar on stderr, or report to this listener.
             options: the fields of ``RunOptions``, such as ``overlap`` and ``patch``.
 
@@ -157,7 +163,8 @@ class Predictor:
             _check_absent({"affine": affine})
         wanted = _options(options)
         with _listener(progress) as listener:
-            return self._application.predict_case(volumes, self._loaded, wanted, listener, probabilities=probabilities)
+            more = {"probabilities": probabilities, "uncertainty": uncertainty}
+            return self._application.predict_case(volumes, self._loaded, wanted, listener, **more)
 
     def _volume(self, given: Any, place: dict[str, Any]) -> str | Volume:
         """A file's name, or the volume of an image or an array."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import permutations, product
 from typing import Any
 
@@ -148,6 +149,8 @@ def _outputs(draw: st.DrawFn) -> Output:
     colours = st.integers(0, 2**24 - 1).map("#{:06x}".format)
     labels = tuple(Label(value, draw(_WORDS), draw(colours)) for value in values)
     output = Output(activation, LabelTable(labels))
+    if activation != "none":
+        output = replace(output, temperature=draw(st.sampled_from([1.0, 1.25])))
     if activation != "sigmoid" and len(labels) > 1:  # arg-max takes no threshold
         return output
     return output.with_threshold(draw(st.floats(0.01, 0.99)))

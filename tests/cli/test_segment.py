@@ -13,6 +13,7 @@ import nibabel as nib
 import numpy as np
 import onnxruntime as ort
 import pytest
+import tifffile
 from numpy.typing import NDArray
 from voxport.adapters.artifacts.local import LocalFiles
 
@@ -159,6 +160,23 @@ def test_a_pair_of_files_in_and_out(voxport: Command, scan: Path, model: Path, t
     voxport("segment", scan, "-m", model, "-o", "mask.nii")
     pair, single = nib.load(tmp_path / "mask.hdr"), nib.load(tmp_path / "mask.nii")
     np.testing.assert_array_equal(np.asarray(pair.dataobj), np.asarray(single.dataobj))
+
+
+def test_where_to_look_first_is_said_and_listed(voxport: Command, scan: Path, model: Path, tmp_path: Path) -> None:
+    result = voxport(
+        *("segment", scan, "-m", model, "-o", "mask.nii.gz", "--uncertainty", "u.ome.tif", "--report", "report.json")
+    )
+    assert result.returncode == 0, result.stderr
+    report = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
+    places = report["statistics"]["uncertainty"]["places"]
+    told = [line for line in result.stdout.splitlines() if line.startswith("look at")]
+    assert told == [f"look at voxel {','.join(map(str, spot['voxel']))}: {spot['why']}" for spot in places[:3]]
+    np.testing.assert_allclose(places[0]["world"], (AFFINE @ [*places[0]["voxel"], 1])[:3], atol=1e-4)
+    assert tifffile.imread(tmp_path / "u.ome.tif").shape == (2, 13, 18, 21)
+    refused = voxport("segment", scan, "-m", model, "-o", "a.nii", "--uncertainty", "a.nii")
+    assert (refused.returncode, len(refused.stderr.splitlines())) == (2, 1)
+    assert voxport("segment", scan, "-m", model, "-o", "a.nii", "--uncertainty", "u.txt").returncode == 2
+    assert not (tmp_path / "a.nii").exists()
 
 
 def test_statistics_as_csv(voxport: Command, scan: Path, model: Path, tmp_path: Path) -> None:

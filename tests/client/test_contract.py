@@ -57,6 +57,7 @@ def test_the_report_names_files_as_they_are_named_here(client: Client, scan: Pat
 
 def test_everything_beside_the_mask(client: Client, scan: Path, tmp_path: Path) -> None:
     names = {"probabilities": "p.nii.gz", "statistics": "s.csv", "preview": "p.png", "report": "r.json"}
+    names["uncertainty"] = "u.nii.gz"
     report = client.segment(scan, tmp_path / "mask.nii.gz", outputs={k: tmp_path / v for k, v in names.items()})
     assert present(tmp_path) == sorted([scan.name, "mask.nii.gz", *names.values()])
     labels = np.asarray(nib.load(tmp_path / "mask.nii.gz").dataobj)
@@ -66,7 +67,10 @@ def test_everything_beside_the_mask(client: Client, scan: Path, tmp_path: Path) 
         (row,) = csv.DictReader(file)
     assert int(row["voxels"]) == report["statistics"]["labels"][0]["voxels"]
     assert (tmp_path / "p.png").read_bytes().startswith(b"\x89PNG")
-    assert {Path(entry["name"]).name for entry in report["outputs"]} == {"mask.nii.gz", "p.nii.gz", "s.csv", "p.png"}
+    written = {"mask.nii.gz", "p.nii.gz", "u.nii.gz", "s.csv", "p.png"}
+    assert {Path(entry["name"]).name for entry in report["outputs"]} == written
+    assert nib.load(tmp_path / "u.nii.gz").shape == (*labels.shape, 2)
+    assert report["statistics"]["uncertainty"]["places"]
 
 
 def test_names_that_ask_for_plain_volumes_and_json(client: Client, scan: Path, tmp_path: Path) -> None:

@@ -507,6 +507,7 @@ SECOND: dict[str, Any] = {
             {"remove_small": {"labels": [1], "volume": 2.5, "unit": "mm"}},
             {"fill_holes": [2]},
         ],
+        "temperature": 1.5,
     },
 }
 
@@ -525,6 +526,7 @@ def test_each_field_of_schema_2_reaches_the_card() -> None:
     assert card.output.table.labels[1].also == {"code": "D-1"}
     assert (card.output.resample, card.output.order) == ("labels", 0)
     assert card.output.postprocessing == (KeepLargest((1, 2)), RemoveSmall((1,), 2.5, "mm"), FillHoles((2,)))
+    assert card.output.temperature == 1.5
 
 
 def test_a_card_of_schema_2_survives_writing_and_reading() -> None:
@@ -553,6 +555,7 @@ def test_a_card_of_schema_2_survives_writing_and_reading() -> None:
         {"output": Output("softmax", LabelTable((Label(1, "a"),)), order=0)},
         {"output": Output("softmax", LabelTable((Label(1, "a"),)), resample="labels")},
         {"output": Output("softmax", LabelTable((Label(1, "a"),)), postprocessing=(KeepLargest((1,)),))},
+        {"output": Output("softmax", LabelTable((Label(1, "a"),)), temperature=1.5)},
         {
             "parity": replace(
                 CERTIFICATE, pipeline=(PipelineParity(1.0, (1.0,), "nnunetv2", "2.8.1", "a.nii", "0" * 64),)
@@ -596,6 +599,8 @@ def test_what_schema_1_lacks_is_written_in_schema_2_and_read_again(change: dict[
             "output.postprocessing expected values of output.labels",
         ),
         (["output", "postprocessing"], [{}], "output.postprocessing[0] expected exactly one of"),
+        (["output", "temperature"], 0, "output.temperature expected a number above 0, at most 100, got 0"),
+        (["output", "activation"], "none", "output.temperature expected 1 for none, which gives no logits, got 1.5"),
         (["tiling"], {}, "tiling is an unknown key"),
         (["input", "crops"], {}, "input.crops is an unknown key (did you mean crop?)"),
     ],

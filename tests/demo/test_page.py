@@ -72,6 +72,10 @@ def test_the_sample_is_segmented_as_on_the_command_line(visitor: Visitor, sample
     table = visitor.download("Statistics", tmp_path).read_text(encoding="utf-8")
     assert "vessel" in table
     visitor.page.wait_for_function("document.querySelector('#vx-results').innerText.includes('vessel')")
+    spot = visitor.page.locator(".vx-spot").first
+    spot.click()
+    assert visitor.page.evaluate("window.voxport.crosshair()") == spot.get_attribute("data-voxel")
+    assert visitor.download("Uncertainty", tmp_path).name.endswith("_uncertainty.nii.gz")
     picture = visitor.download("Save picture", tmp_path)
     assert picture.read_bytes().startswith(b"\x89PNG")
 

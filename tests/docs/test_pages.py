@@ -72,6 +72,7 @@ FOLLOWED: dict[str, Callable[[Path], None]] = {
     "formats.md": nothing,
     "tiling.md": nothing,
     "parity.md": nothing,
+    "uncertainty.md": nothing,
 }
 
 

@@ -26,6 +26,7 @@ WAITING = 3
 RESULTS = {
     "mask": ("mask", "application/gzip", "mask.nii.gz"),
     "probabilities": ("probabilities", "application/gzip", "probabilities.nii.gz"),
+    "uncertainty": ("uncertainty", "application/gzip", "uncertainty.nii.gz"),
     "statistics": ("statistics", "application/json", "statistics.json"),
     "preview": ("preview.png", "image/png", "preview.png"),
     "report": ("report", "application/json", "report.json"),

@@ -40,6 +40,7 @@ OPERATIONS = [
     ("/v1/jobs/{id}/events", "GET"),
     ("/v1/jobs/{id}/mask", "GET"),
     ("/v1/jobs/{id}/probabilities", "GET"),
+    ("/v1/jobs/{id}/uncertainty", "GET"),
     ("/v1/jobs/{id}/statistics", "GET"),
     ("/v1/jobs/{id}/report", "GET"),
     ("/v1/jobs/{id}/preview.png", "GET"),
@@ -167,7 +168,9 @@ def test_real_volumes_are_answered_in_every_form(
 def jobs(server: Server) -> list[str]:
     """Ids of jobs that are done, with and without probabilities, and of one that was cancelled."""
     with server.client() as http:
-        made = [accepted(submit(http, outputs=outputs)) for outputs in (["mask", "probabilities"], ["mask"])]
+        made = [
+            accepted(submit(http, outputs=outputs)) for outputs in (["mask", "probabilities", "uncertainty"], ["mask"])
+        ]
         for job in made:
             assert ended(http, job)["state"] == "done"
         slow = slow_job(http)
@@ -183,6 +186,10 @@ def jobs(server: Server) -> list[str]:
         ("/v1/jobs/{id}/mask", ["200 application/gzip", "409 application/problem+json"]),
         (
             "/v1/jobs/{id}/probabilities",
+            ["200 application/gzip", "404 application/problem+json", "409 application/problem+json"],
+        ),
+        (
+            "/v1/jobs/{id}/uncertainty",
             ["200 application/gzip", "404 application/problem+json", "409 application/problem+json"],
         ),
         (

@@ -32,7 +32,7 @@ _NEWER: dict[type, tuple[str, ...]] = {
     Input: ("crop", "resampling"),
     Channel: ("intensity",),
     Tiling: ("mirror", "windows", "context"),
-    Output: ("resample", "order", "postprocessing"),
+    Output: ("resample", "order", "postprocessing", "temperature"),
     Label: ("channel", "also"),
 }
 

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 Mask = NDArray[np.bool_]
 Ints = NDArray[np.int64]
+_Value = TypeVar("_Value", bound="np.generic[Any]")
 # Voxels are connected by their faces, or by faces, edges and corners.
 Connectivity = Literal[6, 26]
 
@@ -41,6 +42,63 @@ class ComponentCounter:
     def result(self) -> int:
         """Return the number of components so far."""
         return self._numbering.made - self._merged
+
+
+class ComponentMeter:
+    """Measures 26-connected components slab by slab along an axis; memory grows with the number of components."""
+
+    def __init__(self, axis: int) -> None:
+        self._numbering = _Numbering(axis, 26)
+        self._sums = np.zeros((5, 0), np.int64)  # of each number: voxels, levels, and the three indices
+        self._merged: list[Ints] = []
+        self._planes = 0
+
+    def add(self, inside: Mask, levels: NDArray[np.uint8]) -> None:
+        """Add the next whole planes ``(x, y, z)``, and a level of each voxel."""
+        planes, values = self._numbering.turned(inside), self._numbering.turned(levels)
+        thick = max(1, _VOXELS_AT_ONCE // max(1, planes[0].size))
+        for start in range(0, len(planes), thick):
+            part = slice(start, start + thick)
+            runs = self._numbering.add(planes[part])
+            if len(runs.starts):
+                self._add_runs(runs, values[part][planes[part]])
+            self._planes += len(planes[part])
+
+    def _add_runs(self, runs: _Runs, levels: NDArray[np.uint8]) -> None:
+        """Add runs, and the levels of all their voxels in order."""
+        if (made := self._numbering.made) > self._sums.shape[1]:
+            self._sums = np.pad(self._sums, ((0, 0), (0, 2 * made - self._sums.shape[1])))
+        self._merged.append(runs.merged)
+        voxels = runs.ends - runs.starts
+        begins = np.cumsum(voxels) - voxels
+        plane, line, begin = np.unravel_index(runs.starts, runs.shape)
+        # less the padding before lines and planes
+        indices = (plane + self._planes, line - 1, begin - 1)
+        along = voxels * (voxels - 1) // 2
+        sums = (voxels, np.add.reduceat(levels, begins, dtype=np.int64), *(voxels * index for index in indices))
+        for into, more in zip(self._sums, (*sums[:-1], sums[-1] + along), strict=True):
+            np.add.at(into, runs.numbers, more)
+
+    def result(self) -> Pieces:
+        """Return the components so far."""
+        made = self._numbering.made
+        merged = np.concatenate([np.zeros((0, 2), np.int64), *self._merged])
+        count, component = _connected(merged[:, 0], merged[:, 1], made)
+        sums = np.zeros((5, count), np.int64)
+        for into, more in zip(sums, self._sums[:, :made], strict=True):
+            np.add.at(into, component, more)
+        centres = np.empty((count, 3))
+        centres[:, self._numbering.axes] = (sums[2:] / sums[0]).T
+        return Pieces(sums[0], sums[1], centres)
+
+
+@dataclass(frozen=True, eq=False)
+class Pieces:
+    """Components: the voxels, the sum of levels, and the centre ``(N, 3)`` in voxel indices of each."""
+
+    voxels: Ints
+    levels: Ints
+    centres: NDArray[np.float64]
 
 
 class ComponentFinder:
@@ -151,13 +209,19 @@ class _Numbering:
         self._axis, self._connectivity = axis, connectivity
         self._is_turned: bool | None = None
 
-    def turned(self, inside: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    def turned(self, inside: NDArray[_Value]) -> NDArray[_Value]:
         """Return a view of planes ``(x, y, z)`` with the planes first, and lines in the order of memory if possible."""
         planes = np.moveaxis(inside, self._axis, 0)
         if self._is_turned is None:
             # Lines follow the order of memory, which is several times faster.
             self._is_turned = abs(planes.strides[1]) < abs(planes.strides[2])
         return planes.transpose(0, 2, 1) if self._is_turned else planes
+
+    @property
+    def axes(self) -> list[int]:
+        """The axes of the volume in the order of turned planes."""
+        first, second = (axis for axis in range(3) if axis != self._axis)
+        return [self._axis, second, first] if self._is_turned else [self._axis, first, second]
 
     def add(self, planes: Mask) -> _Runs:
         """Return the numbered runs of the next planes."""

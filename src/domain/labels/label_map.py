@@ -102,7 +102,8 @@ class Output:
     logits are within [0, 1], or whole numbers, without an activation in the network.
 
     ``resample``: what is brought back to the stored grid, by splines of ``order``: logits, probabilities or labels. The
-    label map goes through ``postprocessing`` in order.
+    label map goes through ``postprocessing`` in order. ``temperature`` calibrates the probabilities that are given out;
+    labels do not depend on it.
     """
 
     activation: Activation
@@ -113,18 +114,19 @@ class Output:
     resample: Literal["logits", "probabilities", "labels"] = "logits"
     order: Literal[0, 1, 3] = 1
     postprocessing: tuple[Postprocessing, ...] = ()
+    temperature: float = 1.0
     background: bool | None = field(default=None, compare=False)  # whether ``none`` has a channel for it, once known
     found: int | None = field(default=None, compare=False)  # channels of the network, once known
 
     @property
     def channels(self) -> int:
         """Number of output channels, including background where it has one."""
-        return self.found or 1 + max(self._label_channels(), default=0)
+        return self.found or 1 + max(self.label_channels, default=0)
 
     @property
     def channel_names(self) -> tuple[str, ...]:
         """Names of the output channels."""
-        names = dict(zip(self._label_channels(), (label.name for label in self.table.labels), strict=True))
+        names = dict(zip(self.label_channels, (label.name for label in self.table.labels), strict=True))
         if not self._is_each:
             names.setdefault(0, "background")
         return tuple(names.get(channel, f"channel {channel}") for channel in range(self.channels))
@@ -138,7 +140,8 @@ class Output:
     def _names_channels(self) -> bool:
         return any(label.channel is not None for label in self.table.labels)
 
-    def _label_channels(self) -> tuple[int, ...]:
+    @property
+    def label_channels(self) -> tuple[int, ...]:
         """The channel of each label."""
         labels = self.table.labels
         if self.activation == "labels":
@@ -196,7 +199,7 @@ class Output:
         stated = [label.channel for label in self.table.labels]
         each = self.activation == "none" and (0 in stated or channels == len(stated))
         found = replace(self, found=channels, background=None if self.activation == "sigmoid" else not each)
-        used = found._label_channels()
+        used = found.label_channels
         if len(set(used)) != len(used) or max(used) >= channels:
             raise _wrong_channels(f"a channel of its own, below {channels}, for each label, got {list(used)}", channels)
         return found if self.threshold == Output.threshold or len(used) == 1 else found.with_threshold(self.threshold)
@@ -250,6 +253,17 @@ class Output:
         shifted = np.exp(logits - logits.max(axis=0, keepdims=True))
         return np.asarray(shifted / shifted.sum(axis=0, keepdims=True), dtype=np.float32)
 
+    def calibrated(self, logits: Logits) -> Logits:
+        """Return the probabilities ``(K, ...)`` of logits over the temperature (Guo et al., 2017)."""
+        if self.temperature == 1:
+            return self.probabilities(logits)
+        if self.activation in ("softmax", "sigmoid"):
+            return self.probabilities(logits / np.float32(self.temperature))
+        # probabilities that were resampled: the same, from their logarithms
+        powers = np.clip(logits, 1e-30, 1) ** np.float32(1 / self.temperature)
+        others = np.clip(1 - logits, 1e-30, 1) ** np.float32(1 / self.temperature)
+        return np.asarray(powers / (powers + others if self.background is False else powers.sum(axis=0)))
+
     def labels(self, logits: Logits) -> Labels:
         """Return the label values ``(...)`` of logits ``(K, ...)``.
 
@@ -257,9 +271,9 @@ class Output:
         compared with it. With a channel a label: of several labels that reach the threshold, the last in the table
         wins, so nested regions are listed from the outermost inwards.
         """
-        each = self._of_each_label(logits)
+        each = self.of_each_label(logits)
         if each is None:
-            channels = self._label_channels()
+            channels = self.label_channels
             if self.threshold != 0.5:
                 above = self.probabilities(logits)[channels[0]] >= self.threshold
                 return np.asarray(above * self.table.dtype.type(self.table.values[0]))
@@ -277,12 +291,12 @@ class Output:
 
     def contested(self, logits: Logits) -> int:
         """Return the number of voxels that reach the threshold for more than one label."""
-        each = self._of_each_label(logits) if len(logits) > 1 else None
+        each = self.of_each_label(logits) if len(logits) > 1 else None
         return 0 if each is None else int(np.count_nonzero((each >= self.threshold).sum(axis=0) > 1))
 
-    def _of_each_label(self, logits: Logits) -> NDArray[np.floating[Any]] | None:
+    def of_each_label(self, logits: Logits) -> NDArray[np.floating[Any]] | None:
         """The probability of each label; None where labels share their channels with the background."""
-        chosen = logits if self._is_in_order(logits) else logits[list(self._label_channels())]
+        chosen = logits if self._is_in_order(logits) else logits[list(self.label_channels)]
         if self.activation == "sigmoid":
             return _sigmoid(chosen)
         own = self.background is False or (self.background is None and len(logits) == len(self.table.labels))
@@ -290,7 +304,7 @@ class Output:
 
     def _is_in_order(self, logits: Logits) -> bool:
         """Whether the labels have the network's channels in the table's order, or the largest logit decides."""
-        in_order = self._label_channels() == tuple(range(len(logits)))
+        in_order = self.label_channels == tuple(range(len(logits)))
         return in_order or not self._is_each or not self._names_channels
 
 

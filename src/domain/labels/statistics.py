@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ..exact import Moments
 from ..geometry.grid import Box, Grid, shape3
-from .components import ComponentCounter
+from .components import ComponentCounter, ComponentMeter, Pieces
 from .label_map import Labels, LabelTable
 
 
@@ -46,24 +46,38 @@ class LabelStatistics:
 
 
 class StatisticsAccumulator:
-    """Accumulates statistics from consecutive boxes along ``axis``, each spanning the other two axes."""
+    """Accumulates statistics from consecutive boxes along ``axis``, each spanning the other two axes.
 
-    def __init__(self, grid: Grid, table: LabelTable, channels: int, axis: int) -> None:
+    ``with_pieces``: each box comes with levels, which are summed over the components.
+    """
+
+    def __init__(self, grid: Grid, table: LabelTable, channels: int, axis: int, *, with_pieces: bool = False) -> None:
         self._grid, self._table = grid, table
         self._measures = {value: Measures.empty(channels) for value in table.values}
-        self._components = {value: ComponentCounter(axis) for value in table.values}
+        self._counters = {value: ComponentCounter(axis) for value in table.values if not with_pieces}
+        self._meters = {value: ComponentMeter(axis) for value in table.values if with_pieces}
 
-    def add(self, box: Box, labels: Labels, image: Sequence[NDArray[Any]]) -> None:
+    def add(
+        self, box: Box, labels: Labels, image: Sequence[NDArray[Any]], levels: NDArray[np.uint8] | None = None
+    ) -> None:
         """Add labels ``(x, y, z)`` of the voxels in ``box``, and an array of the same shape for each channel."""
         for value, measures in self._measures.items():
             inside = labels == value
-            self._components[value].add(inside)
+            if levels is None:
+                self._counters[value].add(inside)
+            else:
+                self._meters[value].add(inside, levels)
             measures.add(box, inside, image)
 
     def result(self) -> tuple[LabelStatistics, ...]:
         """Return the statistics of each label in the table's order."""
-        components = {value: counter.result() for value, counter in self._components.items()}
-        return label_statistics(self._grid, self._table, self._measures, components)
+        counts = {value: counter.result() for value, counter in self._counters.items()}
+        counts |= {value: len(pieces.voxels) for value, pieces in self.pieces().items()}
+        return label_statistics(self._grid, self._table, self._measures, counts)
+
+    def pieces(self) -> dict[int, Pieces]:
+        """Return the components of each label by its value; nothing without levels."""
+        return {value: meter.result() for value, meter in self._meters.items()}
 
 
 @dataclass

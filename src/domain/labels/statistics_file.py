@@ -12,6 +12,7 @@ from typing import Any
 from ..errors import UsageError
 from ..geometry.grid import Grid
 from ..report import statistics_mapping
+from .ranking import Uncertainty
 from .statistics import LabelStatistics
 
 
@@ -22,12 +23,18 @@ def check_statistics_name(reference: str) -> None:
         raise UsageError("statistics", expected="a name in .json or .csv", got=reference, do="rename it")
 
 
-def statistics_bytes(reference: str, statistics: Sequence[LabelStatistics], grid: Grid) -> bytes:
-    """The file's bytes, in the format that its name asks for. Raises UsageError for any other name."""
+def statistics_bytes(
+    reference: str, statistics: Sequence[LabelStatistics], grid: Grid, uncertainty: Uncertainty | None = None
+) -> bytes:
+    """The file's bytes, in the format that its name asks for; ``uncertainty`` is in JSON only.
+
+    Raises UsageError for any other name.
+    """
     check_statistics_name(reference)
+    data = statistics_mapping(statistics, grid, uncertainty)
     if reference.endswith(".json"):
-        return (json.dumps(statistics_mapping(statistics, grid), indent=2) + "\n").encode()
-    return table_bytes(statistics_rows(statistics_mapping(statistics, grid)))
+        return (json.dumps(data, indent=2) + "\n").encode()
+    return table_bytes(statistics_rows(data))
 
 
 def table_bytes(rows: Sequence[Mapping[str, Any]], first: str = "value") -> bytes:

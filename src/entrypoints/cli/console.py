@@ -21,13 +21,16 @@ if TYPE_CHECKING:
     from ...ports.progress import ProgressListener
 
 # the argument of each field that errors name
-_OTHERS = "runtime precision threads card statistics preview probabilities label_table report against network"
+_OTHERS = (
+    "runtime precision threads card statistics preview probabilities uncertainty label_table report against network"
+)
 FIELDS = {
     name: f"--{name.replace('_', '-')}"
     for name in (
         *(option.name.removesuffix("_bytes") for option in fields(RunOptions)),
         *(
             *_OTHERS.split(),
+            "uncertainty",
             "network_args",
             "network_output",
             "bundle",

@@ -22,7 +22,7 @@ from ...domain.errors import (
     UsageError,
     VoxportError,
 )
-from . import batch, comparing, dicom, importing, jobs, models, segmenting, serving, tuning, up, volumes
+from . import batch, calibrating, comparing, dicom, importing, jobs, models, segmenting, serving, tuning, up, volumes
 from .console import say, with_flags
 
 _EXIT_CODES: dict[type[VoxportError], int] = {
@@ -55,6 +55,7 @@ app.command("compare")(comparing.compare_command)
 app.command("convert")(volumes.convert_command)
 app.command("plan")(segmenting.plan_command)
 app.command("tune")(tuning.tune_command)
+app.command("calibrate")(calibrating.calibrate_command)
 app.command("serve")(serving.serve_command)
 app.command("demo")(serving.demo_command)
 app.command("dicom")(dicom.dicom_command)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 VOLUMES = typer.Argument(
     metavar="INPUT...", help="A volume of any format; several are the channels of one case.", show_default=False
 )
+_MOST_SPOTS = 3  # printed; the statistics have more
 Sample = Annotated[bool, typer.Option("--sample", help="Segment the bundled sample into the current folder.")]
 MaskFile = Annotated[
     str | None, typer.Option("-o", "--output", metavar="MASK", help=f"The mask: {ALL_NAMES.writable_text}.")
@@ -32,6 +33,14 @@ Probabilities = Annotated[
     str | None,
     typer.Option(
         "--probabilities", metavar="FILE", help="Write class probabilities, a channel each; endings as of -o."
+    ),
+]
+Uncertainty = Annotated[
+    str | None,
+    typer.Option(
+        "--uncertainty",
+        metavar="FILE",
+        help="Write entropy and margin in per cent, and where to look.",
     ),
 ]
 Statistics = Annotated[
@@ -58,6 +67,7 @@ def segment_command(
     *,
     options: RunOptions,
     probabilities: Probabilities = None,
+    uncertainty: Uncertainty = None,
     statistics: Statistics = None,
     preview: Preview = None,
     label_table: LabelFile = None,
@@ -76,7 +86,7 @@ def segment_command(
     inputs, output = _case(inputs, output, application.sample if sample else None)
     if sample:
         statistics, preview = statistics or "sample_statistics.json", preview or "sample_preview.png"
-    outputs = Outputs(output, probabilities, statistics, preview, report, label_table)
+    outputs = Outputs(output, probabilities, statistics, preview, report, label_table, uncertainty)
     here: dict[str, Any] = {"card": card, "runtime": runtime, "precision": precision, "threads": threads}
     if server is not None:
         opt.check_remote_options(model, here | {"memory": options.memory_bytes, "batch": options.batch})
@@ -141,6 +151,8 @@ def show_outcome(report: Mapping[str, Any], mask: str, as_json: bool) -> None:
         for s in statistics["labels"]
     ]
     show_table(("label", "voxels", "of all", f"volume ({unit})", "pieces"), rows)
+    for spot in statistics.get("uncertainty", {}).get("places", ())[:_MOST_SPOTS]:
+        typer.echo(f"look at voxel {','.join(map(str, spot['voxel']))}: {spot['why']}")
     runtime, tuned = report["runtime"], ", as tuned" if report.get("tuned") else ""
     typer.echo(
         f"{mask}: {report['tiles']['count']} tiles in {sum(report['seconds'].values()):.1f} s "

@@ -6,7 +6,7 @@ import json
 import shlex
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -216,6 +216,7 @@ class Controller:
         outputs = Outputs(str(folder / RESULT_FILES["mask"]), statistics=str(folder / STATISTICS_TABLE))
         if model == THRESHOLD:
             return TABLE, self._public(self.application.threshold_preview(names, outputs, progress, options.reading))
+        outputs = replace(outputs, uncertainty=str(folder / RESULT_FILES["uncertainty"]))
         table = self.segmenter.card(model).output.table
         report = self._public(self.segmenter.segment(names, model, outputs, options, progress))
         if self.segmenter.url is not None:
@@ -243,5 +244,5 @@ def _volume_of(session: Session) -> OpenVolume:
 
 
 def _named(volume: Path, folder: Path, names: VolumeNames, mask: str = RESULT_FILES["mask"]) -> dict[str, Path]:
-    files = (mask, STATISTICS_TABLE, RESULT_FILES["report"])
-    return {f"{names.stem(volume.name)}_{file}": folder / file for file in files}
+    files = (mask, STATISTICS_TABLE, RESULT_FILES["report"], RESULT_FILES["uncertainty"])
+    return {f"{names.stem(volume.name)}_{file}": folder / file for file in files if (folder / file).exists()}

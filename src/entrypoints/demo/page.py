@@ -56,6 +56,7 @@ class Page:
                 self.viewer = _html(parts.viewer(None), elem_id="vx-viewer")
                 with gr.Column(visible=False, elem_id="vx-results") as self.results:
                     self.table = gr.Dataframe(interactive=False, label=_later("statistics"), wrap=True)
+                    self.spots = _html(elem_id="vx-spots")
 
     def _add_steps(self) -> None:
         _html(f'<h2 class="vx-step">{_later("step_volume")}</h2>')
@@ -109,7 +110,8 @@ class Page:
         changing = [
             *(self.viewer, self.upload, self.folder, self.sample, self.facts, self.stored, *self.reading.values()),
             *(self.model, self.card, self.preflight),
-            *(self.run, self.quick, self.cancel, self.status, self.results, self.table, self.downloads, self.form),
+            *(self.run, self.quick, self.cancel, self.status, self.results, self.table, self.spots),
+            *(self.downloads, self.form),
         ]
         entered = blocks.load(self.enter, [self.kept, self.language], [self.visit, *changing], js=_KEPT, **quiet)
         entered.then(self.resume, self.visit, changing, **quiet)
@@ -273,6 +275,7 @@ class Page:
             self.status: parts.summary(visit.say, result, place),
             self.results: gr.Column(visible=result.box is None),
             self.table: gr.Dataframe(value={"headers": headers, "data": rows}),
+            self.spots: parts.spots(visit.say, result),
             **self._offered(visit, session),
         }
 

@@ -31,7 +31,14 @@ _STAGES = {
     "download (MB)": "stage.download",
 }
 _TIMES = " \N{MULTIPLICATION SIGN} "
-_FILES = {"mask": "result.mask", "statistics": "result.statistics", "report": "result.report"}
+_FILES = {
+    "mask": "result.mask",
+    "statistics": "result.statistics",
+    "report": "result.report",
+    "uncertainty": "result.uncertainty",
+}
+_REASONS = {"border": "result.border", "missed": "result.missed", "piece": "result.piece", "slice": "result.slice"}
+_MOST_SPOTS = 10  # of a kind
 
 
 def plain(value: object) -> str:
@@ -211,6 +218,21 @@ def _row(say: Texts, label: Mapping[str, Any], total: int) -> list[object]:
         None if mean is None else float(f"{mean:.5g}"),
         say("table.yes") if label.get("touches_border") else say("table.no"),
     ]
+
+
+def spots(say: Texts, result: Result) -> str:
+    """Return the list of where to look first, each a button that the viewer listens to."""
+    statistics, unit = result.report["statistics"], result.report["grid"]["unit"]
+    lists = statistics.get("uncertainty") or {}
+    words, rows = say("table.no_unit") if unit == "unknown" else UNIT_NAMES[unit], []
+    for spot in (spot for kind in ("places", "pieces", "slices") for spot in lists.get(kind, ())[:_MOST_SPOTS]):
+        what = say(_REASONS[spot["reason"]], label=spot["label"], voxels=spot["voxels"])
+        at, world = ",".join(map(str, spot["voxel"])), ", ".join(f"{length:.5g}" for length in spot["world"])
+        where = say("result.spot", percent=round(100 * spot["entropy"]), slice=spot["slice"], place=f"{world} {words}")
+        button = f'<button type="button" class="vx-spot" data-voxel="{at}"><b>{plain(what)}</b> {plain(where)}</button>'
+        rows.append(f"<li>{button}</li>")
+    title = say("result.look")
+    return f'<h2 class="vx-step">{title}</h2><ol class="vx-spots">{"".join(rows)}</ol>' if rows else ""
 
 
 def _commands(say: Texts, commands: Mapping[str, str]) -> str:

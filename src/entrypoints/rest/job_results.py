@@ -73,6 +73,12 @@ async def job_probabilities(context: Context, job: OwnJob, known: IfNoneMatch = 
     return await _stored(context, job, "probabilities", _GZIP, known)
 
 
+@_get("uncertainty", "The uncertainty of a job", {200: _file(_GZIP)})
+async def job_uncertainty(context: Context, job: OwnJob, known: IfNoneMatch = None) -> Response:
+    """Entropy and margin of each voxel in per cent, if they were requested; the statistics say where to look."""
+    return await _stored(context, job, "uncertainty", _GZIP, known)
+
+
 @_get(
     "statistics",
     "The statistics of a job",

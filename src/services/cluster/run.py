@@ -12,7 +12,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,8 +23,8 @@ from ...domain.geometry.grid import Box, Grid
 from ...domain.inference.sliding_window import LogitRangeError
 from ...domain.inference.tile_blocks import TileBlocks
 from ...domain.intensity import ChannelSurvey, is_within_crop
-from ...domain.labels.label_map import LabelTable
 from ...domain.labels.postprocessing import Changed
+from ...domain.labels.ranking import Uncertainty
 from ...domain.labels.seams import SeenComponents, count_components
 from ...domain.labels.statistics import LabelStatistics, Measures, label_statistics
 from ...domain.run import Outputs, RunOptions
@@ -38,7 +38,7 @@ from ...ports.volume_store import VolumeSink, VolumeStore
 from ..models.loading import LoadedModel
 from ..segmentation.case import Case, is_counted, slabs, survey_of
 from ..segmentation.decoding import Sinks, contested_notes
-from ..segmentation.preparation.prepare import Prepared
+from ..segmentation.preparation.prepare import Prepared, open_inferer, prepare
 from ..segmentation.resume import fingerprint
 from .sizes import BlockSizes, chosen_blocks
 from .tasks import (
@@ -46,6 +46,7 @@ from .tasks import (
     BlockRun,
     Shared,
     Stage,
+    VolumeName,
     WorkerPorts,
     key_of,
     last_stage,
@@ -94,44 +95,46 @@ class ClusterPorts:
     folder: Path | None = None
 
 
-class BlockedRun:
-    """A case that workers segment. A context manager: the scheduler is connected, and the folder is locked, inside.
+@dataclass(frozen=True)
+class RunOf:
+    """A case that is open, with the names and sha256 of its volumes, and how it is segmented."""
 
-    Args:
-        ports: of the run.
-        case: open here.
-        outputs: where the results go.
-        options: of the run.
-        hashes: names and sha256 of the case's volumes.
-        loaded: the model.
-        progress: of the run.
+    case: Case
+    hashes: tuple[tuple[str, str], ...]
+    loaded: LoadedModel
+    outputs: Outputs
+    options: RunOptions
+    progress: ProgressListener
+
+
+Measured = tuple[tuple[LabelStatistics, ...], Uncertainty | None]
+
+
+class BlockedRun:
+    """An engine of `segment`: workers infer, write and measure blocks.
+
+    The scheduler is connected, and the folder is locked, while the context manager is entered.
 
     Raises:
         UsageError: the model or the mask cannot be made in blocks, or another process makes it.
     """
 
-    def __init__(
-        self,
-        ports: ClusterPorts,
-        case: Case,
-        outputs: Outputs,
-        options: RunOptions,
-        hashes: Sequence[tuple[str, str]],
-        loaded: LoadedModel,
-        progress: ProgressListener,
-    ) -> None:
-        _check(loaded)
-        mask = Path(outputs.mask).absolute()
+    network = 0.0, 0  # of the workers nothing is known
+
+    def __init__(self, run: RunOf, ports: ClusterPorts, volumes: VolumeStore, resources: Resources) -> None:
+        _check(run.loaded)
+        self._case, self._hashes, self._loaded = run.case, run.hashes, run.loaded
+        self._outputs, self._options, self._progress = run.outputs, run.options, run.progress
+        self._ports, self._volumes, self._resources = ports, volumes, resources
+        mask = Path(run.outputs.mask).absolute()
         place = mask.parent / mask.name
         if ports.folder is not None:  # masks of one name may be made in many folders, each attempt in another one
-            own = key_of(hashes, loaded.model.sha256, asdict(options), outputs.probabilities is not None)
+            own = key_of(run.hashes, run.loaded.model.sha256, asdict(run.options), list(self._wanted))
             place = ports.folder.absolute() / f"{mask.name}-{own[:16]}"
         self.folder = f"{place}{_ENDING}"
-        self._ports, self._case, self._outputs, self._options = ports, case, outputs, options
-        self._hashes, self._loaded, self._progress = tuple(hashes), loaded, progress
         self._blobs = ports.open_blobs(self.folder)
 
-    def __enter__(self) -> BlockedRun:
+    def __enter__(self) -> Self:
         with ExitStack() as stack:
             self._scheduler = stack.enter_context(self._ports.scheduler())
             held = stack.enter_context(self._ports.locks.hold(Path(self.folder) / _LOCK, wait=False))
@@ -141,13 +144,20 @@ class BlockedRun:
             self._stack = stack.pop_all()
         return self
 
-    def __exit__(self, kind: object, *_: object) -> None:
+    def __exit__(self, kind: object = None, *_: object) -> None:
         if kind is not None and not self._blobs.exists(_RECORD):
             with suppress(OutputError):
                 self.finish()  # nothing to go on with
         self._stack.close()
 
-    def survey(self) -> tuple[ChannelSurvey, ...] | None:
+    def prepare(self) -> Prepared:
+        """See Engine."""
+        card, surveyed = self._loaded.model.card, self._survey()
+        with open_inferer(self._loaded, self._options) as inferer:
+            self._prepared = prepare(self._case, card, inferer, self._options, resources=None, surveyed=surveyed)
+        return self._prepared
+
+    def _survey(self) -> tuple[ChannelSurvey, ...] | None:
         """Have the workers look over channels of 8- or 16-bit integers; None for others, and where the card crops."""
         case, card = self._case, self._loaded.model.card
         if card.input.crop is not None or not all(is_counted(case.dtype_of(c)) for c in range(case.channels)):
@@ -165,12 +175,13 @@ class BlockedRun:
         tables = [(np.array(sorted(total), np.float32), total) for total in counts]
         return tuple(survey_of((v, np.array([total[value] for value in v], np.int64))) for v, total in tables)
 
-    def infer(self, prepared: Prepared, volumes: VolumeStore, resources: Resources) -> Sinks:
-        """Have the workers infer and write all blocks; return the results, open here, and keep what is to be said."""
+    def infer(self) -> tuple[Sinks, tuple[str, ...]]:
+        """See Engine."""
+        prepared = self._prepared
         marks = self._marks(prepared)
         known = self._read(_RECORD)
         _check_same(known, marks, self.folder)
-        blocks = self._blocks(prepared, resources, known)
+        blocks = self._blocks(prepared, known)
         self._run = self._new_run(prepared, blocks)
         half_changed = self._blobs.exists(_CHANGED) and not self._blobs.exists(_DONE)
         if known is None or half_changed or not self._all_open():
@@ -181,13 +192,16 @@ class BlockedRun:
         records: list[Mapping[str, Any]] = []
         for stage in stages:
             if stage != "joined" or last_stage(blocks) == stage:
-                records += self._stage(stage, prepared)
+                records += self._stage(stage)
         answers = {record["answer"]: record["processor"] for record in records if "answer" in record}
-        self.notes = (*contested_notes(sum(r["contested"] for r in records)), *_rounding_notes(answers))
-        return self._sinks(volumes)
+        notes = (*contested_notes(sum(record["contested"] for record in records)), *_rounding_notes(answers))
+        return self._sinks(), notes
 
-    def measure(self, table: LabelTable) -> tuple[LabelStatistics, ...]:
-        """Have the workers measure the labels of the finished mask; return the statistics of all of it."""
+    def measure(self, measured: Callable[[], Measured]) -> Measured:
+        """See Engine. Where to look first is found here, from all of the map."""
+        if "uncertainty" in self._wanted:
+            return measured()
+        table = self._prepared.card.output.table
         measures = {value: Measures.empty(self._case.channels) for value in table.values}
         seams: dict[int, list[SeenComponents]] = {value: [] for value in table.values}
         for number, record in enumerate(self._stage("measured")):
@@ -199,7 +213,7 @@ class BlockedRun:
                 on_seams = arrays[f"places{value}"], arrays[f"components{value}"]
                 seams[value].append(SeenComponents(data["components"], *on_seams))
         components = {value: count_components(found) for value, found in seams.items()}
-        return label_statistics(self._case.grid, table, measures, components)
+        return label_statistics(self._case.grid, table, measures, components), None
 
     def postprocess(self, change: Callable[[], tuple[Changed, ...]]) -> tuple[Changed, ...]:
         """Change the labels in place, once: a run that goes on after a kill amid this writes them anew."""
@@ -214,7 +228,7 @@ class BlockedRun:
         """Delete the folder of the run."""
         self._ports.block_volumes.discard(self.folder)
 
-    def _stage(self, stage: Stage, prepared: Prepared | None = None) -> list[Mapping[str, Any]]:
+    def _stage(self, stage: Stage) -> list[Mapping[str, Any]]:
         """Take all blocks through a stage that have not been; return their records."""
         run = self._run
         count = run.blocks.count if stage in ("inferred", "joined") else len(run.boxes)
@@ -227,16 +241,10 @@ class BlockedRun:
         for number in done:
             advance(number)
         task = partial(work_on_block, run, stage)
-        self._map(task, [number for number in range(count) if number not in done], advance, prepared)
+        self._map(task, [number for number in range(count) if number not in done], advance)
         return [self._read(record_name(stage, number)) or {} for number in range(count)]
 
-    def _map(
-        self,
-        task: Callable[..., Any],
-        numbers: Sequence[int],
-        advance: Callable[[int], object],
-        prepared: Prepared | None = None,
-    ) -> None:
+    def _map(self, task: Callable[..., Any], numbers: Sequence[int], advance: Callable[[int], object]) -> None:
         """Run a task for all blocks. Raises the first error, once all others are done, with the number of failures."""
         failed: list[tuple[int, VoxportError]] = []
         on_wait = lambda: self._progress.advance(0)  # noqa: E731
@@ -247,23 +255,31 @@ class BlockedRun:
                 failed.append((finished.block, finished.error))
         if failed:
             number, first = min(failed, key=lambda item: item[0])
-            if prepared is not None and isinstance(first, LogitRangeError):
-                raise prepared.blame(first)
+            if isinstance(first, LogitRangeError):
+                raise first
             kind = next((kind for kind in _SAME_KIND if isinstance(first, kind)), VoxportError)
             failures = "" if len(failed) == 1 else f" ({len(failed)} failed)"
             subject = f"block {number} of {len(numbers)}{failures}: {first.subject}"
             do = f"{first.do}; then run again: what was finished is kept in {self.folder}"
             raise kind(subject, expected=first.expected, got=first.got, do=do)
 
-    def _blocks(self, prepared: Prepared, resources: Resources, known: Mapping[str, Any] | None) -> TileBlocks:
+    def _blocks(self, prepared: Prepared, known: Mapping[str, Any] | None) -> TileBlocks:
         if known is not None:
             x, y, z = known["tiles"]
             return TileBlocks(prepared.plan, (x, y, z))
         sizes = BlockSizes(prepared, keeps_logits=self._keeps_logits(prepared))
-        return chosen_blocks(sizes, self._options.memory_bytes, resources, self._ports.edge, self._scheduler.workers)
+        memory, workers = self._options.memory_bytes, self._scheduler.workers
+        return chosen_blocks(sizes, memory, self._resources, self._ports.edge, workers)
 
     def _keeps_logits(self, prepared: Prepared) -> bool:
-        return prepared.space.resamples or self._outputs.probabilities is not None
+        return prepared.space.resamples or len(self._wanted) > 1
+
+    @property
+    def _wanted(self) -> dict[VolumeName, str]:
+        """The volumes that are asked for, and their names."""
+        names: tuple[VolumeName, ...] = ("mask", "probabilities", "uncertainty")
+        found = {name: getattr(self._outputs, name) for name in names}
+        return {name: reference for name, reference in found.items() if reference is not None}
 
     def _new_run(self, prepared: Prepared, blocks: TileBlocks) -> BlockRun:
         runtime, view = self._loaded.runtime, prepared.view
@@ -288,12 +304,9 @@ class BlockedRun:
         key = key_of(self.folder, *parts)
         return Shared(key, self.folder, inputs, self._options, self._ports.version, self._ports.open_ports)
 
-    def _references(self) -> dict[Literal["mask", "probabilities"], str]:
-        found: dict[Literal["mask", "probabilities"], str] = {"mask": self._outputs.mask}
-        if self._outputs.probabilities is not None:
-            found["probabilities"] = self._outputs.probabilities
+    def _references(self) -> dict[VolumeName, str]:
         publishes = self._ports.block_volumes.publishes
-        return {name: reference if publishes(reference) else f"{name}.ome.zarr" for name, reference in found.items()}
+        return {name: made if publishes(made) else f"{name}.ome.zarr" for name, made in self._wanted.items()}
 
     def _begin_results(self) -> None:
         for name in ("written", "postprocessing", "measured"):
@@ -305,12 +318,19 @@ class BlockedRun:
                 name,
                 reference,
                 case.grid,
-                sink_dtype(name, run.returned),
-                channels=sink_channels(name, run.returned),
-                like=case.sources[0],
-                channel_names=run.returned.channel_names if name == "probabilities" else (),
-                labels=run.returned.table if name == "mask" else None,
+                **self._form(name),
             )
+
+    def _form(self, name: VolumeName) -> dict[str, Any]:
+        """Return type, channels and labels of a result."""
+        output, names = self._run.returned, sink_channels(name, self._run.returned)
+        return {
+            "dtype": sink_dtype(name, output),
+            "channels": max(1, len(names)),
+            "like": self._case.sources[0],
+            "channel_names": names,
+            "labels": output.table if name == "mask" else None,
+        }
 
     def _all_open(self) -> bool:
         try:
@@ -320,37 +340,31 @@ class BlockedRun:
             return False
         return True
 
-    def _open(self, name: Literal["mask", "probabilities"]) -> VolumeSink:
+    def _open(self, name: VolumeName) -> VolumeSink:
         reference = self._run.references[name]
         return self._ports.block_volumes.open(self.folder, name, reference, self._case.grid)
 
-    def _sinks(self, volumes: VolumeStore) -> Sinks:
+    def _sinks(self) -> Sinks:
         """Return the results: those in the making, or copies where their format has to be written as a whole."""
         sinks: Sinks = {}
-        like, output = self._case.sources[0], self._run.returned
-        for name in self._run.references:
-            made = self._stack.enter_context(self._open(name))
-            wanted = self._outputs.mask if name == "mask" else self._outputs.probabilities
-            assert wanted is not None
-            sinks[name] = made
+        for name, wanted in self._wanted.items():
+            sinks[name] = made = self._stack.enter_context(self._open(name))
             if wanted != self._run.references[name]:
-                channels, names = sink_channels(name, output), output.channel_names if name == "probabilities" else ()
-                table, dtype = output.table if name == "mask" else None, sink_dtype(name, output)
-                more: dict[str, Any] = {"channels": channels, "like": like, "channel_names": names, "labels": table}
-                copy = self._stack.enter_context(volumes.create(wanted, self._case.grid, dtype, **more))
+                created = self._volumes.create(wanted, self._case.grid, **self._form(name))
+                copy = self._stack.enter_context(created)
                 sinks[name] = _Copied(made, copy, self._case.grid, lambda: self._progress.advance(0))
         return sinks
 
     def _marks(self, prepared: Prepared) -> dict[str, Any]:
         """Return what a run must have in common with the one that it goes on with."""
-        runtime, keeps = self._loaded.runtime, self._outputs.probabilities is not None
+        runtime = self._loaded.runtime
         return {
             "schema": _SCHEMA,
             "volumes": [sha256 for _, sha256 in self._hashes],
             "model": self._loaded.model.sha256,
             "voxport": self._ports.version,
             "runtime": f"{runtime.name} {runtime.version} {runtime.precision}",
-            "options": fingerprint(self._hashes, self._loaded, prepared, keeps),
+            "options": fingerprint(self._hashes, self._loaded, prepared, self._wanted),
         }
 
     def _read(self, name: str) -> dict[str, Any] | None:

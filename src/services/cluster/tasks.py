@@ -18,13 +18,14 @@ from numpy.typing import NDArray
 
 from ...domain.cards.model_card import ModelCard
 from ...domain.errors import ModelError, UsageError
-from ...domain.geometry.grid import Box, Grid, shape3
+from ...domain.geometry.grid import Box, Grid, Shape3, shape3
 from ...domain.geometry.resampling import Limits
 from ...domain.inference.blending import Block, mean_logits
 from ...domain.inference.tile_blocks import TileBlocks, infer_block
 from ...domain.labels.label_map import Output
 from ...domain.labels.seams import grown, seen
 from ...domain.labels.statistics import Measures
+from ...domain.labels.uncertainty import CHANNELS, MOST, UncertaintyScale
 from ...domain.run import RunOptions
 from ...ports.blobs import BlobStore
 from ...ports.block_scheduler import Workbench
@@ -39,6 +40,7 @@ from ..segmentation.inference import Inferer
 from ..segmentation.preparation.model_view import Fitted, ModelView, reopened_view
 from ..segmentation.resume import answer_to_noise
 
+VolumeName = Literal["mask", "probabilities", "uncertainty"]
 Stage = Literal["inferred", "joined", "written", "measured"]
 MODEL = "model"
 
@@ -86,7 +88,7 @@ class BlockRun:
     blocks: TileBlocks
     returned: Output
     keeps_logits: bool
-    references: Mapping[Literal["mask", "probabilities"], str]
+    references: Mapping[VolumeName, str]
     boxes: tuple[Box, ...]
 
 
@@ -235,20 +237,11 @@ class _Worker(_Reader):
     def _write(self, number: int) -> dict[str, Any]:
         """Write a box of the results, from the blocks that finished its voxels."""
         run, box = self._run, self._run.boxes[number]
-        output = run.returned
-        values = {
-            name: np.zeros((sink_channels(name, output), *box.shape), sink_dtype(name, output))
-            for name in run.references
-        }
-        if "probabilities" in values and "background" in output.channel_names:
-            values["probabilities"][output.channel_names.index("background")] = 1  # outside the crop
-        contested = 0
+        contested, values = 0, {name: outside(name, run.returned, box.shape) for name in run.references}
         if (inside := box.common(run.box)) is not None:
-            labels, probabilities, contested = self._decoded(inside)
-            place = (slice(None), *inside.within(box).slices)
-            values["mask"][place] = labels
-            if "probabilities" in values:
-                values["probabilities"][place] = probabilities
+            decoded, contested = self._decoded(inside)
+            for name, part in decoded.items():
+                values[name][(..., *inside.within(box).slices)] = part
         for name, array in values.items():
             self._sink(name).write(box, array)
         return {"contested": contested}
@@ -271,25 +264,25 @@ class _Worker(_Reader):
         self.put_arrays(seams_name(number), seams)
         return {"labels": record}
 
-    def _decoded(self, stored: Box) -> tuple[NDArray[Any], NDArray[np.float32] | None, int]:
-        """Return labels, probabilities and the number of contested voxels of stored voxels, in their order."""
+    def _decoded(self, stored: Box) -> tuple[dict[VolumeName, NDArray[Any]], int]:
+        """Return the results at stored voxels, in their order, and the number of contested voxels."""
         run, space, axis = self._run, self._view.space, self._run.blocks.plan.axis
-        turned = space.reorientation.inverse()
+        turned, output = space.reorientation.inverse(), self._run.returned
         oriented = turned.source_box(stored.within(run.box), space.oriented.shape)
         if not run.keeps_logits:
-            return turned.apply(self._gathered(oriented)), None, 0
+            return {"mask": turned.apply(self._gathered(oriented))}, 0
+        logits = self._gathered(self._back.source_box(oriented) if space.resamples else oriented)
         if space.resamples:
-            source = self._back.source_box(oriented)
-            logits = self._gathered(source)
             if run.card.output.resample == "probabilities":
                 logits = run.card.output.probabilities(logits)
             planes = self._back.planes(iter(np.moveaxis(logits, 1 + axis, 0)), axis, within=oriented)
             logits = np.stack(list(planes), axis=1 + axis)
-        else:
-            logits = self._gathered(oriented)
-        probabilities = run.returned.probabilities(logits) if "probabilities" in run.references else None
-        shown = None if probabilities is None else turned.apply(probabilities)
-        return turned.apply(run.returned.labels(logits)), shown, run.returned.contested(logits)
+        ways: dict[VolumeName, Callable[[NDArray[np.float32]], NDArray[Any]]] = {
+            "mask": output.labels,
+            "probabilities": output.calibrated,
+            "uncertainty": UncertaintyScale(output).of,
+        }
+        return {name: turned.apply(ways[name](logits)) for name in run.references}, output.contested(logits)
 
     def _gathered(self, box: Box) -> NDArray[Any]:
         """Return labels ``(x, y, z)`` or logits ``(K, x, y, z)`` of a box of the model's grid."""
@@ -305,7 +298,7 @@ class _Worker(_Reader):
         assert gathered is not None
         return gathered
 
-    def _sink(self, name: Literal["mask", "probabilities"]) -> VolumeSink:
+    def _sink(self, name: VolumeName) -> VolumeSink:
         sinks = self.__dict__.setdefault("_sinks", {})
         if name not in sinks:
             opened = self.ports.block_volumes.open(
@@ -350,14 +343,27 @@ def last_stage(blocks: TileBlocks) -> Literal["inferred", "joined"]:
     return "inferred" if blocks.count == 1 or blocks.plan.blending == "halo" else "joined"
 
 
-def sink_channels(name: str, output: Output) -> int:
-    """Return the channels of a result."""
-    return output.channels if name == "probabilities" else 1
+def sink_channels(name: VolumeName, output: Output) -> tuple[str, ...]:
+    """Return the names of a result's channels; none for the mask, which has one."""
+    return {"mask": (), "probabilities": output.channel_names, "uncertainty": CHANNELS}[name]
 
 
-def sink_dtype(name: str, output: Output) -> np.dtype[Any]:
+def sink_dtype(name: VolumeName, output: Output) -> np.dtype[Any]:
     """Return the type of a result."""
-    return np.dtype(np.float32) if name == "probabilities" else output.table.dtype
+    kinds: dict[VolumeName, Any] = {"mask": output.table.dtype, "probabilities": np.float32, "uncertainty": np.uint8}
+    found: np.dtype[Any] = np.dtype(kinds[name])
+    return found
+
+
+def outside(name: VolumeName, output: Output, shape: Shape3) -> NDArray[Any]:
+    """Return what a result ``(C, x, y, z)`` is beyond the crop: certain background."""
+    names = sink_channels(name, output)
+    values = np.zeros((max(1, len(names)), *shape), sink_dtype(name, output))
+    if name == "probabilities" and "background" in names:
+        values[names.index("background")] = 1
+    if name == "uncertainty":
+        values[names.index("margin")] = MOST
+    return values
 
 
 def write_boxes(grid: Grid, chunk: tuple[int, int, int], edge: int) -> tuple[Box, ...]:

@@ -15,7 +15,7 @@ from ...ports.blobs import BlobStore
 from ...ports.job_queue import JobQueue
 
 CASES = "cases"
-# probabilities are large and made on demand only
+# probabilities and uncertainty are large and made on demand only
 _ALWAYS = frozenset({"mask", "statistics", "preview", "report"})
 
 
@@ -47,7 +47,7 @@ def submit_case(
     Args:
         volumes: name, with its format's ending, and local file of each volume, in order.
         model: the model's ``name:version``.
-        outputs: names in ``RESULT_FILES``; only the probabilities are optional.
+        outputs: names in ``RESULT_FILES``; only probabilities and uncertainty are optional.
         key: name of the request: the same key gives the same job.
         model_sha256: of the model's file, which every worker must have.
         estimate_seconds: estimated run time.

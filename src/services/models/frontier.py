@@ -114,7 +114,7 @@ def _measured(
             _copy(image, options.reading, ports.segment.volumes, store)
         within = replace(ports.segment, volumes=store, scratch=None)
         done = segment(case.images, loaded, Outputs(_MASK), in_memory, Quiet(progress), ports=within)
-        truth = _truth(case.labels, _of_labels(options.reading), done.grid, table.values, ports.segment.volumes)
+        truth = true_labels(case.labels, labels_of(options.reading), done.grid, table.values, ports.segment.volumes)
         dice.append(compare_labels(truth, store.get(_MASK).array[0], table).dice)
         seconds += ports.seconds_of(done)
         tiles += done.prepared.plan.tile_count
@@ -130,13 +130,15 @@ def _copy(image: str, reading: Reading, volumes: VolumeStore, store: ArrayStore)
         store.put(image, Volume(values, opened.grid, opened.channel_names))
 
 
-def _of_labels(reading: Reading) -> Reading:
+def labels_of(reading: Reading) -> Reading:
     """Return how the label map of an image is read: it has neither channels nor points in time."""
     axes = reading.axes and "".join(axis for axis in reading.axes if axis in SPATIAL)
     return Reading(spacing=reading.spacing, unit=reading.unit, axes=axes or None)
 
 
-def _truth(reference: str, reading: Reading, grid: Grid, values: Sequence[int], volumes: VolumeStore) -> NDArray[Any]:
+def true_labels(
+    reference: str, reading: Reading, grid: Grid, values: Sequence[int], volumes: VolumeStore
+) -> NDArray[Any]:
     """Read true labels; of a model with one label, all that is not zero has it."""
     with volumes.open(reference, reading) as opened:
         if not opened.grid.same_space(grid):

@@ -9,14 +9,15 @@ import numpy as np
 from ...domain.geometry.grid import Box
 from ...domain.inference.blending import Block
 from ...domain.labels.label_map import Labels
+from ...domain.labels.uncertainty import UncertaintyScale
 from ...ports.volume_store import VolumeSink
 from .preparation.prepare import Prepared
 
 _PLANES_AT_ONCE = 8
 
 
-# The sinks of ``mask`` and, if requested, ``probabilities``, in this order.
-Sinks = dict[Literal["mask", "probabilities"], VolumeSink]
+# The sinks of ``mask`` and, if requested, ``probabilities`` and ``uncertainty``, in this order.
+Sinks = dict[Literal["mask", "probabilities", "uncertainty"], VolumeSink]
 
 
 class Labeller:
@@ -26,6 +27,7 @@ class Labeller:
         self.contested = contested
         self._prepared, self._sinks = prepared, sinks
         self._back = prepared.space.reorientation.inverse()
+        self._scale = UncertaintyScale(prepared.returned)
         self._decoded: list[tuple[Box, Labels]] = []
 
     def add(self, block: Block) -> None:
@@ -38,9 +40,11 @@ class Labeller:
                 self.flush()
         self._decoded.append((block.box, output.labels(block.logits)))
         self.contested += output.contested(block.logits)
+        stored = self._prepared.stored_box(block.box)
         if "probabilities" in self._sinks:
-            stored = self._prepared.stored_box(block.box)
-            self._sinks["probabilities"].write(stored, self._back.apply(output.probabilities(block.logits)))
+            self._sinks["probabilities"].write(stored, self._back.apply(output.calibrated(block.logits)))
+        if "uncertainty" in self._sinks:
+            self._sinks["uncertainty"].write(stored, self._back.apply(self._scale.of(block.logits)))
 
     def flush(self) -> None:
         """Write the buffered labels as one piece."""

@@ -15,7 +15,7 @@ from ...domain.volume_names import VolumeNames
 from ...ports.artifacts import ArtifactWriter
 from ...ports.volume_store import VolumeStore
 
-_VOLUMES = ("mask", "probabilities")
+_VOLUMES = ("mask", "probabilities", "uncertainty")
 
 
 def check_outputs(

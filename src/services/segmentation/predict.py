@@ -13,6 +13,7 @@ from ...domain.errors import InputError
 from ...domain.geometry.grid import UNITS, FloatArray, Grid, shape3
 from ...domain.labels.label_map import LabelMap, Logits
 from ...domain.labels.statistics import LabelStatistics
+from ...domain.labels.uncertainty import Levels
 from ...domain.reading import LONGEST, SHORTEST, Reading
 from ...domain.run import Outputs, RunOptions
 from ...domain.volume import Volume
@@ -22,6 +23,7 @@ from ..models.loading import LoadedModel
 from .segment import Segmentation, SegmentPorts, segment
 
 _VOLUME, _MASK, _PROBABILITIES = "volume", "mask in memory", "probabilities in memory"
+_UNCERTAINTY = "uncertainty in memory"
 
 
 @dataclass(frozen=True)
@@ -29,12 +31,14 @@ class Prediction:
     """A segmented case.
 
     ``labels`` is the label map ``(X, Y, Z)``; ``probabilities`` are ``(K, X, Y, Z)`` float32, one channel a class, or
-    None; ``done`` is the run: plan, times, hashes.
+    None; ``done`` is the run: plan, times, hashes, and where to look first. ``uncertainty`` holds entropy and margin
+    ``(2, X, Y, Z)`` in per cent, or None.
     """
 
     labels: LabelMap
     probabilities: Logits | None
     done: Segmentation
+    uncertainty: Levels | None = None
 
     @property
     def statistics(self) -> tuple[LabelStatistics, ...]:
@@ -54,6 +58,7 @@ def predict(
     progress: ProgressListener,
     *,
     probabilities: bool,
+    uncertainty: bool = False,
     ports: SegmentPorts,
     new_store: Callable[[], ArrayStore],
 ) -> Prediction:
@@ -65,12 +70,15 @@ def predict(
         if not isinstance(given, str):
             memory.put(name, given)
     held = {name for name, given in zip(inputs, case, strict=True) if not isinstance(given, str)}
-    store = _IntoMemory(ports.volumes, memory, held | {_MASK, _PROBABILITIES})
-    outputs = Outputs(_MASK, _PROBABILITIES if probabilities else None)
+    store = _IntoMemory(ports.volumes, memory, held | {_MASK, _PROBABILITIES, _UNCERTAINTY})
+    outputs = Outputs(
+        _MASK, _PROBABILITIES if probabilities else None, uncertainty=_UNCERTAINTY if uncertainty else None
+    )
     done = segment(inputs, loaded, outputs, options, progress, ports=replace(ports, volumes=store))
     mask = memory.get(_MASK)
     labels = LabelMap(mask.array[0], mask.grid, loaded.model.card.output.table)
-    return Prediction(labels, memory.get(_PROBABILITIES).array if probabilities else None, done)
+    found = [memory.get(name).array if name else None for name in (outputs.probabilities, outputs.uncertainty)]
+    return Prediction(labels, found[0], done, found[1])
 
 
 class _IntoMemory:

@@ -62,7 +62,7 @@ def run_report(done: Segmentation, loaded: LoadedModel, *, version: str, command
         grid=GridReport.of(done.grid),
         model_grid=GridReport.of(done.prepared.space.grid),
         tiles=_tiles(done.prepared, done.repeated_tiles),
-        statistics=StatisticsReport.of(done.statistics, done.grid),
+        statistics=StatisticsReport.of(done.statistics, done.grid, done.uncertainty),
         seconds={name: round(seconds, 4) for name, seconds in done.seconds.items()},
         network_seconds=round(done.network_seconds, 4),
         warnings=tuple(done.warnings),

@@ -7,7 +7,7 @@ import io
 import json
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 from zipfile import BadZipFile
@@ -146,6 +146,8 @@ class Checkpoint:
         values = oriented.voxel_count // oriented.shape[plan.axis]
         if "probabilities" in self._sinks:
             values *= 1 + self._prepared.card.output.channels
+        if "uncertainty" in self._sinks:
+            values += 2 * oriented.voxel_count // oriented.shape[plan.axis]
         thick = max(1, _PIECE_VALUES // values)
         for at in range(begin, end, thick):
             yield at, min(at + thick, end)
@@ -186,7 +188,7 @@ def answer_to_noise(inferer: Inferer, tile: Shape3) -> str:
 
 
 def fingerprint(
-    hashes: tuple[tuple[str, str], ...], loaded: LoadedModel, prepared: Prepared, probabilities: bool
+    hashes: tuple[tuple[str, str], ...], loaded: LoadedModel, prepared: Prepared, volumes: Iterable[str]
 ) -> str:
     """Return a hash of everything that a mask depends on."""
     runtime = loaded.runtime
@@ -197,6 +199,6 @@ def fingerprint(
         "runtime": [runtime.name, runtime.version, runtime.device, runtime.precision],
         "plan": asdict(prepared.plan),
         "nan_as": prepared.nan_as,
-        "probabilities": probabilities,
+        "volumes": list(volumes),
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import Any, Literal, Protocol, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ...domain.geometry.grid import Box, Grid
 from ...domain.inference.blending import Block
 from ...domain.inference.sliding_window import LogitRangeError, assemble_planes, stitch
 from ...domain.labels.label_file import label_file_bytes
-from ...domain.labels.label_map import LabelTable, Logits, Output
+from ...domain.labels.label_map import Labels, LabelTable, Logits, Output
 from ...domain.labels.postprocessing import Changed, postprocess
+from ...domain.labels.ranking import Uncertainty, UncertaintyRanking
 from ...domain.labels.statistics import LabelStatistics, StatisticsAccumulator
 from ...domain.labels.statistics_file import statistics_bytes
+from ...domain.labels.uncertainty import CHANNELS, MOST, Levels
 from ...domain.run import Outputs, RunOptions
 from ...ports.artifacts import ArtifactWriter
 from ...ports.pictures import PictureEncoder
@@ -26,7 +30,7 @@ from ...ports.progress import ProgressListener
 from ...ports.resources import Resources
 from ...ports.scratch import Scratch
 from ...ports.volume_store import VolumeSink, VolumeSource, VolumeStore
-from ..cluster.run import BlockedRun, ClusterPorts
+from ..cluster.run import BlockedRun, ClusterPorts, Measured, RunOf
 from ..models.loading import LoadedModel
 from ..viewing.preview import display_window, preview_picture
 from .case import Case, replaced, slabs
@@ -45,7 +49,7 @@ class Segmentation:
 
     ``inputs`` and ``outputs``: names and sha256 of files. ``seconds``: duration of each stage. ``network_seconds``:
     time spent inside the network. ``repeated_tiles``: constant tiles whose logits were reused.
-    ``postprocessing``: voxels that each step of the card changed.
+    ``postprocessing``: voxels that each step of the card changed. ``uncertainty``: where to look first, beside a map.
     """
 
     inputs: tuple[tuple[str, str], ...]
@@ -59,6 +63,7 @@ class Segmentation:
     repeated_tiles: int = field(default=0, compare=False)
     display_window: tuple[float, float] | None = None
     postprocessing: tuple[Changed, ...] = ()
+    uncertainty: Uncertainty | None = None
 
 
 @dataclass(frozen=True)
@@ -101,49 +106,34 @@ def segment(
         changed: tuple[Changed, ...] = ()
         with clock.stage("read"):
             case = Case.open(ports.volumes, inputs, stack, options.reading)
-            inferer = stack.enter_context(open_inferer(loaded, options))
             hashes = tuple((name, source.sha256()) for name, source in zip(inputs, case.sources, strict=True))
-            blocked: BlockedRun | None = None
+            of_run = RunOf(case, hashes, loaded, outputs, options, progress)
+            engine: Engine = Here(of_run, ports, checkpoint)
             if ports.cluster is not None:
-                blocked = BlockedRun(ports.cluster, case, outputs, options, hashes, loaded, progress)
-                stack.enter_context(blocked)
+                engine = BlockedRun(of_run, ports.cluster, ports.volumes, ports.resources)
+            stack.enter_context(engine)
         with clock.stage("prepare"):
-            free = None if ports.scratch is None else ports.scratch.available_bytes()
-            if blocked is None:
-                prepared = prepare(case, card, inferer, options, resources=ports.resources, scratch_bytes=free)
-                sinks = _open_sinks(ports, outputs, case, card.output, stack)
-                _fill_background(prepared, sinks)
-            else:
-                prepared = prepare(case, card, inferer, options, resources=None, surveyed=blocked.survey())
+            prepared = engine.prepare()
         with clock.stage("score", prepared.plan.tile_count):
-            run = "" if checkpoint is None else fingerprint(hashes, loaded, prepared, outputs.probabilities is not None)
             try:
-                if blocked is None:
-                    notes = _infer(prepared, inferer, sinks, progress, checkpoint, run, ports.scratch)
-                else:
-                    sinks = blocked.infer(prepared, ports.volumes, ports.resources)
-                    notes = blocked.notes
+                sinks, notes = engine.infer()
             except LogitRangeError as error:
                 raise prepared.blame(error) from None
         if card.output.postprocessing:
             with clock.stage("postprocess"):
-                change = partial(_postprocess, case, sinks["mask"], card.output, progress)
-                changed = change() if blocked is None else blocked.postprocess(change)
+                changed = engine.postprocess(partial(_postprocess, case, sinks["mask"], card.output, progress))
         with clock.stage("measure"):
-            table = prepared.card.output.table
-            if blocked is None:
-                statistics = measure(case, sinks["mask"], table, prepared.nan_as)
-            else:
-                statistics = blocked.measure(table)
+            table, doubts = prepared.card.output.table, sinks.get("uncertainty")
+            measured = partial(_measured, case, sinks["mask"], doubts, table, prepared.nan_as)
+            statistics, uncertainty = engine.measure(measured)
             window = None if outputs.preview is None else display_window(prepared.channels[0])
-            files = _small_files(outputs, ports, case, sinks["mask"], prepared, statistics, window)
+            files = _small_files(outputs, ports, case, sinks["mask"], prepared, statistics, window, uncertainty)
         with clock.stage("write"):
             written = [(getattr(outputs, name), sink.commit()) for name, sink in reversed(sinks.items())]
             for reference, content in files:
                 ports.artifacts.write(reference, content)
                 written.append((reference, hashlib.sha256(content).hexdigest()))
-            if blocked is not None:
-                blocked.finish()
+            engine.finish()
     unsaid = dict.fromkeys(note for sink in sinks.values() for note in sink.notes)
     warnings = tuple(filter(None, (loaded.warning, *prepared.warnings, *notes, *unsaid)))
     return Segmentation(
@@ -154,11 +144,80 @@ def segment(
         statistics,
         warnings,
         clock.seconds,
-        inferer.seconds,
-        inferer.repeated,
+        *engine.network,
         window,
         changed,
+        uncertainty,
     )
+
+
+class Engine(Protocol):
+    """How a case is segmented; a context manager."""
+
+    @property
+    def network(self) -> tuple[float, int]:
+        """Seconds spent inside the network, and constant tiles whose logits were reused."""
+
+    def prepare(self) -> Prepared:
+        """Survey the case and plan its tiles, and see that the results can be written."""
+
+    def infer(self) -> tuple[Sinks, tuple[str, ...]]:
+        """Infer all tiles; return the results, which are not yet committed, and warnings."""
+
+    def postprocess(self, change: Callable[[], tuple[Changed, ...]]) -> tuple[Changed, ...]:
+        """Change the labels, unless that was done before."""
+
+    def measure(self, measured: Callable[[], Measured]) -> Measured:
+        """Return the statistics of the labels, as ``measured`` would."""
+
+    def finish(self) -> None:
+        """Delete what is not needed once the results are committed."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *error: Any) -> bool | None: ...
+
+
+class Here(ExitStack):
+    """Segments a case in this process; see Engine."""
+
+    def __init__(self, run: RunOf, ports: SegmentPorts, checkpoint: Checkpoint | None) -> None:
+        super().__init__()
+        self._run, self._ports, self._checkpoint = run, ports, checkpoint
+        self._inferer = self.enter_context(open_inferer(run.loaded, run.options))
+
+    @property
+    def network(self) -> tuple[float, int]:
+        """See Engine."""
+        return self._inferer.seconds, self._inferer.repeated
+
+    def prepare(self) -> Prepared:
+        """See Engine."""
+        run, ports = self._run, self._ports
+        card, free = run.loaded.model.card, None if ports.scratch is None else ports.scratch.available_bytes()
+        memory: dict[str, Any] = {"resources": ports.resources, "scratch_bytes": free}
+        self._prepared = prepare(run.case, card, self._inferer, run.options, **memory)
+        self._sinks = _open_sinks(ports, run.outputs, run.case, card.output, self)
+        _fill_background(self._prepared, self._sinks)
+        return self._prepared
+
+    def infer(self) -> tuple[Sinks, tuple[str, ...]]:
+        """See Engine."""
+        run, progress = self._run, self._run.progress
+        mark = fingerprint(run.hashes, run.loaded, self._prepared, self._sinks) if self._checkpoint else ""
+        resumed = self._checkpoint, mark
+        return self._sinks, _infer(self._prepared, self._inferer, self._sinks, progress, *resumed, self._ports.scratch)
+
+    def postprocess(self, change: Callable[[], tuple[Changed, ...]]) -> tuple[Changed, ...]:
+        """See Engine."""
+        return change()
+
+    def measure(self, measured: Callable[[], Measured]) -> Measured:
+        """See Engine."""
+        return measured()
+
+    def finish(self) -> None:
+        """See Engine."""
 
 
 def _open_sinks(ports: SegmentPorts, outputs: Outputs, case: Case, output: Output, stack: ExitStack) -> Sinks:
@@ -166,24 +225,35 @@ def _open_sinks(ports: SegmentPorts, outputs: Outputs, case: Case, output: Outpu
     like = case.sources[0]
     create = ports.volumes.create
     mask = stack.enter_context(create(outputs.mask, case.grid, output.table.dtype, like=like, labels=output.table))
-    if outputs.probabilities is None:
-        return {"mask": mask}
-    dtype = np.dtype(np.float32)
-    names = output.channel_names
-    created = create(outputs.probabilities, case.grid, dtype, channels=len(names), like=like, channel_names=names)
-    return {"mask": mask, "probabilities": stack.enter_context(created)}
+    sinks: Sinks = {"mask": mask}
+    more: Sequence[tuple[Literal["probabilities", "uncertainty"], Sequence[str], type]] = (
+        ("probabilities", output.channel_names, np.float32),
+        ("uncertainty", CHANNELS, np.uint8),
+    )
+    for name, channels, kind in more:
+        if (reference := getattr(outputs, name)) is not None:
+            dtype, count = np.dtype(kind), len(channels)
+            created = create(reference, case.grid, dtype, channels=count, like=like, channel_names=channels)
+            sinks[name] = stack.enter_context(created)
+    return sinks
 
 
 def _fill_background(prepared: Prepared, sinks: Sinks) -> None:
-    """Write the probabilities of voxels outside the crop: 1 for background where that has a channel."""
+    """Write what is certain outside the crop: the probability of background, where that has a channel, and the margin.
+
+    All else is 0.
+    """
     output, grid = prepared.card.output, prepared.case.grid
-    if prepared.crop is None or "probabilities" not in sinks or "background" not in output.channel_names:
-        return
-    certain = np.zeros((output.channels, 1, 1, 1), np.float32)
-    certain[output.channel_names.index("background")] = 1
-    for beyond in prepared.crop.around(grid.shape):
+    certain: dict[Literal["probabilities", "uncertainty"], NDArray[Any]] = {
+        "uncertainty": np.array([0, MOST], np.uint8)
+    }
+    if "background" in output.channel_names:
+        certain["probabilities"] = np.eye(output.channels, dtype=np.float32)[output.channel_names.index("background")]
+    for beyond in () if prepared.crop is None else prepared.crop.around(grid.shape):
         for box in slabs(grid, prepared.case.sources[0].slowest_axis, _BACKGROUND_VOXELS, within=beyond):
-            sinks["probabilities"].write(box, np.broadcast_to(certain, (output.channels, *box.shape)))
+            for name, values in certain.items():
+                if name in sinks:
+                    sinks[name].write(box, np.broadcast_to(values[:, None, None, None], (len(values), *box.shape)))
 
 
 def _infer(
@@ -254,11 +324,28 @@ def measure(
     case: Case, mask: VolumeSink | VolumeSource, table: LabelTable, nan_as: float | None
 ) -> tuple[LabelStatistics, ...]:
     """Return the statistics of a mask's labels over a case on the same grid; ``nan_as`` replaces non-finite values."""
+    return _measured(case, mask, None, table, nan_as)[0]
+
+
+def _measured(
+    case: Case, mask: VolumeSink | VolumeSource, doubts: VolumeSink | None, table: LabelTable, nan_as: float | None
+) -> tuple[tuple[LabelStatistics, ...], Uncertainty | None]:
+    """Return the statistics of a mask's labels, and where to look if there is a map of the uncertainty."""
     axis = case.sources[0].slowest_axis
-    found = StatisticsAccumulator(case.grid, table, case.channels, axis)
+    found = StatisticsAccumulator(case.grid, table, case.channels, axis, with_pieces=doubts is not None)
+    ranking = UncertaintyRanking(case.grid)
     for box in slabs(case.grid, axis):
-        found.add(box, mask.read(box)[0], [replaced(values, nan_as) for values in case.read(box)])
-    return found.result()
+        entropy = None if doubts is None else doubts.read(box)[0]
+        found.add(box, mask.read(box)[0], [replaced(values, nan_as) for values in case.read(box)], entropy)
+        if entropy is not None:
+            ranking.add(box, entropy)
+    if doubts is None:
+        return found.result(), None
+
+    def read(box: Box) -> tuple[Levels, Labels]:
+        return doubts.read(box)[0], mask.read(box)[0]
+
+    return found.result(), ranking.result(found.pieces(), table, read)
 
 
 def _small_files(
@@ -269,12 +356,13 @@ def _small_files(
     prepared: Prepared,
     statistics: Sequence[LabelStatistics],
     window: tuple[float, float] | None,
+    uncertainty: Uncertainty | None,
 ) -> list[tuple[str, bytes]]:
     files, table = [], prepared.card.output.table
     if outputs.label_table is not None:
         files.append((outputs.label_table, label_file_bytes(outputs.label_table, table)))
     if outputs.statistics is not None:
-        files.append((outputs.statistics, statistics_bytes(outputs.statistics, statistics, case.grid)))
+        files.append((outputs.statistics, statistics_bytes(outputs.statistics, statistics, case.grid, uncertainty)))
     if outputs.preview is not None and window is not None:
         picture = preview_picture(case, mask, window, table, statistics)
         files.append((outputs.preview, ports.pictures.encode(picture)))

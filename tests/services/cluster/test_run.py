@@ -190,8 +190,8 @@ def files_of(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("kind", list(KINDS))
-@pytest.mark.parametrize("probabilities", [False, True])
-def test_blocks_give_the_bytes_of_one_run(place: Place, kind: str, probabilities: bool) -> None:
+@pytest.mark.parametrize("all_volumes", [False, True])
+def test_blocks_give_the_bytes_of_one_run(place: Place, kind: str, all_volumes: bool) -> None:
     card, stored = KINDS[kind]
     values = values_of(stored.get("channels", 1), stored.get("dtype", np.float32))
     scan = place.store(values, make_grid(EDGES, codes="LPS"), "scan.nii.gz")
@@ -202,9 +202,10 @@ def test_blocks_give_the_bytes_of_one_run(place: Place, kind: str, probabilities
         folders.append(folder)
         names = Outputs(
             str(folder / "mask.ome.zarr"),
-            str(folder / "probabilities.nii.gz") if probabilities else None,
+            str(folder / "probabilities.nii.gz") if all_volumes else None,
             str(folder / "statistics.json"),
             str(folder / "preview.png"),
+            uncertainty=str(folder / "uncertainty.ome.zarr") if all_volumes else None,
         )
         outputs.append(place.segment(load(uneven, card), [scan], names, cluster))
     one, blocks = outputs

@@ -26,7 +26,7 @@ from voxport.testing.progress import RecordingProgress
 from tests.services.conftest import Bench, brighter_than, calls_of, load, make_card, make_grid, noise
 
 SHAPE = (14, 12, 13)
-OUTPUTS = Outputs("mask", "probabilities", "s.json", "p.png")
+OUTPUTS = Outputs("mask", "probabilities", "s.json", "p.png", uncertainty="uncertainty")
 
 
 def model(blending: Blending = "gaussian", **card: Any) -> LoadedModel:

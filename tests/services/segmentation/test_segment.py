@@ -30,7 +30,7 @@ from voxport.testing.progress import RecordingProgress
 
 from tests.services.conftest import Bench, brighter_than, load, make_card, make_grid, noise
 
-EVERYTHING = Outputs("mask", "probabilities", "s.json", "p.png", "r.json")
+EVERYTHING = Outputs("mask", "probabilities", "s.json", "p.png", "r.json", uncertainty="uncertainty")
 
 
 def four_classes(batch: Floats) -> Floats:
@@ -274,7 +274,7 @@ def test_everything_that_was_asked_for_appears_with_its_hash(bench: Bench) -> No
     values = bench.put(noise((12, 10, 9)).astype(np.float64)).array[0]
     done = bench.segment(load(brighter_than(0.5), make_card()), outputs=EVERYTHING)
     hashes = dict(done.outputs)
-    assert set(hashes) == {"mask", "probabilities", "s.json", "p.png"}
+    assert set(hashes) == {"mask", "probabilities", "uncertainty", "s.json", "p.png"}
     for name in ("mask", "probabilities"):
         assert hashes[name] == bench.volumes.open(name).sha256()
     for name in ("s.json", "p.png"):

@@ -22,7 +22,7 @@ from ....domain.geometry.grid import Grid
 from ....domain.volume_names import NIFTI, PACKED
 from ...disk import CHUNK_BYTES, flush, reserve, write_at
 from ...spool import MappedSink, check_destination, check_file_name, written_dtype
-from ...stored_files import deflated, release, sha256
+from ...stored_files import COMPRESSION_LEVEL, FAST_COMPRESSION_LEVEL, deflated, release, sha256
 from .files import NAMES
 from .header import UNIT_BITS
 
@@ -184,7 +184,8 @@ class NiftiSink(MappedSink):
             if self._is_pair:
                 file.write(self._header.block(is_pair=True))
             else:
-                _compress(mapped, file)
+                level = COMPRESSION_LEVEL if self._header.channels == 1 else FAST_COMPRESSION_LEVEL
+                _compress(mapped, file, level)
             file.flush()
             os.fsync(file.fileno())
             return sha256([file.fileno(), self._descriptor] if self._is_pair else [file.fileno()])
@@ -198,8 +199,8 @@ class NiftiSink(MappedSink):
             raise _output_error(self._path, error, size) from None
 
 
-def _compress(mapped: mmap.mmap, file: IO[bytes]) -> None:
-    with deflated(file) as stream, memoryview(mapped) as content:
+def _compress(mapped: mmap.mmap, file: IO[bytes], level: int) -> None:
+    with deflated(file, level) as stream, memoryview(mapped) as content:
         for start in range(0, len(content), CHUNK_BYTES):
             stream.write(content[start : start + CHUNK_BYTES])
             release(mapped)

@@ -319,6 +319,8 @@ if (!customElements.get("voxport-viewer")) {
   // leaving the page would throw away the volume, its run and its mask
   window.addEventListener("beforeunload", (event) => kept.volume && event.preventDefault());
   document.addEventListener("click", (event) => {
+    const spot = event.target.closest(".vx-spot");
+    if (spot && kept.volume) window.voxport.viewer.moveTo(spot.dataset.voxel.split(",").map(Number));
     const button = event.target.closest(".vx-copy");
     if (!button) return;
     const text = button.parentElement.querySelector("pre").textContent;
