@@ -38,6 +38,7 @@ from .ports.progress import ProgressListener
 from .ports.segmenter import Segmenter
 from .ports.volume_store import VolumeSource
 from .services.cluster.plan import BlockPlan, plan_blocks
+from .services.cluster.tasks import WorkerPorts
 from .services.comparison.calibrate import calibrate
 from .services.comparison.compare import Comparison, compare, paired
 from .services.dicom.node import DicomNode, NodeTimes
@@ -92,7 +93,7 @@ class Application:
         self.settings = settings
         self.container = Container()
         self.container.config.from_pydantic(settings)
-        self.container.config.from_dict({"version": __version__})
+        self.container.config.from_dict({"version": __version__, "open_worker": open_worker})
 
     @classmethod
     def build(cls, **settings: Any) -> Application:
@@ -579,3 +580,8 @@ class Application:
         """The bundled sample for the bundled model; no volume for another."""
         bundled = {known.weights_sha256 for known in self.list_models().models if known.path.parent == BUNDLED}
         return [self.sample] if model.weights_sha256 in bundled else []
+
+
+def open_worker() -> WorkerPorts:
+    """Return the ports of a worker of a cluster, from the settings of its own machine."""
+    return Application(load_settings()).container.worker_ports()

@@ -146,6 +146,7 @@ def _cluster(
     open_blobs: Callable[[str], BlobStore],
     locks: Locks,
     version: str,
+    open_worker: Callable[[], WorkerPorts],
 ) -> ClusterPorts | None:
     if settings["address"] is None:
         return None
@@ -153,24 +154,13 @@ def _cluster(
         partial(_scheduler, settings["address"], resources, settings["patience_seconds"]),
         block_volumes,
         open_blobs,
-        worker_ports,
+        open_worker,
         locks,
         version,
         settings["block"],
         settings["attempts"],
         settings["folder"],
     )
-
-
-def worker_ports() -> WorkerPorts:
-    """Return the ports of a worker of a cluster, from the settings of its own machine."""
-    from . import __version__
-    from .settings import load_settings
-
-    container = Container()
-    container.config.from_pydantic(load_settings())
-    container.config.from_dict({"version": __version__})
-    return container.worker_ports()
 
 
 class Container(containers.DeclarativeContainer):
@@ -240,7 +230,14 @@ class Container(containers.DeclarativeContainer):
     )
     open_blobs: providers.Provider[BlobStore] = providers.Factory(_late("blobs.fsspec", "FsspecBlobs"))
     cluster: providers.Provider[ClusterPorts | None] = providers.Callable(
-        _cluster, config.cluster, resources, block_volumes, open_blobs.provider, locks, config.version
+        _cluster,
+        config.cluster,
+        resources,
+        block_volumes,
+        open_blobs.provider,
+        locks,
+        config.version,
+        config.open_worker,
     )
     # of the cases that users name: in blocks, where the settings name a cluster
     case_ports = providers.Factory(SegmentPorts, volumes, artifacts, pictures, resources, scratch, cluster)
