@@ -38,6 +38,7 @@ from ...ports.volume_store import VolumeSink, VolumeStore
 from ..models.loading import LoadedModel
 from ..segmentation.case import Case, is_counted, slabs, survey_of
 from ..segmentation.decoding import Sinks, contested_notes
+from ..segmentation.preparation.planning import free_bytes
 from ..segmentation.preparation.prepare import Prepared, open_inferer, prepare
 from ..segmentation.resume import fingerprint
 from .sizes import BlockSizes, chosen_blocks
@@ -48,6 +49,7 @@ from .tasks import (
     Stage,
     VolumeName,
     WorkerPorts,
+    boxes_within,
     key_of,
     last_stage,
     record_name,
@@ -57,7 +59,6 @@ from .tasks import (
     survey_block,
     survey_name,
     work_on_block,
-    write_boxes,
 )
 
 _SCHEMA = "voxport/blocks/1"
@@ -162,7 +163,7 @@ class BlockedRun:
         case, card = self._case, self._loaded.model.card
         if card.input.crop is not None or not all(is_counted(case.dtype_of(c)) for c in range(case.channels)):
             return None
-        boxes = write_boxes(case.grid, case.sources[0].chunk, _SURVEYED_EDGE)
+        boxes = boxes_within(Box.whole(case.grid.shape), case.sources[0].chunk, _SURVEYED_EDGE)
         shared = self._shared("survey", self._hashes)
         self._map(partial(survey_block, shared, boxes), range(len(boxes)), lambda _: None)
         counts: list[dict[float, int]] = [{} for _ in range(case.channels)]
@@ -181,13 +182,14 @@ class BlockedRun:
         marks = self._marks(prepared)
         known = self._read(_RECORD)
         _check_same(known, marks, self.folder)
-        blocks = self._blocks(prepared, known)
-        self._run = self._new_run(prepared, blocks)
+        sizes = BlockSizes(prepared, keeps_logits=self._keeps_logits(prepared))
+        blocks, edge = self._blocks(sizes, known)
+        self._run = self._new_run(prepared, blocks, edge)
         half_changed = self._blobs.exists(_CHANGED) and not self._blobs.exists(_DONE)
         if known is None or half_changed or not self._all_open():
             self._begin_results()
             self._blobs.put(MODEL, self._loaded.model.path)
-            self._put(_RECORD, {**marks, "tiles": blocks.tiles, "edge": self._ports.edge})
+            self._put(_RECORD, {**marks, "tiles": blocks.tiles, "edge": edge})
         stages: tuple[Stage, ...] = ("inferred", "joined", "written")
         records: list[Mapping[str, Any]] = []
         for stage in stages:
@@ -263,13 +265,14 @@ class BlockedRun:
             do = f"{first.do}; then run again: what was finished is kept in {self.folder}"
             raise kind(subject, expected=first.expected, got=first.got, do=do)
 
-    def _blocks(self, prepared: Prepared, known: Mapping[str, Any] | None) -> TileBlocks:
+    def _blocks(self, sizes: BlockSizes, known: Mapping[str, Any] | None) -> tuple[TileBlocks, int]:
+        """Return the blocks, and the edge of the boxes that are written: those of the run that is gone on with."""
         if known is not None:
             x, y, z = known["tiles"]
-            return TileBlocks(prepared.plan, (x, y, z))
-        sizes = BlockSizes(prepared, keeps_logits=self._keeps_logits(prepared))
+            return TileBlocks(sizes.prepared.plan, (x, y, z)), known["edge"]
         memory, workers = self._options.memory_bytes, self._scheduler.workers
-        return chosen_blocks(sizes, memory, self._resources, self._ports.edge, workers)
+        blocks = chosen_blocks(sizes, memory, self._resources, self._ports.edge, workers)
+        return blocks, sizes.box_edge(blocks, free_bytes(memory, self._resources))
 
     def _keeps_logits(self, prepared: Prepared) -> bool:
         return prepared.space.resamples or len(self._wanted) > 1
@@ -281,9 +284,9 @@ class BlockedRun:
         found = {name: getattr(self._outputs, name) for name in names}
         return {name: reference for name, reference in found.items() if reference is not None}
 
-    def _new_run(self, prepared: Prepared, blocks: TileBlocks) -> BlockRun:
+    def _new_run(self, prepared: Prepared, blocks: TileBlocks, edge: int) -> BlockRun:
         runtime, view = self._loaded.runtime, prepared.view
-        edge = max(own - first for own, first in zip(blocks.own(0).stop, blocks.own(0).start, strict=True))
+        whole = Box.whole(self._case.grid.shape)
         return BlockRun(
             self._shared("run", self._hashes, self._marks(prepared)),
             self._loaded.model,
@@ -296,7 +299,7 @@ class BlockedRun:
             prepared.returned,
             self._keeps_logits(prepared),
             self._references(),
-            write_boxes(self._case.grid, self._ports.block_volumes.chunk, edge),
+            boxes_within(whole, self._ports.block_volumes.chunk, edge),
         )
 
     def _shared(self, *parts: object) -> Shared:

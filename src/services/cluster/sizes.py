@@ -14,6 +14,8 @@ from ..segmentation.preparation.prepare import Prepared
 
 _EDGES = tuple(round(2048 / 2 ** (step / 2)) for step in range(23))  # 2048, 1448, 1024 ... 1
 _BLOCKS_A_WORKER = 2
+# For each voxel that is measured: labels, components, values and copies of them; that is decoded: logits, thrice.
+_MEASURED_BYTES, _DECODED_BYTES = 32, 12
 # of decoded chunks that a source keeps between slabs
 _MOST_ROW_BYTES = 2**30
 
@@ -41,6 +43,12 @@ class BlockSizes:
                 sums += 8 * classes * sum(map(math.prod, shared))
         return sums, voxels * self._voxel_bytes
 
+    def box_edge(self, blocks: TileBlocks, free: int) -> int:
+        """Return the edge in voxels of the boxes that are written and measured, within a worker's memory."""
+        classes = self.prepared.card.output.channels if self.keeps_logits else 0
+        fitting = int(max(0, free / (_MEASURED_BYTES + _DECODED_BYTES * classes)) ** (1 / 3))
+        return max(1, min(fitting, *blocks.own(0).shape))
+
     @property
     def _voxel_bytes(self) -> int:
         output = self.prepared.card.output
@@ -59,8 +67,7 @@ class BlockSizes:
         whole = part.shape[part.across[0]] * part.shape[part.across[1]]
         share = whole / (blocks.plan.shape[part.across[0]] * blocks.plan.shape[part.across[1]])
         resampling = self.prepared.space.resampling_bytes(part.axis, channels, card.output) * share
-        written = 3 * math.prod(blocks.own(number).shape) * 4 * classes if self.keeps_logits else 0
-        return int(max(slab + piece + sums + min(row, _MOST_ROW_BYTES) + resampling, written))
+        return int(slab + piece + sums + min(row, _MOST_ROW_BYTES) + resampling)
 
 
 def chosen_blocks(

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 
 from ...domain.cards.model_card import ModelCard
 from ...domain.errors import ModelError, UsageError
-from ...domain.geometry.grid import Box, Grid, Shape3, shape3
+from ...domain.geometry.grid import Box, Shape3, shape3
 from ...domain.geometry.resampling import Limits
 from ...domain.inference.blending import Block, mean_logits
 from ...domain.inference.tile_blocks import TileBlocks, infer_block
@@ -43,6 +44,7 @@ from ..segmentation.resume import answer_to_noise
 VolumeName = Literal["mask", "probabilities", "uncertainty"]
 Stage = Literal["inferred", "joined", "written", "measured"]
 MODEL = "model"
+_READ_EDGE = 256  # of what is surveyed at once
 
 
 @dataclass(frozen=True)
@@ -98,9 +100,12 @@ def survey_block(shared: Shared, boxes: tuple[Box, ...], bench: Workbench, numbe
     name = survey_name(shared, number)
     if not worker.blobs.exists(name):
         tables: dict[str, NDArray[Any]] = {}
-        for channel in range(worker.case.channels):
-            values = worker.case.read_channel(channel, boxes[number]).ravel(order="K")
-            tables[f"values{channel}"], tables[f"counts{channel}"] = value_table([values], values.dtype)
+        case = worker.case
+        parts = boxes_within(boxes[number], case.sources[0].chunk, _READ_EDGE)
+        for channel in range(case.channels):
+            values = (case.read_channel(channel, part).ravel(order="K") for part in parts)
+            table = value_table(values, case.dtype_of(channel))
+            tables[f"values{channel}"], tables[f"counts{channel}"] = table
         worker.put_arrays(name, tables)
 
 
@@ -366,17 +371,13 @@ def outside(name: VolumeName, output: Output, shape: Shape3) -> NDArray[Any]:
     return values
 
 
-def write_boxes(grid: Grid, chunk: tuple[int, int, int], edge: int) -> tuple[Box, ...]:
-    """Return boxes of whole chunks that cover a grid, of about ``edge`` voxels along each axis."""
+def boxes_within(whole: Box, chunk: Shape3, edge: int) -> tuple[Box, ...]:
+    """Return boxes of whole chunks that cover a box, of at most ``edge`` voxels along each axis or one chunk."""
     steps = [max(1, edge // length) * length for length in chunk]
+    starts = [range(low, high, step) for low, high, step in zip(whole.start, whole.stop, steps, strict=True)]
     return tuple(
-        Box(
-            shape3((x, y, z)),
-            shape3(map(min, (x + steps[0], y + steps[1], z + steps[2]), grid.shape)),
-        )
-        for x in range(0, grid.shape[0], steps[0])
-        for y in range(0, grid.shape[1], steps[1])
-        for z in range(0, grid.shape[2], steps[2])
+        Box(shape3(start), shape3(min(a + step, end) for a, step, end in zip(start, steps, whole.stop, strict=True)))
+        for start in product(*starts)
     )
 
 
