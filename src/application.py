@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from functools import cached_property
@@ -16,6 +16,7 @@ from . import __version__
 from .container import BUNDLED, Container
 from .contract.card import revise_card
 from .contract.job import job_mapping
+from .contract.report import check_report
 from .domain.cards.model_card import ModelCard
 from .domain.dicom_series import SeriesRule
 from .domain.errors import VoxportError
@@ -50,6 +51,8 @@ from .services.models.loading import AUTO, LoadedModel, ModelOpener
 from .services.models.segmenter import LoadedSegmenter
 from .services.models.tune import tune
 from .services.models.verify import Verification, verify
+from .services.pages.cases import case_page, stored_figures
+from .services.pages.folder import PagesMade, write_pages
 from .services.segmentation.convert import Conversion, convert
 from .services.segmentation.estimate import Estimate, estimate
 from .services.segmentation.outputs import check_outputs
@@ -338,6 +341,23 @@ class Application:
         """Write the report of a run, if ``outputs`` names one."""
         if outputs.report is not None:
             self.artifacts.write(outputs.report, (json.dumps(report, indent=2) + "\n").encode())
+
+    def write_case_page(
+        self, inputs: Sequence[str], outputs: Outputs, report: Mapping[str, Any], reading: Reading
+    ) -> None:
+        """Write the page on a case from stored volumes and mask, if ``outputs`` names one; see ``stored_figures``."""
+        if outputs.html is not None:
+            ports, card = self.container.page_ports(), check_report(report, outputs.html)
+            figures, _, mask = stored_figures(inputs, outputs.mask, reading, card, ports.volumes, ports.pictures)
+            page = case_page(self.volumes.names.stem(Path(outputs.mask).name), report, mask, figures)
+            self.artifacts.write(outputs.html, ports.pages.case(page))
+
+    def write_pages(
+        self, folder: Path, progress: ProgressListener, *, volumes: Path | None = None, without: Collection[str] = ()
+    ) -> PagesMade:
+        """Write pages on all cases of a folder of results; see ``write_pages``."""
+        ports = self.container.page_ports()
+        return write_pages(folder, progress, ports=ports, check=check_report, volumes=volumes, without=without)
 
     def check_label_table(self, reference: str) -> None:
         """Check that a label table can be written under this name. Raises UsageError, OutputError."""

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ...ports.progress import ProgressListener
 
 # the argument of each field that errors name
-_OTHERS = "runtime precision threads card statistics preview probabilities label_table report against network"
+_OTHERS = "runtime precision threads card statistics preview probabilities label_table report html against network"
 FIELDS = {
     name: f"--{name.replace('_', '-')}"
     for name in (
@@ -36,6 +36,7 @@ FIELDS = {
             "layout",
             "format",
             "resample",
+            "volumes",
         ),
     )
 } | {"checkpoint": "CHECKPOINT", "mask": "-o"}

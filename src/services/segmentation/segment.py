@@ -19,13 +19,16 @@ from ...domain.labels.postprocessing import Changed, postprocess
 from ...domain.labels.statistics import LabelStatistics, StatisticsAccumulator
 from ...domain.labels.statistics_file import statistics_bytes
 from ...domain.run import Outputs, RunOptions
+from ...domain.viewing.pages import CaseFigures
 from ...ports.artifacts import ArtifactWriter
+from ...ports.pages import PageWriter
 from ...ports.pictures import PictureEncoder
 from ...ports.progress import ProgressListener
 from ...ports.resources import Resources
 from ...ports.scratch import Scratch
 from ...ports.volume_store import VolumeSink, VolumeSource, VolumeStore
 from ..models.loading import LoadedModel
+from ..pages.figures import case_figures
 from ..viewing.preview import display_window, preview_picture
 from .case import Case, replaced, slabs
 from .decoding import Labeller, Sinks
@@ -43,7 +46,7 @@ class Segmentation:
 
     ``inputs`` and ``outputs``: names and sha256 of files. ``seconds``: duration of each stage. ``network_seconds``:
     time spent inside the network. ``repeated_tiles``: constant tiles whose logits were reused.
-    ``postprocessing``: voxels that each step of the card changed.
+    ``postprocessing``: voxels that each step of the card changed. ``figures``: of the page, if one is asked for.
     """
 
     inputs: tuple[tuple[str, str], ...]
@@ -57,17 +60,19 @@ class Segmentation:
     repeated_tiles: int = field(default=0, compare=False)
     display_window: tuple[float, float] | None = None
     postprocessing: tuple[Changed, ...] = ()
+    figures: CaseFigures | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)
 class SegmentPorts:
-    """Ports that `segment` uses; without ``scratch`` it works in memory."""
+    """Ports that `segment` uses; without ``scratch`` it works in memory, and without ``pages`` it makes none."""
 
     volumes: VolumeStore
     artifacts: ArtifactWriter
     pictures: PictureEncoder
     resources: Resources
     scratch: Scratch | None = None
+    pages: PageWriter | None = None
 
 
 def segment(
@@ -117,6 +122,7 @@ def segment(
         with clock.stage("measure"):
             statistics = measure(case, sinks["mask"], prepared.card.output.table, prepared.nan_as)
             window = None if outputs.preview is None else display_window(prepared.channels[0])
+            figures = _figures(case, sinks["mask"], prepared, ports.pictures) if outputs.html is not None else None
             files = _small_files(outputs, ports, case, sinks["mask"], prepared, statistics, window)
         with clock.stage("write"):
             written = [(getattr(outputs, name), sink.commit()) for name, sink in reversed(sinks.items())]
@@ -137,6 +143,7 @@ def segment(
         inferer.repeated,
         window,
         changed,
+        figures,
     )
 
 
@@ -238,6 +245,10 @@ def measure(
     for box in slabs(case.grid, axis):
         found.add(box, mask.read(box)[0], [replaced(values, nan_as) for values in case.read(box)])
     return found.result()
+
+
+def _figures(case: Case, mask: VolumeSink, prepared: Prepared, pictures: PictureEncoder) -> CaseFigures:
+    return case_figures(case, lambda box: mask.read(box)[0], prepared.card, prepared.channels, pictures)
 
 
 def _small_files(
