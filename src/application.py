@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from threading import Event
@@ -26,6 +26,7 @@ from .domain.labels.label_map import LabelTable
 from .domain.reading import Reading
 from .domain.run import Outputs, RunOptions
 from .domain.tuning import Tradeoff, Tuning
+from .domain.viewing.pages import ComparedCase, ComparisonPage
 from .domain.viewing.slicing import Plane
 from .domain.volume import Volume
 from .domain.volume_names import USUAL_FORMAT, MaskFormat
@@ -52,6 +53,7 @@ from .services.models.segmenter import LoadedSegmenter
 from .services.models.tune import tune
 from .services.models.verify import Verification, verify
 from .services.pages.cases import case_page, stored_figures
+from .services.pages.differences import DIFFERENCES, draw_differences
 from .services.pages.folder import PagesMade, write_pages
 from .services.segmentation.convert import Conversion, convert
 from .services.segmentation.estimate import Estimate, estimate
@@ -406,8 +408,14 @@ class Application:
         resample: bool = False,
         as_one: bool = False,
         labels: LabelTable | None = None,
+        drawn_cases: int = 0,
+        image: str | None = None,
     ) -> Comparison:
-        """Compare a label map with the true one; see ``compare``. ``labels`` gives them names."""
+        """Compare a label map with the true one; see ``compare``. ``labels`` gives them names.
+
+        What differs is drawn for a page on ``drawn_cases``, over an image; see ``draw_differences``.
+        """
+        volumes, pictures = self.volumes, self.pictures
         return compare(
             mask,
             truth,
@@ -417,7 +425,15 @@ class Application:
             resample=resample,
             as_one=as_one,
             names=[] if labels is None else [(label.value, label.name) for label in labels.labels],
+            draw=partial(draw_differences, image=image, cases=drawn_cases, volumes=volumes, pictures=pictures)
+            if drawn_cases
+            else None,
         )
+
+    def write_comparison_page(self, reference: str, found: Mapping[str, Comparison]) -> None:
+        """Write the page on comparisons, by the names of their cases. Raises OutputError."""
+        cases = (ComparedCase(name, c.labels, c.unit, c.tolerance, c.slices, c.notes) for name, c in found.items())
+        self.artifacts.write(reference, self.container.pages().comparison(ComparisonPage(tuple(cases), DIFFERENCES)))
 
     def pairs_to_compare(self, masks: Path, truths: Path) -> tuple[tuple[str, str, str], ...]:
         """Return name, mask and truth of two files, or of the volumes in two folders; see ``paired``."""

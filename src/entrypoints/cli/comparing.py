@@ -45,6 +45,15 @@ def compare_command(
     table: Annotated[
         Path | None, typer.Option("--csv", metavar="FILE", help="Write a row for each case and label.")
     ] = None,
+    html: Annotated[
+        Path | None, typer.Option("--html", metavar="FILE.html", help="Write a page with slices of what differs.")
+    ] = None,
+    image: Annotated[
+        Path | None,
+        typer.Option(
+            "--image", metavar="VOLUME", help="Shown below in the page; a folder for folders.", show_default="black"
+        ),
+    ] = None,
     as_json: opt.AsJson = False,
     quiet: opt.Quiet = False,
 ) -> None:
@@ -54,14 +63,29 @@ def compare_command(
     pairs = application.pairs_to_compare(masks, truths)
     if table is not None:
         application.artifacts.check(str(table))
+    if html is not None:
+        application.artifacts.check(str(html))
+    images = (
+        [None] * len(pairs) if image is None else [place for _, place, _ in application.pairs_to_compare(image, truths)]
+    )
     found = {}
     with progress_bar(quiet) as progress:
-        for name, mask, truth in pairs:
+        for (name, mask, truth), below in zip(pairs, images, strict=True):
             found[name] = application.compare(
-                mask, truth, progress, tolerance=tolerance, resample=resample, as_one=as_one, labels=labels
+                mask,
+                truth,
+                progress,
+                tolerance=tolerance,
+                resample=resample,
+                as_one=as_one,
+                labels=labels,
+                drawn_cases=len(pairs) if html is not None else 0,
+                image=below,
             )
     if table is not None:
         application.artifacts.write(str(table), _csv(found).encode())
+    if html is not None:
+        application.write_comparison_page(str(html), found)
     if not quiet:
         warn(dict.fromkeys(note for comparison in found.values() for note in comparison.notes))
     if as_json:

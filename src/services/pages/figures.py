@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from itertools import chain
 
 import numpy as np
@@ -42,7 +42,7 @@ def case_figures(
     extents = largest_extents(mask, grid, case.sources[0].slowest_axis, table.values)
     through = _through_labels(grid, [(names[value], at) for value, at in extents.items()])
     longest = min(_LONGEST, math.isqrt(_PIXELS // max(1, len(through))))
-    beside = dict.fromkeys(_beside(grid, through), ())
+    beside = dict.fromkeys(evenly_spaced(grid, through), ())
     sizes = [(place, longest) for place in through] + [(place, _LONGEST_BESIDE) for place in beside]
     drawn: dict[Place, SliceFigure] = {}
     left = _MOST_BYTES
@@ -132,10 +132,10 @@ def _through_labels(grid: Grid, extents: Sequence[tuple[str, tuple[int, int, int
     return found
 
 
-def _beside(grid: Grid, through: Mapping[Place, object]) -> Iterator[Place]:
-    """Yield evenly spaced axial slices that are not shown yet."""
+def evenly_spaced(grid: Grid, through: Collection[Place], most: int = _SLICES) -> Iterator[Place]:
+    """Yield evenly spaced axial slices beside those through labels, ``most`` with them."""
     count = PlaneView.of(grid, "axial").count
-    wanted = max(0, min(count, _SLICES - len(through)))
+    wanted = max(0, min(count, most - len(through)))
     for position in np.linspace(0, count - 1, wanted + 2)[1:-1]:
         if ("axial", round(position)) not in through:
             yield "axial", round(position)
