@@ -32,7 +32,7 @@ def _read(file: Path) -> dict[str, str]:
     try:
         if file.stat().st_size > _MOST_BYTES:
             raise InputError(str(file), expected="a table of ratings", got="a large file", do="export it again")
-        text = file.read_text(encoding="utf-8-sig")  # spreadsheets put a mark before the text
+        text = file.read_bytes().decode("utf-8-sig")  # spreadsheets put a mark before the text
         rows = list(csv.DictReader(io.StringIO(text, newline=""), strict=True))
     except OSError as error:
         got = (error.strerror or "an error").lower()

@@ -6,6 +6,7 @@ import math
 import os
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -68,7 +69,9 @@ class _Left:
         record, outputs = self.report.get("batch"), self.report["outputs"]
         if isinstance(record, dict) and isinstance(record.get("mask"), str):
             return str(record["mask"])
-        named = read_segment_line(self.report["command"], len(self.report["inputs"]))[1].get("-o")
+        named = None
+        with suppress(ValueError):
+            named = read_segment_line(self.report["command"], len(self.report["inputs"]))[1].get("-o")
         hashes = [file["sha256"] for file in outputs if file["name"] == named] or [file["sha256"] for file in outputs]
         return str(next(iter(hashes), ""))
 
@@ -194,27 +197,29 @@ def _figures(
         given, options = read_segment_line(left.report["command"], len(inputs))
         stored = [file["name"] for file in inputs]
         near = (left.path.parent, folder)
+        mask = _found(options["-o"], [*(at / Path(options["-o"]).name for at in near), options["-o"]])
         named = [
-            _found(name, [*([volumes / file] if volumes else []), name, *(at / Path(name).name for at in near)])
+            # masks often have the names of their volumes
+            _found(name, [*([volumes / file] if volumes else []), name, *(at / Path(name).name for at in near)], mask)
             for name, file in zip(given, stored, strict=True)
         ]
-        mask = _found(options["-o"], [*(at / Path(options["-o"]).name for at in near), options["-o"]])
         figures, sources, mask_sha256 = stored_figures(
             named, mask, stated_reading(options), card, ports.volumes, ports.pictures
         )
     except VoxportError as error:
         return None, (f"no pictures: {error}",)
-    except (ValueError, KeyError):
+    except (ValueError, KeyError, OSError):  # OSError: a name that is too long
         return None, ("no pictures: the report's command is not one that voxport writes",)
     changed = [name for name, file, sha in zip(named, inputs, sources, strict=True) if file["sha256"] != sha]
     changed += [mask] if mask_sha256 != left.mask_sha256 else []
     return figures, tuple(f"{name} has changed since the report was written" for name in changed)
 
 
-def _found(name: str, places: Sequence[str | Path]) -> str:
-    """Return the first place where a volume, or the file that it is inside of, lies. Raises InputError."""
+def _found(name: str, places: Sequence[str | Path], other: str | None = None) -> str:
+    """Return the first place, but ``other``, where a volume, or the file that it is in, lies. Raises InputError."""
     for place in () if "://" in name else map(Path, places):
-        if place.exists() or any(parent.is_file() for parent in place.parents):
+        is_there = place.exists() or any(parent.is_file() for parent in place.parents)
+        if is_there and (other is None or place.resolve() != Path(other).resolve()):
             return str(place)
     do = "say where it lies with `volumes`"
     raise InputError(name, expected="a volume on this machine", got="none there", do=do)
