@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from . import options as opt
-from .console import build_application, progress_bar, show_json, warn
+from .console import build_application, progress_bar, show_json, warn, with_flags
 
 
 def report_command(
@@ -25,7 +25,7 @@ def report_command(
     with progress_bar(quiet) as progress:
         made = application.write_pages(folder, progress, volumes=volumes)
     if not quiet:
-        warn(made.notes)
+        warn(map(with_flags, made.notes))
     if as_json:
         show_json({"cohort": str(made.cohort), "cases": made.cases, "notes": list(made.notes)})
     elif not quiet:

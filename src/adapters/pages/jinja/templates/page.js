@@ -69,11 +69,11 @@ function count() {
 }
 for (const rater of raters) {
   const [rating, comment] = controls(rater), key = `voxport-rating:${rater.dataset.key}`;
-  try {
-    const kept = JSON.parse(localStorage.getItem(key) ?? "{}");
-    rating.value = ["accept", "reject"].includes(kept.rating) ? kept.rating : "";
-    comment.value = typeof kept.comment === "string" ? kept.comment : "";
-  } catch { all("[data-forgetful]").forEach((note) => { note.hidden = false; }); }
+  let text = null, kept = null;
+  try { text = localStorage.getItem(key); } catch { for (const note of all("[data-forgetful]")) note.hidden = false; }
+  try { kept = JSON.parse(text); } catch { /* not of this page */ }
+  rating.value = ["accept", "reject"].includes(kept?.rating) ? kept.rating : "";
+  comment.value = typeof kept?.comment === "string" ? kept.comment : "";
   const keep = () => {
     count();
     try { localStorage.setItem(key, JSON.stringify({ rating: rating.value, comment: comment.value })); } catch { /* said above */ }
