@@ -66,7 +66,14 @@ def page_report(name: Callable[[str], str] = str, labels: int = 2) -> dict[str, 
         "versions": {name("voxport"): name("1")},
         "grid": grid,
         "model_grid": grid,
-        "tiles": {"count": 2, "tile": [5, 4, 3], "padded": [8, 8, 8], "axis": "x", "blending": "halo"},
+        "tiles": {
+            "count": 2,
+            "tile": [5, 4, 3],
+            "padded": [8, 8, 8],
+            "axis": "x",
+            "blending": "halo",
+            "resampled": False,
+        },
         "statistics": {
             "unit": "um",
             "voxel_volume": 0.5,
@@ -89,7 +96,8 @@ def page_report(name: Callable[[str], str] = str, labels: int = 2) -> dict[str, 
         "seconds": {name("read"): 0.5},
         "network_seconds": 0.25,
         "warnings": [name("a warning")],
-        "postprocessing": [{"step": name("fill_holes"), "voxels": 3}],
+        "postprocessing": [{"step": name("fill_holes"), "labels": [1], "components": 1, "voxels": 3}],
+        "crop": {"start": [1, 0, 0], "stop": [5, 4, 2]},
     }
 
 
@@ -195,7 +203,17 @@ class PageWriterContract:
         pages = self.pages(str)
         for stated in ("voxport segment scan.nii -o mask.nii", "a warning", "1" * 64, "2" * 64, "3" * 64, "4" * 64):
             assert stated in Parsed(pages["case"]).text
-        for stated in ("label 1", "label 2", "a note", "channel", "RAS", "0.5 x 0.5 x 2", "0.250 s"):
+        for stated in (
+            "label 1",
+            "label 2",
+            "a note",
+            "channel",
+            "RAS",
+            "0.5 x 0.5 x 2",
+            "0.250 s",
+            "3 voxels changed",
+            "1, 0, 0 to 5, 4, 2",
+        ):
             assert stated in Parsed(pages["case"]).text
         assert "a warning" in Parsed(pages["bare case"]).text
         cohort = Parsed(pages["cohort"])

@@ -31,7 +31,7 @@ def decode_png(content: bytes) -> NDArray[np.uint8]:
     rows = np.zeros((height + 1, wide + values), np.int64)
     for y in range(height):
         for x in range(wide):
-            left, up, corner = rows[y + 1, x], rows[y, x + values], rows[y, x]
+            left, up, corner = (int(rows[at]) for at in ((y + 1, x), (y, x + values), (y, x)))
             rows[y + 1, x + values] = (int(raw[y, 1 + x]) + _predicted(int(raw[y, 0]), left, up, corner)) % 256
     stored = rows[1:, values:].astype(np.uint8)
     pixels = np.full((height, width, 4), 255, np.uint8)
@@ -47,11 +47,11 @@ def decode_png(content: bytes) -> NDArray[np.uint8]:
     return pixels
 
 
-def _predicted(kind: int, left: np.int64, up: np.int64, corner: np.int64) -> int:
+def _predicted(kind: int, left: int, up: int, corner: int) -> int:
     if kind == 4:
         guess = left + up - corner
-        return int(min((left, up, corner), key=lambda near: abs(guess - near)))
-    return int([0, left, up, (left + up) // 2][kind])
+        return min((left, up, corner), key=lambda near: abs(guess - near))
+    return (0, left, up, (left + up) // 2)[kind]
 
 
 class TestPngPictures(PictureEncoderContract):

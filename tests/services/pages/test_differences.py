@@ -34,7 +34,7 @@ def draw() -> Draw:
         volumes, shape = MemoryStore(), mask.shape
         grid = make_grid((shape[0], shape[1], shape[2]), codes="LPS")
         if image is not None:
-            size: Shape3 = image.shape  # type: ignore[assignment]
+            size: Shape3 = image.shape
             volumes.put("image", Volume(image, make_grid(size)))
         below = None if image is None else "image"
         how: dict[str, Any] = {"volumes": volumes, "pictures": PngPictures(), "cases": cases}

@@ -40,7 +40,7 @@ def draw(opened: Callable[..., Case]) -> Draw:
     def run(
         values: NDArray[Any], labels: NDArray[Any], card: ModelCard, codes: str = "RAS", nan_as: float = 0.0
     ) -> CaseFigures:
-        shape: Shape3 = labels.shape  # type: ignore[assignment]
+        shape: Shape3 = labels.shape
         case = opened(Volume(values, make_grid(shape, (0.5, 1.0, 2.0), codes=codes)))
         return case_figures(case, lambda box: labels[box.slices], card, survey(case, nan_as), PngPictures())
 
