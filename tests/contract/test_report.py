@@ -81,5 +81,5 @@ def test_what_is_not_refused_can_be_shown(changes: list[tuple[tuple[Any, ...], A
     except VoxportError:
         return
     assert PAGES.case(CasePage("case", data, "key"))
-    case = CohortCase("case", "key", data, "link")
-    assert PAGES.cohort(CohortPage("folder", (case,), tuple(measured([case]))))
+    cases = tuple(CohortCase(f"case {i}", "key", data, "link") for i in range(6))
+    assert PAGES.cohort(CohortPage("folder", cases, tuple(measured(cases))))

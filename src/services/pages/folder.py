@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -27,6 +26,7 @@ from .cases import case_page, stored_figures
 COHORT = "cohort.html"
 _SCHEMA = "voxport/report/1"
 _MOST_BYTES = 2**26  # of a report
+_LARGEST = 1e100  # of numbers that are compared; NaN is not below it
 _ENDINGS = (".report.json", "_dseg.json", ".json")
 
 CheckReport = Callable[[Mapping[str, Any], str], ModelCard]
@@ -156,14 +156,14 @@ def measured(cases: Sequence[CohortCase]) -> list[Distribution]:
 
 
 def _numbers(label: Mapping[str, Any], unit: str) -> Iterator[tuple[str, str, float]]:
-    """Yield measure, unit and value of what is known of a label and finite."""
+    """Yield measure, unit and value of what is known of a label, and finite."""
     channels = label["channels"]
     means = {
         f"mean intensity{f' of channel {i}' if len(channels) > 1 else ''}": c["mean"] for i, c in enumerate(channels, 1)
     }
     others = {name: value for name, value in label.items() if name not in ("value", "voxels")}
     for name, value in {**others, **means}.items():
-        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+        if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= _LARGEST:
             yield name, f"{unit}³" if name == "volume" and unit != "unknown" else "", float(value)
 
 

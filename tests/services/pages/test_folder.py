@@ -269,7 +269,7 @@ def test_every_number_of_a_label_has_a_distribution() -> None:
     found = measured(
         [
             case("a", uncertainty=0.25),
-            case("b", volume=7.0, uncertainty=True),
+            case("b", volume=7.0, uncertainty=True, length=10**400, width=float("inf")),
             case("c", channels=none),
             case("d", channels=two),
         ]
