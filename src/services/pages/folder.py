@@ -100,6 +100,7 @@ def write_pages(
 
     Raises:
         InputError: no such folder, or no report in it.
+        UsageError: the page of a report would lie where the cohort's does.
         OutputError: a page cannot be written.
         CancelledError
     """
@@ -108,6 +109,9 @@ def write_pages(
     cohort, notes = folder / COHORT, list[str]()
     ports.artifacts.check(str(cohort))
     found = [left for left in _left_in(folder) if left.name not in without]
+    taken = next((left.path for left in found if left.page == cohort), None)
+    if taken is not None:
+        raise UsageError(str(taken), expected="another name", got=taken.name, do="rename the report")
     progress.stage("draw", len(found))
     cases = []
     for left in found:
@@ -118,8 +122,6 @@ def write_pages(
             continue
         finally:
             progress.advance(1)
-        if left.page == cohort:
-            raise UsageError(str(left.path), expected="another name", got=left.path.name, do="rename the report")
         figures, problems = _figures(left, card, folder, volumes, ports)
         page = case_page(left.name, left.report, left.mask_sha256, figures, problems)
         ports.artifacts.write(str(left.page), ports.pages.case(page))

@@ -236,6 +236,7 @@ def test_a_report_where_the_cohorts_page_goes_is_an_error(runs: Path, write: Wri
     (runs / "a.report.json").rename(runs / "cohort.json")
     with pytest.raises(UsageError, match="rename the report"):
         write(runs)
+    assert not list(runs.rglob("*.html"))
 
 
 def test_a_folder_that_cannot_be_written_is_an_error_before_anything_is_drawn(runs: Path, write: Write) -> None:
