@@ -70,7 +70,8 @@ class Histogram:
 class CaseFigures:
     """Pictures and histograms of a case.
 
-    ``levels``: the values drawn black and white. ``window``: those to show black and white at first.
+    ``levels``: the values drawn black and white. ``window``: those to show black and white at first. ``left_out``: slices
+    that would make a page too large.
     """
 
     slices: tuple[SliceFigure, ...]
@@ -79,6 +80,7 @@ class CaseFigures:
     window: tuple[float, float]
     histograms: tuple[Histogram, ...]
     thumbnail: bytes
+    left_out: int = 0
 
 
 @dataclass(frozen=True)

@@ -74,6 +74,7 @@ def case_figures(
             for i, (found, name) in enumerate(zip(surveys, _names(case, card), strict=True))
         ),
         thumbnail,
+        len(sizes) - len(drawn),
     )
 
 

@@ -130,6 +130,7 @@ def test_pictures_have_a_limit_together(draw: Draw, monkeypatch: pytest.MonkeyPa
     total = sum(len(figure.grey) + sum(len(layer.png) for layer in figure.layers) for figure in found.slices)
     assert 0 < total <= 3000
     assert 0 < len(found.slices) < len(whole.slices)
+    assert (len(found.slices) + found.left_out, whole.left_out) == (len(whole.slices), 0)
 
 
 @pytest.mark.parametrize("values", [np.zeros((1, 1, 1), np.uint8), np.full((2, 3, 1), 7.5, np.float32)])
