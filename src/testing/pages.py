@@ -212,6 +212,7 @@ class PageWriterContract:
             "0.5 x 0.5 x 2",
             "0.250 s",
             "3 voxels changed",
+            "3 more slices",
             "1, 0, 0 to 5, 4, 2",
         ):
             assert stated in Parsed(pages["case"]).text

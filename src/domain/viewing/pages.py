@@ -70,8 +70,8 @@ class Histogram:
 class CaseFigures:
     """Pictures and histograms of a case.
 
-    ``levels``: the values drawn black and white. ``window``: those to show black and white at first. ``left_out``: slices
-    that would make a page too large.
+    ``levels``: the values drawn black and white. ``window``: those to show black and white at first.
+    ``left_out``: slices that would make a page too large.
     """
 
     slices: tuple[SliceFigure, ...]
