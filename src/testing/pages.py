@@ -116,6 +116,7 @@ def page_figures(name: Callable[[str], str] = str) -> CaseFigures:
         (0.0, 20.0),
         (Histogram(name("channel"), -10.0, 30.0, (0, 4, 9), (1.0, 2.0)), Histogram("flat", 1.0, 1.0, (0,))),
         PICTURES[2],
+        left_out=3,
     )
 
 
