@@ -178,3 +178,5 @@ def test_compare_draws_what_differs(voxport: Command, scan: Path, tmp_path: Path
     assert len(wrong.stderr.splitlines()) == 1
     assert not (tmp_path / "none.html").exists()
     assert voxport("compare", "masks", "truths", "--html", "none/none.html").returncode == 1
+    alone = voxport("compare", "masks", "truths", "--image", "images")
+    assert (alone.returncode, "expected --html beside it" in alone.stderr) == (2, True)

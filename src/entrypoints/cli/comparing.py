@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ...domain.errors import UsageError
 from . import options as opt
 from .console import build_application, progress_bar, show_json, show_table, warn
 
@@ -58,6 +59,9 @@ def compare_command(
     quiet: opt.Quiet = False,
 ) -> None:
     """Compare masks with the truth, label by label: overlap, surfaces, centre lines and components."""
+    if image is not None and html is None:
+        do = "add it, or leave --image out"
+        raise UsageError("--image", expected="--html beside it", got="none", do=do)
     application = build_application()
     labels = None if model is None else application.find_model(model).card.output.table
     pairs = application.pairs_to_compare(masks, truths)
