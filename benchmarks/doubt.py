@@ -23,8 +23,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 from accuracy import pairs_in
-from editions import stored_volume
-from material import machine
+from material import machine, tiled_sample
 from numpy.typing import NDArray
 from scipy import ndimage
 from voxport.adapters.volumes.nifti import NiftiStore
@@ -35,6 +34,7 @@ from voxport.domain.run import Outputs, RunOptions
 from voxport.testing.progress import RecordingProgress
 
 SHARE = 0.1
+SHAPE = (512, 512, 32)
 Mask = NDArray[np.bool_]
 
 
@@ -131,7 +131,7 @@ def _seconds(model: str, repeats: int) -> dict[str, dict[str, float]]:
     ways: dict[str, dict[str, list[float]]] = {way: {"without": [], "with": []} for way in ("command", "loaded")}
     with TemporaryDirectory() as name, application.loaded_segmenter(model) as segmenter:
         folder = Path(name)
-        volume = stored_volume(application, folder)
+        volume = tiled_sample(folder / "volume.nii.gz", application.sample, SHAPE)
         mask, map_file = str(folder / "mask.nii.gz"), str(folder / "uncertainty.nii.gz")
         for _ in range(repeats + 1):
             for case, more in (("without", None), ("with", map_file)):

@@ -14,9 +14,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import nibabel as nib
-import numpy as np
-from material import machine
+from material import machine, tiled_sample
 from voxport.application import Application
 from voxport.domain.errors import UsageError
 from voxport.domain.run import Outputs, RunOptions
@@ -47,7 +45,7 @@ def main() -> None:
 
 def _measured(folder: Path, old: Path, new: Path | None, repeats: int) -> dict[str, Any]:
     application = Application.build(tunings_dir=folder / "tunings")
-    volume = stored_volume(application, folder)
+    volume = tiled_sample(folder / "volume.nii.gz", application.sample, SHAPE)
     models = {"old": application.find_model(str(old)), "new": application.find_model(None if new is None else str(new))}
     tuned = {name: application.tune(model, [application.sample], RecordingProgress()) for name, model in models.items()}
     loaded: dict[tuple[str, str], LoadedModel] = {}
@@ -73,18 +71,3 @@ def _measured(folder: Path, old: Path, new: Path | None, repeats: int) -> dict[s
     ratios["new in its fastest way, old in openvino fp32"] = seconds["openvino fp32"]["old"] / best
     choices = {name: str(one.choice) for name, one in tuned.items()}
     return {"machine": machine(), "seconds": seconds, "ratios": ratios, "tuned": choices}
-
-
-def stored_volume(application: Application, folder: Path) -> Path:
-    """Store the bundled sample, repeated to 512 x 512 x 32 voxels."""
-    sample = np.asarray(nib.load(application.sample).dataobj)
-    values = np.tile(sample, [-(-n // m) for n, m in zip(SHAPE, sample.shape, strict=True)])
-    image = nib.Nifti1Image(values[tuple(map(slice, SHAPE))], nib.load(application.sample).affine)
-    image.header.set_xyzt_units("micron")
-    volume = folder / "volume.nii.gz"
-    nib.save(image, volume)
-    return volume
-
-
-if __name__ == "__main__":
-    main()

@@ -31,6 +31,16 @@ AVX2_ALONE = {"ONEDNN_MAX_CPU_ISA": "AVX2", "DNNL_MAX_CPU_ISA": "AVX2", "ATEN_CP
 _INSTRUCTIONS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16", "amx_tile", "amx_int8", "amx_bf16")
 
 
+def tiled_sample(path: Path, sample: str, shape: tuple[int, int, int]) -> Path:
+    """Write a volume of this shape that repeats the bundled sample; return its path."""
+    stored = nib.load(sample)
+    values = np.tile(np.asarray(stored.dataobj), [-(-n // m) for n, m in zip(shape, stored.shape, strict=True)])
+    image = nib.Nifti1Image(values[tuple(map(slice, shape))], stored.affine)
+    image.header.set_xyzt_units("micron")
+    nib.save(image, path)
+    return path
+
+
 class Findings:
     """Collects and prints the results of a benchmark of servers, one table for each measurement."""
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from threading import Event
@@ -16,6 +16,7 @@ from . import __version__
 from .container import BUNDLED, Container
 from .contract.card import revise_card
 from .contract.job import job_mapping
+from .contract.report import check_report
 from .domain.calibration import Calibration
 from .domain.cards.model_card import ModelCard
 from .domain.dicom_series import SeriesRule
@@ -26,6 +27,7 @@ from .domain.labels.label_map import LabelTable
 from .domain.reading import Reading
 from .domain.run import Outputs, RunOptions
 from .domain.tuning import Tradeoff, Tuning
+from .domain.viewing.pages import ComparedCase, ComparisonPage
 from .domain.viewing.slicing import Plane
 from .domain.volume import Volume
 from .domain.volume_names import USUAL_FORMAT, MaskFormat
@@ -54,6 +56,9 @@ from .services.models.loading import AUTO, LoadedModel, ModelOpener
 from .services.models.segmenter import LoadedSegmenter
 from .services.models.tune import tune
 from .services.models.verify import Verification, verify
+from .services.pages.cases import case_page, stored_figures
+from .services.pages.differences import DIFFERENCES, draw_differences
+from .services.pages.folder import PagesMade, write_pages
 from .services.segmentation.convert import Conversion, convert
 from .services.segmentation.estimate import Estimate, estimate
 from .services.segmentation.outputs import check_outputs
@@ -379,6 +384,23 @@ class Application:
         if outputs.report is not None:
             self.artifacts.write(outputs.report, (json.dumps(report, indent=2) + "\n").encode())
 
+    def write_case_page(
+        self, inputs: Sequence[str], outputs: Outputs, report: Mapping[str, Any], reading: Reading
+    ) -> None:
+        """Write the page on a case from stored volumes and mask, if ``outputs`` names one; see ``stored_figures``."""
+        if outputs.html is not None:
+            ports, card = self.container.page_ports(), check_report(report, outputs.html)
+            figures, _, mask = stored_figures(inputs, outputs.mask, reading, card, ports.volumes, ports.pictures)
+            page = case_page(self.volumes.names.stem(Path(outputs.mask).name), report, mask, figures)
+            self.artifacts.write(outputs.html, ports.pages.case(page))
+
+    def write_pages(
+        self, folder: Path, progress: ProgressListener, *, volumes: Path | None = None, without: Collection[str] = ()
+    ) -> PagesMade:
+        """Write pages on all cases of a folder of results; see ``write_pages``."""
+        ports = self.container.page_ports()
+        return write_pages(folder, progress, ports=ports, check=check_report, volumes=volumes, without=without)
+
     def check_label_table(self, reference: str) -> None:
         """Check that a label table can be written under this name. Raises UsageError, OutputError."""
         check_label_file_name(reference)
@@ -426,8 +448,14 @@ class Application:
         resample: bool = False,
         as_one: bool = False,
         labels: LabelTable | None = None,
+        drawn_cases: int = 0,
+        image: str | None = None,
     ) -> Comparison:
-        """Compare a label map with the true one; see ``compare``. ``labels`` gives them names."""
+        """Compare a label map with the true one; see ``compare``. ``labels`` gives them names.
+
+        What differs is drawn for a page on ``drawn_cases``, over an image; see ``draw_differences``.
+        """
+        volumes, pictures = self.volumes, self.pictures
         return compare(
             mask,
             truth,
@@ -437,7 +465,15 @@ class Application:
             resample=resample,
             as_one=as_one,
             names=[] if labels is None else [(label.value, label.name) for label in labels.labels],
+            draw=partial(draw_differences, image=image, cases=drawn_cases, volumes=volumes, pictures=pictures)
+            if drawn_cases
+            else None,
         )
+
+    def write_comparison_page(self, reference: str, found: Mapping[str, Comparison]) -> None:
+        """Write the page on comparisons, by the names of their cases. Raises OutputError."""
+        cases = (ComparedCase(name, c.labels, c.unit, c.tolerance, c.slices, c.notes) for name, c in found.items())
+        self.artifacts.write(reference, self.container.pages().comparison(ComparisonPage(tuple(cases), DIFFERENCES)))
 
     def pairs_to_compare(self, masks: Path, truths: Path) -> tuple[tuple[str, str, str], ...]:
         """Return name, mask and truth of two files, or of the volumes in two folders; see ``paired``."""

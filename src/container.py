@@ -26,6 +26,7 @@ from .ports.locks import Locks
 from .ports.model import Model, ModelFiles
 from .ports.model_repository import ModelRepository
 from .ports.packager import Packager
+from .ports.pages import PageWriter
 from .ports.pictures import PictureEncoder
 from .ports.quantiser import Quantiser
 from .ports.resources import Resources
@@ -51,6 +52,7 @@ from .services.models.loading import ModelOpener, Tunings
 from .services.models.registry import ServedModels
 from .services.models.segmenter import LocalSegmenter
 from .services.models.tune import TunePorts
+from .services.pages.folder import PagePorts
 from .services.segmentation.estimate import estimate_elsewhere
 from .services.segmentation.segment import SegmentPorts
 from .services.tensors.models import Provider, TensorModels
@@ -224,7 +226,6 @@ class Container(containers.DeclarativeContainer):
     work_folders: providers.Provider[WorkFolders] = providers.ThreadSafeSingleton(
         _late("scratch.folders", "ScratchFolders"), config.scratch_dir, locks
     )
-    segment_ports = providers.Factory(SegmentPorts, volumes, artifacts, pictures, resources, scratch)
     block_volumes: providers.Provider[BlockVolumes] = providers.ThreadSafeSingleton(
         _late("volumes.ome_zarr.blocks", "OmeZarrBlocks"), volumes
     )
@@ -239,8 +240,11 @@ class Container(containers.DeclarativeContainer):
         config.version,
         config.open_worker,
     )
+    pages: providers.Provider[PageWriter] = providers.ThreadSafeSingleton(_late("pages.jinja", "JinjaPages"))
+    segment_ports = providers.Factory(SegmentPorts, volumes, artifacts, pictures, resources, scratch, pages)
     # of the cases that users name: in blocks, where the settings name a cluster
-    case_ports = providers.Factory(SegmentPorts, volumes, artifacts, pictures, resources, scratch, cluster)
+    case_ports = providers.Factory(SegmentPorts, volumes, artifacts, pictures, resources, scratch, pages, cluster)
+    page_ports = providers.Factory(PagePorts, volumes, pictures, artifacts, pages)
     skeletons: providers.Provider[Skeletoniser] = providers.ThreadSafeSingleton(
         _late("skeletons.skimage", "SkimageSkeletoniser")
     )

@@ -56,6 +56,7 @@ NEEDS: Mapping[str, Sequence[str]] = {
     "tests/examples": ("process",),
     "tests/jobs": ("process", "database"),
     "tests/napari": ("process", "browser"),
+    "tests/pages": ("process", "browser"),
     "tests/proxy": ("process",),
     "tests/real_data": ("process", "real_data"),
     "tests/rest": ("process",),

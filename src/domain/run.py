@@ -171,7 +171,7 @@ class RemoteOptions(ArrayOptions, total=False):
 
 @dataclass(frozen=True)
 class Outputs:
-    """Names of a run's result files. Only the mask is required; the caller of the run writes the report.
+    """Names of a run's result files. Only the mask is required; the caller of the run writes the report and the page.
 
     Raises:
         UsageError: two results have the same name.
@@ -184,6 +184,7 @@ class Outputs:
     report: str | None = None
     label_table: str | None = None
     uncertainty: str | None = None
+    html: str | None = None
 
     def __post_init__(self) -> None:
         given = [r for r in astuple(self) if r is not None]

@@ -11,37 +11,47 @@ from voxport.adapters.pictures.png import PngPictures
 from voxport.ports.pictures import PictureEncoder
 from voxport.testing.pictures import PictureEncoderContract
 
+_GREY, _RGB, _PALETTE = 0, 2, 3
+
 
 def decode_png(content: bytes) -> NDArray[np.uint8]:
-    """Pixels of an 8-bit RGB PNG, by the specification: chunks, zlib, and the five row filters."""
+    """Pixels ``(H, W, 4)`` of a grey, RGB or palette PNG, by the specification: chunks, zlib, and the row filters."""
     assert content.startswith(b"\x89PNG\r\n\x1a\n")
-    position, data, width, height = 8, b"", 0, 0
+    position, chunks = 8, dict[bytes, bytes]()
     while position < len(content):
         (length,) = struct.unpack(">I", content[position : position + 4])
         kind, body = content[position + 4 : position + 8], content[position + 8 : position + 8 + length]
-        if kind == b"IHDR":
-            width, height, depth, colour = struct.unpack(">IIBB", body[:10])
-            assert (depth, colour) == (8, 2)
-        data += body if kind == b"IDAT" else b""
+        chunks[kind] = chunks.get(kind, b"") + body
         position += 12 + length
-    raw = np.frombuffer(zlib.decompress(data), np.uint8).reshape(height, 1 + 3 * width)
-    rows = np.zeros((height + 1, width + 1, 3), np.int64)
+    width, height, depth, colour = struct.unpack(">IIBB", chunks[b"IHDR"][:10])
+    assert depth == 8 or colour == _PALETTE
+    values = 3 if colour == _RGB else 1
+    wide = -(-width * values * depth // 8)
+    raw = np.frombuffer(zlib.decompress(chunks[b"IDAT"]), np.uint8).reshape(height, 1 + wide)
+    rows = np.zeros((height + 1, wide + values), np.int64)
     for y in range(height):
-        line = raw[y, 1:].reshape(width, 3)
-        for x in range(width):
-            left, up, corner = rows[y + 1, x], rows[y, x + 1], rows[y, x]
-            rows[y + 1, x + 1] = (line[x] + _predicted(int(raw[y, 0]), left, up, corner)) % 256
-    return rows[1:, 1:].astype(np.uint8)
+        for x in range(wide):
+            left, up, corner = (int(rows[at]) for at in ((y + 1, x), (y, x + values), (y, x)))
+            rows[y + 1, x + values] = (int(raw[y, 1 + x]) + _predicted(int(raw[y, 0]), left, up, corner)) % 256
+    stored = rows[1:, values:].astype(np.uint8)
+    pixels = np.full((height, width, 4), 255, np.uint8)
+    if colour == _PALETTE:
+        bits = np.unpackbits(stored, axis=1).reshape(height, -1, depth)[:, :width]
+        index = bits @ (1 << np.arange(depth)[::-1])
+        palette = np.frombuffer(chunks[b"PLTE"], np.uint8).reshape(-1, 3)
+        opacity = np.full(len(palette), 255, np.uint8)
+        opacity[: len(chunks[b"tRNS"])] = np.frombuffer(chunks[b"tRNS"], np.uint8)
+        pixels[..., :3], pixels[..., 3] = palette[index], opacity[index]
+    else:
+        pixels[..., :3] = stored.reshape(height, width, values)
+    return pixels
 
 
-def _predicted(
-    kind: int, left: NDArray[np.int64], up: NDArray[np.int64], corner: NDArray[np.int64]
-) -> NDArray[np.int64]:
+def _predicted(kind: int, left: int, up: int, corner: int) -> int:
     if kind == 4:
         guess = left + up - corner
-        away = np.abs(np.stack([guess - left, guess - up, guess - corner]))
-        return np.asarray(np.choose(np.argmin(away, axis=0), np.stack([left, up, corner])))
-    return [np.zeros_like(left), left, up, (left + up) // 2][kind]
+        return min((left, up, corner), key=lambda near: abs(guess - near))
+    return (0, left, up, (left + up) // 2)[kind]
 
 
 class TestPngPictures(PictureEncoderContract):

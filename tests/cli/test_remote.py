@@ -72,6 +72,15 @@ def test_the_report_is_of_the_files_here(voxport: Command, scan: Path, server: s
     assert (tmp_path / "mask.nii.gz").read_bytes() == first
 
 
+def test_the_page_is_made_here(voxport: Command, scan: Path, server: str, tmp_path: Path) -> None:
+    result = voxport("segment", scan, "--server", server, "-o", "mask.nii.gz", "--html", "page.html")
+    assert result.returncode == 0, result.stderr
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert f"--server {server}" in page
+    assert page.count("data:image/png;base64,") > 10
+    assert visible(tmp_path) == ["mask.nii.gz", "page.html", "scan.nii.gz"]
+
+
 def test_the_label_table_is_that_of_a_run_here(
     voxport: Command, scan: Path, model: Path, server: str, tmp_path: Path
 ) -> None:

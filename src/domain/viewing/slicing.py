@@ -129,13 +129,13 @@ def overlay(grey: Grey, labels: Labels, table: LabelTable, *, opacity: float = 0
         colours[label.value], is_known[label.value] = label.rgb, True
     shown = is_known[labels]
     if outline:
-        shown &= _at_an_edge(labels)
+        shown &= at_an_edge(labels)
     mixed = (1 - opacity) * picture[shown].astype(np.float32) + opacity * colours[labels[shown]].astype(np.float32)
     picture[shown] = np.rint(mixed).astype(np.uint8)
     return picture
 
 
-def _at_an_edge(labels: Labels) -> NDArray[np.bool_]:
+def at_an_edge(labels: Labels) -> NDArray[np.bool_]:
     """Return whether each pixel has a neighbour, of four, with another value or outside the picture."""
     edge = np.ones(labels.shape, bool)
     inner = labels[1:-1, 1:-1]

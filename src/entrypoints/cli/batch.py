@@ -16,7 +16,7 @@ from ...domain.run import RunOptions
 from ...domain.volume_names import PACKED, SENT_MASKS, USUAL_FORMAT, MaskFormat
 from ...domain.volume_names import mask_format as mask_format_of
 from . import options as opt
-from .console import bar_display, build_application, say, show_json, show_table, warn, with_flags
+from .console import bar_display, build_application, progress_bar, say, show_json, show_table, warn, with_flags
 from .serving import needs_package
 
 if TYPE_CHECKING:
@@ -55,6 +55,13 @@ LabelFile = Annotated[
 ]
 Probabilities = Annotated[bool, typer.Option("--probabilities", help="Write class probabilities too.")]
 Preview = Annotated[bool, typer.Option("--preview", help="Write a picture of each result too.")]
+Html = Annotated[
+    bool, typer.Option("--html", help="Write a page on each case, and one on all: cohort.html, where they are rated.")
+]
+Rated = Annotated[
+    Path | None,
+    typer.Option("--rated", metavar="FILE.csv", help="Segment again the cases that this table rejects, and no others."),
+]
 Shared = Annotated[
     bool, typer.Option("--shared", help="Run the cases as jobs of the queue in the settings, on its workers.")
 ]
@@ -88,6 +95,8 @@ def batch_command(
     probabilities: Probabilities = False,
     preview: Preview = False,
     label_table: LabelFile = None,
+    html: Html = False,
+    rated: Rated = None,
     concurrency: Concurrency = None,
     shared: Shared = False,
     watch: WatchFolder = False,
@@ -106,6 +115,7 @@ def batch_command(
     from ...services.batch.discovery import find_cases
     from ...services.batch.folder import BatchFolder
     from ...services.batch.layouts import layout_named
+    from ...services.batch.ratings import rejected
     from ...services.batch.record import BatchWork
     from ...services.batch.watch import Watch
 
@@ -114,9 +124,13 @@ def batch_command(
         here = {"card": card, "runtime": runtime, "precision": precision, "threads": threads}
         here |= {"memory": options.memory_bytes, "concurrency": concurrency}
         opt.check_remote_options(model, here, beside="--shared", who="every worker")
-    if watch and as_json:
-        do = "leave one of them out; reports are written for each case"
-        raise UsageError("--json", expected="no --json beside --watch, which has no end", got="both", do=do)
+    for option, given, do in (
+        ("--json", as_json, "leave one of them out; reports are written for each case"),
+        ("--html", html, f"leave one of them out; voxport report {output} writes the pages at any time"),
+        ("--rated", rated is not None, "leave one of them out"),
+    ):
+        if watch and given:
+            raise UsageError(option, expected=f"no {option} beside --watch, which has no end", got="both", do=do)
     named = () if channels is None else opt.names(channels)
     chosen = CasePattern(pattern or "", named) if pattern is not None or named else None
     wanted = {"mask": True, "probabilities": probabilities, "preview": preview}
@@ -134,6 +148,7 @@ def batch_command(
     work = BatchWork(found, options, outputs, runtime, precision, command, form)
     find = partial(find_cases, folder, results, found.card.input.source_count, chosen, outputs, application.volumes)
     cases = () if watch else find()
+    cases = cases if rated is None else rejected(rated, cases)
     if label_table is not None:
         application.check_label_table(label_table)
     worker = None
@@ -155,14 +170,20 @@ def batch_command(
                 worker=worker,
                 at_once=at_once,
                 watch=Watch(find, folder, settle, say=listener.warn) if watch else None,
+                redo=rated is not None,
             )
     except (KeyboardInterrupt, SystemExit):
         say("stopped; the same command goes on where this one stopped")
         raise
     if label_table is not None:
         application.write_label_table(label_table, found.card)
+    failed = [result.case for result in ended if result.state == "failed"]
+    if html and len(failed) < len(ended):
+        with progress_bar(quiet) as drawing:
+            made = application.write_pages(output, drawing, volumes=folder, without=failed)
+        warn(() if quiet else made.notes)
     _show(ended, output, as_json=as_json, quiet=quiet)
-    if any(result.state == "failed" for result in ended):
+    if failed:
         raise typer.Exit(1)
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ...domain.errors import UsageError
 from . import options as opt
 from .console import build_application, progress_bar, show_json, show_table, warn
 
@@ -45,23 +46,50 @@ def compare_command(
     table: Annotated[
         Path | None, typer.Option("--csv", metavar="FILE", help="Write a row for each case and label.")
     ] = None,
+    html: Annotated[
+        Path | None, typer.Option("--html", metavar="FILE.html", help="Write a page with slices of what differs.")
+    ] = None,
+    image: Annotated[
+        Path | None,
+        typer.Option(
+            "--image", metavar="VOLUME", help="Shown below in the page; a folder for folders.", show_default="black"
+        ),
+    ] = None,
     as_json: opt.AsJson = False,
     quiet: opt.Quiet = False,
 ) -> None:
     """Compare masks with the truth, label by label: overlap, surfaces, centre lines and components."""
+    if image is not None and html is None:
+        do = "add it, or leave --image out"
+        raise UsageError("--image", expected="--html beside it", got="none", do=do)
     application = build_application()
     labels = None if model is None else application.find_model(model).card.output.table
     pairs = application.pairs_to_compare(masks, truths)
     if table is not None:
         application.artifacts.check(str(table))
+    if html is not None:
+        application.artifacts.check(str(html))
+    images = (
+        [None] * len(pairs) if image is None else [place for _, place, _ in application.pairs_to_compare(image, truths)]
+    )
     found = {}
     with progress_bar(quiet) as progress:
-        for name, mask, truth in pairs:
+        for (name, mask, truth), below in zip(pairs, images, strict=True):
             found[name] = application.compare(
-                mask, truth, progress, tolerance=tolerance, resample=resample, as_one=as_one, labels=labels
+                mask,
+                truth,
+                progress,
+                tolerance=tolerance,
+                resample=resample,
+                as_one=as_one,
+                labels=labels,
+                drawn_cases=len(pairs) if html is not None else 0,
+                image=below,
             )
     if table is not None:
         application.artifacts.write(str(table), _csv(found).encode())
+    if html is not None:
+        application.write_comparison_page(str(html), found)
     if not quiet:
         warn(dict.fromkeys(note for comparison in found.values() for note in comparison.notes))
     if as_json:

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
 # the argument of each field that errors name
 _OTHERS = (
-    "runtime precision threads card statistics preview probabilities uncertainty label_table report against network"
+    "runtime precision threads card statistics preview probabilities uncertainty label_table report html "
+    "against network"
 )
 FIELDS = {
     name: f"--{name.replace('_', '-')}"
@@ -39,6 +40,7 @@ FIELDS = {
             "layout",
             "format",
             "resample",
+            "volumes",
         ),
     )
 } | {"checkpoint": "CHECKPOINT", "mask": "-o"}

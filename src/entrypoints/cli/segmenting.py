@@ -51,6 +51,9 @@ LabelFile = Annotated[
     str | None,
     typer.Option("--label-table", metavar="FILE", help="Write the labels, .tsv (BIDS), .txt or .label (ITK-SNAP)."),
 ]
+Html = Annotated[
+    str | None, typer.Option("--html", metavar="FILE.html", help="Write a page on the result, one file for a browser.")
+]
 Report = Annotated[str | None, typer.Option("--report", metavar="FILE.json", help="Write the provenance of the run.")]
 
 
@@ -72,6 +75,7 @@ def segment_command(
     preview: Preview = None,
     label_table: LabelFile = None,
     report: Report = None,
+    html: Html = None,
     server: opt.Server = None,
     cluster: opt.Cluster = None,
     block: opt.BlockEdge = None,
@@ -86,7 +90,7 @@ def segment_command(
     inputs, output = _case(inputs, output, application.sample if sample else None)
     if sample:
         statistics, preview = statistics or "sample_statistics.json", preview or "sample_preview.png"
-    outputs = Outputs(output, probabilities, statistics, preview, report, label_table, uncertainty)
+    outputs = Outputs(output, probabilities, statistics, preview, report, label_table, uncertainty, html)
     here: dict[str, Any] = {"card": card, "runtime": runtime, "precision": precision, "threads": threads}
     if server is not None:
         opt.check_remote_options(model, here | {"memory": options.memory_bytes, "batch": options.batch})
@@ -100,6 +104,7 @@ def segment_command(
         data = dict(segmenter.segment(inputs, model, outputs, options, progress))
     if segmenter.url is not None:
         data["command"] = same_again_there(segmenter.url, inputs, output, data, options)
+        application.write_case_page(inputs, outputs, data, options.reading)
     application.write_report(outputs, data)
     if not quiet:
         warn(data["warnings"])

@@ -69,12 +69,14 @@ def run_batch(
     worker: Worker | None = None,
     at_once: int = 1,
     watch: Callable[[], Sequence[CaseFiles]] | None = None,
+    redo: bool = False,
 ) -> tuple[CaseResult, ...]:
     """Segment all cases that are not done, and write their results and one table of statistics.
 
     Cases have unique names, and their files lie below ``volumes``. ``worker`` runs ``at_once`` jobs at a time until its
     event is set; None for a shared queue. ``pack`` makes a zip of a volume that is a folder. ``watch`` gives the cases
-    that have come since it was last called; with it, the batch ends only by an exception.
+    that have come since it was last called; with it, the batch ends only by an exception. ``redo``: also segment cases
+    that are done, and keep the rows of cases that are not among these in the table.
 
     Raises:
         UsageError: another batch writes to the folder now.
@@ -89,7 +91,7 @@ def run_batch(
                 ports.queue.stats()  # raises here, before anything begins, where the queue is away
                 own = None if worker is None else at_once
                 packer = Packer(volumes, folder, pack)
-                cohort = _Cohort(cases, packer, folder, work, token, ports, listener, own, watch)
+                cohort = _Cohort(cases, packer, folder, work, token, ports, listener, own, watch, redo)
                 for name, content in folder.layout.shared_files(work.model.card).items():
                     folder.land(folder.path / name, partial(Path.write_bytes, data=content))
                 cohort.drop_strays()
@@ -131,13 +133,14 @@ class _Cohort:
     listener: BatchListener
     at_once: int | None
     watch: Callable[[], Sequence[CaseFiles]] | None = None
+    redo: bool = False
     left: bool = False
 
     def __post_init__(self) -> None:
         self._queue = self.ports.queue
         self._glance = _SHARED_GLANCE_SECONDS if self.at_once is None else _GLANCE_SECONDS
         self._sha256 = cache(self.packer.sha256)
-        self._table = CohortTable(self.folder, None if self.watch else self.cases)
+        self._table = CohortTable(self.folder, None if self.watch or self.redo else self.cases)
         self._waiting = deque(self.cases)
         self._under_way: dict[str, CaseFiles] = {}
         self._shares: dict[str, float] = {}
@@ -223,7 +226,7 @@ class _Cohort:
         if case.problem is not None:
             raise case.problem
         hashes, work = self._hashes(case), self.work
-        made = made_before(self.folder, case, work, hashes)
+        made = None if self.redo else made_before(self.folder, case, work, hashes)
         if made is not None:
             self._end(case, "skipped", made=made)
             return

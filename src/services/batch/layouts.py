@@ -120,7 +120,7 @@ class BidsLayout(Layout):
             "dataset_description.json": _json(description),
             "desc-voxport_dseg.tsv": label_file_bytes("dseg.tsv", card.output.table),
             "desc-voxport_probseg.json": _json({"LabelMap": list(card.output.channel_names)}),
-            ".bidsignore": b"statistics.csv\n**/*_preview.png\n",
+            ".bidsignore": b"statistics.csv\ncohort.html\n**/*_preview.png\n**/*.html\n",
         }
 
 

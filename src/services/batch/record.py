@@ -6,7 +6,6 @@ import csv
 import hashlib
 import io
 import json
-import shlex
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -25,7 +24,7 @@ from ...domain.run import RunOptions
 from ...domain.volume_names import USUAL_FORMAT, MaskFormat
 from ...ports.blobs import BlobStore
 from ...ports.model import Model
-from ..segmentation.report import segment_line
+from ..segmentation.report import read_segment_line, segment_line
 from .folder import TABLE, BatchFolder, read_json, sha256_of, writing
 
 _SCHEMA = "voxport/batch/1"
@@ -122,12 +121,12 @@ def _report(
     """A job's report with the names of its files in this folder, and the record of what they depend on."""
     names = {output: folder.place(case, output).relative_to(folder.path).as_posix() for output in work.outputs}
     inputs = [file.sha256 for file in job.case.inputs]
-    words = shlex.split(report["command"])[2 + len(inputs) :]
-    options = dict(zip(words[::2], words[1::2], strict=True)) | dict(work.command)
+    options = read_segment_line(report["command"], len(inputs))[1] | dict(work.command)
     options["-o"] = str(folder.name / names["mask"])
     return {
         **folder.layout.about(case),
         **report,
+        "case": case.name,
         "command": segment_line([str(volumes / name) for name in case.files], options),
         "inputs": [{"name": name, "sha256": sha} for name, sha in zip(case.files, inputs, strict=True)],
         "outputs": [{"name": name, "sha256": job.results[output].sha256} for output, name in names.items()],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from ...domain.errors import InputError, NotInstalledError, UsageError
 from ...domain.geometry.grid import Box, Grid, unit_factor
 from ...domain.labels.comparison import LabelAgreement, Mask, agreement
 from ...domain.labels.label_map import Labels
+from ...domain.viewing.pages import SliceFigure
 from ...domain.volume_names import VolumeNames
 from ...ports.progress import ProgressListener
 from ...ports.skeletons import Skeletoniser
@@ -22,18 +23,22 @@ from ..segmentation.case import volumes_in
 
 _MOST_LABELS = 1000
 
+Draw = Callable[[Grid, Labels, Labels], tuple[SliceFigure, ...]]
+
 
 @dataclass(frozen=True)
 class Comparison:
     """A mask and its truth.
 
     ``unit`` is that of distances; ``tolerance`` that of the surface Dice. ``notes``: what the reader should know.
+    ``slices``: what differs, if it was drawn.
     """
 
     labels: tuple[LabelAgreement, ...]
     unit: str
     tolerance: float
     notes: tuple[str, ...] = ()
+    slices: tuple[SliceFigure, ...] = field(default=(), compare=False)
 
 
 @dataclass(frozen=True)
@@ -54,6 +59,7 @@ def compare(
     resample: bool = False,
     as_one: bool = False,
     names: Sequence[tuple[int, str]] = (),
+    draw: Draw | None = None,
 ) -> Comparison:
     """Compare a label map with the true one, label by label.
 
@@ -64,6 +70,7 @@ def compare(
         tolerance: of the surface Dice, in the unit of the grid; by default the longest edge of a voxel.
         as_one: all that is not zero is one label.
         names: values and names of labels.
+        draw: draws the label maps, on the grid of the truth.
 
     Raises:
         InputError: a volume cannot be read, is no label map, or lies elsewhere.
@@ -98,7 +105,8 @@ def compare(
             )
         )
         progress.advance(1)
-    return Comparison(tuple(agreements), grid.unit, limit, (*notes, *lacking))
+    slices = () if draw is None else draw(grid, found, true)
+    return Comparison(tuple(agreements), grid.unit, limit, (*notes, *lacking), slices)
 
 
 def paired(masks: Path, truths: Path, volumes: VolumeStore) -> tuple[tuple[str, str, str], ...]:

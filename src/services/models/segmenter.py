@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import PurePath
 from typing import Any
 
 from ...domain.cards.model_card import ModelCard
@@ -12,6 +13,7 @@ from ...domain.run import Outputs, RunOptions
 from ...ports.progress import ProgressListener
 from ...ports.segmenter import Offer, RunEstimate
 from ..jobs.admission import Slots
+from ..pages.cases import case_page
 from ..segmentation.estimate import estimate
 from ..segmentation.preparation.planning import memory_limit
 from ..segmentation.report import run_report, same_again
@@ -83,13 +85,18 @@ class LoadedSegmenter:
     def run(
         self, inputs: Sequence[str], outputs: Outputs, options: RunOptions, progress: ProgressListener
     ) -> tuple[Segmentation, dict[str, Any]]:
-        """Segment a case and write its outputs except the report; the run and the report."""
+        """Segment a case and write its outputs, the page included, except the report; the run and the report."""
         progress.advance(0)
         done = segment(inputs, self.loaded, outputs, options, progress, ports=self.ports)
         named = self.named or self.loaded.model.card.reference
         how: dict[str, Any] = {"card": self.card_file, "threads": self.threads}
         command = same_again(inputs, named, outputs.mask, self.loaded, done, **how)
-        return done, run_report(done, self.loaded, version=self.version, command=command)
+        report = run_report(done, self.loaded, version=self.version, command=command)
+        if outputs.html is not None and self.ports.pages is not None:
+            name = self.ports.volumes.names.stem(PurePath(outputs.mask).name)
+            page = case_page(name, report, dict(done.outputs)[outputs.mask], done.figures)
+            self.ports.artifacts.write(outputs.html, self.ports.pages.case(page))
+        return done, report
 
 
 @dataclass(frozen=True)

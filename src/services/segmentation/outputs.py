@@ -74,6 +74,8 @@ def _check_ending(name: str, reference: str, volumes: VolumeStore) -> None:
         check_label_file_name(reference)
     elif name == "preview" and not reference.lower().endswith(".png"):
         raise UsageError(name, expected="a name in .png", got=reference, do="rename it")
+    elif name == "html" and not reference.lower().endswith(".html"):
+        raise UsageError(name, expected="a name in .html", got=reference, do="rename it")
     elif name in _VOLUMES and volumes.names.formats and volumes.names.ending(reference) not in volumes.names.writable:
         expected = f"a name in {volumes.names.writable_text}"
         raise UsageError(name, expected=expected, got=reference, do="rename it")

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import platform
 import shlex
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields, replace
 from pathlib import PurePath
 from typing import Any
 
 import numpy as np
 
 from ...domain.cards.writing import write_card
-from ...domain.reading import Reading
+from ...domain.reading import Reading, parse_spacing
 from ...domain.report import FileReport, GridReport, ModelReport, Report, RuntimeReport, StatisticsReport, TilesReport
 from ...domain.run import RESULT_FILES, RunOptions, option_text
 from ...ports.runtime import InferenceRuntime
@@ -163,3 +163,21 @@ def segment_line(inputs: Sequence[str], options: Mapping[str, object]) -> str:
     """``voxport segment`` as it is typed; options that are None are left out."""
     given = [word for name, value in options.items() if value is not None for word in (name, str(value))]
     return shlex.join(["voxport", "segment", *inputs, *given])
+
+
+def read_segment_line(command: str, inputs: int) -> tuple[list[str], dict[str, str]]:
+    """Return the inputs, of this number, and the options of a line of `segment_line`. Raises ValueError."""
+    words = shlex.split(command)[2:]
+    return words[:inputs], dict(zip(words[inputs::2], words[inputs + 1 :: 2], strict=True))
+
+
+def stated_reading(options: Mapping[str, str]) -> Reading:
+    """Return what the options of a line state of its volumes. Raises UsageError, ValueError."""
+    kinds: Mapping[str, Callable[[str], Any]] = {"spacing": parse_spacing, "timepoint": int, "level": int}
+    return Reading(
+        **{
+            stated.name: kinds.get(stated.name, str)(options[f"--{stated.name}"])
+            for stated in fields(Reading)
+            if f"--{stated.name}" in options
+        }
+    )

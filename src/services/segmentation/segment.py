@@ -24,7 +24,9 @@ from ...domain.labels.statistics import LabelStatistics, StatisticsAccumulator
 from ...domain.labels.statistics_file import statistics_bytes
 from ...domain.labels.uncertainty import CHANNELS, MOST, Levels
 from ...domain.run import Outputs, RunOptions
+from ...domain.viewing.pages import CaseFigures
 from ...ports.artifacts import ArtifactWriter
+from ...ports.pages import PageWriter
 from ...ports.pictures import PictureEncoder
 from ...ports.progress import ProgressListener
 from ...ports.resources import Resources
@@ -32,6 +34,7 @@ from ...ports.scratch import Scratch
 from ...ports.volume_store import VolumeSink, VolumeSource, VolumeStore
 from ..cluster.run import BlockedRun, ClusterPorts, Measured, RunOf
 from ..models.loading import LoadedModel
+from ..pages.figures import case_figures
 from ..viewing.preview import display_window, preview_picture
 from .case import Case, replaced, slabs
 from .decoding import Labeller, Sinks
@@ -50,6 +53,7 @@ class Segmentation:
     ``inputs`` and ``outputs``: names and sha256 of files. ``seconds``: duration of each stage. ``network_seconds``:
     time spent inside the network. ``repeated_tiles``: constant tiles whose logits were reused.
     ``postprocessing``: voxels that each step of the card changed. ``uncertainty``: where to look first, beside a map.
+    ``figures``: of the page, if one is asked for.
     """
 
     inputs: tuple[tuple[str, str], ...]
@@ -64,17 +68,22 @@ class Segmentation:
     display_window: tuple[float, float] | None = None
     postprocessing: tuple[Changed, ...] = ()
     uncertainty: Uncertainty | None = None
+    figures: CaseFigures | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)
 class SegmentPorts:
-    """Ports that `segment` uses; without ``scratch`` it works in memory, without ``cluster`` in this process."""
+    """Ports that `segment` uses.
+
+    Without ``scratch`` it works in memory, without ``pages`` it makes none, without ``cluster`` it is in this process.
+    """
 
     volumes: VolumeStore
     artifacts: ArtifactWriter
     pictures: PictureEncoder
     resources: Resources
     scratch: Scratch | None = None
+    pages: PageWriter | None = None
     cluster: ClusterPorts | None = None
 
 
@@ -127,6 +136,7 @@ def segment(
             measured = partial(_measured, case, sinks["mask"], doubts, table, prepared.nan_as)
             statistics, uncertainty = engine.measure(measured)
             window = None if outputs.preview is None else display_window(prepared.channels[0])
+            figures = _figures(case, sinks["mask"], prepared, ports.pictures) if outputs.html is not None else None
             files = _small_files(outputs, ports, case, sinks["mask"], prepared, statistics, window, uncertainty)
         with clock.stage("write"):
             written = [(getattr(outputs, name), sink.commit()) for name, sink in reversed(sinks.items())]
@@ -148,6 +158,7 @@ def segment(
         window,
         changed,
         uncertainty,
+        figures,
     )
 
 
@@ -346,6 +357,10 @@ def _measured(
         return doubts.read(box)[0], mask.read(box)[0]
 
     return found.result(), ranking.result(found.pieces(), table, read)
+
+
+def _figures(case: Case, mask: VolumeSink, prepared: Prepared, pictures: PictureEncoder) -> CaseFigures:
+    return case_figures(case, lambda box: mask.read(box)[0], prepared.card, prepared.channels, pictures)
 
 
 def _small_files(

@@ -131,14 +131,19 @@ class Bench:
         shared: bool = False,
         open_ports: Callable[[], JobPorts] | None = None,
         settle_seconds: float | None = None,
+        again: Sequence[str] = (),
     ) -> dict[str, CaseResult]:
-        """Run the batch; what became of each case. With ``settle_seconds`` it watches the folder."""
+        """Run the batch; what became of each case.
+
+        With ``settle_seconds`` it watches the folder; the cases ``again``, and no others, are done again.
+        """
 
         def find() -> tuple[CaseFiles, ...]:
             return find_cases(self.volumes, self.results, 1, self.pattern, self.work.outputs, PORTS.volumes)
 
         watch = None if settle_seconds is None else Watch(find, self.volumes, settle_seconds)
         cases = () if watch else find()
+        cases = tuple(case for case in cases if not again or case.name in again)
 
         def worker(stop: threading.Event) -> None:
             self.queue.work(handler or self.handler, at_once, stop)
@@ -155,6 +160,7 @@ class Bench:
             worker=None if shared else worker,
             at_once=at_once,
             watch=watch,
+            redo=bool(again),
         )
         return {result.case: result for result in ended}
 
@@ -288,6 +294,19 @@ def test_what_is_done_and_unchanged_is_left_alone(bench: Bench) -> None:
         after = (bench.out / name).stat()
         assert (after.st_mtime_ns, after.st_ino) == (stat.st_mtime_ns, stat.st_ino)
     assert bench.table() == table
+
+
+def test_cases_are_done_again_alone_and_the_others_keep_their_rows(bench: Bench) -> None:
+    bench.run()
+    table, ran = bench.table(), len(bench.ran)
+    before = {name: (bench.out / f"{name}.nii.gz").stat().st_mtime_ns for name in ("a", "sub/b")}
+    assert bench.states(again=["sub/b"]) == {"sub/b": "done"}
+    after = {name: (bench.out / f"{name}.nii.gz").stat().st_mtime_ns for name in ("a", "sub/b")}
+    assert (after["a"], len(bench.ran)) == (before["a"], ran + 1)
+    assert after["sub/b"] > before["sub/b"]
+    assert bench.table() == table
+    assert {bench.report(name)["case"] for name in ("a", "sub/b")} == {"a", "sub/b"}
+    assert bench.states(handler=no_job) == {"a": "skipped", "sub/b": "skipped"}
 
 
 def other_bytes(bench: Bench) -> None:

@@ -8,16 +8,26 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from voxport.contract.card import read_card
 from voxport.domain.inference.patches import Tiling
 from voxport.domain.intensity import Rescale
 from voxport.domain.parity import Certificate, Parity, RuntimeParity
 from voxport.domain.reading import Reading
 from voxport.domain.report import grid_mapping
-from voxport.domain.run import Outputs, RunOptions
+from voxport.domain.run import Outputs, RunOptions, option_text
 from voxport.domain.tuning import Choice
 from voxport.services.models.loading import LoadedModel
-from voxport.services.segmentation.report import curl_line, run_report, same_again, same_again_there
+from voxport.services.segmentation.report import (
+    curl_line,
+    read_segment_line,
+    run_report,
+    same_again,
+    same_again_there,
+    segment_line,
+    stated_reading,
+)
 from voxport.services.segmentation.segment import Segmentation
 
 from tests.services.conftest import Bench, brighter_than, calls_of, load, make_card, make_grid, noise
@@ -191,3 +201,29 @@ def test_requests_and_commands_for_a_server_spell_out_what_was_chosen() -> None:
     assert "-F blending=halo -F spacing=0.5,0.5,2.0 -F unit=um -F axes=ZYX -F timepoint=0 -o mask.nii.gz" in request
     keyed = curl_line("https://lab.example", ["c.nii"], "mask.nii.gz", report, Reading(), with_key=True)
     assert keyed.endswith('-H "Authorization: Bearer $VOXPORT_API_KEY"')
+
+
+@given(
+    st.lists(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0")), min_size=1, max_size=3),
+    st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0")),
+)
+def test_a_line_is_read_back_whatever_the_names(inputs: list[str], mask: str) -> None:
+    command = segment_line(inputs, {"-m": "model", "-o": mask, "--level": None})
+    assert read_segment_line(command, len(inputs)) == (inputs, {"-m": "model", "-o": mask})
+
+
+@given(
+    st.builds(
+        Reading,
+        st.none() | st.tuples(*[st.floats(1e-6, 1e6)] * 3),
+        st.sampled_from([None, "nm", "mm"]),
+        st.sampled_from([None, "ZYX", "TCXY"]),
+        st.none() | st.text("abc,0 '-", min_size=1),
+        *[st.none() | st.integers(0, 99)] * 2,
+        st.none() | st.text("a/b .-", min_size=1),
+    )
+)
+def test_what_a_line_states_of_the_volumes_is_read_back(reading: Reading) -> None:
+    flags = {f"--{name}": None if value is None else option_text(value) for name, value in vars(reading).items()}
+    _, options = read_segment_line(segment_line(["scan"], {"-m": "model", **flags}), 1)
+    assert stated_reading(options) == reading

@@ -1,0 +1,1 @@
+"""Pages on cases, cohorts and comparisons."""
