@@ -35,6 +35,7 @@ from .ports.model import Model
 from .ports.model_repository import Listing
 from .ports.progress import ProgressListener
 from .ports.segmenter import Segmenter
+from .ports.signatures import SigningKey
 from .ports.volume_store import VolumeSource
 from .services.comparison.compare import Comparison, compare, paired
 from .services.dicom.node import DicomNode, NodeTimes
@@ -48,6 +49,7 @@ from .services.models.frontier import labelled_cases, measure_tradeoffs
 from .services.models.importing import ImportResult, import_model, importer_of
 from .services.models.loading import AUTO, LoadedModel, ModelOpener
 from .services.models.segmenter import LoadedSegmenter
+from .services.models.signing import check_signature, sign_model
 from .services.models.tune import tune
 from .services.models.verify import Verification, verify
 from .services.segmentation.convert import Conversion, convert
@@ -240,6 +242,14 @@ class Application:
         loaded = self.load_model(model, runtime="onnx", precision="fp32")
         with closing(loaded.runtime):
             return self.container.packager().package(loaded.model, loaded.runtime, destination)
+
+    def sign_model(self, model: Model, key: SigningKey) -> Path:
+        """Sign a model file with its card; return the signature's path; see ``sign_model``."""
+        return sign_model(model, key, self.container.signatures())
+
+    def check_signature(self, model: Model, trusted: Path) -> None:
+        """Check the signature of a model; see ``check_signature``."""
+        check_signature(model, trusted, self.container.signatures())
 
     def verify(self, loaded: LoadedModel, checkpoint: Path | None, progress: ProgressListener) -> Verification:
         """Compare a model with its checkpoint, or with its certificate for None; see ``verify``."""

@@ -30,6 +30,7 @@ from .ports.resources import Resources
 from .ports.runtime import InferenceRuntime, RuntimeOptions
 from .ports.scratch import Scratch
 from .ports.segmenter import Segmenter
+from .ports.signatures import Signatures
 from .ports.skeletons import Skeletoniser
 from .ports.surfaces import SurfaceMaker
 from .ports.tensor_models import TensorModelStore
@@ -46,6 +47,7 @@ from .services.models.importing import ImportPorts
 from .services.models.loading import ModelOpener, Tunings
 from .services.models.registry import ServedModels
 from .services.models.segmenter import LocalSegmenter
+from .services.models.signing import Trust
 from .services.models.tune import TunePorts
 from .services.segmentation.estimate import estimate_elsewhere
 from .services.segmentation.segment import SegmentPorts
@@ -214,10 +216,16 @@ class Container(containers.DeclarativeContainer):
         _late("models.bento", "BentoTensorModels"), config.bentoml_home
     )
 
+    signatures: providers.Provider[Signatures] = providers.ThreadSafeSingleton(
+        _late("signatures.openssf", "OpenssfSignatures")
+    )
+    # of what is served
+    trust = providers.ThreadSafeSingleton(Trust, signatures, config.require_signed)
+
     bounds = providers.ThreadSafeSingleton(Bounds, config.bounds.label_agreement, config.bounds.dice)
     threads = providers.Callable(_threads, config.threads, resources)
     tensor_models = providers.ThreadSafeSingleton(
-        TensorModels, tensor_model_store, providers.Factory(partial, _open_session, config.onnx, threads)
+        TensorModels, tensor_model_store, providers.Factory(partial, _open_session, config.onnx, threads), trust
     )
     runtimes = providers.Dict(
         onnx=providers.Factory(partial, _open_onnx, config.onnx, threads),
@@ -274,7 +282,7 @@ class Container(containers.DeclarativeContainer):
 
     slots = providers.ThreadSafeSingleton(Slots, config.serving.slots, config.serving.queue)
     served_models = providers.ThreadSafeSingleton(
-        ServedModels, open_model, models, config.model, config.serving.look_for_models_seconds
+        ServedModels, open_model, models, config.model, config.serving.look_for_models_seconds, trust
     )
     segmenter = providers.Factory(
         LocalSegmenter, served_models, slots, segment_ports, config.version, config.serving.memory_bytes

@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from ...ports.progress import ProgressListener
 
 # the argument of each field that errors name
-_OTHERS = "runtime precision threads card statistics preview probabilities label_table report against network"
+_OTHERS = (
+    "runtime precision threads card key trusted statistics preview probabilities label_table report against network"
+)
 FIELDS = {
     name: f"--{name.replace('_', '-')}"
     for name in (
