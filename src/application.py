@@ -37,6 +37,7 @@ from .ports.progress import ProgressListener
 from .ports.segmenter import Segmenter
 from .ports.signatures import SigningKey
 from .ports.volume_store import VolumeSource
+from .services.assurance.signing import check_signature, sign_model
 from .services.comparison.compare import Comparison, compare, paired
 from .services.dicom.node import DicomNode, NodeTimes
 from .services.jobs.callbacks import Callbacks
@@ -49,7 +50,6 @@ from .services.models.frontier import labelled_cases, measure_tradeoffs
 from .services.models.importing import ImportResult, import_model, importer_of
 from .services.models.loading import AUTO, LoadedModel, ModelOpener
 from .services.models.segmenter import LoadedSegmenter
-from .services.models.signing import check_signature, sign_model
 from .services.models.tune import tune
 from .services.models.verify import Verification, verify
 from .services.segmentation.convert import Conversion, convert

@@ -38,6 +38,7 @@ from .ports.tensors import SessionOptions, TensorSession
 from .ports.tunings import TuningStore
 from .ports.volume_store import ArrayStore, VolumeStore
 from .ports.webhooks import WebhookSender
+from .services.assurance.signing import Trust
 from .services.comparison.compare import ComparePorts
 from .services.jobs.admission import Slots
 from .services.jobs.run import JobSettings
@@ -47,7 +48,6 @@ from .services.models.importing import ImportPorts
 from .services.models.loading import ModelOpener, Tunings
 from .services.models.registry import ServedModels
 from .services.models.segmenter import LocalSegmenter
-from .services.models.signing import Trust
 from .services.models.tune import TunePorts
 from .services.segmentation.estimate import estimate_elsewhere
 from .services.segmentation.segment import SegmentPorts

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from cryptography import x509
@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from voxport.ports.signatures import SigningKey
 
-_MADE = datetime(2026, 1, 1, tzinfo=timezone.utc)
+_MADE = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 def key_pair(folder: Path, name: str) -> tuple[SigningKey, Path]:
@@ -51,9 +51,9 @@ def _certificate(
 
     usage = dict.fromkeys(
         (
-            "content_commitment key_encipherment data_encipherment key_agreement encipher_only decipher_only "
-            "digital_signature key_cert_sign crl_sign"
-        ).split(),
+            *("content_commitment", "key_encipherment", "data_encipherment", "key_agreement", "encipher_only"),
+            *("decipher_only", "digital_signature", "key_cert_sign", "crl_sign"),
+        ),
         False,
     )
     usage["key_cert_sign" if is_authority else "digital_signature"] = True

@@ -1,4 +1,4 @@
-"""The service with VOXPORT_REQUIRE_SIGNED: a signed model is served; one that was tampered with, or is unsigned, is not."""
+"""The service with VOXPORT_REQUIRE_SIGNED serves a signed model, and refuses tampered and unsigned ones."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.cli.conftest import environment
 from tests.keys import key_pair
 
 from .conftest import named_model
-from .serving import Server, start_server
+from .serving import start_server
 
 
 def command(folder: Path, *arguments: object) -> subprocess.CompletedProcess[str]:

@@ -15,9 +15,9 @@ from ...domain.inference.patches import plan_tiles
 from ...domain.run import RunOptions
 from ...ports.model import Model
 from ...ports.model_repository import BrokenModel, Listing, ModelRepository
+from ..assurance.signing import Trust
 from ..segmentation.preparation.prepare import open_inferer
 from .loading import LoadedModel, ModelOpener
-from .signing import Trust
 
 State = Literal["loading", "ready", "broken"]
 _RETRY_SECONDS = 5.0

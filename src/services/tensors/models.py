@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from ...ports.tensor_models import TensorModel, TensorModelStore
 from ...ports.tensors import TensorSession, joins_along
-from ..models.signing import Trust
+from ..assurance.signing import Trust
 from .batching import Batcher, Batching
 
 Provider = str | tuple[str, Mapping[str, object]]

@@ -16,9 +16,9 @@ from voxport.ports.model import Model, ModelFiles
 from voxport.ports.model_repository import BrokenModel, Listing
 from voxport.ports.runtime import InferenceRuntime, RuntimeOptions
 from voxport.ports.signatures import SigningKey
+from voxport.services.assurance.signing import Trust, check_signature, sign_model, signature_of
 from voxport.services.models.loading import ModelOpener, Tunings, model_key
 from voxport.services.models.registry import ServedModels
-from voxport.services.models.signing import Trust, check_signature, sign_model, signature_of
 from voxport.testing.fakes import FakeRuntime
 from voxport.testing.tunings import MACHINE
 
@@ -237,7 +237,7 @@ def test_an_unsigned_model_is_not_even_loaded_where_signatures_are_asked_for() -
     models = guarded(folder, Signed({"vessels.onnx"}))
     models.refresh()
     assert models.take().model.card.name == "vessels"
-    with pytest.raises(ModelError, match="expected a sound model, got other.onnx: expected a signature, got none"):
+    with pytest.raises(ModelError, match=r"expected a sound model, got other\.onnx: expected a signature, got none"):
         models.take("other")
     assert folder.opened == ["a"]
     assert models.find("other").state == "broken"

@@ -11,7 +11,7 @@ import pytest
 from voxport.domain.errors import ModelError, UnknownModelError
 from voxport.ports.tensor_models import Plain, Serialisable, TensorModel
 from voxport.ports.tensors import TensorSession
-from voxport.services.models.signing import Trust
+from voxport.services.assurance.signing import Trust
 from voxport.services.tensors.batching import Batching
 from voxport.services.tensors.models import Provider, TensorModels, batching_of
 from voxport.testing.tensors import FakeSession, doubled
