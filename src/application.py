@@ -251,6 +251,14 @@ class Application:
         """Check the signature of a model; see ``check_signature``."""
         check_signature(model, trusted, self.container.signatures())
 
+    def model_bom(self, model: Model) -> bytes:
+        """The bill of materials of a model file, from its card; see ``BomWriter``."""
+        return self.container.boms().model_bom(model)
+
+    def installation_bom(self) -> bytes:
+        """The bill of materials of what this process runs in; see ``BomWriter``."""
+        return self.container.boms().installation_bom()
+
     def verify(self, loaded: LoadedModel, checkpoint: Path | None, progress: ProgressListener) -> Verification:
         """Compare a model with its checkpoint, or with its certificate for None; see ``verify``."""
         openers = self.container.runtimes()

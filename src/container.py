@@ -15,6 +15,7 @@ from .domain.volume_names import PACKED
 from .injector import containers, providers
 from .ports.artifacts import ArtifactWriter
 from .ports.blobs import BlobStore
+from .ports.boms import BomWriter
 from .ports.dicom_peer import DicomPeer
 from .ports.exporter import Checkpoint, ModelExporter
 from .ports.folders import WorkFolders
@@ -218,6 +219,9 @@ class Container(containers.DeclarativeContainer):
 
     signatures: providers.Provider[Signatures] = providers.ThreadSafeSingleton(
         _late("signatures.openssf", "OpenssfSignatures")
+    )
+    boms: providers.Provider[BomWriter] = providers.ThreadSafeSingleton(
+        _late("boms.cyclonedx", "CyclonedxBoms"), config.version
     )
     # of what is served
     trust = providers.ThreadSafeSingleton(Trust, signatures, config.require_signed)

@@ -60,6 +60,7 @@ app.command("demo")(serving.demo_command)
 app.command("dicom")(dicom.dicom_command)
 app.command("worker")(serving.worker_command)
 app.command("up")(up.up_command)
+app.command("sbom")(models.sbom_command)
 app.add_typer(models.app, name="models")
 app.add_typer(jobs.app, name="jobs")
 

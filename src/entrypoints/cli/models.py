@@ -16,10 +16,16 @@ from . import options as opt
 from .console import build_application, progress_bar, show_json, show_table, warn
 
 if TYPE_CHECKING:
+    from ...application import Application
     from ...domain.cards.model_card import ModelCard
     from ...domain.parity import Bounds, RuntimeParity
     from ...ports.model import Model
     from ...services.models.verify import Verification
+
+BomFile = Annotated[
+    str | None,
+    typer.Option("-o", "--output", metavar="FILE", help="The file to write.", show_default="standard output"),
+]
 
 app = typer.Typer(no_args_is_help=True, help="Manage the models that -m can name.")
 
@@ -125,6 +131,31 @@ def check_command(
     found = application.find_model(model)
     application.check_signature(found, root)
     typer.echo(f"{found.card.reference} is signed, and as it was when it was signed")
+
+
+@app.command("bom")
+def bom_command(
+    model: Annotated[str, typer.Argument(help="A model file, NAME, or NAME:VERSION.")],
+    output: BomFile = None,
+    card: opt.CardFile = None,
+    store: opt.StoreName = None,
+) -> None:
+    """Write the bill of materials of a model, from its card, in CycloneDX 1.6."""
+    application = build_application(store=store)
+    _write(application, application.model_bom(application.find_model(model, card)), output)
+
+
+def sbom_command(output: BomFile = None) -> None:
+    """Write the bill of materials of this installation, in CycloneDX 1.6: Python packages, and Debian's."""
+    application = build_application()
+    _write(application, application.installation_bom(), output)
+
+
+def _write(application: Application, content: bytes, output: str | None) -> None:
+    if output is None:
+        sys.stdout.write(content.decode())
+    else:
+        application.artifacts.write(output, content)
 
 
 @opt.takes_reading

@@ -232,6 +232,7 @@ def guarded(folder: Folder, signed: Signed, trusted: Path | None = Path("public.
     return ServedModels(opener, folder, "vessels", trust=Trust(signed, trusted))
 
 
+@pytest.mark.requirement("R-SIGNED")
 def test_an_unsigned_model_is_not_even_loaded_where_signatures_are_asked_for() -> None:
     folder = Folder([a_model(), a_model("other", content="b")])
     models = guarded(folder, Signed({"vessels.onnx"}))
