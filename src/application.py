@@ -45,6 +45,7 @@ from .services.jobs.run import run_job
 from .services.jobs.slice_preview import job_slice
 from .services.jobs.submit import forget_job, submit_case
 from .services.jobs.worker import work_on_jobs
+from .services.measurement.tubular import TubeReport, check_tube_folder, measure_tubes, write_tubes
 from .services.models.export import ExportResult, export_model
 from .services.models.frontier import labelled_cases, measure_tradeoffs
 from .services.models.importing import ImportResult, import_model, importer_of
@@ -416,6 +417,25 @@ class Application:
             as_one=as_one,
             names=[] if labels is None else [(label.value, label.name) for label in labels.labels],
         )
+
+    def measure_tubes(
+        self,
+        mask: str,
+        folder: Path,
+        progress: ProgressListener,
+        *,
+        labels: LabelTable | None = None,
+        reading: Reading | None = None,
+    ) -> TubeReport:
+        """Measure the tubes of a mask, and write tables and centre lines into a folder; see ``measure_tubes``.
+
+        ``labels`` gives them names.
+        """
+        check_tube_folder(folder)
+        names = [] if labels is None else [(label.value, label.name) for label in labels.labels]
+        report = measure_tubes(mask, progress, ports=self.container.tube_ports(), names=names, reading=reading)
+        write_tubes(report, folder, self.artifacts)
+        return report
 
     def pairs_to_compare(self, masks: Path, truths: Path) -> tuple[tuple[str, str, str], ...]:
         """Return name, mask and truth of two files, or of the volumes in two folders; see ``paired``."""

@@ -36,6 +36,7 @@ from .ports.skeletons import Skeletoniser
 from .ports.surfaces import SurfaceMaker
 from .ports.tensor_models import TensorModelStore
 from .ports.tensors import SessionOptions, TensorSession
+from .ports.tracers import LineTracer
 from .ports.tunings import TuningStore
 from .ports.volume_store import ArrayStore, VolumeStore
 from .ports.webhooks import WebhookSender
@@ -44,6 +45,7 @@ from .services.comparison.compare import ComparePorts
 from .services.jobs.admission import Slots
 from .services.jobs.run import JobSettings
 from .services.jobs.submit import JobPorts
+from .services.measurement.tubular import TubePorts
 from .services.models.export import ExportPorts
 from .services.models.importing import ImportPorts
 from .services.models.loading import ModelOpener, Tunings
@@ -194,6 +196,8 @@ class Container(containers.DeclarativeContainer):
         _late("skeletons.skimage", "SkimageSkeletoniser")
     )
     compare_ports = providers.Factory(ComparePorts, volumes, skeletons)
+    tracer: providers.Provider[LineTracer] = providers.ThreadSafeSingleton(_late("tracers.skan", "SkanTracer"))
+    tube_ports = providers.Factory(TubePorts, volumes, artifacts, skeletons, tracer)
     sample = providers.Callable(str, BUNDLED / f"sample{PACKED}")
 
     model_files: providers.Provider[ModelFiles] = providers.ThreadSafeSingleton(

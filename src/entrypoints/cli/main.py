@@ -22,7 +22,7 @@ from ...domain.errors import (
     UsageError,
     VoxportError,
 )
-from . import batch, comparing, dicom, importing, jobs, models, segmenting, serving, tuning, up, volumes
+from . import batch, comparing, dicom, importing, jobs, measuring, models, segmenting, serving, tuning, up, volumes
 from .console import say, with_flags
 
 _EXIT_CODES: dict[type[VoxportError], int] = {
@@ -52,6 +52,7 @@ app.command("export")(models.export_command)
 app.command("verify")(models.verify_command)
 app.command("inspect")(models.inspect_command)
 app.command("compare")(comparing.compare_command)
+app.command("measure")(measuring.measure_command)
 app.command("convert")(volumes.convert_command)
 app.command("plan")(segmenting.plan_command)
 app.command("tune")(tuning.tune_command)
