@@ -424,15 +424,14 @@ class Application:
         folder: Path,
         progress: ProgressListener,
         *,
-        labels: LabelTable | None = None,
+        names: Sequence[tuple[int, str]] = (),
         reading: Reading | None = None,
     ) -> TubeReport:
         """Measure the tubes of a mask, and write tables and centre lines into a folder; see ``measure_tubes``.
 
-        ``labels`` gives them names.
+        ``names`` are those of the labels, by value.
         """
         check_tube_folder(folder)
-        names = [] if labels is None else [(label.value, label.name) for label in labels.labels]
         report = measure_tubes(mask, progress, ports=self.container.tube_ports(), names=names, reading=reading)
         write_tubes(report, folder, self.artifacts)
         return report

@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-import pytest
-
 from ..ports.boms import BomWriter
 from ..ports.model import Model
 from .affine import affine_card
@@ -31,10 +29,10 @@ class BomWriterContract:
         assert self.make_writer().model_bom(MODEL) == self.make_writer().model_bom(MODEL)
         assert self.make_writer().installation_bom() == self.make_writer().installation_bom()
 
-    @pytest.mark.parametrize("change", ["sha256", "weights_sha256"])
-    def test_another_file_gives_another_bill(self, change: str) -> None:
+    def test_another_file_gives_another_bill(self) -> None:
+        models = MODEL, replace(MODEL, sha256="ef" * 32), replace(MODEL, weights_sha256="ef" * 32)
         writer = self.make_writer()
-        assert writer.model_bom(replace(MODEL, **{change: "ef" * 32})) != writer.model_bom(MODEL)
+        assert len({writer.model_bom(model) for model in models}) == len(models)
 
     def test_an_installations_bill_names_what_it_needs_with_versions(self) -> None:
         from importlib.metadata import version

@@ -8,6 +8,8 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+from voxport.adapters.models.onnx_files import OnnxModelFiles
+from voxport.contract.card import revise_card
 
 from tests.services.measurement.shapes import places, rod
 
@@ -56,3 +58,37 @@ def test_what_cannot_be_measured_or_written_is_one_line(
         assert (done.returncode, said in done.stderr) == (code, True), done.stderr
         assert len(done.stderr.splitlines()) == 1
     assert not (tmp_path / "tubes").exists()
+
+
+@pytest.fixture
+def measuring(model: Path) -> Path:
+    """A model whose card asks for measures of tubes."""
+    files = OnnxModelFiles()
+    files.write(model, revise_card(files.read(model).card, {"measure": "tubular"}), model)
+    return model
+
+
+def test_segment_measures_where_the_card_asks_for_it(
+    voxport: Command, mask: Path, measuring: Path, tmp_path: Path
+) -> None:
+    scan = tmp_path / "tube.nii.gz"
+    mask.rename(scan)
+    for _ in range(2):  # the second run replaces the files of the first
+        done = voxport("segment", scan, "-m", measuring, "-o", "made.nii.gz")
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.splitlines()[-1] == "tubes are measured in made.tubes"
+        assert (tmp_path / "made.tubes" / "labels.csv").read_text(encoding="utf-8").count("\n") == 2
+    shown = voxport("segment", scan, "-m", measuring, "-o", "made.nii.gz", "--json")
+    assert not [line for line in json.loads(shown.stdout)["warnings"] if "tubes" in line]
+
+
+def test_a_mask_that_cannot_be_measured_is_written_with_a_warning(
+    voxport: Command, scan: Path, measuring: Path, tmp_path: Path
+) -> None:
+    done = voxport("segment", scan, "-m", measuring, "-o", "mask.nii.gz", "--report", "report.json")
+    assert done.returncode == 0
+    assert "tubes are not measured: mask.nii.gz: expected axes at right angles" in done.stderr
+    assert (tmp_path / "mask.nii.gz").exists()
+    assert not (tmp_path / "mask.tubes").exists()
+    warnings = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))["warnings"]
+    assert any("tubes are not measured" in line for line in warnings)

@@ -45,10 +45,10 @@ def tube_graph(paths: Sequence[Points], radius_at: RadiusAt) -> list[Line]:
         radius_at: radii of the tube at points ``(n, 3)``, in the same unit.
     """
     names: dict[tuple[float, ...], int] = {}
-    lines = [
-        Line(*(names.setdefault(tuple(path[at].tolist()), len(names)) for at in (0, -1)), path.astype(float))
-        for path in paths
-    ]
+    lines = []
+    for path in paths:
+        start, end = (names.setdefault(tuple(path[at].tolist()), len(names)) for at in (0, -1))
+        lines.append(Line(start, end, path.astype(float)))
     lines = _merged(lines, radius_at)
     while True:
         lines = _joined(lines)

@@ -59,14 +59,18 @@ class Segment:
 
     @property
     def weights(self) -> Points:
-        """The length that each point stands for; 1 for a point alone."""
-        if len(self.line.points) < 2:
-            return np.ones(1)
+        """The length that each point stands for."""
         half = self._steps / 2
-        return np.concatenate([half, [0.0]]) + np.concatenate([[0.0], half])
+        found: Points = np.concatenate([half, [0.0]]) + np.concatenate([[0.0], half])
+        return found
 
     def _mean(self, values: Points) -> float:
-        return float(np.average(values, weights=self.weights))
+        return _average(values, self.weights)
+
+
+def _average(values: Points, weights: Points) -> float:
+    """Return the weighted mean; the plain one where nothing has a weight, as of voxels alone."""
+    return float(np.average(values, weights=weights if weights.any() else None))
 
 
 @dataclass(frozen=True)
@@ -114,8 +118,9 @@ def tube_measures(
     if segments:
         radii = np.concatenate([segment.line.radii for segment in segments])
         weights = np.concatenate([segment.weights for segment in segments])
-        mean = float(np.average(radii, weights=weights))
-        sd = math.sqrt(float(np.average((radii - mean) ** 2, weights=weights)))
+        weights = weights if weights.any() else np.ones(len(radii))
+        mean = _average(radii, weights)
+        sd = math.sqrt(_average((radii - mean) ** 2, weights))
         order = np.argsort(radii)
         share = (np.cumsum(weights[order]) - weights[order] / 2) / weights.sum()
         percentiles = tuple(float(np.interp(p / 100, share, radii[order])) for p in PERCENTILES)

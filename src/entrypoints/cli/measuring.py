@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ...domain.errors import CancelledError, VoxportError
 from ...domain.reading import Reading
 from . import options as opt
 from .console import build_application, progress_bar, show_json, show_table
 
 if TYPE_CHECKING:
+    from ...application import Application
     from ...services.measurement.tubular import TubeReport
 
 
@@ -31,11 +33,32 @@ def measure_command(
 ) -> None:
     """Measure the tubes of a mask, such as vessels: lengths, radii, branches and tortuosity, as CSV and SWC."""
     application = build_application()
-    labels = None if model is None else application.find_model(model).card.output.table
+    table = None if model is None else application.find_model(model).card.output.table
+    names = [] if table is None else [(label.value, label.name) for label in table.labels]
     with progress_bar(quiet) as progress:
-        report = application.measure_tubes(mask, output, progress, labels=labels, reading=reading)
+        report = application.measure_tubes(mask, output, progress, names=names, reading=reading)
     if as_json or not quiet:
         show_tubes(report, as_json=as_json)
+
+
+def measure_as_asked(application: Application, report: dict[str, Any], mask: str, *, quiet: bool) -> Path | None:
+    """Measure a mask as the card in its report asks; return the folder, which is beside it, or None.
+
+    A mask that cannot be measured is a warning in the report.
+    """
+    if report["model"]["card"].get("measure") != "tubular":
+        return None
+    folder = Path(mask).with_name(f"{application.volumes.names.stem(Path(mask).name)}.tubes")
+    names = [(label["value"], label["name"]) for label in report["model"]["card"]["output"]["labels"]]
+    try:
+        with progress_bar(quiet) as progress:
+            application.measure_tubes(mask, folder, progress, names=names)
+    except CancelledError:
+        raise
+    except VoxportError as error:
+        report["warnings"] = [*report["warnings"], f"tubes are not measured: {error}"]
+        return None
+    return folder
 
 
 def show_tubes(report: TubeReport, *, as_json: bool) -> None:
@@ -54,5 +77,5 @@ def show_tubes(report: TubeReport, *, as_json: bool) -> None:
     typer.echo(f"Lengths and radii in {report.grid.unit}.")
 
 
-def _number(value: float | None) -> str:
+def _number(value: object) -> str:
     return "" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -91,9 +91,9 @@ def measure_tubes(
         components = 0
         for components, (part, first) in enumerate(_components(labels == value), 1):
             progress.advance(0)
-            for line, start, end in _lines(part, grid.spacing, ports):
-                ends = (nodes.setdefault((components, node), 1 + len(nodes)) for node in (start, end))
-                found.append(Segment(components, *ends, line.moved(first * np.array(grid.spacing))))
+            for line, *ends in _lines(part, grid.spacing, ports):
+                start, end = (nodes.setdefault((components, node), 1 + len(nodes)) for node in ends)
+                found.append(Segment(components, start, end, line.moved(first * np.array(grid.spacing))))
         segments[value] = found
         name = known.get(value, f"label {value}")
         measures.append(tube_measures(value, name, found, components=components, grid_volume=volume))

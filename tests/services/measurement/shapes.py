@@ -6,19 +6,18 @@ import itertools
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 Floats = NDArray[np.float64]
 
 
 def places(shape: Sequence[int], spacing: Sequence[float]) -> Floats:
     """The place of each voxel, ``(x, y, z, 3)``."""
-    return np.moveaxis(np.indices(shape), 0, -1) * np.asarray(spacing)
+    found: Floats = np.moveaxis(np.indices(shape), 0, -1) * np.asarray(spacing)
+    return found
 
 
-def rod(
-    at: Floats, start: Sequence[float], end: Sequence[float], radius: float, *, round_ends: bool
-) -> NDArray[np.bool_]:
+def rod(at: Floats, start: ArrayLike, end: ArrayLike, radius: float, *, round_ends: bool) -> NDArray[np.bool_]:
     """A straight tube from one place to another; round ends go beyond."""
     first, last = np.asarray(start, float), np.asarray(end, float)
     long = float(np.linalg.norm(last - first))

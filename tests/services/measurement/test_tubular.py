@@ -115,8 +115,9 @@ TREE = [
 
 
 @pytest.mark.requirement("R-TUBES")
-@pytest.mark.parametrize("spacing", [MICROSCOPE, EVEN])
-@pytest.mark.parametrize("order", list(itertools.permutations(range(3)))[::2])
+@pytest.mark.parametrize(
+    ("spacing", "order"), [(EVEN, (0, 1, 2)), *((MICROSCOPE, order) for order in ((0, 1, 2), (1, 2, 0), (2, 0, 1)))]
+)
 def test_a_tree_has_its_branches_each_with_its_length_and_radius(
     spacing: Sequence[float], order: tuple[int, int, int]
 ) -> None:

@@ -78,5 +78,6 @@ def unsaid(card: ModelCard) -> tuple[str, ...]:
         f"way back to the stored grid: {output.resample}, order {output.order}": image.spacing is not None
         and (output.resample, output.order) != ("logits", 1),
         "postprocessing of the labels": bool(output.postprocessing),
+        f"{card.measure} measures": card.measure is not None,
     }
     return tuple(f"not in bioimage.io's words: {line}" for line, applies in parts.items() if applies)
