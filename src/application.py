@@ -39,6 +39,7 @@ from .ports.signatures import SigningKey
 from .ports.volume_store import VolumeSource
 from .services.assurance.signing import check_signature, sign_model
 from .services.comparison.compare import Comparison, compare, paired
+from .services.comparison.ranking import RankedModel, rank_models
 from .services.dicom.node import DicomNode, NodeTimes
 from .services.jobs.callbacks import Callbacks
 from .services.jobs.run import run_job
@@ -417,6 +418,12 @@ class Application:
             as_one=as_one,
             names=[] if labels is None else [(label.value, label.name) for label in labels.labels],
         )
+
+    def rank_models(
+        self, models: Sequence[Model], folders: Sequence[Path], progress: ProgressListener, options: RunOptions
+    ) -> tuple[RankedModel, ...]:
+        """Segment labelled cases with each model, the best first; see ``rank_models``."""
+        return rank_models(models, folders, progress, options, ports=self.container.rank_ports())
 
     def measure_tubes(
         self,

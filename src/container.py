@@ -42,6 +42,7 @@ from .ports.volume_store import ArrayStore, VolumeStore
 from .ports.webhooks import WebhookSender
 from .services.assurance.signing import Trust
 from .services.comparison.compare import ComparePorts
+from .services.comparison.ranking import RankPorts
 from .services.jobs.admission import Slots
 from .services.jobs.run import JobSettings
 from .services.jobs.submit import JobPorts
@@ -254,6 +255,9 @@ class Container(containers.DeclarativeContainer):
     )
     open_model = providers.Factory(ModelOpener, model_files, models, runtimes, config.model, tunings)
     tune_ports = providers.Factory(TunePorts, runtimes, segment_ports, memory_store.provider, tunings, quantiser)
+    rank_ports = providers.Factory(
+        RankPorts, segment_ports, compare_ports, memory_store.provider, open_model.provided.load
+    )
     read_bundle: providers.Provider[Checkpoint] = providers.Callable(
         _late("importers.monai_bundle", "checkpoint_from_bundle")
     )

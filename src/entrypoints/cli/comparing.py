@@ -20,11 +20,13 @@ if TYPE_CHECKING:
 
 
 def compare_command(
-    masks: Annotated[
-        Path, typer.Argument(metavar="MASK", help="A label map, or a folder of them.", show_default=False)
-    ],
-    truths: Annotated[
-        Path, typer.Argument(metavar="TRUTH", help="The true one, or a folder of the same names.", show_default=False)
+    names: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="MASK TRUTH",
+            help="A label map and the true one, or two folders of the same names. With --models: models.",
+            show_default=False,
+        ),
     ],
     model: Annotated[
         str | None, typer.Option("-m", "--model", help="Name the labels as this model does.", show_default="by number")
@@ -45,10 +47,27 @@ def compare_command(
     table: Annotated[
         Path | None, typer.Option("--csv", metavar="FILE", help="Write a row for each case and label.")
     ] = None,
+    models: Annotated[
+        bool, typer.Option("--models", help="Rank models instead, by their masks of the cases in --truth.")
+    ] = False,
+    truth: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--truth",
+            metavar="FOLDER",
+            help="NAME_image and NAME_label, for --models; twice: a folder of images and one of labels.",
+        ),
+    ] = None,
     as_json: opt.AsJson = False,
     quiet: opt.Quiet = False,
 ) -> None:
     """Compare masks with the truth, label by label: overlap, surfaces, centre lines and components."""
+    from .ranking import check_pair, rank_command
+
+    if models or truth:
+        rank_command(names, truth or [], table, ranks=models, as_json=as_json, quiet=quiet)
+        return
+    masks, truths = check_pair(names)
     application = build_application()
     labels = None if model is None else application.find_model(model).card.output.table
     pairs = application.pairs_to_compare(masks, truths)
@@ -56,9 +75,9 @@ def compare_command(
         application.artifacts.check(str(table))
     found = {}
     with progress_bar(quiet) as progress:
-        for name, mask, truth in pairs:
+        for name, mask, true in pairs:
             found[name] = application.compare(
-                mask, truth, progress, tolerance=tolerance, resample=resample, as_one=as_one, labels=labels
+                mask, true, progress, tolerance=tolerance, resample=resample, as_one=as_one, labels=labels
             )
     if table is not None:
         application.artifacts.write(str(table), _csv(found).encode())
