@@ -7,6 +7,11 @@ from pathlib import Path
 from typing import Protocol
 
 
+def signature_of(file: Path) -> Path:
+    """Where the signature of a file is kept: beside it, as ``NAME.onnx.sig``."""
+    return file.with_name(f"{file.name}.sig")
+
+
 @dataclass(frozen=True)
 class SigningKey:
     """What a file is signed with: a private key, and the certificate of its public key where there is one.

@@ -36,6 +36,8 @@ def test_a_stored_model_is_signed_by_name_and_checked_with_what_the_settings_tru
     onnx.save(proto, model)
     voxport("models", "add", model)
     assert voxport("models", "check", "affine", env=trusted).returncode == 4
+    voxport("models", "remove", "affine")
+    assert list(stored.parent.iterdir()) == []
 
 
 def test_what_cannot_be_signed_or_checked_is_said_in_one_line(voxport: Command, model: Path, tmp_path: Path) -> None:

@@ -6,14 +6,7 @@ from pathlib import Path
 
 from ...domain.errors import ModelError, VoxportError
 from ...ports.model import Model
-from ...ports.signatures import Signatures, SigningKey
-
-_SUFFIX = ".sig"
-
-
-def signature_of(file: Path) -> Path:
-    """Return where the signature of a model file is kept: beside it, as ``NAME.onnx.sig``."""
-    return file.with_name(file.name + _SUFFIX)
+from ...ports.signatures import Signatures, SigningKey, signature_of
 
 
 def sign_model(model: Model, key: SigningKey, signatures: Signatures) -> Path:

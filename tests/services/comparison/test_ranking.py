@@ -19,12 +19,13 @@ from voxport.services.comparison.compare import ComparePorts
 from voxport.services.comparison.ranking import RankedModel, RankPorts, rank_models
 from voxport.services.models.loading import LoadedModel
 from voxport.services.segmentation.segment import SegmentPorts
+from voxport.testing.affine import Floats
 from voxport.testing.artifacts import MemoryArtifacts
 from voxport.testing.fakes import FakeRuntime
 from voxport.testing.progress import RecordingProgress
 from voxport.testing.resources import FixedResources
 
-from tests.services.conftest import Floats, brighter_than, make_card, make_grid, noise
+from tests.services.conftest import brighter_than, make_card, make_grid, noise
 
 THRESHOLDS = {"far": 0.8, "exact": 0.5, "near": 0.45}
 

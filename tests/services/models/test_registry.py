@@ -15,8 +15,8 @@ from voxport.domain.tuning import Candidate, Choice, Tuning
 from voxport.ports.model import Model, ModelFiles
 from voxport.ports.model_repository import BrokenModel, Listing
 from voxport.ports.runtime import InferenceRuntime, RuntimeOptions
-from voxport.ports.signatures import SigningKey
-from voxport.services.assurance.signing import Trust, check_signature, sign_model, signature_of
+from voxport.ports.signatures import SigningKey, signature_of
+from voxport.services.assurance.signing import Trust, check_signature, sign_model
 from voxport.services.models.loading import ModelOpener, Tunings, model_key
 from voxport.services.models.registry import ServedModels
 from voxport.testing.fakes import FakeRuntime
