@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 import pkgutil
 import re
@@ -13,9 +14,11 @@ from typing import Any
 
 import typer.main
 import voxport.ports
+import yaml
 from voxport.entrypoints.cli.main import app
 
-DOCS = Path(__file__).resolve().parents[1] / "docs"
+ROOT = Path(__file__).resolve().parents[1]
+DOCS = ROOT / "docs"
 _MADE = "<!-- written by .ci/reference.py: change the code, and run it again -->\n"
 
 
@@ -94,7 +97,43 @@ def _first(value: object) -> str:
     return re.sub(r"\s+", " ", text.split("\n\n")[0]).replace("``", "`").replace("|", "\\|")
 
 
-PAGES = {"cli.md": cli_page, "ports.md": ports_page}
+def assurance_page() -> str:
+    """docs/assurance.md: each requirement with the tests that are marked with it, and the known anomalies."""
+    source = yaml.safe_load((ROOT / ".ci" / "assurance.yaml").read_text(encoding="utf-8"))
+    shown: dict[str, list[str]] = {identifier: [] for identifier in source["requirements"]}
+    for path in sorted((ROOT / "tests").rglob("*.py")):
+        for identifier, test in _marked(path):
+            shown[identifier].append(
+                f"`{path.relative_to(ROOT).as_posix()}`: {test.removeprefix('test_').replace('_', ' ')}"
+            )
+    rows = [f"| {key} | {text} | {'<br>'.join(shown[key])} |" for key, text in source["requirements"].items()]
+    anomalies = [f"| {entry['what']} | {entry['effect']} | {entry['do']} |" for entry in source["anomalies"]]
+    return (
+        f"# Requirements, tests and known anomalies\n{_MADE}"
+        "**voxport is no medical device.** No authority has cleared it, nobody has validated it for diagnosis or "
+        "treatment, and no standard for medical software was followed in full. Its masks are for research, and for "
+        "people who check them. This page is for those who have to show what they build on.\n\n"
+        "## Requirements and the tests that show them\nEach test runs in `./check`; `pytest -m requirement` runs "
+        "them alone.\n\n"
+        "| | requirement | tests |\n|---|---|---|\n" + "\n".join(rows) + "\n\n"
+        "## Known anomalies\n| what | what follows | what to do |\n|---|---|---|\n" + "\n".join(anomalies) + "\n\n"
+        "## What a release is made of\n`voxport sbom` lists the packages of an installation in CycloneDX 1.6; the "
+        "image holds its own as `/opt/voxport/sbom.cdx.json`. `voxport models bom MODEL` writes the entry of a model, "
+        "from its card. `python .ci/provenance.py FILE...` writes a statement of provenance (SLSA 1.0) for what was "
+        "built: hashes, commit and pinned packages. [Signed models](secure.md#signed-models) says how models are "
+        "signed.\n"
+    )
+
+
+def _marked(path: Path) -> Iterator[tuple[str, str]]:
+    """Each requirement and test of a module's markers."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for mark in getattr(node, "decorator_list", ()):
+            if isinstance(mark, ast.Call) and ast.unparse(mark.func) == "pytest.mark.requirement":
+                yield ast.literal_eval(mark.args[0]), node.name
+
+
+PAGES = {"cli.md": cli_page, "ports.md": ports_page, "assurance.md": assurance_page}
 
 if __name__ == "__main__":
     for page, write in PAGES.items():

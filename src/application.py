@@ -38,17 +38,21 @@ from .ports.model import Model
 from .ports.model_repository import Listing
 from .ports.progress import ProgressListener
 from .ports.segmenter import Segmenter
+from .ports.signatures import SigningKey
 from .ports.volume_store import VolumeSource
+from .services.assurance.signing import check_signature, sign_model
 from .services.cluster.plan import BlockPlan, plan_blocks
 from .services.cluster.tasks import WorkerPorts
 from .services.comparison.calibrate import calibrate
 from .services.comparison.compare import Comparison, compare, paired
+from .services.comparison.ranking import RankedModel, rank_models
 from .services.dicom.node import DicomNode, NodeTimes
 from .services.jobs.callbacks import Callbacks
 from .services.jobs.run import run_job
 from .services.jobs.slice_preview import job_slice
 from .services.jobs.submit import forget_job, submit_case
 from .services.jobs.worker import work_on_jobs
+from .services.measurement.tubular import TubeReport, check_tube_folder, measure_tubes, write_tubes
 from .services.models.export import ExportResult, export_model
 from .services.models.frontier import labelled_cases, measure_tradeoffs
 from .services.models.importing import ImportResult, import_model, importer_of
@@ -249,6 +253,22 @@ class Application:
         loaded = self.load_model(model, runtime="onnx", precision="fp32")
         with closing(loaded.runtime):
             return self.container.packager().package(loaded.model, loaded.runtime, destination)
+
+    def sign_model(self, model: Model, key: SigningKey) -> Path:
+        """Sign a model file with its card; return the signature's path; see ``sign_model``."""
+        return sign_model(model, key, self.container.signatures())
+
+    def check_signature(self, model: Model, trusted: Path) -> None:
+        """Check the signature of a model; see ``check_signature``."""
+        check_signature(model, trusted, self.container.signatures())
+
+    def model_bom(self, model: Model) -> bytes:
+        """The bill of materials of a model file, from its card; see ``BomWriter``."""
+        return self.container.boms().model_bom(model)
+
+    def installation_bom(self) -> bytes:
+        """The bill of materials of what this process runs in; see ``BomWriter``."""
+        return self.container.boms().installation_bom()
 
     def verify(self, loaded: LoadedModel, checkpoint: Path | None, progress: ProgressListener) -> Verification:
         """Compare a model with its checkpoint, or with its certificate for None; see ``verify``."""
@@ -474,6 +494,30 @@ class Application:
         """Write the page on comparisons, by the names of their cases. Raises OutputError."""
         cases = (ComparedCase(name, c.labels, c.unit, c.tolerance, c.slices, c.notes) for name, c in found.items())
         self.artifacts.write(reference, self.container.pages().comparison(ComparisonPage(tuple(cases), DIFFERENCES)))
+
+    def rank_models(
+        self, models: Sequence[Model], folders: Sequence[Path], progress: ProgressListener, options: RunOptions
+    ) -> tuple[RankedModel, ...]:
+        """Segment labelled cases with each model, the best first; see ``rank_models``."""
+        return rank_models(models, folders, progress, options, ports=self.container.rank_ports())
+
+    def measure_tubes(
+        self,
+        mask: str,
+        folder: Path,
+        progress: ProgressListener,
+        *,
+        names: Sequence[tuple[int, str]] = (),
+        reading: Reading | None = None,
+    ) -> TubeReport:
+        """Measure the tubes of a mask, and write tables and centre lines into a folder; see ``measure_tubes``.
+
+        ``names`` are those of the labels, by value.
+        """
+        check_tube_folder(folder)
+        report = measure_tubes(mask, progress, ports=self.container.tube_ports(), names=names, reading=reading)
+        write_tubes(report, folder, self.artifacts)
+        return report
 
     def pairs_to_compare(self, masks: Path, truths: Path) -> tuple[tuple[str, str, str], ...]:
         """Return name, mask and truth of two files, or of the volumes in two folders; see ``paired``."""

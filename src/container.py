@@ -17,6 +17,7 @@ from .ports.artifacts import ArtifactWriter
 from .ports.blobs import BlobStore
 from .ports.block_scheduler import BlockScheduler
 from .ports.block_volumes import BlockVolumes
+from .ports.boms import BomWriter
 from .ports.dicom_peer import DicomPeer
 from .ports.exporter import Checkpoint, ModelExporter
 from .ports.folders import WorkFolders
@@ -33,19 +34,24 @@ from .ports.resources import Resources
 from .ports.runtime import InferenceRuntime, RuntimeOptions
 from .ports.scratch import Scratch
 from .ports.segmenter import Segmenter
+from .ports.signatures import Signatures
 from .ports.skeletons import Skeletoniser
 from .ports.surfaces import SurfaceMaker
 from .ports.tensor_models import TensorModelStore
 from .ports.tensors import SessionOptions, TensorSession
+from .ports.tracers import LineTracer
 from .ports.tunings import TuningStore
 from .ports.volume_store import ArrayStore, VolumeStore
 from .ports.webhooks import WebhookSender
+from .services.assurance.signing import Trust
 from .services.cluster.run import ClusterPorts
 from .services.cluster.tasks import WorkerPorts
 from .services.comparison.compare import ComparePorts
+from .services.comparison.ranking import RankPorts
 from .services.jobs.admission import Slots
 from .services.jobs.run import JobSettings
 from .services.jobs.submit import JobPorts
+from .services.measurement.tubular import TubePorts
 from .services.models.export import ExportPorts
 from .services.models.importing import ImportPorts
 from .services.models.loading import ModelOpener, Tunings
@@ -249,6 +255,8 @@ class Container(containers.DeclarativeContainer):
         _late("skeletons.skimage", "SkimageSkeletoniser")
     )
     compare_ports = providers.Factory(ComparePorts, volumes, skeletons)
+    tracer: providers.Provider[LineTracer] = providers.ThreadSafeSingleton(_late("tracers.skan", "SkanTracer"))
+    tube_ports = providers.Factory(TubePorts, volumes, artifacts, skeletons, tracer)
     sample = providers.Callable(str, BUNDLED / f"sample{PACKED}")
 
     model_files: providers.Provider[ModelFiles] = providers.ThreadSafeSingleton(
@@ -272,10 +280,19 @@ class Container(containers.DeclarativeContainer):
         _late("models.bento", "BentoTensorModels"), config.bentoml_home
     )
 
+    signatures: providers.Provider[Signatures] = providers.ThreadSafeSingleton(
+        _late("signatures.openssf", "OpenssfSignatures")
+    )
+    boms: providers.Provider[BomWriter] = providers.ThreadSafeSingleton(
+        _late("boms.cyclonedx", "CyclonedxBoms"), config.version
+    )
+    # of what is served
+    trust = providers.ThreadSafeSingleton(Trust, signatures, config.require_signed)
+
     bounds = providers.ThreadSafeSingleton(Bounds, config.bounds.label_agreement, config.bounds.dice)
     threads = providers.Callable(_threads, config.threads, resources)
     tensor_models = providers.ThreadSafeSingleton(
-        TensorModels, tensor_model_store, providers.Factory(partial, _open_session, config.onnx, threads)
+        TensorModels, tensor_model_store, providers.Factory(partial, _open_session, config.onnx, threads), trust
     )
     runtimes = providers.Dict(
         onnx=providers.Factory(partial, _open_onnx, config.onnx, threads),
@@ -299,6 +316,9 @@ class Container(containers.DeclarativeContainer):
     )
     open_model = providers.Factory(ModelOpener, model_files, models, runtimes, config.model, tunings)
     tune_ports = providers.Factory(TunePorts, runtimes, segment_ports, memory_store.provider, tunings, quantiser)
+    rank_ports = providers.Factory(
+        RankPorts, segment_ports, compare_ports, memory_store.provider, open_model.provided.load
+    )
     read_bundle: providers.Provider[Checkpoint] = providers.Callable(
         _late("importers.monai_bundle", "checkpoint_from_bundle")
     )
@@ -335,7 +355,7 @@ class Container(containers.DeclarativeContainer):
 
     slots = providers.ThreadSafeSingleton(Slots, config.serving.slots, config.serving.queue)
     served_models = providers.ThreadSafeSingleton(
-        ServedModels, open_model, models, config.model, config.serving.look_for_models_seconds
+        ServedModels, open_model, models, config.model, config.serving.look_for_models_seconds, trust
     )
     segmenter = providers.Factory(
         LocalSegmenter, served_models, slots, segment_ports, config.version, config.serving.memory_bytes

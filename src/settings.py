@@ -8,7 +8,16 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field, IPvAnyNetwork, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    Field,
+    FilePath,
+    IPvAnyNetwork,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import (
     BaseSettings,
     NestedSecretsSettingsSource,
@@ -206,6 +215,7 @@ class Settings(BaseSettings):
     bentoml_home: Path | None = None
     scratch_dir: Path | None = None
     max_voxels: int = Field(default=2**33, gt=0)
+    require_signed: FilePath | None = None
     threads: int | None = Field(default=None, gt=0)
     onnx: OnnxSettings = OnnxSettings()
     openvino: OpenvinoSettings = OpenvinoSettings()

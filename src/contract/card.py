@@ -159,6 +159,7 @@ class CardFields2(_Base):
     schema_name: Literal["voxport/model-card/2"] = Field(alias="schema")
     authors: list[Text] = Field([])
     citation: AnyText = ""
+    measure: Literal["tubular"] | None = None
     input: InputFields2
     inference: InferenceFields
     output: OutputFields2
@@ -166,7 +167,7 @@ class CardFields2(_Base):
     def value(self) -> ModelCard:
         """Return the domain's value."""
         card = self.card(self.input, self.inference, self.output)
-        return replace(card, authors=tuple(self.authors), citation=self.citation)
+        return replace(card, authors=tuple(self.authors), citation=self.citation, measure=self.measure)
 
 
 def read_card(data: object, subject: str = "model card") -> ModelCard:

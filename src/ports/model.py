@@ -14,7 +14,8 @@ class Model:
     """A model file and its card. ``format`` is onnx, or checkpoint for a file that only a framework can load.
 
     ``weights_sha256`` leaves out the metadata that the card is embedded in, so that it does not change with the
-    certificate; for a file without embedded metadata it equals ``sha256``.
+    certificate; for a file without embedded metadata it equals ``sha256``. ``card_inside``: the card was read from the
+    file itself.
     """
 
     path: Path
@@ -22,6 +23,7 @@ class Model:
     sha256: str
     weights_sha256: str
     format: Literal["onnx", "checkpoint"] = "onnx"
+    card_inside: bool = False
 
 
 class ModelFiles(Protocol):

@@ -40,6 +40,20 @@ class SkeletoniserContract:
         assert line[2 + thick : 22 - thick].any(axis=(1, 2)).all()
         assert not (line & ~mask).any()
 
+    @pytest.mark.parametrize("direction", [(1, 0, 1), (1, 1, 0), (1, 1, 1), (3, 1, 1), (1, 0, 6)])
+    @pytest.mark.parametrize("radius", [2.5, 6.0])
+    def test_an_oblique_tube_has_a_thin_centre_line_over_its_length(
+        self, direction: tuple[int, int, int], radius: float
+    ) -> None:
+        axis = np.array(direction) / np.linalg.norm(direction)
+        places = np.moveaxis(np.indices((60, 60, 60)), 0, -1) - 29.7
+        along = places @ axis
+        from_axis = np.linalg.norm(places - along[..., np.newaxis] * axis, axis=-1)
+        line = self.make_skeletoniser().skeleton((from_axis <= radius) & (np.abs(along) <= 25))
+        assert 2 * (25 - 1.5 * radius) / np.sqrt(3) <= line.sum() <= 2 * 50
+        assert from_axis[line].max() <= max(1.5, radius / 2)
+        assert np.ptp(along[line]) >= 2 * (25 - 1.5 * radius)
+
     def test_an_empty_mask_has_no_centre_line(self) -> None:
         assert not self.make_skeletoniser().skeleton(np.zeros((4, 5, 6), bool)).any()
 

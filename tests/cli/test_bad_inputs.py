@@ -38,6 +38,7 @@ def refused(result: subprocess.CompletedProcess[str], code: int, folder: Path, *
     assert not [path.name for path in folder.rglob("*") if "mask" in path.name or path.name.endswith(".part")]
 
 
+@pytest.mark.requirement("R-REFUSE")
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_volume_that_cannot_be_segmented(voxport: Command, model: Path, tmp_path: Path, fault: str) -> None:
     bad = bad_nifti_files(tmp_path)[fault]

@@ -11,7 +11,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from .conftest import environment
+from .conftest import environment, make_model
 from .forking import run_forked
 
 
@@ -82,3 +82,24 @@ def test_what_cannot_be_compared_is_one_line(folder: Path, arguments: tuple[str,
     assert done.returncode == code
     assert message in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_models_are_ranked_on_labelled_cases(tmp_path: Path) -> None:
+    values = np.random.default_rng(0).integers(0, 256, (12, 12, 12), np.uint8)
+    for name, array in (("a_image", values), ("a_label", np.uint8(255) * (values > 120))):
+        nib.save(nib.Nifti1Image(array.astype(np.uint8), np.eye(4)), tmp_path / f"{name}.nii.gz")
+    first, second = make_model(tmp_path / "first.onnx"), make_model(tmp_path / "second.onnx", radius=2)
+    shown = run(tmp_path, "--models", str(first), str(second), "--truth", str(tmp_path), "--csv", "ranks.csv")
+    assert shown.returncode == 0, shown.stderr
+    assert len(shown.stdout.splitlines()) == 3
+    assert (tmp_path / "ranks.csv").read_text(encoding="utf-8").count("affine:1.0.0") == 2
+    data = json.loads(run(tmp_path, "--models", str(first), str(second), "--truth", str(tmp_path), "--json").stdout)
+    dice = [model["means"]["dice"] for model in data["models"]]
+    assert dice == sorted(dice, reverse=True)
+    for arguments, said in (
+        (("--models", str(first)), "--truth: expected one folder or two"),
+        ((str(first), "--truth", str(tmp_path)), "--models beside it"),
+        (("only.nii",), "expected MASK TRUTH, got 1 names"),
+    ):
+        refused = run(tmp_path, *arguments)
+        assert (refused.returncode, said in refused.stderr) == (2, True), refused.stderr

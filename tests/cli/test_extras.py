@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
 import numpy as np
 import pytest
 import typer.main
@@ -46,6 +47,26 @@ def test_the_extra_to_install_is_named(
     monkeypatch.setattr(serving, "find_spec", lambda name: None if name == missing else object())
     with pytest.raises(UsageError, match=rf"expected the package {missing}, .*pip install 'voxport\[{extra}\]'"):
         run(*arguments.split())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "missing", "extra"),
+    [
+        ("sbom", "cyclonedx", "signing"),
+        ("models bom two-photon-vessels", "cyclonedx", "signing"),
+        ("models check two-photon-vessels --trusted mask.nii", "model_signing", "signing"),
+        ("measure mask.nii -o tubes", "skan", "tubular"),
+    ],
+)
+def test_the_extra_of_a_library_is_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, arguments: str, missing: str, extra: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    nib.save(nib.Nifti1Image(np.ones((5, 5, 5), np.uint8), np.eye(4)), "mask.nii")
+    refuse(monkeypatch, missing)
+    with pytest.raises(UsageError, match=rf"expected the package {missing}, .*pip install 'voxport\[{extra}\]'"):
+        run(*arguments.split())
+    assert [path.name for path in tmp_path.iterdir()] == ["mask.nii"]
 
 
 @pytest.mark.parametrize(

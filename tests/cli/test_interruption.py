@@ -124,6 +124,7 @@ def test_services_and_workers_keep_ignoring_it_too(prepare: Callable[[], None] |
     assert done.stdout.split() == ["stop"] * stops
 
 
+@pytest.mark.requirement("R-WHOLE")
 @pytest.mark.parametrize("stage", ["read", "prepare", "score", "measure", "write"])
 def test_a_kill_leaves_no_mask_or_a_whole_one(big_scan: Path, tmp_path: Path, stage: str) -> None:
     model = make_model(tmp_path / "model.onnx", patch=(80, 80, 80), overlap=0)

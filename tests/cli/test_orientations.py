@@ -49,6 +49,7 @@ def mask_in_ras(path: Path) -> np.ndarray:
     return np.asarray(nib.as_closest_canonical(nib.load(path)).dataobj)
 
 
+@pytest.mark.requirement("R-GRID")
 @pytest.mark.parametrize(
     ("dtype", "fields"),
     [("uint8", {}), ("uint8", _SPACING), ("float32", _NONZERO), ("float32", _SPACING | _NONZERO)],

@@ -477,6 +477,7 @@ SECOND: dict[str, Any] = {
     "version": "1.0.0",
     "authors": ["A. Author"],
     "citation": "Author et al., 2026",
+    "measure": "tubular",
     "input": {
         "axes": "ZYX",
         "channels": [{"name": "t1", "intensity": [{"clip": [0, 400]}]}, {"name": "t2"}],
@@ -515,7 +516,7 @@ SECOND: dict[str, Any] = {
 def test_each_field_of_schema_2_reaches_the_card() -> None:
     card = read_card(SECOND)
     first, second = card.input.channels
-    assert (card.authors, card.citation) == (("A. Author",), "Author et al., 2026")
+    assert (card.authors, card.citation, card.measure) == (("A. Author",), "Author et al., 2026", "tubular")
     assert card.input.crop == Crop("above", 3.0, 2)
     assert card.input.resampling == ResamplingRule(3, "auto", "before_intensity", "extent")
     assert card.input.steps(first) == (Window(0, 400),)
@@ -541,6 +542,7 @@ def test_a_card_of_schema_2_survives_writing_and_reading() -> None:
     [
         {"authors": ("A",)},
         {"citation": "C"},
+        {"measure": "tubular"},
         {"input": Input((Channel("a", 0),), crop=Crop("nonzero"))},
         {"input": Input((Channel("a", 0, (Window(0, 1),)),))},
         {"input": Input((Channel("a", 0),), resampling=ResamplingRule(3))},

@@ -58,7 +58,7 @@ def test_docker_compose_has_bentoml_service() -> None:
 
     (command,) = (command for name, command, _ in commands() if name == "api")
     assert command.callback.__name__ == serving.serve_command.__name__
-    assert "'.[serving,demo,microscopy,medical]'" in (DEPLOYMENT / "Dockerfile").read_text(encoding="utf-8")
+    assert "'.[serving,demo,microscopy,medical,signing]'" in (DEPLOYMENT / "Dockerfile").read_text(encoding="utf-8")
     assert services()["api"]["environment"]["VOXPORT_JOBS__WORKER"] == "false"
 
 

@@ -57,7 +57,7 @@ def reference() -> ModuleType:
     return module
 
 
-@pytest.mark.parametrize("page", ["cli.md", "ports.md"])
+@pytest.mark.parametrize("page", ["cli.md", "ports.md", "assurance.md"])
 def test_the_reference_is_as_the_code(page: str) -> None:
     """Where it is not: python .ci/reference.py."""
     assert (DOCS / page).read_text(encoding="utf-8") == reference().PAGES[page]()

@@ -63,6 +63,7 @@ def test_a_killed_workers_job_goes_on_at_once_in_the_next_process(queue: JobQueu
     assert [attempt for _, attempt, _ in workers.notes("end")] == [2]
 
 
+@pytest.mark.requirement("R-JOBS")
 def test_of_two_workers_one_is_killed_and_no_job_is_lost_and_none_ends_twice(queue: JobQueue, workers: Workers) -> None:
     jobs = [submit(queue, number, hold=number in (2, 3)) for number in range(20)]
     both = [workers.start(), workers.start()]

@@ -8,6 +8,7 @@ import pickle
 from contextlib import closing
 from pathlib import Path
 
+import pytest
 import sqlalchemy as sa
 from voxport.adapters.jobs.dbos import DbosJobQueue
 from voxport.testing.job_queue import example_case, run_to_the_end, wait_until, working
@@ -25,6 +26,7 @@ class Code:
         return os.mkdir, (self.folder,)
 
 
+@pytest.mark.requirement("R-NOCODE")
 def test_a_pickle_in_postgres_is_never_unpickled(postgres: Postgres, tmp_path: Path) -> None:
     code = base64.b64encode(pickle.dumps({"args": (Code(tmp_path / "ran"),), "kwargs": {}})).decode()
     url = postgres.new_database("pickles")

@@ -81,6 +81,7 @@ def refused(answer: httpx.Response, status: int, kind: str) -> str:
     return str(body["detail"])
 
 
+@pytest.mark.requirement("R-ACCESS")
 def test_no_key_and_a_wrong_key_are_refused_and_either_right_one_is_not(guarded: Server) -> None:
     with guarded.client() as http:
         for headers in ({}, {"X-API-Key": KEY + "x"}, {"Authorization": f"Basic {KEY}"}, {"Authorization": "Bearer"}):
@@ -252,6 +253,7 @@ def refused_start(folder: Path, *arguments: str) -> subprocess.CompletedProcess[
     )
 
 
+@pytest.mark.requirement("R-ACCESS")
 @pytest.mark.parametrize(
     ("host", "words"), [("0.0.0.0", "VOXPORT_API_KEYS"), ("::", "VOXPORT_API_KEYS"), ("lab.example", "an IP address")]
 )

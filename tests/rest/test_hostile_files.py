@@ -231,6 +231,7 @@ def test_a_file_that_grows_beyond_what_it_states_or_what_is_allowed_is_refused(h
     refused(http, name, make(), **fields)
 
 
+@pytest.mark.requirement("R-REFUSE")
 @pytest.mark.parametrize(
     ("name", "content"),
     [

@@ -29,6 +29,7 @@ def test_the_trap_catches_what_bentoml_reports_by_itself(trap: Trap, tmp_path: P
     assert any(b"bento" in request for request in trap.caught)
 
 
+@pytest.mark.requirement("R-EGRESS")
 @pytest.mark.parametrize("plain", [False, True], ids=["voxport serve", "bentoml serve"])
 def test_a_service_reports_nothing(trap: Trap, tmp_path: Path, plain: bool) -> None:
     named_model(tmp_path / "models", "quick")

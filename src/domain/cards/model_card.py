@@ -91,7 +91,10 @@ class Input:
 
 @dataclass(frozen=True)
 class ModelCard:
-    """Everything needed to use a network except its weights."""
+    """Everything needed to use a network except its weights.
+
+    ``measure``: what `segment` measures of a mask besides its statistics: lengths and radii of tubes, as of vessels.
+    """
 
     name: str
     version: str
@@ -105,6 +108,7 @@ class ModelCard:
     parity: Certificate | None = None
     authors: tuple[str, ...] = ()
     citation: str = ""
+    measure: Literal["tubular"] | None = None
 
     @property
     def reference(self) -> str:

@@ -28,7 +28,7 @@ _POSTPROCESSING: dict[type[Postprocessing], str] = {
 }
 # What schema 2 has and schema 1 lacks, by what it belongs to.
 _NEWER: dict[type, tuple[str, ...]] = {
-    ModelCard: ("authors", "citation"),
+    ModelCard: ("authors", "citation", "measure"),
     Input: ("crop", "resampling"),
     Channel: ("intensity",),
     Tiling: ("mirror", "windows", "context"),

@@ -21,11 +21,13 @@ if TYPE_CHECKING:
 
 
 def compare_command(
-    masks: Annotated[
-        Path, typer.Argument(metavar="MASK", help="A label map, or a folder of them.", show_default=False)
-    ],
-    truths: Annotated[
-        Path, typer.Argument(metavar="TRUTH", help="The true one, or a folder of the same names.", show_default=False)
+    names: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="MASK TRUTH",
+            help="A label map and the true one, or two folders of the same names. With --models: models.",
+            show_default=False,
+        ),
     ],
     model: Annotated[
         str | None, typer.Option("-m", "--model", help="Name the labels as this model does.", show_default="by number")
@@ -55,13 +57,30 @@ def compare_command(
             "--image", metavar="VOLUME", help="Shown below in the page; a folder for folders.", show_default="black"
         ),
     ] = None,
+    models: Annotated[
+        bool, typer.Option("--models", help="Rank models instead, by their masks of the cases in --truth.")
+    ] = False,
+    truth: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--truth",
+            metavar="FOLDER",
+            help="NAME_image and NAME_label, for --models; twice: a folder of images and one of labels.",
+        ),
+    ] = None,
     as_json: opt.AsJson = False,
     quiet: opt.Quiet = False,
 ) -> None:
     """Compare masks with the truth, label by label: overlap, surfaces, centre lines and components."""
+    from .ranking import check_pair, rank_command
+
     if image is not None and html is None:
         do = "add it, or leave --image out"
         raise UsageError("--image", expected="--html beside it", got="none", do=do)
+    if models or truth:
+        rank_command(names, truth or [], table, ranks=models, as_json=as_json, quiet=quiet)
+        return
+    masks, truths = check_pair(names)
     application = build_application()
     labels = None if model is None else application.find_model(model).card.output.table
     pairs = application.pairs_to_compare(masks, truths)
@@ -74,10 +93,10 @@ def compare_command(
     )
     found = {}
     with progress_bar(quiet) as progress:
-        for (name, mask, truth), below in zip(pairs, images, strict=True):
+        for (name, mask, true), below in zip(pairs, images, strict=True):
             found[name] = application.compare(
                 mask,
-                truth,
+                true,
                 progress,
                 tolerance=tolerance,
                 resample=resample,

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 # the argument of each field that errors name
 _OTHERS = (
-    "runtime precision threads card statistics preview probabilities uncertainty label_table report html "
+    "runtime precision threads card key trusted statistics preview probabilities uncertainty label_table report html "
     "against network"
 )
 FIELDS = {

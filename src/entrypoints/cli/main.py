@@ -29,6 +29,7 @@ from . import (
     dicom,
     importing,
     jobs,
+    measuring,
     models,
     reporting,
     segmenting,
@@ -67,6 +68,7 @@ app.command("verify")(models.verify_command)
 app.command("inspect")(models.inspect_command)
 app.command("compare")(comparing.compare_command)
 app.command("report")(reporting.report_command)
+app.command("measure")(measuring.measure_command)
 app.command("convert")(volumes.convert_command)
 app.command("plan")(segmenting.plan_command)
 app.command("tune")(tuning.tune_command)
@@ -76,6 +78,7 @@ app.command("demo")(serving.demo_command)
 app.command("dicom")(dicom.dicom_command)
 app.command("worker")(serving.worker_command)
 app.command("up")(up.up_command)
+app.command("sbom")(models.sbom_command)
 app.add_typer(models.app, name="models")
 app.add_typer(jobs.app, name="jobs")
 

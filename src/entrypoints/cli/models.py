@@ -9,16 +9,23 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ...domain.errors import UsageError
 from ...domain.plain import plain
 from ...domain.reading import Reading
 from . import options as opt
 from .console import build_application, progress_bar, show_json, show_table, warn
 
 if TYPE_CHECKING:
+    from ...application import Application
     from ...domain.cards.model_card import ModelCard
     from ...domain.parity import Bounds, RuntimeParity
     from ...ports.model import Model
     from ...services.models.verify import Verification
+
+BomFile = Annotated[
+    str | None,
+    typer.Option("-o", "--output", metavar="FILE", help="The file to write.", show_default="standard output"),
+]
 
 app = typer.Typer(no_args_is_help=True, help="Manage the models that -m can name.")
 
@@ -74,6 +81,81 @@ def package_command(
     found = application.find_model(model)
     warn(application.package_model(found, output))
     typer.echo(f"{output}: {found.card.reference} as a bioimage.io package")
+
+
+@app.command("sign")
+def sign_command(
+    model: Annotated[str, typer.Argument(help="An ONNX file, NAME, or NAME:VERSION.")],
+    key: Annotated[
+        Path, typer.Option("--key", metavar="PEM", help="The private key: an elliptic curve's, unencrypted.")
+    ],
+    certificate: Annotated[
+        Path | None, typer.Option("--certificate", metavar="PEM", help="The certificate of the key.")
+    ] = None,
+    chain: Annotated[
+        list[Path] | None,
+        typer.Option("--chain", metavar="PEM", help="Certificates between that one and the root. Repeat."),
+    ] = None,
+    store: opt.StoreName = None,
+) -> None:
+    """Sign a model with its card, in OpenSSF's format; writes NAME.onnx.sig beside the file."""
+    from ...ports.signatures import SigningKey
+
+    if chain and certificate is None:
+        raise UsageError("--chain", expected="--certificate too", got="none", do="name the certificate of the key")
+    application = build_application(store=store)
+    found = application.find_model(model)
+    signed = application.sign_model(found, SigningKey(key, certificate, tuple(chain or ())))
+    typer.echo(f"{signed}: {found.card.reference} signed")
+
+
+@app.command("check")
+def check_command(
+    model: Annotated[str, typer.Argument(help="An ONNX file, NAME, or NAME:VERSION.")],
+    trusted: Annotated[
+        Path | None,
+        typer.Option(
+            "--trusted",
+            metavar="PEM",
+            help="The signer's public key, or the root certificates.",
+            show_default="VOXPORT_REQUIRE_SIGNED",
+        ),
+    ] = None,
+    store: opt.StoreName = None,
+) -> None:
+    """Check the signature of a model."""
+    application = build_application(store=store)
+    root = trusted or application.settings.require_signed
+    if root is None:
+        raise UsageError("--trusted", expected="a public key or root certificates", got="", do="name a PEM file")
+    found = application.find_model(model)
+    application.check_signature(found, root)
+    typer.echo(f"{found.card.reference} is signed, and as it was when it was signed")
+
+
+@app.command("bom")
+def bom_command(
+    model: Annotated[str, typer.Argument(help="A model file, NAME, or NAME:VERSION.")],
+    output: BomFile = None,
+    card: opt.CardFile = None,
+    store: opt.StoreName = None,
+) -> None:
+    """Write the bill of materials of a model, from its card, in CycloneDX 1.6."""
+    application = build_application(store=store)
+    _write(application, application.model_bom(application.find_model(model, card)), output)
+
+
+def sbom_command(output: BomFile = None) -> None:
+    """Write the bill of materials of this installation, in CycloneDX 1.6: Python packages, and Debian's."""
+    application = build_application()
+    _write(application, application.installation_bom(), output)
+
+
+def _write(application: Application, content: bytes, output: str | None) -> None:
+    if output is None:
+        sys.stdout.write(content.decode())
+    else:
+        application.artifacts.write(output, content)
 
 
 @opt.takes_reading

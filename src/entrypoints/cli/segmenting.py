@@ -14,6 +14,7 @@ from ...domain.run import RunOptions
 from ...domain.volume_names import ALL_NAMES, PACKED
 from . import options as opt
 from .console import build_application, progress_bar, show_json, show_table, warn
+from .measuring import measure_as_asked
 
 if TYPE_CHECKING:
     from ...ports.segmenter import Segmenter
@@ -105,11 +106,14 @@ def segment_command(
     if segmenter.url is not None:
         data["command"] = same_again_there(segmenter.url, inputs, output, data, options)
         application.write_case_page(inputs, outputs, data, options.reading)
+    measured = measure_as_asked(application, data, output, quiet=quiet)
     application.write_report(outputs, data)
     if not quiet:
         warn(data["warnings"])
     if as_json or not quiet:
         show_outcome(data, output, as_json)
+        if measured is not None and not as_json:
+            typer.echo(f"tubes are measured in {measured}")
     if sample and not as_json and not quiet:
         _what_next(statistics, preview, segmenter.url)
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import uvicorn
     from fastapi import FastAPI
 
+    from ...settings import Settings
     from ..rest.keys import KeyHash
 
 _SERVICE = "voxport.entrypoints.rest.service:service"
@@ -84,6 +85,7 @@ def worker_command(
     application = build_application(
         models_dir=models, model=model, store=store, threads=threads, scratch_dir=scratch, jobs=jobs
     )
+    _needs_signing(application.settings)
     served, queue = application.served_models, application.job_queue
     check_models_folder(application.settings)
     served.start()
@@ -152,6 +154,12 @@ def needs_package(command: str, package: str, extra: str = "serving") -> None:
         raise UsageError(command, expected=f"the package {package}", got="an installation without it", do=do)
 
 
+def _needs_signing(settings: Settings) -> None:
+    """Raise UsageError where models must be signed and the package that checks signatures is missing."""
+    if settings.require_signed is not None:
+        needs_package("VOXPORT_REQUIRE_SIGNED", "model_signing", "signing")
+
+
 def opened_address(host: str, port: int, *, insecure: bool = False) -> tuple[str, tuple[KeyHash, ...]]:
     """Return the IP address of a host, and the keys that open the service.
 
@@ -163,6 +171,7 @@ def opened_address(host: str, port: int, *, insecure: bool = False) -> tuple[str
 
     address = ip_of(host)
     settings = load_settings()
+    _needs_signing(settings)
     keys = parse_keys([key.get_secret_value() for key in settings.api_keys])
     if not (ip_address(address).is_loopback or keys or insecure or settings.serving.insecure):
         raise UsageError(

@@ -9,7 +9,7 @@ from ...domain.calibration import Calibration, CalibrationSample, check_can_be_c
 from ...domain.run import RunOptions
 from ...ports.progress import ProgressListener
 from ...ports.volume_store import ArrayStore
-from ..models.frontier import LabelledCase, labels_of, true_labels
+from ..models.frontier import LabelledCase, true_labels
 from ..models.loading import LoadedModel
 from ..models.tune import Quiet
 from ..segmentation.predict import predict
@@ -44,7 +44,7 @@ def calibrate(
             case.images, bare, options, Quiet(progress), probabilities=True, ports=ports, new_store=new_store
         )
         assert found.probabilities is not None  # as asked for
-        reading, values = labels_of(options.reading), output.table.values
+        reading, values = reading_of_labels(options.reading), output.table.values
         truth = true_labels(case.labels, reading, found.labels.grid, values, ports.volumes)
         samples.append(CalibrationSample.of(found.probabilities, truth, output))
         progress.advance(1)

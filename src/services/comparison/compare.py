@@ -81,8 +81,8 @@ def compare(
         if grid.is_sheared:
             do = "resample it to a grid with axes at right angles"
             raise InputError(truth, expected="axes at right angles, along which distances are", got="others", do=do)
-        true = _labels(true_source, truth, as_one=as_one)
-        stored = _labels(source, mask, as_one=as_one)
+        true = read_labels(true_source, truth, as_one=as_one)
+        stored = read_labels(source, mask, as_one=as_one)
         found, notes = _on_grid(stored, source.grid, grid, mask, resample=resample)
     values = sorted(({int(value) for part in (found, true) for value in np.unique(part)} | {v for v, _ in names}) - {0})
     if len(values) > _MOST_LABELS:
@@ -139,7 +139,7 @@ def _by_name(folder: Path, names: VolumeNames) -> dict[str, str]:
     return {names.stem(name): str(folder / name) for name in volumes_in(folder, names)}
 
 
-def _labels(source: VolumeSource, name: str, *, as_one: bool) -> Labels:
+def read_labels(source: VolumeSource, name: str, *, as_one: bool = False) -> Labels:
     """Read a label map. Raises InputError for values that are no labels."""
     if source.channels != 1:
         do = "give a label map of one channel"

@@ -111,10 +111,11 @@ def _measured(
     for case in cases:
         store, table = ports.new_store(), loaded.model.card.output.table
         for image in case.images:
-            _copy(image, options.reading, ports.segment.volumes, store)
+            copy_volume(image, options.reading, ports.segment.volumes, store)
         within = replace(ports.segment, volumes=store, scratch=None)
         done = segment(case.images, loaded, Outputs(_MASK), in_memory, Quiet(progress), ports=within)
-        truth = true_labels(case.labels, labels_of(options.reading), done.grid, table.values, ports.segment.volumes)
+        reading = reading_of_labels(options.reading)
+        truth = true_labels(case.labels, reading, done.grid, table.values, ports.segment.volumes)
         dice.append(compare_labels(truth, store.get(_MASK).array[0], table).dice)
         seconds += ports.seconds_of(done)
         tiles += done.prepared.plan.tile_count
@@ -123,14 +124,14 @@ def _measured(
     return Tradeoff(loaded.runtime.name, loaded.runtime.precision, float(options.overlap or 0.0), tiles, seconds, means)
 
 
-def _copy(image: str, reading: Reading, volumes: VolumeStore, store: ArrayStore) -> None:
+def copy_volume(image: str, reading: Reading, volumes: VolumeStore, store: ArrayStore) -> None:
     """Copy a volume to memory under its name, so that reading it does not count."""
     with volumes.open(image, reading) as opened:
         values = opened.read(Box.whole(opened.grid.shape))
         store.put(image, Volume(values, opened.grid, opened.channel_names))
 
 
-def labels_of(reading: Reading) -> Reading:
+def reading_of_labels(reading: Reading) -> Reading:
     """Return how the label map of an image is read: it has neither channels nor points in time."""
     axes = reading.axes and "".join(axis for axis in reading.axes if axis in SPATIAL)
     return Reading(spacing=reading.spacing, unit=reading.unit, axes=axes or None)

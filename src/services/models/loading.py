@@ -211,13 +211,25 @@ class ModelOpener:
         path = Path(reference).expanduser()
         return self._files.read(path, card) if _is_file_name(path) else self._repository.get(reference)
 
-    def load(self, model: Model, runtime: str = AUTO, precision: str = AUTO, threads: int | None = None) -> LoadedModel:
+    def load(
+        self,
+        model: Model,
+        runtime: str = AUTO,
+        precision: str = AUTO,
+        threads: int | None = None,
+        *,
+        quantised: bool = True,
+    ) -> LoadedModel:
         """Load a model in the first of the `runtime_choices` that can be opened here.
+
+        Without ``quantised``, ``auto`` takes the model's own file, not the one that ``tune`` made of it.
 
         Raises:
             ModelError, UsageError: as choosing and opening; also for int8 without a quantised file.
         """
         found = FoundTuning() if self._tunings is None else self._tunings.find(model)
+        if not quantised and found.tuning is not None and found.tuning.choice.precision == QUANTISED:
+            found = FoundTuning()
         bounds = BOUNDS if self._tunings is None else self._tunings.bounds
         untuned = runtime == AUTO and found.tuning is None and precision in (AUTO, FULL_PRECISION)
         choices = runtime_choices(

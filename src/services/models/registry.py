@@ -15,6 +15,7 @@ from ...domain.inference.patches import plan_tiles
 from ...domain.run import RunOptions
 from ...ports.model import Model
 from ...ports.model_repository import BrokenModel, Listing, ModelRepository
+from ..assurance.signing import Trust
 from ..segmentation.preparation.prepare import open_inferer
 from .loading import LoadedModel, ModelOpener
 
@@ -26,13 +27,14 @@ _WHOLE_AXIS = 32  # voxels of a dummy input along a whole axis
 
 @dataclass(frozen=True)
 class ServedModel:
-    """A model and its state: loading, ready, or broken with a reason."""
+    """A model and its state: loading, ready, or broken with a reason; ``refused`` for want of a signature."""
 
     model: Model
     state: State
     loaded: LoadedModel | None = None
     reason: str | None = None
     seconds_per_voxel: float = 0.0
+    refused: bool = False
 
     @property
     def reference(self) -> str:
@@ -54,14 +56,19 @@ class ServedModels:
     """Keeps a repository's ONNX models loaded, and follows additions, replacements and removals.
 
     A model is served after it has inferred a dummy input. A file whose weights do not match its certificate is
-    broken. Thread-safe.
+    broken, as is one without the signature that ``trust`` asks for. Thread-safe.
     """
 
     def __init__(
-        self, opener: ModelOpener, repository: ModelRepository, default: str, look_every_seconds: float = 5.0
+        self,
+        opener: ModelOpener,
+        repository: ModelRepository,
+        default: str,
+        look_every_seconds: float = 5.0,
+        trust: Trust | None = None,
     ) -> None:
         self._opener, self._repository, self._default = opener, repository, default
-        self._look_every_seconds = look_every_seconds
+        self._look_every_seconds, self._trust = look_every_seconds, trust
         self._catalogue = Catalogue()
         self._was_complete = False
         self._logged: set[tuple[str, str, int]] = set()
@@ -140,10 +147,12 @@ class ServedModels:
         """Scan the repository once and load new models; loaded ones are kept."""
         with self._refreshing:
             listing, default, missing = self._look()
-            known = {m.model.sha256: m for m in self._catalogue.models if m.state != "loading"}
-            # a model whose path or card has changed is loaded again
+            tried = (m for m in self._catalogue.models if m.state != "loading" and not m.refused)
+            known = {m.model.sha256: m for m in tried}
+            # a model whose path or card has changed is loaded again; signatures are looked at each time
             models = [
-                served if served is not None and served.model == model else ServedModel(model, "loading")
+                self._refused(model)
+                or (served if served is not None and served.model == model else ServedModel(model, "loading"))
                 for model, served in ((model, known.get(model.sha256)) for model in listing.models)
             ]
             self._catalogue = Catalogue(tuple(models), listing.broken, default, missing)
@@ -189,9 +198,14 @@ class ServedModels:
             listing = Listing((*listing.models, default), listing.broken)
         return listing, default.card.reference, None
 
+    def _refused(self, model: Model) -> ServedModel | None:
+        reason = None if self._trust is None else self._trust.refusal(model)
+        return None if reason is None else ServedModel(model, "broken", reason=reason, refused=True)
+
     def _load(self, model: Model) -> ServedModel:
         try:
-            loaded = self._opener.load(model)
+            # what tune makes of a model is not signed
+            loaded = self._opener.load(model, quantised=self._trust is None or not self._trust.required)
             return ServedModel(model, "ready", loaded, None, _warmed_up(loaded))
         except VoxportError as error:
             return ServedModel(model, "broken", reason=str(error))

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from ...ports.tensor_models import TensorModel, TensorModelStore
 from ...ports.tensors import TensorSession, joins_along
+from ..assurance.signing import Trust
 from .batching import Batcher, Batching
 
 Provider = str | tuple[str, Mapping[str, object]]
@@ -24,12 +25,13 @@ class OpenSession(Protocol):
 class TensorModels:
     """ONNX models of any kind in a store. Safe for several threads.
 
-    ``save_model``, ``get`` and ``list`` are those of ``TensorModelStore``.
+    ``save_model``, ``get`` and ``list`` are those of ``TensorModelStore``. A model that is kept loaded must be signed
+    where ``trust`` asks for it.
     """
 
-    def __init__(self, store: TensorModelStore, open_session: OpenSession) -> None:
+    def __init__(self, store: TensorModelStore, open_session: OpenSession, trust: Trust | None = None) -> None:
         self.save_model, self.get, self.list = store.save_model, store.get, store.list
-        self._open_session = open_session
+        self._open_session, self._trust = open_session, trust
         self._loading = threading.Lock()
         self._loaded: dict[tuple[str, str], tuple[TensorSession, Batcher | None]] = {}
 
@@ -72,6 +74,8 @@ class TensorModels:
         with self._loading:
             key = model.tag, model.sha256  # models of one file may have several signatures
             if key not in self._loaded:
+                if self._trust is not None:
+                    self._trust.check_file(model.path)
                 session = self._open_session(model.path)
                 batching = batching_of(model, session)
                 self._loaded[key] = session, None if batching is None else Batcher(session.run, batching)

@@ -140,6 +140,7 @@ def patchy(tiles: Logits) -> Logits:
 # The plan
 
 
+@pytest.mark.requirement("R-COVER")
 @given(shapes, tilings(), axes)
 def test_starts_are_sorted_in_range_and_cover_every_voxel(shape: Shape3, tiling: Tiling, axis: int) -> None:
     plan = plan_tiles(shape, tiling, axis=axis)
@@ -344,6 +345,7 @@ def test_constant_weights_are_one() -> None:
     np.testing.assert_array_equal(weights_of(5, "constant"), np.ones(5))
 
 
+@pytest.mark.requirement("R-COVER")
 @given(shapes, tilings())
 def test_normalised_weights_are_a_partition_of_unity(shape: Shape3, tiling: Tiling) -> None:
     plan = plan_tiles(shape, tiling)
@@ -394,6 +396,7 @@ def test_halo_blending_copies_logits_exactly(shape: Shape3, tiling: Tiling, axis
     np.testing.assert_array_equal(stitched(plan, volume, local), local(volume[np.newaxis])[0])
 
 
+@pytest.mark.requirement("R-SAME")
 @pytest.mark.parametrize("blending", BLENDINGS)
 @given(shape=shapes, tiling=tilings())
 @settings(max_examples=30)

@@ -10,6 +10,7 @@ from scipy import ndimage
 from voxport.domain.labels.comparison import agreement
 
 
+@pytest.mark.requirement("R-COMPARE")
 @pytest.mark.parametrize("seed", range(20))
 @pytest.mark.filterwarnings("ignore")
 def test_every_measure_is_that_of_monai(seed: int) -> None:

@@ -142,6 +142,7 @@ def test_a_label_touches_the_border_at_each_of_the_six_faces(along: int, side: i
     assert not soma.touches_border
 
 
+@pytest.mark.requirement("R-UNITS")
 def test_volume_is_in_the_grids_unit_cubed_and_the_centroid_in_the_world() -> None:
     grid = Grid((4, 4, 4), np.array([[0, 0.5, 0, 10], [-2, 0, 0, 20], [0, 0, 3, 30], [0, 0, 0, 1.0]]), "um")
     labels = np.zeros((4, 4, 4), np.uint8)

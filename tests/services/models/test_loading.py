@@ -70,6 +70,7 @@ def test_auto_takes_the_fastest_of_those_that_the_certificate_covers() -> None:
     assert all(c.warning is None for c in runtime_choices(known, ALL))
 
 
+@pytest.mark.requirement("R-CERTIFIED")
 def test_auto_refuses_a_model_whose_certificate_covers_no_runtime_here() -> None:
     for certified in ([("openvino", "fp32")], [("onnx", "bf16")], []):
         with pytest.raises(UsageError, match=r"expected a certified runtime for affine:1\.0\.0, got none among onnx"):
@@ -88,6 +89,7 @@ def test_a_model_without_a_certificate_runs_with_a_warning() -> None:
     assert "no parity certificate" in choice.warning
 
 
+@pytest.mark.requirement("R-CERTIFIED")
 def test_an_uncertified_runtime_or_precision_runs_by_name_with_a_warning_that_says_what_is_certified() -> None:
     certified = model([("onnx", "fp32")])
     for runtime, precision in (("openvino", "auto"), ("onnx", "int8"), ("auto", "bf16")):

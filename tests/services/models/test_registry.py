@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,8 @@ from voxport.domain.tuning import Candidate, Choice, Tuning
 from voxport.ports.model import Model, ModelFiles
 from voxport.ports.model_repository import BrokenModel, Listing
 from voxport.ports.runtime import InferenceRuntime, RuntimeOptions
+from voxport.ports.signatures import SigningKey, signature_of
+from voxport.services.assurance.signing import Trust, check_signature, sign_model
 from voxport.services.models.loading import ModelOpener, Tunings, model_key
 from voxport.services.models.registry import ServedModels
 from voxport.testing.fakes import FakeRuntime
@@ -24,7 +27,7 @@ from tests.services.conftest import brighter_than, make_card
 
 def a_model(name: str = "vessels", version: str = "1.0.0", content: str = "a") -> Model:
     card = replace(make_card(), name=name, version=version)
-    return Model(Path(f"{name}.onnx"), card, content * 64, content * 64)
+    return Model(Path(f"{name}.onnx"), card, content * 64, content * 64, card_inside=True)
 
 
 @dataclass
@@ -205,3 +208,103 @@ def test_a_tuned_model_is_served_and_warmed_up_as_it_was_tuned(tmp_path: Path) -
     assert models.take().tuned == choice
     assert asked == [RuntimeOptions("fp32", 3)]
     assert set(runtime.calls) == {(1, 1, 16, 16, 16), (2, 1, 16, 8, 8)}
+
+
+@dataclass
+class Signed:
+    """Signatures of the files that a test names."""
+
+    files: set[str] = field(default_factory=set)
+
+    def sign(self, file: Path, signature: Path, key: SigningKey) -> None:  # noqa: ARG002 - the port's signature
+        assert signature == signature_of(file)
+        self.files.add(file.name)
+
+    def check(self, file: Path, signature: Path, trusted: Path) -> None:
+        assert (signature, trusted) == (signature_of(file), Path("public.pem"))
+        if file.name not in self.files:
+            raise ModelError(file.name, expected="a signature", got="none", do="sign it")
+
+
+def guarded(folder: Folder, signed: Signed, trusted: Path | None = Path("public.pem")) -> ServedModels:
+    files: ModelFiles = None  # type: ignore[assignment]  # every reference here is a name
+    opener = ModelOpener(files, folder, {"onnx": folder.open}, "vessels")
+    return ServedModels(opener, folder, "vessels", trust=Trust(signed, trusted))
+
+
+@pytest.mark.requirement("R-SIGNED")
+def test_an_unsigned_model_is_not_even_loaded_where_signatures_are_asked_for() -> None:
+    folder = Folder([a_model(), a_model("other", content="b")])
+    models = guarded(folder, Signed({"vessels.onnx"}))
+    models.refresh()
+    assert models.take().model.card.name == "vessels"
+    with pytest.raises(ModelError, match=r"expected a sound model, got other\.onnx: expected a signature, got none"):
+        models.take("other")
+    assert folder.opened == ["a"]
+    assert models.find("other").state == "broken"
+
+
+def test_a_model_is_served_once_it_is_signed_and_no_longer_when_its_signature_goes() -> None:
+    signed = Signed()
+    models = guarded(Folder([a_model()]), signed)
+    models.refresh()
+    assert not models.ready
+    sign_model(a_model(), SigningKey(Path("key.pem")), signed)
+    models.refresh()
+    assert models.ready
+    assert models.take().model == a_model()
+    signed.files.clear()
+    models.refresh()
+    assert not models.ready
+    with pytest.raises(ModelError, match="expected a signature, got none"):
+        models.take()
+
+
+def test_without_a_key_to_trust_every_model_is_served() -> None:
+    models = guarded(Folder([a_model()]), Signed(), trusted=None)
+    models.refresh()
+    assert models.ready
+
+
+def test_a_model_whose_card_is_another_file_is_neither_signed_nor_trusted() -> None:
+    bare, signed = replace(a_model(), card_inside=False), Signed({"vessels.onnx"})
+    for attempt in (
+        lambda: sign_model(bare, SigningKey(Path("key.pem")), signed),
+        lambda: check_signature(bare, Path("public.pem"), signed),
+    ):
+        with pytest.raises(ModelError, match="with its card inside"):
+            attempt()
+    models = guarded(Folder([bare]), signed)
+    models.refresh()
+    assert models.find().state == "broken"
+
+
+@pytest.mark.parametrize("trusted", [Path("public.pem"), None])
+def test_what_tune_quantised_is_not_served_where_models_must_be_signed(tmp_path: Path, trusted: Path | None) -> None:
+    model, store = a_model(), TuningDirectory(tmp_path / "tunings")
+    (tmp_path / "quantised.onnx").write_bytes(b"quantised")
+    choice = Choice("onnx", "int8", 3, (16, 8, 8), 2)
+    found = Candidate(choice, 1.0, Agreement(1.0, (1.0,)))
+    tuning = Tuning(
+        model_key(model),
+        "vessels:1.0.0",
+        MACHINE,
+        "2026-01-01",
+        "scan",
+        (found,),
+        choice,
+        sha256(b"quantised").hexdigest(),
+    )
+    store.put(tuning, tmp_path / "quantised.onnx")
+    opened = []
+
+    def remember(model: Model, options: RuntimeOptions) -> InferenceRuntime:
+        opened.append((model.path.name == "vessels.onnx", options.precision))
+        return FakeRuntime(brighter_than(0.5))
+
+    folder, files = Folder([model]), None
+    opener = ModelOpener(files, folder, {"onnx": remember}, "vessels", Tunings(store, MACHINE))  # type: ignore[arg-type]
+    models = ServedModels(opener, folder, "vessels", trust=Trust(Signed({"vessels.onnx"}), trusted))
+    models.refresh()
+    assert models.ready
+    assert opened == [(True, "fp32") if trusted else (False, "int8")]

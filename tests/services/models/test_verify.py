@@ -227,6 +227,7 @@ def test_the_label_agreement_is_that_of_the_runtimes_own_proof(proved_model: Mod
     assert again(model(card)).entry.parity.label_agreement == 0.999995
 
 
+@pytest.mark.requirement("R-CERTIFIED")
 @pytest.mark.parametrize("difference", [0.01, -3.0, np.nan])
 def test_weights_that_changed_are_found_out(proved_model: Model, difference: float) -> None:
     with pytest.raises(ModelError, match="at the certificate's sample voxels") as caught:

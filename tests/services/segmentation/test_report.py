@@ -68,6 +68,7 @@ def test_it_has_every_section(run: Run) -> None:
     assert run[2]["command"] == "voxport segment scan"
 
 
+@pytest.mark.requirement("R-REPORT")
 def test_files_are_named_with_their_hashes(run: Run, bench: Bench) -> None:
     _, _, report = run
     assert report["inputs"] == [{"name": "scan", "sha256": bench.volumes.open("scan").sha256()}]
@@ -76,6 +77,7 @@ def test_files_are_named_with_their_hashes(run: Run, bench: Bench) -> None:
     assert hashes["mask"] == bench.volumes.open("mask").sha256()
 
 
+@pytest.mark.requirement("R-REPORT")
 def test_the_model_is_named_with_its_hashes_and_its_whole_card(run: Run) -> None:
     model = run[2]["model"]
     assert (model["name"], model["version"], model["file"]) == ("affine", "1.0.0", "model.onnx")

@@ -78,6 +78,7 @@ def assert_same(again: Segmentation, whole: Segmentation) -> None:
     assert again.prepared.plan == whole.prepared.plan
 
 
+@pytest.mark.requirement("R-SAME")
 @pytest.mark.parametrize(("codes", "axis"), [("RAS", "z"), ("SLP", "x"), ("AIR", "y")])
 @pytest.mark.parametrize("spacing", [None, (1.4, 1.4, 1.4), (0.8, 1.0, 0.8)])
 @pytest.mark.parametrize("blending", ["gaussian", "constant", "halo"])

@@ -52,6 +52,7 @@ def test_a_threshold_in_the_network_is_a_threshold_in_the_mask(
     assert bench.array().dtype == np.uint8
 
 
+@pytest.mark.requirement("R-GRID")
 def test_the_mask_lies_on_the_first_volumes_grid(bench: Bench) -> None:
     scan = bench.put(noise((6, 5, 4)), make_grid((6, 5, 4), (0.5, 2.0, 1.0), "um", "PIR"))
     done = bench.segment(load(brighter_than(0.5), make_card()))
@@ -298,6 +299,7 @@ def test_statistics_of_every_channel_are_measured_on_the_stored_values(bench: Be
         assert found.max == stored[inside].max()
 
 
+@pytest.mark.requirement("R-FINITE")
 def test_values_that_are_not_finite_are_replaced_everywhere(bench: Bench) -> None:
     """In the network's input, and in what is measured of it."""
     values = noise((9, 8, 7))
@@ -389,6 +391,7 @@ def kept(bench: Bench, store: MemoryStore | None = None) -> list[str]:
     return [*names, *bench.artifacts.contents]
 
 
+@pytest.mark.requirement("R-WHOLE")
 @pytest.mark.parametrize("tiles", [1, 4])
 def test_a_cancelled_run_leaves_nothing(bench: Bench, tiles: int) -> None:
     bench.put(noise((12, 10, 9)))
@@ -418,6 +421,7 @@ def test_an_interrupted_run_leaves_nothing(bench: Bench) -> None:
     assert kept(bench) == []
 
 
+@pytest.mark.requirement("R-FINITE")
 @pytest.mark.parametrize(
     "infer",
     [

@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from voxport.domain.errors import UnknownModelError
+from voxport.domain.errors import ModelError, UnknownModelError
 from voxport.ports.tensor_models import Plain, Serialisable, TensorModel
 from voxport.ports.tensors import TensorSession
+from voxport.services.assurance.signing import Trust
 from voxport.services.tensors.batching import Batching
 from voxport.services.tensors.models import Provider, TensorModels, batching_of
 from voxport.testing.tensors import FakeSession, doubled
@@ -92,6 +93,20 @@ def test_a_model_that_runs_is_loaded_once_and_closed_at_the_end(signatures: Mapp
     assert len(opener.opened) == 1
     models.close()
     assert models.session(model) is not opener.sessions[0]
+
+
+def test_a_model_that_must_be_signed_and_is_not_never_reaches_a_runtime() -> None:
+    class Refusing(Trust):
+        def check_file(self, file: Path) -> None:
+            raise ModelError(file.name, expected="a signature", got="none", do="sign it")
+
+    opener = Opener()
+    models = TensorModels(Store(), opener, Refusing(None, None))  # type: ignore[arg-type]
+    model = models.save_model("a", "a.onnx")
+    for attempt in (lambda: models.session(model), lambda: models.run(model, {"x": np.ones((1, 3), np.float32)})):
+        with pytest.raises(ModelError, match="expected a signature"):
+            attempt()
+    assert opener.opened == []
 
 
 def test_models_of_one_file_keep_to_their_own_signatures() -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from ....domain.errors import ModelError
 from ....ports.model import Model, ModelFiles
 from ....ports.model_repository import BrokenModel, Listing, ModelRepository
+from ....ports.signatures import signature_of
 from ...disk import output_errors
 
 
@@ -44,6 +45,7 @@ class ModelDirectory(ModelRepository):
         target = self.list().single(reference)
         with output_errors(target.path):
             target.path.unlink()
+            signature_of(target.path).unlink(missing_ok=True)
 
 
 class LayeredModels(ModelRepository):

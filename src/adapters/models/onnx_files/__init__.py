@@ -66,7 +66,7 @@ class OnnxModelFiles(ModelFiles):
         else:
             raise _no_card(path)
         found.check_weights(weights_sha256, path.name)
-        return Model(path, found, sha256, weights_sha256)
+        return Model(path, found, sha256, weights_sha256, card_inside=card is None and embedded is not None)
 
     def read_card(self, path: Path) -> ModelCard:
         try:

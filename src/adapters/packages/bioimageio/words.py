@@ -79,5 +79,6 @@ def unsaid(card: ModelCard) -> tuple[str, ...]:
         and (output.resample, output.order) != ("logits", 1),
         "postprocessing of the labels": bool(output.postprocessing),
         f"temperature {output.temperature:g} of the probabilities": output.temperature != 1,
+        f"{card.measure} measures": card.measure is not None,
     }
     return tuple(f"not in bioimage.io's words: {line}" for line, applies in parts.items() if applies)

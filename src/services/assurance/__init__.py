@@ -1,0 +1,1 @@
+"""What can be shown of models and installations: signatures, bills of materials."""
