@@ -9,7 +9,7 @@ from ...domain.calibration import Calibration, CalibrationSample, check_can_be_c
 from ...domain.run import RunOptions
 from ...ports.progress import ProgressListener
 from ...ports.volume_store import ArrayStore
-from ..models.frontier import LabelledCase, true_labels
+from ..models.frontier import LabelledCase, reading_of_labels, true_labels
 from ..models.loading import LoadedModel
 from ..models.tune import Quiet
 from ..segmentation.predict import predict
