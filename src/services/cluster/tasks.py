@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import math
 import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import cached_property
+from operator import add
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,7 +20,7 @@ from numpy.typing import NDArray
 
 from ...domain.cards.model_card import ModelCard
 from ...domain.errors import ModelError, UsageError
-from ...domain.geometry.grid import Box, Grid, shape3
+from ...domain.geometry.grid import Box, Grid, Shape3, shape3
 from ...domain.geometry.resampling import Limits
 from ...domain.inference.blending import Block, mean_logits
 from ...domain.inference.tile_blocks import TileBlocks, infer_block
@@ -67,6 +69,26 @@ class Shared:
 
 
 @dataclass(frozen=True)
+class Boxes:
+    """Equal boxes that cover a grid, numbered, z fastest. They are part of each task, so they are not listed."""
+
+    shape: Shape3
+    steps: Shape3
+
+    def __len__(self) -> int:
+        return math.prod(self._counts)
+
+    def __getitem__(self, number: int) -> Box:
+        places = (int(place) for place in np.unravel_index(number, self._counts))
+        start = shape3(place * step for place, step in zip(places, self.steps, strict=True))
+        return Box(start, shape3(map(min, map(add, start, self.steps), self.shape)))
+
+    @property
+    def _counts(self) -> Shape3:
+        return shape3(-(-length // step) for length, step in zip(self.shape, self.steps, strict=True))
+
+
+@dataclass(frozen=True)
 class BlockRun:
     """A prepared run.
 
@@ -85,10 +107,10 @@ class BlockRun:
     returned: Output
     keeps_logits: bool
     references: Mapping[Literal["mask", "probabilities"], str]
-    boxes: tuple[Box, ...]
+    boxes: Boxes
 
 
-def survey_block(shared: Shared, boxes: tuple[Box, ...], bench: Workbench, number: int) -> None:
+def survey_block(shared: Shared, boxes: Boxes, bench: Workbench, number: int) -> None:
     """Count the values of each channel of integers in a box, and store the counts."""
     worker = _kept(bench, shared.key, lambda stack: _Reader(shared, stack))
     name = survey_name(shared, number)
@@ -334,18 +356,9 @@ def sink_dtype(name: str, output: Output) -> np.dtype[Any]:
     return np.dtype(np.float32) if name == "probabilities" else output.table.dtype
 
 
-def write_boxes(grid: Grid, chunk: tuple[int, int, int], edge: int) -> tuple[Box, ...]:
+def write_boxes(grid: Grid, chunk: Shape3, edge: int) -> Boxes:
     """Return boxes of whole chunks that cover a grid, of about ``edge`` voxels along each axis."""
-    steps = [max(1, edge // length) * length for length in chunk]
-    return tuple(
-        Box(
-            shape3((x, y, z)),
-            shape3(map(min, (x + steps[0], y + steps[1], z + steps[2]), grid.shape)),
-        )
-        for x in range(0, grid.shape[0], steps[0])
-        for y in range(0, grid.shape[1], steps[1])
-        for z in range(0, grid.shape[2], steps[2])
-    )
+    return Boxes(grid.shape, shape3(max(1, edge // length) * length for length in chunk))
 
 
 def _piece_name(stage: Literal["inferred", "joined"], number: int) -> str:
