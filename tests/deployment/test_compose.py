@@ -21,6 +21,7 @@ from tests.docs.test_settings import APART, settings
 from .composed import COMPOSE, DEPLOYMENT, Host, image_environment, interpolated, services, variables
 
 OURS = ("api", "worker", "demo")
+BLOCKS = ("scheduler", "cluster-worker")
 KNOWN = {variable for variable, _ in settings(Settings)} | APART
 
 
@@ -43,7 +44,7 @@ def test_docker_compose_valid_yaml() -> None:
     # merged as Docker merges it, which the library does not
     compose = PyCompose.from_yaml(yaml.safe_dump(yaml.safe_load(interpolated())))
     compose.validate()
-    assert set(compose.service_names()) == {*OURS, "postgres", "prometheus", "grafana"}
+    assert set(compose.service_names()) == {*OURS, *BLOCKS, "postgres", "prometheus", "grafana"}
 
 
 @pytest.mark.parametrize("broken", ["imagee: x", "networks: [nowhere]", "restart: sometimes"])
@@ -58,7 +59,8 @@ def test_docker_compose_has_bentoml_service() -> None:
 
     (command,) = (command for name, command, _ in commands() if name == "api")
     assert command.callback.__name__ == serving.serve_command.__name__
-    assert "'.[serving,demo,microscopy,medical,signing]'" in (DEPLOYMENT / "Dockerfile").read_text(encoding="utf-8")
+    installed = "'.[serving,demo,microscopy,medical,cluster,signing]'"
+    assert installed in (DEPLOYMENT / "Dockerfile").read_text(encoding="utf-8")
     assert services()["api"]["environment"]["VOXPORT_JOBS__WORKER"] == "false"
 
 
@@ -105,6 +107,7 @@ def test_what_starts_without_a_profile() -> None:
     assert {name for name, profile in profiles.items() if profile is None} == set(OURS)
     assert profiles["postgres"] == ["scale"]
     assert profiles["prometheus"] == profiles["grafana"] == ["monitoring"]
+    assert profiles["scheduler"] == profiles["cluster-worker"] == ["cluster"]
     for name in OURS:
         for needed, how in services()[name].get("depends_on", {}).items():
             assert profiles[needed] is None or how["required"] is False
@@ -121,7 +124,7 @@ def test_every_service_is_kept_up_bounded_and_looked_after(name: str) -> None:
     assert re.search(r":[\w.-]*\d", service["image"]), "a tag that does not move"
 
 
-@pytest.mark.parametrize("name", OURS)
+@pytest.mark.parametrize("name", [*OURS, *BLOCKS])
 def test_our_own_services_may_do_little(name: str) -> None:
     service = services()[name]
     assert service["read_only"] is True
@@ -165,7 +168,7 @@ def test_files_that_are_mounted_are_there() -> None:
     for service in services().values():
         for volume in service.get("volumes", []):
             source = volume.split(":")[0]
-            if source.startswith("./") and source != "./models":
+            if source.startswith("./") and source not in {"./models", "./shared"}:
                 assert (DEPLOYMENT / source).exists(), source
 
 

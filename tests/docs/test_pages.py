@@ -150,10 +150,10 @@ def test_what_is_not_run_is_parsed(page: str, text: str) -> None:
         if words[0].startswith("./"):
             assert (ROOT / "deployment" / words[0]).is_file()
         if words[:2] == ["docker", "compose"]:
-            assert set(words[2:]) & {"up", "ps"}
+            assert set(words[2:]) & {"up", "ps", "run"}
             assert {words[i + 1] for i, word in enumerate(words) if word == "--profile"} <= profiles
             scaled = [words[i + 1].split("=")[0] for i, word in enumerate(words) if word == "--scale"]
-            assert set(scaled) <= {"worker"}
+            assert set(scaled) <= {"worker", "cluster-worker"}
 
 
 def test_variables_of_the_pages_are_settings() -> None:

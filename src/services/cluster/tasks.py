@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import math
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
@@ -73,6 +73,30 @@ class Shared:
 
 
 @dataclass(frozen=True)
+class Boxes:
+    """Boxes of one shape that cover a box, numbered, z fastest. They are part of each task, so they are not listed."""
+
+    whole: Box
+    steps: Shape3
+
+    def __len__(self) -> int:
+        return math.prod(self._counts)
+
+    def __iter__(self) -> Iterator[Box]:
+        return map(self.__getitem__, range(len(self)))
+
+    def __getitem__(self, number: int) -> Box:
+        places = np.unravel_index(number, self._counts)
+        ends = zip(self.whole.start, self.whole.stop, self.steps, places, strict=True)
+        low, high = zip(*((a + at * step, min(a + (at + 1) * step, b)) for a, b, step, at in ends), strict=True)
+        return Box(shape3(low), shape3(high))
+
+    @property
+    def _counts(self) -> Shape3:
+        return shape3(-(-length // step) for length, step in zip(self.whole.shape, self.steps, strict=True))
+
+
+@dataclass(frozen=True)
 class BlockRun:
     """A prepared run.
 
@@ -91,10 +115,10 @@ class BlockRun:
     returned: Output
     keeps_logits: bool
     references: Mapping[VolumeName, str]
-    boxes: tuple[Box, ...]
+    boxes: Boxes
 
 
-def survey_block(shared: Shared, boxes: tuple[Box, ...], bench: Workbench, number: int) -> None:
+def survey_block(shared: Shared, boxes: Boxes, bench: Workbench, number: int) -> None:
     """Count the values of each channel of integers in a box, and store the counts."""
     worker = _kept(bench, shared.key, lambda stack: _Reader(shared, stack))
     name = survey_name(shared, number)
@@ -371,14 +395,9 @@ def outside(name: VolumeName, output: Output, shape: Shape3) -> NDArray[Any]:
     return values
 
 
-def boxes_within(whole: Box, chunk: Shape3, edge: int) -> tuple[Box, ...]:
+def boxes_within(whole: Box, chunk: Shape3, edge: int) -> Boxes:
     """Return boxes of whole chunks that cover a box, of at most ``edge`` voxels along each axis or one chunk."""
-    steps = [max(1, edge // length) * length for length in chunk]
-    starts = [range(low, high, step) for low, high, step in zip(whole.start, whole.stop, steps, strict=True)]
-    return tuple(
-        Box(shape3(start), shape3(min(a + step, end) for a, step, end in zip(start, steps, whole.stop, strict=True)))
-        for start in product(*starts)
-    )
+    return Boxes(whole, shape3(max(1, edge // length) * length for length in chunk))
 
 
 def _piece_name(stage: Literal["inferred", "joined"], number: int) -> str:
