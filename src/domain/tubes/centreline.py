@@ -82,9 +82,9 @@ class Tube:
             if closed:
                 points = centres
             else:
-                outside = self._clear(points, *(0 if is_free else _BRANCH_RADII for is_free in free))
-                node = ~np.array(free)
-                points = np.concatenate([points[:1][node[:1]], centres[outside], points[-1:][node[1:]]])
+                clear = self._clear(points, *(0 if is_free else _BRANCH_RADII for is_free in free))
+                kept = np.concatenate([[True], clear[1:-1], [True]])
+                points = np.where(clear[:, np.newaxis], centres, points)[kept]
             radius = float(np.median(self.radius_at(points)))
         points = _smooth(_resampled(points, step), window / step, closed=closed)
         _, radii = self._sections(points, radius, closed=closed)

@@ -149,6 +149,16 @@ def test_a_branch_that_leaves_the_tube_counts_and_a_bump_on_it_does_not() -> Non
     assert only(measured(branch, EVEN)).segments == 3
 
 
+@pytest.mark.parametrize("length", [7.5, 9.0, 14.0])
+def test_a_branch_is_as_long_as_from_the_middle_of_the_tube_to_its_tip(length: float) -> None:
+    at = places(cube(40, EVEN), EVEN)
+    tube = rod(at, (4, 20, 20), (36, 20, 20), 3.0, round_ends=True)
+    report = measured(tube | rod(at, (20, 20, 20), (20, 20 + length - 1.5, 20), 1.5, round_ends=True), EVEN)
+    shortest = min(segment.length for segment in report.segments[1])
+    assert only(report).segments == 3
+    assert shortest == pytest.approx(length, abs=1)
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_a_rough_surface_makes_no_branches(seed: int) -> None:
     at = places(cube(40, EVEN), EVEN)
