@@ -120,7 +120,7 @@ class Place:
         loaded = replace(loaded, model=replace(loaded.model, path=model, sha256=sha))
         assert isinstance(loaded.runtime, FakeRuntime)
         self.runtime = loaded.runtime
-        ports = SegmentPorts(self.volumes, LocalFiles(), PngPictures(), FixedResources(), None, cluster)
+        ports = SegmentPorts(self.volumes, LocalFiles(), PngPictures(), FixedResources(), cluster=cluster)
         return segment(inputs, loaded, outputs, RunOptions(**options), self.progress, ports=ports)
 
 
