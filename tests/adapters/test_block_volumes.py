@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 from voxport.adapters.volumes.ome_zarr import OmeZarrStore
 from voxport.adapters.volumes.ome_zarr.blocks import OmeZarrBlocks
+from voxport.domain.geometry.grid import Grid
 from voxport.ports.block_volumes import BlockVolumes
 from voxport.ports.volume_store import VolumeStore
 from voxport.testing.block_volumes import BlockVolumesContract
@@ -32,13 +34,7 @@ class TestOmeZarr(BlockVolumesContract):
     def test_an_archive_and_a_label_image_are_written_as_a_whole(self, tmp_path: Path) -> None:
         volumes = self.make_volumes()
         assert not volumes.publishes(str(tmp_path / "mask.ome.zarr.zip"))
-        with OmeZarrStore().create(str(tmp_path / "image.zarr"), *_small()) as sink:
+        grid = Grid((4, 4, 4), np.eye(4))
+        with OmeZarrStore().create(str(tmp_path / "image.zarr"), grid, np.dtype(np.uint8)) as sink:
             sink.commit()
         assert not volumes.publishes(str(tmp_path / "image.zarr" / "labels" / "mask"))
-
-
-def _small():  # type: ignore[no-untyped-def]
-    import numpy as np
-    from voxport.domain.geometry.grid import Grid
-
-    return Grid((4, 4, 4), np.eye(4)), np.dtype(np.uint8)

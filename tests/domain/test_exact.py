@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
+from numpy.typing import NDArray
 from voxport.domain.exact import Moments, exact_sum
 
 finite = st.floats(allow_nan=False, allow_infinity=False)
@@ -37,7 +39,7 @@ def test_moments_are_those_of_fractions_in_any_parts(values: list[float], cut: i
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.uint16, np.int32, np.uint32, np.int64, np.float64])
 def test_moments_are_those_of_numpy(dtype: type) -> None:
-    values = np.random.default_rng(0).integers(0, 100, 1000).astype(dtype)
+    values: NDArray[Any] = np.random.default_rng(0).integers(0, 100, 1000).astype(dtype)
     found = Moments()
     found.add(values.reshape(10, 10, 10))
     assert found.mean == pytest.approx(values.mean(), rel=1e-14)
@@ -51,7 +53,7 @@ def test_a_large_offset_costs_nothing() -> None:
 
 
 @given(arrays.arrays(np.float64, 20, elements=st.floats(-1e30, 1e30)), st.permutations(range(20)))
-def test_the_order_does_not_matter(values: np.ndarray, order: list[int]) -> None:
+def test_the_order_does_not_matter(values: NDArray[np.float64], order: list[int]) -> None:
     one, other = Moments(), Moments()
     one.add(values)
     other.add(values[order])

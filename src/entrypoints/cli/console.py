@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 import signal
 import sys
@@ -86,6 +87,14 @@ def with_flags(message: str) -> str:
 def say(line: str) -> None:
     """Print a line on stderr."""
     sys.stderr.write(f"voxport: {line}\n")
+
+
+def say_logged(name: str) -> None:
+    """Print what is logged under a name on stderr."""
+    handler, logger = logging.StreamHandler(), logging.getLogger(name)
+    handler.setFormatter(logging.Formatter("voxport: %(message)s"))
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
 
 
 def warn(messages: Iterable[str]) -> None:

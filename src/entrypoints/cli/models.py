@@ -127,7 +127,7 @@ def check_command(
     application = build_application(store=store)
     root = trusted or application.settings.require_signed
     if root is None:
-        raise UsageError("--trusted", expected="a public key or root certificates", got="", do="name a PEM file")
+        raise UsageError("--trusted", expected="a public key or root certificates", got="neither", do="name a PEM file")
     found = application.find_model(model)
     application.check_signature(found, root)
     typer.echo(f"{found.card.reference} is signed, and as it was when it was signed")

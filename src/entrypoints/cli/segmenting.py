@@ -13,7 +13,7 @@ from ...domain.errors import UsageError
 from ...domain.run import RunOptions
 from ...domain.volume_names import ALL_NAMES, PACKED
 from . import options as opt
-from .console import build_application, progress_bar, show_json, show_table, warn
+from .console import build_application, progress_bar, say_logged, show_json, show_table, warn
 from .measuring import measure_as_asked
 
 if TYPE_CHECKING:
@@ -88,6 +88,8 @@ def segment_command(
     from ...services.segmentation.report import same_again_there
 
     application = build_application(cluster=opt.cluster_settings(cluster, block, server))
+    if not quiet:
+        say_logged("voxport.cluster")
     inputs, output = _case(inputs, output, application.sample if sample else None)
     if sample:
         statistics, preview = statistics or "sample_statistics.json", preview or "sample_preview.png"

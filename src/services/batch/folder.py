@@ -38,7 +38,7 @@ class BatchFolder:
         if "::" in str(self.path):
             raise UsageError(f"-o {name}", expected="a path without ::", got=str(self.path), do="choose another folder")
 
-    def queue_settings(self, at_once: int, cluster: Mapping[str, Any]) -> dict[str, Any]:
+    def queue_settings(self, at_once: int, cluster: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Settings of the batch's own queue, which runs ``at_once`` jobs and keeps them without limit.
 
         The workers of a cluster, if there is one, reach the folder of results: the files of runs are in it.

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass
@@ -61,6 +62,7 @@ from .tasks import (
     work_on_block,
 )
 
+_log = logging.getLogger("voxport.cluster")
 _SCHEMA = "voxport/blocks/1"
 _RECORD, _LOCK = "run.json", "lock"
 _CHANGED, _DONE = "postprocessing/begun.json", "postprocessing/done.json"
@@ -130,7 +132,8 @@ class BlockedRun:
         mask = Path(run.outputs.mask).absolute()
         place = mask.parent / mask.name
         if ports.folder is not None:  # masks of one name may be made in many folders, each attempt in another one
-            own = key_of(run.hashes, run.loaded.model.sha256, asdict(run.options), list(self._wanted))
+            contents = [sha256 for _, sha256 in run.hashes]
+            own = key_of(contents, run.loaded.model.sha256, asdict(run.options), list(self._wanted))
             place = ports.folder.absolute() / f"{mask.name}-{own[:16]}"
         self.folder = f"{place}{_ENDING}"
         self._blobs = ports.open_blobs(self.folder)
@@ -138,7 +141,11 @@ class BlockedRun:
     def __enter__(self) -> Self:
         with ExitStack() as stack:
             self._scheduler = stack.enter_context(self._ports.scheduler())
-            held = stack.enter_context(self._ports.locks.hold(Path(self.folder) / _LOCK, wait=False))
+            if self._scheduler.dashboard is not None:
+                _log.info("what the workers do is shown at %s", self._scheduler.dashboard)
+            # A folder by content may be that of another case with the same content: it is waited for.
+            wait = self._ports.folder is not None
+            held = stack.enter_context(self._ports.locks.hold(Path(self.folder) / _LOCK, wait=wait))
             if not held:
                 got = "one that another process makes now"
                 raise UsageError(self._outputs.mask, expected="a mask of its own", got=got, do="wait for it")

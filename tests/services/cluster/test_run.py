@@ -6,6 +6,7 @@ import hashlib
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,8 @@ from voxport.domain.labels.label_map import Label, LabelTable
 from voxport.domain.labels.postprocessing import FillHoles, KeepLargest, RemoveSmall
 from voxport.domain.run import Outputs, RunOptions
 from voxport.ports.block_scheduler import BlockTask, Workbench
+from voxport.ports.model import Model
+from voxport.ports.runtime import InferenceRuntime, RuntimeOptions
 from voxport.services.cluster.run import ClusterPorts
 from voxport.services.cluster.tasks import WorkerPorts
 from voxport.services.models.loading import LoadedModel
@@ -75,8 +78,10 @@ class Place:
         return RoutedStore(NiftiStore(self.folder), OmeZarrStore())
 
     def worker_ports(self) -> WorkerPorts:
-        def opened(*_: Any) -> FakeRuntime:
+        def opened(model: Model, options: RuntimeOptions) -> InferenceRuntime:
+            assert model.path.is_file()
             assert self.runtime is not None
+            assert options.precision == "fp32"
             self.runtime.closed = False
             return self.runtime
 
@@ -94,7 +99,7 @@ class Place:
                 def watched(bench: Workbench, block: int) -> Any:
                     if place.kill_after is not None and len(place.tasks) >= place.kill_after:
                         raise KeyboardInterrupt
-                    stage = getattr(task, "args", ("",))[1]
+                    stage = task.args[1] if isinstance(task, partial) else ""
                     place.tasks.append((stage if isinstance(stage, str) else "surveyed", block))
                     return task(bench, block)
 
@@ -136,7 +141,8 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
 def values_of(channels: int, dtype: Any, seed: int = 0) -> NDArray[Any]:
     smooth = np.cumsum(np.random.default_rng(seed).standard_normal((channels, *EDGES)), axis=1)
     scaled = (smooth - smooth.min()) / (smooth.max() - smooth.min())
-    return (scaled * (200 if np.issubdtype(dtype, np.integer) else 1)).astype(dtype)
+    values: NDArray[Any] = (scaled * (200 if np.issubdtype(dtype, np.integer) else 1)).astype(dtype)
+    return values
 
 
 def card_of(
@@ -451,3 +457,26 @@ def test_a_full_disk_loses_nothing(place: Place, monkeypatch: pytest.MonkeyPatch
     one = place.folder / "one.nii"
     place.segment(load(uneven, card), [scan], Outputs(str(one)))
     assert one.read_bytes() == Path(outputs.mask).read_bytes()
+
+
+def test_an_attempt_in_another_folder_goes_on_with_a_run(place: Place) -> None:
+    """As of a job: each attempt has its own copies of the volumes, and its own place for the mask."""
+    card, shared = card_of(tiling=GAUSSIAN), place.folder / "shared"
+    shared.mkdir()
+    for attempt in ("first", "second"):
+        folder = place.folder / attempt
+        folder.mkdir()
+        scan = place.store(values_of(1, np.float32), make_grid(EDGES), f"{attempt}/scan.nii")
+        outputs = Outputs(str(folder / "mask.ome.zarr"))
+        if attempt == "first":
+            place.kill_after = 6
+            with pytest.raises(KeyboardInterrupt):
+                place.segment(load(uneven, card), [scan], outputs, place.cluster(folder=shared))
+            place.kill_after = None
+    place.segment(load(uneven, card), [scan], outputs, place.cluster(folder=shared))
+    assert len(place.tasks) == len(set(place.tasks))
+    assert list(shared.iterdir()) == []
+    one = place.folder / "one"
+    one.mkdir()
+    place.segment(load(uneven, card), [scan], Outputs(str(one / "mask.ome.zarr")))
+    assert files_of(one) == {k: v for k, v in files_of(place.folder / "second").items() if k != "scan.nii"}

@@ -98,7 +98,8 @@ def _licences(text: str) -> list[Any]:
 
 def _licence_of(distribution: Distribution) -> str:
     """Return the licence that a distribution states; many old ones have its whole text, which counts as none."""
-    stated = distribution.metadata["License-Expression"] or distribution.metadata["License"] or ""
+    fields = (name for name in ("License-Expression", "License") if name in distribution.metadata)
+    stated = next((distribution.metadata[name] for name in fields), "")
     if stated and "\n" not in stated and len(stated) <= 60:
         return stated
     classes = [c for c in distribution.metadata.get_all("Classifier") or () if c.startswith("License :: ")]
