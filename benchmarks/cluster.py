@@ -32,7 +32,7 @@ from voxport.domain.geometry.grid import Box, Grid, Shape3
 from voxport.domain.inference.patches import Tiling, plan_tiles
 from voxport.domain.inference.tile_blocks import TileBlocks
 from voxport.ports.block_scheduler import Workbench
-from voxport.services.cluster.tasks import write_boxes
+from voxport.services.cluster.tasks import boxes_within
 from voxport.testing.affine import affine_card
 from voxport.testing.convolution import write_convolution_onnx
 
@@ -263,8 +263,8 @@ def calculated(found: Mapping[str, Any]) -> list[tuple[str, str, str]]:
         for cell in blocks.cells(number)
         if len(cell.blocks) > 1
     )
-    edge = blocks.own(0).shape[0]
-    surveyed, written = len(write_boxes(grid, CHUNK, 1024)), len(write_boxes(grid, CHUNK, edge))
+    edge, whole = blocks.own(0).shape[0], Box.whole(grid.shape)
+    surveyed, written = len(boxes_within(whole, CHUNK, 1024)), len(boxes_within(whole, CHUNK, edge))
     tasks, tiles = surveyed + 2 * (blocks.count + written), blocks.plan.tile_count
     read = sum(_whole_chunks(part) for part in parts)
     sums, pieces = 8 * CLASSES * shared, 2 * voxels

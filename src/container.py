@@ -305,7 +305,7 @@ class Container(containers.DeclarativeContainer):
         ),
     )
     worker_ports = providers.Factory(
-        WorkerPorts, volumes, block_volumes, open_blobs.provider, runtimes, scratch, resources, config.version
+        WorkerPorts, volumes, block_volumes, open_blobs.provider, runtimes, resources, config.version
     )
     tuning_store: providers.Provider[TuningStore] = providers.ThreadSafeSingleton(
         _late("tunings.folder", "TuningDirectory"), config.tunings_dir

@@ -106,6 +106,10 @@ class TileBlocks:
             blocks = tuple(self._number(place) for place in product(*(range(*cell[1]) for cell in ranges)))
             yield Cell(box, blocks)
 
+    def seams(self, block: int) -> Iterator[Cell]:
+        """Yield the voxels that a block finishes, and that tiles of other blocks contribute to."""
+        return (cell for cell in self.cells(block) if cell.owner == block and len(cell.blocks) > 1)
+
     def meeting(self, box: Box) -> Iterator[int]:
         """Yield the blocks that finish voxels of a box."""
         along = [

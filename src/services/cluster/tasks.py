@@ -7,6 +7,7 @@ import io
 import json
 import math
 import tempfile
+import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -34,7 +35,6 @@ from ...ports.block_volumes import BlockVolumes
 from ...ports.model import Model
 from ...ports.resources import Resources
 from ...ports.runtime import RuntimeOpener, RuntimeOptions
-from ...ports.scratch import Scratch
 from ...ports.volume_store import VolumeSink, VolumeStore
 from ..segmentation.case import Case, replaced, value_table
 from ..segmentation.inference import Inferer
@@ -55,7 +55,6 @@ class WorkerPorts:
     block_volumes: BlockVolumes
     open_blobs: Callable[[str], BlobStore]
     runtimes: Mapping[str, RuntimeOpener]
-    scratch: Scratch
     resources: Resources
     version: str
 
@@ -182,12 +181,14 @@ class _Reader:
         self.blobs = self.ports.open_blobs(shared.folder)
 
     def put_arrays(self, name: str, arrays: Mapping[str, NDArray[Any]]) -> None:
-        """Store arrays; labels compressed, as they shrink to a few percent."""
+        """Store arrays; labels compressed, at the level that costs little, as they shrink to a few percent."""
         content = io.BytesIO()
-        save: Callable[..., None] = np.savez
-        if all(array.dtype.kind == "u" for array in arrays.values()):
-            save = np.savez_compressed
-        save(content, **arrays)
+        shrinks = all(array.dtype.kind == "u" for array in arrays.values())
+        kind = zipfile.ZIP_DEFLATED if shrinks else zipfile.ZIP_STORED
+        with zipfile.ZipFile(content, "w", kind, compresslevel=1) as archive:
+            for key, array in arrays.items():
+                with archive.open(f"{key}.npy", "w", force_zip64=True) as stream:
+                    np.lib.format.write_array(stream, array, allow_pickle=False)
         content.seek(0)
         self.blobs.put(name, content)
 
@@ -233,7 +234,7 @@ class _Worker(_Reader):
         axis, (part, region) = blocks.plan.axis, blocks.part(number)
         piece = _Piece(run, blocks.own(number))
         planes = self._view.planes(run.fitted, axis, region, run.limits)
-        for found in infer_block(blocks, number, planes, self._inferer.begin, buffers=self.ports.scratch):
+        for found in infer_block(blocks, number, planes, self._inferer.begin):
             if isinstance(found, Block):
                 piece.add(found.box, found.logits)
                 continue
@@ -251,17 +252,20 @@ class _Worker(_Reader):
     def _join(self, number: int) -> dict[str, Any]:
         """Add up the sums of a block's voxels that its neighbours' tiles reach too."""
         run, blocks = self._run, self._run.blocks
-        piece = _Piece(run, blocks.own(number), self.arrays(_piece_name("inferred", number))["values"])
-        for cell in blocks.cells(number):
-            if cell.owner == number and len(cell.blocks) > 1:
-                total: NDArray[np.int64] | None = None
-                for giver in cell.blocks:
-                    sums = self.arrays(_sums_name(number, giver, cell.box))["sums"]
-                    total = sums if total is None else np.add(total, sums, out=total)
-                assert total is not None
-                piece.add(cell.box, mean_logits(blocks.plan, cell.box, total))
-        self.put_arrays(_piece_name("joined", number), {"values": piece.values})
-        return {"contested": piece.contested}
+        contested = 0
+        joined: dict[str, NDArray[Any]] = {}
+        for cell in blocks.seams(number):
+            total: NDArray[np.int64] | None = None
+            for giver in cell.blocks:
+                sums = self.arrays(_sums_name(number, giver, cell.box))["sums"]
+                total = sums if total is None else np.add(total, sums, out=total)
+            assert total is not None
+            piece = _Piece(run, cell.box)
+            piece.add(cell.box, mean_logits(blocks.plan, cell.box, total))
+            joined[str(len(joined))] = piece.values
+            contested += piece.contested
+        self.put_arrays(_piece_name("joined", number), joined)
+        return {"contested": contested}
 
     def _write(self, number: int) -> dict[str, Any]:
         """Write a box of the results, from the blocks that finished its voxels."""
@@ -320,12 +324,22 @@ class _Worker(_Reader):
             own = self._run.blocks.own(number)
             common = own.common(box)
             assert common is not None
-            values = self.arrays(_piece_name(last_stage(self._run.blocks), number))["values"]
+            values = self._finished(number)
             if gathered is None:
                 gathered = np.zeros((*values.shape[:-3], *box.shape), values.dtype)
             gathered[(..., *common.within(box).slices)] = values[(..., *common.within(own).slices)]
         assert gathered is not None
         return gathered
+
+    def _finished(self, number: int) -> NDArray[Any]:
+        """Return the labels or logits of a block's own voxels, its seams included."""
+        blocks = self._run.blocks
+        values = self.arrays(_piece_name("inferred", number))["values"]
+        if last_stage(blocks) == "joined":
+            joined = self.arrays(_piece_name("joined", number))
+            for key, cell in enumerate(blocks.seams(number)):
+                values[(..., *cell.box.within(blocks.own(number)).slices)] = joined[str(key)]
+        return values
 
     def _sink(self, name: VolumeName) -> VolumeSink:
         sinks = self.__dict__.setdefault("_sinks", {})
@@ -341,13 +355,12 @@ class _Worker(_Reader):
 class _Piece:
     """The labels ``(x, y, z)``, or logits ``(K, x, y, z)``, of a block's own voxels as they are finished."""
 
-    def __init__(self, run: BlockRun, own: Box, values: NDArray[Any] | None = None) -> None:
+    def __init__(self, run: BlockRun, own: Box) -> None:
         self._run, self._own = run, own
         self.contested = 0
+        self.values: NDArray[Any]
         output = run.card.output
-        if values is not None:
-            self.values = values
-        elif run.keeps_logits:
+        if run.keeps_logits:
             self.values = np.zeros((output.channels, *own.shape), np.float32)
         else:
             self.values = np.zeros(own.shape, output.table.dtype)

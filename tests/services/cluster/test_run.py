@@ -18,7 +18,6 @@ from voxport.adapters.blobs.fsspec import FsspecBlobs
 from voxport.adapters.locks.files import FileLocks
 from voxport.adapters.pictures.png import PngPictures
 from voxport.adapters.schedulers.inline import InlineScheduler
-from voxport.adapters.scratch.files import ScratchFiles
 from voxport.adapters.volumes.nifti import NiftiStore
 from voxport.adapters.volumes.ome_zarr import OmeZarrStore
 from voxport.adapters.volumes.ome_zarr.blocks import OmeZarrBlocks
@@ -85,9 +84,8 @@ class Place:
             self.runtime.closed = False
             return self.runtime
 
-        blobs, scratch = lambda folder: FsspecBlobs(folder), ScratchFiles(self.folder)
         own = OmeZarrBlocks(self.volumes)
-        return WorkerPorts(self.volumes, own, blobs, {"fake": opened}, scratch, FixedResources(), "1.0")
+        return WorkerPorts(self.volumes, own, FsspecBlobs, {"fake": opened}, FixedResources(), "1.0")
 
     def cluster(self, **options: Any) -> ClusterPorts:
         place = self
