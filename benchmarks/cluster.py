@@ -1,7 +1,7 @@
 """Measure ``voxport segment --cluster`` beside one process: seconds, memory of a worker, bytes, and what blocks cost.
 
-A synthetic OME-Zarr is segmented by a network of one convolution, so voxport's own work dominates. All runs are
-separate processes, in turns; medians are compared. ``--json docs/cluster.json`` also writes the numbers into
+A synthetic OME-Zarr is segmented by a small network, or by one convolution, so that voxport's own work dominates. All
+runs are separate processes, in turns; medians are compared. ``--json docs/cluster.json`` also writes the numbers into
 docs/cluster.md, with a calculation for a volume of 10^12 voxels that uses them; ``--write-only`` does that alone.
 """
 
@@ -17,13 +17,16 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
+import onnx
 import psutil
 from material import blobs, machine
+from onnx import TensorProto, helper, numpy_helper
 from voxport.adapters.models.onnx_files import OnnxModelFiles
 from voxport.adapters.schedulers.dask import DaskScheduler
 from voxport.adapters.volumes.ome_zarr import OmeZarrStore
@@ -51,6 +54,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shape", type=_numbers, default=(1024, 1024, 512), help="along x, y and z: 1024,1024,512")
     parser.add_argument("--blocks", type=_numbers, default=(256, 512), help="edges of blocks")
+    parser.add_argument("--width", type=int, default=8, help="channels of the network; 0: one convolution")
     parser.add_argument("--memory", default="1GB", help="of a worker, where blocks are not stated")
     parser.add_argument("--minutes", type=float, default=11, help="repeat all runs as often as fits")
     parser.add_argument("--folder", type=Path, help="for the volumes; default: a temporary one")
@@ -59,7 +63,8 @@ def main() -> None:
     wanted = parser.parse_args()
     if not wanted.write_only:
         with TemporaryDirectory(dir=wanted.folder) as name:
-            found = _measured(Path(name), wanted.shape, wanted.blocks, wanted.memory, 60 * wanted.minutes)
+            limit = 60 * wanted.minutes
+            found = _measured(Path(name), wanted.shape, wanted.blocks, wanted.memory, limit, wanted.width)
         print(section(found))
         if wanted.json is not None:
             wanted.json.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
@@ -74,12 +79,14 @@ def _numbers(text: str) -> tuple[int, ...]:
     return tuple(int(number) for number in text.split(","))
 
 
-def _measured(folder: Path, shape: Shape3, blocks: Sequence[int], memory: str, limit: float) -> dict[str, Any]:
+def _measured(
+    folder: Path, shape: Shape3, blocks: Sequence[int], memory: str, limit: float, width: int
+) -> dict[str, Any]:
     processors = len(os.sched_getaffinity(0))
     half, eighth = (shape[0] // 2, shape[1], shape[2]), (shape[0] // 2, shape[1] // 2, shape[2] // 2)
     for name, size in {"whole": shape, "half": half, "eighth": eighth}.items():
         make_volume(folder / f"{name}.ome.zarr", size)
-    make_model(folder / "model.onnx")
+    make_model(folder / "model.onnx", width)
     counts = [count for count in (1, 2, 4) if count == 1 or count <= processors]
     workers = {count: "1 worker" if count == 1 else f"{count} workers" for count in counts}
     names = {f"{workers[count]}, blocks of {edge}": (count, edge) for count in counts for edge in blocks}
@@ -104,6 +111,7 @@ def _measured(folder: Path, shape: Shape3, blocks: Sequence[int], memory: str, l
         "patch": PATCH,
         "overlap": OVERLAP,
         "repeats": rounds,
+        "width": width,
         "processors": processors,
         "tiles": plan.tile_count,
         "runs": {name: _median(each) for name, each in runs.items()},
@@ -114,6 +122,11 @@ def _measured(folder: Path, shape: Shape3, blocks: Sequence[int], memory: str, l
         cut = TileBlocks.of_edge(plan, edge)
         found["runs"][name] |= {"blocks": cut.count, "twice": _twice(cut)}
     return {**found, "passed": all(run.get("same", True) for run in found["runs"].values())}
+
+
+def _network(found: Mapping[str, Any]) -> str:
+    width = found.get("width", 0)
+    return f"three convolutions with {width} channels between" if width else "a network of one convolution"
 
 
 def _tiling() -> Tiling:
@@ -131,10 +144,32 @@ def make_volume(path: Path, shape: Shape3) -> None:
         sink.commit()
 
 
-def make_model(path: Path) -> None:
-    """Write a network of one convolution, with its card."""
-    write_convolution_onnx(path, classes=CLASSES)
+def make_model(path: Path, width: int) -> None:
+    """Write a network of three convolutions with so many channels between them, or of one for 0, with its card."""
+    if width:
+        _write_convolutions(path, [1, width, width, CLASSES])
+    else:
+        write_convolution_onnx(path, classes=CLASSES)
     OnnxModelFiles().write(path, affine_card(1, CLASSES, tiling=_tiling()), path)
+
+
+def _write_convolutions(path: Path, channels: Sequence[int]) -> None:
+    """Write zero-padded convolutions of 3 x 3 x 3 voxels, with ReLU between them, as ONNX."""
+    random, nodes, weights, name = np.random.RandomState(7), [], [], "image"
+    for number, (given, made) in enumerate(pairwise(channels)):
+        kernel = random.standard_normal((made, given, 3, 3, 3)).astype(np.float32) / np.sqrt(27 * given)
+        kernel -= kernel.mean(axis=(1, 2, 3, 4), keepdims=True)
+        weights.append(numpy_helper.from_array(kernel, f"kernel{number}"))
+        last = number == len(channels) - 2
+        out = "scores" if last else f"sum{number}"
+        nodes.append(helper.make_node("Conv", [name, f"kernel{number}"], [out], pads=[1] * 6))
+        if not last:
+            name = f"positive{number}"
+            nodes.append(helper.make_node("Relu", [out], [name]))
+    ends = [(end, ["n", count, "i", "j", "k"]) for end, count in (("image", channels[0]), ("scores", channels[-1]))]
+    image, scores = (helper.make_tensor_value_info(end, TensorProto.FLOAT, shape) for end, shape in ends)
+    graph = helper.make_graph(nodes, "convolutions", [image], [scores], weights)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10), path)
 
 
 def _command(folder: Path, to: str, volume: str, *options: object) -> list[str]:
@@ -366,7 +401,7 @@ def section(found: Mapping[str, Any]) -> str:
     return "\n\n".join(
         (
             f"{quick}{x} x {y} x {z} voxels of uint8, {found['tiles']} tiles of {found['patch']}, overlap "
-            f"{found['overlap']:g}, a network of one convolution; {found['machine']['processors']}, medians of "
+            f"{found['overlap']:g}, {_network(found)}; {found['machine']['processors']}, medians of "
             f"{found['repeats']} (`python benchmarks/cluster.py`; [cluster.json](cluster.json)). All runs have the "
             "same processors. The ratio is to one process for one worker, and to two processes for two. *Inferred "
             "twice* is what blocks that do not exchange sums would infer more.",
