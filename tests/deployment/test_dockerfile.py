@@ -80,7 +80,7 @@ def test_what_it_installs_works_and_has_no_torch(tmp_path: Path) -> None:
         shutil.copy(ROOT / source, context)
     shutil.copytree(ROOT / "src", context / "src", ignore=shutil.ignore_patterns("__pycache__"))
     lines = [rest.replace("/opt/voxport", str(place)) for rest in named("RUN") if "/opt/voxport" in rest]
-    assert [line.split()[0] for line in lines] == ["python", f"{place}/bin/pip"]
+    assert [line.split()[0] for line in lines] == ["python", f"{place}/bin/pip", f"{place}/bin/voxport"]
     for line in lines:
         shell = ["sh", "-c", re.sub(r"^python\b", shlex.quote(sys.executable), line)]
         # what is run is compiled when it is first imported; the image has all of it compiled
@@ -89,6 +89,7 @@ def test_what_it_installs_works_and_has_no_torch(tmp_path: Path) -> None:
             shell, cwd=context, env=quick, capture_output=True, text=True, encoding="utf-8", check=False
         )
         assert done.returncode == 0, done.stderr[-4000:]
+    assert (place / "sbom.cdx.json").stat().st_size > 10_000
     installed = {path.name for path in place.glob("lib/python3.*/site-packages/*")}
     assert {"voxport", "bentoml", "gradio", "dbos", "onnxruntime"} <= installed
     assert not {"torch", "monai", "onnxscript", "pytest"} & installed
