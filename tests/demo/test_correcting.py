@@ -13,6 +13,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pytest
+from playwright.sync_api import Request
 from starlette.testclient import TestClient
 from voxport.application import Application
 from voxport.domain.labels.brush import MOST_POINTS
@@ -138,11 +139,23 @@ def test_a_case_is_kept_for_training(app: tuple[TestClient, Controller], blob: P
     np.testing.assert_array_equal(np.asarray(labels.dataobj), box())
 
 
+def test_a_training_folder_that_is_no_data_set_is_told_without_its_path(
+    app: tuple[TestClient, Controller], blob: Path, tmp_path: Path
+) -> None:
+    client, controller = app
+    session = segmented(client, controller, blob)
+    (tmp_path / "training" / "dataset.json").write_text("[]", encoding="utf-8")
+    answer = client.post(f"/session/{session.id}/training")
+    assert answer.status_code == 422
+    assert answer.json()["detail"].startswith("training/dataset.json: expected a data set of nnU-Net")
+    assert str(tmp_path) not in answer.text
+
+
 def test_wrong_strokes_are_refused_in_one_line(app: tuple[TestClient, Controller], blob: Path) -> None:
     client, controller = app
     session = segmented(client, controller, blob)
     url = f"/session/{session.id}/stroke"
-    for wrong in (
+    strokes: list[Any] = [
         stroke(value=2),
         stroke(radius=-1),
         stroke(radius=1e300),
@@ -153,7 +166,8 @@ def test_wrong_strokes_are_refused_in_one_line(app: tuple[TestClient, Controller
         stroke(points=[[2**80, 0, 0]]),
         stroke(points=None),
         [],
-    ):
+    ]
+    for wrong in strokes:
         answer = client.post(url, json=wrong)
         assert answer.status_code == 422, wrong
         assert "\n" not in answer.json()["detail"]
@@ -238,7 +252,12 @@ def test_a_mask_is_painted_erased_undone_and_taken_home(
     visitor.run()
     assert page.locator(".vx-corrected:visible").count() == 0
     posted: list[dict[str, Any]] = []
-    page.on("request", lambda r: r.url.endswith("/stroke") and posted.append(json.loads(r.post_data)))
+
+    def note(request: Request) -> None:
+        if request.url.endswith("/stroke"):
+            posted.append(json.loads(request.post_data or ""))
+
+    page.on("request", note)
     # with the mouse: a drag across the axial slice
     page.locator(".vx-label button").click()
     assert page.locator("[name=brush]").get_attribute("aria-pressed") == "true"

@@ -80,4 +80,5 @@ class Stroke:
         """Return how many voxels the brush reaches along each axis, at most those of the grid."""
         columns = grid.affine[:3, :3]
         longest = self.radius * np.sqrt(np.diag(np.linalg.inv(columns.T @ columns)))
-        return np.minimum(np.floor(longest * (1 + _SLACK)), np.array(grid.shape)).astype(np.int64)
+        whole = np.minimum(np.floor(longest * (1 + _SLACK)), grid.shape)
+        return np.asarray(whole, dtype=np.int64)

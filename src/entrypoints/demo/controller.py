@@ -257,7 +257,9 @@ class Controller:
     def sentence(self, error: VoxportError) -> str:
         """Return an error in English as the page shows it, with file names instead of paths."""
         do = error.do[:1].upper() + error.do[1:]
-        return self.sessions.public(f"{error.subject}: expected {error.expected}, got {error.got}. {do}.")
+        text = self.sessions.public(f"{error.subject}: expected {error.expected}, got {error.got}. {do}.")
+        folder = None if self.training is None else self.training.folder
+        return text if folder is None else text.replace(str(folder), folder.name)
 
     def _show(self, session: Session, files: tuple[Path, ...], options: RunOptions) -> None:
         volume = OpenVolume.open(self.application.volumes, [str(path) for path in files], options.reading)

@@ -128,8 +128,8 @@ def test_a_damaged_list_is_not_overwritten(kept: TrainingFolder, stack: ExitStac
 class FullStore(NiftiStore):
     """A store in which the second channel of an image finds no room at its end."""
 
-    def create(self, reference: str, *args: Any, **options: Any) -> VolumeSink:
-        sink = super().create(reference, *args, **options)
+    def create(self, reference: str, grid: Grid, dtype: np.dtype[Any], **options: Any) -> VolumeSink:
+        sink = super().create(reference, grid, dtype, **options)
         if "_0001" in reference:
 
             def refuse() -> str:

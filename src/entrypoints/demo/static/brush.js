@@ -13,6 +13,7 @@ export class Brush {
     this.kept = kept;
     this.parts = [];
     this.last = null;
+    this.choices = new Map();
     this.root = document.createElement("div");
     this.root.className = "vx-tools vx-brush";
     this.root.setAttribute("role", "toolbar");
@@ -22,7 +23,6 @@ export class Brush {
     this.root.innerHTML = `
       <button type="button" name="brush" title="${say("viewer.brush_title")}">${say("viewer.brush")}</button>
       <button type="button" name="eraser" title="${say("viewer.eraser_title")}">${say("viewer.eraser")}</button>
-      <label>${say("viewer.brush_label")} <select name="paint"></select></label>
       <label title="${say("viewer.radius_title")}">${say("viewer.radius")}
         <input type="number" name="radius" min="0" step="any"> <span class="vx-unit"></span></label>
       <button type="button" name="undo" title="${say("viewer.undo_title")}">${say("viewer.undo")}</button>
@@ -32,12 +32,10 @@ export class Brush {
       <output class="vx-kept"></output>`;
     this.root.querySelector(".vx-unit").textContent = unit;
     const { mask } = viewer.scene;
-    mask.labels.forEach((label) => this.part("paint").add(new Option(label.name, String(label.value))));
     if (!mask.labels.some((label) => label.value === kept.value)) kept.value = mask.labels[0]?.value ?? 0;
     this.part("train").hidden = !mask.trains;
     this.part("brush").addEventListener("click", () => this.take("brush"));
     this.part("eraser").addEventListener("click", () => this.take("eraser"));
-    this.part("paint").addEventListener("change", (e) => this.choose(Number(e.target.value)));
     this.part("radius").addEventListener("input", (e) => e.target.value !== "" && this.set({ radius: Number(e.target.value) }));
     this.part("undo").addEventListener("click", () => this.undo());
     this.part("train").addEventListener("click", () => this.train());
@@ -58,7 +56,7 @@ export class Brush {
 
   show() {
     for (const name of ["brush", "eraser"]) this.part(name).setAttribute("aria-pressed", String(this.tool === name));
-    this.part("paint").value = String(this.kept.value);
+    this.choices.forEach((button, value) => button.setAttribute("aria-pressed", String(this.kept.value === value)));
     const radius = this.part("radius");
     if (Number(radius.value) !== this.kept.radius || radius.value === "") radius.value = String(this.kept.radius);
     const { mask } = this.viewer.scene;
@@ -76,9 +74,15 @@ export class Brush {
     this.set({ tool: this.tool === tool ? null : tool });
   }
 
-  // paint this label
-  choose(value) {
-    this.set({ value, tool: "brush" });
+  // a button of the legend that chooses a label to paint
+  choice(label) {
+    const button = document.createElement("button");
+    const title = say("viewer.paint", { label: label.name });
+    Object.assign(button, { type: "button", title });
+    button.addEventListener("click", () => this.set({ value: label.value, tool: "brush" }));
+    this.choices.set(label.value, button);
+    this.show();
+    return button;
   }
 
   // Whether a key was meant for the tools.

@@ -199,11 +199,8 @@ class Viewer extends HTMLElement {
       colour.setAttribute("aria-label", say("viewer.colour", { label: label.name }));
       check.addEventListener("change", () => this.setLabel(label, { shown: check.checked }));
       colour.addEventListener("input", () => this.setLabel(label, { colour: colour.value }));
-      const name = Object.assign(document.createElement(this.brush ? "button" : "span"), { textContent: label.name });
-      if (this.brush) {
-        Object.assign(name, { type: "button", title: say("viewer.paint", { label: label.name }) });
-        name.addEventListener("click", () => this.brush.choose(label.value));
-      }
+      const name = this.brush ? this.brush.choice(label) : document.createElement("span");
+      name.textContent = label.name;
       chip.append(check, colour, name);
       place.append(chip);
     }
