@@ -258,6 +258,8 @@ def test_a_mask_is_painted_erased_undone_and_taken_home(
             posted.append(json.loads(request.post_data or ""))
 
     page.on("request", note)
+    page.wait_for_selector(".vx-surface canvas[data-faces]")
+    faces = page.locator(".vx-surface canvas").first.get_attribute("data-faces")
     # with the mouse: a drag across the axial slice
     page.locator(".vx-label button").click()
     assert page.locator("[name=brush]").get_attribute("aria-pressed") == "true"
@@ -298,15 +300,22 @@ def test_a_mask_is_painted_erased_undone_and_taken_home(
     report = json.loads(visitor.download("Report of corrections", tmp_path).read_text(encoding="utf-8"))
     assert report["corrections"]["voxels"] == np.count_nonzero(expected != box())
     assert [row["strokes"] for row in report["corrections"]["labels"]] == [1, 1]
-    page.wait_for_selector(".vx-surface canvas[data-faces]")
+    page.wait_for_selector(f".vx-surface canvas[data-faces]:not([data-faces='{faces}'])")
     page.get_by_role("button", name="Keep for training").click()
     page.locator(".vx-kept").filter(has_text="Kept as blob_").wait_for()
     (labels,) = (kept / "labelsTr").iterdir()
     np.testing.assert_array_equal(np.asarray(nib.load(labels).dataobj), expected)
     look(visitor, tmp_path, "corrected")
+    # a page that is loaded again shows the corrections
+    page.reload()
+    page.wait_for_selector(".vx-axial canvas[data-shown]")
+    visitor.wait_for_slices()
+    assert page.locator(".vx-corrected:visible").count() == 2
+    assert page.evaluate("window.voxport.viewer.brush.tool") is None
     # a stroke that is refused says so in one line, and changes nothing
     visitor.set("radius", 1e300)
     canvas.focus()
+    page.keyboard.press("b")
     page.keyboard.press("Enter")
     page.locator(".vx-trouble").filter(has_text="stroke: expected a radius of 0 to 1e+09").wait_for()
     np.testing.assert_array_equal(np.asarray(nib.load(visitor.download("Corrected mask", tmp_path)).dataobj), expected)

@@ -15,11 +15,11 @@ from voxport.adapters.artifacts.local import LocalFiles
 from voxport.adapters.locks.files import FileLocks
 from voxport.adapters.volumes.memory import MemoryStore
 from voxport.adapters.volumes.nifti import NiftiStore
+from voxport.adapters.volumes.nifti.sink import NiftiSink
 from voxport.domain.errors import OutputError
 from voxport.domain.geometry.grid import Box, Grid
 from voxport.domain.labels.label_map import Label, LabelTable
 from voxport.domain.volume import Volume
-from voxport.ports.volume_store import VolumeSink
 from voxport.services.segmentation.case import Case
 from voxport.services.viewing.training import TrainingFolder
 from voxport.services.viewing.volume_viewer import ShownMask
@@ -128,7 +128,7 @@ def test_a_damaged_list_is_not_overwritten(kept: TrainingFolder, stack: ExitStac
 class FullStore(NiftiStore):
     """A store in which the second channel of an image finds no room at its end."""
 
-    def create(self, reference: str, grid: Grid, dtype: np.dtype[Any], **options: Any) -> VolumeSink:
+    def create(self, reference: str, grid: Grid, dtype: np.dtype[Any], **options: Any) -> NiftiSink:
         sink = super().create(reference, grid, dtype, **options)
         if "_0001" in reference:
 
