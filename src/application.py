@@ -39,7 +39,6 @@ from .ports.model_repository import Listing
 from .ports.progress import ProgressListener
 from .ports.segmenter import Segmenter
 from .ports.signatures import SigningKey
-from .ports.volume_store import VolumeSource
 from .services.assurance.signing import check_signature, sign_model
 from .services.cluster.plan import BlockPlan, plan_blocks
 from .services.cluster.tasks import WorkerPorts
@@ -70,6 +69,8 @@ from .services.segmentation.predict import Prediction, predict
 from .services.segmentation.segment import Segmentation, segment
 from .services.viewing.surfaces import label_surfaces
 from .services.viewing.threshold_preview import threshold_preview
+from .services.viewing.training import DATASET, TrainingFolder
+from .services.viewing.volume_viewer import LabelSource
 from .settings import Settings, load_settings
 
 T = TypeVar("T")
@@ -530,9 +531,22 @@ class Application:
         volumes, artifacts = self.volumes, self.artifacts
         return threshold_preview(inputs, outputs, progress, volumes=volumes, artifacts=artifacts, reading=reading)
 
-    def label_surfaces(self, mask: VolumeSource, table: LabelTable) -> bytes:
+    def label_surfaces(self, mask: LabelSource, table: LabelTable) -> bytes:
         """The surfaces of a mask's labels as binary glTF; see ``label_surfaces``."""
         return label_surfaces(mask, table, surfaces=self.container.surfaces())
+
+    def training_folder(self, folder: Path) -> TrainingFolder:
+        """The folder that corrected cases are kept in, for training; made where it is missing.
+
+        Raises:
+            OutputError: the folder cannot be written.
+        """
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OutputError.cannot_write(str(folder), error) from None
+        self.artifacts.check(str(folder / DATASET))
+        return TrainingFolder(folder, self.volumes, self.artifacts, self.locks)
 
     # Models that stay loaded, and jobs
 

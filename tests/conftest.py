@@ -64,6 +64,7 @@ NEEDS: Mapping[str, Sequence[str]] = {
     "tests/services/models/test_export.py": ("torch",),
     "tests/services/models/test_verify.py": ("torch",),
     "tests/services/segmentation/test_frameworks.py": ("process", "torch"),
+    "tests/services/viewing/test_framework_training.py": ("torch",),
     "tests/test_architecture.py": ("process",),
     "tests/test_checks.py": ("process",),
     "tests/testing/test_segmenters.py": ("process",),

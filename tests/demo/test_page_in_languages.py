@@ -39,7 +39,7 @@ OUTSIDE_BRACKETS = """() => {
     }
   return found.filter((text) => !/^([0-9./]+s|processing \\||queue: [0-9/]+ \\|)$/.test(text));  // Gradio's clock
 }"""
-DATA = {"voxport", "sample.nii.gz", "NIfTI", ".nii.gz", "two-photon-vessels 0.3.0", "vessel", "above threshold"}
+DATA = {"voxport", "sample.nii.gz", "NIfTI", ".nii.gz", "two-photon-vessels 0.3.0", "vessel", "above threshold", "µm"}
 # Gradio has the first three in the languages of its own, the others in English alone.
 GRADIOS = {
     *("Drop File Here", "- or -", "Click to Upload"),

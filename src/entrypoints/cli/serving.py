@@ -8,6 +8,7 @@ import sys
 import threading
 from importlib.util import find_spec
 from ipaddress import ip_address
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -106,6 +107,12 @@ def demo_command(
     store: opt.StoreName = None,
     threads: opt.Threads = None,
     scratch: opt.Scratch = None,
+    export_training: Annotated[
+        Path | None,
+        typer.Option(
+            "--export-training", help="Folder in which the page keeps corrected cases, as nnU-Net and MONAI read them."
+        ),
+    ] = None,
     insecure: opt.Insecure = False,
 ) -> None:
     """Serve a page to view and segment volumes, until stopped."""
@@ -124,7 +131,7 @@ def demo_command(
         if server is None:
             application.served_models.start()
         try:
-            app = create_app(application, segmenter, folder, keys)
+            app = create_app(application, segmenter, folder, keys, export_training)
             announce(f"demo on {url_of(host, port)}, segmented {app.state.controller.place}")
             _server(app, address, port, application.settings.serving.silence_seconds).run()
         finally:

@@ -36,7 +36,13 @@ _FONTS = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"]
 _MONO = ["ui-monospace", "Consolas", "monospace"]
 
 
-def create_app(application: Application, segmenter: Segmenter, folder: Path, keys: Sequence[KeyHash] = ()) -> FastAPI:
+def create_app(
+    application: Application,
+    segmenter: Segmenter,
+    folder: Path,
+    keys: Sequence[KeyHash] = (),
+    training: Path | None = None,
+) -> FastAPI:
     """Build the demo.
 
     Args:
@@ -44,6 +50,10 @@ def create_app(application: Application, segmenter: Segmenter, folder: Path, key
         segmenter: segments the cases.
         folder: for the sessions' files and Gradio's uploads; the caller deletes it.
         keys: any of them is the password; without keys there is no login.
+        training: where users may keep corrected cases.
+
+    Raises:
+        OutputError: ``training`` cannot be written.
     """
     # Gradio reads these on import, or at each upload: no analytics, and no uploads in the system's temporary folder
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
@@ -51,7 +61,8 @@ def create_app(application: Application, segmenter: Segmenter, folder: Path, key
     os.environ["GRADIO_TEMP_DIR"] = str(folder / "uploads")
     settings = application.settings.demo
     sessions = Sessions(folder, settings.idle_seconds, settings.keep_seconds)
-    controller = Controller(application, segmenter, sessions)
+    kept = None if training is None else application.training_folder(training)
+    controller = Controller(application, segmenter, sessions, kept)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:  # noqa: ARG001 - the signature is FastAPI's

@@ -14,14 +14,17 @@ from anyio import CapacityLimiter
 
 from ...domain.errors import UsageError, VoxportError
 from ...domain.geometry.grid import Box, Shape3
+from ...domain.labels.brush import Stroke
 from ...domain.labels.label_map import LabelTable
 from ...domain.run import RESULT_FILES, STATISTICS_TABLE, Outputs, RunOptions
 from ...domain.viewing.display import around
 from ...domain.volume_names import DICOM, NIFTI, PACKED, PLAIN, VolumeNames
 from ...ports.segmenter import RunEstimate, Segmenter
 from ...services.segmentation.report import curl_line, same_again_there
+from ...services.viewing.correction import Correction
 from ...services.viewing.sessions import Result, Run, RunProgress, Session, Sessions
 from ...services.viewing.threshold_preview import TABLE
+from ...services.viewing.training import TrainingFolder
 from ...services.viewing.volume_viewer import OpenVolume, ShownMask, cut_out, save_mask
 from .uploads import asks_for_reading, take
 
@@ -37,11 +40,12 @@ _SERVE_URL = "http://127.0.0.1:3000"  # where ``voxport serve`` listens by defau
 
 @dataclass(frozen=True)
 class Controller:
-    """The demo's use cases on sessions."""
+    """The demo's use cases on sessions. ``training``: where corrected cases are kept, if anywhere."""
 
     application: Application
     segmenter: Segmenter
     sessions: Sessions
+    training: TrainingFolder | None = None
     slicing: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(_SLICES_AT_ONCE))
 
     @property
@@ -154,9 +158,8 @@ class Controller:
             OutputError: the mask cannot be written so.
         """
         session = self.sessions.find(token)
-        result, volume, endings = session.result, _volume_of(session), self.mask_endings(session)
-        if result is None or not result.files:
-            raise UsageError("mask", expected="one of the whole volume", got="none yet", do="segment the volume")
+        volume, endings = _volume_of(session), self.mask_endings(session)
+        result = _whole_result(session)
         if ending not in endings:
             raise UsageError("format", expected=f"one of {', '.join(endings)}", got=ending[:40], do="choose another")
         names, place = self.application.volumes.names, result.folder / f"mask{ending}"
@@ -165,6 +168,76 @@ class Controller:
             notes = save_mask(self.application.volumes, result.mask, str(place), volume.case.sources[0])
         session.offer(_named(session.files[0], result.folder, names, place.name), result)
         return session, notes
+
+    def paint(self, session: Session, stroke: Stroke, *, continues: bool) -> int:
+        """Paint a stroke into the session's mask; return the new revision.
+
+        Raises:
+            UsageError: there is no mask of the whole volume, or a wrong stroke.
+            OutputError: there is no room for a copy of the mask.
+            CancelledError: another mask is shown.
+        """
+        with session.correcting:
+            result = _whole_result(session)
+            correction = result.correction
+            if correction is None:
+                place = result.folder / f"correction{PLAIN}"
+                correction = Correction(self.application.volumes, result.mask, str(place))
+                session.show_correction(correction, result)  # which closes it with the result
+            correction.paint(stroke, continues=continues)
+            return session.show_correction(correction, result)
+
+    def undo(self, session: Session) -> int:
+        """Take the latest stroke back, if there is one; return the new revision. Raises as ``paint``."""
+        with session.correcting:
+            result = _whole_result(session)
+            if result.correction is None or not result.correction.undo():
+                return session.revision
+            return session.show_correction(result.correction, result)
+
+    def corrected_mask(self, session: Session) -> tuple[str, Path]:
+        """Write the corrected mask in the format of the mask; return the name of the download and the file.
+
+        Raises:
+            UsageError: there is no mask of the whole volume.
+            OutputError: the mask cannot be written.
+        """
+        volume = _volume_of(session)
+        with session.correcting:
+            result = _whole_result(session)
+            endings, offered = self.mask_endings(session), next(iter(result.files))
+            ending = max((ending for ending in endings if offered.endswith(ending)), key=len)
+            place = result.folder / f"corrected{ending}"
+            save_mask(self.application.volumes, result.shown, str(place), volume.case.sources[0])
+            return f"{self._stem(session)}_mask_corrected{ending}", place
+
+    def corrected_report(self, session: Session) -> tuple[str, Path]:
+        """Write the run's report with the corrections; return as ``corrected_mask``, and raise as it."""
+        with session.correcting:
+            result = _whole_result(session)
+            changes = {"voxels": 0, "labels": []} if result.correction is None else result.correction.report()
+            place = result.folder / "corrected.json"
+            content = json.dumps({**result.report, "corrections": changes}, indent=2) + "\n"
+            self.application.artifacts.write(str(place), content.encode())
+            return f"{self._stem(session)}_report_corrected.json", place
+
+    def keep_for_training(self, session: Session) -> str:
+        """Keep the volume and its mask, as corrected, in the training folder; return the case's name there.
+
+        Raises:
+            UsageError: there is no mask of the whole volume, or no such folder.
+            OutputError: see ``TrainingFolder``.
+        """
+        if self.training is None:
+            do = "start voxport demo with such a folder"
+            raise UsageError("training", expected="a folder for corrected cases", got="none", do=do)
+        case = _volume_of(session).case
+        names = self.channel_names(session) or case.channel_names
+        with session.correcting:
+            return self.training.keep(self._stem(session), case, _whole_result(session).shown, names)
+
+    def _stem(self, session: Session) -> str:
+        return self.application.volumes.names.stem(session.files[0].name)
 
     def commands(self, session: Session, result: Result) -> dict[str, str]:
         """Return the commands that reproduce a result's mask, by the key of their title.
@@ -184,7 +257,9 @@ class Controller:
     def sentence(self, error: VoxportError) -> str:
         """Return an error in English as the page shows it, with file names instead of paths."""
         do = error.do[:1].upper() + error.do[1:]
-        return self.sessions.public(f"{error.subject}: expected {error.expected}, got {error.got}. {do}.")
+        text = self.sessions.public(f"{error.subject}: expected {error.expected}, got {error.got}. {do}.")
+        folder = None if self.training is None else self.training.folder
+        return text if folder is None else text.replace(str(folder), folder.name)
 
     def _show(self, session: Session, files: tuple[Path, ...], options: RunOptions) -> None:
         volume = OpenVolume.open(self.application.volumes, [str(path) for path in files], options.reading)
@@ -241,6 +316,12 @@ def _volume_of(session: Session) -> OpenVolume:
     if session.volume is None:
         raise UsageError("volume", expected="one to segment", got="none yet", do="drop one, or try the sample")
     return session.volume
+
+
+def _whole_result(session: Session) -> Result:
+    if session.result is None or not session.result.files:
+        raise UsageError("mask", expected="one of the whole volume", got="none yet", do="segment the volume")
+    return session.result
 
 
 def _named(volume: Path, folder: Path, names: VolumeNames, mask: str = RESULT_FILES["mask"]) -> dict[str, Path]:

@@ -316,7 +316,8 @@ class Page:
         return {self.stored: gr.Accordion(visible=True, open=is_open), **empty}
 
     def _viewer(self, session: Session) -> str:
-        return parts.viewer(scene_of(session, self.controller.channel_names(session)))
+        trains = self.controller.training is not None
+        return parts.viewer(scene_of(session, self.controller.channel_names(session), trains=trains))
 
     def _error(self, error: VoxportError) -> str:
         return parts.error(self.controller.sentence(error), ENGLISH)

@@ -7,18 +7,21 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, BinaryIO, TypeVar
+from typing import Annotated, BinaryIO, Literal, TypeVar
 from urllib.parse import quote
 
 from anyio import to_thread
 from fastapi import APIRouter, Depends, HTTPException, Query
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from fastapi.staticfiles import StaticFiles
+from pydantic import BaseModel, ValidationError
 from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ...domain.errors import UsageError
+from ...domain.errors import CancelledError, UsageError, VoxportError
+from ...domain.geometry.grid import Shape3
+from ...domain.labels.brush import Stroke
 from ...domain.labels.label_map import Label, LabelTable
 from ...domain.viewing.display import Display
 from ...domain.viewing.slicing import Convention, Picture, Plane
@@ -30,6 +33,7 @@ from .controller import Controller
 T = TypeVar("T")
 STATIC = Path(__file__).parent / "static"
 _GONE = 410
+_MOST_STROKE_BYTES = 2**16
 _PIECE_BYTES = 2**18
 # The page may contact no other server. Gradio compiles its templates in the page.
 _POLICY = (
@@ -71,7 +75,7 @@ class Looking:
         """The volume and its mask; 410 without a volume."""
         if self.session.volume is None:
             raise HTTPException(_GONE, "there is no volume")
-        return self.session.volume, None if self.session.result is None else self.session.result.mask
+        return self.session.volume, None if self.session.result is None else self.session.result.shown
 
     @property
     def result(self) -> Result:
@@ -81,13 +85,18 @@ class Looking:
         return self.session.result
 
     async def aside(self, work: Callable[[], T]) -> T:
-        """Run ``work`` in a thread; 404 for a position outside the volume, 410 once the session's files are deleted."""
+        """Run ``work`` in a thread.
+
+        404 for a position outside the volume, 410 once the session's files are deleted, 422 with a sentence for errors.
+        """
         try:
             return await to_thread.run_sync(work, limiter=self.controller.slicing)
         except IndexError:
             raise HTTPException(404, "there is no such place in the volume") from None
-        except (ValueError, FileNotFoundError):  # closed meanwhile
+        except (ValueError, FileNotFoundError, CancelledError):  # closed meanwhile
             raise HTTPException(_GONE, "this volume is no longer open") from None
+        except VoxportError as error:
+            raise HTTPException(422, self.controller.sentence(error)) from None
 
     async def picture(self, make: Callable[[OpenVolume, ShownMask | None], Picture], **headers: str) -> Response:
         """Respond with a picture as PNG."""
@@ -101,6 +110,11 @@ class Looking:
         file = await self.aside(lambda: find().open("rb"))
         headers = {**_FRESH, **headers, "Content-Length": str(os.fstat(file.fileno()).st_size)}
         return StreamingResponse(_pieces(file), media_type=media_type, headers=headers)
+
+    async def download(self, name: str, place: Path) -> Response:
+        """Respond with a file as a download."""
+        attached = f"attachment; filename*=utf-8''{quote(name)}"
+        return await self.file(lambda: place, "application/octet-stream", **{"Content-Disposition": attached})
 
 
 def _pieces(file: BinaryIO) -> Iterator[bytes]:
@@ -149,14 +163,17 @@ async def voxel(at: Looker, x: int, y: int, z: int) -> Response:
 
 @router.get("/surfaces")
 async def surfaces(at: Looker) -> Response:
-    """Return the mask's surfaces as GLB, made on first use."""
-    result = at.result
-    place = result.folder / "surfaces.glb"
+    """Return the mask's surfaces as GLB, made on first use and after corrections."""
+    result, revision = at.result, at.session.revision
+    place = result.folder / f"surfaces_{revision}.glb"
 
     def made() -> Path:
         with at.session.surfacing:
             if not place.exists():
-                place.write_bytes(at.controller.application.label_surfaces(result.mask.source, result.mask.table))
+                content = at.controller.application.label_surfaces(result.shown.source, result.mask.table)
+                for old in result.folder.glob("surfaces_*.glb"):
+                    old.unlink()
+                place.write_bytes(content)
         return place
 
     return await at.file(made, "model/gltf-binary")
@@ -168,8 +185,57 @@ async def files(at: Looker, name: str) -> Response:
     place = None if at.session.result is None else at.session.result.files.get(name)
     if place is None:
         raise HTTPException(404, "there is no such file")
-    attached = f"attachment; filename*=utf-8''{quote(name)}"
-    return await at.file(lambda: place, "application/octet-stream", **{"Content-Disposition": attached})
+    return await at.download(name, place)
+
+
+class Painting(BaseModel):
+    """A stroke as the page sends it; ``continues``: a further part of the latest one."""
+
+    value: int
+    radius: float
+    points: list[Shape3]
+    continues: bool = False
+
+
+async def painting(request: Request) -> Painting:
+    """Read a stroke: 413 for a longer text than a stroke has, 422 for anything else."""
+    content = bytearray()
+    async for piece in request.stream():
+        content += piece
+        if len(content) > _MOST_STROKE_BYTES:
+            raise HTTPException(413, "this is longer than a stroke")
+    try:
+        return Painting.model_validate_json(bytes(content))
+    except ValidationError:
+        raise HTTPException(422, "this is no stroke") from None
+
+
+@router.post("/stroke")
+async def stroke(at: Looker, painted: Annotated[Painting, Depends(painting)]) -> JSONResponse:
+    """Paint a stroke into the mask; return the new revision."""
+    brushed = Stroke(painted.value, painted.radius, tuple(painted.points))
+    revision = await at.aside(lambda: at.controller.paint(at.session, brushed, continues=painted.continues))
+    return JSONResponse({"revision": revision})
+
+
+@router.post("/undo")
+async def undo(at: Looker) -> JSONResponse:
+    """Take the latest stroke back; return the new revision."""
+    return JSONResponse({"revision": await at.aside(lambda: at.controller.undo(at.session))})
+
+
+@router.get("/corrected/{kind}")
+async def corrected(at: Looker, kind: Literal["mask", "report"]) -> Response:
+    """Return the corrected mask, or the report of it, as a download."""
+    make = at.controller.corrected_mask if kind == "mask" else at.controller.corrected_report
+    name, place = await at.aside(lambda: make(at.session))
+    return await at.download(name, place)
+
+
+@router.post("/training")
+async def training(at: Looker) -> JSONResponse:
+    """Keep the volume and its corrected mask for training; return the case's name."""
+    return JSONResponse({"case": await at.aside(lambda: at.controller.keep_for_training(at.session))})
 
 
 def static_files() -> StaticFiles:

@@ -10,8 +10,11 @@ from ...domain.viewing.slicing import PLANES, Plane, PlaneView
 from ...services.viewing.sessions import Result, Session
 
 
-def scene_of(session: Session, model_channels: tuple[str, ...] = ()) -> dict[str, Any] | None:
-    """Return a session's volume and result as plain data; None without a volume."""
+def scene_of(session: Session, model_channels: tuple[str, ...] = (), *, trains: bool = False) -> dict[str, Any] | None:
+    """Return a session's volume and result as plain data; None without a volume.
+
+    ``trains``: whether corrected cases can be kept for training.
+    """
     volume, result = session.volume, session.result
     if volume is None:
         return None
@@ -37,6 +40,8 @@ def scene_of(session: Session, model_channels: tuple[str, ...] = ()) -> dict[str
         else {
             "labels": [{"value": x.value, "name": x.name, "colour": x.colour} for x in result.mask.table.labels],
             "caution": _caution(result),
+            "corrected": result.correction is not None,
+            "trains": trains,
             "box": None if result.box is None else [list(result.box.start), list(result.box.stop)],
         },
     }

@@ -16,6 +16,7 @@ from typing import Any
 from ...domain.errors import CancelledError, UsageError
 from ...domain.geometry.grid import Box
 from ...domain.run import RunOptions
+from .correction import Correction
 from .volume_viewer import OpenVolume, ShownMask
 
 
@@ -82,7 +83,8 @@ class Run:
 class Result:
     """A finished run: its files by download name, its report, and its mask.
 
-    ``box`` is the part of the volume that was segmented; None for all of it.
+    ``box`` is the part of the volume that was segmented; None for all of it. ``correction`` is a copy of the mask that
+    a person has changed.
     """
 
     files: Mapping[str, Path]
@@ -90,9 +92,17 @@ class Result:
     mask: ShownMask
     folder: Path
     box: Box | None = None
+    correction: Correction | None = None
+
+    @property
+    def shown(self) -> ShownMask:
+        """The mask with its corrections."""
+        return self.mask if self.correction is None else replace(self.mask, source=self.correction)
 
     def drop(self) -> None:
         """Close the mask and delete the files."""
+        if self.correction is not None:
+            self.correction.close()
         self.mask.source.close()
         shutil.rmtree(self.folder, ignore_errors=True)
 
@@ -110,7 +120,7 @@ class Session:
         self.options = RunOptions()  # how the open volume is read
         self.dropped: tuple[Path, ...] = ()  # the latest files, which may lack what they do not state
         self.result: Result | None = None
-        self.surfacing = threading.Lock()
+        self.surfacing, self.correcting = threading.Lock(), threading.Lock()
         self._idle_seconds = idle_seconds
         self.run: Run | None = None  # the latest, which may have ended
         self._lock = threading.Lock()
@@ -160,6 +170,20 @@ class Session:
             if self._closed or self.result is not result:
                 raise CancelledError
             self.result = replace(result, files=files)
+
+    def show_correction(self, correction: Correction, result: Result) -> int:
+        """Show the correction of a result, as it is now; return the new revision.
+
+        Closes it and raises CancelledError if another result is shown.
+        """
+        with self._lock:
+            shown = self.result
+            if self._closed or shown is None or shown.mask is not result.mask:
+                correction.close()
+                raise CancelledError
+            self.result = replace(shown, correction=correction)
+            self.revision += 1
+            return self.revision
 
     def start(self, work: Callable[[RunProgress], None]) -> Run:
         """Start a run. Raises UsageError while another one goes on."""

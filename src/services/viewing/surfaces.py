@@ -8,14 +8,14 @@ import numpy as np
 
 from ...domain.labels.label_map import Labels, LabelTable
 from ...ports.surfaces import SurfaceMaker
-from ...ports.volume_store import VolumeSource
 from ..segmentation.case import slabs
+from .volume_viewer import LabelSource
 
 _MOST_VOXELS = 2**25
 _FACES = 300_000
 
 
-def label_surfaces(mask: VolumeSource, table: LabelTable, *, surfaces: SurfaceMaker) -> bytes:
+def label_surfaces(mask: LabelSource, table: LabelTable, *, surfaces: SurfaceMaker) -> bytes:
     """Return a binary glTF scene of a mask's labels in world coordinates.
 
     A mask of more than 32 Mi voxels is reduced first, to the largest label of each cube, which keeps thin vessels.
@@ -27,7 +27,7 @@ def label_surfaces(mask: VolumeSource, table: LabelTable, *, surfaces: SurfaceMa
     return surfaces.make(_thinned(mask, step), affine, table, _FACES)
 
 
-def _thinned(mask: VolumeSource, step: int) -> Labels:
+def _thinned(mask: LabelSource, step: int) -> Labels:
     shape = [-(-n // step) for n in mask.grid.shape]
     result = np.zeros(shape, mask.dtype)
     axis = mask.slowest_axis

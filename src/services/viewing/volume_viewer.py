@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ...domain.geometry.grid import Box, Shape3, shape3
+from ...domain.geometry.grid import Box, Grid, Shape3, shape3
 from ...domain.labels.label_map import Labels, LabelTable
 from ...domain.reading import Reading
 from ...domain.viewing.display import Display, plane_picture, plane_pixels, window_of
@@ -22,11 +23,33 @@ _LONGEST_EDGE = 1024
 _PICTURE_EDGE = 640
 
 
+class LabelSource(Protocol):
+    """What a viewer needs of a mask; see `VolumeSource`, which has it."""
+
+    @property
+    def grid(self) -> Grid:
+        """Shape, affine and unit."""
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The type of the labels."""
+
+    @property
+    def slowest_axis(self) -> int:
+        """The axis along which slabs are read at the least cost."""
+
+    def read(self, box: Box) -> NDArray[Any]:
+        """Read the labels in ``box`` as ``(1, x, y, z)``; a copy. Raises ValueError once closed."""
+
+    def close(self) -> None:
+        """Release what is held. Closing twice does nothing."""
+
+
 @dataclass(frozen=True)
 class ShownMask:
     """A mask over a volume, or over a part of it."""
 
-    source: VolumeSource
+    source: LabelSource
     table: LabelTable
     box: Box
 

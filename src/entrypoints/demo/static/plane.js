@@ -129,6 +129,7 @@ export class PlanePanel {
     }
     this.drawBox(pen, f);
     if (this.viewer.settings.crosshair) this.drawCrosshair(pen, f);
+    this.drawBrush(pen, f);
     this.drawLetters(pen, f);
     this.drawBar(pen, f);
   }
@@ -171,6 +172,19 @@ export class PlanePanel {
     const sy = f.h / f.rows;
     pen.strokeRect(f.x + low[1] * sx, f.y + low[0] * sy, (high[1] - low[1]) * sx, (high[0] - low[0]) * sy);
     pen.setLineDash([]);
+  }
+
+  // the size of the brush: under the mouse, else at the crosshair
+  drawBrush(pen, f) {
+    const { brush } = this.viewer;
+    if (!brush?.tool) return;
+    const [row, column] = this.pixelOf(this.pointed || this.viewer.crosshair);
+    pen.strokeStyle = "#fff";
+    pen.lineWidth = f.ratio;
+    pen.beginPath();
+    const [x, y] = [f.x + ((column + 0.5) / f.columns) * f.w, f.y + ((row + 0.5) / f.rows) * f.h];
+    pen.arc(x, y, Math.max(brush.radius * f.fit, 2 * f.ratio), 0, 2 * Math.PI);
+    pen.stroke();
   }
 
   drawLetters(pen, f) {
@@ -235,12 +249,20 @@ export class PlanePanel {
       const kind = event.button === 2 ? "window" : event.button === 1 || event.shiftKey ? "pan" : "cross";
       grip = { kind, x: event.offsetX, y: event.offsetY, pan: this.pan, low, high };
       if (kind === "cross") this.follow(event);
+      const voxel = kind === "cross" && this.viewer.brush?.tool && this.under(event);
+      if (voxel) {
+        grip.kind = "paint";
+        this.viewer.brush.begin(voxel);
+      }
       if (kind !== "cross") event.preventDefault();
     });
     canvas.addEventListener("pointermove", (event) => {
       if (!this.viewer.scene) return;
-      this.viewer.hover(this.under(event));
+      const voxel = this.under(event);
+      this.viewer.hover(voxel);
+      this.point(voxel);
       if (!grip) return;
+      if (grip.kind === "paint") return voxel && this.viewer.brush?.move(voxel);
       const dx = event.offsetX - grip.x;
       const dy = event.offsetY - grip.y;
       if (grip.kind === "cross") this.follow(event);
@@ -249,14 +271,25 @@ export class PlanePanel {
         this.draw();
       } else this.viewer.dragWindow(grip.low, grip.high, dx / canvas.clientWidth, dy / canvas.clientHeight);
     });
-    const release = () => (grip = null);
+    const release = () => {
+      this.viewer.brush?.end();
+      grip = null;
+    };
     canvas.addEventListener("pointerup", release);
     canvas.addEventListener("pointercancel", release);
-    canvas.addEventListener("pointerleave", () => this.viewer.scene && this.viewer.hover(null));
+    canvas.addEventListener("pointerleave", () => {
+      this.point(null);
+      if (this.viewer.scene) this.viewer.hover(null);
+    });
     canvas.addEventListener("contextmenu", (event) => event.preventDefault());
     canvas.addEventListener("wheel", (event) => this.wheel(event), { passive: false });
-    canvas.addEventListener("dblclick", () => this.viewer.enlarge(this.root));
+    canvas.addEventListener("dblclick", () => this.viewer.brush?.tool || this.viewer.enlarge(this.root));
     canvas.addEventListener("keydown", (event) => this.key(event));
+  }
+
+  point(voxel) {
+    this.pointed = voxel;
+    if (this.viewer.brush?.tool) this.draw();
   }
 
   follow(event) {
@@ -285,6 +318,7 @@ export class PlanePanel {
 
   key(event) {
     if (!this.viewer.scene) return;
+    if (this.viewer.brush?.key(event, this.viewer.crosshair)) return event.preventDefault();
     const moves = { ArrowUp: 1, ArrowRight: 1, ArrowDown: -1, ArrowLeft: -1, PageUp: 10, PageDown: -10 };
     if (event.key in moves) this.goTo(this.index + moves[event.key]);
     else if (event.key === "Home") this.goTo(0);

@@ -48,22 +48,30 @@ export class SurfacePanel {
     if (gl) gl.getExtension("WEBGL_lose_context")?.loseContext();
   }
 
+  // Fetch and show the surfaces, in place of earlier ones.
   async load() {
-    this.gl = this.canvas.getContext("webgl2", { antialias: true, alpha: false, preserveDrawingBuffer: true });
+    this.gl ||= this.canvas.getContext("webgl2", { antialias: true, alpha: false, preserveDrawingBuffer: true });
     if (!this.gl) return this.say(say("viewer.surfaces_off"));
     const { id, revision } = this.viewer.scene;
     const answer = await this.viewer.fetch(`session/${id}/surfaces?of=${revision}`);
-    if (answer === null || !this.running) return this.say("");
+    if (answer === null || !this.running || revision !== this.viewer.scene.revision) return this.say("");
     const content = await answer.arrayBuffer();
-    if (content.byteLength === 0) return this.say(say("viewer.surfaces_none"));
-    this.prepare();
-    this.meshes = readGlb(content).map((mesh) => this.upload(mesh));
-    this.lines = this.boxLines();
-    this.say("");
+    if (!this.program) this.prepare();
+    this.release();
+    this.meshes = content.byteLength === 0 ? [] : readGlb(content).map((mesh) => this.upload(mesh));
+    this.lines ||= this.boxLines();
+    this.say(this.meshes.length ? "" : say("viewer.surfaces_none"));
     const faces = this.meshes.reduce((sum, mesh) => sum + mesh.count / 3, 0);
     this.root.querySelector("output").textContent = say("viewer.triangles", { thousands: Math.round(faces / 1000) });
     this.canvas.dataset.faces = String(faces);
     this.draw();
+  }
+
+  release() {
+    for (const { array, buffers } of this.meshes || []) {
+      this.gl.deleteVertexArray(array);
+      buffers.forEach((buffer) => this.gl.deleteBuffer(buffer));
+    }
   }
 
   refresh(labels) {
@@ -90,15 +98,16 @@ export class SurfacePanel {
     const gl = this.gl;
     const array = gl.createVertexArray();
     gl.bindVertexArray(array);
+    const buffers = [0, 1, 2].map(() => gl.createBuffer());
     [positions, normals].forEach((data, slot) => {
-      gl.bindBuffer(gl.ARRAY_BUFFER, gl.createBuffer());
+      gl.bindBuffer(gl.ARRAY_BUFFER, buffers[slot]);
       gl.bufferData(gl.ARRAY_BUFFER, data, gl.STATIC_DRAW);
       gl.enableVertexAttribArray(slot);
       gl.vertexAttribPointer(slot, 3, gl.FLOAT, false, 0, 0);
     });
-    gl.bindBuffer(gl.ELEMENT_ARRAY_BUFFER, gl.createBuffer());
+    gl.bindBuffer(gl.ELEMENT_ARRAY_BUFFER, buffers[2]);
     gl.bufferData(gl.ELEMENT_ARRAY_BUFFER, indices, gl.STATIC_DRAW);
-    return { value, array, count: indices.length };
+    return { value, array, buffers, count: indices.length };
   }
 
   world(voxel) {

@@ -2,11 +2,12 @@
 // slices come as pictures. Gradio changes the attribute or puts in a new element whenever the scene changes: so what is
 // shown is in a shadow tree, which Gradio leaves alone, and what a person has set is kept here, beside the elements.
 
+import { Brush } from "./brush.js";
 import { PlanePanel } from "./plane.js";
 import { SurfacePanel } from "./surface.js";
 import { say } from "./texts.js";
 
-const kept = { volume: null, settings: null, crosshair: null, labels: null };
+const kept = { volume: null, settings: null, crosshair: null, labels: null, brush: null };
 
 const TOOLBAR = `
   <div class="vx-tools" role="toolbar" aria-label="${say("viewer.tools")}">
@@ -53,13 +54,13 @@ class Viewer extends HTMLElement {
   }
 
   show() {
-    if (this.surface) this.surface.stop();
+    this.stop();
     this.surface = null;
     this.read = null;
     this.view ||= this.attachShadow({ mode: "open" });
     this.scene = JSON.parse(new TextDecoder().decode(Uint8Array.from(atob(this.dataset.scene), (c) => c.charCodeAt(0))));
     if (!this.scene) {
-      Object.assign(kept, { volume: null, settings: null, crosshair: null, labels: null });
+      Object.assign(kept, { volume: null, settings: null, crosshair: null, labels: null, brush: null });
       this.view.innerHTML = STYLE + EMPTY;
       return;
     }
@@ -81,7 +82,12 @@ class Viewer extends HTMLElement {
   }
 
   disconnectedCallback() {
-    if (this.surface) this.surface.stop();
+    this.stop();
+  }
+
+  stop() {
+    this.surface?.stop();
+    this.brush?.stop();
   }
 
   get settings() {
@@ -102,6 +108,8 @@ class Viewer extends HTMLElement {
     };
     kept.crosshair = this.scene.shape.map((n) => Math.floor(n / 2));
     kept.labels = null;
+    const spacing = [0, 1, 2].map((i) => Math.hypot(...this.scene.affine.slice(0, 3).map((row) => row[i])));
+    kept.brush = { tool: null, value: 0, radius: Number((3 * Math.min(...spacing)).toPrecision(3)) };
     kept.volume = this.scene.volume;
   }
 
@@ -121,6 +129,9 @@ class Viewer extends HTMLElement {
     this.surface = new SurfacePanel(this);
     // axial and sagittal above, coronal and the surfaces below
     grid.append(...this.panels.map((panel) => panel.root), this.surface.root);
+    // a quick look is not corrected: it has no files
+    this.brush = this.scene.mask && !this.scene.mask.box ? new Brush(this, kept.brush) : null;
+    if (this.brush) grid.before(this.brush.root);
     this.fillTools();
   }
 
@@ -188,7 +199,7 @@ class Viewer extends HTMLElement {
       colour.setAttribute("aria-label", say("viewer.colour", { label: label.name }));
       check.addEventListener("change", () => this.setLabel(label, { shown: check.checked }));
       colour.addEventListener("input", () => this.setLabel(label, { colour: colour.value }));
-      const name = document.createElement("span");
+      const name = this.brush ? this.brush.choice(label) : document.createElement("span");
       name.textContent = label.name;
       chip.append(check, colour, name);
       place.append(chip);
@@ -242,25 +253,36 @@ class Viewer extends HTMLElement {
     return `session/${this.scene.id}/${path}?${query}`;
   }
 
+  // The answer's data to something sent; null after an error, which is shown.
+  async post(path, content) {
+    const body = JSON.stringify(content);
+    const answer = await this.fetch(`session/${this.scene.id}/${path}`, { method: "POST", body });
+    return answer && (await answer.json());
+  }
+
   // The answer; null after an error, which is shown.
-  async fetch(url) {
+  async fetch(url, options = {}) {
     let trouble = say("viewer.no_answer");
+    let language = "";
     try {
-      const answer = await fetch(url, { cache: "no-store" });
+      const answer = await fetch(url, { cache: "no-store", ...options });
       if (answer.ok) {
         this.tell("");
         return answer;
       }
       trouble = say([401, 404, 410].includes(answer.status) ? `viewer.error_${answer.status}` : "viewer.not_shown");
+      const detail = answer.status === 422 ? (await answer.json()).detail : null;
+      if (typeof detail === "string") [trouble, language] = [detail, "en"]; // in voxport's words
     } catch {
       // no connection
     }
-    if (this.isConnected) this.tell(trouble);
+    if (this.isConnected) this.tell(trouble, language);
     return null;
   }
 
-  tell(message) {
+  tell(message, language = "") {
     const place = this.view.querySelector(".vx-trouble");
+    place.lang = language || document.documentElement.lang;
     place.hidden = message === "";
     place.textContent = message;
   }
