@@ -324,8 +324,8 @@ def test_the_log_names_no_uid(bench: Bench, caplog: pytest.LogCaptureFixture) ->
     assert caplog.records
     for record in caplog.records:
         text = record.getMessage() + repr(getattr(record, "fields", ""))
-        assert "8888" not in text
-        assert "9999" not in text
+        assert "840.8888" not in text
+        assert "840.9999" not in text
         assert STUDY not in text
 
 
