@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
+from pathlib import Path
+
 import pytest
+from distributed import Future
 from voxport.adapters.schedulers.dask import DaskScheduler
 from voxport.adapters.schedulers.inline import InlineScheduler
 from voxport.domain.errors import UsageError
 from voxport.ports.block_scheduler import BlockScheduler
-from voxport.testing.block_scheduler import BlockSchedulerContract
+from voxport.testing.block_scheduler import BlockSchedulerContract, note
 
 from tests.rest.serving import free_port
 
@@ -24,6 +28,24 @@ class TestDask(BlockSchedulerContract):
     @classmethod
     def make_scheduler(cls) -> BlockScheduler:
         return DaskScheduler("local:2", processors=2)
+
+
+def test_a_result_on_a_worker_that_hangs_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fetch = Future.result
+    hung: list[str] = []
+
+    def result(future: Future[object], timeout: float | None = None) -> object:
+        assert timeout is not None  # else it would be waited for without end
+        if not hung:
+            hung.append(future.key)
+            raise TimeoutError
+        return fetch(future, timeout)
+
+    monkeypatch.setattr(Future, "result", result)
+    with DaskScheduler("local:2", processors=2) as scheduler:
+        found = list(scheduler.map(partial(note, tmp_path), range(3)))
+    assert sorted((one.block, one.result, one.error) for one in found) == [(n, 10 * n, None) for n in range(3)]
+    assert sorted(path.read_text(encoding="utf-8") for path in tmp_path.glob("calls-*")) == ["x", "x", "xx"]
 
 
 @pytest.mark.parametrize("address", ["local:0", "local:x", "local:-1", "local:9999999", "host", "host:8786"])

@@ -79,7 +79,7 @@ def test_files_and_texts_are_not_exchanged(http: httpx.Client, path: str) -> Non
 
 def test_more_of_a_field_than_there_may_be(http: httpx.Client) -> None:
     scan = [("volume", SCAN)]
-    for data in ({"model": ["edges"] * 17}, {"outputs": ["mask"] * 6}):
+    for data in ({"model": ["edges"] * 17}, {"outputs": ["mask"] * 7}):
         refused(http.post("/segment", files=scan, data=data), 422, "usage")
     refused(http.post("/segment", files=scan * 65), 422, "usage")
     refused(http.post("/segment", files=scan, data={"model": "m" * 201}), 422, "usage")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
@@ -17,6 +17,7 @@ from ...arrays import package
 _LOCAL = "local:"
 _WAIT_SECONDS = 0.2
 _LOOK_SECONDS = 5.0
+_FETCH_SECONDS = 30.0
 _CONNECT_SECONDS = 20
 _BENCH = "_voxport_bench"
 _ONE_AT_A_TIME = "_voxport_lock"
@@ -128,9 +129,15 @@ class DaskScheduler(BlockScheduler):
         one = tried[block]
         del one.running[future.key]
         error: VoxportError | None = None
-        result = None
+        result, where = None, {}
         if future.status == "finished":
-            result = future.result()
+            seconds = min(_FETCH_SECONDS, self._patience)
+            try:
+                result = future.result(timeout=seconds)
+            except TimeoutError:  # the result is on a worker that hangs
+                holders = self._client.who_has([future]).get(future.key, ())
+                where = {"workers": [worker for worker in self._workers() if worker not in holders] or None}
+                error = _unanswered(block, seconds, holders)
         elif future.status == "error":
             error = _error_of(block, future.exception())
         else:
@@ -140,7 +147,7 @@ class DaskScheduler(BlockScheduler):
             del tried[block]
             yield Finished(block, result, error)
         elif not one.running:
-            begin(block)
+            begin(block, **where)
 
     def _hung(self, tried: Mapping[int, _Tried]) -> list[int]:
         """Return the blocks whose newest attempt has run for longer than the patience."""
@@ -163,11 +170,7 @@ class DaskScheduler(BlockScheduler):
             return
         self._client.cancel(list(one.running.values()), force=True)
         del tried[block]
-        expected, got = f"an answer within {self._patience:.0f} s", f"none from {', '.join(sorted(busy)) or 'a worker'}"
-        error = VoxportError(
-            f"block {block}", expected=expected, got=got, do="see what that worker does, and run again"
-        )
-        yield Finished(block, error=error)
+        yield Finished(block, error=_unanswered(block, self._patience, busy))
 
     def _workers(self) -> Mapping[str, Any]:
         found: Mapping[str, Any] = self._client.scheduler_info(n_workers=-1)["workers"]
@@ -195,6 +198,11 @@ def _call(task: BlockTask, block: int) -> Any:
     lock = worker.__dict__.setdefault(_ONE_AT_A_TIME, Lock())
     with lock:
         return task(worker.__dict__.setdefault(_BENCH, Workbench()), block)
+
+
+def _unanswered(block: int, seconds: float, workers: Iterable[str]) -> VoxportError:
+    expected, got = f"an answer within {seconds:.0f} s", f"none from {', '.join(sorted(workers)) or 'a worker'}"
+    return VoxportError(f"block {block}", expected=expected, got=got, do="see what that worker does, and run again")
 
 
 def _error_of(block: int, error: BaseException | None) -> VoxportError:
