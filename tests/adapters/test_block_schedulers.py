@@ -32,7 +32,7 @@ class TestDask(BlockSchedulerContract):
 
 def test_a_result_on_a_worker_that_hangs_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fetch = Future.result
-    hung: list[str] = []
+    hung: list[object] = []
 
     def result(future: Future[object], timeout: float | None = None) -> object:
         assert timeout is not None  # else it would be waited for without end
