@@ -159,7 +159,7 @@ def _write_convolutions(path: Path, channels: Sequence[int]) -> None:
     for number, (given, made) in enumerate(pairwise(channels)):
         kernel = random.standard_normal((made, given, 3, 3, 3)).astype(np.float32) / np.sqrt(27 * given)
         kernel -= kernel.mean(axis=(1, 2, 3, 4), keepdims=True)
-        weights.append(numpy_helper.from_array(kernel, f"kernel{number}"))
+        weights.append(numpy_helper.from_array(kernel.astype(np.float32), f"kernel{number}"))
         last = number == len(channels) - 2
         out = "scores" if last else f"sum{number}"
         nodes.append(helper.make_node("Conv", [name, f"kernel{number}"], [out], pads=[1] * 6))
