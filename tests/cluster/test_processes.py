@@ -41,7 +41,7 @@ class Farm:
         process = subprocess.Popen(
             [sys.executable, "-m", *command],
             cwd=self.folder,
-            env=environment(self.folder) | {"VOXPORT_CLUSTER__PATIENCE_SECONDS": "3", "VOXPORT_THREADS": "1"},
+            env=environment(self.folder) | {"VOXPORT_CLUSTER__PATIENCE_SECONDS": "4", "VOXPORT_THREADS": "1"},
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
@@ -75,7 +75,7 @@ class Farm:
 
     def finished(self, client: subprocess.Popen[bytes]) -> None:
         """Wait for a client, and check what it made."""
-        assert client.wait(PATIENCE) == 0, self.log("client") + self.log("worker")[-3000:]
+        assert client.wait(2 * PATIENCE) == 0, self.log("client") + self.log("worker")[-3000:]
         assert files_of(self.folder / "mask.ome.zarr") == files_of(self.folder / "one" / "mask.ome.zarr")
         statistics = [(self.folder / name).read_bytes() for name in ("mask.ome.zarr.json", "one/mask.ome.zarr.json")]
         assert statistics[0] == statistics[1]
