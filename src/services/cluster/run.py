@@ -173,15 +173,14 @@ class BlockedRun:
         boxes = boxes_within(Box.whole(case.grid.shape), case.sources[0].chunk, _SURVEYED_EDGE)
         shared = self._shared("survey", self._hashes)
         self._map(partial(survey_block, shared, boxes), range(len(boxes)), lambda _: None)
-        counts: list[dict[float, int]] = [{} for _ in range(case.channels)]
-        for number in range(len(boxes)):
-            with self._blobs.open(survey_name(shared, number)) as stream:
-                found = np.load(io.BytesIO(stream.read()))
-            for channel, total in enumerate(counts):
-                for value, count in zip(found[f"values{channel}"], found[f"counts{channel}"], strict=True):
-                    total[value] = total.get(value, 0) + int(count)
-        tables = [(np.array(sorted(total), np.float32), total) for total in counts]
-        return tuple(survey_of((v, np.array([total[value] for value in v], np.int64))) for v, total in tables)
+        found = [self._arrays(survey_name(shared, number)) for number in range(len(boxes))]
+        surveys = []
+        for channel in range(case.channels):
+            values, place = np.unique(np.concatenate([t[f"values{channel}"] for t in found]), return_inverse=True)
+            counts = np.zeros(len(values), np.int64)
+            np.add.at(counts, place, np.concatenate([t[f"counts{channel}"] for t in found]))
+            surveys.append(survey_of((values, counts)))
+        return tuple(surveys)
 
     def infer(self) -> tuple[Sinks, tuple[str, ...]]:
         """See Engine."""
@@ -191,7 +190,7 @@ class BlockedRun:
         _check_same(known, marks, self.folder)
         sizes = BlockSizes(prepared, keeps_logits=self._keeps_logits(prepared))
         blocks, edge = self._blocks(sizes, known)
-        self._run = self._new_run(prepared, blocks, edge)
+        self._run = self._new_run(prepared, blocks, edge, marks)
         half_changed = self._blobs.exists(_CHANGED) and not self._blobs.exists(_DONE)
         if known is None or half_changed or not self._all_open():
             self._begin_results()
@@ -214,8 +213,7 @@ class BlockedRun:
         measures = {value: Measures.empty(self._case.channels) for value in table.values}
         seams: dict[int, list[SeenComponents]] = {value: [] for value in table.values}
         for number, record in enumerate(self._stage("measured")):
-            with self._blobs.open(seams_name(number)) as stream:
-                arrays = np.load(io.BytesIO(stream.read()))
+            arrays = self._arrays(seams_name(number))
             for value in table.values:
                 data = record["labels"][str(value)]
                 measures[value].merge(Measures.of_data(data))
@@ -269,7 +267,8 @@ class BlockedRun:
             kind = next((kind for kind in _SAME_KIND if isinstance(first, kind)), VoxportError)
             failures = "" if len(failed) == 1 else f" ({len(failed)} failed)"
             subject = f"block {number} of {len(numbers)}{failures}: {first.subject}"
-            do = f"{first.do}; then run again: what was finished is kept in {self.folder}"
+            kept = f": what was finished is kept in {self.folder}" if self._blobs.exists(_RECORD) else ""
+            do = f"{first.do}; then run again{kept}"
             raise kind(subject, expected=first.expected, got=first.got, do=do)
 
     def _blocks(self, sizes: BlockSizes, known: Mapping[str, Any] | None) -> tuple[TileBlocks, int]:
@@ -291,11 +290,11 @@ class BlockedRun:
         found = {name: getattr(self._outputs, name) for name in names}
         return {name: reference for name, reference in found.items() if reference is not None}
 
-    def _new_run(self, prepared: Prepared, blocks: TileBlocks, edge: int) -> BlockRun:
+    def _new_run(self, prepared: Prepared, blocks: TileBlocks, edge: int, marks: Mapping[str, Any]) -> BlockRun:
         runtime, view = self._loaded.runtime, prepared.view
         whole = Box.whole(self._case.grid.shape)
         return BlockRun(
-            self._shared("run", self._hashes, self._marks(prepared)),
+            self._shared("run", self._hashes, marks),
             self._loaded.model,
             (runtime.name, runtime.precision, self._scheduler.threads),
             prepared.card,
@@ -383,6 +382,10 @@ class BlockedRun:
         with self._blobs.open(name) as stream:
             found: dict[str, Any] = json.load(stream)
         return found
+
+    def _arrays(self, name: str) -> Mapping[str, NDArray[Any]]:
+        with self._blobs.open(name) as stream, np.load(io.BytesIO(stream.read())) as found:
+            return dict(found)
 
     def _put(self, name: str, content: Mapping[str, Any]) -> None:
         self._blobs.put(name, io.BytesIO(json.dumps(content, indent=2).encode()))

@@ -9,6 +9,7 @@ from ...domain.errors import LimitError
 from ...domain.inference.sliding_window import slab_bytes
 from ...domain.inference.tile_blocks import TileBlocks
 from ...ports.resources import Resources
+from ..segmentation.case import MOST_ROW_BYTES
 from ..segmentation.preparation.planning import free_bytes, size
 from ..segmentation.preparation.prepare import Prepared
 
@@ -16,8 +17,6 @@ _EDGES = tuple(round(2048 / 2 ** (step / 2)) for step in range(23))  # 2048, 144
 _BLOCKS_A_WORKER = 2
 # For each voxel that is measured: labels, components, values and copies of them; that is decoded: logits, thrice.
 _MEASURED_BYTES, _DECODED_BYTES = 32, 12
-# of decoded chunks that a source keeps between slabs
-_MOST_ROW_BYTES = 2**30
 
 
 @dataclass(frozen=True)
@@ -67,7 +66,7 @@ class BlockSizes:
         whole = part.shape[part.across[0]] * part.shape[part.across[1]]
         share = whole / (blocks.plan.shape[part.across[0]] * blocks.plan.shape[part.across[1]])
         resampling = self.prepared.space.resampling_bytes(part.axis, channels, card.output) * share
-        return int(slab + piece + sums + min(row, _MOST_ROW_BYTES) + resampling)
+        return int(slab + piece + sums + min(row, MOST_ROW_BYTES) + resampling)
 
 
 def chosen_blocks(

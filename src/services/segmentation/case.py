@@ -23,7 +23,7 @@ from ...ports.volume_store import VolumeSource, VolumeStore
 _CHUNK_VOXELS = 2**22
 _MOST_SLAB_VOXELS = 2**25
 # Of decoded chunks that a source keeps between slabs.
-_MOST_ROW_BYTES = 2**30
+MOST_ROW_BYTES = 2**30
 # In voxels. Rounding in headers and between tools moves grids by a few thousandths; more than this shifts a channel.
 _LARGEST_MISFIT = 0.1
 
@@ -86,7 +86,7 @@ class Case:
             axis = source.slowest_axis
             if source.chunk[axis] > 1:
                 row = self.grid.voxel_count // self.grid.shape[axis] * source.chunk[axis]
-                total += min(row * source.dtype.itemsize * source.channels, _MOST_ROW_BYTES)
+                total += min(row * source.dtype.itemsize * source.channels, MOST_ROW_BYTES)
         return total
 
     @property

@@ -327,6 +327,17 @@ def test_a_worker_with_another_version_is_refused(place: Place) -> None:
         place.segment(load(uneven, card_of(tiling=GAUSSIAN)), [scan], outputs, place.cluster(open_ports=old))
 
 
+def test_an_error_says_that_blocks_are_kept_where_some_are(place: Place) -> None:
+    old = lambda: replace(place.worker_ports(), version="0.9")  # noqa: E731
+    for dtype, kept in ((np.uint8, False), (np.float32, True)):  # refused in the survey, and with the first block
+        scan = place.store(values_of(1, dtype), make_grid(EDGES), f"{kept}.nii")
+        outputs = Outputs(str(place.folder / f"mask-{kept}.nii"))
+        with pytest.raises(UsageError) as refused:
+            place.segment(load(uneven, card_of(tiling=GAUSSIAN)), [scan], outputs, place.cluster(open_ports=old))
+        assert ("is kept in" in str(refused.value)) == kept
+        assert Path(f"{outputs.mask}.blocks").exists() == kept
+
+
 def test_a_mask_that_another_process_makes_is_refused(place: Place) -> None:
     scan = place.store(values_of(1, np.float32), make_grid(EDGES), "scan.nii")
     outputs = Outputs(str(place.folder / "mask.nii"))
