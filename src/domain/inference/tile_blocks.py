@@ -8,7 +8,7 @@ integers, so the result has the bits of a run without blocks.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise, product
@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 
 from ..geometry.grid import Box, Shape3, shape3
 from .blending import Block, mean_logits
-from .buffers import Buffers
 from .patches import TilePlan
 from .sliding_window import InferFunction, StartFunction, stitch
 
@@ -174,9 +173,6 @@ def infer_block(
     number: int,
     planes: Iterable[NDArray[np.float32]],
     infer: InferFunction | StartFunction,
-    *,
-    on_tiles: Callable[[int], None] | None = None,
-    buffers: Buffers | None = None,
 ) -> Iterator[Block | CellSums]:
     """Infer the tiles of one block.
 
@@ -185,8 +181,6 @@ def infer_block(
         number: of the block.
         planes: the voxels of ``blocks.part(number)`` as planes ``(C, A, B)`` in order along the plan's axis.
         infer: network call; see `stitch`.
-        on_tiles: called with the number of tiles just inferred.
-        buffers: for large arrays; memory if None.
 
     Yields:
         The logits of the voxels that no other block reaches; at the end, the sums of each other cell.
@@ -195,7 +189,7 @@ def infer_block(
     blended = part.blending != "halo"
     own, cells = blocks.own(number), list(blocks.cells(number)) if blended else []
     shared: dict[Box, NDArray[np.int64]] = {}
-    for block in stitch(part, planes, infer, on_tiles=on_tiles, buffers=buffers, as_sums=True):
+    for block in stitch(part, planes, infer, as_sums=True):
         box = block.box.moved(region.start)
         if not blended and (common := own.common(box)) is not None:
             yield Block(common, block.logits[:, *common.within(box).slices])
