@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import NoReturn, cast
 
 import pytest
@@ -31,9 +31,12 @@ def results_of(job: Job) -> Results:
 
 
 def wait_until(condition: Callable[[], bool], patience_seconds: float = _PATIENCE_SECONDS) -> None:
-    """Wait for a condition. AssertionError if it takes too long."""
+    """Wait for a condition; one that misses a file does not hold yet. AssertionError if it takes too long."""
     ends = time.monotonic() + patience_seconds
-    while not condition():
+    while True:
+        with suppress(FileNotFoundError):
+            if condition():
+                return
         assert time.monotonic() < ends, "waited too long"
         threading.Event().wait(0.01)
 

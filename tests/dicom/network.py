@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
@@ -65,8 +65,9 @@ def wait_until(
     """Ask twenty times a second until a condition holds."""
     deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline and (process is None or process.poll() is None):
-        if condition():
-            return
+        with suppress(FileNotFoundError):  # a file that the process deleted while the condition looked at it
+            if condition():
+                return
         time.sleep(0.05)
     raise AssertionError(f"never came about; the log:\n{told()}")
 

@@ -9,11 +9,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
+import psutil
 
 from tests.cli.conftest import environment
 
@@ -47,11 +48,10 @@ class Server:
         deadline = time.monotonic() + PATIENCE
         with self.client() as client:
             while time.monotonic() < deadline and self.process.poll() is None:
-                try:
+                # files and processes may end while the condition looks at them
+                with suppress(httpx.TransportError, FileNotFoundError, psutil.NoSuchProcess):
                     if condition(client):
                         return
-                except httpx.TransportError:
-                    pass
                 time.sleep(0.05)
         raise AssertionError(f"never came about; the server wrote:\n{self.log.read_text(encoding='utf-8')[-4000:]}")
 

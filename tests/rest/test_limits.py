@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
@@ -133,7 +133,8 @@ def scratch_of(parent: int, folder: Path) -> set[tuple[str, int]]:
     found = {(str(path), path.stat().st_size) for path in folder.rglob("*") if path.is_file()}
     for process in [psutil.Process(parent), *psutil.Process(parent).children(recursive=True)]:
         for descriptor in Path(f"/proc/{process.pid}/fd").iterdir():
-            target = str(descriptor.readlink())
-            if target.startswith(str(folder)) and target.endswith("(deleted)"):
-                found.add((f"{process.pid} {target}", descriptor.stat().st_size))
+            with suppress(FileNotFoundError):  # closed since it was listed
+                target = str(descriptor.readlink())
+                if target.startswith(str(folder)) and target.endswith("(deleted)"):
+                    found.add((f"{process.pid} {target}", descriptor.stat().st_size))
     return found
