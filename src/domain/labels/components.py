@@ -92,6 +92,38 @@ class ComponentMeter:
         return Pieces(sums[0], sums[1], centres)
 
 
+class ComponentTracer:
+    """Finds 26-connected components slab by slab along an axis, and those that chosen voxels belong to."""
+
+    def __init__(self, axis: int) -> None:
+        self._numbering = _Numbering(axis, 26)
+        self._places, self._numbers = [np.zeros((3, 0), np.int64)], [np.zeros(0, np.int64)]
+        self._merged = [np.zeros((0, 2), np.int64)]
+        self._planes = 0
+
+    def add(self, inside: Mask, chosen: Mask) -> None:
+        """Add the next whole planes ``(x, y, z)``, and whether each voxel is chosen if it is inside."""
+        planes, of_planes = self._numbering.turned(inside), self._numbering.turned(chosen)
+        thick = max(1, _VOXELS_AT_ONCE // max(1, planes[0].size))
+        for start in range(0, len(planes), thick):
+            part = planes[start : start + thick]
+            runs = self._numbering.add(part)
+            plane, line, along = np.nonzero(part & of_planes[start : start + thick])
+            flat = np.ravel_multi_index((plane, line + 1, along + 1), runs.shape)
+            self._numbers.append(runs.numbers[np.searchsorted(runs.starts, flat, side="right") - 1])
+            self._places.append(np.stack([plane + self._planes, line, along]))
+            self._merged.append(runs.merged)
+            self._planes += len(part)
+
+    def result(self) -> tuple[int, Ints, Ints]:
+        """Return the number of components, and indices ``(3, N)`` and components (from 0) of the chosen voxels."""
+        merged, places = np.concatenate(self._merged), np.concatenate(self._places, axis=1)
+        count, component = _connected(merged[:, 0], merged[:, 1], self._numbering.made)
+        indices = np.empty_like(places)
+        indices[self._numbering.axes] = places
+        return count, indices, component[np.concatenate(self._numbers)]
+
+
 @dataclass(frozen=True, eq=False)
 class Pieces:
     """Components: the voxels, the sum of levels, and the centre ``(N, 3)`` in voxel indices of each."""

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..geometry.grid import Box, Shape3
+from .components import ComponentTracer
 
 Ints = NDArray[np.int64]
 
@@ -38,18 +39,17 @@ def grown(box: Box, shape: Shape3) -> Box:
 
 def seen(inside: NDArray[np.bool_], box: Box, shape: Shape3) -> SeenComponents:
     """Return the components of the voxels in ``grown(box, shape)``, ``inside`` being ``(x, y, z)``."""
-    from scipy import ndimage
-
-    labels, count = ndimage.label(inside, np.ones((3, 3, 3), bool))
-    on_seam = np.zeros(inside.shape, bool)
+    on_seam = np.zeros_like(inside)  # in the same order of memory
     for axis in range(3):
         planes = np.moveaxis(on_seam, axis, 0)
         planes[0] = True
         if inside.shape[axis] > box.shape[axis]:
             planes[-1] = True
-    x, y, z = np.nonzero(on_seam & inside)
+    tracer = ComponentTracer(int(np.argmax(inside.strides)))
+    tracer.add(inside, on_seam)
+    count, (x, y, z), components = tracer.result()
     places = ((x + box.start[0]) * shape[1] + y + box.start[1]) * shape[2] + z + box.start[2]
-    return SeenComponents(int(count), places.astype(np.int64), labels[x, y, z].astype(np.int64) - 1)
+    return SeenComponents(count, places, components)
 
 
 def count_components(boxes: Iterable[SeenComponents]) -> int:

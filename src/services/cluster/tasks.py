@@ -7,8 +7,7 @@ import io
 import json
 import math
 import tempfile
-import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -25,6 +24,7 @@ from ...domain.geometry.resampling import Limits
 from ...domain.inference.blending import Block, mean_logits
 from ...domain.inference.tile_blocks import TileBlocks, infer_block
 from ...domain.labels.label_map import Output
+from ...domain.labels.packing import packed, unpacked
 from ...domain.labels.seams import grown, seen
 from ...domain.labels.statistics import Measures
 from ...domain.labels.uncertainty import CHANNELS, MOST, UncertaintyScale
@@ -181,14 +181,9 @@ class _Reader:
         self.blobs = self.ports.open_blobs(shared.folder)
 
     def put_arrays(self, name: str, arrays: Mapping[str, NDArray[Any]]) -> None:
-        """Store arrays; labels compressed, at the level that costs little, as they shrink to a few percent."""
+        """Store arrays."""
         content = io.BytesIO()
-        shrinks = all(array.dtype.kind == "u" for array in arrays.values())
-        kind = zipfile.ZIP_DEFLATED if shrinks else zipfile.ZIP_STORED
-        with zipfile.ZipFile(content, "w", kind, compresslevel=1) as archive:
-            for key, array in arrays.items():
-                with archive.open(f"{key}.npy", "w", force_zip64=True) as stream:
-                    np.lib.format.write_array(stream, array, allow_pickle=False)
+        np.savez(content, allow_pickle=False, **arrays)
         content.seek(0)
         self.blobs.put(name, content)
 
@@ -240,7 +235,7 @@ class _Worker(_Reader):
                 continue
             name = _sums_name(found.cell.owner, number, found.cell.box)
             self.put_arrays(name, {"sums": found.sums})
-        self.put_arrays(_piece_name("inferred", number), {"values": piece.values})
+        self._put_pieces("inferred", number, [piece])
         processor = self.ports.resources.describe().processor
         return {
             "tiles": part.tile_count,
@@ -253,7 +248,7 @@ class _Worker(_Reader):
         """Add up the sums of a block's voxels that its neighbours' tiles reach too."""
         run, blocks = self._run, self._run.blocks
         contested = 0
-        joined: dict[str, NDArray[Any]] = {}
+        joined: list[_Piece] = []
         for cell in blocks.seams(number):
             total: NDArray[np.int64] | None = None
             for giver in cell.blocks:
@@ -262,9 +257,9 @@ class _Worker(_Reader):
             assert total is not None
             piece = _Piece(run, cell.box)
             piece.add(cell.box, mean_logits(blocks.plan, cell.box, total))
-            joined[str(len(joined))] = piece.values
+            joined.append(piece)
             contested += piece.contested
-        self.put_arrays(_piece_name("joined", number), joined)
+        self._put_pieces("joined", number, joined)
         return {"contested": contested}
 
     def _write(self, number: int) -> dict[str, Any]:
@@ -333,13 +328,26 @@ class _Worker(_Reader):
 
     def _finished(self, number: int) -> NDArray[Any]:
         """Return the labels or logits of a block's own voxels, its seams included."""
-        blocks = self._run.blocks
-        values = self.arrays(_piece_name("inferred", number))["values"]
+        blocks, own = self._run.blocks, self._run.blocks.own(number)
+        (values,) = self._pieces("inferred", number, [own])
         if last_stage(blocks) == "joined":
-            joined = self.arrays(_piece_name("joined", number))
-            for key, cell in enumerate(blocks.seams(number)):
-                values[(..., *cell.box.within(blocks.own(number)).slices)] = joined[str(key)]
+            seams = [cell.box for cell in blocks.seams(number)]
+            for box, joined in zip(seams, self._pieces("joined", number, seams), strict=True):
+                values[(..., *box.within(own).slices)] = joined
         return values
+
+    def _put_pieces(self, stage: Stage, number: int, pieces: Iterable[_Piece]) -> None:
+        """Store pieces of a block: logits, or labels in few bits."""
+        keeps, highest = self._run.keeps_logits, max(self._run.card.output.table.values)
+        stored = (piece.values if keeps else packed(piece.values, highest) for piece in pieces)
+        self.put_arrays(_piece_name(stage, number), {str(key): values for key, values in enumerate(stored)})
+
+    def _pieces(self, stage: Stage, number: int, boxes: Iterable[Box]) -> Iterator[NDArray[Any]]:
+        """Yield the stored pieces of a block, which have the voxels of ``boxes``."""
+        stored, dtype = self.arrays(_piece_name(stage, number)), self._run.card.output.table.dtype
+        for key, box in enumerate(boxes):
+            values = stored[str(key)]
+            yield values if self._run.keeps_logits else unpacked(values, box.shape, dtype)
 
     def _sink(self, name: VolumeName) -> VolumeSink:
         sinks = self.__dict__.setdefault("_sinks", {})
@@ -413,7 +421,7 @@ def boxes_within(whole: Box, chunk: Shape3, edge: int) -> Boxes:
     return Boxes(whole, shape3(max(1, edge // length) * length for length in chunk))
 
 
-def _piece_name(stage: Literal["inferred", "joined"], number: int) -> str:
+def _piece_name(stage: Stage, number: int) -> str:
     return f"pieces/{stage}/{number:06d}.npz"
 
 
