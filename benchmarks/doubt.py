@@ -70,7 +70,7 @@ def _errors(image: Path, label: Path, model: str) -> dict[str, float]:
         command = [sys.executable, "-m", "voxport", "segment", str(image), "-m", model, *options, "--quiet"]
         subprocess.run(command, check=True)
         mask = np.asarray(nib.load(names["mask"]).dataobj) > 0
-        entropy, margin = np.moveaxis(np.asarray(nib.load(names["uncertainty"]).dataobj), -1, 0)
+        entropy, margin, disagreement = np.moveaxis(np.asarray(nib.load(names["uncertainty"]).dataobj), -1, 0)
         report = json.loads(Path(f"{names['report']}.json").read_text(encoding="utf-8"))
     with NiftiStore().open(str(label)) as source:
         truth, grid = source.read(Box.whole(source.grid.shape))[0] > 0, source.grid
@@ -85,6 +85,7 @@ def _errors(image: Path, label: Path, model: str) -> dict[str, float]:
         "wrong": float(wrong.mean()),
         "places": _first(places, wrong),
         "by margin": _first(_places((100 - margin).astype(np.uint8), grid), wrong),
+        "by disagreement": _first(_places(disagreement, grid), wrong),
         "by mask border": _first(_places(100 * _border(mask).astype(np.uint8), grid), wrong),
         "slices": _first(slices, wrong),
         "voxels": float(wrong.ravel()[by_voxel[: wrong.size // 10]].sum() / wrong.sum()),
@@ -98,7 +99,7 @@ def _errors(image: Path, label: Path, model: str) -> dict[str, float]:
 
 def _places(levels: NDArray[np.uint8], grid: Grid) -> list[Box]:
     ranking = UncertaintyRanking(grid)
-    ranking.add(Box.whole(grid.shape), levels)
+    ranking.add(Box.whole(grid.shape), levels[np.newaxis])
     return [box for box, _ in ranking.places()]
 
 

@@ -63,7 +63,7 @@ def segment(
         preview: file for a picture of the result, ``.png``.
         label_table: file for value, name and colour of each label: ``.tsv`` (BIDS), ``.txt`` or ``.label`` (ITK-SNAP).
         report: file for the provenance of the run, ``.json``.
-        uncertainty: file for entropy and margin of each voxel in per cent; the run says where to look first.
+        uncertainty: file for entropy, margin and disagreement in per cent; the run says where to look first.
         progress: show a bar on stderr, or report to this listener.
         application: the adapters to use; those of the environment by default.
         options: the fields of ``RunOptions``, such as ``overlap`` and ``patch``.
@@ -146,7 +146,7 @@ class Predictor:
             unit: of ``spacing`` and ``affine``: ``mm``, ``um`` or ``unknown``.
             affine: an array's ``(4, 4)`` matrix from voxel index to RAS+ world, in place of ``spacing``.
             probabilities: return the class probabilities too.
-            uncertainty: return entropy and margin too, and where to look first.
+            uncertainty: return entropy, margin and disagreement too, and where to look first.
             progress: show a bar on stderr, or report to this listener.
             options: the fields of ``RunOptions``, such as ``overlap`` and ``patch``.
 

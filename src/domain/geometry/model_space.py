@@ -74,12 +74,12 @@ class ModelSpace:
         """
         return replace(self.back, order=0 if output.resample == "labels" else output.order)
 
-    def resampling_bytes(self, axis: int, channels: int, output: Output) -> int:
-        """Return the peak memory of resampling there and back, streamed along a model axis."""
+    def resampling_bytes(self, axis: int, channels: int, output: Output, classes: int) -> int:
+        """Return the peak memory of resampling channels there and classes back, streamed along a model axis."""
         if not self.resamples:
             return 0
         back = self.way_back(output)
-        return self.resampling.held_bytes(axis, channels) + back.held_bytes(axis, output.channels)
+        return self.resampling.held_bytes(axis, channels) + back.held_bytes(axis, classes)
 
     def model_axis(self, stored_axis: int) -> int:
         """Return the model axis parallel to a stored axis."""

@@ -7,7 +7,7 @@ would delay a run's first tile.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
@@ -49,25 +49,26 @@ class ComponentMeter:
 
     def __init__(self, axis: int) -> None:
         self._numbering = _Numbering(axis, 26)
-        self._sums = np.zeros((5, 0), np.int64)  # of each number: voxels, levels, and the three indices
+        self._sums = np.zeros((0, 0), np.int64)  # of each number: voxels, the three indices, and each kind of levels
         self._merged: list[Ints] = []
         self._planes = 0
 
     def add(self, inside: Mask, levels: NDArray[np.uint8]) -> None:
-        """Add the next whole planes ``(x, y, z)``, and a level of each voxel."""
-        planes, values = self._numbering.turned(inside), self._numbering.turned(levels)
+        """Add the next whole planes ``(x, y, z)``, and the levels ``(L, x, y, z)`` of each voxel."""
+        planes, values = self._numbering.turned(inside), [self._numbering.turned(kind) for kind in levels]
         thick = max(1, _VOXELS_AT_ONCE // max(1, planes[0].size))
         for start in range(0, len(planes), thick):
             part = slice(start, start + thick)
             runs = self._numbering.add(planes[part])
             if len(runs.starts):
-                self._add_runs(runs, values[part][planes[part]])
+                self._add_runs(runs, [kind[part][planes[part]] for kind in values])
             self._planes += len(planes[part])
 
-    def _add_runs(self, runs: _Runs, levels: NDArray[np.uint8]) -> None:
+    def _add_runs(self, runs: _Runs, levels: Sequence[NDArray[np.uint8]]) -> None:
         """Add runs, and the levels of all their voxels in order."""
-        if (made := self._numbering.made) > self._sums.shape[1]:
-            self._sums = np.pad(self._sums, ((0, 0), (0, 2 * made - self._sums.shape[1])))
+        wide, made = self._sums.shape[1], self._numbering.made
+        if made > wide:
+            self._sums = np.pad(self._sums, ((0, 4 + len(levels) - len(self._sums)), (0, 2 * made - wide)))
         self._merged.append(runs.merged)
         voxels = runs.ends - runs.starts
         begins = np.cumsum(voxels) - voxels
@@ -75,8 +76,10 @@ class ComponentMeter:
         # less the padding before lines and planes
         indices = (plane + self._planes, line - 1, begin - 1)
         along = voxels * (voxels - 1) // 2
-        sums = (voxels, np.add.reduceat(levels, begins, dtype=np.int64), *(voxels * index for index in indices))
-        for into, more in zip(self._sums, (*sums[:-1], sums[-1] + along), strict=True):
+        places = [voxels * index for index in indices]
+        places[-1] += along
+        sums = (voxels, *places, *(np.add.reduceat(kind, begins, dtype=np.int64) for kind in levels))
+        for into, more in zip(self._sums, sums, strict=True):
             np.add.at(into, runs.numbers, more)
 
     def result(self) -> Pieces:
@@ -84,12 +87,12 @@ class ComponentMeter:
         made = self._numbering.made
         merged = np.concatenate([np.zeros((0, 2), np.int64), *self._merged])
         count, component = _connected(merged[:, 0], merged[:, 1], made)
-        sums = np.zeros((5, count), np.int64)
-        for into, more in zip(sums, self._sums[:, :made], strict=True):
+        sums = np.zeros((max(4, len(self._sums)), count), np.int64)
+        for into, more in zip(sums, self._sums[:, :made], strict=bool(made)):
             np.add.at(into, component, more)
         centres = np.empty((count, 3))
-        centres[:, self._numbering.axes] = (sums[2:] / sums[0]).T
-        return Pieces(sums[0], sums[1], centres)
+        centres[:, self._numbering.axes] = (sums[1:4] / sums[0]).T
+        return Pieces(sums[0], sums[4:], centres)
 
 
 class ComponentTracer:
@@ -126,7 +129,7 @@ class ComponentTracer:
 
 @dataclass(frozen=True, eq=False)
 class Pieces:
-    """Components: the voxels, the sum of levels, and the centre ``(N, 3)`` in voxel indices of each."""
+    """Components: the voxels, the sums of levels ``(L, N)``, and the centre ``(N, 3)`` in voxel indices of each."""
 
     voxels: Ints
     levels: Ints

@@ -296,11 +296,15 @@ class Output:
 
     def of_each_label(self, logits: Logits) -> NDArray[np.floating[Any]] | None:
         """The probability of each label; None where labels share their channels with the background."""
+        if not self.is_each(len(logits)):
+            return None
         chosen = logits if self._is_in_order(logits) else logits[list(self.label_channels)]
-        if self.activation == "sigmoid":
-            return _sigmoid(chosen)
-        own = self.background is False or (self.background is None and len(logits) == len(self.table.labels))
-        return chosen if self.activation == "none" and own else None
+        return _sigmoid(chosen) if self.activation == "sigmoid" else chosen
+
+    def is_each(self, channels: int) -> bool:
+        """Whether each label has a probability of its own in so many channels."""
+        own = self.background is False or (self.background is None and channels == len(self.table.labels))
+        return self.activation == "sigmoid" or (self.activation == "none" and own)
 
     def _is_in_order(self, logits: Logits) -> bool:
         """Whether the labels have the network's channels in the table's order, or the largest logit decides."""

@@ -1,4 +1,4 @@
-"""How uncertain the label of each voxel is: entropy and margin of its probabilities."""
+"""How uncertain the label of each voxel is: entropy and margin of its probabilities, and how far patches differ."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ from .label_map import Logits, Output
 Levels = NDArray[np.uint8]
 
 # Channels of an uncertainty map, in per cent: finer levels are noise, which takes long to compress.
-CHANNELS = ("entropy", "margin")
+CHANNELS = ("entropy", "margin", "disagreement")
 MOST = 100
+CERTAIN = (0, MOST, 0)
 # Places in the tables of two classes. Logits beyond +-16 have an entropy below half a level.
 _PLACES, _REACH = 2**13, 16.0
 _AT_ONCE = 2**15
@@ -28,7 +29,8 @@ class UncertaintyScale:
     Entropy is Shannon's, over that of equal probabilities: 100 where nothing is known, 0 where all is certain. Margin
     is 0 where two labels are equally good, and 100 where one is certain: the difference of the two largest
     probabilities; of a label that is compared with a threshold, the distance to that, over the distance between
-    threshold and certainty. Where each label has a channel of its own, the most uncertain label counts.
+    threshold and certainty. Where each label has a channel of its own, the most uncertain label counts. For the
+    disagreement see `Disagreement`.
     """
 
     def __init__(self, output: Output) -> None:
@@ -44,11 +46,12 @@ class UncertaintyScale:
         margin = np.where(share >= t, (share - t) / (1 - t), (t - share) / t)
         self._entropy, self._margin = _levels(entropy), _levels(margin)
 
-    def of(self, logits: Logits) -> Levels:
-        """Return entropy and margin ``(2, x, y, z)`` of logits ``(K, x, y, z)``."""
-        found = np.empty((2, *reversed(logits.shape[1:])), np.uint8).transpose(0, 3, 2, 1)  # as most files are stored
-        for part in _bricks(logits.shape[1:]):
+    def of(self, logits: Logits, disagreement: NDArray[np.float32] | None = None) -> Levels:
+        """Return the levels ``(3, x, y, z)`` of logits ``(K, x, y, z)`` and, where patches overlap, a disagreement."""
+        found = np.empty((3, *reversed(logits.shape[1:])), np.uint8).transpose(0, 3, 2, 1)  # as most files are stored
+        for part in bricks(logits.shape[1:]):
             found[0][part], found[1][part] = self._part(logits[:, *part])
+            found[2][part] = 0 if disagreement is None else _levels(disagreement[part])
         return found
 
     def _part(self, logits: Logits) -> tuple[Levels, Levels]:
@@ -76,7 +79,7 @@ def _tempered(share: Any, temperature: float) -> Any:
     return share if temperature == 1 else (one := share ** (1 / temperature)) / (one + (1 - share) ** (1 / temperature))
 
 
-def _bricks(shape: tuple[int, ...]) -> Iterator[tuple[slice, ...]]:
+def bricks(shape: tuple[int, ...]) -> Iterator[tuple[slice, ...]]:
     """Yield parts of a volume whose working arrays fit the cache, whether x or z is contiguous in memory."""
     x, z = min(shape[0], 256), min(shape[2], 32)
     edges = x, max(1, _AT_ONCE // (x * z)), z

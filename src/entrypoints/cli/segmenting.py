@@ -41,7 +41,7 @@ Uncertainty = Annotated[
     typer.Option(
         "--uncertainty",
         metavar="FILE",
-        help="Write entropy and margin in per cent, and where to look.",
+        help="Write entropy, margin and disagreement of patches in per cent, and where to look.",
     ),
 ]
 Statistics = Annotated[

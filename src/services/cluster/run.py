@@ -188,7 +188,7 @@ class BlockedRun:
         marks = self._marks(prepared)
         known = self._read(_RECORD)
         _check_same(known, marks, self.folder)
-        sizes = BlockSizes(prepared, keeps_logits=self._keeps_logits(prepared))
+        sizes = BlockSizes(prepared, self._keeps_logits(prepared), int("uncertainty" in self._wanted))
         blocks, edge = self._blocks(sizes, known)
         self._run = self._new_run(prepared, blocks, edge, marks)
         half_changed = self._blobs.exists(_CHANGED) and not self._blobs.exists(_DONE)

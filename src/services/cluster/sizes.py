@@ -21,10 +21,14 @@ _MEASURED_BYTES, _DECODED_BYTES = 32, 12
 
 @dataclass(frozen=True)
 class BlockSizes:
-    """Sizes of the blocks of a prepared run; with ``keeps_logits`` blocks pass on logits in place of labels."""
+    """Sizes of the blocks of a prepared run.
+
+    With ``keeps_logits`` blocks pass on logits in place of labels. ``more_channels`` are blended beside the logits.
+    """
 
     prepared: Prepared
     keeps_logits: bool
+    more_channels: int = 0
 
     def worker_bytes(self, blocks: TileBlocks) -> int:
         """Return the memory of a worker in bytes, without the network's."""
@@ -32,8 +36,8 @@ class BlockSizes:
 
     def moved_bytes(self, blocks: TileBlocks) -> tuple[int, int]:
         """Return the bytes that blocks pass on to each other, and to the results, before compression."""
-        plan, card = blocks.plan, self.prepared.card
-        classes = card.output.channels + (plan.floor is not None)
+        plan = blocks.plan
+        classes = self._classes + (plan.floor is not None)
         voxels = plan.shape[0] * plan.shape[1] * plan.shape[2]
         sums = 0
         if plan.blending != "halo":
@@ -44,18 +48,22 @@ class BlockSizes:
 
     def box_edge(self, blocks: TileBlocks, free: int) -> int:
         """Return the edge in voxels of the boxes that are written and measured, within a worker's memory."""
-        classes = self.prepared.card.output.channels if self.keeps_logits else 0
+        classes = self._classes if self.keeps_logits else 0
         fitting = int(max(0, free / (_MEASURED_BYTES + _DECODED_BYTES * classes)) ** (1 / 3))
         return max(1, min(fitting, *blocks.own(0).shape))
 
     @property
+    def _classes(self) -> int:
+        return self.prepared.card.output.channels + self.more_channels
+
+    @property
     def _voxel_bytes(self) -> int:
         output = self.prepared.card.output
-        return 4 * output.channels if self.keeps_logits else output.table.dtype.itemsize
+        return 4 * self._classes if self.keeps_logits else output.table.dtype.itemsize
 
     def _bytes_of(self, blocks: TileBlocks, number: int) -> int:
         card, (part, region), case = self.prepared.card, blocks.part(number), self.prepared.case
-        channels, classes = len(card.input.channels), card.output.channels + (part.floor is not None)
+        channels, classes = len(card.input.channels), self._classes + (part.floor is not None)
         slab = slab_bytes(part, channels, classes)
         piece = 2 * math.prod(blocks.own(number).shape) * self._voxel_bytes
         cells = [math.prod(cell.box.shape) for cell in blocks.cells(number) if len(cell.blocks) > 1]
@@ -65,7 +73,7 @@ class BlockSizes:
         row = row // region.shape[part.axis] * source.chunk[part.axis] * source.dtype.itemsize * case.channels
         whole = part.shape[part.across[0]] * part.shape[part.across[1]]
         share = whole / (blocks.plan.shape[part.across[0]] * blocks.plan.shape[part.across[1]])
-        resampling = self.prepared.space.resampling_bytes(part.axis, channels, card.output) * share
+        resampling = self.prepared.space.resampling_bytes(part.axis, channels, card.output, self._classes) * share
         return int(slab + piece + sums + min(row, MOST_ROW_BYTES) + resampling)
 
 

@@ -23,11 +23,12 @@ from ...domain.geometry.grid import Box, Shape3, shape3
 from ...domain.geometry.resampling import Limits
 from ...domain.inference.blending import Block, mean_logits
 from ...domain.inference.tile_blocks import TileBlocks, infer_block
+from ...domain.labels.disagreement import Disagreement
 from ...domain.labels.label_map import Output
 from ...domain.labels.packing import packed, unpacked
 from ...domain.labels.seams import grown, seen
 from ...domain.labels.statistics import Measures
-from ...domain.labels.uncertainty import CHANNELS, MOST, UncertaintyScale
+from ...domain.labels.uncertainty import CERTAIN, CHANNELS, UncertaintyScale
 from ...domain.run import RunOptions
 from ...ports.blobs import BlobStore
 from ...ports.block_scheduler import Workbench
@@ -37,6 +38,7 @@ from ...ports.resources import Resources
 from ...ports.runtime import RuntimeOpener, RuntimeOptions
 from ...ports.volume_store import VolumeSink, VolumeStore
 from ..segmentation.case import Case, replaced, value_table
+from ..segmentation.decoding import resampled_values
 from ..segmentation.inference import Inferer
 from ..segmentation.preparation.model_view import Fitted, ModelView, reopened_view
 from ..segmentation.resume import answer_to_noise
@@ -115,6 +117,11 @@ class BlockRun:
     keeps_logits: bool
     references: Mapping[VolumeName, str]
     boxes: Boxes
+
+    @property
+    def doubt(self) -> Disagreement | None:
+        """What is appended to the logits, for a map of the uncertainty."""
+        return Disagreement.of(self.card.output, self.blocks.plan) if "uncertainty" in self.references else None
 
 
 def survey_block(shared: Shared, boxes: Boxes, bench: Workbench, number: int) -> None:
@@ -229,7 +236,8 @@ class _Worker(_Reader):
         axis, (part, region) = blocks.plan.axis, blocks.part(number)
         piece = _Piece(run, blocks.own(number))
         planes = self._view.planes(run.fitted, axis, region, run.limits)
-        for found in infer_block(blocks, number, planes, self._inferer.begin):
+        begin = self._inferer.begin if run.doubt is None else run.doubt.beside(self._inferer.begin)
+        for found in infer_block(blocks, number, planes, begin):
             if isinstance(found, Block):
                 piece.add(found.box, found.logits)
                 continue
@@ -301,16 +309,17 @@ class _Worker(_Reader):
             return {"mask": turned.apply(self._gathered(oriented))}, 0
         logits = self._gathered(self._back.source_box(oriented) if space.resamples else oriented)
         if space.resamples:
-            if run.card.output.resample == "probabilities":
-                logits = run.card.output.probabilities(logits)
+            logits = resampled_values(run.card.output, logits)
             planes = self._back.planes(iter(np.moveaxis(logits, 1 + axis, 0)), axis, within=oriented)
             logits = np.stack(list(planes), axis=1 + axis)
+        scale = UncertaintyScale(output)
         ways: dict[VolumeName, Callable[[NDArray[np.float32]], NDArray[Any]]] = {
-            "mask": output.labels,
-            "probabilities": output.calibrated,
-            "uncertainty": UncertaintyScale(output).of,
+            "mask": lambda logits: output.labels(logits[: output.channels]),
+            "probabilities": lambda logits: output.calibrated(logits[: output.channels]),
+            "uncertainty": lambda logits: scale.of(logits[: output.channels], *logits[output.channels :]),
         }
-        return {name: turned.apply(ways[name](logits)) for name in run.references}, output.contested(logits)
+        contested = output.contested(logits[: output.channels])
+        return {name: turned.apply(ways[name](logits)) for name in run.references}, contested
 
     def _gathered(self, box: Box) -> NDArray[Any]:
         """Return labels ``(x, y, z)`` or logits ``(K, x, y, z)`` of a box of the model's grid."""
@@ -368,8 +377,10 @@ class _Piece:
         self.contested = 0
         self.values: NDArray[Any]
         output = run.card.output
+        self._doubt = run.doubt
         if run.keeps_logits:
-            self.values = np.zeros((output.channels, *own.shape), np.float32)
+            channels = output.channels + (self._doubt is not None)
+            self.values = np.zeros((channels, *own.shape), np.float32)
         else:
             self.values = np.zeros(own.shape, output.table.dtype)
 
@@ -377,7 +388,7 @@ class _Piece:
         """Set the voxels of a box."""
         output, place = self._run.card.output, (..., *box.within(self._own).slices)
         if self._run.keeps_logits:
-            self.values[place] = logits
+            self.values[place] = logits if self._doubt is None else self._doubt.settled(Block(box, logits)).logits
             return
         self.values[place] = output.labels(logits)
         self.contested += output.contested(logits)
@@ -412,7 +423,7 @@ def outside(name: VolumeName, output: Output, shape: Shape3) -> NDArray[Any]:
     if name == "probabilities" and "background" in names:
         values[names.index("background")] = 1
     if name == "uncertainty":
-        values[names.index("margin")] = MOST
+        values[:] = np.reshape(CERTAIN, (-1, 1, 1, 1))
     return values
 
 

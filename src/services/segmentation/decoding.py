@@ -8,7 +8,7 @@ import numpy as np
 
 from ...domain.geometry.grid import Box
 from ...domain.inference.blending import Block
-from ...domain.labels.label_map import Labels
+from ...domain.labels.label_map import Labels, Logits, Output
 from ...domain.labels.uncertainty import UncertaintyScale
 from ...ports.volume_store import VolumeSink
 from .preparation.prepare import Prepared
@@ -21,7 +21,10 @@ Sinks = dict[Literal["mask", "probabilities", "uncertainty"], VolumeSink]
 
 
 class Labeller:
-    """Decodes blocks of logits, or of probabilities, and writes them; ``contested`` counts voxels of several labels."""
+    """Decodes blocks of logits, or of probabilities, and writes them; ``contested`` counts voxels of several labels.
+
+    The disagreement of patches is one more channel of a block, where they overlap and there is a sink for it.
+    """
 
     def __init__(self, prepared: Prepared, sinks: Sinks, contested: int = 0) -> None:
         self.contested = contested
@@ -33,18 +36,19 @@ class Labeller:
     def add(self, block: Block) -> None:
         """Add a block. Its labels may be written later, together with the next."""
         output, axis = self._prepared.returned, self._prepared.plan.axis
+        logits, disagreement = block.logits[: output.channels], block.logits[output.channels :]
         if self._decoded:
             first, last = self._decoded[0][0], self._decoded[-1][0]
             too_thick = block.box.stop[axis] - first.start[axis] > _PLANES_AT_ONCE
             if too_thick or block.box != last.with_range(axis, last.stop[axis], block.box.stop[axis]):
                 self.flush()
-        self._decoded.append((block.box, output.labels(block.logits)))
-        self.contested += output.contested(block.logits)
+        self._decoded.append((block.box, output.labels(logits)))
+        self.contested += output.contested(logits)
         stored = self._prepared.stored_box(block.box)
         if "probabilities" in self._sinks:
-            self._sinks["probabilities"].write(stored, self._back.apply(output.calibrated(block.logits)))
+            self._sinks["probabilities"].write(stored, self._back.apply(output.calibrated(logits)))
         if "uncertainty" in self._sinks:
-            self._sinks["uncertainty"].write(stored, self._back.apply(self._scale.of(block.logits)))
+            self._sinks["uncertainty"].write(stored, self._back.apply(self._scale.of(logits, *disagreement)))
 
     def flush(self) -> None:
         """Write the buffered labels as one piece."""
@@ -58,6 +62,13 @@ class Labeller:
     def notes(self) -> tuple[str, ...]:
         """Return warnings about the finished run."""
         return contested_notes(self.contested)
+
+
+def resampled_values(output: Output, logits: Logits) -> Logits:
+    """Return what is resampled of logits: probabilities where the output says so; the disagreement as it is."""
+    if output.resample != "probabilities":
+        return logits
+    return np.concatenate([output.probabilities(logits[: output.channels]), logits[output.channels :]])
 
 
 def contested_notes(contested: int) -> tuple[str, ...]:

@@ -31,8 +31,8 @@ class Prediction:
     """A segmented case.
 
     ``labels`` is the label map ``(X, Y, Z)``; ``probabilities`` are ``(K, X, Y, Z)`` float32, one channel a class, or
-    None; ``done`` is the run: plan, times, hashes, and where to look first. ``uncertainty`` holds entropy and margin
-    ``(2, X, Y, Z)`` in per cent, or None.
+    None; ``done`` is the run: plan, times, hashes, and where to look first. ``uncertainty`` holds entropy, margin
+    and disagreement ``(3, X, Y, Z)`` in per cent, or None.
     """
 
     labels: LabelMap

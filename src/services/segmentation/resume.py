@@ -17,6 +17,7 @@ import numpy as np
 from ...domain.cards.writing import write_card
 from ...domain.errors import VoxportError
 from ...domain.geometry.grid import Box, Shape3
+from ...domain.labels.uncertainty import CHANNELS
 from ...domain.run import BLENDINGS, RunOptions
 from ...ports.blobs import BlobStore
 from ..models.loading import LoadedModel
@@ -147,7 +148,7 @@ class Checkpoint:
         if "probabilities" in self._sinks:
             values *= 1 + self._prepared.card.output.channels
         if "uncertainty" in self._sinks:
-            values += 2 * oriented.voxel_count // oriented.shape[plan.axis]
+            values += len(CHANNELS) * oriented.voxel_count // oriented.shape[plan.axis]
         thick = max(1, _PIECE_VALUES // values)
         for at in range(begin, end, thick):
             yield at, min(at + thick, end)

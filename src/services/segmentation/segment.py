@@ -16,13 +16,14 @@ from numpy.typing import NDArray
 from ...domain.geometry.grid import Box, Grid
 from ...domain.inference.blending import Block
 from ...domain.inference.sliding_window import LogitRangeError, assemble_planes, stitch
+from ...domain.labels.disagreement import Disagreement
 from ...domain.labels.label_file import label_file_bytes
 from ...domain.labels.label_map import Labels, LabelTable, Logits, Output
 from ...domain.labels.postprocessing import Changed, postprocess
 from ...domain.labels.ranking import Uncertainty, UncertaintyRanking
 from ...domain.labels.statistics import LabelStatistics, StatisticsAccumulator
 from ...domain.labels.statistics_file import statistics_bytes
-from ...domain.labels.uncertainty import CHANNELS, MOST, Levels
+from ...domain.labels.uncertainty import CERTAIN, CHANNELS, Levels
 from ...domain.run import Outputs, RunOptions
 from ...domain.viewing.pages import CaseFigures
 from ...ports.artifacts import ArtifactWriter
@@ -37,7 +38,7 @@ from ..models.loading import LoadedModel
 from ..pages.figures import case_figures
 from ..viewing.preview import display_window, preview_picture
 from .case import Case, replaced, slabs
-from .decoding import Labeller, Sinks
+from .decoding import Labeller, Sinks, resampled_values
 from .inference import Inferer
 from .outputs import check_outputs
 from .preparation.prepare import Prepared, open_inferer, prepare
@@ -207,6 +208,7 @@ class Here(ExitStack):
         run, ports = self._run, self._ports
         card, free = run.loaded.model.card, None if ports.scratch is None else ports.scratch.available_bytes()
         memory: dict[str, Any] = {"resources": ports.resources, "scratch_bytes": free}
+        memory["more_channels"] = int(run.outputs.uncertainty is not None)
         self._prepared = prepare(run.case, card, self._inferer, run.options, **memory)
         self._sinks = _open_sinks(ports, run.outputs, run.case, card.output, self)
         _fill_background(self._prepared, self._sinks)
@@ -250,14 +252,9 @@ def _open_sinks(ports: SegmentPorts, outputs: Outputs, case: Case, output: Outpu
 
 
 def _fill_background(prepared: Prepared, sinks: Sinks) -> None:
-    """Write what is certain outside the crop: the probability of background, where that has a channel, and the margin.
-
-    All else is 0.
-    """
+    """Write what is certain outside the crop: the probability of background, where that has a channel, and no doubt."""
     output, grid = prepared.card.output, prepared.case.grid
-    certain: dict[Literal["probabilities", "uncertainty"], NDArray[Any]] = {
-        "uncertainty": np.array([0, MOST], np.uint8)
-    }
+    certain: dict[Literal["probabilities", "uncertainty"], NDArray[Any]] = {"uncertainty": np.array(CERTAIN, np.uint8)}
     if "background" in output.channel_names:
         certain["probabilities"] = np.eye(output.channels, dtype=np.float32)[output.channel_names.index("background")]
     for beyond in () if prepared.crop is None else prepared.crop.around(grid.shape):
@@ -284,18 +281,21 @@ def _infer(
     first = back.first_source(axis, done.plane) if done.plane else 0
     if done.plane:
         progress.advance(plan.tiles_before(first))
+    output, begin = prepared.card.output, inferer.begin
+    doubt = Disagreement.of(output, plan) if "uncertainty" in sinks else None
     blocks: Iterable[Block] = stitch(
         plan,
         prepared.planes(),
-        inferer.begin,
+        begin if doubt is None else doubt.beside(begin),
         batch=inferer.batch,
         on_tiles=progress.advance,
         begin=first,
         buffers=scratch,
     )
+    if doubt is not None:
+        blocks = map(doubt.settled, blocks)
     if prepared.space.resamples:
-        if (output := prepared.card.output).resample == "probabilities":
-            blocks = (replace(block, logits=output.probabilities(block.logits)) for block in blocks)
+        blocks = (replace(block, logits=resampled_values(output, block.logits)) for block in blocks)
         planes = back.planes(assemble_planes(plan, blocks, scratch), axis, begin=done.plane, first=first)
         blocks = _plane_blocks(planes, prepared.space.oriented, axis, done.plane)
     ends = prepared.space.oriented.shape
@@ -346,15 +346,15 @@ def _measured(
     found = StatisticsAccumulator(case.grid, table, case.channels, axis, with_pieces=doubts is not None)
     ranking = UncertaintyRanking(case.grid)
     for box in slabs(case.grid, axis):
-        entropy = None if doubts is None else doubts.read(box)[0]
-        found.add(box, mask.read(box)[0], [replaced(values, nan_as) for values in case.read(box)], entropy)
-        if entropy is not None:
-            ranking.add(box, entropy)
+        levels = None if doubts is None else doubts.read(box)
+        found.add(box, mask.read(box)[0], [replaced(values, nan_as) for values in case.read(box)], levels)
+        if levels is not None:
+            ranking.add(box, levels)
     if doubts is None:
         return found.result(), None
 
     def read(box: Box) -> tuple[Levels, Labels]:
-        return doubts.read(box)[0], mask.read(box)[0]
+        return doubts.read(box), mask.read(box)[0]
 
     return found.result(), ranking.result(found.pieces(), table, read)
 

@@ -29,10 +29,17 @@ def ranked(
     statistics = StatisticsAccumulator(grid, TABLE, 0, axis, with_pieces=True)
     for start in range(0, grid.shape[axis], thick):
         box = Box.whole(grid.shape).with_range(axis, start, min(start + thick, grid.shape[axis]))
-        ranking.add(box, entropy[box.slices])
-        statistics.add(box, labels[box.slices], [], entropy[box.slices])
-    found = ranking.result(statistics.pieces(), TABLE, lambda box: (entropy[box.slices], labels[box.slices]))
+        ranking.add(box, levels_of(entropy)[:, *box.slices])
+        statistics.add(box, labels[box.slices], [], levels_of(entropy)[:, *box.slices])
+    found = ranking.result(
+        statistics.pieces(), TABLE, lambda box: (levels_of(entropy)[:, *box.slices], labels[box.slices])
+    )
     return ranking, found
+
+
+def levels_of(entropy: Bytes) -> Bytes:
+    """Levels whose margin is what the entropy lacks, and whose disagreement is half of it."""
+    return np.stack([entropy, 100 - entropy, entropy // 2])
 
 
 def plain_grid(shape: Shape3, spacing: tuple[float, float, float] = (1, 1, 4)) -> Grid:
@@ -62,6 +69,11 @@ def test_places_cover_the_volume_once_by_falling_mean_whatever_the_slabs(
     assert seen.min() == seen.max() == 1
     assert all(one >= other for one, other in pairwise(means))
     assert found.entropy == pytest.approx(entropy.mean() / 100)
+    assert found.disagreement == pytest.approx((entropy // 2).mean() / 100)
+    assert found.margin == pytest.approx(1 - found.entropy)
+    for spot in (*found.places, *found.pieces, *found.slices):
+        assert spot.margin == pytest.approx(1 - spot.entropy)
+        assert -1e-9 <= spot.entropy / 2 - spot.disagreement < 0.0051
     assert found == ranked(entropy, labels, grid, (axis + 1) % 3, 7)[1]
 
 

@@ -27,8 +27,8 @@ def binary(probability: float) -> float:
 def levels(output: Output, *voxels: tuple[float, ...]) -> list[tuple[int, int]]:
     """Entropy and margin of voxels, each a value a channel."""
     found = UncertaintyScale(output).of(np.array(voxels, np.float32).T[:, :, np.newaxis, np.newaxis])
-    assert found.shape == (2, len(voxels), 1, 1)
-    return [(int(entropy), int(margin)) for entropy, margin in found[:, :, 0, 0].T]
+    assert found.shape == (3, len(voxels), 1, 1)
+    return [(int(entropy), int(margin)) for entropy, margin, _ in found[:, :, 0, 0].T]
 
 
 def noise(channels: int, shape: tuple[int, int, int] = (13, 9, 7)) -> Logits:
@@ -69,7 +69,7 @@ def test_several_classes_have_the_textbook_entropy_and_the_difference_of_the_bes
     entropy = -(shares * np.log(shares)).sum(axis=0) / np.log(4)
     margin = np.diff(np.sort(shares, axis=0)[-2:], axis=0)[0]
     given_values = values if activation == "softmax" else shares.astype(np.float32)
-    found = UncertaintyScale(Output(activation, THREE, background=True)).of(given_values)
+    found = UncertaintyScale(Output(activation, THREE, background=True)).of(given_values)[:2]
     np.testing.assert_allclose(found, 100 * np.stack([entropy, margin]), rtol=0, atol=0.51)
 
 

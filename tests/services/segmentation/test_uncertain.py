@@ -26,10 +26,10 @@ SHAPE = (14, 12, 13)
 
 
 def expected(probability: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Per cent of entropy and margin of two classes that are decided at a half."""
+    """Per cent of entropy and margin of two classes that are decided at a half, and of patches that agree."""
     p = probability.astype(np.float64)
     entropy = -sum(np.where(q > 0, q * np.log2(np.where(q > 0, q, 1)), 0) for q in (p, 1 - p))
-    return 100 * np.stack([entropy, np.abs(2 * p - 1)])
+    return 100 * np.stack([entropy, np.abs(2 * p - 1), np.zeros(p.shape)])
 
 
 @pytest.mark.parametrize("spacing", [None, (1.4, 0.7, 1.1)])
@@ -59,6 +59,7 @@ def test_the_map_and_the_lists_do_not_depend_on_the_visiting_axis(bench: Bench, 
     for levels, lists in runs[1:]:
         np.testing.assert_array_equal(levels, runs[0][0])
         assert lists == runs[0][1]
+    assert (runs[0][0][2].max() > 0) == (blending != "halo")  # what is beyond a patch is 0 for its convolutions
 
 
 @pytest.mark.parametrize("codes", ["LPI", "SAR", "ILA"])
@@ -84,6 +85,7 @@ def test_voxels_outside_a_crop_are_certain(bench: Bench) -> None:
     outside = values == 0
     assert set(found[0][outside]) == {0}
     assert set(found[1][outside]) == {100}
+    assert set(found[2][outside]) == {0}
     assert found[0][~outside].min() > 0
 
 

@@ -47,16 +47,17 @@ def planned(
     resources: Resources | None,
     scratch_bytes: float | None,
     reading_bytes: int = 0,
+    more_channels: int = 0,
 ) -> tuple[TilePlan, float, int, tuple[str, ...]]:
     """Return plan, overlap, stitching bytes and notes, with the card's patch if the tuned one does not fit.
 
-    ``reading_bytes``: memory that sources take while they are read; it counts as stitching bytes. Without
-    ``resources``, memory does not limit the plan.
+    ``reading_bytes``: memory that sources take while they are read; it counts as stitching bytes. ``more_channels`` are
+    blended beside the logits. Without ``resources``, memory does not limit the plan.
     """
     if inferer.patch is not None and options.patch is None:
         with suppress(LimitError):
             patched = replace(options, patch=inferer.patch)
-            return planned(card, space, inferer, patched, axes, resources, scratch_bytes, reading_bytes)
+            return planned(card, space, inferer, patched, axes, resources, scratch_bytes, reading_bytes, more_channels)
     tiling = _tiling(card.tiling, options, inferer.fixed, space.grid.shape)
     plan = plan_tiles(space.grid.shape, tiling, fixed=inferer.fixed)
     plan = replace(plan, axis=_visiting_axis(plan, axes) if options.axis is None else AXES.index(options.axis))
@@ -64,13 +65,13 @@ def planned(
         return plan, tiling.overlap, 0, ()
 
     def needed(plan: TilePlan, *, has_buffers: bool = False) -> int:
-        channels, classes = len(card.input.channels), card.output.channels
+        channels, classes = len(card.input.channels), card.output.channels + more_channels
         slab = slab_bytes(
             plan, channels, classes, batch=inferer.batch, assembled=space.resamples, has_buffers=has_buffers
         )
         # A mirror image of a batch, its logits, and the sum of them.
         images = inferer.batch * math.prod(plan.tile) * (channels + 2 * classes) * 4 if card.tiling.mirror else 0
-        return reading_bytes + slab + images + space.resampling_bytes(plan.axis, channels, card.output)
+        return reading_bytes + slab + images + space.resampling_bytes(plan.axis, channels, card.output, classes)
 
     in_memory = partial(needed, has_buffers=scratch_bytes is not None)
     plan, size_bytes, notes = _within_memory(plan, options, in_memory, resources)

@@ -109,11 +109,13 @@ def prepare(
     resources: Resources | None,
     scratch_bytes: float | None = None,
     surveyed: tuple[ChannelSurvey, ...] | None = None,
+    more_channels: int = 0,
 ) -> Prepared:
     """Survey the case, fit the card's intensity steps, and plan tiles within the memory limit.
 
     ``scratch_bytes``: free space for large arrays outside memory; None to keep them in memory. Without ``resources``,
-    memory does not limit the plan. ``surveyed`` is the survey of the channels, where it is known.
+    memory does not limit the plan. ``surveyed`` is the survey of the channels, where it is known. ``more_channels``
+    are blended beside the logits.
 
     Raises:
         InputError: the case does not fit the card, or holds NaN or Inf without ``nan_as``.
@@ -131,7 +133,7 @@ def prepare(
     axes = [space.model_axis(axis) for axis in fewest_reads_first]
     fitted = view.fit(within, axes[0])
     plan, overlap, needed, notes = planned(
-        card, space, inferer, options, axes, resources, scratch_bytes, case.reading_bytes
+        card, space, inferer, options, axes, resources, scratch_bytes, case.reading_bytes, more_channels
     )
     _check_effort(case, plan)
     ranges = _normalised_ranges(case, card, within, fitted)
