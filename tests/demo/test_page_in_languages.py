@@ -22,6 +22,13 @@ read = Languages.read()
 bracketed = Texts({key: f"[{text}]" for key, text in read.texts["en"].by_key.items()})
 Languages.read = lambda: Languages({"en": bracketed})
 """
+# What the page and the viewer show, and whether a text is in it, or a run is over.
+_SHOWN = """() => [
+  document.body.innerText,
+  ...[...document.querySelector('voxport-viewer').shadowRoot.children].map((e) => e.innerText ?? ''),
+].join(' ')"""
+_SHOWS = f"([text, state]) => ({_SHOWN})().includes(text)"
+_SHOWS += " || (state === 'running' && document.querySelector('#vx-status .vx-done') !== null)"
 # Texts and attributes that are seen or read aloud, without what is in brackets, and without what voxport's core says.
 OUTSIDE_BRACKETS = """() => {
   const found = [];
@@ -113,10 +120,8 @@ def test_the_page_is_in_the_language_of_the_browser(visit: Visit, tmp_path: Path
             look(visitor, tmp_path, state)
         page = visitor.page
         assert page.get_attribute("html", "lang") == tag
-        shown = page.inner_text("body") + page.evaluate(
-            "[...document.querySelector('voxport-viewer').shadowRoot.children].map((e) => e.innerText ?? '').join(' ')"
-        )
-        assert [key for key in expected[state] if say(key) not in shown] == [], state
+        for key in expected[state]:  # the viewer may write a moment later than the page; a run may be over meanwhile
+            page.wait_for_function(_SHOWS, arg=[say(key), state])
         if state == "result":
             assert say.count("tiles", 1) in visitor.page.inner_text("#vx-status")
             assert visitor.download(say("result.mask"), tmp_path).name == "sample_mask.nii.gz"
