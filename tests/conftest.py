@@ -100,13 +100,14 @@ def let_children_handle_signals() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark each test with what its folder or module needs."""
+    """Mark each test with what its folder or module needs; the longest come first, so that no worker ends with them."""
     root = Path(__file__).resolve().parents[1]
     for item in items:
         path = item.path.relative_to(root).as_posix()
         matching = [known for known in NEEDS if path == known or path.startswith(f"{known}/")]
         for need in NEEDS[max(matching, key=len)] if matching else ():
             item.add_marker(need)
+    items.sort(key=lambda item: [item.get_closest_marker(need) is None for need in ("real_data", "process")])
 
 
 @pytest.fixture(autouse=True)
