@@ -39,7 +39,8 @@ alone=(--overlap --nodes=1 --ntasks=1 --mem=0)
 srun "${alone[@]}" dask scheduler --protocol tls --port 0 --dashboard-address 127.0.0.1:0 \
   --scheduler-file "$folder/scheduler.json" &
 processes+=($!)
-# A worker that fails must not end the others: its block is given to one of them.
+# A worker that fails must not end the others: its block is given to one of them. Dask need not profile its workers.
+export DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED=False
 VOXPORT_THREADS=$SLURM_CPUS_PER_TASK srun --overlap --cpus-per-task="$SLURM_CPUS_PER_TASK" --kill-on-bad-exit=0 --no-kill \
   dask worker --scheduler-file "$folder/scheduler.json" --protocol tls --nthreads 1 --no-nanny \
   --dashboard-address 127.0.0.1:0 --memory-limit 0 --local-directory "${TMPDIR:-/tmp}" --death-timeout 300 &

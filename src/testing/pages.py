@@ -92,6 +92,7 @@ def page_report(name: Callable[[str], str] = str, labels: int = 2) -> dict[str, 
                 }
                 for i in range(1, labels + 1)
             ],
+            **({"uncertainty": _page_uncertainty(name)} if labels else {}),
         },
         "seconds": {name("read"): 0.5},
         "network_seconds": 0.25,
@@ -99,6 +100,13 @@ def page_report(name: Callable[[str], str] = str, labels: int = 2) -> dict[str, 
         "postprocessing": [{"step": name("fill_holes"), "labels": [1], "components": 1, "voxels": 3}],
         "crop": {"start": [1, 0, 0], "stop": [5, 4, 2]},
     }
+
+
+def _page_uncertainty(name: Callable[[str], str]) -> dict[str, Any]:
+    means = {"entropy": 0.75, "margin": 0.5, "disagreement": 0.125}
+    place = {"voxel": [1, 2, 0], "slice": 0, "world": [0.5, 1.0, 0.0], "voxels": 8, **means}
+    spot = {"reason": "missed", "label": "", "why": name("8 of 8 voxels are uncertain"), **place}
+    return {"slice_axis": "z", **means, "places": [spot], "pieces": [], "slices": [spot | {"reason": "slice"}]}
 
 
 def page_figures(name: Callable[[str], str] = str) -> CaseFigures:
@@ -215,9 +223,12 @@ class PageWriterContract:
             "3 voxels changed",
             "3 more slices",
             "1, 0, 0 to 5, 4, 2",
+            "8 of 8 voxels are uncertain",
+            "0.125",
         ):
             assert stated in Parsed(pages["case"]).text
         assert "a warning" in Parsed(pages["bare case"]).text
+        assert "Look at these first" not in Parsed(pages["bare case"]).text
         cohort = Parsed(pages["cohort"])
         assert all(f"case {i}" in cohort.text for i in range(3))
         assert {"case.html", "sub/case%20c.html"} <= set(cohort.addresses)

@@ -44,7 +44,8 @@ class BlockSizes:
             for number in range(blocks.count):
                 shared = (cell.box.shape for cell in blocks.cells(number) if len(cell.blocks) > 1)
                 sums += 8 * classes * sum(map(math.prod, shared))
-        return sums, voxels * self._voxel_bytes
+        label_bits = max(self.prepared.card.output.table.values).bit_length()
+        return sums, voxels * self._voxel_bytes if self.keeps_logits else voxels * label_bits // 8
 
     def box_edge(self, blocks: TileBlocks, free: int) -> int:
         """Return the edge in voxels of the boxes that are written and measured, within a worker's memory."""

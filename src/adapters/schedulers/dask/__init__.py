@@ -15,7 +15,12 @@ from ....ports.block_scheduler import BlockScheduler, BlockTask, Finished, Workb
 from ...arrays import package
 
 _LOCAL = "local:"
-_GIVES_MEMORY_BACK = "distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_"
+# Dask has workers give memory back at every chance, and looks at their stacks a hundred times a second: each costs a
+# tenth of their time.
+_QUICK = {
+    "distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": None,
+    "distributed.worker.profile.enabled": False,
+}
 _WAIT_SECONDS = 0.2
 _LOOK_SECONDS = 5.0
 _FETCH_SECONDS = 30.0
@@ -63,8 +68,7 @@ class DaskScheduler(BlockScheduler):
             if self._count is not None:
                 loopback = {"host": "127.0.0.1", "dashboard_address": "127.0.0.1:0"}
                 alone = {"n_workers": self._count, "threads_per_worker": 1, "memory_limit": 0}
-                # Dask has workers give memory back at every chance, which costs them a tenth of their time.
-                with package("dask", "cluster", "cluster").config.set({_GIVES_MEMORY_BACK: None}):
+                with package("dask", "cluster", "cluster").config.set(_QUICK):
                     address = stack.enter_context(distributed.LocalCluster(**alone, **loopback, silence_logs=50))
             try:
                 self._client = stack.enter_context(
