@@ -64,14 +64,8 @@ def main() -> None:
 
 def _errors(image: Path, label: Path, model: str) -> dict[str, float]:
     """Return the share of wrong voxels, and how much of them the first tenth of each ranking holds."""
-    with TemporaryDirectory() as folder:
-        names = {name: str(Path(folder) / f"{name}.nii") for name in ("mask", "uncertainty", "report")}
-        options = ["-o", names["mask"], "--uncertainty", names["uncertainty"], "--report", f"{names['report']}.json"]
-        command = [sys.executable, "-m", "voxport", "segment", str(image), "-m", model, *options, "--quiet"]
-        subprocess.run(command, check=True)
-        mask = np.asarray(nib.load(names["mask"]).dataobj) > 0
-        entropy, margin, disagreement = np.moveaxis(np.asarray(nib.load(names["uncertainty"]).dataobj), -1, 0)
-        report = json.loads(Path(f"{names['report']}.json").read_text(encoding="utf-8"))
+    mask, (entropy, margin, _), report = _segmented(image, model)
+    overlapping, (_, _, disagreement), _ = _segmented(image, model, "--blending", "gaussian")
     with NiftiStore().open(str(label)) as source:
         truth, grid = source.read(Box.whole(source.grid.shape))[0] > 0, source.grid
     wrong = mask != truth
@@ -85,7 +79,7 @@ def _errors(image: Path, label: Path, model: str) -> dict[str, float]:
         "wrong": float(wrong.mean()),
         "places": _first(places, wrong),
         "by margin": _first(_places((100 - margin).astype(np.uint8), grid), wrong),
-        "by disagreement": _first(_places(disagreement, grid), wrong),
+        "by disagreement, gaussian": _first(_places(disagreement, grid), overlapping != truth),
         "by mask border": _first(_places(100 * _border(mask).astype(np.uint8), grid), wrong),
         "slices": _first(slices, wrong),
         "voxels": float(wrong.ravel()[by_voxel[: wrong.size // 10]].sum() / wrong.sum()),
@@ -95,6 +89,18 @@ def _errors(image: Path, label: Path, model: str) -> dict[str, float]:
         "coarse, by mask border": _first(_places(100 * _border(mask).astype(np.uint8), grid), coarse),
         "wrong in the 20 listed": float(np.mean([wrong[box.slices].mean() for box in listed])),
     }
+
+
+def _segmented(image: Path, model: str, *more: str) -> tuple[Mask, NDArray[np.uint8], dict[str, Any]]:
+    """Return mask, map and report of a run."""
+    with TemporaryDirectory() as folder:
+        names = {name: str(Path(folder) / f"{name}.nii") for name in ("mask", "uncertainty", "report")}
+        options = ["-o", names["mask"], "--uncertainty", names["uncertainty"], "--report", f"{names['report']}.json"]
+        command = [sys.executable, "-m", "voxport", "segment", str(image), "-m", model, *options, "--quiet", *more]
+        subprocess.run(command, check=True)
+        mask: Mask = np.asarray(nib.load(names["mask"]).dataobj) > 0
+        levels = np.moveaxis(np.asarray(nib.load(names["uncertainty"]).dataobj), -1, 0)
+        return mask, levels, json.loads(Path(f"{names['report']}.json").read_text(encoding="utf-8"))
 
 
 def _places(levels: NDArray[np.uint8], grid: Grid) -> list[Box]:

@@ -48,7 +48,7 @@ class Disagreement:
         """
         logits = block.logits.copy(order="K")
         for part in bricks(logits.shape[1:]):
-            mean, of_mean = logits[-1][part], self._function(logits[:-1, *part])
+            mean, of_mean = logits[-1][part] * (len(logits) - 1), self._function(logits[:-1, *part])
             gap = mean - of_mean - _ROUNDING * (1 + np.abs(of_mean))
             logits[-1][part] = np.sqrt(-np.expm1(-np.maximum(gap, 0)))
         return replace(block, logits=logits)
@@ -62,7 +62,8 @@ class Disagreement:
             for part in bricks(values.shape[1:]):
                 tile[:-1, *part] = values[:, *part]
                 with np.errstate(all="ignore"):  # of logits that are not finite, which are refused there too
-                    tile[-1][part] = self._function(tile[:-1, *part])
+                    # a share of it, as a sum over channels could be too large to be blended
+                    tile[-1][part] = self._function(tile[:-1, *part]) / classes
         return found
 
     def _function(self, logits: Logits) -> NDArray[np.floating[Any]]:
