@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Mapping
 from typing import Any
 
@@ -93,7 +94,9 @@ class OutputError(VoxportError):
     def cannot_write(cls, subject: str, reason: OSError | str) -> OutputError:
         """Build the error for a destination that cannot be written."""
         got = reason if isinstance(reason, str) else (reason.strerror or "an error").lower()
-        return cls(subject, expected="a place with room that can be written", got=got, do="choose another place")
+        is_full = isinstance(reason, OSError) and reason.errno in (errno.ENOSPC, errno.EDQUOT)
+        do = "make room, or choose another place" if is_full else "choose another place"
+        return cls(subject, expected="a place with room that can be written", got=got, do=do)
 
 
 class FormatError(OutputError):

@@ -37,10 +37,11 @@ def test_a_run_that_finds_no_room_goes_on_once_there_is_some(tmp_path: Path) -> 
     blocks = ["-o", "disk/mask.ome.zarr", "--cluster", "local:1", "--block", "20"]
     unshared = ["unshare", "--map-root-user", "--mount", "sh", "-c", SCRIPT, "sh", *command, *blocks]
     subprocess.run(unshared, cwd=tmp_path, env=environment(tmp_path), check=True)
-    assert (tmp_path / "codes").read_text(encoding="utf-8").split() == ["5", "0"]
+    assert (tmp_path / "codes").read_text(encoding="utf-8").split() == ["1", "0"]
     said = (tmp_path / "first").read_text(encoding="utf-8")
     assert len(said.splitlines()) == 1
     assert "no space left" in said
+    assert "make room, or choose another place" in said
     assert "run again: what was finished is kept" in said
     before, after = tmp_path / "before", tmp_path / "after"
     assert list(before.glob("mask.ome.zarr.blocks/inferred/*.json"))

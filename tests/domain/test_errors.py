@@ -42,20 +42,19 @@ def test_the_kinds_are_not_caught_as_each_other() -> None:
 
 
 @pytest.mark.parametrize(
-    ("reason", "got"),
+    ("reason", "got", "do"),
     [
-        (OSError(errno.ENOSPC, "No space left on device"), "no space left on device"),
-        (OSError("odd"), "an error"),
-        ("a folder of that name", "a folder of that name"),
+        (OSError(errno.ENOSPC, "No space left"), "no space left", "make room, or choose another place"),
+        (OSError(errno.EDQUOT, "Quota exceeded"), "quota exceeded", "make room, or choose another place"),
+        (OSError("odd"), "an error", "choose another place"),
+        ("a folder of that name", "a folder of that name", "choose another place"),
     ],
 )
-def test_an_output_error_gives_the_systems_reason_in_its_own_words(reason: OSError | str, got: str) -> None:
+def test_an_output_error_gives_the_systems_reason_in_its_own_words(reason: OSError | str, got: str, do: str) -> None:
     error = OutputError.cannot_write("mask.nii.gz", reason)
     assert isinstance(error, OutputError)
     assert error.got == got
-    assert str(error) == (
-        f"mask.nii.gz: expected a place with room that can be written, got {got}; choose another place"
-    )
+    assert str(error) == f"mask.nii.gz: expected a place with room that can be written, got {got}; {do}"
 
 
 def test_a_cancelled_run_raises_cancelled_error() -> None:
