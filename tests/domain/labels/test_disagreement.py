@@ -99,7 +99,8 @@ def test_it_is_what_its_definition_gives_for_every_voxel(name: str, blending: Bl
         for start, tile in zip(at, tiles, strict=True):
             inside = tuple(voxel[axis] + plan.pad_before[axis] - start[axis] for axis in range(3))
             if all(0 <= place < edge for place, edge in zip(inside, plan.tile, strict=True)):
-                patches.append(tile[:, *inside].reshape(-1, 1, 1, 1))
+                x, y, z = inside
+                patches.append(tile[:, x, y, z].reshape(-1, 1, 1, 1))
                 weights.append(float(np.prod([plan.weights(axis)[place] for axis, place in enumerate(inside)])))
         expected = distance(output, patches, weights).item()
         assert found[-1][voxel] == pytest.approx(expected, abs=3e-3), voxel
