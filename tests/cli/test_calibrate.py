@@ -45,7 +45,7 @@ def test_a_calibrated_copy_has_the_same_masks_and_other_probabilities(
     (mask, cold, _, one), (same, warm, levels, other) = found
     np.testing.assert_array_equal(mask, same)
     assert np.abs(cold - 0.5).mean() > 2 * np.abs(warm - 0.5).mean()
-    assert levels.shape == (21, 18, 13, 2)
+    assert levels.shape == (21, 18, 13, 3)
     assert one["entropy"] < other["entropy"]
     assert voxport("calibrate", "warm.onnx", "--truth", truth).stdout.endswith("left out of the fit\n")
 

@@ -172,7 +172,7 @@ def test_where_to_look_first_is_said_and_listed(voxport: Command, scan: Path, mo
     told = [line for line in result.stdout.splitlines() if line.startswith("look at")]
     assert told == [f"look at voxel {','.join(map(str, spot['voxel']))}: {spot['why']}" for spot in places[:3]]
     np.testing.assert_allclose(places[0]["world"], (AFFINE @ [*places[0]["voxel"], 1])[:3], atol=1e-4)
-    assert tifffile.imread(tmp_path / "u.ome.tif").shape == (2, 13, 18, 21)
+    assert tifffile.imread(tmp_path / "u.ome.tif").shape == (3, 13, 18, 21)
     refused = voxport("segment", scan, "-m", model, "-o", "a.nii", "--uncertainty", "a.nii")
     assert (refused.returncode, len(refused.stderr.splitlines())) == (2, 1)
     assert voxport("segment", scan, "-m", model, "-o", "a.nii", "--uncertainty", "u.txt").returncode == 2

@@ -22,7 +22,7 @@ def test_the_first_tenth_of_the_places_has_three_times_the_wrong_voxels_of_chanc
     assert found.uncertainty is not None
     wrong = (found.labels.array > 0) != (np.asarray(nib.load(folder / f"{name}_label.nii.gz").dataobj) > 0)
     ranking = UncertaintyRanking(found.labels.grid)
-    ranking.add(Box.whole(wrong.shape), found.uncertainty[0])
+    ranking.add(Box.whole(wrong.shape), found.uncertainty)
     left, held = wrong.size // 10, 0
     for box, _ in ranking.places():
         if (left := left - wrong[box.slices].size) < 0:
