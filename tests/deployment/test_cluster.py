@@ -13,6 +13,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import dask.config
+import distributed  # noqa: F401 - its settings
 import numpy as np
 import pytest
 import typer.main
@@ -213,6 +215,12 @@ def test_pods_that_go_on_are_looked_after() -> None:
             assert served == f":{ports[asked['port']]}"
 
 
+def known_variables() -> set[str]:
+    """Variables that voxport reads, and one of Dask's, which it has a setting for."""
+    assert dask.config.get("distributed.worker.profile.enabled") is True
+    return {"DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED"} | {variable for variable, _ in settings(Settings)}
+
+
 def test_what_pods_run_are_commands() -> None:
     found = {name: parsed([*pod["containers"][0]["command"], *pod["containers"][0]["args"]]) for name, _, pod in pods()}
     (service,) = kinds("Service")
@@ -223,7 +231,7 @@ def test_what_pods_run_are_commands() -> None:
     (worker,) = (pod["containers"][0] for name, _, pod in pods() if name == "voxport-workers")
     limit = worker["resources"]["limits"]
     assert parse_bytes(str(found["voxport-segment"]["memory"])) < parse_bytes(limit["memory"])
-    known = {variable for variable, _ in settings(Settings)}
+    known = known_variables()
     for _, _, pod in pods():
         variables = {entry["name"]: entry["value"] for entry in pod["containers"][0].get("env", [])}
         assert set(variables) <= known
@@ -241,7 +249,6 @@ def test_composes_cluster_is_one() -> None:
     on = {name for name, service in file["services"].items() if "blocks" in service["networks"]}
     assert on == {"scheduler", "cluster-worker"}, "whoever reaches the scheduler runs code"
     assert file["networks"]["blocks"]["internal"] is True
-    known = {variable for variable, _ in settings(Settings)}
-    assert set(services()["cluster-worker"]["environment"]) <= known
+    assert set(services()["cluster-worker"]["environment"]) <= known_variables()
     limits = services()["cluster-worker"]["deploy"]["resources"]["limits"]
     assert str(services()["cluster-worker"]["environment"]["VOXPORT_THREADS"]) == str(limits["cpus"])
