@@ -69,7 +69,7 @@ def test_everything_beside_the_mask(client: Client, scan: Path, tmp_path: Path) 
     assert (tmp_path / "p.png").read_bytes().startswith(b"\x89PNG")
     written = {"mask.nii.gz", "p.nii.gz", "u.nii.gz", "s.csv", "p.png"}
     assert {Path(entry["name"]).name for entry in report["outputs"]} == written
-    assert nib.load(tmp_path / "u.nii.gz").shape == (*labels.shape, 2)
+    assert nib.load(tmp_path / "u.nii.gz").shape == (*labels.shape, 3)
     assert report["statistics"]["uncertainty"]["places"]
 
 
