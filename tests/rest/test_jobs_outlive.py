@@ -6,6 +6,7 @@ import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import httpx
 import psutil
@@ -68,13 +69,16 @@ def test_a_server_that_is_stopped_ends_in_mid_job_and_under_an_open_stream(
             assert shown.count('voxport_jobs{state="running"} 1.0\n') == 1
             assert shown.count("voxport_job_workers 1.0\n") == 1
         with ThreadPoolExecutor(2) as pool:
-            streams = [pool.submit(list, events(http, job)) for _ in range(2)]
-            wait_until(lambda: not any(stream.done() for stream in streams))
+            told: list[list[dict[str, Any]]] = [[], []]
+            streams = [pool.submit(found.extend, events(http, job)) for found in told]
+            wait_until(lambda: all(told))  # both are open
             began = time.monotonic()
             assert server.stop() == 0
             assert time.monotonic() - began < 10
+            for stream in streams:
+                stream.result()
             # the worker may give the job back while the stream still tells
-            assert {stream.result()[-1]["state"] for stream in streams} <= {"running", "queued"}
+            assert {found[-1]["state"] for found in told} <= {"running", "queued"}
     with running_server(tmp_path, *arguments, "--no-worker", env=ENV) as idle, idle.client() as http:
         waiting = look(http, job)
         assert (waiting["state"], waiting["problem"], waiting["position"]) == ("queued", None, 0)
