@@ -55,7 +55,7 @@ def main() -> None:
     parser.add_argument("--shape", type=_numbers, default=(1024, 1024, 512), help="along x, y and z: 1024,1024,512")
     parser.add_argument("--workers", type=_numbers, default=(1, 2), help="their numbers")
     parser.add_argument("--blocks", type=_numbers, default=(256, 512), help="edges of blocks")
-    parser.add_argument("--width", type=int, default=16, help="channels of the network; 0: one convolution")
+    parser.add_argument("--width", type=int, default=8, help="channels of the network; 0: one convolution")
     parser.add_argument("--memory", default="1GB", help="of a worker, where blocks are not stated")
     parser.add_argument("--minutes", type=float, default=11, help="repeat all runs as often as fits")
     parser.add_argument("--folder", type=Path, help="for the volumes; default: a temporary one")

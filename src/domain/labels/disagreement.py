@@ -9,13 +9,12 @@ patch's. Sums of patches are exact, so the result does not depend on slabs or bl
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..inference.blending import Block
 from ..inference.patches import TilePlan
 from ..inference.sliding_window import Pending, StartFunction
 from .label_map import Logits, Output
@@ -40,18 +39,18 @@ class Disagreement:
         """Return a network call that gives ``(N, K + 1, x, y, z)``: the logits and the function of them."""
         return lambda batch: _Appended(begin(batch), self._appended)
 
-    def settled(self, block: Block) -> Block:
-        """Return a blended block ``(K + 1, x, y, z)`` whose last channel is the distance of the patches, 0 to 1.
+    def settled(self, blended: Logits) -> Logits:
+        """Return blended logits ``(K + 1, x, y, z)`` whose last channel is the distance of the patches, 0 to 1.
 
         It is the Hellinger distance for two patches of equal weight: the root of 1 less the sum over labels of the
         geometric means of their probabilities.
         """
-        logits = block.logits.copy(order="K")
+        logits = blended.copy(order="K")
         for part in bricks(logits.shape[1:]):
             mean, of_mean = logits[-1][part] * (len(logits) - 1), self._function(logits[:-1, *part])
             gap = mean - of_mean - _ROUNDING * (1 + np.abs(of_mean))
             logits[-1][part] = np.sqrt(-np.expm1(-np.maximum(gap, 0)))
-        return replace(block, logits=logits)
+        return logits
 
     def _appended(self, logits: Logits) -> Logits:
         if logits.ndim != 5:

@@ -312,14 +312,13 @@ class _Worker(_Reader):
             logits = resampled_values(run.card.output, logits)
             planes = self._back.planes(iter(np.moveaxis(logits, 1 + axis, 0)), axis, within=oriented)
             logits = np.stack(list(planes), axis=1 + axis)
-        scale = UncertaintyScale(output)
+        logits, disagreement = logits[: output.channels], logits[output.channels :]
         ways: dict[VolumeName, Callable[[NDArray[np.float32]], NDArray[Any]]] = {
-            "mask": lambda logits: output.labels(logits[: output.channels]),
-            "probabilities": lambda logits: output.calibrated(logits[: output.channels]),
-            "uncertainty": lambda logits: scale.of(logits[: output.channels], *logits[output.channels :]),
+            "mask": output.labels,
+            "probabilities": output.calibrated,
+            "uncertainty": lambda logits: UncertaintyScale(output).of(logits, *disagreement),
         }
-        contested = output.contested(logits[: output.channels])
-        return {name: turned.apply(ways[name](logits)) for name in run.references}, contested
+        return {name: turned.apply(ways[name](logits)) for name in run.references}, output.contested(logits)
 
     def _gathered(self, box: Box) -> NDArray[Any]:
         """Return labels ``(x, y, z)`` or logits ``(K, x, y, z)`` of a box of the model's grid."""
@@ -388,7 +387,7 @@ class _Piece:
         """Set the voxels of a box."""
         output, place = self._run.card.output, (..., *box.within(self._own).slices)
         if self._run.keeps_logits:
-            self.values[place] = logits if self._doubt is None else self._doubt.settled(Block(box, logits)).logits
+            self.values[place] = logits if self._doubt is None else self._doubt.settled(logits)
             return
         self.values[place] = output.labels(logits)
         self.contested += output.contested(logits)

@@ -293,7 +293,7 @@ def _infer(
         buffers=scratch,
     )
     if doubt is not None:
-        blocks = map(doubt.settled, blocks)
+        blocks = (replace(block, logits=doubt.settled(block.logits)) for block in blocks)
     if prepared.space.resamples:
         blocks = (replace(block, logits=resampled_values(output, block.logits)) for block in blocks)
         planes = back.planes(assemble_planes(plan, blocks, scratch), axis, begin=done.plane, first=first)

@@ -8,8 +8,6 @@ from itertools import product
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from voxport.domain.geometry.grid import Box
-from voxport.domain.inference.blending import Block
 from voxport.domain.inference.patches import TilePlan, Tiling, plan_tiles
 from voxport.domain.inference.sliding_window import stitch
 from voxport.domain.labels.disagreement import Disagreement
@@ -78,7 +76,7 @@ def blended(output: Output, plan: TilePlan, tiles: list[Logits]) -> Logits:
     )
     found = np.full((output.channels + 1, *plan.shape), np.nan, np.float32)
     for block in stitch(plan, planes, begin):
-        found[:, *block.box.slices] = doubt.settled(block).logits
+        found[:, *block.box.slices] = doubt.settled(block.logits)
     return found
 
 
@@ -138,6 +136,6 @@ def test_two_patches_have_their_hellinger_distance() -> None:
             return tiles
 
     appended = doubt.beside(lambda _: Inferred())(tiles).result()
-    settled = doubt.settled(Block(Box((0, 0, 0), (2, 1, 1)), appended.mean(axis=0)))
-    np.testing.assert_allclose(settled.logits[-1].ravel(), [np.sqrt(1 - 0.6), 1], atol=1e-4)
-    np.testing.assert_array_equal(settled.logits[:-1], tiles.mean(axis=0))
+    settled = doubt.settled(appended.mean(axis=0))
+    np.testing.assert_allclose(settled[-1].ravel(), [np.sqrt(1 - 0.6), 1], atol=1e-4)
+    np.testing.assert_array_equal(settled[:-1], tiles.mean(axis=0))
