@@ -8,6 +8,7 @@ from itertools import product
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from scipy import special, stats
 from voxport.domain.inference.patches import TilePlan, Tiling, plan_tiles
 from voxport.domain.inference.sliding_window import stitch
 from voxport.domain.labels.disagreement import Disagreement
@@ -139,3 +140,22 @@ def test_two_patches_have_their_hellinger_distance() -> None:
     settled = doubt.settled(appended.mean(axis=0))
     np.testing.assert_allclose(settled[-1].ravel(), [np.sqrt(1 - 0.6), 1], atol=1e-4)
     np.testing.assert_array_equal(settled[:-1], tiles.mean(axis=0))
+
+
+@pytest.mark.parametrize("classes", [2, 3, 5])
+def test_it_is_the_mean_divergence_that_scipy_gives(classes: int) -> None:
+    """Of three patches of equal weight at 200 voxels, from soft-max."""
+    table = LabelTable(tuple(Label(value, f"label {value}") for value in range(1, classes)))
+    doubt = Disagreement(Output("softmax", table, background=True, found=classes))
+    patches = np.random.default_rng(2).normal(0, 2, (3, classes, 200, 1, 1)).astype(np.float32)
+
+    class Inferred:
+        def result(self) -> Logits:
+            return patches
+
+    appended = doubt.beside(lambda _: Inferred())(patches).result()
+    found = doubt.settled(appended.mean(axis=0))[-1].ravel()
+    shares = special.softmax(patches.astype(np.float64), axis=1)
+    blended = special.softmax(patches.astype(np.float64).mean(axis=0), axis=0)
+    divergence = np.mean([stats.entropy(blended, share, axis=0) for share in shares], axis=0).ravel()
+    np.testing.assert_allclose(found, np.sqrt(1 - np.exp(-divergence)), atol=1e-3)
