@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import platform
 import signal
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -119,6 +120,21 @@ def _no_process_without_its_marker(request: pytest.FixtureRequest, monkeypatch: 
             raise AssertionError(f"{request.node.nodeid} starts {arguments}: name its module in NEEDS")
 
         monkeypatch.setattr(subprocess.Popen, "__init__", refuse)
+
+
+@pytest.fixture(autouse=True)
+def _loggers_as_before() -> Iterator[None]:
+    """What a test sets of voxport's loggers is its own: the next one may read what they log."""
+    before = {logger.name: (logger.level, logger.propagate, logger.handlers[:]) for logger in _loggers()}
+    yield
+    for logger in _loggers():
+        level, logger.propagate, logger.handlers[:] = before.get(logger.name, (logging.NOTSET, True, []))
+        logger.setLevel(level)
+
+
+def _loggers() -> list[logging.Logger]:
+    known = logging.root.manager.loggerDict.items()
+    return [found for name, found in known if name.startswith("voxport") and isinstance(found, logging.Logger)]
 
 
 @pytest.fixture(scope="session")

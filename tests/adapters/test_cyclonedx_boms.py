@@ -4,26 +4,32 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from functools import cache
 from importlib.metadata import Distribution, distributions
 from pathlib import Path
 from typing import Any
 
 import pytest
-from cyclonedx.schema import SchemaVersion
-from cyclonedx.validation.json import JsonStrictValidator
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from voxport.adapters.boms.cyclonedx import CyclonedxBoms
 from voxport.ports.boms import BomWriter
 from voxport.testing.boms import MODEL, BomWriterContract
 
-VALIDATOR = JsonStrictValidator(SchemaVersion.V1_6)
 TEXT = st.text(st.characters(codec="utf-8"), min_size=1, max_size=60)
+
+
+@cache
+def validator() -> Any:
+    from cyclonedx.schema import SchemaVersion  # takes seconds to import
+    from cyclonedx.validation.json import JsonStrictValidator
+
+    return JsonStrictValidator(SchemaVersion.V1_6)
 
 
 def valid(bill: bytes) -> dict[str, Any]:
     """A bill as plain data, which the schema takes."""
-    assert VALIDATOR.validate_str(bill.decode()) is None
+    assert validator().validate_str(bill.decode()) is None
     read: dict[str, Any] = json.loads(bill)
     return read
 

@@ -11,7 +11,6 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from pathlib import Path
 
@@ -114,12 +113,8 @@ def test_a_worker_waits_for_its_database(tmp_path: Path) -> None:
 
 
 def test_a_worker_that_is_stopped_while_its_database_is_away_stops(caplog: pytest.LogCaptureFixture) -> None:
-    stop = threading.Event()
-    with closing(DbosJobQueue(NOBODY)) as queue, ThreadPoolExecutor(1) as pool:
-        work = pool.submit(queue.work, run_to_the_end, 1, stop)
+    with closing(DbosJobQueue(NOBODY)) as queue, working(queue, run_to_the_end):
         wait_until(lambda: "trying again" in caplog.text)
-        stop.set()
-        work.result(timeout=10)
     assert caplog.text.count("trying again") == 1
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import logging
+from contextlib import suppress
 from dataclasses import fields
 
 import pytest
@@ -11,7 +13,7 @@ from rich.console import Console
 from rich.progress import Progress
 from voxport.domain.errors import UsageError
 from voxport.domain.run import RunOptions
-from voxport.entrypoints.cli.console import FIELDS, Bar, bar_display, parse_bytes, parse_patch, with_flags
+from voxport.entrypoints.cli.console import FIELDS, Bar, bar_display, logged_from, parse_bytes, parse_patch, with_flags
 from voxport.entrypoints.cli.main import app
 from voxport.ports.progress import ProgressListener
 from voxport.testing.progress import ProgressListenerContract
@@ -33,6 +35,27 @@ def test_a_quiet_bar_draws_nothing(capsys: pytest.CaptureFixture[str]) -> None:
         listener.stage("score", 2)
         listener.advance(2)
     assert capsys.readouterr() == ("", "")
+
+
+def test_what_is_logged_is_said_from_a_level_on_until_the_block_ends(capsys: pytest.CaptureFixture[str]) -> None:
+    logger = logging.getLogger("voxport.example")
+    before = logger.level, logger.handlers[:]
+    with suppress(KeyError), logged_from(logging.INFO, logger.name, said=True):
+        logger.info("said")
+        logger.debug("unsaid")
+        raise KeyError
+    logger.info("unsaid")
+    assert capsys.readouterr() == ("", "voxport: said\n")
+    assert (logger.level, logger.handlers) == before
+
+
+def test_what_is_not_said_is_still_logged_from_its_level_on(caplog: pytest.LogCaptureFixture) -> None:
+    logger = logging.getLogger("voxport.example")
+    with logged_from(logging.ERROR, logger.name):
+        logger.warning("less than an error")
+        logger.error("an error")
+    logger.warning("after")
+    assert [record.getMessage() for record in caplog.records] == ["an error", "after"]
 
 
 @pytest.mark.parametrize(

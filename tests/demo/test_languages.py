@@ -6,7 +6,6 @@ import re
 from pathlib import Path
 from string import Formatter
 
-import gradio
 import pytest
 from voxport.contract.options import stated_options
 from voxport.entrypoints import demo
@@ -43,6 +42,8 @@ def test_texts_are_without_markup(tag: str) -> None:
 @pytest.mark.parametrize("tag", sorted(set(LANGUAGES.texts) - {"en"}))
 def test_gradio_has_the_language_too(tag: str) -> None:
     """It falls back to English for all texts in others."""
+    import gradio
+
     assert list(Path(gradio.__file__).parent.glob(f"templates/frontend/assets/{tag}-*.js"))
 
 

@@ -16,7 +16,17 @@ from ...domain.run import RunOptions
 from ...domain.volume_names import PACKED, SENT_MASKS, USUAL_FORMAT, MaskFormat
 from ...domain.volume_names import mask_format as mask_format_of
 from . import options as opt
-from .console import bar_display, build_application, progress_bar, say, show_json, show_table, warn, with_flags
+from .console import (
+    bar_display,
+    build_application,
+    logged_from,
+    progress_bar,
+    say,
+    show_json,
+    show_table,
+    warn,
+    with_flags,
+)
 from .serving import needs_package
 
 if TYPE_CHECKING:
@@ -119,7 +129,6 @@ def batch_command(
     from ...services.batch.record import BatchWork
     from ...services.batch.watch import Watch
 
-    logging.getLogger("voxport.jobs").setLevel(logging.ERROR)  # other messages are for operators
     if shared:
         here = {"card": card, "runtime": runtime, "precision": precision, "threads": threads}
         here |= {"memory": options.memory_bytes, "concurrency": concurrency}
@@ -157,7 +166,8 @@ def batch_command(
         warn(filter(None, (loaded.warning,)))
         worker = partial(application.work_on_jobs, at_once, handler=partial(application.run_job, take=lambda _: loaded))
     try:
-        with bar_display(quiet, "{task.completed:.1f}/{task.total}") as progress:
+        errors_only = logged_from(logging.ERROR, "voxport.jobs")  # other messages are for operators
+        with errors_only, bar_display(quiet, "{task.completed:.1f}/{task.total}") as progress:
             ended = run_batch(
                 cases,
                 folder,

@@ -89,12 +89,20 @@ def say(line: str) -> None:
     sys.stderr.write(f"voxport: {line}\n")
 
 
-def say_logged(name: str) -> None:
-    """Print what is logged under a name on stderr."""
+@contextmanager
+def logged_from(level: int, name: str, *, said: bool = False) -> Iterator[None]:
+    """Log what comes under a name from a level on, and print it on stderr where ``said``, until the block ends."""
     handler, logger = logging.StreamHandler(), logging.getLogger(name)
     handler.setFormatter(logging.Formatter("voxport: %(message)s"))
-    logger.addHandler(handler)
-    logger.setLevel(logging.INFO)
+    before = logger.level
+    logger.setLevel(level)
+    if said:
+        logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(before)
 
 
 def warn(messages: Iterable[str]) -> None:

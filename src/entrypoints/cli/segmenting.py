@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from math import prod
@@ -13,7 +14,7 @@ from ...domain.errors import UsageError
 from ...domain.run import RunOptions
 from ...domain.volume_names import ALL_NAMES, PACKED
 from . import options as opt
-from .console import build_application, progress_bar, say_logged, show_json, show_table, warn
+from .console import build_application, logged_from, progress_bar, show_json, show_table, warn
 from .measuring import measure_as_asked
 
 if TYPE_CHECKING:
@@ -88,8 +89,6 @@ def segment_command(
     from ...services.segmentation.report import same_again_there
 
     application = build_application(cluster=opt.cluster_settings(cluster, block, server))
-    if not quiet:
-        say_logged("voxport.cluster")
     inputs, output = _case(inputs, output, application.sample if sample else None)
     if sample:
         statistics, preview = statistics or "sample_statistics.json", preview or "sample_preview.png"
@@ -103,7 +102,8 @@ def segment_command(
         chosen = application.loaded_segmenter(model, **here)
     else:
         chosen = nullcontext(application.remote_segmenter(server, as_jobs=False))
-    with progress_bar(quiet) as progress, chosen as segmenter:
+    told = nullcontext() if quiet else logged_from(logging.INFO, "voxport.cluster", said=True)
+    with told, progress_bar(quiet) as progress, chosen as segmenter:
         data = dict(segmenter.segment(inputs, model, outputs, options, progress))
     if segmenter.url is not None:
         data["command"] = same_again_there(segmenter.url, inputs, output, data, options)
