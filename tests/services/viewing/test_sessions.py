@@ -11,10 +11,12 @@ import pytest
 from voxport.adapters.volumes.memory import MemoryStore
 from voxport.domain.errors import CancelledError, UsageError
 from voxport.domain.geometry.grid import Box, Grid
-from voxport.domain.labels.label_map import LabelTable
+from voxport.domain.labels.brush import Stroke
+from voxport.domain.labels.label_map import Label, LabelTable
 from voxport.domain.run import RunOptions
 from voxport.domain.volume import Volume
 from voxport.ports.progress import ProgressListener
+from voxport.services.viewing.correction import Correction
 from voxport.services.viewing.sessions import Result, RunProgress, Session, Sessions
 from voxport.services.viewing.volume_viewer import OpenVolume, ShownMask
 from voxport.testing.progress import ProgressListenerContract
@@ -172,6 +174,84 @@ def test_a_result_of_a_volume_that_is_gone_is_dropped(sessions: Sessions) -> Non
     with pytest.raises(CancelledError):
         session.take_result(late, volume)
     assert not late.folder.exists()
+
+
+def correction_of(found: Result) -> Correction:
+    """A correction that changed one voxel to 1."""
+    mask = ShownMask(found.mask.source, LabelTable((Label(1, "vessel"),)), found.mask.box)
+    correction = Correction(MemoryStore(), mask, "corrected")
+    correction.paint(Stroke(1, 0, ((1, 2, 3),)))
+    return correction
+
+
+def with_result(session: Session) -> Result:
+    """Show a volume and a result over it."""
+    volume, _ = show(session)
+    found = result(session)
+    session.take_result(found, volume)
+    return found
+
+
+def test_other_files_of_the_shown_result_are_offered_in_place_of_the_first(sessions: Sessions, tmp_path: Path) -> None:
+    session = sessions.open()
+    found = with_result(session)
+    files = {"mask.nii": tmp_path / "mask.nii"}
+    revision = session.revision
+    session.offer(files, found)
+    assert session.result is not None
+    assert session.result.files == files
+    assert (session.result.mask, session.result.folder) == (found.mask, found.folder)
+    assert session.revision == revision
+
+
+def test_files_of_a_result_that_is_no_longer_shown_are_not_offered(sessions: Sessions, tmp_path: Path) -> None:
+    session = sessions.open()
+    late = with_result(session)
+    shown = with_result(session)
+    with pytest.raises(CancelledError):
+        session.offer({"mask.nii": tmp_path / "mask.nii"}, late)
+    assert session.result is shown
+    session.close()
+    with pytest.raises(CancelledError):
+        session.offer({}, shown)
+
+
+def test_a_correction_is_shown_in_place_of_the_mask(sessions: Sessions) -> None:
+    session = sessions.open()
+    found = with_result(session)
+    assert not found.shown.read(Box.whole(GRID.shape)).any()
+    revision = session.revision
+    assert session.show_correction(correction_of(found), found) == revision + 1
+    assert session.revision == revision + 1
+    assert session.result is not None
+    labels = session.result.shown.read(Box.whole(GRID.shape))
+    assert np.argwhere(labels).tolist() == [[1, 2, 3]]
+    assert session.result.mask is found.mask
+
+
+def test_a_correction_of_a_result_that_is_gone_is_closed(sessions: Sessions) -> None:
+    session = sessions.open()
+    late = with_result(session)
+    correction = correction_of(late)
+    shown = with_result(session)
+    with pytest.raises(CancelledError):
+        session.show_correction(correction, late)
+    with pytest.raises(ValueError, match="closed"):
+        correction.read(Box.whole(GRID.shape))
+    assert session.result is shown
+    assert shown.correction is None
+
+
+def test_a_result_goes_with_its_correction(sessions: Sessions) -> None:
+    session = sessions.open()
+    found = with_result(session)
+    correction = correction_of(found)
+    session.show_correction(correction, found)
+    show(session)
+    assert session.result is None
+    assert not found.folder.exists()
+    with pytest.raises(ValueError, match="closed"):
+        correction.read(Box.whole(GRID.shape))
 
 
 def until_cancelled(progress: RunProgress) -> None:

@@ -13,7 +13,7 @@ from voxport.domain.labels.label_map import Label, LabelTable
 from voxport.domain.viewing.display import Display
 from voxport.domain.viewing.slicing import PLANES, PlaneView
 from voxport.domain.volume import Volume
-from voxport.services.viewing.volume_viewer import Look, OpenVolume, ShownMask, cut_out
+from voxport.services.viewing.volume_viewer import Look, OpenVolume, ShownMask, cut_out, save_mask
 
 from tests.services.conftest import make_grid
 
@@ -118,3 +118,12 @@ def test_a_part_keeps_its_values_and_its_place_in_the_world(store: MemoryStore) 
     np.testing.assert_array_equal(part.array, store.get("scan").array[(slice(None), *box.slices)])
     np.testing.assert_allclose(part.grid.world((0, 0, 0)), GRID.world(box.start))
     assert part.grid.axis_codes == GRID.axis_codes
+
+
+def test_a_mask_is_saved_with_its_labels_and_the_volumes_grid(store: MemoryStore, volume: OpenVolume) -> None:
+    mask = masked(store, Box.whole(GRID.shape), (5, 9, 4))
+    assert save_mask(store, mask, "saved", volume.case.sources[0]) == ()
+    saved = store.get("saved")
+    assert np.argwhere(saved.array[0]).tolist() == [[5, 9, 4]]
+    assert saved.array.dtype == np.uint8
+    assert saved.grid == GRID
