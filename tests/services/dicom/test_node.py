@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -342,3 +343,113 @@ def test_an_instance_that_cannot_be_stored_is_the_senders_to_send_again(bench: B
     assert bench.jobs() == []
     bench.run()
     assert bench.blobs.names("dicom") == ()
+
+
+class Ticking(threading.Event):
+    """Lets a bench's time pass where it is waited for, and is set after so many waits."""
+
+    def __init__(self, bench: Bench, waits: int) -> None:
+        super().__init__()
+        self._bench, self._left = bench, waits
+
+    def wait(self, timeout: float | None = None) -> bool:
+        if self._left == 0:
+            return True
+        self._left -= 1
+        self._bench.now += timeout or 0
+        return False
+
+
+def test_it_looks_each_second_until_it_is_stopped(bench: Bench) -> None:
+    bench.receive("1.1")
+    bench.node.run(Ticking(bench, 9))
+    assert bench.jobs() == []
+    bench.node.run(Ticking(bench, 1))
+    assert [job.state for job in bench.jobs()] == ["queued"]
+
+
+def test_what_comes_while_its_series_is_submitted_is_waited_for_as_ever(bench: Bench) -> None:
+    def find(name: str | None) -> Model:
+        bench.node.find_model = bench.find
+        bench.receive("1.2")
+        return bench.find(name)
+
+    bench.node.find_model = find
+    bench.receive("1.1")
+    bench.pass_time()
+    bench.pass_time(9)
+    assert [job.state for job in bench.jobs()] == ["queued"]
+    bench.pass_time(1)
+    assert [job.state for job in bench.jobs()] == ["cancelled", "queued"]
+    bench.run()
+    assert bench.peer.sent == [b"1.1.dcm 1.2.dcm"]
+
+
+def test_what_comes_while_its_series_is_about_to_be_deleted_is_segmented_with_the_rest(bench: Bench) -> None:
+    bench.receive("1.1")
+    bench.pass_time()
+    bench.work()
+    bench.pass_time()
+    bench.pass_time()
+    assert bench.peer.sent == [b"1.1.dcm"]
+    names = bench.blobs.names
+
+    def names_before_another(prefix: str = "") -> tuple[str, ...]:
+        found = names(prefix)
+        bench.blobs.names = names  # type: ignore[method-assign]
+        bench.receive("1.2")
+        return found
+
+    bench.blobs.names = names_before_another  # type: ignore[method-assign]
+    bench.pass_time(TIMES.retention)
+    bench.run()
+    assert bench.peer.sent == [b"1.1.dcm", b"1.1.dcm 1.2.dcm"]
+
+
+def test_a_series_that_changed_rules_no_longer_take_is_not_segmented(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    bench.receive("1.1")
+    bench.rules = [SeriesRule(modality="MR", send_to="pacs")]
+    bench.new_node()
+    with caplog.at_level(logging.INFO, "voxport.dicom"):
+        bench.run()
+    assert bench.jobs() == []
+    assert caplog.text.count("no rule takes it any more") == 1
+    bench.pass_time(TIMES.retention)
+    assert bench.blobs.names("dicom") == ()
+
+
+def test_a_job_that_was_deleted_before_its_mask_was_sent_is_an_end(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    bench.peer.fails = True
+    bench.receive("1.1")
+    bench.pass_time()
+    bench.work()
+    bench.pass_time()
+    bench.pass_time()
+    assert "sent again in" in caplog.text
+    (job,) = bench.jobs()
+    forget_job(job.id, None, ports=JobPorts(bench.queue, bench.blobs))
+    bench.peer.fails = False
+    bench.pass_time(600)
+    bench.run()
+    assert caplog.text.count("its job was deleted") == 1
+    assert bench.peer.sent == []
+
+
+def test_an_error_of_the_system_is_logged_without_the_name_of_the_file(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    def full(name: str | None) -> Model:  # noqa: ARG001 - as find_model
+        raise OSError(28, "No space left on device", f"/scratch/{SERIES}")
+
+    bench.node.find_model = full
+    bench.receive("1.1")
+    bench.pass_time()
+    assert [record.message.partition(": ")[2] for record in caplog.records] == ["no space left on device"]
+    bench.node.find_model = bench.find
+    bench.pass_time(60)
+    bench.run()
+    assert bench.peer.sent == [b"1.1.dcm"]
