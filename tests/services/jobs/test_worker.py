@@ -172,6 +172,51 @@ def test_where_the_worker_fails_the_sweep_ends_with_it(tmp_path: Path) -> None:
     assert threading.active_count() == before
 
 
+class Receivers:
+    """Callbacks of which the first fail; a later one ends the work."""
+
+    def __init__(self, *errors: Exception) -> None:
+        self.errors, self.delivered = [*errors], threading.Event()
+
+    def deliver(self) -> None:
+        if self.errors:
+            raise self.errors.pop(0)
+        self.delivered.set()
+
+
+class UntilDelivered(MemoryJobQueue):
+    """A queue that is worked on until callbacks are delivered."""
+
+    def __init__(self, receivers: Receivers) -> None:
+        super().__init__()
+        self._receivers = receivers
+
+    def work(self, handler: Handler, concurrency: int, stop: threading.Event) -> None:  # noqa: ARG002
+        assert self._receivers.delivered.wait(10)
+
+
+def test_callbacks_are_made_beside_the_jobs_also_where_they_failed_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(working, "_CALL_SECONDS", 0.0)
+    receivers = Receivers(ConnectionError("the job database: away"), ZeroDivisionError())
+    share, before = Share(tmp_path, UntilDelivered(receivers)), threading.active_count()
+    work_on_jobs(
+        1,
+        share.stop,
+        handler=run_to_the_end,
+        ports=JobPorts(share.queue, share.blobs),
+        settings=share.settings,
+        folders=share.folders,
+        callbacks=receivers,  # type: ignore[arg-type]
+    )
+    assert threading.active_count() == before
+    assert [(record.levelname, record.getMessage()) for record in caplog.records] == [
+        ("WARNING", "the job database: away; callbacks are sent later"),
+        ("ERROR", "callbacks are sent later"),
+    ]
+
+
 # In the slots of requests
 
 
