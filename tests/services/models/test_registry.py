@@ -308,3 +308,12 @@ def test_what_tune_quantised_is_not_served_where_models_must_be_signed(tmp_path:
     models.refresh()
     assert models.ready
     assert opened == [(True, "fp32") if trusted else (False, "int8")]
+
+
+def test_a_file_without_a_card_is_checked_where_signatures_are_asked_for(tmp_path: Path) -> None:
+    signed, bare = tmp_path / "decoder.onnx", tmp_path / "other.onnx"
+    trust = Trust(Signed({"decoder.onnx"}), Path("public.pem"))
+    trust.check_file(signed)
+    with pytest.raises(ModelError, match=r"other\.onnx: expected a signature, got none"):
+        trust.check_file(bare)
+    Trust(Signed(set()), None).check_file(bare)

@@ -16,7 +16,7 @@ from voxport.adapters.volumes.memory import MemoryStore
 from voxport.domain.cards.model_card import ModelCard
 from voxport.domain.errors import InputError, LimitError, ModelError, UsageError
 from voxport.domain.inference.patches import Tiling
-from voxport.domain.intensity import ShiftScale, Window
+from voxport.domain.intensity import Rescale, ShiftScale, Window, ZScore
 from voxport.domain.parity import BOUNDS, Bounds, Certificate, Parity, RuntimeParity
 from voxport.domain.run import RunOptions
 from voxport.domain.tuning import Candidate, Choice, Tuning
@@ -288,6 +288,10 @@ def test_without_a_volume_smooth_noise_is_taken_the_same_each_time(tmp_path: Pat
         ((Window(-57, 164),), -57, 164),
         ((ShiftScale(0, 0.01),), 0, 100),
         ((ShiftScale(57, 0.005),), -57, 143),
+        ((ShiftScale(57, 0),), 0, 255),
+        ((ZScore(mean=100, std=20), Window(-1, 1)), 100, 120),
+        ((ZScore(),), 0, 255),
+        ((Rescale(0, 1),), 0, 255),
     ],
 )
 def test_noise_spans_what_the_cards_first_step_is_for(steps: Any, low: float, high: float) -> None:
@@ -313,6 +317,27 @@ def test_a_large_volume_is_cropped_to_its_middle_where_tiles_still_overlap(codes
     assert cropped.reoriented("RAS").array.shape == ((1, 12, 24, 48) if codes == "RAS" else (1, 12, 24, 40))
     start = [(n - m) // 2 for n, m in zip(values.shape, cropped.array.shape[1:], strict=True)]
     assert cropped.array[0, 0, 0, 0] == values[tuple(start)]
+
+
+@pytest.mark.parametrize(
+    ("card", "shape"),
+    [
+        # patches of 8, 16 and 32 voxels, as they are stored
+        (make_card(tiling=Tiling((8, 16, 32)), orientation=None), (12, 24, 48)),
+        (make_card(tiling=Tiling((8, 16, 32))), (48, 24, 12)),
+        # 16, 16 and 24 as they are stored: as many more as the spacing is coarser, but no fewer where it is finer
+        (make_card(tiling=Tiling((8, 16, 24)), orientation=None, spacing=(2.0, 0.5, 1.0), unit="mm"), (24, 24, 36)),
+    ],
+)
+def test_of_a_volume_as_much_is_kept_as_tiles_take_of_its_stored_voxels(
+    card: ModelCard, shape: tuple[int, int, int]
+) -> None:
+    from voxport.domain.volume import Volume
+
+    source, target = MemoryStore(), MemoryStore()
+    source.put("scan", Volume(noise((60, 50, 70)), make_grid((60, 50, 70), codes="SPL")))
+    (name,) = put_volumes(["scan"], card, source, target)
+    assert target.get(name).grid.shape == shape
 
 
 def test_a_case_that_does_not_fit_the_card_is_an_input_error(tmp_path: Path) -> None:
