@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import io
+import json
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -34,7 +36,7 @@ from voxport.ports.block_scheduler import BlockTask, Workbench
 from voxport.ports.model import Model
 from voxport.ports.runtime import InferenceRuntime, RuntimeOptions
 from voxport.services.cluster.run import ClusterPorts
-from voxport.services.cluster.tasks import WorkerPorts
+from voxport.services.cluster.tasks import MODEL, WorkerPorts
 from voxport.services.models.loading import LoadedModel
 from voxport.services.segmentation.segment import Segmentation, SegmentPorts, segment
 from voxport.testing.affine import Floats
@@ -325,6 +327,49 @@ def test_a_worker_with_another_version_is_refused(place: Place) -> None:
     outputs = Outputs(str(place.folder / "mask.nii"))
     with pytest.raises(UsageError, match=r"voxport 1\.0, got 0\.9"):
         place.segment(load(uneven, card_of(tiling=GAUSSIAN)), [scan], outputs, place.cluster(open_ports=old))
+
+
+def test_another_model_file_in_the_runs_folder_is_refused(place: Place) -> None:
+    card = card_of(tiling=GAUSSIAN)
+    scan = place.store(values_of(1, np.float32), make_grid(EDGES), "scan.nii")
+    mask = place.folder / "mask.ome.zarr"
+    killed_run(place, card, scan, mask)
+    kept = place.folder / "mask.ome.zarr.blocks"
+    FsspecBlobs(str(kept)).put(MODEL, io.BytesIO(b"another network"))
+    with pytest.raises(ModelError, match="expected the model of the run, got another file; delete the run's folder"):
+        place.segment(load(uneven, card), [scan], Outputs(str(mask)), place.cluster())
+    assert not mask.exists()
+    shutil.rmtree(kept)  # as it says
+    place.segment(load(uneven, card), [scan], Outputs(str(mask)), place.cluster())
+    assert mask.exists()
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.uint16])
+def test_a_task_that_is_run_again_gives_its_record_and_does_no_work(place: Place, dtype: Any) -> None:
+    """As where a scheduler did not see that a worker had finished."""
+
+    class Forgetful(InlineScheduler):
+        def map(self, task: BlockTask, blocks: Sequence[int], **more: Any) -> Any:
+            def twice(bench: Workbench, block: int) -> Any:
+                first = task(bench, block)
+                calls = len(runtime.calls)
+                assert json.dumps(task(bench, block)) == json.dumps(first)
+                assert len(runtime.calls) == calls
+                place.tasks.append(("", block))
+                return first
+
+            return super().map(twice, blocks, **more)
+
+    card = card_of(tiling=GAUSSIAN)
+    scan = place.store(values_of(1, dtype), make_grid(EDGES), "scan.nii")
+    names = [str(place.folder / name) for name in ("one.nii", "mask.nii")]
+    place.segment(load(uneven, card), [scan], Outputs(names[0]))
+    loaded = load(uneven, card)
+    assert isinstance(loaded.runtime, FakeRuntime)
+    runtime = loaded.runtime
+    place.segment(loaded, [scan], Outputs(names[1]), place.cluster(scheduler=Forgetful))
+    assert len(place.tasks) > 4
+    assert Path(names[0]).read_bytes() == Path(names[1]).read_bytes()
 
 
 def test_an_error_says_that_blocks_are_kept_where_some_are(place: Place) -> None:
