@@ -205,6 +205,28 @@ def test_a_row_of_voxels_is_as_long_as_it_is(axis: int, count: int) -> None:
     assert found.length == pytest.approx(count * MICROSCOPE[axis], abs=0.1)
 
 
+@pytest.mark.parametrize("step", [(0, 1, 1), (1, 0, 1), (1, 1, 1)])
+def test_voxels_that_touch_at_edges_or_corners_are_one_segment(step: tuple[int, int, int]) -> None:
+    mask = np.zeros((12, 12, 12), bool)
+    for number in range(8):
+        mask[tuple(2 + number * np.array(step))] = True
+    found = only(measured(mask))
+    assert (found.components, found.segments, found.ends, found.branch_points) == (1, 1, 2, 0)
+    long = np.linalg.norm(np.array(step) * MICROSCOPE)
+    assert 7 * long <= found.length <= 8 * long + 0.1
+
+
+@pytest.mark.parametrize("most", [10**6, 6000, 5000, 2000, 1440])
+def test_a_tube_is_measured_with_as_few_planes_as_memory_holds(monkeypatch: pytest.MonkeyPatch, most: int) -> None:
+    spacing = (0.5, 1.0, 2.0)
+    mask = rod(places((32, 9, 5), spacing), (3, 4, 4), (13, 4, 4), 3.0, round_ends=False)
+    monkeypatch.setattr(tubular, "MOST_VOXELS", most)
+    found = only(measured(mask, spacing))
+    assert (found.segments, found.ends) == (1, 2)
+    assert found.length == pytest.approx(10.5, abs=0.1)  # 21 voxels
+    assert found.mean_radius == pytest.approx(3, rel=0.1)
+
+
 @pytest.mark.parametrize("between", list(itertools.product([0, 0.5], repeat=2)))
 def test_the_radius_holds_wherever_the_axis_lies_between_voxels(between: tuple[float, float]) -> None:
     """A section of 3 um has 12 to 16 voxels in planes 2 um apart: its area alone is wrong by 8 %."""
