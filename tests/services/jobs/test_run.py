@@ -8,7 +8,7 @@ import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import nibabel as nib
@@ -186,6 +186,34 @@ def test_a_failure_names_files_as_they_were_sent_not_where_they_lie(bench: Bench
     assert failed.failure.detail.startswith("scan.nii.gz: expected")
 
 
+def test_a_job_of_another_model_file_under_the_same_name_is_parked(bench: Bench) -> None:
+    model = bench.loaded.model
+    volumes = [("scan.nii.gz", bench.scan)]
+    jobs = [
+        submit_case(volumes, model.card.reference, OPTIONS, EVERYTHING, "ada", ports=bench.ports, model_sha256=sha256)
+        for sha256 in ("c" * 64, model.sha256)
+    ]
+    with working(bench.queue, bench.handler):
+        parked, done = map(bench.ended, jobs)
+    assert parked.failure is not None
+    assert parked.state == "parked"
+    assert f"expected the file with sha256 {'c' * 64}, got one with {model.sha256}" in parked.failure.detail
+    assert done.state == "done"
+
+
+def test_a_job_that_states_its_memory_is_held_to_that_and_not_to_the_workers(bench: Bench) -> None:
+    volumes, reference = [("scan.nii.gz", bench.scan)], bench.loaded.model.card.reference
+    little, enough = (replace(OPTIONS, memory_bytes=memory) for memory in (1000, 10**9))
+    jobs = [
+        submit_case(volumes, reference, options, EVERYTHING, "ada", ports=bench.ports) for options in (little, enough)
+    ]
+    with working(bench.queue, bench.handler):
+        failed, done = map(bench.ended, jobs)
+    assert failed.failure is not None
+    assert (failed.state, failed.failure.kind) == ("failed", "limit")
+    assert done.state == "done"
+
+
 def test_blobs_that_take_nothing_are_waited_out(bench: Bench) -> None:
     job = bench.submit()
     bench.blobs.full = True
@@ -210,6 +238,17 @@ def test_a_folder_of_the_callers_tells_a_new_job_from_one_that_the_key_made(benc
         for folder in folders
     ]
     assert [job.case.folder for job in jobs] == [folders[0]] * 2
+
+
+def test_files_whose_hashes_are_known_are_taken_over(bench: Bench) -> None:
+    content = bench.scan.read_bytes()
+    sha256 = hashlib.sha256(content).hexdigest()
+    volumes, reference = [("scan.nii.gz", bench.scan)], bench.loaded.model.card.reference
+    job = submit_case(volumes, reference, OPTIONS, ["mask"], "ada", ports=bench.ports, hashes=[sha256])
+    assert not bench.scan.exists()
+    (stored,) = job.case.inputs
+    assert (stored.name, stored.sha256) == ("scan.nii.gz", sha256)
+    assert bench.blobs.contents[stored.blob] == content
 
 
 def test_a_refused_case_leaves_no_volumes(bench: Bench) -> None:
