@@ -146,6 +146,39 @@ def test_a_case_that_fails_leaves_nothing(tmp_path: Path, stack: ExitStack) -> N
     assert files(tmp_path) == set()
 
 
+class NoRoomForLabels(NiftiStore):
+    """A store in which a mask finds no room at its end."""
+
+    def create(self, reference: str, grid: Grid, dtype: np.dtype[Any], **options: Any) -> NiftiSink:
+        sink = super().create(reference, grid, dtype, **options)
+
+        def refuse() -> str:
+            raise OutputError.cannot_write(reference, "no room")
+
+        sink.commit = refuse  # type: ignore[method-assign]
+        return sink
+
+
+def test_a_case_whose_new_mask_cannot_be_written_stays_as_it_was(kept: TrainingFolder, stack: ExitStack) -> None:
+    case = case_of(noise(), stack)
+    key = kept.keep("scan", case, mask_of(), [""])
+    before = {name: (kept.folder / name).read_bytes() for name in files(kept.folder)}
+    full = TrainingFolder(kept.folder, NoRoomForLabels(), LocalFiles(), FileLocks())
+    with pytest.raises(OutputError, match="no room"):
+        full.keep("scan", case, mask_of(np.zeros_like(LABELS)), [""])
+    assert f"labelsTr/{key}.nii.gz" in before
+    assert {name: (kept.folder / name).read_bytes() for name in files(kept.folder)} == before
+
+
+def test_a_case_that_lost_an_image_is_no_longer_listed(kept: TrainingFolder, stack: ExitStack) -> None:
+    first = kept.keep("scan", case_of(noise(), stack), mask_of(), [""])
+    (kept.folder / f"imagesTr/{first}_0000.nii.gz").unlink()
+    second = kept.keep("other", case_of(noise(), stack), mask_of(), [""])
+    listed = json.loads((kept.folder / "datalist.json").read_text(encoding="utf-8"))
+    assert listed == {"training": [{"image": f"imagesTr/{second}_0000.nii.gz", "label": f"labelsTr/{second}.nii.gz"}]}
+    assert json.loads((kept.folder / "dataset.json").read_text(encoding="utf-8"))["numTraining"] == 1
+
+
 def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path, stack: ExitStack) -> None:
     (tmp_path / "file").touch()
     kept = TrainingFolder(tmp_path / "file" / "training", NiftiStore(), LocalFiles(), FileLocks())
