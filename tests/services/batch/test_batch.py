@@ -355,6 +355,12 @@ def report_of_segment(bench: Bench) -> None:
     (bench.out / "a.report.json").write_text(json.dumps(report), encoding="utf-8")
 
 
+def list_for_the_options(bench: Bench) -> None:
+    report = bench.report("a")
+    report["batch"]["options"] = []
+    (bench.out / "a.report.json").write_text(json.dumps(report), encoding="utf-8")
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -368,6 +374,7 @@ def report_of_segment(bench: Bench) -> None:
         list_for_a_report,
         report_without_statistics,
         report_of_segment,
+        list_for_the_options,
     ],
     ids=lambda change: change.__name__,
 )
@@ -916,8 +923,18 @@ def test_odd_folders_give_a_queue_of_their_own_or_are_refused(tmp_path: Path) ->
     settings = odd.queue_settings(3)
     assert settings["jobs"]["database"].endswith("/50%25%3F done/.voxport/jobs.sqlite")
     assert settings["serving"] == {"slots": 3}
+    assert set(settings) == {"jobs", "serving"}
     with pytest.raises(UsageError, match="without ::"):
         BatchFolder(tmp_path / "a::b")
+
+
+def test_workers_of_a_cluster_are_told_the_folder_of_the_batch(tmp_path: Path) -> None:
+    folder = BatchFolder(tmp_path / "out")
+    settings = folder.queue_settings(2, {"address": "tcp://10.0.0.1:8786"})
+    state = str(tmp_path / "out" / ".voxport")
+    assert settings["cluster"] == {"address": "tcp://10.0.0.1:8786", "folder": state}
+    assert settings["scratch_dir"] == state
+    assert settings["jobs"] == folder.queue_settings(2)["jobs"]
 
 
 # Watching
