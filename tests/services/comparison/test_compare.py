@@ -168,6 +168,11 @@ def test_folders_are_paired_by_name_whatever_the_format(tmp_path: Path) -> None:
         application.pairs_to_compare(tmp_path / "masks", tmp_path / "empty")
 
 
+def test_two_files_are_one_pair_with_the_name_of_the_mask(tmp_path: Path) -> None:
+    mask, truth = tmp_path / "mine.nii.gz", tmp_path / "truth.nii"
+    assert Application.build().pairs_to_compare(mask, truth) == (("mine", str(mask), str(truth)),)
+
+
 def test_the_measures_are_all_of_a_label() -> None:
     assert MEASURES[0] == "dice"
     assert MEASURES[-1] == "component_recall"

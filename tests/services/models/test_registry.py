@@ -188,6 +188,14 @@ def test_the_watch_runs_by_itself_and_ends() -> None:
     assert models.catalogue.models == ()
 
 
+def test_models_that_nobody_watches_are_unloaded_too() -> None:
+    models = served(Folder([a_model()]))
+    models.refresh()
+    assert [model.state for model in models.catalogue.models] == ["ready"]
+    models.close()
+    assert models.catalogue.models == ()
+
+
 def test_a_tuned_model_is_served_and_warmed_up_as_it_was_tuned(tmp_path: Path) -> None:
     model, store = a_model(), TuningDirectory(tmp_path)
     choice = Choice("onnx", "fp32", 3, (16, 8, 8), 2)
