@@ -59,8 +59,8 @@ def running_demo(
 
 def launch(playwright: Playwright) -> Browser:
     """Headless Chromium of the system."""
-    path = shutil.which("chromium") or shutil.which("google-chrome")
-    assert path is not None, "these tests need Chromium: apt-get install chromium"
+    path = shutil.which("chromium-headless-shell") or shutil.which("chromium") or shutil.which("google-chrome")
+    assert path is not None, "these tests need Chromium: apt-get install chromium-headless-shell"
     return playwright.chromium.launch(executable_path=path, args=list(_ARGUMENTS))
 
 
