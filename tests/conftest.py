@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import platform
 import signal
@@ -109,6 +110,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for need in NEEDS[max(matching, key=len)] if matching else ():
             item.add_marker(need)
     items.sort(key=lambda item: [item.get_closest_marker(need) is None for need in ("real_data", "process")])
+
+
+def pytest_collection_finish() -> None:
+    """Leave what was imported, a million objects, out of the collections of garbage that tests ask for."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

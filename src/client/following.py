@@ -32,7 +32,13 @@ def events(chunks: Iterable[bytes], url: str) -> Iterator[tuple[str, bytes]]:
     """
     rest = b""
     for chunk in chunks:
-        *whole, rest = _EVENT_END.split(rest + chunk)
+        # an end takes four bytes at most; what came before its last three has been searched
+        searched, unsearched = rest[:-3], rest[-3:]
+        *whole, rest = _EVENT_END.split(unsearched + chunk)
+        if whole:
+            whole[0] = searched + whole[0]
+        else:
+            rest = searched + rest
         if max(map(len, [*whole, rest])) > _LARGEST_BYTES:
             got = f"more than {_LARGEST_BYTES} bytes"
             raise RemoteError.wrong_answer(url, expected="events of a bearable size", got=got)
