@@ -528,6 +528,8 @@ def test_an_image_of_two_axes_is_one_slice_whose_thickness_the_user_states(tmp_p
         (TEXT[:-4], {"encoding": "text"}, "expected 240 bytes"),
         (TEXT + b" word", {"encoding": "text"}, "numbers of int16"),
         (TEXT.replace(b"119", b"99999"), {"encoding": "text"}, "numbers of int16"),
+        (b"1 " * 2**18 + b"x" * 2**18 + b" 1", {"encoding": "text"}, "numbers of int16"),
+        (b"1" * 2**21, {"encoding": "text"}, "numbers of int16"),
         (STORED, {"encoding": "hex"}, "an encoding"),
         (STORED, {"encoding": None}, "an encoding"),
         (STORED, {"endian": None}, "endian"),

@@ -34,6 +34,7 @@ from . import meta_image, nrrd
 from .layout import DAMAGED, Layout
 
 _LARGEST_HEADER_BYTES = 2**24
+_LONGEST_NUMBER = 4300  # characters; Python takes no longer integers
 _AUTOMATIC = 47  # zlib's window bits: the largest window, a header of zlib or gzip
 
 
@@ -226,16 +227,22 @@ def _parsed(stream: IO[bytes], layout: Layout) -> Iterator[bytes]:
     for chunk in _plain(stream, layout):
         *words, rest = (rest + chunk.decode("ascii", "replace").replace(",", " ") + "|").split()
         rest = rest.removesuffix("|")
+        if len(rest) > _LONGEST_NUMBER:
+            raise _no_numbers(layout)
         yield _bytes_of(words, layout)
     yield _bytes_of(rest.split(), layout)
 
 
 def _bytes_of(words: Sequence[str], layout: Layout) -> bytes:
-    try:
-        return np.array(words, dtype=np.str_).astype(layout.stored).tobytes() if words else b""
+    try:  # as objects: an array of texts has room for the longest in each of its elements
+        return np.array(words, dtype=object).astype(layout.stored).tobytes() if words else b""
     except (ValueError, OverflowError):
-        expected = f"voxels as text, numbers of {layout.array.dtype}"
-        raise InputError(layout.files[0].name, expected=expected, got="something else", do=DAMAGED) from None
+        raise _no_numbers(layout) from None
+
+
+def _no_numbers(layout: Layout) -> InputError:
+    expected = f"voxels as text, numbers of {layout.array.dtype}"
+    return InputError(layout.files[0].name, expected=expected, got="something else", do=DAMAGED)
 
 
 _DECODERS = {"raw": _plain, "gzip": _gunzipped, "zlib": _inflated, "bzip2": _bunzipped, "text": _parsed}
