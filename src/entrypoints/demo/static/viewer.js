@@ -347,11 +347,12 @@ if (!customElements.get("voxport-viewer")) {
     if (!button) return;
     const text = button.parentElement.querySelector("pre").textContent;
     const done = () => (button.textContent = say("viewer.copied"));
-    if (navigator.clipboard) navigator.clipboard.writeText(text).then(done, () => {});
     const range = document.createRange();
     range.selectNodeContents(button.parentElement.querySelector("pre"));
     getSelection().removeAllRanges();
     getSelection().addRange(range);
-    if (!navigator.clipboard && document.execCommand("copy")) done();
+    const copySelected = () => document.execCommand("copy") && done();
+    if (navigator.clipboard) navigator.clipboard.writeText(text).then(done, copySelected);
+    else copySelected();
   });
 }
