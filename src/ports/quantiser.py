@@ -25,9 +25,10 @@ class Quantiser(Protocol):
     ) -> Iterator[int]:
         """Write an ONNX model's network, without a card, with convolutions in int8; yield how many, once a file.
 
-        ``inputs`` are typical batches ``(N, C, ., ., .)`` in the network's own axes. For each share of ``spared``,
-        a file in which that share of the convolutions, those that change the result most, is not quantised. Each file
-        replaces the one before. Nothing is written where no convolution remains.
+        ``inputs`` are typical batches ``(N, C, ., ., .)`` in the network's own axes. For each share of ``spared``, a
+        file in which convolutions that make up this share of all multiplications at most stay as they are: those that
+        change the result most for each multiplication. Each file replaces the one before. Nothing is written where
+        no convolution remains, or where the same ones do as in the file before.
 
         Raises:
             ModelError: the network cannot be quantised.

@@ -58,8 +58,8 @@ class QuantiserContract:
         assert self.quantise(1.0) == []
         assert not self.destination.exists()
 
-    def test_a_file_is_written_for_each_share_in_which_a_convolution_is_left(self) -> None:
-        assert self.quantise(0.0, 0.5, 1.0) == [1, 1]
+    def test_a_file_is_written_once_for_the_same_convolutions(self) -> None:
+        assert self.quantise(0.0, 0.5, 1.0) == [1]
         assert self.destination.exists()
 
     @pytest.mark.parametrize("content", [b"", b"no model"])

@@ -105,8 +105,8 @@ class Bench:
     ) -> Iterator[int]:
         assert model.path == self.model.path
         assert inputs
-        for share in spared:
-            self.spared = int(share * self.layers)
+        for number in dict.fromkeys(int(share * self.layers) for share in spared):
+            self.spared = number
             if self.layers:
                 destination.write_bytes(b"quantised %d" % self.spared)
                 yield self.layers - self.spared
