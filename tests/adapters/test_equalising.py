@@ -22,7 +22,7 @@ from voxport.testing.affine import Floats, affine_card, affine_model
 RANGES = np.array([100, 1, 10, 0.1], np.float32)
 
 
-def unet(rank: int, random: np.random.Generator) -> onnx.ModelProto:
+def unet(rank: int, random: np.random.Generator, opset: int = 18) -> onnx.ModelProto:
     """A network with a skip connection, one tensor that two convolutions read, groups, and a bias, in 2-D or 3-D."""
     kernel = (3,) * rank
     stored = {
@@ -46,11 +46,11 @@ def unet(rank: int, random: np.random.Generator) -> onnx.ModelProto:
         helper.make_node("Conv", ["skip", "side_weights"], ["side"], name="side"),
         helper.make_node("Add", ["last", "side"], ["logits"]),
     ]
-    return model(nodes, stored, channels=2, rank=rank)
+    return model(nodes, stored, channels=2, rank=rank, opset=opset)
 
 
 def model(
-    nodes: Sequence[onnx.NodeProto], stored: Mapping[str, NDArray[Any]], *, channels: int, rank: int
+    nodes: Sequence[onnx.NodeProto], stored: Mapping[str, NDArray[Any]], *, channels: int, rank: int, opset: int = 18
 ) -> onnx.ModelProto:
     """A network of ``image`` and ``logits``, two of each voxel."""
     ends = [
@@ -59,7 +59,7 @@ def model(
     ]
     weights = [numpy_helper.from_array(values.astype(np.float32), name) for name, values in stored.items()]
     graph = helper.make_graph(nodes, "network", ends[:1], ends[1:], weights)
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
 
 
 def inferred(network: onnx.ModelProto, batch: Floats, *names: str) -> list[Floats]:
@@ -98,6 +98,28 @@ def test_an_equalised_network_gives_the_same_and_its_channels_have_one_range(
         # one of less than a 64th of the largest range gets 64 times its own
         np.testing.assert_allclose(new, old / np.maximum(old / old.max(), 1 / 64), rtol=1e-4)
     assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("opset", [13, 18])  # weights by channel need 13
+def test_convolutions_without_names_are_quantised_and_spared(tmp_path: Path, opset: int) -> None:
+    """Those in groups have 7 % of the multiplications and those at the side 1 %, so a tenth is both."""
+    random = np.random.default_rng(opset)
+    network = unet(3, random, opset)
+    for node in network.graph.node:
+        node.name = ""
+    onnx.save(network, tmp_path / "network.onnx")
+    batch = random.normal(0, 1, (1, 2, 12, 8, 8)).astype(np.float32)
+    found = affine_model(tmp_path / "network.onnx", affine_card(2, 2))
+    counts = OnnxQuantiser().quantise(found, [batch], tmp_path / "int8.onnx", spared=(0.0, 0.1))
+    exact = inferred(network, batch)[0]
+    errors = []
+    for count, expected in zip(counts, (5, 3), strict=True):
+        quantised = onnx.load(tmp_path / "int8.onnx")
+        fed = {node.output[0] for node in quantised.graph.node if node.op_type == "DequantizeLinear"}
+        convolutions = [node for node in quantised.graph.node if node.op_type == "Conv"]
+        assert count == sum(node.input[0] in fed for node in convolutions) == expected
+        errors.append(np.abs(inferred(quantised, batch)[0] - exact).mean() / exact.std())
+    assert max(errors) < 0.1
 
 
 def test_a_small_channel_beside_a_large_one_is_kept_in_int8(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -94,9 +95,11 @@ def test_what_it_installs_works_and_has_no_torch(tmp_path: Path) -> None:
     assert {"voxport", "bentoml", "gradio", "dbos", "onnxruntime"} <= installed
     assert not {"torch", "monai", "onnxscript", "pytest"} & installed
     assert not any(name.startswith("nvidia") and name != "nvidia_ml_py-13.615.71.dist-info" for name in installed)
-    command = [str(place / "bin" / "voxport"), "segment", "--sample"]
+    command = [str(place / "bin" / "voxport"), "segment", "--sample", "--report", "report.json"]
     done = subprocess.run(
         command, cwd=tmp_path, env=environment(tmp_path), capture_output=True, text=True, encoding="utf-8", check=False
     )
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "sample_mask.nii.gz").exists()
+    # the fastest that the bundled model is certified for, without any tuning
+    assert json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))["runtime"]["name"] == "openvino"

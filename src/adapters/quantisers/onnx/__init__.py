@@ -78,8 +78,7 @@ class OnnxQuantiser(Quantiser):
             floats, result = Path(folder) / "floats.onnx", Path(folder) / "int8.onnx"
             name = _fold(model.path, floats)
             network = onnx.load_model(floats)
-            constants = {tensor.name for tensor in network.graph.initializer}
-            layers = [n.name for n in network.graph.node if n.op_type == _QUANTISED and n.input[1] in constants]
+            layers = _named_layers(network.graph)
             # without its ratio: what deviates by less than a 17th of its mean is lost in the steps of 8 bits anyway
             rewrite_group_norms(network)
             _guard(network.graph, layers)
@@ -114,10 +113,10 @@ class _Quantised:
     @cached_property
     def _most_harmful(self) -> list[str]:
         """The convolutions, those first that alone in int8 change the result most for each multiplication."""
-        (exact,) = infer(self.floats, self.part)
+        exact = infer(self.floats, self.part)[0]
 
         def harm(layer: str) -> float:
-            (found,) = infer(self.without([other for other in self.layers if other != layer]), self.part)
+            found = infer(self.without([other for other in self.layers if other != layer]), self.part)[0]
             change = float(np.square(found - exact, dtype=np.float64).mean())
             return change / self._work[layer]
 
@@ -128,8 +127,8 @@ class _Quantised:
         """The share of each convolution in all multiplications."""
         nodes = [node for node in self.floats.graph.node if node.name in self.layers]
         sizes = {tensor.name: math.prod(tensor.dims) for tensor in self.floats.graph.initializer}
-        shapes = [helper.make_node("Shape", node.output[:1], [f"{node.name}/shape"], start=2) for node in nodes]
-        voxels = [math.prod(map(int, shape)) for shape in infer(self.floats, self.part, shapes)]
+        shapes = [helper.make_node("Shape", node.output[:1], [f"{node.name}/shape"]) for node in nodes]
+        voxels = [math.prod(map(int, shape[2:])) for shape in infer(self.floats, self.part, shapes)]
         products = [count * sizes[node.input[1]] for node, count in zip(nodes, voxels, strict=True)]
         return {node.name: count / sum(products) for node, count in zip(nodes, products, strict=True)}
 
@@ -203,6 +202,16 @@ def _fold(source: Path, destination: Path) -> str:
     options.optimized_model_filepath = str(destination)
     session = ort.InferenceSession(str(source), options, providers=["CPUExecutionProvider"])
     return str(session.get_inputs()[0].name)
+
+
+def _named_layers(graph: onnx.GraphProto) -> list[str]:
+    """Return the names of the convolutions with constant weights; give those a name that have none of their own."""
+    constants, names = {tensor.name for tensor in graph.initializer}, [node.name for node in graph.node]
+    layers = [node for node in graph.node if node.op_type == _QUANTISED and node.input[1] in constants]
+    for number, node in enumerate(layers):
+        if not node.name or names.count(node.name) > 1:
+            node.name = f"voxport_convolution_{number}"
+    return [node.name for node in layers]
 
 
 def _part(batch: Floats, divisor: int, network: onnx.ModelProto) -> Floats:
