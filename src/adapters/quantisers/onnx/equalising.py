@@ -18,8 +18,10 @@ from onnx import helper, numpy_helper
 from ...group_norms import drop_unused
 from .inferring import infer
 
-# A channel with a smaller share of the largest range gets this share, so that its weights are not lost in their steps.
-_LEAST = 1 / 64
+# A channel of which the calibration saw little, as of a label that it lacks, may reach this share of the largest range
+# before it is clipped; less where its weights are larger than most, as its range is then small by nature. Less for all
+# gains nothing: Dice 0.99946 with 1 / 4 and 0.99941 with 1 / 64, on the PlainConvUNet.
+_LEAST = 1 / 4
 
 Floats = NDArray[np.float32]
 
@@ -44,17 +46,21 @@ def equalise(network: onnx.ModelProto, layers: Sequence[str], inputs: dict[str, 
             continue
         readers = [node for node in convolutions if node.input[0] == entering]
         rank = len(weights[readers[0].input[1]].dims)
-        divisors = {part: np.maximum(ranges[part] / largest, _LEAST).astype(np.float32) for part in found}
+        used = np.max([_largest_weights(weights[node.input[1]], whole.size) for node in readers], axis=0)
+        usual = np.median(used[used > 0]) if used.any() else 0.0
+        least = _LEAST * usual / np.maximum(used, usual) if usual else _LEAST
+        divisors = np.maximum(whole / largest, least).astype(np.float32)
         prefix = f"voxport_equal_{number}"
-        for index, part in enumerate(found):
-            factor = (1 / divisors[part]).reshape(1, -1, *(1,) * (rank - 2))
+        ends = np.cumsum([ranges[part].size for part in found])
+        for index, (part, divisor) in enumerate(zip(found, np.split(divisors, ends[:-1]), strict=True)):
+            factor = (1 / divisor).reshape(1, -1, *(1,) * (rank - 2))
             graph.initializer.append(numpy_helper.from_array(factor, f"{prefix}/factor_{index}"))
             written.append(helper.make_node("Mul", [part, f"{prefix}/factor_{index}"], [f"{prefix}/{index}"]))
         joined = [f"{prefix}/{index}" for index in range(len(found))]
         if len(joined) > 1:
             written.append(helper.make_node("Concat", joined, [f"{prefix}/joined"], axis=1))
         for name in sorted({node.input[1] for node in readers}):
-            values = _multiplied(weights[name], np.concatenate(list(divisors.values())))
+            values = _multiplied(weights[name], divisors)
             graph.initializer.append(numpy_helper.from_array(values, f"{prefix}/{name}"))
         for node in readers:
             node.input[:2] = [written[-1].output[0], f"{prefix}/{node.input[1]}"]
@@ -84,13 +90,24 @@ def _ranges(network: onnx.ModelProto, names: Sequence[str], inputs: dict[str, Se
     return {name: np.max(each, axis=0) for name, each in zip(names, channels, strict=True)}
 
 
+def _largest_weights(weights: onnx.TensorProto, channels: int) -> Floats:
+    """Return the largest magnitude of the weights ``(out, in / groups, ...)`` that read each channel."""
+    magnitudes = np.abs(_grouped(numpy_helper.to_array(weights), channels))
+    return np.asarray(magnitudes.max(axis=(1, *range(3, magnitudes.ndim))).ravel())
+
+
 def _multiplied(weights: onnx.TensorProto, factors: Floats) -> Floats:
     """Return weights ``(out, in / groups, ...)`` multiplied by a factor for each of the channels that they read."""
     values = numpy_helper.to_array(weights)
-    groups = factors.size // values.shape[1]
-    grouped = values.reshape(groups, values.shape[0] // groups, *values.shape[1:])
-    by_group = factors.reshape(groups, 1, values.shape[1], *(1,) * (values.ndim - 2))
-    return np.asarray((grouped * by_group).reshape(values.shape), np.float32)
+    grouped = _grouped(values, factors.size)
+    by_channel = factors.reshape(len(grouped), 1, values.shape[1], *(1,) * (values.ndim - 2))
+    return np.asarray((grouped * by_channel).reshape(values.shape), np.float32)
+
+
+def _grouped(values: Floats, channels: int) -> Floats:
+    """Return weights as ``(groups, out / groups, in / groups, ...)``."""
+    groups = channels // values.shape[1]
+    return values.reshape(groups, values.shape[0] // groups, *values.shape[1:])
 
 
 def _insert(graph: onnx.GraphProto, written: Sequence[onnx.NodeProto]) -> None:
