@@ -1,8 +1,8 @@
 """Give all channels that enter a convolution the same range, so that they share the steps of 8 bits evenly.
 
 Each channel is divided by its largest magnitude in the calibration, and the weights that read it are multiplied by it.
-A runtime makes the division a part of the quantisation. With all convolutions of an nnU-Net's PlainConvUNet in int8,
-Dice against fp32 is 0.9997, and 0.9988 without.
+A runtime makes the division a part of the quantisation. With the first and the last convolution of nnU-Net's
+PlainConvUNet in floats, Dice against fp32 is 0.9995, and 0.9987 without.
 """
 
 from __future__ import annotations
