@@ -38,7 +38,7 @@ def equalise(network: onnx.ModelProto, layers: Sequence[str], inputs: dict[str, 
     parts = {node.input[0]: _parts(node.input[0], makers) for node in convolutions}
     ranges = _ranges(network, sorted({part for found in parts.values() for part in found}), inputs)
     weights = {tensor.name: tensor for tensor in graph.initializer}
-    written: list[onnx.NodeProto] = []
+    before: dict[str, list[onnx.NodeProto]] = {}
     for number, (entering, found) in enumerate(parts.items()):
         whole = np.concatenate([ranges[part] for part in found])
         largest = whole.max()
@@ -51,6 +51,8 @@ def equalise(network: onnx.ModelProto, layers: Sequence[str], inputs: dict[str, 
         least = _LEAST * usual / np.maximum(used, usual) if usual else _LEAST
         divisors = np.maximum(whole / largest, least).astype(np.float32)
         prefix = f"voxport_equal_{number}"
+        # right before the first node that reads them
+        written = before[readers[0].name] = []
         ends = np.cumsum([ranges[part].size for part in found])
         for index, (part, divisor) in enumerate(zip(found, np.split(divisors, ends[:-1]), strict=True)):
             factor = (1 / divisor).reshape(1, -1, *(1,) * (rank - 2))
@@ -64,7 +66,9 @@ def equalise(network: onnx.ModelProto, layers: Sequence[str], inputs: dict[str, 
             graph.initializer.append(numpy_helper.from_array(values, f"{prefix}/{name}"))
         for node in readers:
             node.input[:2] = [written[-1].output[0], f"{prefix}/{node.input[1]}"]
-    _insert(graph, written)
+    nodes = [each for node in graph.node for each in (*before.get(node.name, ()), node)]
+    del graph.node[:]
+    graph.node.extend(nodes)
     drop_unused(graph, ())  # the former weights
 
 
@@ -108,22 +112,3 @@ def _grouped(values: Floats, channels: int) -> Floats:
     """Return weights as ``(groups, out / groups, in / groups, ...)``."""
     groups = channels // values.shape[1]
     return values.reshape(groups, values.shape[0] // groups, *values.shape[1:])
-
-
-def _insert(graph: onnx.GraphProto, written: Sequence[onnx.NodeProto]) -> None:
-    """Put nodes after those that make what they read."""
-    made = {value.name for value in (*graph.input, *graph.initializer)}
-    waiting = list(written)
-    nodes: list[onnx.NodeProto] = []
-    for node in (None, *graph.node):
-        if node is not None:
-            nodes.append(node)
-            made |= set(node.output)
-        ready = [new for new in waiting if made.issuperset(new.input)]
-        while ready:
-            nodes += ready
-            made |= {name for new in ready for name in new.output}
-            waiting = [new for new in waiting if new not in ready]
-            ready = [new for new in waiting if made.issuperset(new.input)]
-    del graph.node[:]
-    graph.node.extend(nodes)
