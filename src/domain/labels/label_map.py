@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -271,12 +272,9 @@ class Output:
         compared with it. With a channel a label: of several labels that reach the threshold, the last in the table
         wins, so nested regions are listed from the outermost inwards.
         """
-        each = self.of_each_label(logits)
-        if each is None:
+        reached = self._reached(logits)
+        if reached is None:
             channels = self.label_channels
-            if self.threshold != 0.5:
-                above = self.probabilities(logits)[channels[0]] >= self.threshold
-                return np.asarray(above * self.table.dtype.type(self.table.values[0]))
             # Equal to argmax for two classes of finite logits, 50 times faster.
             best = logits[1] > logits[0] if len(logits) == 2 else np.argmax(logits, axis=0)
             if channels == self.table.values and not self._names_channels:
@@ -285,21 +283,43 @@ class Output:
             value_of[list(channels)] = self.table.values
             return np.asarray(value_of[best.astype(np.intp)])
         result = np.zeros(logits.shape[1:], self.table.dtype)
-        for value, channel in zip(self.table.values, each, strict=True):
-            result[channel >= self.threshold] = value
+        for value, inside in zip(self.table.values, reached, strict=True):
+            # twenty times faster than a masked assignment
+            result *= ~inside
+            result += inside * result.dtype.type(value)
         return result
 
     def contested(self, logits: Logits) -> int:
         """Return the number of voxels that reach the threshold for more than one label."""
-        each = self.of_each_label(logits) if len(logits) > 1 else None
-        return 0 if each is None else int(np.count_nonzero((each >= self.threshold).sum(axis=0) > 1))
+        reached = self._reached(logits) if len(self.table.labels) > 1 else None
+        return 0 if reached is None else int(np.count_nonzero(reached.sum(axis=0) > 1))
 
     def of_each_label(self, logits: Logits) -> NDArray[np.floating[Any]] | None:
         """The probability of each label; None where labels share their channels with the background."""
         if not self.is_each(len(logits)):
             return None
-        chosen = logits if self._is_in_order(logits) else logits[list(self.label_channels)]
+        chosen = self._of_labels(logits)
         return _sigmoid(chosen) if self.activation == "sigmoid" else chosen
+
+    def _reached(self, logits: Logits) -> NDArray[np.bool_] | None:
+        """Whether each label reaches the threshold, ``(L, ...)``; None where the largest logit decides."""
+        if self.is_each(len(logits)):
+            chosen = self._of_labels(logits)
+            if self.activation != "sigmoid":
+                return np.asarray(chosen >= self.threshold)
+            return _at_least(self.threshold, chosen, lambda place: _sigmoid(chosen[place]))
+        if self.threshold == 0.5:
+            return None
+        channel = self.label_channels[0]
+        if self.activation != "softmax" or len(logits) != 2:
+            return np.asarray(self.probabilities(logits)[channel] >= self.threshold)[np.newaxis]
+        difference = logits[channel] - logits[1 - channel]
+        found = _at_least(self.threshold, difference, lambda place: self.probabilities(logits[:, *place])[channel])
+        return found[np.newaxis]
+
+    def _of_labels(self, logits: Logits) -> Logits:
+        """The channels of the labels."""
+        return logits if self._is_in_order(logits) else logits[list(self.label_channels)]
 
     def is_each(self, channels: int) -> bool:
         """Whether each label has a probability of its own in so many channels."""
@@ -317,6 +337,22 @@ def _wrong_channels(expected: str, channels: int) -> ModelError:
     if channels == 1:
         do += "; activation labels (schema 2) is for a network that emits a label map"
     return ModelError("network output", expected=expected, got=f"{channels} channels", do=do)
+
+
+def _at_least(
+    threshold: float, odds: Logits, probabilities: Callable[[tuple[Any, ...]], NDArray[np.floating[Any]]]
+) -> NDArray[np.bool_]:
+    """Whether probabilities reach a threshold, by their log-odds; ``probabilities`` computes those near it, by index.
+
+    A rounding of a probability by 1e-7 is one of its log-odds by 1e-7 / (p (1 - p)).
+    """
+    limit, doubt = math.log(threshold / (1 - threshold)), 1e-3 + 1e-6 / (threshold * (1 - threshold))
+    reached = odds >= limit + doubt
+    doubtful = np.flatnonzero(reached != (odds >= limit - doubt))
+    if doubtful.size:
+        place = np.unravel_index(doubtful, odds.shape)  # many times faster than an index of booleans
+        reached[place] = probabilities(place) >= threshold
+    return reached
 
 
 def _sigmoid(logits: Logits) -> NDArray[np.float64]:

@@ -254,6 +254,26 @@ def test_labels_agree_with_thresholded_probabilities(given_scores: Logits) -> No
     np.testing.assert_array_equal(output.labels(given_scores), expected)
 
 
+@given(
+    st.sampled_from([1e-30, 1e-6, 0.1, 0.3, 0.5, 0.75, 0.999, 1 - 1e-6, 1 - 2**-24, 1 - 2**-53]),
+    st.sampled_from([0.0, 1.0, -70.0, 3e4]),
+    st.integers(0, 2**32 - 1),
+)
+def test_labels_are_those_of_the_probabilities_to_the_last_bit(threshold: float, mean: float, seed: int) -> None:
+    """Logits at the threshold, a few roundings from it, and anywhere."""
+    random = np.random.default_rng(seed)
+    scales = np.repeat([1e-8, 1e-7, 1e-6, 1e-5, 1e-3, 1.0, 30.0], 20)
+    near = logit(threshold) + random.normal(0, scales)
+    sigmoid, one = Output("sigmoid", table(1, 2), threshold), Output("softmax", table(1)).with_threshold(threshold)
+    each = logits(near, near[::-1])
+    reached = sigmoid.of_each_label(each) >= threshold
+    np.testing.assert_array_equal(sigmoid.labels(each), np.where(reached[1], 2, reached[0]))
+    assert sigmoid.contested(each) == np.count_nonzero(reached.all(axis=0))
+    shared = logits(np.full(near.size, mean), mean + near)
+    if threshold != 0.5:  # else the larger logit decides
+        np.testing.assert_array_equal(one.labels(shared), one.probabilities(shared)[1] >= threshold)
+
+
 @pytest.mark.parametrize("threshold", [0.1, 0.5, 0.9])
 @pytest.mark.parametrize("activation", ["softmax", "none"])
 def test_one_label_beside_background_begins_at_the_threshold(activation: Activation, threshold: float) -> None:
