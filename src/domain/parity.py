@@ -12,6 +12,7 @@ from .labels.label_map import Labels, LabelTable, Logits, Output
 
 LEAST_LABEL_AGREEMENT = 0.99999
 LARGEST_PROBABILITY_DIFFERENCE = 1e-4
+_ROUNDING = 1e-6  # of a probability, in another order of the sums
 SAMPLES_PER_INPUT = 32
 FULL_PRECISION = "fp32"
 
@@ -72,7 +73,10 @@ class Parity(Agreement):
 
 
 def compare(reference: Sequence[Logits], candidate: Sequence[Logits], output: Output) -> Parity:
-    """Compare arrays of logits ``(N, K, X, Y, Z)``, pooled over all voxels."""
+    """Compare arrays of logits ``(N, K, X, Y, Z)``, pooled over all voxels.
+
+    Labels that differ where all probabilities are equal to float32 accuracy are a tie, and count as equal.
+    """
     largest = spread = 0.0
     labels: list[tuple[Labels, Labels]] = []
     for one, other in zip(reference, candidate, strict=True):
@@ -80,10 +84,12 @@ def compare(reference: Sequence[Logits], candidate: Sequence[Logits], output: Ou
             raise ValueError(f"logits: expected the same shape, got {one.shape} and {other.shape}")
         spread = max(spread, float(np.ptp(one)))
         for a, b in zip(one, other, strict=True):
+            of_a, of_b = output.labels(a), output.labels(b)
             if output.activation != "labels":  # labels have no probabilities that differ a little
-                difference = np.abs(output.probabilities(a) - output.probabilities(b)).max()
-                largest = float(np.maximum(largest, difference))  # unlike max, keeps a NaN, which never holds
-            labels.append((output.labels(a).ravel(), output.labels(b).ravel()))
+                differences = np.abs(output.probabilities(a) - output.probabilities(b)).max(axis=0)
+                largest = float(np.maximum(largest, differences.max()))  # unlike max, keeps a NaN, which never holds
+                of_b = np.where(differences <= _ROUNDING, of_a, of_b)
+            labels.append((of_a.ravel(), of_b.ravel()))
     wanted, got = (np.concatenate(side) for side in zip(*labels, strict=True))
     found = compare_labels(wanted, got, output.table)
     return Parity(found.label_agreement, found.dice, largest, spread)

@@ -77,6 +77,21 @@ def test_differences_are_of_probabilities_and_not_of_logits() -> None:
     assert compare([reference], [reference + np.float32(7)], PROBABILITIES).max_probability_difference > 6.9
 
 
+@pytest.mark.parametrize("activation", ["softmax", "sigmoid", "none"])
+@pytest.mark.parametrize(("apart", "agreement"), [(4e-7, 1.0), (1e-4, 0.5)])
+def test_labels_that_differ_in_the_last_bits_of_a_probability_agree(
+    activation: Activation, apart: float, agreement: float
+) -> None:
+    """Of two voxels one is a tie but for rounding: as networks give that are trained little, or of noise."""
+    middle = 0.5 if activation == "none" else 0.0
+    scores = np.array([[middle, 1.0], [middle, -1.0]], np.float32).reshape(1, 2, 2, 1, 1)
+    shift = np.array([[apart, 0], [-apart, 0]], np.float32).reshape(scores.shape)
+    output = Output(activation, LabelTable((Label(1, "a"), Label(2, "b"))[: 1 + (activation == "sigmoid")]))
+    for one, other in ((scores - shift, scores + shift), (scores + shift, scores - shift)):
+        assert not np.array_equal(output.labels(one[0]), output.labels(other[0]))
+        assert compare([one], [other], output).label_agreement == agreement
+
+
 def test_volumes_of_several_shapes_are_pooled_by_voxel() -> None:
     references, candidates = [one_hot([1, 1, 1]), one_hot([0])], [one_hot([1, 1, 1]), one_hot([2])]
     parity = compare(references, candidates, PROBABILITIES)
