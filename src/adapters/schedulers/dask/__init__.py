@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from concurrent.futures import CancelledError
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 from threading import Lock
@@ -26,6 +28,7 @@ _LOOK_SECONDS = 5.0
 _FETCH_SECONDS = 30.0
 _CONNECT_SECONDS = 20
 _BENCH = "_voxport_bench"
+_LOGGERS = ("distributed", "distributed.client")
 _ONE_AT_A_TIME = "_voxport_lock"
 
 
@@ -63,7 +66,9 @@ class DaskScheduler(BlockScheduler):
 
     def __enter__(self) -> Self:
         distributed = package("distributed", "cluster", "cluster")
+        self._closed: type[Exception] = distributed.client.ClosedClientError
         with ExitStack() as stack:
+            stack.enter_context(_silenced())
             address = self._address
             if self._count is not None:
                 loopback = {"host": "127.0.0.1", "dashboard_address": "127.0.0.1:0"}
@@ -110,21 +115,23 @@ class DaskScheduler(BlockScheduler):
             tried[block].running[future.key] = future
             future.add_done_callback(lambda finished: done.put((block, finished)))
 
-        for block in blocks:
-            begin(block)
+        with self._connected():
+            for block in blocks:
+                begin(block)
         looked = time.monotonic()
         try:
             while tried:
                 on_wait()
                 self._check_connection()
-                if time.monotonic() - looked > min(_LOOK_SECONDS, self._patience):
-                    looked = time.monotonic()
-                    for block in self._hung(tried):
-                        yield from self._instead(block, tried, attempts, begin)
-                with suppress(Empty):
-                    block, future = done.get(timeout=_WAIT_SECONDS)
-                    if block in tried and future.key in tried[block].running:
-                        yield from self._taken(block, future, tried, attempts, begin)
+                with self._connected():
+                    if time.monotonic() - looked > min(_LOOK_SECONDS, self._patience):
+                        looked = time.monotonic()
+                        for block in self._hung(tried):
+                            yield from self._instead(block, tried, attempts, begin)
+                    with suppress(Empty):
+                        block, future = done.get(timeout=_WAIT_SECONDS)
+                        if block in tried and future.key in tried[block].running:
+                            yield from self._taken(block, future, tried, attempts, begin)
         finally:
             with suppress(Exception):  # the scheduler may be gone
                 self._client.cancel([future for one in tried.values() for future in one.running.values()], force=True)
@@ -180,7 +187,8 @@ class DaskScheduler(BlockScheduler):
         yield Finished(block, error=_unanswered(block, self._patience, busy))
 
     def _workers(self) -> Mapping[str, Any]:
-        found: Mapping[str, Any] = self._client.scheduler_info(n_workers=-1)["workers"]
+        with self._connected():
+            found: Mapping[str, Any] = self._client.scheduler_info(n_workers=-1)["workers"]
         return found
 
     def _check_workers(self) -> None:
@@ -193,8 +201,32 @@ class DaskScheduler(BlockScheduler):
 
     def _check_connection(self, *, lost: bool = False) -> None:
         if lost or self._client.status != "running":
-            do = "start it, and run again: what was finished is kept"
-            raise UsageError(self._address, expected="the scheduler", got="no connection to it any more", do=do)
+            raise self._gone()
+
+    @contextmanager
+    def _connected(self) -> Iterator[None]:
+        """Raise UsageError for whatever Dask raises where the scheduler does not answer."""
+        try:
+            yield
+        except (OSError, CancelledError, self._closed):
+            raise self._gone() from None
+
+    def _gone(self) -> UsageError:
+        do = "start it, and run again: what was finished is kept"
+        return UsageError(self._address, expected="the scheduler", got="no connection to it any more", do=do)
+
+
+@contextmanager
+def _silenced() -> Iterator[None]:
+    """Leave it to voxport to say that a scheduler is gone; Dask logs it with a traceback."""
+    levels = {logger: logger.level for logger in map(logging.getLogger, _LOGGERS)}
+    for logger in levels:
+        logger.setLevel(logging.CRITICAL + 1)
+    try:
+        yield
+    finally:
+        for logger, level in levels.items():
+            logger.setLevel(level)
 
 
 def _call(task: BlockTask, block: int) -> Any:
