@@ -1,9 +1,9 @@
 """Measure where the time of a network goes in OpenVINO, layer by layer, and how much of the processor it uses.
 
 Each network is exported with almost random weights, on which its speed does not depend, and infers one patch: in fp32
-as its file has it, then as voxport loads it in fp32, bf16 and int8. Seconds are medians without counters, in turns;
-shares are of OpenVINO's counters in one more run. ``--json docs/layers/PROCESSOR.json`` adds tables to
-docs/performance.md.
+as its file has it, then as voxport loads it in fp32, bf16 and int8; and two at once in fp32, each with half of the
+threads. Seconds are medians of a patch without counters, in turns; shares are of OpenVINO's counters in one more run.
+``--json docs/layers/PROCESSOR.json`` adds tables to docs/performance.md.
 """
 
 from __future__ import annotations
@@ -79,11 +79,16 @@ def _measured(name: str, folder: Path, found: dict[str, Any]) -> dict[str, Any]:
     spec |= {"model_file": str(model.path)}
     image = blobs(tuple(found["patch"]), seed=0)[0].astype(np.float32)[None, None] / np.float32(255)
     stored = model.path.read_bytes()
-    graphs = {"fp32, as stored": (stored, "f32"), "fp32": (read_without_reshapes(model.path) or stored, "f32")}
-    graphs |= {"bf16": (stored, "bf16")} if "bf16" in found["peak"] else {}
+    loaded = read_without_reshapes(model.path) or stored
+    graphs = {
+        "fp32, as stored": (stored, "f32", 1),
+        "fp32": (loaded, "f32", 1),
+        "fp32, two at once": (loaded, "f32", 2),
+    }
+    graphs |= {"bf16": (stored, "bf16", 1)} if "bf16" in found["peak"] else {}
     if name != BUNDLED:  # that is stored in integers
         next(iter(OnnxQuantiser().quantise(model, [image], folder / "int8.onnx")))
-        graphs["int8"] = (folder / "int8.onnx").read_bytes(), "f32"
+        graphs["int8"] = (folder / "int8.onnx").read_bytes(), "f32", 1
     seconds = _seconds({way: _compiled(*graph, found["threads"]) for way, graph in graphs.items()}, image, found)
     return {
         "gflops": flops(spec, "")("")["gflops_a_tile"],
@@ -94,25 +99,31 @@ def _measured(name: str, folder: Path, found: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _compiled(graph: bytes, hint: str, threads: int, *, count: bool = False) -> Any:
+def _compiled(graph: bytes, hint: str, streams: int, threads: int, *, count: bool = False) -> list[Any]:
+    """Return a request for each of the streams, which share the threads."""
     core = openvino().Core()
-    config = {"INFERENCE_PRECISION_HINT": hint, "NUM_STREAMS": "1", "INFERENCE_NUM_THREADS": threads}
-    return core.compile_model(core.read_model(graph), "CPU", config | {"PERF_COUNT": count}).create_infer_request()
+    config = {"INFERENCE_PRECISION_HINT": hint, "NUM_STREAMS": str(streams), "INFERENCE_NUM_THREADS": threads}
+    compiled = core.compile_model(core.read_model(graph), "CPU", config | {"PERF_COUNT": count})
+    return [compiled.create_infer_request() for _ in range(streams)]
 
 
-def _seconds(requests: dict[str, Any], image: Any, found: dict[str, Any]) -> dict[str, float]:
+def _seconds(requests: dict[str, list[Any]], image: Any, found: dict[str, Any]) -> dict[str, float]:
     taken: dict[str, list[float]] = {way: [] for way in requests}
     for turn in range(found["repeats"] + 1):
-        for way, request in requests.items():
+        for way, at_once in requests.items():
             began = time.perf_counter()
-            request.infer([image])
+            for request in at_once:
+                request.start_async([image])
+            for request in at_once:
+                request.wait()
             if turn:
-                taken[way].append(time.perf_counter() - began)
+                taken[way].append((time.perf_counter() - began) / len(at_once))
     return {way: statistics.median(each) for way, each in taken.items()}
 
 
-def _layers(request: Any, image: Any) -> dict[str, float]:
+def _layers(requests: list[Any], image: Any) -> dict[str, float]:
     """Return the share of the time of each kind of layer, the largest first; small ones together."""
+    request = requests[0]
     for _ in range(2):
         request.infer([image])
     times: Counter[str] = Counter()

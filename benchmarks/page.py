@@ -132,8 +132,9 @@ def _layers(found: Sequence[Mapping[str, Any]]) -> str:
     text = [
         "## Layers\n"
         "Where OpenVINO's time goes: `benchmarks/layers.py`, one patch, seconds without counters. *As stored* is the "
-        "file's own graph; voxport rewrites group normalisation when it loads fp32 and when it quantises. Products are "
-        "convolutions and matrix products. The share of the peak is of PyTorch's fastest matrix product, in bf16 for "
+        "file's own graph; voxport rewrites group normalisation when it loads fp32 and when it quantises. *Two "
+        "at once*: two patches, each with half of the threads; seconds are of one. Products are convolutions and "
+        "matrix products. The share of the peak is of PyTorch's fastest matrix product, in bf16 for "
         "bf16 and int8. The numbers are in [layers](layers)."
     ]
     for run in found:

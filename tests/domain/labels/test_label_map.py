@@ -266,7 +266,9 @@ def test_labels_are_those_of_the_probabilities_to_the_last_bit(threshold: float,
     near = logit(threshold) + random.normal(0, scales)
     sigmoid, one = Output("sigmoid", table(1, 2), threshold), Output("softmax", table(1)).with_threshold(threshold)
     each = logits(near, near[::-1])
-    reached = sigmoid.of_each_label(each) >= threshold
+    probabilities = sigmoid.of_each_label(each)
+    assert probabilities is not None
+    reached = np.asarray(probabilities >= threshold)
     np.testing.assert_array_equal(sigmoid.labels(each), np.where(reached[1], 2, reached[0]))
     assert sigmoid.contested(each) == np.count_nonzero(reached.all(axis=0))
     shared = logits(np.full(near.size, mean), mean + near)
