@@ -12,7 +12,7 @@ from .labels.label_map import Labels, LabelTable, Logits, Output
 
 LEAST_LABEL_AGREEMENT = 0.99999
 LARGEST_PROBABILITY_DIFFERENCE = 1e-4
-_ROUNDING = 1e-6  # of a probability, in another order of the sums
+_ROUNDING = 4e-6  # of log-odds, in another order of the sums: 1e-6 of a probability of one half
 SAMPLES_PER_INPUT = 32
 FULL_PRECISION = "fp32"
 
@@ -78,6 +78,7 @@ def compare(reference: Sequence[Logits], candidate: Sequence[Logits], output: Ou
     Labels that differ where all probabilities are equal to float32 accuracy are a tie, and count as equal.
     """
     largest = spread = 0.0
+    tie = _ROUNDING * output.threshold * (1 - output.threshold)
     labels: list[tuple[Labels, Labels]] = []
     for one, other in zip(reference, candidate, strict=True):
         if one.shape != other.shape:
@@ -88,7 +89,7 @@ def compare(reference: Sequence[Logits], candidate: Sequence[Logits], output: Ou
             if output.activation != "labels":  # labels have no probabilities that differ a little
                 differences = np.abs(output.probabilities(a) - output.probabilities(b)).max(axis=0)
                 largest = float(np.maximum(largest, differences.max()))  # unlike max, keeps a NaN, which never holds
-                of_b = np.where(differences <= _ROUNDING, of_a, of_b)
+                of_b = np.where(differences <= tie, of_a, of_b)
             labels.append((of_a.ravel(), of_b.ravel()))
     wanted, got = (np.concatenate(side) for side in zip(*labels, strict=True))
     found = compare_labels(wanted, got, output.table)

@@ -92,6 +92,13 @@ def test_labels_that_differ_in_the_last_bits_of_a_probability_agree(
         assert compare([one], [other], output).label_agreement == agreement
 
 
+def test_labels_on_both_sides_of_a_small_threshold_differ() -> None:
+    """Probabilities of 5e-8 and 5e-7 differ by less than 1e-6, and tenfold."""
+    output = Output("sigmoid", LabelTable((Label(1, "a"),)), threshold=1e-7)
+    one, other = (np.full((1, 1, 2, 1, 1), logit, np.float32) for logit in (-16.8, -14.5))
+    assert compare([one], [other], output).label_agreement == 0
+
+
 def test_volumes_of_several_shapes_are_pooled_by_voxel() -> None:
     references, candidates = [one_hot([1, 1, 1]), one_hot([0])], [one_hot([1, 1, 1]), one_hot([2])]
     parity = compare(references, candidates, PROBABILITIES)

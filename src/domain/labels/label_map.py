@@ -346,7 +346,8 @@ def _at_least(
 
     A rounding of a probability by 1e-7 is one of its log-odds by 1e-7 / (p (1 - p)).
     """
-    limit, doubt = math.log(threshold / (1 - threshold)), 1e-3 + 1e-6 / (threshold * (1 - threshold))
+    limit = math.log(threshold / (1 - threshold))
+    doubt = 1e-3 + 1e-6 / max(threshold * (1 - threshold), 1e-30)
     reached = odds >= limit + doubt
     doubtful = np.flatnonzero(reached != (odds >= limit - doubt))
     if doubtful.size:

@@ -255,7 +255,7 @@ def test_labels_agree_with_thresholded_probabilities(given_scores: Logits) -> No
 
 
 @given(
-    st.sampled_from([1e-30, 1e-6, 0.1, 0.3, 0.5, 0.75, 0.999, 1 - 1e-6, 1 - 2**-24, 1 - 2**-53]),
+    st.sampled_from([5e-324, 1e-60, 1e-30, 1e-6, 0.1, 0.3, 0.5, 0.75, 0.999, 1 - 1e-6, 1 - 2**-24, 1 - 2**-53]),
     st.sampled_from([0.0, 1.0, -70.0, 3e4]),
     st.integers(0, 2**32 - 1),
 )
