@@ -96,7 +96,12 @@ class TestOrthancByDimse(_InOrthanc, DicomPeerContract):
     def make_peer(self) -> DicomPeer:
         return DimsePeer("ORTHANC", "127.0.0.1", self.orthanc.port, "VOXPORT")
 
-    def test_another_title_is_refused(self) -> None:
+    @pytest.mark.parametrize("forgotten", [False, True])
+    def test_another_title_is_refused(self, forgotten: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The library may forget that it was rejected, as Orthanc closes the connection at once."""
+        if forgotten:
+            flag = property(lambda _: False, lambda *_: None)
+            monkeypatch.setattr("pynetdicom.association.Association.is_rejected", flag, raising=False)
         with pytest.raises(ConnectionError, match="refused the association"):
             DimsePeer("OTHER", "127.0.0.1", self.orthanc.port, "VOXPORT").send(self.make_file(0))
 

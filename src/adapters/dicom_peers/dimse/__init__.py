@@ -64,16 +64,20 @@ class DimsePeer(DicomPeer):
     @contextmanager
     def _association(self, contexts: Sequence[tuple[Any, Any]]) -> Iterator[Any]:
         """An association; without accepted contexts where the peer takes none of those given."""
-        entity = package("pynetdicom", "medical", "DICOM").AE(self._own_title)
+        library = package("pynetdicom", "medical", "DICOM")
+        entity = library.AE(self._own_title)
         entity.connection_timeout = _CONNECT_SECONDS
         entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = _ANSWER_SECONDS
         for kind, syntaxes in contexts:
             entity.add_requested_context(kind, syntaxes)
-        association = entity.associate(self._host, self._port, ae_title=self._title)
+        received: list[str] = []
+        note = (library.evt.EVT_PDU_RECV, lambda event: received.append(type(event.pdu).__name__))
+        association = entity.associate(self._host, self._port, ae_title=self._title, evt_handlers=[note])
         try:
             # one whose contexts are all refused is aborted by the library, with those refused listed
             if not association.is_established and not association.rejected_contexts:
-                got = "refused the association" if association.is_rejected else "cannot be reached"
+                # the library forgets that it was rejected where the peer closes the connection at once
+                got = "refused the association" if "A_ASSOCIATE_RJ" in received else "cannot be reached"
                 raise ConnectionError(f"{self._title} at {self._host}:{self._port} {got}")
             yield association
         except (RuntimeError, ValueError) as error:  # the library's, of an association that has ended meanwhile
