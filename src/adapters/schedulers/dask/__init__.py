@@ -122,7 +122,8 @@ class DaskScheduler(BlockScheduler):
         try:
             while tried:
                 on_wait()
-                self._check_connection()
+                if self._client.status != "running":
+                    raise self._gone()
                 with self._connected():
                     if time.monotonic() - looked > min(_LOOK_SECONDS, self._patience):
                         looked = time.monotonic()
@@ -155,7 +156,7 @@ class DaskScheduler(BlockScheduler):
         elif future.status == "error":
             error = _error_of(block, future.exception())
         else:
-            self._check_connection(lost=True)
+            raise self._gone()
         if error is None or (one.attempts >= attempts and not one.running):
             self._client.cancel(list(one.running.values()), force=True)
             del tried[block]
@@ -198,10 +199,6 @@ class DaskScheduler(BlockScheduler):
             raise UsageError(
                 wide[0], expected="a worker that has one task at a time", got="one that has several", do=do
             )
-
-    def _check_connection(self, *, lost: bool = False) -> None:
-        if lost or self._client.status != "running":
-            raise self._gone()
 
     @contextmanager
     def _connected(self) -> Iterator[None]:
